@@ -1,0 +1,114 @@
+//! Permits: how many bytes of messages and how many connections may be inside at once.
+//!
+//! A permit is taken before a message's body is read and travels in its receipt, so it returns when the answer is known.
+//! Without a free one MQTT stops reading the socket, HTTP says 503, CoAP says 5.03; nothing is buffered beyond it.
+
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use prometheus::IntGauge;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::receipt::Permit;
+
+/// The `[limits]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Bytes of messages taken in and not yet answered, over all protocols.
+    pub in_flight_bytes: ByteSize,
+    /// Readings in one message (JSON array, NDJSON).
+    pub batch_readings: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            in_flight_bytes: ByteSize::mib(64),
+            batch_readings: 10_000,
+        }
+    }
+}
+
+/// The budget of bytes in flight, shared by all listeners.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    bytes: Arc<Semaphore>,
+    bytes_max: u32,
+    in_flight: IntGauge,
+}
+
+impl Admit {
+    /// `in_flight` is set to the bytes lent out whenever it is [observed](Admit::observe).
+    pub fn new(config: &Config, in_flight: IntGauge) -> Self {
+        let bytes_max = u32::try_from(config.in_flight_bytes.as_u64()).unwrap_or(u32::MAX);
+        Admit {
+            bytes: Arc::new(Semaphore::new(bytes_max as usize)),
+            bytes_max,
+            in_flight,
+        }
+    }
+
+    /// A permit for `bytes` now, or `None`: the budget is used up.
+    pub fn try_bytes(&self, bytes: usize) -> Option<Permit> {
+        self.bytes.clone().try_acquire_many_owned(self.clamped(bytes)).ok()
+    }
+
+    /// A permit for `bytes` as soon as there is room. Cancel safe: a dropped future gives back its place in the queue.
+    pub async fn bytes(&self, bytes: usize) -> Permit {
+        let acquired = self.bytes.clone().acquire_many_owned(self.clamped(bytes)).await;
+        acquired.expect("the budget is never closed")
+    }
+
+    /// Bytes lent out now; also written to the gauge.
+    pub fn observe(&self) -> usize {
+        let used = self.bytes_max as usize - self.bytes.available_permits();
+        self.in_flight.set(used as i64);
+        used
+    }
+
+    // A message larger than the whole budget takes all of it; its listener's size limit decides whether it may.
+    fn clamped(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.bytes_max)
+    }
+}
+
+/// Room for one more connection of a listener; it returns when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    _permit: OwnedSemaphorePermit,
+    open: IntGauge,
+}
+
+/// How many connections a listener holds at once.
+#[derive(Clone, Debug)]
+pub struct Seats {
+    free: Arc<Semaphore>,
+    open: IntGauge,
+}
+
+impl Seats {
+    pub fn new(connections_max: usize, open: IntGauge) -> Self {
+        Seats {
+            free: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+            open,
+        }
+    }
+
+    /// A seat now, or `None`: the house is full.
+    pub fn try_take(&self) -> Option<Seat> {
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        self.open.inc();
+        Some(Seat {
+            _permit: permit,
+            open: self.open.clone(),
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}

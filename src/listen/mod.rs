@@ -1,0 +1,50 @@
+//! The three listeners, and what they share.
+//!
+//! Each binds eagerly (so its address is known and reserved before anything starts), then serves until told to stop:
+//! first it stops accepting and reading, answers everyone it owes an answer, and ends. What they share is small: the
+//! [`Front`], two functions of the pipeline and a receipt. They differ exactly where it matters (order,
+//! retransmission, replies), so there is no listener trait.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::deliver::health::Health;
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+
+pub mod admit;
+
+pub mod coap;
+
+pub mod http;
+
+pub mod mqtt;
+
+/// What every listener is given.
+#[derive(Clone, Debug)]
+pub struct Front {
+    pub pipeline: Arc<Pipeline>,
+    pub admit: admit::Admit,
+    pub metrics: Arc<Metrics>,
+    /// Whether Kafka takes readings now; a listener that can push back without an answer (MQTT) does so while it is not.
+    pub health: watch::Receiver<Health>,
+    /// Every connection's task, so that the drain can wait for them.
+    pub tasks: TaskTracker,
+    /// Stop accepting connections and messages; answer what was taken in; then close.
+    pub stopping: CancellationToken,
+}
+
+/// A listener could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is in use, or not this machine's.
+    #[error("{listener} cannot listen on {address}: {source}")]
+    Bind {
+        listener: &'static str,
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
+}

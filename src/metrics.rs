@@ -1,0 +1,315 @@
+//! The catalogue: every metric with its help and its labels, in one struct of structs.
+//!
+//! A field's name is the metric's name behind `citygate_`, and its doc comment is the help text. Labels come from enums
+//! only; a device id is never one. Each room is handed its own sub-struct. The law of the house is read off
+//! [`ReadingMetrics`]: per protocol and kind, `received = delivered + spooled + rejected + busy` when nothing is in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::message::Protocol;
+use crate::outcome::{Busy, Outcome, Reason};
+
+/// The `kind` label of a message whose address names no known kind.
+pub const UNKNOWN_KIND: &str = "unknown";
+
+/// Seconds from reception to answer: from a loopback Kafka without linger up to the longest delivery time-out.
+const ANSWER_BUCKETS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Declares a struct of metrics and its registration; see the module's documentation.
+macro_rules! metrics {
+    ($(#[doc = $about:literal])+ $name:ident { $( $(#[doc = $help:literal])+ $field:ident: $type:ident $([$($label:literal),+])? $(in $buckets:ident)? ,)+ }) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone)]
+        pub struct $name { $( $(#[doc = $help])+ pub $field: $type, )+ }
+
+        impl $name {
+            fn register(registry: &Registry) -> Self {
+                Self { $( $field: {
+                    let opts = Opts::new(concat!("citygate_", stringify!($field)), concat!($($help),+).trim());
+                    let metric: $type = make!($type, opts $(, [$($label),+])? $(, in $buckets)?);
+                    registry.register(Box::new(metric.clone())).expect("each name is declared once");
+                    metric
+                }, )+ }
+            }
+        }
+    };
+}
+
+macro_rules! make {
+    (IntCounter, $opts:ident) => { IntCounter::with_opts($opts).expect("valid name") };
+    (IntGauge, $opts:ident) => { IntGauge::with_opts($opts).expect("valid name") };
+    (IntCounterVec, $opts:ident, [$($label:literal),+]) => {
+        IntCounterVec::new($opts, &[$($label),+]).expect("valid names")
+    };
+    (GaugeVec, $opts:ident, [$($label:literal),+]) => { GaugeVec::new($opts, &[$($label),+]).expect("valid names") };
+    (IntGaugeVec, $opts:ident, [$($label:literal),+]) => {
+        IntGaugeVec::new($opts, &[$($label),+]).expect("valid names")
+    };
+    (HistogramVec, $opts:ident, [$($label:literal),+], in $buckets:ident) => {
+        HistogramVec::new(HistogramOpts::from($opts).buckets($buckets.to_vec()), &[$($label),+]).expect("valid names")
+    };
+}
+
+metrics! {
+    /// The law of the house, and why readings did not pass.
+    ReadingMetrics {
+        /// Readings received, by protocol and kind.
+        readings_received_total: IntCounterVec["protocol", "kind"],
+        /// Readings ended, by protocol, kind and outcome (delivered, spooled, rejected, busy).
+        readings_total: IntCounterVec["protocol", "kind", "outcome"],
+        /// Readings rejected, by protocol and reason.
+        readings_rejected_total: IntCounterVec["protocol", "reason"],
+        /// Readings answered busy, by protocol and reason.
+        readings_busy_total: IntCounterVec["protocol", "reason"],
+        /// Receipts dropped without an outcome: each one is a bug in citygate.
+        receipts_dropped_total: IntCounter,
+        /// Seconds from the reception of a reading to its outcome.
+        reading_answer_seconds: HistogramVec["protocol"] in ANSWER_BUCKETS,
+        /// Bytes of messages taken in and not yet answered.
+        in_flight_bytes: IntGauge,
+        /// Bytes that may be in flight at once (limits.in_flight_bytes).
+        in_flight_bytes_max: IntGauge,
+    }
+}
+
+metrics! {
+    /// MQTT connections and what passes over them.
+    MqttMetrics {
+        /// MQTT connections open now.
+        mqtt_connections: IntGauge,
+        /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT.
+        mqtt_sessions_total: IntCounterVec["version"],
+        /// MQTT connections closed, by reason.
+        mqtt_closed_total: IntCounterVec["reason"],
+        /// MQTT packets received, by type.
+        mqtt_packets_received_total: IntCounterVec["type"],
+        /// Times reading from a connection paused because its window or the byte budget was used up, or Kafka was away.
+        mqtt_reading_paused_total: IntCounterVec["reason"],
+    }
+}
+
+metrics! {
+    /// CoAP datagrams and exchanges.
+    CoapMetrics {
+        /// CoAP datagrams received.
+        coap_datagrams_received_total: IntCounter,
+        /// CoAP datagrams not answered with a response code, by reason (malformed, duplicate, reset, not ours …).
+        coap_datagrams_ignored_total: IntCounterVec["reason"],
+        /// CoAP responses sent, by code.
+        coap_responses_total: IntCounterVec["code"],
+        /// CoAP separate responses sent again because no ACK had come.
+        coap_retransmissions_total: IntCounter,
+        /// CoAP peers remembered for de-duplication.
+        coap_peers: IntGauge,
+    }
+}
+
+metrics! {
+    /// HTTP connections and responses.
+    HttpMetrics {
+        /// HTTP connections open now.
+        http_connections: IntGauge,
+        /// HTTP responses sent, by status code.
+        http_responses_total: IntCounterVec["status"],
+    }
+}
+
+metrics! {
+    /// The Kafka producer: our own counts, and librdkafka's statistics (its name for each in parentheses).
+    KafkaMetrics {
+        /// 1 while Kafka confirms readings, 0 while it is away.
+        kafka_up: IntGauge,
+        /// Records handed to the Kafka producer.
+        kafka_records_sent_total: IntCounter,
+        /// Records that Kafka did not confirm, by error.
+        kafka_records_failed_total: IntCounterVec["error"],
+        /// Records that timed out and may nevertheless have been written: possible duplicates.
+        kafka_records_in_doubt_total: IntCounter,
+        /// Records waiting in the producer's queues (msg_cnt).
+        kafka_queue_records: IntGauge,
+        /// Bytes waiting in the producer's queues (msg_size).
+        kafka_queue_bytes: IntGauge,
+        /// Average records per produce batch over the last statistics interval, by topic (batchcnt.avg).
+        kafka_batch_records: IntGaugeVec["topic"],
+        /// Average bytes per produce batch over the last statistics interval, by topic (batchsize.avg).
+        kafka_batch_bytes: IntGaugeVec["topic"],
+        /// Average broker round trip in seconds over the last statistics interval, by broker (rtt.avg).
+        kafka_round_trip_seconds: GaugeVec["broker"],
+        /// Requests to each broker awaiting a response (waitresp_cnt).
+        kafka_requests_in_flight: IntGaugeVec["broker"],
+        /// Bytes sent to Kafka, all brokers (tx_bytes).
+        kafka_sent_bytes_total: IntCounter,
+    }
+}
+
+/// All metrics of one gateway, in a registry of its own so that several gateways fit into one process.
+#[derive(Debug)]
+pub struct Metrics {
+    pub registry: Registry,
+    pub readings: ReadingMetrics,
+    pub mqtt: MqttMetrics,
+    pub coap: CoapMetrics,
+    pub http: HttpMetrics,
+    pub kafka: KafkaMetrics,
+    // By protocol, then kind; the last of each row is the unknown kind.
+    tallies: Vec<Vec<Arc<Tally>>>,
+}
+
+/// The counters of one protocol and kind, resolved once so that counting a reading looks nothing up.
+#[derive(Debug)]
+pub struct Tally {
+    received: IntCounter,
+    outcomes: [IntCounter; 4],
+    rejected: Vec<IntCounter>,
+    busy: Vec<IntCounter>,
+    dropped: IntCounter,
+    answer_seconds: Histogram,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// `kinds` in the order of their index in `schemas`.
+    pub fn new(kinds: &[String]) -> Self {
+        let registry = Registry::new();
+        let readings = ReadingMetrics::register(&registry);
+        let tallies = Protocol::ALL
+            .map(|protocol| {
+                let labels = kinds.iter().map(String::as_str).chain([UNKNOWN_KIND]);
+                labels
+                    .map(|kind| Arc::new(Tally::new(&readings, protocol, kind)))
+                    .collect()
+            })
+            .into();
+        #[cfg(target_os = "linux")]
+        registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("process metrics are registered once");
+        Metrics {
+            mqtt: MqttMetrics::register(&registry),
+            coap: CoapMetrics::register(&registry),
+            http: HttpMetrics::register(&registry),
+            kafka: KafkaMetrics::register(&registry),
+            readings,
+            registry,
+            tallies,
+        }
+    }
+
+    /// The counters of a protocol and kind (`None` = unknown).
+    pub fn tally(&self, protocol: Protocol, kind: Option<usize>) -> Arc<Tally> {
+        let row = &self.tallies[protocol as usize];
+        row[kind.unwrap_or(row.len() - 1)].clone()
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn new(metrics: &ReadingMetrics, protocol: Protocol, kind: &str) -> Self {
+        let protocol = protocol.label();
+        Tally {
+            received: metrics.readings_received_total.with_label_values(&[protocol, kind]),
+            outcomes: Outcome::LABELS
+                .map(|outcome| metrics.readings_total.with_label_values(&[protocol, kind, outcome])),
+            rejected: Reason::ALL
+                .map(|reason| {
+                    metrics
+                        .readings_rejected_total
+                        .with_label_values(&[protocol, reason.label()])
+                })
+                .into(),
+            busy: Busy::ALL
+                .map(|reason| {
+                    metrics
+                        .readings_busy_total
+                        .with_label_values(&[protocol, reason.label()])
+                })
+                .into(),
+            dropped: metrics.receipts_dropped_total.clone(),
+            answer_seconds: metrics.reading_answer_seconds.with_label_values(&[protocol]),
+        }
+    }
+
+    pub fn received(&self) {
+        self.received.inc();
+    }
+
+    pub fn resolved(&self, outcome: &Outcome, after: Duration) {
+        self.outcomes[outcome.index()].inc();
+        self.answer_seconds.observe(after.as_secs_f64());
+        match outcome {
+            Outcome::Rejected(rejection) => self.rejected[rejection.reason as usize].inc(),
+            Outcome::Busy(busy) => self.busy[*busy as usize].inc(),
+            Outcome::Delivered | Outcome::Spooled => {}
+        }
+    }
+
+    pub fn dropped(&self) {
+        self.dropped.inc();
+    }
+
+    /// Readings received and not yet ended.
+    pub fn in_flight(&self) -> u64 {
+        // Outcomes first: a reading that ends in between is then seen as received at least.
+        let ended: u64 = self.outcomes.iter().map(IntCounter::get).sum();
+        self.received.get().saturating_sub(ended)
+    }
+
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Rejection;
+
+    #[test]
+    fn labels_index_their_own_tables() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        for (index, busy) in Busy::ALL.into_iter().enumerate() {
+            assert_eq!(busy as usize, index);
+        }
+        for (index, protocol) in Protocol::ALL.into_iter().enumerate() {
+            assert_eq!(protocol as usize, index);
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_counted_under_its_protocol_kind_and_reason() {
+        let metrics = Metrics::new(&["weather".to_owned()]);
+        let tally = metrics.tally(Protocol::Coap, None);
+        tally.received();
+        tally.resolved(
+            &Rejection::new(Reason::UnknownKind, "no such kind").into(),
+            Duration::from_millis(3),
+        );
+        let text = metrics.encode();
+        for line in [
+            r#"citygate_readings_received_total{kind="unknown",protocol="coap"} 1"#,
+            r#"citygate_readings_total{kind="unknown",outcome="rejected",protocol="coap"} 1"#,
+            r#"citygate_readings_rejected_total{protocol="coap",reason="unknown_kind"} 1"#,
+            r#"citygate_readings_total{kind="weather",outcome="delivered",protocol="mqtt"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What became of a reading, and every label that says so.
+//!
+//! Each reading ends in exactly one [`Outcome`]; `received = delivered + spooled + rejected + busy` is the law of the
+//! house. A [`Rejection`] is the device's mistake and an expected value; [`Busy`] is ours. How an outcome is said in
+//! each protocol is `acknowledge`'s table, not this file's.
+
+use std::fmt;
+
+/// The one end of a reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged by all in-sync Kafka replicas (`acks=all`).
+    Delivered,
+    /// Fsynced in the local spool, from which it will reach Kafka.
+    Spooled,
+    /// The device's mistake; the original bytes are safe in the dead-letter topic where one could be written.
+    Rejected(Box<Rejection>),
+    /// Neither Kafka nor the spool could take it; the device keeps it and tries again.
+    Busy(Busy),
+}
+
+impl Outcome {
+    pub const LABELS: [&'static str; 4] = ["delivered", "spooled", "rejected", "busy"];
+
+    /// Position in [`Outcome::LABELS`].
+    pub fn index(&self) -> usize {
+        match self {
+            Outcome::Delivered => 0,
+            Outcome::Spooled => 1,
+            Outcome::Rejected(_) => 2,
+            Outcome::Busy(_) => 3,
+        }
+    }
+
+    /// The `outcome` label of the metrics.
+    pub fn label(&self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
+
+    /// Whether a positive answer may be given: the reading is safe.
+    pub fn is_safe(&self) -> bool {
+        matches!(self, Outcome::Delivered | Outcome::Spooled)
+    }
+}
+
+impl From<Rejection> for Outcome {
+    fn from(rejection: Rejection) -> Self {
+        Outcome::Rejected(Box::new(rejection))
+    }
+}
+
+/// What the device did wrong, in words that it can act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: Reason,
+    /// Names the path, what was expected and what came: `lanes[2].speed_kmh: 255 is above the maximum 250`.
+    pub detail: String,
+}
+
+impl Rejection {
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Rejection {
+            reason,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.label(), self.detail)
+    }
+}
+
+/// Why a reading was rejected: the `reason` label of metrics and dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Not JSON: broken syntax, bad UTF-8, bytes after the value, nested too deep.
+    Malformed,
+    /// JSON, but not the schema: wrong type, unknown, duplicate or missing field, unknown symbol.
+    SchemaMismatch,
+    /// A number outside the schema's `minimum`/`maximum` or outside its Avro type.
+    OutOfRange,
+    /// `observed_at` further ahead or further back than the configuration allows.
+    BadClock,
+    /// The address names a kind for which there is no schema.
+    UnknownKind,
+    /// Not an address: `devices/<device>/<kind>` with a well-formed device id.
+    BadAddress,
+    /// A content type or content format that is not decoded here.
+    UnsupportedFormat,
+    /// Not this device's place to write.
+    Forbidden,
+    /// More bytes, or more readings in a batch, than the configuration allows.
+    TooLarge,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 9] = [
+        Reason::Malformed,
+        Reason::SchemaMismatch,
+        Reason::OutOfRange,
+        Reason::BadClock,
+        Reason::UnknownKind,
+        Reason::BadAddress,
+        Reason::UnsupportedFormat,
+        Reason::Forbidden,
+        Reason::TooLarge,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Reason::Malformed => "malformed",
+            Reason::SchemaMismatch => "schema_mismatch",
+            Reason::OutOfRange => "out_of_range",
+            Reason::BadClock => "bad_clock",
+            Reason::UnknownKind => "unknown_kind",
+            Reason::BadAddress => "bad_address",
+            Reason::UnsupportedFormat => "unsupported_format",
+            Reason::Forbidden => "forbidden",
+            Reason::TooLarge => "too_large",
+        }
+    }
+}
+
+/// Why a reading could not be taken now: the `reason` label of the busy metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Busy {
+    /// Kafka is known to be away; nothing was sent to it.
+    KafkaAway,
+    /// Kafka did not confirm within `kafka.delivery_timeout`; it may or may not have written the reading.
+    KafkaTimeout,
+    /// Kafka refused the reading (topic missing, not authorised, not enough replicas …).
+    KafkaRefused,
+    /// The producer's queue is full.
+    QueueFull,
+    /// The byte budget of `limits.in_flight_bytes` is used up.
+    MemoryFull,
+    /// The gateway is shutting down.
+    Draining,
+    /// A receipt was dropped without an outcome: a bug, counted as such.
+    Dropped,
+}
+
+impl Busy {
+    pub const ALL: [Busy; 7] = [
+        Busy::KafkaAway,
+        Busy::KafkaTimeout,
+        Busy::KafkaRefused,
+        Busy::QueueFull,
+        Busy::MemoryFull,
+        Busy::Draining,
+        Busy::Dropped,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Busy::KafkaAway => "kafka_away",
+            Busy::KafkaTimeout => "kafka_timeout",
+            Busy::KafkaRefused => "kafka_refused",
+            Busy::QueueFull => "queue_full",
+            Busy::MemoryFull => "memory_full",
+            Busy::Draining => "draining",
+            Busy::Dropped => "dropped",
+        }
+    }
+
+    /// For people and devices: one short sentence.
+    pub fn text(self) -> &'static str {
+        match self {
+            Busy::KafkaAway => "Kafka is not reachable; send the reading again later",
+            Busy::KafkaTimeout => "Kafka did not confirm the reading in time; send it again",
+            Busy::KafkaRefused => "Kafka refused the reading; send it again later",
+            Busy::QueueFull => "the queue to Kafka is full; send the reading again later",
+            Busy::MemoryFull => "too many readings in flight; send the reading again later",
+            Busy::Draining => "the gateway is shutting down; send the reading again",
+            Busy::Dropped => "internal error; send the reading again",
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The whole path of a reading on one screen: decode → validate → route → deliver.
+//!
+//! [`Pipeline::accept`] is synchronous and blocks on nothing: the answer arrives in the reply's mailbox when the reading
+//! is safe, or when it is known that it is not. It runs on the listener's thread, from the socket's buffer to the Kafka
+//! client's queue, without owning a byte in between.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::decode::address;
+use crate::decode::envelope::{self, Envelope};
+use crate::deliver::Deliver;
+use crate::message::{Address, Inbound, Protocol, Reading};
+use crate::metrics::{Metrics, Tally};
+use crate::outcome::{Outcome, Reason, Rejection};
+use crate::receipt::{Batch, Permit, Receipt, Reply};
+use crate::route::{self, DeadLetter};
+use crate::schemas::{Kind, Schemas};
+use crate::validate::{Scratch, Validator};
+
+/// Everything a reading meets between its listener and its answer.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub schemas: Arc<Schemas>,
+    pub validator: Validator,
+    pub deliver: Deliver,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    /// Readings in one message (`limits.batch_readings`).
+    pub batch_readings_max: usize,
+}
+
+/// What is known of a message before its readings are looked at.
+struct Arrival<'a> {
+    inbound: &'a Inbound<'a>,
+    address: Result<Address<'a>, Rejection>,
+    kind: Option<&'a Kind>,
+    tally: Arc<Tally>,
+    received_at_ms: i64,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Pipeline {
+    /// Takes a message in and promises `reply` its answer.
+    pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply) {
+        let arrival = self.arrive(inbound);
+        let batch = arrival.address.as_ref().is_ok_and(|address| address.batch);
+        match envelope::open(inbound, batch, self.batch_readings_max) {
+            Ok(Envelope::Single(body)) => {
+                let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
+                self.reading(&arrival, body, receipt);
+            }
+            Ok(Envelope::Several(items)) => {
+                let batch = Batch::new(items.len(), reply, permit);
+                for (index, body) in items.into_iter().enumerate() {
+                    let item = Reply::Item {
+                        batch: batch.clone(),
+                        index,
+                    };
+                    self.reading(&arrival, body, Receipt::new(arrival.tally.clone(), item, None));
+                }
+            }
+            Err(rejection) => {
+                let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
+                self.dead_letter(&arrival, inbound.body, rejection, receipt);
+            }
+        }
+    }
+
+    /// Counts and answers a message that its listener does not take in: too large to read, or no room for it.
+    pub fn refuse(&self, protocol: Protocol, path: &str, outcome: Outcome, reply: Reply) {
+        let inbound = Inbound {
+            protocol,
+            path,
+            body: &[],
+            content_type: "",
+        };
+        Receipt::new(self.arrive(&inbound).tally, reply, None).resolve(outcome);
+    }
+
+    fn arrive<'a>(&'a self, inbound: &'a Inbound<'a>) -> Arrival<'a> {
+        let address = address::parse(inbound.path);
+        let kind = address
+            .as_ref()
+            .ok()
+            .and_then(|address| self.schemas.kind(address.kind));
+        let tally = self.metrics.tally(inbound.protocol, kind.map(|kind| kind.index));
+        Arrival {
+            inbound,
+            address,
+            kind,
+            tally,
+            received_at_ms: self.clock.wall_ms(),
+        }
+    }
+
+    fn reading(&self, arrival: &Arrival<'_>, body: &[u8], receipt: Receipt) {
+        SCRATCH.with_borrow_mut(|scratch| match self.validate(arrival, body, scratch) {
+            Ok(reading) => self.deliver.send(&route::record(&reading), receipt),
+            Err(rejection) => self.dead_letter(arrival, body, rejection, receipt),
+        });
+    }
+
+    fn validate<'a>(
+        &self,
+        arrival: &Arrival<'a>,
+        body: &[u8],
+        scratch: &'a mut Scratch,
+    ) -> Result<Reading<'a>, Rejection> {
+        let address = arrival.address.clone()?;
+        let kind = arrival.kind.ok_or_else(|| self.unknown_kind(address.kind))?;
+        self.validator
+            .reading(kind, address.device, arrival.received_at_ms, body, scratch)?;
+        let value = scratch.value();
+        Ok(Reading {
+            device: address.device,
+            kind,
+            value,
+            received_at_ms: arrival.received_at_ms,
+        })
+    }
+
+    fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {
+        let names = arrival
+            .address
+            .as_ref()
+            .map_or(("", ""), |address| (address.device, address.kind));
+        let letter = DeadLetter::new(arrival.inbound, body, &rejection, names, arrival.received_at_ms);
+        self.deliver.dead_letter(&letter, receipt);
+    }
+
+    fn unknown_kind(&self, kind: &str) -> Rejection {
+        let shown: String = kind.chars().take(64).flat_map(char::escape_default).collect();
+        let known = self.schemas.names().join(", ");
+        Rejection::new(Reason::UnknownKind, format!("{shown}: no such kind; there is {known}"))
+    }
+}

@@ -1,0 +1,272 @@
+//! A promise to answer: every reading a listener takes in carries one [`Receipt`] until its end.
+//!
+//! A receipt resolves exactly once into an [`Outcome`]: it counts the outcome, gives back the byte [`Permit`] and posts
+//! the answer into the [`Mailbox`] of the connection that waits for it. Dropped unresolved, it answers *busy* and counts
+//! a bug. Since `received` is counted when a receipt is made and the outcome when it is resolved, this one type makes the
+//! law of the house true: `received = delivered + spooled + rejected + busy` whenever nothing is in flight.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+use crate::metrics::Tally;
+use crate::outcome::{Busy, Outcome};
+
+/// Bytes lent by `listen::admit`; they return when the last reading of the message has its outcome.
+pub type Permit = OwnedSemaphorePermit;
+
+/// A promise to answer one reading.
+#[must_use = "a receipt that is dropped answers busy and counts as a bug"]
+#[derive(Debug)]
+pub struct Receipt {
+    tally: Arc<Tally>,
+    received_at: Instant,
+    // `None` once resolved.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    reply: Reply,
+    _permit: Option<Permit>,
+}
+
+/// Who waits for the answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// Nobody: MQTT QoS 0, or a CoAP request that asked for no response.
+    Nobody,
+    /// A connection, which knows the message by this number of its own.
+    To { mailbox: Arc<Mailbox>, ticket: u64 },
+    /// The other readings of the same message: item `index` of a batch.
+    Item { batch: Arc<Batch>, index: usize },
+}
+
+/// The answer to one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    One(Outcome),
+    /// The outcomes of a batch, in the order of its readings; never empty.
+    Many(Vec<Outcome>),
+}
+
+/// Where the answers to one connection's messages arrive, in any order.
+///
+/// Posting wakes the connection only when the mailbox was empty, so that a batch of delivery reports costs one wake.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    answers: Mutex<Vec<(u64, Answer)>>,
+    wake: Notify,
+}
+
+/// Several readings that came in one message and are answered together.
+#[derive(Debug)]
+pub struct Batch {
+    // Outcomes so far, how many are missing, and who waits; the permit of the whole message returns with the last.
+    state: Mutex<BatchState>,
+}
+
+#[derive(Debug)]
+struct BatchState {
+    outcomes: Vec<Option<Outcome>>,
+    missing: usize,
+    open: Option<Open>,
+}
+
+// === impl Receipt ===
+
+impl Receipt {
+    /// Counts the reading as received, and promises `reply` its outcome.
+    pub fn new(tally: Arc<Tally>, reply: Reply, permit: Option<Permit>) -> Self {
+        tally.received();
+        Receipt {
+            tally,
+            received_at: Instant::now(),
+            open: Some(Open { reply, _permit: permit }),
+        }
+    }
+
+    /// Ends the reading: counts the outcome, answers, and returns the permit.
+    pub fn resolve(mut self, outcome: Outcome) {
+        self.close(outcome);
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        let Some(open) = self.open.take() else { return };
+        self.tally.resolved(&outcome, self.received_at.elapsed());
+        match open.reply {
+            Reply::Nobody => {}
+            Reply::To { mailbox, ticket } => mailbox.post(ticket, Answer::One(outcome)),
+            Reply::Item { batch, index } => batch.resolve(index, outcome),
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if self.open.is_some() {
+            self.tally.dropped();
+            self.close(Outcome::Busy(Busy::Dropped));
+        }
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// A message of `items` readings (at least one), whose one answer goes to `reply`.
+    pub fn new(items: usize, reply: Reply, permit: Option<Permit>) -> Arc<Self> {
+        debug_assert!(items > 0, "a batch without readings would never be answered");
+        let open = Some(Open { reply, _permit: permit });
+        Arc::new(Batch {
+            state: Mutex::new(BatchState {
+                outcomes: vec![None; items],
+                missing: items,
+                open,
+            }),
+        })
+    }
+
+    fn resolve(&self, index: usize, outcome: Outcome) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.outcomes[index].replace(outcome).is_none() {
+            state.missing -= 1;
+        }
+        if state.missing > 0 {
+            return;
+        }
+        let outcomes = std::mem::take(&mut state.outcomes).into_iter().flatten().collect();
+        let Some(open) = state.open.take() else { return };
+        drop(state);
+        match open.reply {
+            Reply::To { mailbox, ticket } => mailbox.post(ticket, Answer::Many(outcomes)),
+            Reply::Nobody | Reply::Item { .. } => {}
+        }
+    }
+}
+
+// === impl Mailbox ===
+
+impl Mailbox {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn post(&self, ticket: u64, answer: Answer) {
+        let was_empty = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.push((ticket, answer));
+            answers.len() == 1
+        };
+        if was_empty {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Appends what has arrived to `into`, in the order of arrival.
+    pub fn take(&self, into: &mut Vec<(u64, Answer)>) {
+        into.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Returns when something may have arrived. One task waits at a time; cancel safe; a wake is never lost, but may
+    /// be spurious.
+    pub async fn wait(&self) {
+        self.wake.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Protocol;
+    use crate::metrics::Metrics;
+
+    fn tally() -> Arc<Tally> {
+        Metrics::new(&["weather".to_owned()]).tally(Protocol::Mqtt, Some(0))
+    }
+
+    fn arrived(mailbox: &Mailbox) -> Vec<(u64, Answer)> {
+        let mut answers = Vec::new();
+        mailbox.take(&mut answers);
+        answers
+    }
+
+    #[test]
+    fn a_resolved_receipt_answers_once_and_keeps_the_law() {
+        let (tally, mailbox) = (tally(), Mailbox::new());
+        let receipt = Receipt::new(
+            tally.clone(),
+            Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 7,
+            },
+            None,
+        );
+        assert_eq!(tally.in_flight(), 1);
+        receipt.resolve(Outcome::Delivered);
+        assert_eq!(arrived(&mailbox), [(7, Answer::One(Outcome::Delivered))]);
+        assert_eq!(tally.in_flight(), 0);
+        assert_eq!(tally.dropped_total(), 0);
+    }
+
+    #[test]
+    fn a_dropped_receipt_answers_busy_and_counts_a_bug() {
+        let (tally, mailbox) = (tally(), Mailbox::new());
+        drop(Receipt::new(
+            tally.clone(),
+            Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 1,
+            },
+            None,
+        ));
+        assert_eq!(arrived(&mailbox), [(1, Answer::One(Outcome::Busy(Busy::Dropped)))]);
+        assert_eq!(tally.in_flight(), 0);
+        assert_eq!(tally.dropped_total(), 1);
+    }
+
+    #[test]
+    fn a_batch_is_answered_when_its_last_reading_is() {
+        let (tally, mailbox) = (tally(), Mailbox::new());
+        let batch = Batch::new(
+            2,
+            Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 3,
+            },
+            None,
+        );
+        let [first, second] = [0, 1].map(|index| {
+            Receipt::new(
+                tally.clone(),
+                Reply::Item {
+                    batch: batch.clone(),
+                    index,
+                },
+                None,
+            )
+        });
+        second.resolve(Outcome::Delivered);
+        assert_eq!(arrived(&mailbox), []);
+        first.resolve(Outcome::Busy(Busy::QueueFull));
+        let expected = Answer::Many(vec![Outcome::Busy(Busy::QueueFull), Outcome::Delivered]);
+        assert_eq!(arrived(&mailbox), [(3, expected)]);
+    }
+
+    #[tokio::test]
+    async fn a_wake_is_not_lost_between_take_and_wait() {
+        let (tally, mailbox) = (tally(), Mailbox::new());
+        Receipt::new(
+            tally,
+            Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 1,
+            },
+            None,
+        )
+        .resolve(Outcome::Delivered);
+        mailbox.wait().await;
+        assert_eq!(arrived(&mailbox).len(), 1);
+    }
+}

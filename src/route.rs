@@ -1,0 +1,79 @@
+//! Kind → topic, device → key: a reading, or a rejected message, as the record that Kafka takes.
+//!
+//! Pure. The key is the device id and the producer's partitioner is Java's murmur2, so a device's readings stay in order
+//! on one partition. The record's timestamp is the time of reception, so that a topic's retention counts from arrival.
+
+use crate::message::{Inbound, Reading, Record};
+use crate::outcome::Rejection;
+
+/// The headers of a dead letter; their values borrow from [`DeadLetter`].
+pub type Headers<'a> = [(&'a str, &'a str); 7];
+
+/// A rejected message on its way to the dead-letter topic: the original bytes, and why.
+#[derive(Debug)]
+pub struct DeadLetter<'a> {
+    pub inbound: &'a Inbound<'a>,
+    /// The rejected reading: the whole body, or one item of a batch.
+    pub body: &'a [u8],
+    pub rejection: &'a Rejection,
+    /// Empty where the address names none.
+    pub device: &'a str,
+    pub kind: &'a str,
+    pub received_at_ms: i64,
+    pub received_at: String,
+}
+
+/// The record of a valid reading.
+pub fn record<'a>(reading: &Reading<'a>) -> Record<'a> {
+    Record {
+        topic: &reading.kind.topic,
+        key: reading.device,
+        value: reading.value,
+        timestamp_ms: reading.received_at_ms,
+        headers: &[],
+    }
+}
+
+impl<'a> DeadLetter<'a> {
+    /// `received-at` is written as milliseconds since the Unix epoch, like every timestamp of a reading.
+    pub fn new(
+        inbound: &'a Inbound<'a>,
+        body: &'a [u8],
+        rejection: &'a Rejection,
+        (device, kind): (&'a str, &'a str),
+        received_at_ms: i64,
+    ) -> Self {
+        let received_at = received_at_ms.to_string();
+        DeadLetter {
+            inbound,
+            body,
+            rejection,
+            device,
+            kind,
+            received_at_ms,
+            received_at,
+        }
+    }
+
+    pub fn headers(&'a self) -> Headers<'a> {
+        [
+            ("reason", self.rejection.reason.label()),
+            ("detail", &self.rejection.detail),
+            ("path", self.inbound.path),
+            ("kind", self.kind),
+            ("protocol", self.inbound.protocol.label()),
+            ("content-type", self.inbound.content_type),
+            ("received-at", &self.received_at),
+        ]
+    }
+
+    pub fn record(&'a self, topic: &'a str, headers: &'a Headers<'a>) -> Record<'a> {
+        Record {
+            topic,
+            key: self.device,
+            value: self.body,
+            timestamp_ms: self.received_at_ms,
+            headers,
+        }
+    }
+}
