@@ -1,1 +1,31 @@
-fn main() {}
+//! The promises of citygate, checked against a running gateway, real sockets and a real Kafka.
+//!
+//! One binary; each module is one promise, written as tables where it can be. `harness` starts gateways and Kafkas,
+//! and checks the law of the house after every test: `received = delivered + spooled + rejected + busy`. Without Java
+//! and Maven, tests that need no more than a Kafka protocol run on librdkafka's mock cluster, the others say SKIPPED;
+//! `CITYGATE_REQUIRE_KAFKA=1` turns both into failures.
+
+// A test may spawn tasks of its own: nothing drains it. And `unwrap` is how a test says what must not fail.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod harness;
+
+mod accepts;
+
+mod rejects;
+
+mod outage;
+
+mod drain;
+
+mod hostile;
+
+mod law;
+
+mod kinds;
+
+mod registry;
+
+mod corpus;
+
+mod tidy;

@@ -1,0 +1,63 @@
+//! Decodes what arrived with `apache-avro`, into plain JSON that can be compared with what was sent.
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use serde_json::{Map, Value};
+
+/// CRC-64-AVRO, as the specification writes it ("Schema Fingerprints"): not the library's, which the gateway uses.
+pub fn fingerprint(canonical_form: &str) -> u64 {
+    const EMPTY: u64 = 0xC15D_213A_A4D7_A795;
+    let table: Vec<u64> = (0..256u64)
+        .map(|byte| (0..8).fold(byte, |sum, _| sum >> 1 ^ EMPTY & (sum & 1).wrapping_neg()))
+        .collect();
+    canonical_form.bytes().fold(EMPTY, |sum, byte| {
+        sum >> 8 ^ table[((sum ^ u64::from(byte)) & 0xFF) as usize]
+    })
+}
+
+/// A value in Avro's single-object encoding, written with this schema.
+pub fn single_object(schema: &Schema, value: &[u8]) -> Value {
+    let (header, datum) = value.split_at_checked(10).expect("a header of ten bytes");
+    assert_eq!(header[..2], [0xC3, 0x01], "the marker of the single-object encoding");
+    let expected = fingerprint(&schema.canonical_form());
+    assert_eq!(header[2..], expected.to_le_bytes(), "the fingerprint of the schema, little endian");
+    decode(schema, datum)
+}
+
+/// A value in Confluent's wire format: the schema's id, and what was decoded.
+pub fn confluent(schema: &Schema, value: &[u8]) -> (u32, Value) {
+    let (header, datum) = value.split_at_checked(5).expect("a header of five bytes");
+    assert_eq!(header[0], 0, "Confluent's magic byte");
+    let id = u32::from_be_bytes(header[1..].try_into().unwrap());
+    (id, decode(schema, datum))
+}
+
+fn decode(schema: &Schema, mut datum: &[u8]) -> Value {
+    let reader = GenericDatumReader::builder(schema).build().unwrap();
+    let value = reader.read_value(&mut datum).unwrap();
+    assert!(datum.is_empty(), "{} bytes behind the datum", datum.len());
+    Value::try_from(value).unwrap()
+}
+
+/// Without what says nothing: null fields, empty arrays and empty maps. Numbers become doubles, so that 5 equals 5.0.
+pub fn plain(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let said = fields.into_iter().map(|(name, value)| (name, plain(value)));
+            let said: Map<_, _> = said.filter(|(_, value)| !says_nothing(value)).collect();
+            Value::Object(said)
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(plain).collect()),
+        Value::Number(number) => Value::from(number.as_f64().unwrap()),
+        other => other,
+    }
+}
+
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,267 @@
+//! The Kafka that a test stands on, and a reader of everything in a topic.
+//!
+//! [`Broker::shared`] is one real Kafka for all tests: `CITYGATE_TEST_KAFKA=host:port`, or one that is started through
+//! `tests/servers/kafka.sh` and ends with this process. [`Broker::own`] is a real one that a test may stop and kill.
+//! [`Broker::any`] is the shared one, or librdkafka's mock cluster where there is none (some 5 MiB kept per partition).
+//! Tests are told apart by their topics' prefix.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tempfile::TempDir;
+
+use super::chaos;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A Kafka, or what looks like one to a producer.
+pub struct Broker {
+    pub servers: String,
+    source: Source,
+}
+
+enum Source {
+    Shared,
+    Own(Server),
+    Mock(MockCluster<'static, DefaultProducerContext>),
+}
+
+/// A real Kafka of one test's own; killed when dropped.
+struct Server {
+    data: TempDir,
+    ports: [u16; 2],
+}
+
+/// A record as a consumer sees it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub key: String,
+    pub value: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+    /// The record's timestamp, milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    pub partition: i32,
+}
+
+// === impl Broker ===
+
+impl Broker {
+    /// The real Kafka that all tests share, or `None` after saying SKIPPED.
+    pub fn shared() -> Option<Self> {
+        static SHARED: OnceLock<Result<String, String>> = OnceLock::new();
+        let servers = SHARED.get_or_init(|| match std::env::var("CITYGATE_TEST_KAFKA") {
+            Ok(servers) => Ok(servers),
+            Err(_) => installed().map(|()| {
+                let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
+                start(&data, super::free_ports(), "256m")
+            }),
+        });
+        match servers {
+            Ok(servers) => Some(Broker {
+                servers: servers.clone(),
+                source: Source::Shared,
+            }),
+            Err(why) => {
+                skip(why);
+                None
+            }
+        }
+    }
+
+    /// A real Kafka that a test may stop and kill, or `None` after saying SKIPPED.
+    pub fn own() -> Option<Self> {
+        if let Err(why) = installed() {
+            skip(&why);
+            return None;
+        }
+        let server = Server {
+            data: TempDir::new().unwrap(),
+            ports: super::free_ports(),
+        };
+        let servers = server.start();
+        Some(Broker {
+            servers,
+            source: Source::Own(server),
+        })
+    }
+
+    /// librdkafka's in-process mock: speaks the protocol, keeps little, creates no topic by request.
+    pub fn mock() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        Broker {
+            servers: cluster.bootstrap_servers(),
+            source: Source::Mock(cluster),
+        }
+    }
+
+    /// The shared real Kafka, or the mock where there is none.
+    pub fn any() -> Self {
+        Self::shared().unwrap_or_else(Self::mock)
+    }
+
+    pub fn is_mock(&self) -> bool {
+        matches!(self.source, Source::Mock(_))
+    }
+
+    /// Makes a topic where a gateway cannot (the mock); elsewhere the gateway makes its own.
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        if let Source::Mock(cluster) = &self.source {
+            cluster.create_topic(topic, partitions, 1).unwrap();
+        }
+    }
+
+    /// SIGSTOP: connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        chaos::signal(self.server().pid(), "STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        chaos::signal(self.server().pid(), "CONT");
+    }
+
+    /// SIGKILL: connections are refused.
+    pub fn kill(&self) {
+        chaos::signal(self.server().pid(), "KILL");
+    }
+
+    /// Starts it again after [`Broker::kill`], with its records and at its address.
+    pub fn restart(&self) {
+        self.server().start();
+    }
+
+    fn server(&self) -> &Server {
+        match &self.source {
+            Source::Own(server) => server,
+            Source::Shared | Source::Mock(_) => panic!("this Kafka is not the test's own"),
+        }
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    fn start(&self) -> String {
+        start(&self.data.path().to_owned(), self.ports, "160m")
+    }
+
+    fn pid(&self) -> u32 {
+        let text = std::fs::read_to_string(self.data.path().join("pid")).unwrap();
+        text.trim().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dead already; that is what was wanted.
+        let _killed = Command::new("kill")
+            .args(["-9", &self.pid().to_string()])
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+fn start(data: &PathBuf, [port, controller_port]: [u16; 2], heap: &str) -> String {
+    let output = Command::new(script("kafka.sh"))
+        .arg("start")
+        .env("KAFKA_DATA", data)
+        .env("KAFKA_PORT", port.to_string())
+        .env("KAFKA_CONTROLLER_PORT", controller_port.to_string())
+        .env("KAFKA_HEAP", heap)
+        .env("KAFKA_WHILE", std::process::id().to_string())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "kafka.sh start: {}", output.status);
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A script of `tests/servers`.
+pub fn script(name: &str) -> PathBuf {
+    super::repository().join("tests/servers").join(name)
+}
+
+/// Whether a real Kafka can be started here.
+fn installed() -> Result<(), String> {
+    for tool in ["java", "mvn"] {
+        let found = Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !found.is_ok_and(|status| status.success()) {
+            return Err(format!("{tool} is not installed, and a real Kafka needs it"));
+        }
+    }
+    Ok(())
+}
+
+/// Says loudly that the running test checks less than it could, or nothing; where that is not wanted, fails.
+pub fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CITYGATE_REQUIRE_KAFKA").is_none_or(|value| value == "0"),
+        "CITYGATE_REQUIRE_KAFKA is set, but {why}"
+    );
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Not `eprintln!`: the test runner would keep it to itself.
+    let line = format!("SKIPPED without a real server: {test}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// Every record of a topic, partition by partition, in order.
+pub fn read_all(servers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", servers)
+        .set("group.id", "citygate-tests")
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "20")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
+    let mut wanted = TopicPartitionList::new();
+    let mut missing = 0;
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), TIMEOUT).unwrap();
+        missing += high - low;
+        wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&wanted).unwrap();
+    let mut records = Vec::new();
+    while missing > 0 {
+        let message = consumer.poll(TIMEOUT);
+        let message = message.unwrap_or_else(|| panic!("{missing} records of {topic} do not come")).unwrap();
+        records.push(Record::from(&message));
+        missing -= 1;
+    }
+    records.sort_by_key(|record| record.partition); // stable: the order within a partition stays
+    records
+}
+
+// === impl Record ===
+
+impl Record {
+    fn from(message: &impl Message) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Record {
+            key: message.key().map(text).unwrap_or_default(),
+            value: message.payload().unwrap_or_default().to_vec(),
+            headers: headers
+                .map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default()))
+                .collect(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+            partition: message.partition(),
+        }
+    }
+
+    /// A header's value; panics if it is missing.
+    pub fn header(&self, key: &str) -> &str {
+        let found = self.headers.iter().find(|(name, _)| name == key);
+        &found.unwrap_or_else(|| panic!("no header {key} in {:?}", self.headers)).1
+    }
+}

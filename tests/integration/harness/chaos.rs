@@ -1,0 +1,43 @@
+//! Signals to servers, memory of processes, and bytes gone wrong.
+
+use std::process::Command;
+
+use rand::{Rng, RngExt};
+
+/// Sends a signal by the `kill` command (std has none for other processes).
+pub fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+    assert!(status.unwrap().success(), "kill -{signal} {pid}");
+}
+
+/// Resident memory of a process, in bytes (`/proc/<pid>/statm`, second field, in pages of 4 KiB).
+pub fn resident_bytes(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// Damages `frame` in one to four ways: a bit flipped, a byte set, cut short, grown, doubled, or a stretch of noise.
+pub fn mutate(frame: &mut Vec<u8>, random: &mut impl Rng) {
+    for _ in 0..random.random_range(1..=4) {
+        if frame.is_empty() {
+            frame.push(random.random());
+        }
+        let at = random.random_range(0..frame.len());
+        match random.random_range(0..7) {
+            0 => frame[at] ^= 1 << random.random_range(0..8),
+            1 => frame[at] = random.random(),
+            2 => frame[at] = [0x00, 0x7F, 0x80, 0xFF][random.random_range(0..4)],
+            3 => frame.truncate(at),
+            4 => frame.insert(at, random.random()),
+            5 => {
+                let stretch = frame[at..].to_vec();
+                frame.extend_from_slice(&stretch);
+            }
+            _ => {
+                let end = frame.len().min(at + 8);
+                random.fill(&mut frame[at..end]);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A gateway inside the test's process: every listener on a port of its own, its own topics on a shared Kafka.
+//!
+//! [`TestGateway::finish`] drains it and checks the law of the house; a test that forgets it fails when the gateway is
+//! dropped. So every test here is a test of the law as well.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use apache_avro::Schema;
+use citygate::config::Config;
+use citygate::gateway::{Addresses, Gateway};
+use citygate::metrics::Metrics;
+use serde_json::Value;
+
+use super::broker::{self, Broker, Record};
+use super::scrape::Scrape;
+use super::{Client, Via, avro, panics};
+
+pub struct TestGateway {
+    gateway: Option<Gateway>,
+    pub addresses: Addresses,
+    pub metrics: Arc<Metrics>,
+    servers: String,
+    pub topic_prefix: String,
+    schemas: PathBuf,
+}
+
+/// A reading as it arrived in Kafka.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    pub device: String,
+    /// As `avro::plain` leaves it.
+    pub reading: Value,
+    pub record: Record,
+}
+
+// === impl TestGateway ===
+
+impl TestGateway {
+    /// A gateway as `change` wants it, ready for readings.
+    pub async fn start(broker: &Broker, change: impl FnOnce(&mut Config)) -> Self {
+        panics::watch();
+        let config = config(broker, change);
+        let topic_prefix = config.kafka.topic_prefix.clone();
+        let schemas = config.schemas.folder.clone();
+        for kind in kinds(&schemas) {
+            broker.create_topic(&format!("{topic_prefix}{kind}"), 3);
+        }
+        broker.create_topic(&config.kafka.dead_letter_topic, 3);
+        let gateway = Gateway::start(config).await;
+        let gateway = gateway.unwrap_or_else(|error| panic!("the gateway does not start: {error:#}"));
+        TestGateway {
+            addresses: gateway.addresses(),
+            metrics: gateway.metrics(),
+            gateway: Some(gateway),
+            servers: broker.servers.clone(),
+            topic_prefix,
+            schemas,
+        }
+    }
+
+    pub async fn client(&self, via: Via) -> Client {
+        Client::connect(via, &self.addresses).await
+    }
+
+    pub fn schema(&self, kind: &str) -> Schema {
+        let text = std::fs::read_to_string(self.schemas.join(format!("{kind}.avsc"))).unwrap();
+        Schema::parse_str(&text).unwrap()
+    }
+
+    /// The records of a kind's topic.
+    pub fn records(&self, kind: &str) -> Vec<Record> {
+        broker::read_all(&self.servers, &format!("{}{kind}", self.topic_prefix))
+    }
+
+    /// The readings of a kind's topic, decoded from the single-object encoding.
+    pub fn readings(&self, kind: &str) -> Vec<Arrived> {
+        let schema = self.schema(kind);
+        let arrived = self.records(kind).into_iter().map(|record| Arrived {
+            device: record.key.clone(),
+            reading: avro::plain(avro::single_object(&schema, &record.value)),
+            record,
+        });
+        arrived.collect()
+    }
+
+    pub fn dead_letters(&self) -> Vec<Record> {
+        self.records("dead-letter")
+    }
+
+    pub fn scrape(&self) -> Scrape {
+        Scrape::parse(&self.metrics.encode())
+    }
+
+    /// Status and body of a GET on the admin port.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("http://{}{path}", self.addresses.admin.unwrap())).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Drains: whatever was taken in is answered when this returns.
+    pub async fn drain(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.drain().await;
+        }
+    }
+
+    /// Drains and checks the law.
+    pub async fn finish(mut self) {
+        self.drain().await;
+        self.check_the_law();
+    }
+
+    fn check_the_law(&self) {
+        let breaches = self.scrape().breaches_of_the_law();
+        assert!(breaches.is_empty(), "the law of the house is broken: {breaches:#?}");
+        assert_eq!(panics::outside_tests(), 0, "the gateway, or a library under it, panicked");
+    }
+}
+
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.gateway.is_none(), "a test must end with finish(), which checks the law");
+            self.check_the_law();
+        }
+    }
+}
+
+/// A configuration for tests on this Kafka, with topics that no other test has.
+pub fn config(broker: &Broker, change: impl FnOnce(&mut Config)) -> Config {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut config = Config::for_testing();
+    config.kafka.bootstrap_servers = broker.servers.clone();
+    config.kafka.topic_prefix = format!("t{}-{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    config.kafka.dead_letter_topic = format!("{}dead-letter", config.kafka.topic_prefix);
+    config.kafka.create_topics = !broker.is_mock();
+    config.kafka.partitions = 3;
+    change(&mut config);
+    config
+}
+
+fn kinds(folder: &PathBuf) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let schemas = files.filter(|path| path.extension().is_some_and(|extension| extension == "avsc"));
+    schemas.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}

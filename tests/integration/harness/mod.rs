@@ -1,0 +1,53 @@
+//! What every test stands on: gateways, Kafkas, clients of the three protocols, and a reader of what arrived.
+//!
+//! Nothing here shares code with the gateway's own listeners: the clients write and read their bytes themselves, so
+//! that a mistake made twice in the same way is not taken for agreement.
+
+pub mod avro;
+pub mod broker;
+pub mod chaos;
+pub mod clients;
+pub mod gateway;
+pub mod mqtt;
+pub mod panics;
+pub mod program;
+pub mod scrape;
+
+pub use broker::Broker;
+pub use clients::{Answer, Client, Via};
+pub use gateway::TestGateway;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a test waits for what must happen; only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Calls `probe` until it gives a value; panics with `what` after [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Free TCP ports on loopback, for servers that cannot bind port 0. All are held while they are looked for, so that
+/// they differ.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}

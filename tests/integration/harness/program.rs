@@ -1,0 +1,115 @@
+//! The real program as a process of its own: `citygate run --config …`, as its operator starts it.
+//!
+//! For what cannot be seen from inside: its memory alone, its exit code, its words on standard error.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use citygate::gateway::Addresses;
+use tempfile::TempDir;
+
+use super::scrape::Scrape;
+use super::{Broker, Client, Via, chaos, eventually, gateway};
+
+pub struct Program {
+    child: Child,
+    pub addresses: Addresses,
+    pub topic_prefix: String,
+    folder: TempDir,
+}
+
+// === impl Program ===
+
+impl Program {
+    /// Starts it and waits until `/readyz` says yes.
+    pub async fn start(broker: &Broker) -> Self {
+        let [mqtt, coap, http, admin] = super::free_ports();
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut topic_prefix = String::new();
+        let config = gateway::config(broker, |config| {
+            topic_prefix = config.kafka.topic_prefix.clone();
+            config.mqtt.listen = at(mqtt);
+            config.coap.listen = at(coap);
+            config.http.listen = at(http);
+            config.admin.listen = at(admin);
+        });
+        for topic in ["traffic", "weather", "energy", "dead-letter"] {
+            broker.create_topic(&format!("{topic_prefix}{topic}"), 3);
+        }
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("citygate.toml");
+        std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_citygate"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout")).unwrap())
+            .stderr(File::create(folder.path().join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut program = Program {
+            child,
+            addresses: Addresses {
+                mqtt: Some(at(mqtt)),
+                coap: Some(at(coap)),
+                http: Some(at(http)),
+                admin: Some(at(admin)),
+            },
+            topic_prefix,
+            folder,
+        };
+        eventually("the program is ready", async || {
+            assert!(program.child.try_wait().unwrap().is_none(), "it ended: {}", program.said());
+            let answer = reqwest::get(program.url("/readyz")).await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        program
+    }
+
+    pub async fn client(&self, via: Via) -> Client {
+        Client::connect(via, &self.addresses).await
+    }
+
+    pub async fn scrape(&self) -> Scrape {
+        let response = reqwest::get(self.url("/metrics")).await.unwrap();
+        Scrape::parse(&response.text().await.unwrap())
+    }
+
+    pub fn resident_bytes(&self) -> u64 {
+        chaos::resident_bytes(self.child.id())
+    }
+
+    pub fn signal(&self, signal: &str) {
+        chaos::signal(self.child.id(), signal);
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the program ends", async || self.child.try_wait().unwrap()).await
+    }
+
+    /// All it wrote, on both streams.
+    pub fn said(&self) -> String {
+        let mut said = String::new();
+        for stream in ["stdout", "stderr"] {
+            let mut file = File::open(self.folder.path().join(stream)).unwrap();
+            file.read_to_string(&mut said).unwrap();
+        }
+        said
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addresses.admin.unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already; that is what was wanted.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
