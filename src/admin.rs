@@ -1,1 +1,157 @@
-//! stub
+//! The operator's port: `/metrics`, `/livez`, `/readyz`, `/status`.
+//!
+//! Read only, on loopback by default, and served until the very end of the drain, so that the last scrape sees the last
+//! answers. `/livez` says that the process runs; `/readyz` that readings are taken now, or why not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::deliver::health::Health;
+use crate::listen::{Error, Front};
+use crate::outcome::Outcome;
+
+/// The `[admin]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub enabled: bool,
+    /// Where to listen; keep it on loopback or on a private network.
+    pub listen: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
+    }
+}
+
+/// A bound admin port that does not serve yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+#[derive(Clone)]
+struct House {
+    front: Front,
+    listeners: Arc<Value>,
+    started: Instant,
+}
+
+/// Binds the address, so that it is known and reserved before anything starts.
+pub async fn bind(config: &Config) -> Result<Bound, Error> {
+    let failed = |source| Error::Bind {
+        listener: "admin",
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound { listener, address })
+}
+
+impl Bound {
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `closing`; `listeners` is what `/status` says of the other ports.
+    pub async fn serve(self, front: Front, listeners: Value, closing: CancellationToken) {
+        let house = House {
+            front,
+            listeners: Arc::new(listeners),
+            started: Instant::now(),
+        };
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/status", get(status))
+            .with_state(house);
+        let served = axum::serve(self.listener, router)
+            .with_graceful_shutdown(closing.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            warn!(%error, "admin listener ended");
+        }
+    }
+}
+
+async fn metrics(State(house): State<House>) -> Response {
+    house.front.admit.observe();
+    let text_format = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, text_format)], house.front.metrics.encode()).into_response()
+}
+
+async fn readyz(State(house): State<House>) -> Response {
+    match not_ready(&house.front) {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+/// Why readings are not taken now, if so.
+fn not_ready(front: &Front) -> Option<String> {
+    if front.stopping.is_cancelled() {
+        return Some("the gateway is shutting down".into());
+    }
+    match &*front.health.borrow() {
+        Health::Up => None,
+        Health::Starting => Some("kafka has not answered yet".into()),
+        Health::Down(why) => Some(why.clone()),
+    }
+}
+
+async fn status(State(house): State<House>) -> Response {
+    let front = &house.front;
+    let schemas = &front.pipeline.schemas;
+    let kinds: Vec<_> = schemas
+        .kinds()
+        .iter()
+        .map(|kind| json!({ "kind": kind.name, "topic": kind.topic }))
+        .collect();
+    let why = not_ready(front);
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": house.started.elapsed().as_secs(),
+        "ready": why.is_none(),
+        "why_not_ready": why,
+        "listeners": *house.listeners,
+        "kinds": kinds,
+        "readings": readings(front),
+        "in_flight_bytes": front.admit.observe(),
+    });
+    ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
+}
+
+/// The law of the house in figures, over all kinds, by protocol.
+fn readings(front: &Front) -> Value {
+    let mut protocols = Map::new();
+    for protocol in crate::message::Protocol::ALL {
+        let totals = front.metrics.totals(protocol);
+        let outcomes = Outcome::LABELS
+            .iter()
+            .zip(totals.outcomes)
+            .map(|(label, count)| (label.to_string(), count.into()));
+        let mut figures: Map<String, Value> = outcomes.collect();
+        figures.insert("received".into(), totals.received.into());
+        protocols.insert(protocol.label().into(), Value::Object(figures));
+    }
+    Value::Object(protocols)
+}

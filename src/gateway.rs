@@ -1,1 +1,248 @@
-//! stub
+//! A gateway, from its configuration to its end: bind → build → run → drain.
+//!
+//! The only file that knows every room. Addresses are bound first, so that they are known and reserved (and wrong ones
+//! reported together) before anything runs. Kafka need not be there at start: until it is, readings are answered busy
+//! and `/readyz` says why. Several gateways fit into one process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::deliver::Deliver;
+use crate::deliver::health::Health;
+use crate::listen::admit::Admit;
+use crate::listen::{Front, coap, http, mqtt};
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::schemas::{Schemas, registry};
+use crate::validate::Validator;
+use crate::{admin, schemas};
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    addresses: Addresses,
+    front: Front,
+    drain_deadline: Duration,
+    closing: CancellationToken,
+    admin: Option<JoinHandle<()>>,
+}
+
+/// Where a gateway listens; `None` for a listener that is not enabled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
+    pub mqtt: Option<SocketAddr>,
+    pub coap: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+/// Everything that keeps a gateway from starting, one line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Error(pub Vec<String>);
+
+#[derive(Default)]
+struct Bound {
+    mqtt: Option<mqtt::Bound>,
+    coap: Option<coap::Bound>,
+    http: Option<http::Bound>,
+    admin: Option<admin::Bound>,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Binds, builds and runs; returns once every listener takes messages.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let bound = Bound::bind(&config).await?;
+        let addresses = bound.addresses();
+        let front = build(&config).await?;
+        let closing = CancellationToken::new();
+        let admin = bound.serve(&front, addresses, closing.clone());
+        info!(
+            mqtt = show(addresses.mqtt),
+            coap = show(addresses.coap),
+            http = show(addresses.http),
+            admin = show(addresses.admin),
+            kafka = config.kafka.bootstrap_servers,
+            kinds = front.pipeline.schemas.names().join(","),
+            "citygate is running"
+        );
+        Ok(Gateway {
+            addresses,
+            front,
+            drain_deadline: config.drain.deadline,
+            closing,
+            admin,
+        })
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.front.metrics.clone()
+    }
+
+    /// Whether Kafka takes readings; changes are announced.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.front.health.clone()
+    }
+
+    /// Ends the gateway (see `drain`); true if everything taken in was answered before the deadline.
+    pub async fn drain(self) -> bool {
+        let Gateway {
+            front,
+            drain_deadline,
+            closing,
+            admin,
+            ..
+        } = self;
+        let deadline = Instant::now() + drain_deadline;
+        front.stopping.cancel();
+        front.tasks.close();
+        // Kafka goes on confirming while the listeners wait for the answers that they owe.
+        let flush_reserve = drain_deadline / 4;
+        let answered = tokio::time::timeout(drain_deadline - flush_reserve, front.tasks.wait())
+            .await
+            .is_ok();
+        let pipeline = front.pipeline.clone();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let closed = tokio::task::spawn_blocking(move || pipeline.deliver.close(left)).await;
+        if let Err(error) = closed {
+            warn!(%error, "the kafka producer could not be closed");
+        }
+        // What Kafka did not confirm has been answered busy by now; let the listeners say so.
+        let answered = answered
+            || tokio::time::timeout(Duration::from_secs(1), front.tasks.wait())
+                .await
+                .is_ok();
+        if !answered {
+            warn!("not every connection was closed before the drain's deadline");
+        }
+        closing.cancel();
+        if let Some(admin) = admin {
+            // A scraper that holds its connection open does not hold up the end.
+            tokio::time::timeout(Duration::from_secs(1), admin).await.ok();
+        }
+        info!(answered, "citygate has ended");
+        answered
+    }
+}
+
+fn show(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+}
+
+/// Loads the schemas and puts their registry ids in; all mistakes of the files at once.
+pub async fn load_schemas(config: &Config) -> Result<Schemas, Error> {
+    let mut schemas = Schemas::load(&config.schemas.folder, &config.kafka.topic_prefix)
+        .map_err(|errors| Error(errors.iter().map(schemas::Error::to_string).collect()))?;
+    if config.registry.url.is_some() {
+        let ids = registry::ids(&config.registry, &schemas).await.map_err(Error)?;
+        schemas.use_registry_ids(&ids);
+    }
+    Ok(schemas)
+}
+
+/// Schemas, programs, producer, pipeline: what the listeners stand in front of.
+async fn build(config: &Config) -> Result<Front, Error> {
+    let schemas = Arc::new(load_schemas(config).await?);
+    let metrics = Arc::new(Metrics::new(&schemas.names()));
+    let validator = Validator::new(&schemas, &config.clock).map_err(Error)?;
+    let deliver = Deliver::start(&config.kafka, &schemas, metrics.kafka.clone())
+        .map_err(|error| Error(vec![error.to_string()]))?;
+    let health = deliver.health();
+    let admit = Admit::new(&config.limits, metrics.readings.in_flight_bytes.clone());
+    metrics
+        .readings
+        .in_flight_bytes_max
+        .set(config.limits.in_flight_bytes.as_u64() as i64);
+    let pipeline = Pipeline {
+        schemas,
+        validator,
+        deliver,
+        metrics: metrics.clone(),
+        clock: Arc::new(SystemClock),
+        batch_readings_max: config.limits.batch_readings,
+    };
+    Ok(Front {
+        pipeline: Arc::new(pipeline),
+        admit,
+        metrics,
+        health,
+        tasks: TaskTracker::new(),
+        stopping: CancellationToken::new(),
+    })
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Binds every enabled listener; reports all that cannot be bound.
+    async fn bind(config: &Config) -> Result<Self, Error> {
+        let mut bound = Bound::default();
+        let mut errors = Vec::new();
+        if config.mqtt.enabled {
+            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, &mut errors);
+        }
+        if config.coap.enabled {
+            bound.coap = kept(coap::bind(&config.coap).await, &mut errors);
+        }
+        if config.http.enabled {
+            bound.http = kept(http::bind(&config.http).await, &mut errors);
+        }
+        if config.admin.enabled {
+            bound.admin = kept(admin::bind(&config.admin).await, &mut errors);
+        }
+        if errors.is_empty() {
+            Ok(bound)
+        } else {
+            Err(Error(errors))
+        }
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            mqtt: self.mqtt.as_ref().map(mqtt::Bound::local_addr),
+            coap: self.coap.as_ref().map(coap::Bound::local_addr),
+            http: self.http.as_ref().map(http::Bound::local_addr),
+            admin: self.admin.as_ref().map(admin::Bound::local_addr),
+        }
+    }
+
+    /// Starts every listener; returns the admin port's task, which outlives the others.
+    fn serve(self, front: &Front, addresses: Addresses, closing: CancellationToken) -> Option<JoinHandle<()>> {
+        if let Some(mqtt) = self.mqtt {
+            mqtt.serve(front.clone());
+        }
+        if let Some(coap) = self.coap {
+            coap.serve(front.clone());
+        }
+        if let Some(http) = self.http {
+            http.serve(front.clone());
+        }
+        let listeners = json!({
+            "mqtt": show(addresses.mqtt), "coap": show(addresses.coap),
+            "http": show(addresses.http), "admin": show(addresses.admin),
+        });
+        // Outside the tracker: it must answer until the drain is over.
+        self.admin
+            .map(|admin| TaskTracker::new().spawn(admin.serve(front.clone(), listeners, closing)))
+    }
+}
+
+fn kept<T>(result: Result<T, crate::listen::Error>, errors: &mut Vec<String>) -> Option<T> {
+    result.map_err(|error| errors.push(error.to_string())).ok()
+}

@@ -173,6 +173,14 @@ pub struct Tally {
     answer_seconds: Histogram,
 }
 
+/// Sums over counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub received: u64,
+    /// In the order of [`Outcome::LABELS`].
+    pub outcomes: [u64; 4],
+}
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -207,6 +215,18 @@ impl Metrics {
     pub fn tally(&self, protocol: Protocol, kind: Option<usize>) -> Arc<Tally> {
         let row = &self.tallies[protocol as usize];
         row[kind.unwrap_or(row.len() - 1)].clone()
+    }
+
+    /// The figures of a protocol over all kinds.
+    pub fn totals(&self, protocol: Protocol) -> Totals {
+        let mut totals = Totals::default();
+        for tally in &self.tallies[protocol as usize] {
+            for (sum, outcome) in totals.outcomes.iter_mut().zip(&tally.outcomes) {
+                *sum += outcome.get();
+            }
+            totals.received += tally.received.get();
+        }
+        totals
     }
 
     /// Everything in Prometheus' text format.

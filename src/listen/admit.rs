@@ -98,12 +98,25 @@ impl Seats {
 
     /// A seat now, or `None`: the house is full.
     pub fn try_take(&self) -> Option<Seat> {
-        let permit = self.free.clone().try_acquire_owned().ok()?;
+        self.free
+            .clone()
+            .try_acquire_owned()
+            .ok()
+            .map(|permit| self.seat(permit))
+    }
+
+    /// A seat as soon as one is free.
+    pub async fn take(&self) -> Seat {
+        let permit = self.free.clone().acquire_owned().await;
+        self.seat(permit.expect("the house is never closed"))
+    }
+
+    fn seat(&self, permit: OwnedSemaphorePermit) -> Seat {
         self.open.inc();
-        Some(Seat {
+        Seat {
             _permit: permit,
             open: self.open.clone(),
-        })
+        }
     }
 }
 

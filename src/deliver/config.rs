@@ -1,0 +1,269 @@
+//! The `[kafka]` section, and its translation into librdkafka's properties.
+//!
+//! What the promise rests on (`acks=all`, idempotence, the partitioner) is not configurable; `kafka.properties` passes
+//! any other librdkafka setting through (TLS, SASL, client.id …).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+
+/// The `[kafka]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Comma-separated `host:port` of some brokers.
+    pub bootstrap_servers: String,
+    /// A kind's readings go to the topic `<topic_prefix><kind>`.
+    pub topic_prefix: String,
+    /// Topic of the rejected messages.
+    pub dead_letter_topic: String,
+    /// Create topics that are missing; otherwise the gateway waits for them and is not ready.
+    pub create_topics: bool,
+    /// Partitions of a topic created here.
+    pub partitions: i32,
+    /// Replicas of a topic created here; -1 is the cluster's default.
+    pub replication_factor: i32,
+    /// How long the producer waits for more readings before it sends a batch.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub linger: Duration,
+    /// Size at which a batch is sent without waiting longer.
+    pub batch_bytes: ByteSize,
+    /// Readings at which a batch is sent without waiting longer.
+    pub batch_readings: u32,
+    pub compression: Compression,
+    /// A reading that Kafka has not confirmed after this time is answered busy.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub delivery_timeout: Duration,
+    /// Readings in the producer's queue, at most; more are answered busy.
+    pub queue_readings: u32,
+    /// Bytes in the producer's queue, at most; more are answered busy.
+    pub queue_bytes: ByteSize,
+    /// How often Kafka is asked whether it is there while nothing is confirmed.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub probe_interval: Duration,
+    /// How often librdkafka's statistics become metrics.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub statistics_interval: Duration,
+    /// Any other librdkafka property, e.g. "security.protocol" = "ssl".
+    pub properties: BTreeMap<String, String>,
+}
+
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+/// Properties that `kafka.properties` may not set, and why.
+const RESERVED: [(&str, &str); 15] = [
+    ("acks", "the promise rests on acks=all"),
+    ("request.required.acks", "the promise rests on acks=all"),
+    ("enable.idempotence", "the promise rests on the idempotent producer"),
+    ("partitioner", "a device's order rests on Java's murmur2 partitioner"),
+    ("transactional.id", "readings are not produced in transactions"),
+    ("bootstrap.servers", "set kafka.bootstrap_servers"),
+    ("metadata.broker.list", "set kafka.bootstrap_servers"),
+    ("linger.ms", "set kafka.linger"),
+    ("queue.buffering.max.ms", "set kafka.linger"),
+    ("batch.size", "set kafka.batch_bytes"),
+    ("batch.num.messages", "set kafka.batch_readings"),
+    ("compression.type", "set kafka.compression"),
+    ("compression.codec", "set kafka.compression"),
+    ("message.timeout.ms", "set kafka.delivery_timeout"),
+    ("delivery.timeout.ms", "set kafka.delivery_timeout"),
+];
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            bootstrap_servers: "127.0.0.1:9092".into(),
+            topic_prefix: "city.".into(),
+            dead_letter_topic: "city.dead-letter".into(),
+            create_topics: false,
+            partitions: 6,
+            replication_factor: -1,
+            linger: Duration::from_millis(5),
+            batch_bytes: ByteSize::mib(1),
+            batch_readings: 10_000,
+            compression: Compression::Lz4,
+            delivery_timeout: Duration::from_secs(5),
+            queue_readings: 500_000,
+            queue_bytes: ByteSize::mib(256),
+            probe_interval: Duration::from_secs(1),
+            statistics_interval: Duration::from_secs(5),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut require = |good: bool, text: &str| {
+            if !good {
+                mistakes.push(text.to_owned());
+            }
+        };
+        require(
+            !self.bootstrap_servers.trim().is_empty(),
+            "kafka.bootstrap_servers: is empty",
+        );
+        require(
+            is_topic(&self.dead_letter_topic),
+            "kafka.dead_letter_topic: is not a Kafka topic name",
+        );
+        require(
+            self.topic_prefix.is_empty() || is_topic(&self.topic_prefix),
+            "kafka.topic_prefix: may hold only letters, digits, '.', '_' and '-'",
+        );
+        require(self.partitions > 0, "kafka.partitions: must be at least 1");
+        require(
+            self.replication_factor == -1 || self.replication_factor > 0,
+            "kafka.replication_factor: must be at least 1, or -1 for the cluster's default",
+        );
+        require(
+            self.delivery_timeout > self.linger && self.delivery_timeout >= Duration::from_millis(100),
+            "kafka.delivery_timeout: must be at least 100ms and longer than kafka.linger",
+        );
+        require(self.queue_readings > 0, "kafka.queue_readings: must be at least 1");
+        require(
+            self.queue_bytes >= ByteSize::kib(1) && self.queue_bytes <= ByteSize::gib(1024),
+            "kafka.queue_bytes: must be between 1 KiB and 1 TiB",
+        );
+        require(
+            (ByteSize::kib(1)..=ByteSize::mib(1024)).contains(&self.batch_bytes),
+            "kafka.batch_bytes: must be between 1 KiB and 1 GiB",
+        );
+        require(
+            (1..=1_000_000).contains(&self.batch_readings),
+            "kafka.batch_readings: must be between 1 and 1000000",
+        );
+        require(
+            self.probe_interval >= Duration::from_millis(10),
+            "kafka.probe_interval: must be at least 10ms",
+        );
+        let reserved = RESERVED.iter().filter(|(key, _)| self.properties.contains_key(*key));
+        mistakes.extend(reserved.map(|(key, why)| format!("kafka.properties.\"{key}\": cannot be set here; {why}")));
+        mistakes
+    }
+
+    /// Everything a client of the same cluster needs: addresses and what `kafka.properties` adds.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("client.id", "citygate");
+        for (key, value) in &self.properties {
+            client.set(key, value);
+        }
+        client.set("bootstrap.servers", &self.bootstrap_servers);
+        client
+    }
+
+    /// The producer's properties.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // Java's default partitioner: a Java producer puts the same device onto the same partition.
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", self.linger.as_millis().to_string())
+            .set("batch.size", self.batch_bytes.as_u64().to_string())
+            .set("batch.num.messages", self.batch_readings.to_string())
+            .set("compression.type", self.compression.name())
+            .set("message.timeout.ms", self.delivery_timeout.as_millis().to_string())
+            .set("queue.buffering.max.messages", self.queue_readings.to_string())
+            .set(
+                "queue.buffering.max.kbytes",
+                (self.queue_bytes.as_u64() / 1024).to_string(),
+            )
+            .set(
+                "statistics.interval.ms",
+                self.statistics_interval.as_millis().to_string(),
+            );
+        // Come back soon after an outage: devices wait. An operator's own value wins.
+        for (key, value) in [
+            ("reconnect.backoff.max.ms", "1000"),
+            ("socket.keepalive.enable", "true"),
+        ] {
+            if !self.properties.contains_key(key) {
+                client.set(key, value);
+            }
+        }
+        client
+    }
+}
+
+impl Compression {
+    fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
+/// Kafka's rule for topic names.
+fn is_topic(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_name_the_field() {
+        let check = |change: fn(&mut Config), expected: &str| {
+            let mut config = Config::default();
+            change(&mut config);
+            let mistakes = config.mistakes().join("\n");
+            assert!(mistakes.starts_with(expected), "{mistakes}");
+        };
+        assert_eq!(Config::default().mistakes(), [""; 0]);
+        check(
+            |config| config.bootstrap_servers = " ".into(),
+            "kafka.bootstrap_servers:",
+        );
+        check(
+            |config| config.dead_letter_topic = "a b".into(),
+            "kafka.dead_letter_topic:",
+        );
+        check(
+            |config| config.delivery_timeout = Duration::from_millis(3),
+            "kafka.delivery_timeout:",
+        );
+        check(|config| config.replication_factor = 0, "kafka.replication_factor:");
+        check(
+            |config| drop(config.properties.insert("acks".into(), "1".into())),
+            "kafka.properties.\"acks\": cannot be set here; the promise rests on acks=all",
+        );
+    }
+
+    #[test]
+    fn properties_reach_librdkafka_but_do_not_override_the_promise() {
+        let mut config = Config::default();
+        config.properties.insert("acks".into(), "0".into());
+        config.properties.insert("client.id".into(), "north".into());
+        let producer = config.producer();
+        assert_eq!(producer.get("acks"), Some("all"));
+        assert_eq!(producer.get("enable.idempotence"), Some("true"));
+        assert_eq!(producer.get("client.id"), Some("north"));
+    }
+}

@@ -1,0 +1,304 @@
+//! The only file that knows the Kafka producer.
+//!
+//! A record is handed to librdkafka together with a number, the slot of its [`Pending`] in a slab; the delivery report
+//! brings the number back and the receipt is resolved on librdkafka's polling thread, which touches no socket and wakes
+//! each connection once per batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are
+//! librdkafka's. A producer that failed for good is replaced.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::statistics::Statistics;
+use slab::Slab;
+use tracing::{debug, error, warn};
+
+use super::health::Monitor;
+use super::{Config, Pending};
+use crate::message::Record;
+use crate::metrics::KafkaMetrics;
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
+
+/// How long a metadata request may take before the cluster counts as away.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// librdkafka does not take the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("kafka: {0}")]
+pub struct Error(#[from] KafkaError);
+
+type Producer = ThreadedProducer<Reports>;
+
+/// The producer, and the records on their way.
+pub struct Kafka {
+    client: ClientConfig,
+    producer_config: ClientConfig,
+    // Replaced after a fatal error only; read once per record.
+    producer: RwLock<Producer>,
+    reports: Reports,
+}
+
+/// What librdkafka calls back.
+#[derive(Clone)]
+struct Reports {
+    pending: Arc<Mutex<Slab<Pending>>>,
+    health: Arc<Monitor>,
+    metrics: KafkaMetrics,
+    // `tx_bytes` of the last statistics: librdkafka counts from its start, the metric over all producers.
+    sent_bytes_seen: Arc<Mutex<i64>>,
+}
+
+// === impl Kafka ===
+
+impl Kafka {
+    pub fn new(config: &Config, metrics: KafkaMetrics, health: Arc<Monitor>) -> Result<Self, Error> {
+        let reports = Reports {
+            pending: Arc::default(),
+            health,
+            metrics,
+            sent_bytes_seen: Arc::default(),
+        };
+        let producer_config = config.producer();
+        let producer = RwLock::new(producer_config.create_with_context(reports.clone())?);
+        Ok(Kafka {
+            client: config.client(),
+            producer_config,
+            producer,
+            reports,
+        })
+    }
+
+    /// Properties for another client of the same cluster (administration, checks).
+    pub fn client(&self) -> &ClientConfig {
+        &self.client
+    }
+
+    /// Queues a record; `pending` is resolved by its delivery report, or at once if the queue does not take it.
+    pub fn send(&self, record: &Record<'_>, pending: Pending) {
+        let slot = self.reports.insert(pending);
+        let mut queued = BaseRecord::with_opaque_to(record.topic, slot)
+            .payload(record.value)
+            .timestamp(record.timestamp_ms)
+            .headers(headers(record.headers));
+        if record.headers.is_empty() {
+            queued.headers = None;
+        }
+        if !record.key.is_empty() {
+            queued = queued.key(record.key.as_bytes());
+        }
+        let sent = self
+            .producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send(queued);
+        match sent {
+            Ok(()) => self.reports.metrics.kafka_records_sent_total.inc(),
+            Err((error, _)) => self.reports.failed(slot, &error),
+        }
+    }
+
+    /// Asks the cluster for its topics; the error is for people. Blocks up to two seconds.
+    pub fn metadata(&self) -> Result<Metadata, String> {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.client.get("bootstrap.servers").unwrap_or_default();
+        producer
+            .client()
+            .fetch_metadata(None, METADATA_TIMEOUT)
+            .map_err(|error| format!("kafka at {servers} does not answer: {}", text(&error)))
+    }
+
+    /// Replaces the producer if it failed for good; `Some` says why it could not be replaced.
+    pub fn revive(&self) -> Option<String> {
+        let fatal = self
+            .producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .client()
+            .fatal_error();
+        let (code, reason) = fatal?;
+        error!(?code, %reason, "the kafka producer failed for good and is replaced");
+        match self.producer_config.create_with_context(self.reports.clone()) {
+            Ok(producer) => {
+                *self
+                    .reports
+                    .sent_bytes_seen
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = 0;
+                // The old producer's records are purged as it is dropped: each is answered busy.
+                *self.producer.write().unwrap_or_else(PoisonError::into_inner) = producer;
+                None
+            }
+            Err(error) => Some(format!(
+                "the kafka producer failed ({reason}) and could not be replaced: {error}"
+            )),
+        }
+    }
+
+    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is answered busy.
+    pub fn close(&self, deadline: Duration) {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = producer.flush(deadline) {
+            warn!(%error, records = producer.in_flight_count(), "kafka did not confirm everything before the deadline");
+            producer.purge(PurgeConfig::default().queue().inflight());
+            // The purge's own reports arrive like any others.
+            if let Err(error) = producer.flush(Duration::from_secs(1)) {
+                warn!(%error, "purged records were not reported");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka")
+            .field("servers", &self.client.get("bootstrap.servers"))
+            .finish_non_exhaustive()
+    }
+}
+
+fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
+    pairs
+        .iter()
+        .fold(OwnedHeaders::new_with_capacity(pairs.len()), |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(*value),
+            })
+        })
+}
+
+/// rdkafka's error texts lead with the enum's name; the part for people is librdkafka's.
+fn text(error: &KafkaError) -> String {
+    error
+        .rdkafka_error_code()
+        .map_or_else(|| error.to_string(), |code| code.to_string())
+}
+
+// === impl Reports ===
+
+impl Reports {
+    fn insert(&self, pending: Pending) -> usize {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pending)
+    }
+
+    fn take(&self, slot: usize) -> Option<Pending> {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_remove(slot)
+    }
+
+    fn failed(&self, slot: usize, error: &KafkaError) {
+        let Some(pending) = self.take(slot) else { return };
+        let code = error.rdkafka_error_code();
+        let label = code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
+        self.metrics
+            .kafka_records_failed_total
+            .with_label_values(&[&label])
+            .inc();
+        match code {
+            Some(RDKafkaErrorCode::MessageTimedOut) => {
+                self.metrics.kafka_records_in_doubt_total.inc();
+                self.health
+                    .failed("kafka did not confirm a reading within kafka.delivery_timeout");
+                pending.busy(Busy::KafkaTimeout);
+            }
+            Some(RDKafkaErrorCode::QueueFull) => pending.busy(Busy::QueueFull),
+            // Sending it again would never help: the device must know.
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let detail = "larger than the message.max.bytes of Kafka or of its topic";
+                pending
+                    .receipt
+                    .resolve(Outcome::from(Rejection::new(Reason::TooLarge, detail)));
+            }
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => pending.busy(Busy::Draining),
+            _ => {
+                debug!(%error, "kafka refused a record");
+                self.health.failed(&format!("kafka refuses readings: {}", text(error)));
+                pending.busy(Busy::KafkaRefused);
+            }
+        }
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        match result {
+            Ok(_) => {
+                self.health.confirmed();
+                if let Some(pending) = self.take(slot) {
+                    pending.safe();
+                }
+            }
+            Err((error, _)) => self.failed(slot, error),
+        }
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        // librdkafka reports each broker it cannot reach again and again; what matters of it is said by `health`.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(fac, message, "librdkafka");
+            }
+            _ => debug!(fac, message, "librdkafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.health.failed(&format!("no kafka broker is reachable: {reason}"));
+            }
+            // The probe replaces the producer.
+            Some(RDKafkaErrorCode::Fatal) => self.health.failed(&format!("the kafka producer failed: {reason}")),
+            _ => debug!(%error, reason, "librdkafka error"),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.metrics.kafka_queue_records.set(statistics.msg_cnt as i64);
+        self.metrics.kafka_queue_bytes.set(statistics.msg_size as i64);
+        {
+            let mut seen = self.sent_bytes_seen.lock().unwrap_or_else(PoisonError::into_inner);
+            self.metrics
+                .kafka_sent_bytes_total
+                .inc_by((statistics.tx_bytes - *seen).max(0) as u64);
+            *seen = statistics.tx_bytes;
+        }
+        for (name, topic) in &statistics.topics {
+            self.metrics
+                .kafka_batch_records
+                .with_label_values(&[name])
+                .set(topic.batchcnt.avg);
+            self.metrics
+                .kafka_batch_bytes
+                .with_label_values(&[name])
+                .set(topic.batchsize.avg);
+        }
+        for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
+            let name = [broker.nodename.as_str()];
+            let round_trip = broker.rtt.as_ref().map_or(0.0, |window| window.avg as f64 / 1e6);
+            self.metrics
+                .kafka_round_trip_seconds
+                .with_label_values(&name)
+                .set(round_trip);
+            self.metrics
+                .kafka_requests_in_flight
+                .with_label_values(&name)
+                .set(broker.waitresp_cnt);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What the cluster must offer: the topics of all kinds and the dead-letter topic.
+//!
+//! Checked at start, and again after an outage: a missing topic keeps the gateway not ready and is named; settings that
+//! weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics` makes what
+//! is missing.
+
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::{info, warn};
+
+use super::Config;
+use super::kafka::Kafka;
+use crate::schemas::Schemas;
+
+/// How long an administrative request may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Retention below which an outage of a consumer over a weekend loses readings.
+const RETENTION_ADVISED: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// The topics a gateway writes to.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    topics: Vec<String>,
+    create: bool,
+    partitions: i32,
+    replication_factor: i32,
+}
+
+/// Topics that are not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(Vec<String>);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "kafka has no topic {}; create it, or set kafka.create_topics = true",
+            self.0.join(", ")
+        )
+    }
+}
+
+impl Wanted {
+    pub fn new(config: &Config, schemas: &Schemas) -> Self {
+        let mut topics: Vec<_> = schemas.kinds().iter().map(|kind| kind.topic.clone()).collect();
+        topics.push(config.dead_letter_topic.clone());
+        Wanted {
+            topics,
+            create: config.create_topics,
+            partitions: config.partitions,
+            replication_factor: config.replication_factor,
+        }
+    }
+
+    /// Whether all topics are there.
+    pub fn check(&self, metadata: &Metadata) -> Result<(), Missing> {
+        let missing = self.missing(metadata);
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Missing(missing))
+        }
+    }
+
+    fn missing(&self, metadata: &Metadata) -> Vec<String> {
+        let there = |name: &str| {
+            metadata
+                .topics()
+                .iter()
+                .any(|topic| topic.name() == name && !topic.partitions().is_empty())
+        };
+        self.topics.iter().filter(|name| !there(name)).cloned().collect()
+    }
+
+    /// Creates what is missing, if the configuration says so; `Some` says in words what came of it.
+    pub fn create_missing(&self, kafka: &Kafka, reason: &str) -> Option<String> {
+        if !self.create {
+            return None;
+        }
+        let missing = self.missing(&kafka.metadata().ok()?);
+        if missing.is_empty() {
+            return None;
+        }
+        info!(topics = missing.join(", "), reason, "creating kafka topics");
+        match block_on(self.create(kafka, &missing)) {
+            Ok(()) => Some("kafka topics are being created".into()),
+            Err(error) => Some(format!("kafka topics could not be created: {error}")),
+        }
+    }
+
+    async fn create(&self, kafka: &Kafka, missing: &[String]) -> Result<(), String> {
+        let admin = admin(kafka)?;
+        let replication = || TopicReplication::Fixed(self.replication_factor);
+        let topics: Vec<_> = missing
+            .iter()
+            .map(|name| NewTopic::new(name, self.partitions, replication()))
+            .collect();
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let results = admin
+            .create_topics(&topics, &options)
+            .await
+            .map_err(|error| error.to_string())?;
+        let failed: Vec<_> = results
+            .into_iter()
+            .filter_map(Result::err)
+            // Another gateway of the same city was quicker.
+            .filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
+            .map(|(name, code)| format!("{name}: {code}"))
+            .collect();
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(failed.join(", "))
+        }
+    }
+
+    /// Logs settings of the topics that weaken the promise.
+    pub fn report_settings(&self, kafka: &Kafka) {
+        match block_on(self.weaknesses(kafka)) {
+            Ok(weaknesses) => weaknesses.iter().for_each(|weakness| warn!("{weakness}")),
+            Err(error) => info!(%error, "the settings of the kafka topics could not be read"),
+        }
+    }
+
+    /// What of the topics' settings weakens the promise, in words; an error if the cluster does not say.
+    pub async fn weaknesses(&self, kafka: &Kafka) -> Result<Vec<String>, String> {
+        let admin = admin(kafka)?;
+        let resources: Vec<_> = self.topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let described = admin
+            .describe_configs(&resources, &options)
+            .await
+            .map_err(|error| error.to_string())?;
+        let metadata = kafka.metadata()?;
+        let mut weaknesses = Vec::new();
+        for config in described.into_iter().flatten() {
+            weaknesses.extend(topic_weaknesses(&config, &metadata));
+        }
+        Ok(weaknesses)
+    }
+}
+
+fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata) -> Vec<String> {
+    let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &config.specifier else {
+        return Vec::new();
+    };
+    let number = |key: &str| {
+        config
+            .get(key)
+            .and_then(|entry| entry.value.as_ref()?.parse::<i64>().ok())
+    };
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    let replicas = topic.and_then(|topic| topic.partitions().iter().map(|one| one.replicas().len()).min());
+    settings_weaknesses(name, replicas, number("min.insync.replicas"), number("retention.ms"))
+}
+
+/// Pure: what these settings of one topic mean for the promise.
+fn settings_weaknesses(
+    name: &str,
+    replicas: Option<usize>,
+    min_insync: Option<i64>,
+    retention_ms: Option<i64>,
+) -> Vec<String> {
+    let mut weaknesses = Vec::new();
+    match (replicas, min_insync) {
+        (Some(1), _) => {
+            weaknesses.push(format!("topic {name} has one replica: readings are lost with that broker's disk"));
+        }
+        (Some(replicas), Some(1)) => weaknesses.push(format!(
+            "topic {name} has min.insync.replicas=1: acks=all may mean one of its {replicas} replicas; set 2"
+        )),
+        (Some(replicas), Some(min)) if min >= replicas as i64 => weaknesses.push(format!(
+            "topic {name} has min.insync.replicas={min} of {replicas} replicas: one broker away makes it refuse readings"
+        )),
+        _ => {}
+    }
+    if let Some(retention) = retention_ms.filter(|&ms| ms >= 0 && (ms as u128) < RETENTION_ADVISED.as_millis()) {
+        weaknesses.push(format!(
+            "topic {name} keeps readings for {} h only",
+            retention / 3_600_000
+        ));
+    }
+    weaknesses
+}
+
+fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
+    kafka.client().create().map_err(|error| error.to_string())
+}
+
+/// Runs an administrative request on the probe's own thread; rdkafka's futures need no runtime but a poller.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime without drivers");
+    runtime.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_weaken_the_promise_are_named() {
+        let check = |replicas, min_insync, retention_ms, expected: &[&str]| {
+            let found = settings_weaknesses("city.x", Some(replicas), Some(min_insync), Some(retention_ms));
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.contains(expected), "{found}");
+            }
+        };
+        let week = 7 * 24 * 3_600_000;
+        check(3, 2, week, &[]);
+        check(3, 2, -1, &[]);
+        check(1, 1, week, &["one replica"]);
+        check(3, 1, week, &["min.insync.replicas=1"]);
+        check(3, 3, week, &["one broker away"]);
+        check(3, 1, 3_600_000, &["min.insync.replicas=1", "1 h only"]);
+    }
+}
