@@ -56,4 +56,6 @@ pub mod metrics;
 
 pub mod admin;
 
+pub mod check;
+
 pub mod drain;

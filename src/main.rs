@@ -1,1 +1,138 @@
-fn main() {}
+//! The command line: flags, logging, runtime, exit codes.
+//!
+//! Exit codes: 0 all well; 1 something failed (the demo lost a reading, a check found a fault); 64 the configuration or
+//! the command line is wrong (`EX_USAGE`).
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use citygate::config::{Config, Format, Log};
+use citygate::gateway::Gateway;
+use citygate::{check, demo, drain};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+const USAGE: u8 = 64;
+
+/// An ingestion gateway for a city's sensors: MQTT, CoAP and HTTP in, validated Avro in Kafka out.
+///
+/// A positive answer means the reading is safe: acknowledged by all in-sync Kafka replicas.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or SIGINT; it then answers what it has taken in, and ends.
+    Run(ConfigFile),
+    /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
+    Check(ConfigFile),
+    /// Try it: an embedded broker, a gateway and a fleet of simulated devices in one process, nothing to install.
+    Demo(demo::Options),
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The TOML file; deploy/citygate.toml explains every setting. Without one, defaults and CITYGATE_* variables hold.
+    #[arg(long, short, value_name = "FILE", env = "CITYGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // To stdout and successful for --help and --version, to stderr for mistakes.
+            error.print().ok();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let outcome = match arguments.command {
+        Command::Run(file) => with_config(file, |config| block_on(run(config))),
+        Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
+        Command::Demo(options) => {
+            start_logging(&Log { level: "warn".into(), format: Format::Text });
+            block_on(demo::run(options))
+        }
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("citygate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn with_config(
+    file: ConfigFile,
+    act: impl FnOnce(Config) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    match Config::load(file.config.as_deref()) {
+        Ok(config) => {
+            start_logging(&config.log);
+            act(config)
+        }
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            Ok(ExitCode::from(USAGE))
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let gateway = match Gateway::start(config).await {
+        Ok(gateway) => gateway,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let signal = drain::signalled().await.context("signal handlers")?;
+    tracing::info!(signal, "citygate is shutting down");
+    let all_answered = gateway.drain().await;
+    Ok(if all_answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
+    let findings = check::findings(&config).await;
+    for line in &findings.good {
+        println!("ok       {line}");
+    }
+    for line in &findings.weak {
+        println!("warning  {line}");
+    }
+    for line in &findings.wrong {
+        println!("wrong    {line}");
+    }
+    Ok(if findings.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    runtime.block_on(future)
+}
+
+fn start_logging(log: &Log) {
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Json => lines.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

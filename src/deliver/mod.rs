@@ -103,6 +103,21 @@ impl Deliver {
     }
 }
 
+/// Looks whether the cluster is there and offers every topic; settings that weaken the promise, in words.
+///
+/// # Errors
+/// The cluster does not answer, or topics are missing, in words for the operator.
+pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) -> Result<Vec<String>, String> {
+    let monitor = Arc::new(health::Monitor::new(metrics.kafka_up.clone()));
+    let kafka = Arc::new(kafka::Kafka::new(config, metrics, monitor).map_err(|error| error.to_string())?);
+    let wanted = topics::Wanted::new(config, schemas);
+    let asked = kafka.clone();
+    let metadata = tokio::task::spawn_blocking(move || asked.metadata()).await.map_err(|error| error.to_string())??;
+    wanted.check(&metadata).map_err(|missing| missing.to_string())?;
+    let settings = wanted.weaknesses(&kafka).await;
+    Ok(settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]))
+}
+
 impl Pending {
     /// All in-sync replicas have the record.
     pub fn safe(self) {

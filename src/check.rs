@@ -1,0 +1,50 @@
+//! `citygate check`: is what the configuration names really there, and right?
+//!
+//! Schemas, registry and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created,
+//! and no address is bound (the gateway may be running). Registering schemas is the one thing that a registry cannot be
+//! asked without; an unchanged schema keeps its id.
+
+use crate::config::Config;
+use crate::deliver;
+use crate::gateway;
+use crate::metrics::Metrics;
+use crate::validate::Validator;
+
+/// What a check found, one line each.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub good: Vec<String>,
+    /// Works, but weakens the promise.
+    pub weak: Vec<String>,
+    /// Readings would not be taken.
+    pub wrong: Vec<String>,
+}
+
+/// Looks at everything that the configuration names.
+pub async fn findings(config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    findings.good.push("configuration".into());
+    let schemas = match gateway::load_schemas(config).await {
+        Ok(schemas) => schemas,
+        Err(errors) => {
+            findings.wrong.extend(errors.0);
+            return findings;
+        }
+    };
+    match Validator::new(&schemas, &config.clock) {
+        Ok(_) => findings.good.push(format!("schemas: {}", schemas.names().join(", "))),
+        Err(errors) => findings.wrong.extend(errors),
+    }
+    if config.registry.url.is_some() {
+        findings.good.push("registry: every schema is registered".into());
+    }
+    let metrics = Metrics::new(&schemas.names());
+    match deliver::inspect(&config.kafka, &schemas, metrics.kafka).await {
+        Ok(weaknesses) => {
+            findings.good.push(format!("kafka: every topic is there at {}", config.kafka.bootstrap_servers));
+            findings.weak.extend(weaknesses);
+        }
+        Err(error) => findings.wrong.push(error),
+    }
+    findings
+}
