@@ -40,8 +40,14 @@ fn breaches_are_told_by_protocol_and_kind() {
     let elsewhere = r#"citygate_readings_total{kind="weather",outcome="busy",protocol="http"} 1"#;
     let dropped = "citygate_receipts_dropped_total 2";
     check(&[received, delivered, busy].join("\n"), &[]);
-    check(&[received, delivered].join("\n"), &["coap weather: 3 received, 2 ended"]);
-    check(&[received, delivered, elsewhere].join("\n"), &["coap weather: 3 received, 2 ended"]);
+    check(
+        &[received, delivered].join("\n"),
+        &["coap weather: 3 received, 2 ended"],
+    );
+    check(
+        &[received, delivered, elsewhere].join("\n"),
+        &["coap weather: 3 received, 2 ended"],
+    );
     check(dropped, &["2 receipts dropped without an outcome"]);
 }
 

@@ -74,7 +74,8 @@ fn every_file_opens_by_saying_what_it_is() {
 fn the_shipped_configuration_is_one_the_program_takes() {
     let file = repository().join("deploy/citygate.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    toml::from_str::<citygate::config::Config>(&text).unwrap();
+    let parsed = citygate::config::Config::parse("deploy/citygate.toml", &text, std::iter::empty());
+    parsed.unwrap_or_else(|mistakes| panic!("{mistakes}"));
 }
 
 /// A name in a comment is not a use of it.
@@ -82,7 +83,9 @@ fn code_of(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     // A room's unit tests may fetch what they need from anywhere.
-    code.take_while(|line| *line != "#[cfg(test)]").collect::<Vec<_>>().join("\n")
+    code.take_while(|line| *line != "#[cfg(test)]")
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Each `crate::room` in the file whose room is not among `allowed`.
@@ -91,7 +94,9 @@ fn names(file: &Path, allowed: &[&str]) -> Vec<String> {
     let mut trespasses = Vec::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
-        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .unwrap_or(rest.len());
         let named = &rest[..end];
         if !allowed.contains(&named) {
             trespasses.push(format!("{} knows {named}", file.display()));

@@ -20,7 +20,11 @@ pub fn single_object(schema: &Schema, value: &[u8]) -> Value {
     let (header, datum) = value.split_at_checked(10).expect("a header of ten bytes");
     assert_eq!(header[..2], [0xC3, 0x01], "the marker of the single-object encoding");
     let expected = fingerprint(&schema.canonical_form());
-    assert_eq!(header[2..], expected.to_le_bytes(), "the fingerprint of the schema, little endian");
+    assert_eq!(
+        header[2..],
+        expected.to_le_bytes(),
+        "the fingerprint of the schema, little endian"
+    );
     decode(schema, datum)
 }
 

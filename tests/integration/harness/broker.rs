@@ -118,6 +118,14 @@ impl Broker {
         }
     }
 
+    /// The mock answers every request of a client only after this time.
+    pub fn answer_after(&self, delay: Duration) {
+        let Source::Mock(cluster) = &self.source else {
+            panic!("only the mock can be slow")
+        };
+        cluster.broker_round_trip_time(1, delay).unwrap();
+    }
+
     /// SIGSTOP: connections stay, nothing is answered.
     pub fn freeze(&self) {
         chaos::signal(self.server().pid(), "STOP");
@@ -192,7 +200,11 @@ pub fn script(name: &str) -> PathBuf {
 /// Whether a real Kafka can be started here.
 fn installed() -> Result<(), String> {
     for tool in ["java", "mvn"] {
-        let found = Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let found = Command::new(tool)
+            .arg("-version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         if !found.is_ok_and(|status| status.success()) {
             return Err(format!("{tool} is not installed, and a real Kafka needs it"));
         }
@@ -228,13 +240,17 @@ pub fn read_all(servers: &str, topic: &str) -> Vec<Record> {
     for partition in metadata.topics()[0].partitions() {
         let (low, high) = consumer.fetch_watermarks(topic, partition.id(), TIMEOUT).unwrap();
         missing += high - low;
-        wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        wanted
+            .add_partition_offset(topic, partition.id(), Offset::Beginning)
+            .unwrap();
     }
     consumer.assign(&wanted).unwrap();
     let mut records = Vec::new();
     while missing > 0 {
         let message = consumer.poll(TIMEOUT);
-        let message = message.unwrap_or_else(|| panic!("{missing} records of {topic} do not come")).unwrap();
+        let message = message
+            .unwrap_or_else(|| panic!("{missing} records of {topic} do not come"))
+            .unwrap();
         records.push(Record::from(&message));
         missing -= 1;
     }
@@ -262,6 +278,8 @@ impl Record {
     /// A header's value; panics if it is missing.
     pub fn header(&self, key: &str) -> &str {
         let found = self.headers.iter().find(|(name, _)| name == key);
-        &found.unwrap_or_else(|| panic!("no header {key} in {:?}", self.headers)).1
+        &found
+            .unwrap_or_else(|| panic!("no header {key} in {:?}", self.headers))
+            .1
     }
 }

@@ -6,7 +6,10 @@ use rand::{Rng, RngExt};
 
 /// Sends a signal by the `kill` command (std has none for other processes).
 pub fn signal(pid: u32, signal: &str) {
-    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+    let status = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg(pid.to_string())
+        .status();
     assert!(status.unwrap().success(), "kill -{signal} {pid}");
 }
 

@@ -126,8 +126,8 @@ impl Client {
         }
     }
 
-    /// The answer to the oldest message not answered yet; `None` if there is none within this time. A connection whose
-    /// answer did not come can be asked again only over CoAP and HTTP.
+    /// The answer to the oldest message not answered yet; `None` if there is none within this time, and then it may be
+    /// asked for again.
     pub async fn answer(&mut self, within: Duration) -> Option<Answer> {
         match self {
             Client::Mqtt(mqtt) => timeout(within, mqtt_answer(mqtt)).await.ok(),
@@ -162,7 +162,14 @@ async fn mqtt_answer(mqtt: &mut Mqtt) -> Answer {
 /// Publishes at QoS 2 and walks the handshake to its end; the answer is the PUBREC's.
 pub async fn send_exactly_once(mqtt: &mut Mqtt, topic: &str, payload: &[u8]) -> Answer {
     let id = mqtt.publish(2, topic, "", payload).await;
-    let Reply::PubRec { id: received, reason, text } = mqtt.read().await else { panic!("no PUBREC") };
+    let Reply::PubRec {
+        id: received,
+        reason,
+        text,
+    } = mqtt.read().await
+    else {
+        panic!("no PUBREC")
+    };
     assert_eq!(received, id);
     if reason < 0x80 {
         mqtt.write(&mqtt::pubrel(id)).await;
@@ -255,7 +262,9 @@ fn response(packet: &Packet) -> Answer {
         code: format!("{}.{:02}", code >> 5, code & 0x1F),
         text: String::from_utf8(packet.payload.clone()).unwrap(),
         retry_after: number(CoapOption::MaxAge),
-        content_type: number(CoapOption::ContentFormat).map(|number| number.to_string()).unwrap_or_default(),
+        content_type: number(CoapOption::ContentFormat)
+            .map(|number| number.to_string())
+            .unwrap_or_default(),
     }
 }
 

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use apache_avro::Schema;
 use citygate::config::Config;
+use citygate::deliver::health::Health;
 use citygate::gateway::{Addresses, Gateway};
 use citygate::metrics::Metrics;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::broker::{self, Broker, Record};
 use super::scrape::Scrape;
-use super::{Client, Via, avro, panics};
+use super::{Client, PATIENCE, Via, avro, panics};
 
 pub struct TestGateway {
     gateway: Option<Gateway>,
@@ -40,6 +42,19 @@ pub struct Arrived {
 impl TestGateway {
     /// A gateway as `change` wants it, ready for readings.
     pub async fn start(broker: &Broker, change: impl FnOnce(&mut Config)) -> Self {
+        let started = Self::start_unready(broker, change).await;
+        let mut health = started.gateway.as_ref().unwrap().health();
+        let up = tokio::time::timeout(PATIENCE, health.wait_for(Health::is_up)).await;
+        assert!(
+            up.is_ok_and(|health| health.is_ok()),
+            "Kafka is not up: {:?}",
+            started.admin("/readyz").await
+        );
+        started
+    }
+
+    /// The same, but Kafka may be away.
+    pub async fn start_unready(broker: &Broker, change: impl FnOnce(&mut Config)) -> Self {
         panics::watch();
         let config = config(broker, change);
         let topic_prefix = config.kafka.topic_prefix.clone();
@@ -95,7 +110,9 @@ impl TestGateway {
 
     /// Status and body of a GET on the admin port.
     pub async fn admin(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{}{path}", self.addresses.admin.unwrap())).await.unwrap();
+        let response = reqwest::get(format!("http://{}{path}", self.addresses.admin.unwrap()))
+            .await
+            .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
@@ -115,17 +132,46 @@ impl TestGateway {
     fn check_the_law(&self) {
         let breaches = self.scrape().breaches_of_the_law();
         assert!(breaches.is_empty(), "the law of the house is broken: {breaches:#?}");
-        assert_eq!(panics::outside_tests(), 0, "the gateway, or a library under it, panicked");
+        assert_eq!(
+            panics::outside_tests(),
+            0,
+            "the gateway, or a library under it, panicked"
+        );
     }
 }
 
 impl Drop for TestGateway {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert!(self.gateway.is_none(), "a test must end with finish(), which checks the law");
+            assert!(
+                self.gateway.is_none(),
+                "a test must end with finish(), which checks the law"
+            );
             self.check_the_law();
         }
     }
+}
+
+/// The file that `citygate run --config` reads; of the sections that tests change.
+pub fn toml(config: &Config) -> String {
+    fn section(of: &impl Serialize) -> toml::Value {
+        toml::Value::try_from(of).unwrap()
+    }
+    let sections = [
+        ("mqtt", section(&config.mqtt)),
+        ("coap", section(&config.coap)),
+        ("http", section(&config.http)),
+        ("admin", section(&config.admin)),
+        ("kafka", section(&config.kafka)),
+        ("schemas", section(&config.schemas)),
+        ("registry", section(&config.registry)),
+        ("drain", section(&config.drain)),
+    ];
+    let table: toml::Table = sections
+        .into_iter()
+        .map(|(name, section)| (name.to_owned(), section))
+        .collect();
+    table.to_string()
 }
 
 /// A configuration for tests on this Kafka, with topics that no other test has.
@@ -144,5 +190,7 @@ pub fn config(broker: &Broker, change: impl FnOnce(&mut Config)) -> Config {
 fn kinds(folder: &PathBuf) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let schemas = files.filter(|path| path.extension().is_some_and(|extension| extension == "avsc"));
-    schemas.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    schemas
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect()
 }

@@ -14,7 +14,7 @@ pub mod program;
 pub mod scrape;
 
 pub use broker::Broker;
-pub use clients::{Answer, Client, Via};
+pub use clients::{Client, Via};
 pub use gateway::TestGateway;
 
 use std::path::PathBuf;
@@ -40,7 +40,10 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
         if let Some(value) = probe().await {
             return value;
         }
-        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not within {PATIENCE:?}: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -56,7 +56,8 @@ impl Mqtt {
     pub async fn publish(&mut self, qos: u8, topic: &str, content_type: &str, payload: &[u8]) -> u16 {
         let id = if qos == 0 { 0 } else { self.last_id % u16::MAX + 1 };
         self.last_id = id.max(self.last_id);
-        self.write(&publish(self.version, qos, id, topic, content_type, payload)).await;
+        self.write(&publish(self.version, qos, id, topic, content_type, payload))
+            .await;
         id
     }
 
@@ -65,7 +66,7 @@ impl Mqtt {
         let _closed = self.stream.write_all(packet).await;
     }
 
-    /// The next packet; waits as long as it takes. Not cancel safe.
+    /// The next packet; waits as long as it takes. Cancel safe while nothing of it has come.
     pub async fn read(&mut self) -> Reply {
         match self.frame().await {
             Ok((first, body)) => self.parse(first, &body),
@@ -93,14 +94,34 @@ impl Mqtt {
         let id = || u16::from_be_bytes([body[0], body[1]]);
         // In MQTT 5 reason code and properties may be left out, and mean success and none.
         let reason = |at: usize| body.get(at).copied().unwrap_or(0);
-        let text = |at: usize| if v5 { reason_string(body.get(at..).unwrap_or_default()) } else { String::new() };
+        let text = |at: usize| {
+            if v5 {
+                reason_string(body.get(at..).unwrap_or_default())
+            } else {
+                String::new()
+            }
+        };
         match first >> 4 {
             2 => Reply::ConnAck { reason: body[1] },
-            4 => Reply::PubAck { id: id(), reason: reason(2), text: text(3) },
-            5 => Reply::PubRec { id: id(), reason: reason(2), text: text(3) },
-            7 => Reply::PubComp { id: id(), reason: reason(2) },
+            4 => Reply::PubAck {
+                id: id(),
+                reason: reason(2),
+                text: text(3),
+            },
+            5 => Reply::PubRec {
+                id: id(),
+                reason: reason(2),
+                text: text(3),
+            },
+            7 => Reply::PubComp {
+                id: id(),
+                reason: reason(2),
+            },
             13 => Reply::PingResp,
-            14 => Reply::Disconnect { reason: reason(0), text: text(1) },
+            14 => Reply::Disconnect {
+                reason: reason(0),
+                text: text(1),
+            },
             other => panic!("a server does not send packet type {other}: {body:?}"),
         }
     }
@@ -108,7 +129,9 @@ impl Mqtt {
 
 /// MQTT 5.0 §2.2.2.2: of the properties of an acknowledgement or DISCONNECT, the reason string (0x1F).
 fn reason_string(properties: &[u8]) -> String {
-    let Some((&length, mut rest)) = properties.split_first() else { return String::new() };
+    let Some((&length, mut rest)) = properties.split_first() else {
+        return String::new();
+    };
     let mut length = usize::from(length);
     if length >= 0x80 {
         length = (length & 0x7F) | usize::from(rest[0]) << 7;

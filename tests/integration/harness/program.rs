@@ -40,7 +40,7 @@ impl Program {
         }
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("citygate.toml");
-        std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+        std::fs::write(&file, gateway::toml(&config)).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_citygate"))
             .args(["run", "--config"])
             .arg(&file)
@@ -61,7 +61,11 @@ impl Program {
             folder,
         };
         eventually("the program is ready", async || {
-            assert!(program.child.try_wait().unwrap().is_none(), "it ended: {}", program.said());
+            assert!(
+                program.child.try_wait().unwrap().is_none(),
+                "it ended: {}",
+                program.said()
+            );
             let answer = reqwest::get(program.url("/readyz")).await.ok()?;
             answer.status().is_success().then_some(())
         })

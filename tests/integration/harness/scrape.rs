@@ -73,7 +73,10 @@ impl Sample {
     fn parse(line: &str) -> Self {
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        let labels = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter(|label| !label.is_empty());
         let pair = |label: &str| {
             let (key, value) = label.split_once('=').unwrap_or_else(|| panic!("not a label: {line}"));
             (key.to_owned(), value.trim_matches('"').to_owned())

@@ -1,0 +1,108 @@
+//! The end of a gateway: whatever was taken in is answered, and the program says by its exit code that it was.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::mqtt::Reply;
+use crate::harness::program::Program;
+use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually};
+
+const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
+
+/// Kafka answers slowly, so that all readings are in flight when the drain begins; each is still answered *yes*.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_taken_in_is_answered_before_the_end() {
+    const MESSAGES: usize = 8;
+    let broker = Broker::mock();
+    let mut gateway = TestGateway::start(&broker, |_| {}).await;
+    let mut clients = Vec::new();
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        assert!(client.send("devices/warm/weather", "", GOOD).await.is_yes(via));
+        clients.push((via, client));
+    }
+    broker.answer_after(Duration::from_millis(700));
+    for (_, client) in &mut clients {
+        for _ in 0..MESSAGES {
+            client.post("devices/late/weather", "", GOOD).await;
+        }
+    }
+    let taken_in = (Via::ALL.len() * (MESSAGES + 1)) as u64;
+    eventually("all are taken in", async || {
+        let received = gateway
+            .scrape()
+            .sum("citygate_readings_received_total", &[("kind", "weather")]);
+        (received == taken_in).then_some(())
+    })
+    .await;
+    let answered = async {
+        for (via, client) in &mut clients {
+            for message in 0..MESSAGES {
+                let answer = client.answer(PATIENCE).await.expect("an answer");
+                assert!(answer.is_yes(*via), "{via:?} {message}: {answer:?}");
+            }
+        }
+    };
+    tokio::join!(answered, gateway.drain());
+    for (via, client) in &mut clients {
+        if let Client::Mqtt(mqtt) = client {
+            let end = mqtt.read().await;
+            let polite = matches!(
+                (*via, &end),
+                (Via::Mqtt5, Reply::Disconnect { reason: 0x8B, .. }) | (_, Reply::Closed)
+            );
+            assert!(
+                polite,
+                "{via:?} is told that the server is shutting down, or closed: {end:?}"
+            );
+        }
+    }
+    gateway.finish().await;
+}
+
+/// Kafka does not answer at all: those who wait are told *busy* by the deadline, and the law holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {
+    let broker = Broker::mock();
+    let mut gateway = TestGateway::start(&broker, |config| {
+        config.kafka.delivery_timeout = Duration::from_secs(20);
+        config.drain.deadline = Duration::from_secs(4);
+    })
+    .await;
+    let mut client = gateway.client(Via::Http).await;
+    assert!(client.send("devices/warm/weather", "", GOOD).await.is_yes(Via::Http));
+    broker.answer_after(Duration::from_secs(600));
+    client.post("devices/never/weather", "", GOOD).await;
+    eventually("it is taken in", async || {
+        let received = gateway
+            .scrape()
+            .sum("citygate_readings_received_total", &[("kind", "weather")]);
+        (received == 2).then_some(())
+    })
+    .await;
+    let started = Instant::now();
+    let (answer, ()) = tokio::join!(client.answer(PATIENCE), gateway.drain());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "the drain keeps its deadline"
+    );
+    assert_eq!(answer.expect("an answer").code, "503");
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_the_program_with_exit_code_0() {
+    let broker = Broker::any();
+    for signal in ["TERM", "INT"] {
+        let mut program = Program::start(&broker).await;
+        let mut clients = Vec::new();
+        for via in Via::ALL {
+            let mut client = program.client(via).await;
+            assert!(client.send("devices/last/weather", "", GOOD).await.is_yes(via));
+            clients.push(client);
+        }
+        program.signal(signal);
+        let status = program.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", program.said());
+        assert!(!program.said().contains("panicked"), "{}", program.said());
+    }
+}

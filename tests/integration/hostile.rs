@@ -1,0 +1,243 @@
+//! Bytes gone wrong, by the hundred thousand: no panic, no growing memory, and good devices are served meanwhile.
+//!
+//! Against the real program, whose memory is its own. Frames are good ones, damaged by a seeded generator; the seed is
+//! printed. `CITYGATE_TEST_SEED` repeats a run.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use coap_lite::MessageType;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::harness::mqtt::{self, Version};
+use crate::harness::program::Program;
+use crate::harness::{Broker, PATIENCE, Via, chaos, clients, eventually};
+
+const FRAMES: u64 = 200_000;
+/// Frames on one MQTT connection; the first that is no MQTT ends it, so most are damaged in their payload only.
+const FRAMES_PER_CONNECTION: u64 = 25;
+const SENDERS: u64 = 8;
+/// A tenth of the frames first, so that buffers and allocator have their size before memory is compared.
+const WARM_UP: u64 = FRAMES / 10;
+const GROWTH_BYTES_MAX: u64 = 48 * 1024 * 1024;
+
+const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
+const BODIES: [&str; 4] = [
+    r#"{"vehicle_count": 12, "speed_kmh": 48.5, "lanes": [{"lane": 1, "speed_kmh": 50}], "classes": {"car": 12}}"#,
+    r#"{"temperature_c": 21.5, "location": {"latitude": 48.1, "longitude": 11.5}, "status": "ok"}"#,
+    r#"{"power_w": -1899.8, "phases": [{"phase": "L1", "voltage_v": 229.0}], "tariff": "night"}"#,
+    r#"[{"temperature_c": 1}, {"temperature_c": 2}]"#,
+];
+const PATHS: [&str; 4] = [
+    "devices/x/traffic",
+    "devices/x/weather",
+    "devices/x/energy",
+    "devices/x/weather/batch",
+];
+
+/// What is thrown.
+#[derive(Clone, Copy, Debug)]
+enum Thrown {
+    Mqtt,
+    Coap,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_mqtt_frames_harm_nobody() {
+    assault(Thrown::Mqtt).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_coap_datagrams_harm_nobody() {
+    assault(Thrown::Coap).await;
+}
+
+async fn assault(thrown: Thrown) {
+    let seed = seed();
+    let mut program = Program::start(&Broker::any()).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let served = serve_good_devices(&program, &over).await;
+    throw(thrown, &program, seed, WARM_UP).await;
+    let before = program.resident_bytes();
+    throw(thrown, &program, seed ^ 1, FRAMES - WARM_UP).await;
+    let after = program.resident_bytes();
+    over.store(true, Ordering::Relaxed);
+    for (via, device) in served {
+        let readings = device
+            .await
+            .unwrap_or_else(|_| panic!("a good {via:?} device was not served; seed {seed}"));
+        assert!(
+            readings > 10,
+            "{via:?}: {readings} readings in all this time; seed {seed}"
+        );
+    }
+    let said = program.said();
+    assert!(!said.contains("panicked"), "seed {seed}: {said}");
+    println!("{thrown:?}: resident {before} bytes after the warm-up, {after} at the end");
+    assert!(
+        after < before + GROWTH_BYTES_MAX,
+        "memory grew from {before} to {after} bytes; seed {seed}"
+    );
+    eventually("the law holds once nothing is in flight", async || {
+        program.scrape().await.breaches_of_the_law().is_empty().then_some(())
+    })
+    .await;
+    program.signal("TERM");
+    assert_eq!(program.ended().await.code(), Some(0), "seed {seed}: {}", program.said());
+}
+
+/// One device per protocol that sends good readings until `over`, each of which must be answered *yes*; how many.
+async fn serve_good_devices(program: &Program, over: &Arc<AtomicBool>) -> Vec<(Via, JoinHandle<u64>)> {
+    let mut devices = Vec::new();
+    for via in Via::ALL {
+        let (mut client, over) = (program.client(via).await, over.clone());
+        let device = tokio::spawn(async move {
+            let mut readings = 0;
+            while !over.load(Ordering::Relaxed) {
+                let answer = client.send("devices/good/weather", "", GOOD).await;
+                assert!(answer.is_yes(via), "{via:?}: {answer:?}");
+                readings += 1;
+            }
+            readings
+        });
+        devices.push((via, device));
+    }
+    devices
+}
+
+/// Throws `frames` from several senders at once.
+async fn throw(thrown: Thrown, program: &Program, seed: u64, frames: u64) {
+    let mut senders = Vec::new();
+    for sender in 0..SENDERS {
+        let random = StdRng::seed_from_u64(seed.wrapping_add(sender));
+        let (mqtt, coap) = (program.addresses.mqtt.unwrap(), program.addresses.coap.unwrap());
+        senders.push(tokio::spawn(async move {
+            match thrown {
+                Thrown::Mqtt => throw_mqtt(mqtt, random, frames / SENDERS).await,
+                Thrown::Coap => throw_coap(coap, random, frames / SENDERS).await,
+            }
+        }));
+    }
+    for sender in senders {
+        sender
+            .await
+            .unwrap_or_else(|_| panic!("the server left a {thrown:?} sender waiting; seed {seed}"));
+    }
+}
+
+/// Many connections of some frames each; at the end of each the server has read everything and closes.
+async fn throw_mqtt(address: SocketAddr, mut random: StdRng, frames: u64) {
+    for _ in 0..frames / FRAMES_PER_CONNECTION {
+        let version = if random.random() { Version::V5 } else { Version::V311 };
+        let mut bytes = Vec::new();
+        let mut connect = mqtt::connect(version, "hostile");
+        if random.random_ratio(1, 20) {
+            chaos::mutate(&mut connect, &mut random);
+        }
+        bytes.extend_from_slice(&connect);
+        for _ in 0..FRAMES_PER_CONNECTION {
+            bytes.extend_from_slice(&mqtt_frame(version, &mut random));
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The server may close as soon as it has seen enough; then writing or reading fails, and that is all right.
+        let (mut reader, mut writer) = stream.split();
+        let exchange = async {
+            let write = async {
+                let _closed = writer.write_all(&bytes).await;
+                let _closed = writer.shutdown().await;
+            };
+            let mut answers = Vec::new();
+            let (_, _closed) = tokio::join!(write, reader.read_to_end(&mut answers));
+        };
+        timeout(PATIENCE, exchange)
+            .await
+            .expect("the server closes a connection whose client has closed");
+    }
+}
+
+/// Four in five with a damaged payload or topic in a frame that is well formed; the others damaged anywhere.
+fn mqtt_frame(version: Version, random: &mut StdRng) -> Vec<u8> {
+    let which = random.random_range(0..BODIES.len());
+    let (mut topic, mut body) = (PATHS[which].as_bytes().to_vec(), BODIES[which].as_bytes().to_vec());
+    let (qos, id) = (random.random_range(0..=2), random.random_range(1..=u16::MAX));
+    match random.random_range(0..5) {
+        0 => {
+            let mut frame = mqtt::publish(version, qos, id, PATHS[which], "", &body);
+            chaos::mutate(&mut frame, random);
+            return frame;
+        }
+        1 => chaos::mutate(&mut topic, random),
+        _ => chaos::mutate(&mut body, random),
+    }
+    mqtt::publish(version, qos, id, &String::from_utf8_lossy(&topic), "", &body)
+}
+
+/// A socket per thousand datagrams; a CoAP ping now and then waits for the server, so that the kernel drops nothing.
+async fn throw_coap(address: SocketAddr, mut random: StdRng, frames: u64) {
+    let mut sent = 0;
+    while sent < frames {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(address).await.unwrap();
+        for _ in 0..1000.min(frames - sent) {
+            let datagram = coap_datagram(&mut random);
+            socket.send(&datagram).await.unwrap();
+            sent += 1;
+            if sent.is_multiple_of(50) {
+                ping(&socket, random.random()).await;
+            }
+        }
+    }
+}
+
+fn coap_datagram(random: &mut StdRng) -> Vec<u8> {
+    let which = random.random_range(0..BODIES.len());
+    let kind = if random.random() {
+        MessageType::Confirmable
+    } else {
+        MessageType::NonConfirmable
+    };
+    let token: [u8; 4] = random.random();
+    let mut body = BODIES[which].as_bytes().to_vec();
+    let whole: bool = random.random();
+    if !whole {
+        chaos::mutate(&mut body, random);
+    }
+    let mut datagram = clients::post(kind, random.random(), &token, PATHS[which], "application/json", &body);
+    if whole {
+        chaos::mutate(&mut datagram, random);
+    }
+    datagram.truncate(1400); // one Ethernet frame
+    datagram
+}
+
+/// RFC 7252 §4.3: an empty confirmable message is answered by a reset with its id. Repeated, should it get lost.
+async fn ping(socket: &UdpSocket, id: u16) {
+    let [high, low] = id.to_be_bytes();
+    let deadline = Instant::now() + PATIENCE;
+    let mut datagram = [0; 2048];
+    loop {
+        assert!(Instant::now() < deadline, "the server does not answer a ping");
+        socket.send(&[0x40, 0, high, low]).await.unwrap();
+        let reset =
+            async { while socket.recv(&mut datagram).await.is_err() || datagram[..4] != [0x70, 0, high, low] {} };
+        if timeout(Duration::from_millis(500), reset).await.is_ok() {
+            return;
+        }
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("CITYGATE_TEST_SEED").ok();
+    let seed = given.map_or_else(rand::random, |seed| {
+        seed.parse().expect("CITYGATE_TEST_SEED is a number")
+    });
+    println!("CITYGATE_TEST_SEED={seed}");
+    seed
+}

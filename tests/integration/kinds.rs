@@ -1,0 +1,88 @@
+//! One `.avsc` file more is one stream more.
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::harness::{Broker, TestGateway, Via, repository};
+
+const NOISE: &str = r#"{
+  "type": "record", "name": "Noise", "namespace": "test.kinds",
+  "fields": [
+    {"name": "device", "type": "string", "fill": "device"},
+    {"name": "received_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "fill": "received_at"},
+    {"name": "level_db", "type": {"type": "double", "minimum": 0, "maximum": 140, "unit": "dB(A)"}},
+    {"name": "peaks_db", "type": {"type": "array", "items": "double"}, "default": []}
+  ]
+}"#;
+
+/// A folder with the shipped kinds and `noise`.
+fn schemas_and_noise() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for kind in ["traffic", "weather", "energy"] {
+        let name = format!("{kind}.avsc");
+        std::fs::copy(repository().join("schemas").join(&name), folder.path().join(&name)).unwrap();
+    }
+    std::fs::write(folder.path().join("noise.avsc"), NOISE).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fourth_file_is_a_fourth_stream() {
+    let folder = schemas_and_noise();
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.schemas.folder = folder.path().to_owned()
+    })
+    .await;
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        let path = format!("devices/{via:?}/noise");
+        let good = client
+            .send(&path, "", br#"{"level_db": 61.5, "peaks_db": [70, 71.25]}"#)
+            .await;
+        assert!(good.is_yes(via), "{good:?}");
+        let bad = client.send(&path, "", br#"{"level_db": 141}"#).await;
+        assert!(via == Via::Mqtt311 || bad.text.contains("level_db"), "{bad:?}");
+        let old = client
+            .send("devices/old/weather", "", br#"{"temperature_c": 21.5}"#)
+            .await;
+        assert!(old.is_yes(via), "{old:?}");
+    }
+    let arrived = gateway.readings("noise");
+    assert_eq!(arrived.len(), Via::ALL.len());
+    for arrived in arrived {
+        assert_eq!(arrived.reading["device"], json!(arrived.device));
+        assert_eq!(arrived.reading["level_db"], json!(61.5));
+        assert_eq!(arrived.reading["peaks_db"], json!([70.0, 71.25]));
+    }
+    assert_eq!(gateway.dead_letters().len(), Via::ALL.len());
+    let labels = [("kind", "noise"), ("outcome", "delivered")];
+    assert_eq!(
+        gateway.scrape().sum("citygate_readings_total", &labels),
+        Via::ALL.len() as u64
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_cannot_be_served_stops_the_start_and_is_named() {
+    let check = async |file: &str, text: &str| {
+        let folder = schemas_and_noise();
+        std::fs::write(folder.path().join(file), text).unwrap();
+        let broker = Broker::mock();
+        let config =
+            crate::harness::gateway::config(&broker, |config| config.schemas.folder = folder.path().to_owned());
+        let error = citygate::gateway::Gateway::start(config)
+            .await
+            .expect_err("it must not start")
+            .to_string();
+        assert!(error.contains(file.trim_end_matches(".avsc")), "{error}");
+    };
+    check("broken.avsc", "{").await;
+    check("number.avsc", r#""int""#).await;
+    check("Upper.avsc", NOISE).await;
+    check(
+        "twice.avsc",
+        r#"{"type":"record","name":"T","fields":[{"name":"a","type":"int"},{"name":"a","type":"int"}]}"#,
+    )
+    .await;
+}

@@ -1,0 +1,123 @@
+//! With a schema registry, values are in Confluent's wire format and carry the registry's ids.
+//!
+//! Against a real Apicurio Registry, whose Confluent-compatible API has a path: `CITYGATE_TEST_REGISTRY=<base URL>`, or
+//! one that is started through `tests/servers/registry.sh` and ends with this process.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use citygate::gateway::Gateway;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Broker, TestGateway, Via, avro, broker, free_ports, gateway};
+
+/// The registry's base URL, or `None` after saying SKIPPED.
+fn registry() -> Option<String> {
+    static REGISTRY: OnceLock<Result<String, String>> = OnceLock::new();
+    let url = REGISTRY.get_or_init(|| match std::env::var("CITYGATE_TEST_REGISTRY") {
+        Ok(url) => Ok(url),
+        Err(_) => {
+            let [port, management_port] = free_ports();
+            let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("registry-{}", std::process::id()));
+            let output = Command::new(broker::script("registry.sh"))
+                .arg("start")
+                .env("REGISTRY_DATA", data)
+                .env("REGISTRY_PORT", port.to_string())
+                .env("REGISTRY_MANAGEMENT_PORT", management_port.to_string())
+                .env("REGISTRY_WHILE", std::process::id().to_string())
+                .stderr(Stdio::inherit())
+                .output()
+                .unwrap();
+            let url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+            if output.status.success() {
+                Ok(url)
+            } else {
+                Err("registry.sh could not start one".to_owned())
+            }
+        }
+    });
+    url.clone().map_err(|why| broker::skip(&why)).ok()
+}
+
+async fn get(url: String) -> Value {
+    let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{url}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_carry_the_id_under_which_the_registry_has_the_schema() {
+    let Some(url) = registry() else { return };
+    let gateway = TestGateway::start(&Broker::any(), |config| config.registry.url = Some(url.clone())).await;
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        let answer = client
+            .send(&format!("devices/{via:?}/weather"), "", br#"{"temperature_c": 21.5}"#)
+            .await;
+        assert!(answer.is_yes(via), "{answer:?}");
+    }
+    let subject = format!("{}weather-value", gateway.topic_prefix);
+    let latest = get(format!("{url}/subjects/{subject}/versions/latest")).await;
+    let records = gateway.records("weather");
+    assert_eq!(records.len(), Via::ALL.len());
+    for record in records {
+        let (id, reading) = avro::confluent(&gateway.schema("weather"), &record.value);
+        assert_eq!(json!(id), latest["id"]);
+        assert_eq!(reading["temperature_c"], json!(21.5));
+        // What a consumer does: the schema by its id alone decodes the value.
+        let registered = get(format!("{url}/schemas/ids/{id}")).await;
+        let schema = apache_avro::Schema::parse_str(registered["schema"].as_str().unwrap()).unwrap();
+        assert_eq!(avro::confluent(&schema, &record.value), (id, reading));
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_ids_serve_while_the_registry_is_away() {
+    let Some(url) = registry() else { return };
+    let folder = TempDir::new().unwrap();
+    let cache = folder.path().join("ids.json");
+    let broker = Broker::any();
+    let first = TestGateway::start(&broker, |config| {
+        config.registry.url = Some(url.clone());
+        config.registry.cache_file = Some(cache.clone());
+    })
+    .await;
+    let prefix = first.topic_prefix.clone();
+    let [closed] = free_ports();
+    let second = TestGateway::start(&broker, |config| {
+        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7"));
+        config.registry.cache_file = Some(cache.clone());
+        config.kafka.topic_prefix = prefix;
+    })
+    .await;
+    for (gateway, device) in [(&first, "before"), (&second, "after")] {
+        let mut client = gateway.client(Via::Http).await;
+        assert!(
+            client
+                .send(&format!("devices/{device}/energy"), "", br#"{"power_w": 5}"#)
+                .await
+                .is_yes(Via::Http)
+        );
+    }
+    let ids: Vec<u32> = first
+        .records("energy")
+        .iter()
+        .map(|record| avro::confluent(&first.schema("energy"), &record.value).0)
+        .collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[0], ids[1]);
+    first.finish().await;
+    second.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_registry_and_without_kept_ids_the_gateway_does_not_start() {
+    let [closed] = free_ports();
+    let config = gateway::config(&Broker::mock(), |config| {
+        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7"));
+    });
+    let error = Gateway::start(config).await.expect_err("it must not start").to_string();
+    assert!(error.contains(&closed.to_string()), "it names the registry: {error}");
+}
