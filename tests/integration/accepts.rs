@@ -43,7 +43,7 @@ fn examples() -> Vec<(&'static str, Value)> {
         ),
         (
             "energy",
-            json!({ "power_w": -1899.8, "energy_import_kwh": 2589.773_39 }),
+            json!({ "power_w": -1899.8, "energy_import_kwh": 2_589.773_39 }),
         ),
         (
             "energy",

@@ -91,18 +91,48 @@ fn code_of(file: &Path) -> String {
 /// Each `crate::room` in the file whose room is not among `allowed`.
 fn names(file: &Path, allowed: &[&str]) -> Vec<String> {
     let text = code_of(file);
-    let mut trespasses = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
-        let end = rest
-            .find(|c: char| !c.is_ascii_lowercase() && c != '_')
-            .unwrap_or(rest.len());
-        let named = &rest[..end];
-        if !allowed.contains(&named) {
-            trespasses.push(format!("{} knows {named}", file.display()));
+    let rooms = text.split("crate::").skip(1).flat_map(rooms_at);
+    let trespasses = rooms.filter(|room| !allowed.contains(&room.as_str()));
+    trespasses
+        .map(|room| format!("{} knows {room}", file.display()))
+        .collect()
+}
+
+/// The rooms named behind `crate::`: one, or those of a group `{a, b::c, d::{e, f}}`.
+fn rooms_at(rest: &str) -> Vec<String> {
+    let word = |text: &str| {
+        let letters = text.trim_start().chars();
+        letters
+            .take_while(|letter| letter.is_ascii_lowercase() || *letter == '_')
+            .collect::<String>()
+    };
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![word(rest)];
+    };
+    let (mut rooms, mut depth) = (vec![word(group)], 1);
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 1 => break,
+            '}' => depth -= 1,
+            ',' if depth == 1 => rooms.push(word(group.get(at + 1..).unwrap_or_default())),
+            _ => {}
         }
     }
-    trespasses
+    rooms.retain(|room| !room.is_empty()); // a comma at the end
+    rooms
+}
+
+#[test]
+fn rooms_are_found_in_every_form_of_use() {
+    let check = |rest: &str, expected: &[&str]| assert_eq!(rooms_at(rest), expected, "{rest}");
+    check("listen::admit::Seat;", &["listen"]);
+    check("route;", &["route"]);
+    check(
+        "{admin, listen::{coap, http}, schemas::Kind};",
+        &["admin", "listen", "schemas"],
+    );
+    check("{\n    decode::address,\n    route,\n};", &["decode", "route"]);
 }
 
 /// The first name under `src`: a folder, or a file without its ending.

@@ -1,7 +1,7 @@
 //! A small MQTT client of its own: it writes 3.1.1 and 5 packets byte by byte and reads the answers the same way.
 //!
-//! OASIS MQTT 3.1.1 and 5.0, chapter 3. Enough for a device that publishes: CONNECT, PUBLISH at QoS 0 to 2, PINGREQ,
-//! DISCONNECT, and whatever a server says to those.
+//! OASIS MQTT 3.1.1 and 5.0, chapter 3. Enough for a device that publishes: CONNECT, PUBLISH at QoS 0 to 2, PUBREL,
+//! and whatever a server says to those.
 
 use std::net::SocketAddr;
 
@@ -30,7 +30,6 @@ pub enum Reply {
     PubAck { id: u16, reason: u8, text: String },
     PubRec { id: u16, reason: u8, text: String },
     PubComp { id: u16, reason: u8 },
-    PingResp,
     Disconnect { reason: u8, text: String },
     Closed,
 }
@@ -117,7 +116,6 @@ impl Mqtt {
                 id: id(),
                 reason: reason(2),
             },
-            13 => Reply::PingResp,
             14 => Reply::Disconnect {
                 reason: reason(0),
                 text: text(1),
@@ -189,10 +187,6 @@ pub fn publish(version: Version, qos: u8, id: u16, topic: &str, content_type: &s
 
 pub fn pubrel(id: u16) -> Vec<u8> {
     packet(0x62, &id.to_be_bytes())
-}
-
-pub fn pingreq() -> Vec<u8> {
-    packet(0xC0, &[])
 }
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {

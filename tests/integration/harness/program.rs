@@ -16,7 +16,6 @@ use super::{Broker, Client, Via, chaos, eventually, gateway};
 pub struct Program {
     child: Child,
     pub addresses: Addresses,
-    pub topic_prefix: String,
     folder: TempDir,
 }
 
@@ -57,7 +56,6 @@ impl Program {
                 http: Some(at(http)),
                 admin: Some(at(admin)),
             },
-            topic_prefix,
             folder,
         };
         eventually("the program is ready", async || {
