@@ -5,7 +5,6 @@
 //! [`Broker::any`] is the shared one, or librdkafka's mock cluster where there is none (some 5 MiB kept per partition).
 //! Tests are told apart by their topics' prefix.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -212,17 +211,12 @@ fn installed() -> Result<(), String> {
     Ok(())
 }
 
-/// Says loudly that the running test checks less than it could, or nothing; where that is not wanted, fails.
+/// For want of a real server the running test checks less than it could, or nothing: said loudly, or a failure where
+/// that is not wanted.
 pub fn skip(why: &str) {
-    assert!(
-        std::env::var_os("CITYGATE_REQUIRE_KAFKA").is_none_or(|value| value == "0"),
-        "CITYGATE_REQUIRE_KAFKA is set, but {why}"
-    );
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    // Not `eprintln!`: the test runner would keep it to itself.
-    let line = format!("SKIPPED without a real server: {test}: {why}\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    let required = std::env::var_os("CITYGATE_REQUIRE_KAFKA").is_some_and(|value| value != "0");
+    assert!(!required, "CITYGATE_REQUIRE_KAFKA is set, but {why}");
+    super::say_skipped(why);
 }
 
 /// Every record of a topic, partition by partition, in order.
