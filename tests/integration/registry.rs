@@ -119,5 +119,5 @@ async fn without_registry_and_without_kept_ids_the_gateway_does_not_start() {
         config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7"));
     });
     let error = Gateway::start(config).await.expect_err("it must not start").to_string();
-    assert!(error.contains(&closed.to_string()), "it names the registry: {error}");
+    assert!(error.contains("the registry does not answer"), "it says why: {error}");
 }

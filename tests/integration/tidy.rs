@@ -13,7 +13,8 @@ const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("route", &[]),
     ("deliver", &["deliver", "route"]),
     ("acknowledge", &[]),
-    ("admin", &["deliver"]),
+    // It stands beside the listeners, and is given the same `Front`.
+    ("admin", &["deliver", "listen"]),
 ];
 const NOUNS: [&str; 6] = ["message", "receipt", "schemas", "outcome", "clock", "metrics"];
 

@@ -53,6 +53,7 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=$data/records
 log.segment.bytes=16777216
+log.cleaner.dedupe.buffer.size=4194304
 auto.create.topics.enable=false
 default.replication.factor=1
 min.insync.replicas=1
@@ -62,6 +63,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 PROPERTIES
 }
 
