@@ -81,7 +81,7 @@ async fn check_all(readings: Vec<Real>) {
 
     let mut arrived: HashMap<(String, i64), Value> = HashMap::new();
     for one in gateway.readings(kind) {
-        let observed_at = one.reading["observed_at"].as_f64().unwrap() as i64;
+        let observed_at = one.reading["observed_at"].as_i64().unwrap();
         let twice = arrived.insert((one.device, observed_at), one.reading);
         assert!(twice.is_none(), "{twice:?} came twice");
     }
@@ -102,7 +102,7 @@ fn take(arrived: &mut HashMap<(String, i64), Value>, device: &str, observed_at: 
     let key = (device.to_owned(), observed_at.unwrap_or_else(filled_in));
     let mut reading = arrived.remove(&key).unwrap_or_else(|| panic!("{key:?} did not come"));
     let fields = reading.as_object_mut().unwrap();
-    let received_at = fields.remove("received_at").unwrap().as_f64().unwrap() as i64;
+    let received_at = fields.remove("received_at").unwrap().as_i64().unwrap();
     assert!((now_ms() - 600_000..=now_ms()).contains(&received_at));
     if observed_at.is_none() {
         fields.remove("observed_at");

@@ -2,7 +2,7 @@
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// CRC-64-AVRO, as the specification writes it ("Schema Fingerprints"): not the library's, which the gateway uses.
 pub fn fingerprint(canonical_form: &str) -> u64 {
@@ -43,7 +43,8 @@ fn decode(schema: &Schema, mut datum: &[u8]) -> Value {
     Value::try_from(value).unwrap()
 }
 
-/// Without what says nothing: null fields, empty arrays and empty maps. Numbers become doubles, so that 5 equals 5.0.
+/// Without what says nothing: null fields, empty arrays and empty maps. A whole number is an integer however it was
+/// written, so that 5 equals 5.0.
 pub fn plain(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -52,9 +53,17 @@ pub fn plain(value: Value) -> Value {
             Value::Object(said)
         }
         Value::Array(items) => Value::Array(items.into_iter().map(plain).collect()),
-        Value::Number(number) => Value::from(number.as_f64().unwrap()),
+        Value::Number(number) => whole(&number).map_or(Value::Number(number), Value::from),
         other => other,
     }
+}
+
+/// Up to 2^53, where doubles begin to skip integers.
+fn whole(number: &Number) -> Option<i64> {
+    let double = number
+        .as_f64()
+        .filter(|double| number.is_f64() && double.fract() == 0.0);
+    double.filter(|double| double.abs() < 9e15).map(|double| double as i64)
 }
 
 fn says_nothing(value: &Value) -> bool {
