@@ -18,9 +18,11 @@ struct Case {
     text: &'static str,
 }
 
-/// What devices get wrong, by reason: the kind, the body, and what the text must name. The accept/reject matrix that
-/// validators commonly get wrong is in here.
-const MISTAKES: [(&str, &[(&str, &str, &str)]); 4] = [
+/// The kind, the body, and what the text must name.
+type Mistake = (&'static str, &'static str, &'static str);
+
+/// What devices get wrong, by reason. The accept/reject matrix that validators commonly get wrong is in here.
+const MISTAKES: [(&str, &[Mistake]); 4] = [
     (
         "malformed",
         &[
