@@ -229,6 +229,11 @@ impl Metrics {
         totals
     }
 
+    /// Readings received and not yet ended, over all protocols.
+    pub fn in_flight_total(&self) -> u64 {
+        self.tallies.iter().flatten().map(|tally| tally.in_flight()).sum()
+    }
+
     /// Everything in Prometheus' text format.
     pub fn encode(&self) -> String {
         prometheus::TextEncoder::new()
