@@ -161,8 +161,15 @@ impl Config {
             (self.messages_per_peer == 0, "coap.messages_per_peer must be at least 1"),
         ]
         .into_iter()
-        .filter_map(|(is_wrong, sentence)| is_wrong.then(|| sentence.to_owned()))
+        .filter(|(is_wrong, _)| *is_wrong)
+        .map(|(_, sentence)| sentence.to_owned())
         .collect()
+    }
+
+    // What is used: within bounds even if nobody asked for the mistakes.
+    fn random_factor(&self) -> f64 {
+        let factor = self.ack_random_factor;
+        if factor.is_nan() { 1.0 } else { factor.clamp(1.0, 10.0) }
     }
 
     fn datagram_bytes(&self) -> usize {

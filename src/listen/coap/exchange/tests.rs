@@ -1,5 +1,9 @@
 //! The message layer against a clock that the test moves, without a socket.
 
+use std::time::Duration;
+
+use rand::RngExt;
+
 use super::*;
 use crate::metrics::Metrics;
 
@@ -564,7 +568,8 @@ fn the_list_of_streams_is_for_addresses_that_receive() {
     assert!(world.out[0].message.len() <= AMPLIFICATION_MAX * ask(1, &[]).len());
     let challenge = Packet::from_bytes(&world.out[0].message).unwrap();
     let echo = options::echo(&challenge).expect("an Echo option");
-    assert_eq!(world.said_one().code, packet::UNAUTHORIZED);
+    let said = world.said_one();
+    assert_eq!((said.code, &*said.payload), (packet::UNAUTHORIZED, PROOF_NEEDED));
     world.receive(&ask(2, &[(252, &echo)]));
     let list = world.said_one();
     assert_eq!(list.code, packet::CONTENT);
@@ -572,6 +577,12 @@ fn the_list_of_streams_is_for_addresses_that_receive() {
     // Another address cannot use it.
     world.receive_from(2, &ask(3, &[(252, &echo)]));
     assert_eq!(world.said_one().code, packet::UNAUTHORIZED);
+    // This machine's own processes can.
+    let own = SocketAddr::from(([127, 0, 0, 1], 3));
+    world
+        .exchanges
+        .on_datagram(world.now, own, &ask(5, &[]), &mut world.out);
+    assert_eq!(world.said_one().code, packet::CONTENT);
     // What is short needs no proof.
     world.receive(&ask(4, &[(15, b"rt=nothing")]));
     assert_eq!(world.said_one(), sent(ACK, packet::CONTENT, 4, ""));

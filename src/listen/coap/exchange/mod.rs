@@ -13,11 +13,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use coap_lite::{MessageType, Packet};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use slab::Slab;
 
 use super::Config;
@@ -31,8 +31,12 @@ use crate::acknowledge;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::Answer;
 
-/// More would leave a single peer without free message ids.
-const SEPARATE_MAX: usize = 32_768;
+mod separate;
+
+use separate::Separate;
+
+/// Told to an address that may be forged; the request for the whole list has room for it.
+const PROOF_NEEDED: &str = "repeat the Echo, or ask ?rt=citygate.<kind>";
 
 /// A datagram to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +99,6 @@ struct Waiting {
     acknowledged: bool,
 }
 
-#[derive(Debug)]
-struct Separate {
-    mid: u16,
-    message: Message,
-    timeout: Duration,
-    retransmissions: u32,
-}
-
 /// What is needed to answer a request.
 #[derive(Clone, Debug)]
 struct Request {
@@ -127,7 +123,7 @@ impl Exchanges {
             non_confirmable: config.non_lifetime,
         };
         let mut config = config.clone();
-        config.separate_max = config.separate_max.min(SEPARATE_MAX);
+        config.separate_max = config.separate_max.min(separate::SEPARATE_MAX);
         Exchanges {
             config,
             links: Links::new(kinds),
@@ -317,12 +313,14 @@ impl Exchanges {
     fn discover(&self, now: Instant, request: &Request, packet: &Packet) -> Response {
         let response = self.links.list(packet);
         let peer = request.key.peer;
-        let is_proved = || options::echo(packet).is_some_and(|echo| self.reachability.is_proved(now, peer, echo));
-        if request.room(1) >= response.payload.len() || is_proved() {
+        if request.room(1) >= response.payload.len() || self.reachability.is_proved(now, peer, options::echo(packet)) {
             return response;
         }
+        const ECHO_BYTES: usize = 2 + 8;
+        let text = packet::cut(PROOF_NEEDED, request.room(1).saturating_sub(ECHO_BYTES));
         Response {
             echo: Some(self.reachability.challenge(now, peer)),
+            payload: text.into(),
             ..Response::new(packet::UNAUTHORIZED)
         }
     }
@@ -360,56 +358,6 @@ impl Exchanges {
         out.push(Outgoing { peer, message });
     }
 
-    fn await_acknowledgement(&mut self, now: Instant, peer: SocketAddr, mid: u16, message: Message) {
-        let factor = self.config.ack_random_factor.max(1.0).min(10.0);
-        let timeout = self.config.ack_timeout.mul_f64(self.random.random_range(1.0..=factor));
-        let separate = Separate {
-            mid,
-            message,
-            timeout,
-            retransmissions: 0,
-        };
-        let ticket = self.insert(peer, Some(now + timeout), State::Separate(separate));
-        self.separate.insert((peer, mid), ticket);
-    }
-
-    /// A deadline of this exchange has come.
-    fn due(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
-        let exchange = &mut self.open[slot(ticket)];
-        let peer = exchange.peer;
-        exchange.due = None;
-        match &mut exchange.state {
-            State::Waiting(waiting) => {
-                waiting.acknowledged = true;
-                let key = waiting.request.key;
-                self.acknowledge(key, out);
-            }
-            State::Separate(separate) if separate.retransmissions < self.config.max_retransmit => {
-                separate.retransmissions += 1;
-                separate.timeout *= 2;
-                let at = now + separate.timeout;
-                exchange.due = Some(at);
-                out.push(Outgoing {
-                    peer,
-                    message: separate.message.clone(),
-                });
-                self.counters.retransmissions.inc();
-                self.schedule(at, ticket);
-            }
-            State::Separate(separate) => {
-                let mid = separate.mid;
-                self.stop(peer, mid);
-            }
-        }
-    }
-
-    /// Our message of this id needs no more repeating.
-    fn stop(&mut self, peer: SocketAddr, mid: u16) {
-        if let Some(ticket) = self.separate.remove(&(peer, mid)) {
-            self.open.remove(slot(ticket));
-        }
-    }
-
     fn acknowledge(&mut self, key: Key, out: &mut Vec<Outgoing>) {
         let message = packet::empty(MessageType::Acknowledgement, key.mid);
         self.peers.answered(key, &message);
@@ -423,16 +371,6 @@ impl Exchanges {
         self.counters.unanswered(why);
         let message = packet::empty(MessageType::Reset, mid);
         out.push(Outgoing { peer, message });
-    }
-
-    /// An id under which nothing of ours awaits this peer's acknowledgement.
-    fn free_mid(&mut self, peer: SocketAddr) -> u16 {
-        let mut mid = self.peers.next_mid(peer);
-        // Ends: there are more ids than `SEPARATE_MAX`.
-        while self.separate.contains_key(&(peer, mid)) {
-            mid = mid.wrapping_add(1);
-        }
-        mid
     }
 
     fn insert(&mut self, peer: SocketAddr, due: Option<Instant>, state: State) -> u64 {
