@@ -108,6 +108,10 @@ metrics! {
         coap_retransmissions_total: IntCounter,
         /// CoAP peers remembered for de-duplication.
         coap_peers: IntGauge,
+        /// CoAP exchanges open now: requests not yet answered, and separate responses not yet acknowledged.
+        coap_exchanges: IntGauge,
+        /// CoAP datagrams that the socket did not take (buffer full, no route …).
+        coap_send_failures_total: IntCounter,
     }
 }
 

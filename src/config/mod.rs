@@ -107,6 +107,7 @@ impl Config {
     /// What single fields cannot know of each other.
     fn relations(&self) -> Vec<String> {
         let mut mistakes = self.kafka.mistakes();
+        mistakes.extend(self.coap.mistakes());
         let mut require = |good: bool, text: &str| {
             if !good {
                 mistakes.push(text.to_owned());

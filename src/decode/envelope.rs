@@ -54,7 +54,7 @@ fn format(content_type: &str) -> Result<Format, Rejection> {
         "application/x-www-form-urlencoded",
     ];
     const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
-    if JSON.iter().any(is) {
+    if JSON.iter().any(&is) {
         Ok(Format::Json)
     } else if NDJSON.iter().any(is) {
         Ok(Format::NdJson)
