@@ -1,1 +1,2 @@
 //! p
+pub mod devices;
