@@ -1,2 +1,5 @@
 //! p
 pub mod devices;
+pub mod ledger;
+pub mod runs;
+pub mod uplinks;
