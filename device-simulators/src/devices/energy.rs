@@ -120,9 +120,9 @@ fn positive_area(start: f64, end: f64, length: f64) -> f64 {
 /// One phase, or three that share the power unevenly.
 fn phases(noise: &Noise, time_ms: i64, power_w: f64, power_factor: f64) -> Vec<Phase> {
     let names: &[&str] = if noise.fixed("phases") < 0.3 {
-        &["l1"]
+        &["L1"]
     } else {
-        &["l1", "l2", "l3"]
+        &["L1", "L2", "L3"]
     };
     let weights: Vec<f64> = names.iter().map(|name| 0.2 + noise.fixed(name)).collect();
     let sum: f64 = weights.iter().sum();
