@@ -86,6 +86,8 @@ metrics! {
         mqtt_connections: IntGauge,
         /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT.
         mqtt_sessions_total: IntCounterVec["version"],
+        /// MQTT sessions kept of clients that are away.
+        mqtt_sessions_kept: IntGauge,
         /// MQTT connections closed, by reason.
         mqtt_closed_total: IntCounterVec["reason"],
         /// MQTT packets received, by type.
