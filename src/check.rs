@@ -1,13 +1,12 @@
 //! `citygate check`: is what the configuration names really there, and right?
 //!
-//! Schemas, registry and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created,
-//! and no address is bound (the gateway may be running). Registering schemas is the one thing that a registry cannot be
-//! asked without; an unchanged schema keeps its id.
+//! Schemas, registry and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created, no
+//! schema registered, and no address is bound (the gateway may be running).
 
 use crate::config::Config;
 use crate::deliver;
-use crate::gateway;
 use crate::metrics::Metrics;
+use crate::schemas::{Schemas, registry};
 use crate::validate::Validator;
 
 /// What a check found, one line each.
@@ -24,10 +23,10 @@ pub struct Findings {
 pub async fn findings(config: &Config) -> Findings {
     let mut findings = Findings::default();
     findings.good.push("configuration".into());
-    let schemas = match gateway::load_schemas(config).await {
+    let schemas = match Schemas::load(&config.schemas.folder, &config.kafka.topic_prefix) {
         Ok(schemas) => schemas,
         Err(errors) => {
-            findings.wrong.extend(errors.0);
+            findings.wrong.extend(errors.iter().map(ToString::to_string));
             return findings;
         }
     };
@@ -36,12 +35,19 @@ pub async fn findings(config: &Config) -> Findings {
         Err(errors) => findings.wrong.extend(errors),
     }
     if config.registry.url.is_some() {
-        findings.good.push("registry: every schema is registered".into());
+        let wrong = registry::check(&config.registry, &schemas).await;
+        if wrong.is_empty() {
+            findings.good.push("registry: it takes every schema".into());
+        }
+        findings.wrong.extend(wrong);
     }
     let metrics = Metrics::new(&schemas.names());
     match deliver::inspect(&config.kafka, &schemas, metrics.kafka).await {
         Ok(weaknesses) => {
-            findings.good.push(format!("kafka: every topic is there at {}", config.kafka.bootstrap_servers));
+            findings.good.push(format!(
+                "kafka: every topic is there at {}",
+                config.kafka.bootstrap_servers
+            ));
             findings.weak.extend(weaknesses);
         }
         Err(error) => findings.wrong.push(error),

@@ -146,7 +146,7 @@ fn show(address: Option<SocketAddr>) -> String {
 }
 
 /// Loads the schemas and puts their registry ids in; all mistakes of the files at once.
-pub async fn load_schemas(config: &Config) -> Result<Schemas, Error> {
+async fn load_schemas(config: &Config) -> Result<Schemas, Error> {
     let mut schemas = Schemas::load(&config.schemas.folder, &config.kafka.topic_prefix)
         .map_err(|errors| Error(errors.iter().map(schemas::Error::to_string).collect()))?;
     if config.registry.url.is_some() {

@@ -56,7 +56,10 @@ fn main() -> ExitCode {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
         Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
         Command::Demo(options) => {
-            start_logging(&Log { level: "warn".into(), format: Format::Text });
+            start_logging(&Log {
+                level: "warn".into(),
+                format: Format::Text,
+            });
             block_on(demo::run(options))
         }
     };
@@ -69,10 +72,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn with_config(
-    file: ConfigFile,
-    act: impl FnOnce(Config) -> anyhow::Result<ExitCode>,
-) -> anyhow::Result<ExitCode> {
+fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match Config::load(file.config.as_deref()) {
         Ok(config) => {
             start_logging(&config.log);
@@ -96,7 +96,11 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let signal = drain::signalled().await.context("signal handlers")?;
     tracing::info!(signal, "citygate is shutting down");
     let all_answered = gateway.drain().await;
-    Ok(if all_answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all_answered {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
@@ -110,17 +114,26 @@ async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
     for line in &findings.wrong {
         println!("wrong    {line}");
     }
-    Ok(if findings.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if findings.wrong.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("runtime")?;
     runtime.block_on(future)
 }
 
 fn start_logging(log: &Log) {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match log.format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         Format::Json => lines.json().init(),

@@ -86,6 +86,8 @@ metrics! {
         mqtt_connections: IntGauge,
         /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT.
         mqtt_sessions_total: IntCounterVec["version"],
+        /// MQTT sessions kept of clients that are away.
+        mqtt_sessions_kept: IntGauge,
         /// MQTT connections closed, by reason.
         mqtt_closed_total: IntCounterVec["reason"],
         /// MQTT packets received, by type.
@@ -108,6 +110,10 @@ metrics! {
         coap_retransmissions_total: IntCounter,
         /// CoAP peers remembered for de-duplication.
         coap_peers: IntGauge,
+        /// CoAP exchanges open now: requests not yet answered, and separate responses not yet acknowledged.
+        coap_exchanges: IntGauge,
+        /// CoAP datagrams that the socket did not take (buffer full, no route …).
+        coap_send_failures_total: IntCounter,
     }
 }
 
@@ -227,6 +233,11 @@ impl Metrics {
             totals.received += tally.received.get();
         }
         totals
+    }
+
+    /// Readings received and not yet ended, over all protocols.
+    pub fn in_flight_total(&self) -> u64 {
+        self.tallies.iter().flatten().map(|tally| tally.in_flight()).sum()
     }
 
     /// Everything in Prometheus' text format.

@@ -1,1 +1,224 @@
-fn main() {}
+//! The command line of the fleet: `device-simulators run` drives a gateway and ends with a verdict.
+//!
+//! Exit codes: 0 = every acknowledged reading is in Kafka; 1 = something acknowledged is missing; 2 = the run could not
+//! take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand};
+use device_simulators::uplinks::{Protocol, coap};
+use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tracing_subscriber::EnvFilter;
+
+/// How long a gateway may take to say that it is there.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A fleet of simulated city devices that checks what became of its readings.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send readings to a gateway, read along in Kafka, and compare.
+    ///
+    /// Traffic counters, weather stations and energy meters send over every protocol that an address is given for, and
+    /// send again what was answered "busy" or not at all. At the end every reading that got a positive answer must be
+    /// found in Kafka. Ctrl-C ends the run early, with a report.
+    ///
+    /// Exit codes: 0 nothing is lost; 1 an acknowledged reading is missing; 2 the run could not take place.
+    Run(Run),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// The gateway's MQTT listener.
+    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["coap", "http"], help_heading = "Where to send")]
+    mqtt: Option<String>,
+    /// The gateway's CoAP listener (UDP).
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Where to send")]
+    coap: Option<String>,
+    /// The gateway's HTTP listener.
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Where to send")]
+    http: Option<String>,
+
+    /// Kafka's bootstrap servers.
+    #[arg(long, value_name = "HOST:PORT,…", help_heading = "Where to look")]
+    kafka: String,
+    /// Folder of the <kind>.avsc files that the gateway validates against.
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        default_value = "schemas",
+        help_heading = "Where to look"
+    )]
+    schemas: PathBuf,
+    /// What stands before the kind in the name of a topic.
+    #[arg(long, value_name = "TEXT", default_value = "city.", help_heading = "Where to look")]
+    topic_prefix: String,
+    /// A further librdkafka setting, such as security.protocol=ssl; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = property, help_heading = "Where to look")]
+    kafka_property: Vec<(String, String)>,
+    /// How long to wait at the end for readings that are still on their way to Kafka.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Where to look")]
+    patience: u64,
+
+    /// How many devices there are.
+    #[arg(long, value_name = "N", default_value_t = 300, help_heading = "What to send")]
+    devices: usize,
+    /// How long they send.
+    #[arg(long, value_name = "N", default_value_t = 30, help_heading = "What to send")]
+    seconds: u64,
+    /// How often each device sends a reading.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "What to send")]
+    interval_ms: u64,
+    /// The same seed gives the same devices, roads and weather.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What to send")]
+    seed: u64,
+
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    // rumqttc logs every negative acknowledgement; the report counts them.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rumqttc=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let Command::Run(run) = Cli::parse().command;
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow!(error).context("cannot start")),
+    };
+    let json = run.json;
+    match runtime.block_on(run.run()) {
+        Ok(report) => verdict(&report, json),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("device-simulators: {error:#}");
+    ExitCode::from(2)
+}
+
+fn verdict(report: &Report, json: bool) -> ExitCode {
+    if json {
+        match serde_json::to_string_pretty(report) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return failed(&error.into()),
+        }
+    } else {
+        println!("\n{report}");
+    }
+    if !report.passed() {
+        return ExitCode::from(1);
+    }
+    if report.tally.acknowledged == 0 {
+        return failed(&anyhow!("nothing was acknowledged, so nothing was proved"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// `key=value`.
+fn property(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+// === impl Run ===
+
+impl Run {
+    async fn run(self) -> anyhow::Result<Report> {
+        let config = self.fleet_config().await?;
+        let follower_config = self.follower_config();
+        let follower = tokio::task::spawn_blocking(move || Follower::start(&follower_config)).await??;
+        let fleet = Fleet::start(config)?;
+        let started = Instant::now();
+        self.watch(&fleet, &follower, started).await;
+        eprintln!("stopping: waiting for the answers that are still due");
+        let elapsed = started.elapsed();
+        let outcome = fleet.stop().await;
+        let found = follower
+            .finish(&outcome.ledger, Duration::from_secs(self.patience))
+            .await?;
+        Ok(Report::new(&outcome, &found, elapsed))
+    }
+
+    /// Finds the addresses, and somebody at each of them.
+    async fn fleet_config(&self) -> anyhow::Result<FleetConfig> {
+        let mut config = FleetConfig {
+            devices: self.devices,
+            seed: self.seed,
+            interval: Duration::from_millis(self.interval_ms),
+            start_spread: Duration::from_millis(self.interval_ms),
+            // Milliseconds as the first number: no device sends faster, so no later run meets the numbers of this one.
+            first_sequence: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64,
+            ..FleetConfig::default()
+        };
+        for (protocol, address, slot) in [
+            (Protocol::Mqtt, &self.mqtt, &mut config.mqtt),
+            (Protocol::Coap, &self.coap, &mut config.coap),
+            (Protocol::Http, &self.http, &mut config.http),
+        ] {
+            if let Some(address) = address {
+                *slot = Some(reach(protocol, address).await?);
+            }
+        }
+        Ok(config)
+    }
+
+    fn follower_config(&self) -> FollowerConfig {
+        let mut config = FollowerConfig::new(&self.kafka, &self.topic_prefix, &self.schemas);
+        config.begin = Begin::Now;
+        config.properties = self.kafka_property.clone();
+        config
+    }
+
+    /// A line a second, until the time is over or somebody presses Ctrl-C.
+    async fn watch(&self, fleet: &Fleet, follower: &Follower, started: Instant) {
+        let counters = fleet.live();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.tick().await;
+        while started.elapsed() < Duration::from_secs(self.seconds) {
+            tokio::select! {
+                _ = second.tick() => eprintln!("{}", live_line(started.elapsed(), &counters, follower.records())),
+                _ = tokio::signal::ctrl_c() => return,
+            }
+        }
+    }
+}
+
+/// The address of a listener that answers; an error in words if none does.
+async fn reach(protocol: Protocol, address: &str) -> anyhow::Result<SocketAddr> {
+    let found = lookup_host(address)
+        .await
+        .with_context(|| format!("--{protocol} {address} is not an address"))?;
+    let mut error = anyhow!("the name has no address");
+    for server in found {
+        let answered = match protocol {
+            Protocol::Coap => coap::ping(server, HELLO_TIMEOUT).await,
+            Protocol::Mqtt | Protocol::Http => match timeout(HELLO_TIMEOUT, TcpStream::connect(server)).await {
+                Ok(connected) => connected.map(drop),
+                Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+            },
+        };
+        match answered {
+            Ok(()) => return Ok(server),
+            Err(reason) => error = reason.into(),
+        }
+    }
+    Err(error.context(format!("no gateway answers on {protocol} at {address}")))
+}

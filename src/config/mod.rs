@@ -107,6 +107,7 @@ impl Config {
     /// What single fields cannot know of each other.
     fn relations(&self) -> Vec<String> {
         let mut mistakes = self.kafka.mistakes();
+        mistakes.extend(self.coap.mistakes());
         let mut require = |good: bool, text: &str| {
             if !good {
                 mistakes.push(text.to_owned());
@@ -213,6 +214,41 @@ listen = \"127.0.0.1:1\"
             );
         }
         assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
+    }
+
+    /// The sections as text, to compare and to list their fields.
+    fn sections(config: &Config) -> toml::Table {
+        fn section(of: &impl Serialize) -> toml::Value {
+            toml::Value::try_from(of).unwrap()
+        }
+        let Config { mqtt, coap, http, admin, kafka, schemas, registry, clock, limits, drain, log } = config;
+        toml::Table::from_iter([
+            ("mqtt".to_owned(), section(mqtt)),
+            ("coap".to_owned(), section(coap)),
+            ("http".to_owned(), section(http)),
+            ("admin".to_owned(), section(admin)),
+            ("kafka".to_owned(), section(kafka)),
+            ("schemas".to_owned(), section(schemas)),
+            ("registry".to_owned(), section(registry)),
+            ("clock".to_owned(), section(clock)),
+            ("limits".to_owned(), section(limits)),
+            ("drain".to_owned(), section(drain)),
+            ("log".to_owned(), section(log)),
+        ])
+    }
+
+    #[test]
+    fn the_example_file_explains_every_setting_with_its_default() {
+        let text = include_str!("../../deploy/citygate.toml");
+        let defaults = sections(&Config::default());
+        assert_eq!(sections(&parse(text, &[]).unwrap()), defaults);
+        let written: toml::Table = toml::from_str(text).unwrap();
+        for (name, section) in &defaults {
+            for field in section.as_table().unwrap().keys() {
+                assert!(written[name].get(field).is_some(), "{name}.{field} is not in deploy/citygate.toml");
+            }
+        }
+        assert!(text.contains("# url = "), "registry.url has no default, but is explained");
     }
 
     #[test]

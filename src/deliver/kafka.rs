@@ -221,11 +221,8 @@ impl Reports {
                     .resolve(Outcome::from(Rejection::new(Reason::TooLarge, detail)));
             }
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => pending.busy(Busy::Draining),
-            _ => {
-                debug!(%error, "kafka refused a record");
-                self.health.failed(&format!("kafka refuses readings: {}", text(error)));
-                pending.busy(Busy::KafkaRefused);
-            }
+            // One topic's fault, most likely (missing, not authorised, too few replicas): the others go on.
+            _ => pending.busy(Busy::KafkaRefused),
         }
     }
 }

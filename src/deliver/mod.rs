@@ -112,7 +112,9 @@ pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) 
     let kafka = Arc::new(kafka::Kafka::new(config, metrics, monitor).map_err(|error| error.to_string())?);
     let wanted = topics::Wanted::new(config, schemas);
     let asked = kafka.clone();
-    let metadata = tokio::task::spawn_blocking(move || asked.metadata()).await.map_err(|error| error.to_string())??;
+    let metadata = tokio::task::spawn_blocking(move || asked.metadata())
+        .await
+        .map_err(|error| error.to_string())??;
     wanted.check(&metadata).map_err(|missing| missing.to_string())?;
     let settings = wanted.weaknesses(&kafka).await;
     Ok(settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]))

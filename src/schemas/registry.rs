@@ -51,6 +51,12 @@ struct Cached {
     id: u32,
 }
 
+/// The registry's address, and who asks.
+struct Registry {
+    url: String,
+    client: Client,
+}
+
 /// Why a kind has no id from the registry.
 #[derive(Debug)]
 enum Refusal {
@@ -62,16 +68,12 @@ enum Refusal {
 
 /// The id of every kind, in the order of their index; all mistakes at once.
 pub async fn ids(config: &Config, schemas: &Schemas) -> Result<Vec<u32>, Vec<String>> {
-    let url = config.url.as_deref().unwrap_or_default().trim_end_matches('/');
-    let client = Client::builder()
-        .timeout(config.timeout)
-        .build()
-        .map_err(|error| vec![format!("registry: no HTTP client: {error}")])?;
+    let registry = Registry::new(config).map_err(|error| vec![error])?;
     let mut cache = config.cache_file.as_deref().map_or_else(Cache::default, Cache::read);
     let (mut ids, mut errors) = (Vec::new(), Vec::new());
     for kind in schemas.kinds() {
-        let subject = format!("{}-value", kind.topic);
-        match register(&client, url, &subject, kind).await {
+        let subject = subject(kind);
+        match registry.register(kind).await {
             Ok(id) => {
                 cache.subjects.insert(
                     subject,
@@ -102,42 +104,89 @@ pub async fn ids(config: &Config, schemas: &Schemas) -> Result<Vec<u32>, Vec<Str
     Ok(ids)
 }
 
-async fn register(client: &Client, url: &str, subject: &str, kind: &Kind) -> Result<u32, Refusal> {
-    let schema = json!({ "schema": kind.text });
-    let check = format!("{url}/compatibility/subjects/{subject}/versions/latest?verbose=true");
-    let (status, answer) = post(client, &check, &schema).await?;
-    // 404: nothing is registered under the subject yet, so there is nothing to be compatible with.
-    if status.is_success() && answer["is_compatible"] == false {
-        return Err(Refusal::Refused(format!(
-            "incompatible with the latest version: {}",
-            messages(&answer)
-        )));
+/// Whether the registry would take every kind's schema; registers nothing. What is wrong, in words.
+pub async fn check(config: &Config, schemas: &Schemas) -> Vec<String> {
+    let registry = match Registry::new(config) {
+        Ok(registry) => registry,
+        Err(error) => return vec![error],
+    };
+    let mut wrong = Vec::new();
+    for kind in schemas.kinds() {
+        if let Err(Refusal::Refused(why) | Refusal::Away(why)) = registry.compatible(kind).await {
+            wrong.push(format!("registry: {}: {why}", subject(kind)));
+        }
     }
-    if !status.is_success() && status != StatusCode::NOT_FOUND {
-        return Err(refusal(status, &answer));
-    }
-    let (status, answer) = post(client, &format!("{url}/subjects/{subject}/versions"), &schema).await?;
-    match answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) {
-        Some(id) if status.is_success() => Ok(id),
-        _ => Err(refusal(status, &answer)),
-    }
+    wrong
 }
 
-/// A registry's answer; a body that is not JSON becomes a JSON string.
-async fn post(client: &Client, url: &str, body: &Value) -> Result<(StatusCode, Value), Refusal> {
-    // The URL may hold a password: it stays out of every message.
-    let away = |error: reqwest::Error| {
-        let error = error.without_url();
-        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-        Refusal::Away(format!("{error}{cause}"))
-    };
-    let request = client
-        .post(url)
-        .header("Content-Type", "application/vnd.schemaregistry.v1+json");
-    let response = request.body(body.to_string()).send().await.map_err(away)?;
-    let status = response.status();
-    let text = response.text().await.map_err(away)?;
-    Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+/// Kafka's TopicNameStrategy: a topic's values are described under this subject.
+fn subject(kind: &Kind) -> String {
+    format!("{}-value", kind.topic)
+}
+
+// === impl Registry ===
+
+impl Registry {
+    fn new(config: &Config) -> Result<Self, String> {
+        let url = config
+            .url
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned();
+        let client = Client::builder().timeout(config.timeout).build();
+        Ok(Registry {
+            url,
+            client: client.map_err(|error| format!("registry: no HTTP client: {error}"))?,
+        })
+    }
+
+    /// The schema fits the latest version under its subject.
+    async fn compatible(&self, kind: &Kind) -> Result<(), Refusal> {
+        let path = format!("compatibility/subjects/{}/versions/latest?verbose=true", subject(kind));
+        let (status, answer) = self.post(&path, kind).await?;
+        if status.is_success() && answer["is_compatible"] == false {
+            return Err(Refusal::Refused(format!(
+                "incompatible with the latest version: {}",
+                messages(&answer)
+            )));
+        }
+        // 404: nothing is registered under the subject yet, so there is nothing to be compatible with.
+        if status.is_success() || status == StatusCode::NOT_FOUND {
+            Ok(())
+        } else {
+            Err(refusal(status, &answer))
+        }
+    }
+
+    /// The schema's id; the same text keeps the same id.
+    async fn register(&self, kind: &Kind) -> Result<u32, Refusal> {
+        self.compatible(kind).await?;
+        let (status, answer) = self.post(&format!("subjects/{}/versions", subject(kind)), kind).await?;
+        match answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) if status.is_success() => Ok(id),
+            _ => Err(refusal(status, &answer)),
+        }
+    }
+
+    /// Posts the schema; an answer that is not JSON becomes a JSON string.
+    async fn post(&self, path: &str, kind: &Kind) -> Result<(StatusCode, Value), Refusal> {
+        // The URL may hold a password: it stays out of every message.
+        let away = |error: reqwest::Error| {
+            let error = error.without_url();
+            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            Refusal::Away(format!("the registry does not answer: {error}{cause}"))
+        };
+        let request = self.client.post(format!("{}/{path}", self.url));
+        let body = json!({ "schema": kind.text }).to_string();
+        let request = request
+            .header("Content-Type", "application/vnd.schemaregistry.v1+json")
+            .body(body);
+        let response = request.send().await.map_err(away)?;
+        let status = response.status();
+        let text = response.text().await.map_err(away)?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
 }
 
 fn refusal(status: StatusCode, answer: &Value) -> Refusal {

@@ -1,30 +1,352 @@
-//! stub
-use serde::{Deserialize, Serialize};
+//! CoAP over UDP (RFC 7252): one socket, one task, no task or timer per exchange.
+//!
+//! The task reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers come
+//! back through one mailbox. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
+//! [`resource`] understand requests, [`peers`] remembers duplicates, [`deadlines`] keeps time. Nothing a peer sends, and
+//! no error of the socket, ends the task; it ends when it is told to and owes no answer. Not here yet: Block1 (large
+//! bodies; refused with 4.02), DTLS, Observe.
+
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use tokio::net::UdpSocket;
+
+use super::{Error, Front};
+use crate::message::{Inbound, Protocol};
+use crate::outcome::{Busy, Outcome};
+use crate::receipt::{Answer, Mailbox, Reply};
+
+mod counters;
+
+mod deadlines;
+
+mod exchange;
+
+mod options;
+
+mod packet;
+
+mod peers;
+
+mod resource;
+
+use counters::Counters;
+use exchange::{Exchanges, Intake, Outgoing};
+
+/// Datagrams read before answers and deadlines are looked at again.
+const DATAGRAMS_PER_TURN: usize = 64;
+
+/// Rest after an error of the socket that may last, so that it cannot spin.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+/// The `[coap]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub enabled: bool,
+    /// UDP address. Plain CoAP shows everything to anyone on the way: loopback unless you say otherwise.
     pub listen: SocketAddr,
-    pub packet_bytes_max: bytesize::ByteSize,
+    /// Longest datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
+    pub datagram_bytes_max: ByteSize,
+    /// Longest text beside an error code; never more than three times the request's length is answered in all.
+    pub diagnostic_bytes_max: usize,
+    /// Requests that await their answer; further ones are answered 5.03.
+    pub exchanges_max: usize,
+    /// Separate responses that await their acknowledgement; further ones are sent non-confirmable. At most 32,768.
+    pub separate_max: usize,
+    /// Peers (address and port) whose duplicates are known; the longest silent is forgotten first.
+    pub peers_max: usize,
+    /// Messages remembered of one peer.
+    pub messages_per_peer: usize,
+    /// Memory for duplicates over all peers, estimated.
+    pub remembered_bytes_max: ByteSize,
+    /// How long a confirmable request may come again (EXCHANGE_LIFETIME).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub exchange_lifetime: Duration,
+    /// How long a non-confirmable request may come again (NON_LIFETIME).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub non_lifetime: Duration,
+    /// How long an answer may take and still travel on the acknowledgement. Must be below the devices' ACK_TIMEOUT, or they
+    /// send again.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub piggyback_timeout: Duration,
+    /// First wait for the acknowledgement of a separate response (ACK_TIMEOUT); each repetition doubles it.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub ack_timeout: Duration,
+    /// The first wait is longer by a random factor of up to this (ACK_RANDOM_FACTOR), 1 to 10.
+    pub ack_random_factor: f64,
+    /// Repetitions of a separate response (MAX_RETRANSMIT).
+    pub max_retransmit: u32,
+    /// The socket's receive buffer; the kernel grants no more than `net.core.rmem_max`.
+    pub receive_buffer: ByteSize,
 }
+
+/// A listener that has its address and does not serve yet.
+#[derive(Debug)]
+pub struct Bound {
+    socket: UdpSocket,
+    address: SocketAddr,
+    config: Config,
+}
+
+/// The socket, and what the task needs beside it.
+struct Server {
+    socket: UdpSocket,
+    front: Front,
+    exchanges: Exchanges,
+    mailbox: Arc<Mailbox>,
+    // Reused from turn to turn.
+    buffer: Vec<u8>,
+    answers: Vec<(u64, Answer)>,
+    out: Vec<Outgoing>,
+    /// Set when told to stop: when to give up waiting for acknowledgements.
+    stops_at: Option<Instant>,
+    /// How long acknowledgements of separate responses are awaited then.
+    linger: Duration,
+}
+
+// === impl Config ===
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            packet_bytes_max: bytesize::ByteSize::kib(256),
+            listen: SocketAddr::from(([127, 0, 0, 1], 5683)),
+            datagram_bytes_max: ByteSize::b(2048),
+            diagnostic_bytes_max: 128,
+            exchanges_max: 65_536,
+            separate_max: 4096,
+            peers_max: 100_000,
+            messages_per_peer: 64,
+            remembered_bytes_max: ByteSize::mib(64),
+            exchange_lifetime: Duration::from_secs(247),
+            non_lifetime: Duration::from_secs(145),
+            piggyback_timeout: Duration::from_millis(500),
+            ack_timeout: Duration::from_secs(2),
+            ack_random_factor: 1.5,
+            max_retransmit: 4,
+            receive_buffer: ByteSize::mib(4),
         }
     }
 }
-#[derive(Debug)]
-pub struct Bound {}
-pub async fn bind(_c: &Config) -> Result<Bound, super::Error> {
-    Ok(Bound {})
-}
-impl Bound {
-    pub fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
+
+impl Config {
+    /// What is wrong with the section, one sentence each; empty if nothing is.
+    pub fn mistakes(&self) -> Vec<String> {
+        let bytes = self.datagram_bytes_max.as_u64();
+        [
+            (
+                !(64..=65_507).contains(&bytes),
+                "coap.datagram_bytes_max must be 64 B to 65507 B",
+            ),
+            (
+                !(1.0..=10.0).contains(&self.ack_random_factor),
+                "coap.ack_random_factor must be 1 to 10",
+            ),
+            (
+                self.piggyback_timeout >= Duration::from_secs(2),
+                "coap.piggyback_timeout must be below 2s",
+            ),
+            (
+                self.ack_timeout < Duration::from_millis(100),
+                "coap.ack_timeout must be at least 100ms",
+            ),
+            (self.max_retransmit > 10, "coap.max_retransmit must be at most 10"),
+            (self.exchanges_max == 0, "coap.exchanges_max must be at least 1"),
+            (self.separate_max > 32_768, "coap.separate_max must be at most 32768"),
+            (self.peers_max == 0, "coap.peers_max must be at least 1"),
+            (self.messages_per_peer == 0, "coap.messages_per_peer must be at least 1"),
+        ]
+        .into_iter()
+        .filter(|(is_wrong, _)| *is_wrong)
+        .map(|(_, sentence)| sentence.to_owned())
+        .collect()
     }
-    pub fn serve(self, _f: super::Front) {}
+
+    // What is used: within bounds even if nobody asked for the mistakes.
+    fn random_factor(&self) -> f64 {
+        let factor = self.ack_random_factor;
+        if factor.is_nan() { 1.0 } else { factor.clamp(1.0, 10.0) }
+    }
+
+    fn datagram_bytes(&self) -> usize {
+        usize::try_from(self.datagram_bytes_max.as_u64()).map_or(65_507, |bytes| bytes.clamp(64, 65_507))
+    }
 }
+
+/// Takes the address.
+pub async fn bind(config: &Config) -> Result<Bound, Error> {
+    let failed = |source| Error::Bind {
+        listener: "coap",
+        address: config.listen,
+        source,
+    };
+    let socket = open_socket(config).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok(Bound {
+        socket,
+        address,
+        config: config.clone(),
+    })
+}
+
+fn open_socket(config: &Config) -> std::io::Result<UdpSocket> {
+    let domain = socket2::Domain::for_address(config.listen);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    let wanted = usize::try_from(config.receive_buffer.as_u64()).unwrap_or(usize::MAX);
+    // A smaller buffer drops more in a burst; that is no reason not to serve.
+    if let Err(error) = socket.set_recv_buffer_size(wanted) {
+        tracing::warn!(%error, wanted, "coap receive buffer not set");
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&config.listen.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// The address, with the port that was given for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves on `front.tasks` until `front.stopping`, and then until no answer is owed.
+    pub fn serve(self, front: Front) {
+        let now = Instant::now();
+        let kinds = front.pipeline.schemas.names();
+        let counters = Counters::new(&front.metrics.coap);
+        let server = Server {
+            exchanges: Exchanges::new(&self.config, &kinds, counters, now, rand::random()),
+            // One byte more than is allowed shows that a datagram was longer.
+            buffer: vec![0; self.config.datagram_bytes() + 1],
+            linger: self.config.ack_timeout,
+            socket: self.socket,
+            mailbox: Mailbox::new(),
+            answers: Vec::new(),
+            out: Vec::new(),
+            stops_at: None,
+            front: front.clone(),
+        };
+        tracing::info!(address = %self.address, "coap listening");
+        front.tasks.spawn(server.run());
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    async fn run(mut self) {
+        while !self.is_done() {
+            let due = self.next_due();
+            tokio::select! {
+                () = self.front.stopping.cancelled(), if self.stops_at.is_none() => {
+                    self.stops_at = Some(Instant::now() + self.linger);
+                }
+                () = self.mailbox.wait() => {}
+                () = sleep_until(due) => {}
+                // Readiness is only a hint: whether it was an error shows when the socket is read.
+                _ = self.socket.readable() => {
+                    if let Err(error) = self.receive() {
+                        tracing::debug!(%error, "coap socket cannot be read");
+                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                    }
+                }
+            }
+            self.answer();
+            self.exchanges.on_timeout(Instant::now(), &mut self.out);
+            self.send();
+        }
+        tracing::info!("coap listener closed");
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        // Once that is past, only an answer that is still owed keeps the task here.
+        let stops_at = self.stops_at.filter(|at| *at > Instant::now());
+        [self.exchanges.next_timeout(), stops_at].into_iter().flatten().min()
+    }
+
+    /// Whether it was told to stop, owes no answer, and has waited long enough for acknowledgements.
+    fn is_done(&self) -> bool {
+        let is_over = |at| self.exchanges.owed() == 0 && (self.exchanges.open() == 0 || Instant::now() >= at);
+        self.stops_at.is_some_and(is_over)
+    }
+
+    /// Reads a batch of datagrams and hands over what they bring.
+    fn receive(&mut self) -> std::io::Result<()> {
+        let now = Instant::now();
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.socket.try_recv_from(&mut self.buffer) {
+                Ok((bytes, peer)) => {
+                    let datagram = &self.buffer[..bytes];
+                    if let Some(intake) = self.exchanges.on_datagram(now, peer, datagram, &mut self.out) {
+                        self.hand_over(intake);
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // A peer's port is closed: news of an earlier send, not of this socket.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a message to the pipeline, which answers through the mailbox.
+    fn hand_over(&self, intake: Intake) {
+        let pipeline = &self.front.pipeline;
+        let mailbox = self.mailbox.clone();
+        let reply = intake
+            .ticket
+            .map_or(Reply::Nobody, |ticket| Reply::To { mailbox, ticket });
+        let draining = || self.stops_at.map(|_| Outcome::Busy(Busy::Draining));
+        if let Some(outcome) = intake.refusal.or_else(draining) {
+            return pipeline.refuse(Protocol::Coap, &intake.path, outcome, reply);
+        }
+        let Some(permit) = self.front.admit.try_bytes(intake.bytes) else {
+            return pipeline.refuse(Protocol::Coap, &intake.path, Outcome::Busy(Busy::MemoryFull), reply);
+        };
+        let inbound = Inbound {
+            protocol: Protocol::Coap,
+            path: &intake.path,
+            body: &intake.body,
+            content_type: &intake.content_type,
+        };
+        pipeline.accept(&inbound, Some(permit), reply);
+    }
+
+    fn answer(&mut self) {
+        let now = Instant::now();
+        self.mailbox.take(&mut self.answers);
+        for (ticket, answer) in self.answers.drain(..) {
+            self.exchanges.on_answer(now, ticket, &answer, &mut self.out);
+        }
+    }
+
+    /// Sends what is to be sent. What the socket does not take is lost, as a datagram may be: a confirmable request comes
+    /// again and is answered again.
+    fn send(&mut self) {
+        let metrics = &self.front.metrics.coap;
+        for Outgoing { peer, message } in self.out.drain(..) {
+            if let Err(error) = self.socket.try_send_to(&message, peer) {
+                metrics.coap_send_failures_total.inc();
+                tracing::debug!(%error, %peer, "coap datagram not sent");
+            }
+        }
+        metrics.coap_peers.set(self.exchanges.peers() as i64);
+        metrics.coap_exchanges.set(self.exchanges.open() as i64);
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,286 @@
-//! stub
-use serde::{Deserialize, Serialize};
+//! MQTT 3.1.1 and 5: the accept loop, and what a connection may cost.
+//!
+//! Publishing only: a PUBACK (QoS 1) or PUBREC (QoS 2) leaves when its reading is safe, in packet order; a negative one
+//! says why. Where MQTT 3.1.1 has no negative answer, a rejected reading is acknowledged once it is in the dead-letter
+//! topic, and one that cannot be taken is not acknowledged: its connection is closed, so that the device sends it again.
+//!
+//! What is not here, and how a client notices: subscriptions (refused in SUBACK), retained messages (the flag is
+//! ignored), wills (read and ignored), credentials (read and ignored), enhanced authentication (refused in CONNACK).
+//! QoS 2 is once per packet id of a session, within the life of this gateway process.
+//!
+//! `packet` turns bytes into packets, `connect` opens a connection, `session` runs it,
+//! `acks` keeps the order of its answers, `qos2` and `sessions` keep what outlives it.
+
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+mod acks;
+mod aliases;
+mod connect;
+mod counters;
+mod packet;
+mod qos2;
+mod session;
+mod sessions;
+mod wire;
+
+use super::Front;
+use super::admit::{Seat, Seats};
+use counters::{Close, Counters};
+use sessions::Sessions;
+
+/// The `[mqtt]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Whether to listen at all.
     pub enabled: bool,
+    /// Address and port; plain text, so loopback unless told otherwise.
     pub listen: SocketAddr,
-    pub packet_bytes_max: bytesize::ByteSize,
+    /// Connections open at once; further ones are closed as soon as they are accepted.
+    pub connections_max: usize,
+    /// The largest PUBLISH, header included (Maximum Packet Size of MQTT 5). Other packets are held to 16 KiB.
+    pub packet_bytes_max: ByteSize,
+    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5); a 3.1.1 connection is
+    /// not read while it has as many.
+    pub receive_maximum: u16,
+    /// Topic aliases that an MQTT 5 connection may use; 0 for none.
+    pub topic_alias_maximum: u16,
+    /// How long a connection may take until its CONNECT is there.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub connect_timeout: Duration,
+    /// How long a packet may take from its first byte to its last, and a client to read what it is sent.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub packet_timeout: Duration,
+    /// The longest keep-alive; MQTT 5 clients that ask for more, or for none, are told this one (at most 65535 s).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub keep_alive_max: Duration,
+    /// A 3.1.1 connection that is silent for so long is closed, whatever its keep-alive.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub idle_timeout: Duration,
+    /// How long the session of a client that is away is kept: at most this (MQTT 5), exactly this (3.1.1, Clean Session 0).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub session_expiry_max: Duration,
+    /// Sessions kept of clients that are away; beyond it the one that would expire next is forgotten.
+    pub sessions_max: usize,
+    /// QoS 2 packet ids that a session may have open; a connection that exceeds it is closed.
+    pub qos2_ids_max: usize,
 }
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            packet_bytes_max: bytesize::ByteSize::kib(256),
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            connections_max: 10_000,
+            packet_bytes_max: ByteSize::kib(256),
+            receive_maximum: 64,
+            topic_alias_maximum: 16,
+            connect_timeout: Duration::from_secs(10),
+            packet_timeout: Duration::from_secs(30),
+            keep_alive_max: Duration::from_secs(20 * 60),
+            idle_timeout: Duration::from_secs(24 * 60 * 60),
+            session_expiry_max: Duration::from_secs(24 * 60 * 60),
+            sessions_max: 100_000,
+            qos2_ids_max: 1024,
         }
     }
 }
+
+/// A listener that has its address and does not accept yet.
 #[derive(Debug)]
-pub struct Bound {}
-pub async fn bind(_c: &Config) -> Result<Bound, super::Error> {
-    Ok(Bound {})
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
 }
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    front: Front,
+    sessions: Arc<Sessions>,
+    counters: Counters,
+}
+
+/// The largest packet but for PUBLISH; a client has no reason to send one that is near it.
+const CONTROL_BYTES_MAX: usize = 16 * 1024;
+
+/// How often a repeating trouble of the accept loop is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept: the usual cause is that file descriptors have run out, and they do not come back at once.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Takes the address; nothing is accepted until [`Bound::serve`].
+pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
+    let error = |source| super::Error::Bind {
+        listener: "mqtt",
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok(Bound {
+        listener,
+        address,
+        config: config.clone(),
+    })
+}
+
+// === impl Config ===
+
+impl Config {
+    // The codec counts what follows the fixed header, and a PUBLISH needs a few bytes to be one.
+    fn publish_bytes_max(&self) -> usize {
+        const LARGEST: u64 = 268_435_455;
+        self.packet_bytes_max.as_u64().clamp(64, LARGEST) as usize
+    }
+
+    fn window(&self) -> usize {
+        self.receive_maximum.max(1).into()
+    }
+}
+
+// === impl Bound ===
+
 impl Bound {
     pub fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
+        self.address
     }
-    pub fn serve(self, _f: super::Front) {}
+
+    /// Accepts until `front.stopping`; each connection is a task of `front.tasks`, and so is this loop.
+    pub fn serve(self, front: Front) {
+        let tasks = front.tasks.clone();
+        tasks.spawn(accept(self, front));
+    }
+}
+
+async fn accept(bound: Bound, front: Front) {
+    let seats = Seats::new(
+        bound.config.connections_max,
+        front.metrics.mqtt.mqtt_connections.clone(),
+    );
+    let shared = Arc::new(Shared {
+        sessions: Sessions::new(bound.config.sessions_max, front.metrics.mqtt.mqtt_sessions_kept.clone()),
+        counters: Counters::new(&front.metrics.mqtt),
+        config: bound.config,
+        front,
+    });
+    let stopping = shared.front.stopping.clone();
+    let mut troubles = Troubles::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            accepted = bound.listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match seats.try_take() {
+                Some(seat) => {
+                    let shared = shared.clone();
+                    let tasks = shared.front.tasks.clone();
+                    tasks.spawn(serve(stream, peer, seat, shared));
+                }
+                None => {
+                    shared.counters.closed(Close::Full);
+                    if let Some(times) = troubles.happened(Instant::now()) {
+                        let max = shared.config.connections_max;
+                        warn!(%peer, times, max, "mqtt connection closed: all mqtt.connections_max are taken");
+                    }
+                }
+            },
+            Err(error) => {
+                if let Some(times) = troubles.happened(Instant::now()) {
+                    warn!(%error, times, "mqtt connection not accepted");
+                }
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(ACCEPT_BACK_OFF) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Shared>) {
+    // Acknowledgements are small and waited for; a socket that refuses the option works without it.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "TCP_NODELAY not set");
+    }
+    let (wire, close) = session::serve(wire::Wire::new(stream), &shared).await;
+    debug!(%peer, reason = close.label(), ?close, "mqtt connection closed");
+    shared.counters.closed(close);
+    if close.is_heard() {
+        wire.close().await;
+    }
+}
+
+/// What goes wrong again and again, logged now and then.
+#[derive(Debug, Default)]
+struct Troubles {
+    logged_at: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Troubles {
+    // How often it has happened since it was last logged, if it is to be logged now.
+    fn happened(&mut self, now: Instant) -> Option<u64> {
+        self.unlogged += 1;
+        if self.logged_at.is_some_and(|at| now < at + LOG_EVERY) {
+            return None;
+        }
+        self.logged_at = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_configuration_survives_being_written_and_read() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        assert!(text.contains("keep_alive_max = \"20m\""), "{text}");
+        let read: Config = toml::from_str(&text).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", Config::default()));
+        assert!(toml::from_str::<Config>("recieve_maximum = 5").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_is_reserved_once() {
+        let config = Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ..Config::default()
+        };
+        let first = bind(&config).await.unwrap();
+        let listen = first.local_addr();
+        assert_ne!(listen.port(), 0);
+        let error = bind(&Config { listen, ..config }).await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("mqtt cannot listen on {listen}")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_trouble_that_repeats_is_logged_now_and_then() {
+        let mut troubles = Troubles::default();
+        let now = Instant::now();
+        assert_eq!(troubles.happened(now), Some(1));
+        assert_eq!(troubles.happened(now), None);
+        assert_eq!(troubles.happened(now + LOG_EVERY / 2), None);
+        assert_eq!(troubles.happened(now + LOG_EVERY), Some(3));
+    }
 }

@@ -1,0 +1,329 @@
+//! What a fleet did so far, readable while it runs.
+//!
+//! Atomics per protocol and kind, a latency histogram per protocol, and the first things that went wrong in words. The
+//! law of the fleet, once it has stopped: `sent = acknowledged + rejected + busy + unanswered`.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::devices::Kind;
+use crate::uplinks::{Answer, Protocol};
+
+/// Longest latency that is told apart from longer ones.
+const LATENCY_MAX: Duration = Duration::from_secs(600);
+
+/// How many different complaints are kept; further ones are counted together.
+const COMPLAINTS_MAX: usize = 20;
+
+/// Live counters of a fleet.
+#[derive(Debug)]
+pub struct Counters {
+    tallies: [[AtomicTally; 3]; 3],
+    /// Microseconds from the first sending of a reading to its positive answer, by protocol.
+    latencies: [Mutex<Histogram<u64>>; 3],
+    complaints: Mutex<BTreeMap<String, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct AtomicTally {
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+    rejected: AtomicU64,
+    busy: AtomicU64,
+    unanswered: AtomicU64,
+    sent_again: AtomicU64,
+}
+
+/// Readings by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Readings handed to an uplink for the first time.
+    pub sent: u64,
+    pub acknowledged: u64,
+    pub rejected: u64,
+    /// Given up after a last *busy*.
+    pub busy: u64,
+    /// Given up after a last silence.
+    pub unanswered: u64,
+    /// Readings handed to an uplink once more, after *busy* or silence.
+    pub sent_again: u64,
+}
+
+/// The counters at one moment, by protocol and kind.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    tallies: [[Tally; 3]; 3],
+}
+
+/// Latency percentiles in milliseconds; `None` without a positive answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Percentiles {
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+}
+
+/// Something that was not a positive answer, and how often it was heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Complaint {
+    pub what: String,
+    pub times: u64,
+}
+
+/// How a reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Acknowledged,
+    Rejected,
+    Busy,
+    Unanswered,
+}
+
+// === impl Counters ===
+
+impl Counters {
+    pub fn new() -> Counters {
+        Counters {
+            tallies: Default::default(),
+            latencies: std::array::from_fn(|_| Mutex::new(histogram())),
+            complaints: Mutex::default(),
+        }
+    }
+
+    pub fn sent(&self, protocol: Protocol, kind: Kind, readings: u64) {
+        self.tally(protocol, kind).sent.fetch_add(readings, Ordering::Relaxed);
+    }
+
+    pub fn sent_again(&self, protocol: Protocol, kind: Kind, readings: u64) {
+        self.tally(protocol, kind)
+            .sent_again
+            .fetch_add(readings, Ordering::Relaxed);
+    }
+
+    pub fn ended(&self, protocol: Protocol, kind: Kind, end: End) {
+        let tally = self.tally(protocol, kind);
+        let counter = match end {
+            End::Acknowledged => &tally.acknowledged,
+            End::Rejected => &tally.rejected,
+            End::Busy => &tally.busy,
+            End::Unanswered => &tally.unanswered,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reading got its positive answer `elapsed` after it was first sent.
+    pub fn latency(&self, protocol: Protocol, elapsed: Duration) {
+        let [mqtt, coap, http] = &self.latencies;
+        let histogram = match protocol {
+            Protocol::Mqtt => mqtt,
+            Protocol::Coap => coap,
+            Protocol::Http => http,
+        };
+        lock(histogram).saturating_record(elapsed.as_micros() as u64);
+    }
+
+    /// Remembers an answer that was not a positive one.
+    pub fn complain(&self, protocol: Protocol, answer: &Answer) {
+        let what = match answer {
+            Answer::Acknowledged => return,
+            Answer::Rejected { code, text } => format!("{protocol} rejected, {code}: {text}"),
+            Answer::Busy { code, .. } => format!("{protocol} busy, {code}"),
+            Answer::Unanswered { because } => format!("{protocol} unanswered: {because}"),
+        };
+        let mut complaints = lock(&self.complaints);
+        let is_full = complaints.len() >= COMPLAINTS_MAX && !complaints.contains_key(&what);
+        let what = if is_full { "others".to_owned() } else { what };
+        *complaints.entry(what).or_default() += 1;
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            tallies: self
+                .tallies
+                .each_ref()
+                .map(|kinds| kinds.each_ref().map(AtomicTally::read)),
+        }
+    }
+
+    pub fn percentiles(&self) -> Percentiles {
+        let mut all = histogram();
+        for one in &self.latencies {
+            // The bounds are the same, so adding cannot fail.
+            all.add(&*lock(one)).ok();
+        }
+        Percentiles::of(&all)
+    }
+
+    pub fn percentiles_of(&self, protocol: Protocol) -> Percentiles {
+        let one = self.latencies.get(protocol.index());
+        one.map_or_else(Percentiles::default, |one| Percentiles::of(&lock(one)))
+    }
+
+    /// The most frequent first.
+    pub fn complaints(&self) -> Vec<Complaint> {
+        let complaints = lock(&self.complaints);
+        let all = complaints.iter().map(|(what, &times)| Complaint {
+            what: what.clone(),
+            times,
+        });
+        let mut all: Vec<Complaint> = all.collect();
+        all.sort_by_key(|complaint| std::cmp::Reverse(complaint.times));
+        all
+    }
+
+    fn tally(&self, protocol: Protocol, kind: Kind) -> &AtomicTally {
+        // Both enums have three members and three places.
+        &self.tallies[protocol.index()][kind.index()]
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters::new()
+    }
+}
+
+// === impl AtomicTally ===
+
+impl AtomicTally {
+    fn read(&self) -> Tally {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally {
+            sent: read(&self.sent),
+            acknowledged: read(&self.acknowledged),
+            rejected: read(&self.rejected),
+            busy: read(&self.busy),
+            unanswered: read(&self.unanswered),
+            sent_again: read(&self.sent_again),
+        }
+    }
+}
+
+// === impl Tally ===
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.sent += other.sent;
+        self.acknowledged += other.acknowledged;
+        self.rejected += other.rejected;
+        self.busy += other.busy;
+        self.unanswered += other.unanswered;
+        self.sent_again += other.sent_again;
+    }
+}
+
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Tally>>(tallies: I) -> Tally {
+        tallies.fold(Tally::default(), |mut sum, tally| {
+            sum += tally;
+            sum
+        })
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    pub fn total(&self) -> Tally {
+        self.tallies.iter().flatten().copied().sum()
+    }
+
+    pub fn of_protocol(&self, protocol: Protocol) -> Tally {
+        self.tallies[protocol.index()].iter().copied().sum()
+    }
+
+    pub fn of_kind(&self, kind: Kind) -> Tally {
+        self.tallies.iter().map(|kinds| kinds[kind.index()]).sum()
+    }
+}
+
+// === impl Percentiles ===
+
+impl Percentiles {
+    fn of(histogram: &Histogram<u64>) -> Percentiles {
+        let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64 / 1000.0);
+        Percentiles {
+            p50_ms: at(0.50),
+            p99_ms: at(0.99),
+        }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    // Two significant digits; these constants are within the bounds that the constructor checks.
+    Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 2).expect("the bounds of the histogram are valid")
+}
+
+/// A counter is worth reading even if a thread died while it held the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tallies_add_up_by_protocol_and_kind() {
+        let counters = Counters::new();
+        for protocol in Protocol::ALL {
+            for kind in Kind::ALL {
+                counters.sent(protocol, kind, 2);
+                counters.ended(protocol, kind, End::Acknowledged);
+            }
+        }
+        counters.ended(Protocol::Coap, Kind::Energy, End::Busy);
+        let snapshot = counters.snapshot();
+        assert_eq!(
+            (
+                snapshot.total().sent,
+                snapshot.total().acknowledged,
+                snapshot.total().busy
+            ),
+            (18, 9, 1)
+        );
+        assert_eq!(snapshot.of_protocol(Protocol::Coap).busy, 1);
+        assert_eq!(snapshot.of_protocol(Protocol::Http).busy, 0);
+        assert_eq!(
+            (snapshot.of_kind(Kind::Energy).sent, snapshot.of_kind(Kind::Energy).busy),
+            (6, 1)
+        );
+    }
+
+    #[test]
+    fn percentiles_are_in_milliseconds() {
+        let counters = Counters::new();
+        assert_eq!(counters.percentiles(), Percentiles::default());
+        for millisecond in 1..=100 {
+            counters.latency(Protocol::Http, Duration::from_millis(millisecond));
+        }
+        counters.latency(Protocol::Mqtt, Duration::from_secs(100_000));
+        let close = |value: Option<f64>, expected: f64| {
+            let value = value.unwrap();
+            assert!((value / expected - 1.0).abs() < 0.02, "{value} is not {expected}");
+        };
+        close(counters.percentiles_of(Protocol::Http).p50_ms, 50.0);
+        close(counters.percentiles_of(Protocol::Http).p99_ms, 99.0);
+        close(counters.percentiles_of(Protocol::Mqtt).p50_ms, 600_000.0);
+        close(counters.percentiles().p50_ms, 51.0);
+    }
+
+    #[test]
+    fn complaints_are_counted_and_bounded() {
+        let counters = Counters::new();
+        for number in 0..1000 {
+            let because = format!("reason {}", number % 100);
+            counters.complain(Protocol::Mqtt, &Answer::Unanswered { because });
+            counters.complain(Protocol::Mqtt, &Answer::Acknowledged);
+        }
+        let complaints = counters.complaints();
+        assert_eq!(complaints.len(), COMPLAINTS_MAX + 1);
+        assert_eq!(complaints.iter().map(|complaint| complaint.times).sum::<u64>(), 1000);
+        assert_eq!(complaints[0].what, "others");
+    }
+}

@@ -1,0 +1,591 @@
+//! Reads along in Kafka while a fleet runs, and tells what it found.
+//!
+//! A thread of its own consumes every partition of the kinds' topics and of the dead-letter topic, takes the device from
+//! the record's key and the sequence number from its Avro value, and keeps only numbers. It reads along, and not
+//! afterwards, because the broker embedded in the demo keeps only a few megabytes per partition. It trusts nothing of
+//! the gateway: the schemas are read from their files, and a value that was not written with them counts as unreadable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use apache_avro::Schema;
+use apache_avro::rabin::Rabin;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value;
+use rdkafka::Message;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Deserialize;
+
+use crate::devices::Kind;
+use crate::ledger::{Found, Ledger};
+
+/// How long one question to Kafka (metadata, watermarks) may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the consumer waits for a record before it looks whether it is to finish.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How often the end of the partitions is looked up while something is still missing.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Where in each partition to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With the oldest record that is still there.
+    Earliest,
+    /// With what comes after the start: right for topics that hold years of readings.
+    Now,
+}
+
+/// What to follow.
+#[derive(Clone, Debug)]
+pub struct FollowerConfig {
+    /// Kafka's `bootstrap.servers`.
+    pub bootstrap: String,
+    /// Before the kind: `city.` makes `city.traffic`.
+    pub topic_prefix: String,
+    /// Folder of the `<kind>.avsc` files.
+    pub schemas: PathBuf,
+    pub begin: Begin,
+    /// Further librdkafka settings, such as those of TLS and SASL.
+    pub properties: Vec<(String, String)>,
+}
+
+/// A thread that reads along.
+#[derive(Debug)]
+pub struct Follower {
+    thread: JoinHandle<Found>,
+    finish: mpsc::Sender<Finish>,
+    records: Arc<AtomicU64>,
+}
+
+/// The order to come to an end.
+#[derive(Debug)]
+struct Finish {
+    ledger: Ledger,
+    deadline: Instant,
+}
+
+/// A topic, and how its values are read.
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Avro of this schema, whose CRC-64-AVRO fingerprint is as given.
+    Readings { schema: Box<Schema>, fingerprint: Vec<u8> },
+    /// The bytes that a device sent.
+    DeadLetters,
+}
+
+/// One partition and the offset that is to be read next.
+#[derive(Debug)]
+struct Position {
+    topic: usize,
+    partition: i32,
+    next: i64,
+}
+
+/// The state of the thread.
+struct Reader<'a> {
+    consumer: BaseConsumer,
+    topics: &'a [Topic],
+    positions: Vec<Position>,
+    found: Found,
+    records: Arc<AtomicU64>,
+}
+
+// === impl FollowerConfig ===
+
+impl FollowerConfig {
+    pub fn new(bootstrap: impl Into<String>, topic_prefix: impl Into<String>, schemas: impl Into<PathBuf>) -> Self {
+        FollowerConfig {
+            bootstrap: bootstrap.into(),
+            topic_prefix: topic_prefix.into(),
+            schemas: schemas.into(),
+            begin: Begin::Now,
+            properties: Vec::new(),
+        }
+    }
+
+    /// The topics of the kinds, with their schemas, and the one of the dead letters.
+    fn topics(&self) -> anyhow::Result<Vec<Topic>> {
+        let mut topics = Vec::new();
+        for kind in Kind::ALL {
+            let path = self.schemas.join(format!("{kind}.avsc"));
+            topics.push(Topic {
+                name: format!("{}{kind}", self.topic_prefix),
+                content: Content::read(&path)?,
+            });
+        }
+        topics.push(Topic {
+            name: format!("{}dead-letter", self.topic_prefix),
+            content: Content::DeadLetters,
+        });
+        Ok(topics)
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    fn read(path: &Path) -> anyhow::Result<Content> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read schema {}", path.display()))?;
+        Content::parse(&text).with_context(|| format!("{} is not an Avro schema", path.display()))
+    }
+
+    fn parse(schema: &str) -> anyhow::Result<Content> {
+        let schema = Schema::parse_str(schema)?;
+        Ok(Content::Readings {
+            fingerprint: schema.fingerprint::<Rabin>().bytes,
+            schema: Box::new(schema),
+        })
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// Connects, finds the partitions and begins to read. Blocks for as long as that takes (at most some 10 s a topic).
+    ///
+    /// Fails if a schema cannot be read, if Kafka does not answer, or if the topic of a kind does not exist.
+    pub fn start(config: &FollowerConfig) -> anyhow::Result<Follower> {
+        Follower::start_on(config, config.topics()?)
+    }
+
+    fn start_on(config: &FollowerConfig, topics: Vec<Topic>) -> anyhow::Result<Follower> {
+        let consumer: BaseConsumer = client_config(config)
+            .create()
+            .context("the Kafka settings are not valid")?;
+        let positions = positions(&consumer, &topics, config)?;
+        assign(&consumer, &topics, &positions)?;
+        let records = Arc::new(AtomicU64::new(0));
+        let (finish, orders) = mpsc::channel();
+        let counter = Arc::clone(&records);
+        let read = move || {
+            let reader = Reader {
+                consumer,
+                topics: &topics,
+                positions,
+                found: Found::default(),
+                records: counter,
+            };
+            reader.run(&orders)
+        };
+        let thread = std::thread::Builder::new().name("follower".to_owned()).spawn(read)?;
+        Ok(Follower {
+            thread,
+            finish,
+            records,
+        })
+    }
+
+    /// Readings found so far, for a live line.
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Reads to the end, and on until everything that `ledger` says was acknowledged is found or `patience` is over: a
+    /// reading that was safe on the gateway's disk reaches Kafka later than its acknowledgement reached the device.
+    pub async fn finish(self, ledger: &Ledger, patience: Duration) -> anyhow::Result<Found> {
+        let order = Finish {
+            ledger: ledger.clone(),
+            deadline: Instant::now() + patience,
+        };
+        // If the thread is gone, joining it says why.
+        self.finish.send(order).ok();
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await?;
+        joined.map_err(|_| anyhow::anyhow!("the thread that reads along in Kafka panicked"))
+    }
+}
+
+fn client_config(config: &FollowerConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.bootstrap)
+        // librdkafka wants a name, but no group is joined and no offset committed.
+        .set("group.id", "device-simulators-follower")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("allow.auto.create.topics", "false")
+        .set("fetch.wait.max.ms", "100");
+    for (key, value) in &config.properties {
+        client.set(key, value);
+    }
+    client
+}
+
+/// Every partition of every topic, with the offset to begin at.
+fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig) -> anyhow::Result<Vec<Position>> {
+    let mut positions = Vec::new();
+    for (topic, Topic { name, content }) in topics.iter().enumerate() {
+        let metadata = consumer
+            .fetch_metadata(Some(name), QUERY_TIMEOUT)
+            .with_context(|| format!("Kafka at {} does not answer", config.bootstrap))?;
+        let partitions = metadata
+            .topics()
+            .first()
+            .map(|topic| topic.partitions())
+            .unwrap_or_default();
+        if partitions.is_empty() && matches!(content, Content::Readings { .. }) {
+            anyhow::bail!("Kafka at {} has no topic {name}", config.bootstrap);
+        }
+        for partition in partitions.iter().map(|partition| partition.id()) {
+            let (low, high) = consumer
+                .fetch_watermarks(name, partition, QUERY_TIMEOUT)
+                .with_context(|| format!("cannot find the ends of {name}, partition {partition}"))?;
+            let next = match config.begin {
+                Begin::Earliest => low,
+                Begin::Now => high,
+            };
+            positions.push(Position { topic, partition, next });
+        }
+    }
+    Ok(positions)
+}
+
+fn assign(consumer: &BaseConsumer, topics: &[Topic], positions: &[Position]) -> anyhow::Result<()> {
+    let mut list = TopicPartitionList::new();
+    for position in positions {
+        if let Some(topic) = topics.get(position.topic) {
+            list.add_partition_offset(&topic.name, position.partition, Offset::Offset(position.next))?;
+        }
+    }
+    consumer.assign(&list).context("cannot read the topics")
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    fn run(mut self, orders: &mpsc::Receiver<Finish>) -> Found {
+        let topics = self.topics;
+        let readers: Vec<Option<GenericDatumReader<'_>>> = topics.iter().map(Topic::reader).collect();
+        let mut finish: Option<Finish> = None;
+        let mut look_at = Instant::now();
+        loop {
+            match finish {
+                None => match orders.try_recv() {
+                    Ok(order) => finish = Some(order),
+                    // Nobody is interested any more.
+                    Err(mpsc::TryRecvError::Disconnected) => return self.found,
+                    Err(mpsc::TryRecvError::Empty) => {}
+                },
+                Some(ref order) if Instant::now() >= order.deadline => return self.found,
+                Some(ref order) if Instant::now() >= look_at => {
+                    self.found.complete = self.is_at_end();
+                    if self.found.complete && order.ledger.missing(&self.found) == 0 {
+                        return self.found;
+                    }
+                    look_at = Instant::now() + LOOK_AGAIN;
+                }
+                Some(_) => {}
+            }
+            self.take_next(&readers);
+        }
+    }
+
+    fn take_next(&mut self, readers: &[Option<GenericDatumReader<'_>>]) {
+        let topics = self.topics;
+        let message = match self.consumer.poll(POLL) {
+            None => return,
+            Some(Ok(message)) => message,
+            // librdkafka tries again by itself; what it cannot read will be missing at the end.
+            Some(Err(error)) => {
+                tracing::debug!(%error, "kafka consumer");
+                return;
+            }
+        };
+        let Some(index) = topics.iter().position(|topic| topic.name == message.topic()) else {
+            return;
+        };
+        let at = (message.partition(), message.offset());
+        for position in &mut self.positions {
+            if (position.topic, position.partition) == (index, at.0) {
+                position.next = at.1 + 1;
+            }
+        }
+        let device = message.key().and_then(|key| std::str::from_utf8(key).ok());
+        let payload = message.payload().unwrap_or_default();
+        let reader = readers.get(index).and_then(Option::as_ref);
+        let Some(topic) = topics.get(index) else { return };
+        match (&topic.content, device) {
+            (Content::DeadLetters, Some(device)) => {
+                if let Some(sequence) = sequence_of_json(payload) {
+                    self.found.dead_letter(device, sequence);
+                }
+            }
+            (Content::DeadLetters, None) => {}
+            (Content::Readings { fingerprint, .. }, device) => {
+                self.records.fetch_add(1, Ordering::Relaxed);
+                let read = device
+                    .ok_or_else(|| "the key is not a device id".to_owned())
+                    .and_then(|device| {
+                        let reader = reader.ok_or_else(|| "the schema cannot be used".to_owned())?;
+                        Ok((device, sequence_of_avro(payload, fingerprint, reader)?))
+                    });
+                match read {
+                    Ok((device, sequence)) => self.found.record(device, sequence),
+                    Err(why) => {
+                        let place = format!("{}, partition {}, offset {}", topic.name, at.0, at.1);
+                        self.found.unreadable(|| format!("{place}: {why}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether every partition is read up to where it ends now.
+    fn is_at_end(&self) -> bool {
+        self.positions.iter().all(|position| {
+            let Some(topic) = self.topics.get(position.topic) else {
+                return true;
+            };
+            let ends = self
+                .consumer
+                .fetch_watermarks(&topic.name, position.partition, QUERY_TIMEOUT);
+            ends.is_ok_and(|(_, high)| position.next >= high)
+        })
+    }
+}
+
+// === impl Topic ===
+
+impl Topic {
+    fn reader(&self) -> Option<GenericDatumReader<'_>> {
+        match &self.content {
+            Content::Readings { schema, .. } => GenericDatumReader::builder(schema).build().ok(),
+            Content::DeadLetters => None,
+        }
+    }
+}
+
+/// The sequence number in a value: Avro single-object encoding, or Confluent's wire format.
+fn sequence_of_avro(value: &[u8], fingerprint: &[u8], reader: &GenericDatumReader<'_>) -> Result<u64, String> {
+    let mut datum = match value {
+        [0xC3, 0x01, rest @ ..] => rest
+            .strip_prefix(fingerprint)
+            .ok_or("the value was not written with the schema of its topic (another fingerprint)")?,
+        [0x00, _, _, _, _, datum @ ..] => datum,
+        _ => return Err("the value is neither a single Avro object nor Confluent's format".to_owned()),
+    };
+    let reading = reader
+        .read_value(&mut datum)
+        .map_err(|error| format!("the value is not of its schema: {error}"))?;
+    if !datum.is_empty() {
+        return Err(format!("{} bytes follow the value", datum.len()));
+    }
+    let Value::Record(fields) = reading else {
+        return Err("the value is not a record".to_owned());
+    };
+    let sequence = fields.into_iter().find(|(name, _)| name == "sequence");
+    let number = match sequence.map(|(_, value)| value) {
+        Some(Value::Union(_, value)) => number(&value),
+        Some(value) => number(&value),
+        None => None,
+    };
+    number.ok_or_else(|| "the reading has no sequence".to_owned())
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Long(number) => u64::try_from(*number).ok(),
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
+    }
+}
+
+fn sequence_of_json(value: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        sequence: u64,
+    }
+    let numbered: Numbered = serde_json::from_slice(value).ok()?;
+    Some(numbered.sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Page;
+    use crate::uplinks::Protocol;
+    use apache_avro::GenericSingleObjectWriter;
+    use apache_avro::types::Record;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "Traffic", "namespace": "city", "fields": [
+        {"name": "device", "type": "string"},
+        {"name": "sequence", "type": ["null", "long"], "default": null, "minimum": 0},
+        {"name": "speed_kmh", "type": ["null", {"type": "double", "unit": "km/h", "sentinels": [255]}], "default": null}]}"#;
+
+    fn encoded(sequence: Option<i64>) -> Vec<u8> {
+        let schema = Schema::parse_str(SCHEMA).unwrap();
+        let mut record = Record::new(&schema).unwrap();
+        record.put("device", "loop-1");
+        record.put("sequence", sequence);
+        record.put("speed_kmh", Some(50.5));
+        let mut bytes = Vec::new();
+        let mut writer = GenericSingleObjectWriter::new_with_capacity(&schema, 64).unwrap();
+        writer.write_value_ref(&record.into(), &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_sequence_is_read_from_either_format() {
+        let topic = Topic {
+            name: "city.traffic".to_owned(),
+            content: Content::parse(SCHEMA).unwrap(),
+        };
+        let reader = topic.reader().unwrap();
+        let Content::Readings { fingerprint, .. } = &topic.content else {
+            panic!("{topic:?}");
+        };
+        let check = |value: &[u8], expected: Result<u64, &str>| {
+            let is = sequence_of_avro(value, fingerprint, &reader);
+            match expected {
+                Ok(_) => assert_eq!(is, expected.map_err(str::to_owned)),
+                Err(part) => assert!(is.as_ref().is_err_and(|error| error.contains(part)), "{is:?}"),
+            }
+        };
+        let single = encoded(Some(42));
+        check(&single, Ok(42));
+        let confluent = [&[0, 0, 0, 0, 7][..], &single[10..]].concat();
+        check(&confluent, Ok(42));
+        check(&encoded(None), Err("no sequence"));
+        check(&encoded(Some(-1)), Err("no sequence"));
+        check(b"", Err("neither"));
+        check(br#"{"sequence":1}"#, Err("neither"));
+        check(&single[..single.len() - 1], Err("not of its schema"));
+        check(&[&single[..], &[0][..]].concat(), Err("1 bytes follow"));
+        let mut other = single.clone();
+        other[5] ^= 1;
+        check(&other, Err("fingerprint"));
+    }
+
+    /// Sends values keyed by device, and waits until the broker has them.
+    fn produce(bootstrap: &str, records: &[(&str, &str, Vec<u8>)]) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("linger.ms", "1")
+            .create()
+            .unwrap();
+        for (topic, key, value) in records {
+            producer
+                .send(BaseRecord::to(topic).key(*key).payload(value))
+                .map_err(|(error, _)| error)
+                .unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+
+    fn topics() -> Vec<Topic> {
+        vec![
+            Topic {
+                name: "city.traffic".to_owned(),
+                content: Content::parse(SCHEMA).unwrap(),
+            },
+            Topic {
+                name: "city.dead-letter".to_owned(),
+                content: Content::DeadLetters,
+            },
+        ]
+    }
+
+    #[tokio::test]
+    async fn planted_losses_and_duplicates_are_found() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("city.traffic", 3, 1).unwrap();
+        cluster.create_topic("city.dead-letter", 1, 1).unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        let reading = |device, sequence| ("city.traffic", device, encoded(Some(sequence)));
+        produce(&bootstrap, &[reading("loop-1", 1), reading("loop-1", 2)]);
+
+        let mut config = FollowerConfig::new(&bootstrap, "city.", "unused");
+        config.begin = Begin::Earliest;
+        let follower = Follower::start_on(&config, topics()).unwrap();
+        produce(
+            &bootstrap,
+            &[
+                reading("loop-1", 4),
+                reading("loop-1", 4),
+                reading("loop-2", 1),
+                ("city.traffic", "loop-2", b"junk".to_vec()),
+                ("city.dead-letter", "loop-2", br#"{"sequence":2,"x":1}"#.to_vec()),
+                ("city.dead-letter", "loop-2", b"junk".to_vec()),
+            ],
+        );
+
+        let mut one = Page::new("loop-1", Kind::Traffic, Protocol::Http);
+        one.acknowledged = (1..=4).collect();
+        let mut two = Page::new("loop-2", Kind::Traffic, Protocol::Mqtt);
+        two.accepts_dead_letter = true;
+        two.acknowledged = (1..=2).collect();
+        let ledger = Ledger { pages: vec![one, two] };
+        // Reading 3 of loop-1 is lost, so this waits until its patience is over.
+        let found = follower.finish(&ledger, Duration::from_secs(3)).await.unwrap();
+        assert!(found.complete);
+        let result = ledger.reconcile(&found);
+        assert_eq!((result.acknowledged, result.in_kafka, result.dead_lettered), (6, 4, 1));
+        assert_eq!((result.lost, result.duplicates, result.unreadable), (1, 1, 1));
+        assert_eq!(
+            (result.lost_named[0].device.as_str(), result.lost_named[0].first),
+            ("loop-1", 3)
+        );
+        let why = found.unreadable_because.unwrap();
+        assert!(why.contains("city.traffic") && why.contains("neither"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_arrives_after_the_fleet_has_stopped_is_waited_for() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("city.traffic", 2, 1).unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(1)))]);
+        // Begins now: what was there before is not found, whatever its number.
+        let config = FollowerConfig::new(&bootstrap, "city.", "unused");
+        let follower = Follower::start_on(&config, topics()).unwrap();
+        let mut page = Page::new("loop-1", Kind::Traffic, Protocol::Http);
+        page.acknowledged = (2..=3).collect();
+        let ledger = Ledger { pages: vec![page] };
+        let started = Instant::now();
+        let later = std::thread::spawn(move || {
+            for sequence in 2..=3 {
+                std::thread::sleep(Duration::from_millis(400));
+                produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(sequence)))]);
+            }
+        });
+        let found = follower.finish(&ledger, Duration::from_secs(30)).await.unwrap();
+        later.join().unwrap();
+        assert_eq!(ledger.reconcile(&found).lost, 0);
+        assert_eq!(found.records, 2);
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "it ends when everything is there"
+        );
+    }
+
+    #[test]
+    fn a_missing_topic_is_named() {
+        let cluster = MockCluster::new(1).unwrap();
+        let config = FollowerConfig::new(cluster.bootstrap_servers(), "city.", "unused");
+        cluster.create_topic("city.weather", 1, 1).unwrap();
+        cluster
+            .topic_error(
+                "city.traffic",
+                rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+            )
+            .unwrap();
+        let error = Follower::start_on(&config, topics()).unwrap_err();
+        assert!(error.to_string().contains("no topic city.traffic"), "{error:#}");
+    }
+}

@@ -1,0 +1,452 @@
+//! The message layer (RFC 7252 §4 and §5.2): datagrams in, datagrams out, no socket and no clock of its own.
+//!
+//! A request becomes an [`Intake`] with a ticket; its answer comes back under that ticket. In time it travels on the
+//! acknowledgement; otherwise the peer gets an empty acknowledgement, and later a confirmable response that is repeated
+//! until it is acknowledged. A non-confirmable request gets a non-confirmable response, once. A response is positive only
+//! if the reading's outcome is; what has been answered is answered the same way to a duplicate (see `peers`).
+//!
+//! Bounded: `exchanges_max` requests await their answer (further ones are told 5.03), `separate_max` responses await
+//! their acknowledgement (further ones go out non-confirmable, as §5.2.2 allows). No reply to an unproved address is
+//! longer than three times its request, retransmissions included.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use coap_lite::{MessageType, Packet};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use slab::Slab;
+
+use super::Config;
+use super::counters::Counters;
+use super::deadlines::Deadlines;
+use super::options;
+use super::packet::{self, Head, Message, Response, Unanswered, Verdict};
+use super::peers::{Arrival, Key, Limits, Peers};
+use super::resource::{self, AMPLIFICATION_MAX, Links, Reachability, Wanted};
+use crate::acknowledge;
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::receipt::Answer;
+
+mod separate;
+
+use separate::Separate;
+
+/// Told to an address that may be forged; the request for the whole list has room for it.
+const PROOF_NEEDED: &str = "repeat the Echo, or ask ?rt=citygate.<kind>";
+
+/// A datagram to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub peer: SocketAddr,
+    pub message: Message,
+}
+
+/// A message with readings, to be handed to the pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intake {
+    /// Under which the answer is awaited; `None`: it has been refused already and is only to be counted.
+    pub ticket: Option<u64>,
+    pub path: String,
+    pub content_type: Cow<'static, str>,
+    pub body: Vec<u8>,
+    /// Of the whole datagram.
+    pub bytes: usize,
+    /// Set if the message is not to be taken in, whatever the pipeline thinks of it.
+    pub refusal: Option<Outcome>,
+}
+
+/// All exchanges of one socket.
+#[derive(Debug)]
+pub struct Exchanges {
+    config: Config,
+    links: Links,
+    reachability: Reachability,
+    peers: Peers,
+    open: Slab<Exchange>,
+    /// Responses that await their acknowledgement, by peer and message id.
+    separate: HashMap<(SocketAddr, u16), u64>,
+    deadlines: Deadlines,
+    generation: u32,
+    hasher: RandomState,
+    random: StdRng,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    generation: u32,
+    peer: SocketAddr,
+    due: Option<Instant>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// For the reading's outcome.
+    Waiting(Waiting),
+    /// For the acknowledgement of our response.
+    Separate(Separate),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    /// An empty acknowledgement has been sent: the response will be a separate one.
+    acknowledged: bool,
+}
+
+/// What is needed to answer a request.
+#[derive(Clone, Debug)]
+struct Request {
+    key: Key,
+    confirmable: bool,
+    token: Vec<u8>,
+    /// Classes of responses that the client does not want (RFC 7967).
+    no_response: u8,
+    bytes: usize,
+}
+
+// === impl Exchanges ===
+
+impl Exchanges {
+    /// `seed` decides message ids and the jitter of retransmissions.
+    pub fn new(config: &Config, kinds: &[String], counters: Counters, now: Instant, seed: u64) -> Self {
+        let limits = Limits {
+            peers_max: config.peers_max,
+            messages_per_peer: config.messages_per_peer,
+            bytes_max: usize::try_from(config.remembered_bytes_max.as_u64()).unwrap_or(usize::MAX),
+            confirmable: config.exchange_lifetime,
+            non_confirmable: config.non_lifetime,
+        };
+        let mut config = config.clone();
+        config.separate_max = config.separate_max.min(separate::SEPARATE_MAX);
+        Exchanges {
+            config,
+            links: Links::new(kinds),
+            reachability: Reachability::new(now),
+            peers: Peers::new(limits, seed),
+            open: Slab::new(),
+            separate: HashMap::new(),
+            deadlines: Deadlines::default(),
+            generation: 0,
+            hasher: RandomState::new(),
+            random: StdRng::seed_from_u64(!seed),
+            counters,
+        }
+    }
+
+    /// Takes a datagram: what is to be sent at once is appended to `out`, a message with readings is returned.
+    pub fn on_datagram(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        datagram: &[u8],
+        out: &mut Vec<Outgoing>,
+    ) -> Option<Intake> {
+        self.counters.received.inc();
+        match packet::vet(datagram, self.config.datagram_bytes()) {
+            Verdict::Request(head) => return self.on_request(now, peer, datagram, head, out),
+            Verdict::Ignore(why) => self.counters.unanswered(why),
+            Verdict::Reject(mid, why) => self.reject(peer, mid, why, out),
+            Verdict::Ping(mid) => self.reject(peer, mid, Unanswered::Ping, out),
+            Verdict::Acknowledgement(mid) => {
+                self.counters.unanswered(Unanswered::Acknowledgement);
+                self.stop(peer, mid);
+            }
+            Verdict::Reset(mid) => {
+                self.counters.unanswered(Unanswered::Reset);
+                self.stop(peer, mid);
+            }
+        }
+        None
+    }
+
+    /// Takes the answer to the message of this ticket. A ticket that is no longer open is ignored.
+    pub fn on_answer(&mut self, now: Instant, ticket: u64, answer: &Answer, out: &mut Vec<Outgoing>) {
+        let Some(Exchange {
+            state: State::Waiting(_),
+            ..
+        }) = self.exchange(ticket)
+        else {
+            return;
+        };
+        let exchange = self.open.remove(slot(ticket));
+        let State::Waiting(waiting) = exchange.state else {
+            return;
+        };
+        let summary;
+        let outcome = match answer {
+            Answer::One(outcome) => outcome,
+            Answer::Many(outcomes) => {
+                summary = acknowledge::summarise(outcomes);
+                &summary
+            }
+        };
+        self.answer(
+            now,
+            &waiting,
+            said(outcome),
+            acknowledge::text(outcome).unwrap_or_default(),
+            out,
+        );
+    }
+
+    /// Does what is due: empty acknowledgements, retransmissions, forgetting.
+    pub fn on_timeout(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
+        while let Some((at, ticket)) = self.deadlines.pop_due(now) {
+            if self.exchange(ticket).is_some_and(|exchange| exchange.due == Some(at)) {
+                self.due(now, ticket, out);
+            }
+        }
+        self.peers.expire(now);
+    }
+
+    /// When [`Exchanges::on_timeout`] has something to do next (or may have).
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.deadlines.next(), self.peers.next_expiry()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Requests that have not been answered.
+    pub fn owed(&self) -> usize {
+        self.open.len() - self.separate.len()
+    }
+
+    /// Requests that have not been answered, and responses that have not been acknowledged.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Peers remembered.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn on_request(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        datagram: &[u8],
+        head: Head<'_>,
+        out: &mut Vec<Outgoing>,
+    ) -> Option<Intake> {
+        let kept = datagram.get(..self.config.datagram_bytes()).unwrap_or(datagram);
+        let fingerprint = self.hasher.hash_one(kept);
+        let key = Key {
+            peer,
+            mid: head.mid,
+            fingerprint,
+        };
+        if let Arrival::Duplicate(reply) = self.peers.arrive(now, key, head.confirmable) {
+            self.counters.unanswered(Unanswered::Duplicate);
+            // One that is not confirmable is dropped; one that waits has its answer coming.
+            out.extend(
+                reply
+                    .filter(|_| head.confirmable)
+                    .map(|message| Outgoing { peer, message }),
+            );
+            return None;
+        }
+        let Ok(packet) = Packet::from_bytes(kept) else {
+            self.reject(peer, head.mid, Unanswered::Malformed, out);
+            return None;
+        };
+        let request = Request {
+            key,
+            confirmable: head.confirmable,
+            token: head.token.to_vec(),
+            no_response: options::no_response(&packet),
+            bytes: datagram.len(),
+        };
+        let wanted = resource::find(&packet, head.code, |packet| self.discover(now, &request, packet));
+        match wanted {
+            Wanted::Reading(path) => Some(self.take_in(now, request, head.oversize, path, packet, out)),
+            Wanted::BadOption(..) if !head.confirmable => {
+                self.reject(peer, head.mid, Unanswered::BadOption, out);
+                None
+            }
+            Wanted::Answer(response, text) | Wanted::BadOption(response, text) => {
+                self.answer(now, &Waiting::new(request), response, &text, out);
+                None
+            }
+        }
+    }
+
+    /// Opens an exchange for a message with readings, or refuses it if there are too many.
+    fn take_in(
+        &mut self,
+        now: Instant,
+        request: Request,
+        oversize: bool,
+        path: String,
+        packet: Packet,
+        out: &mut Vec<Outgoing>,
+    ) -> Intake {
+        let mut intake = Intake {
+            ticket: None,
+            path,
+            content_type: options::media_type(&packet),
+            body: packet.payload,
+            bytes: request.bytes,
+            refusal: oversize.then(|| too_large(self.config.datagram_bytes())),
+        };
+        if self.owed() >= self.config.exchanges_max {
+            let busy = Outcome::Busy(Busy::MemoryFull);
+            let text = acknowledge::text(&busy).unwrap_or_default();
+            self.answer(now, &Waiting::new(request), said(&busy), text, out);
+            intake.refusal = Some(busy);
+            return intake;
+        }
+        let due = request.confirmable.then(|| now + self.config.piggyback_timeout);
+        let peer = request.key.peer;
+        intake.ticket = Some(self.insert(peer, due, State::Waiting(Waiting::new(request))));
+        intake
+    }
+
+    /// The list of streams; to an address that may be forged, only if it is short.
+    fn discover(&self, now: Instant, request: &Request, packet: &Packet) -> Response {
+        let response = self.links.list(packet);
+        let peer = request.key.peer;
+        if request.room(1) >= response.payload.len() || self.reachability.is_proved(now, peer, options::echo(packet)) {
+            return response;
+        }
+        const ECHO_BYTES: usize = 2 + 8;
+        let text = packet::cut(PROOF_NEEDED, request.room(1).saturating_sub(ECHO_BYTES));
+        Response {
+            echo: Some(self.reachability.challenge(now, peer)),
+            payload: text.into(),
+            ..Response::new(packet::UNAUTHORIZED)
+        }
+    }
+
+    /// Answers a request in the form that it is due, with as much of `text` as its length allows.
+    fn answer(&mut self, now: Instant, waiting: &Waiting, mut response: Response, text: &str, out: &mut Vec<Outgoing>) {
+        let request = &waiting.request;
+        let peer = request.key.peer;
+        if request.no_response & 1 << (response.class() - 1) != 0 {
+            if request.confirmable && !waiting.acknowledged {
+                self.acknowledge(request.key, out);
+            }
+            return;
+        }
+        let is_separate = waiting.acknowledged && self.separate.len() < self.config.separate_max;
+        if response.payload.is_empty() {
+            let transmissions = if is_separate { 1 + self.config.max_retransmit } else { 1 };
+            let room = request.room(transmissions).min(self.config.diagnostic_bytes_max);
+            response.payload = packet::cut(text, room).into();
+        }
+        self.counters.response(response.code);
+        let encode = |kind, mid| packet::encode(kind, mid, &request.token, &response);
+        let message = if is_separate {
+            let mid = self.free_mid(peer);
+            let message = encode(MessageType::Confirmable, mid);
+            self.await_acknowledgement(now, peer, mid, message.clone());
+            message
+        } else if waiting.acknowledged || !request.confirmable {
+            encode(MessageType::NonConfirmable, self.free_mid(peer))
+        } else {
+            let message = encode(MessageType::Acknowledgement, request.key.mid);
+            self.peers.answered(request.key, &message);
+            message
+        };
+        out.push(Outgoing { peer, message });
+    }
+
+    fn acknowledge(&mut self, key: Key, out: &mut Vec<Outgoing>) {
+        let message = packet::empty(MessageType::Acknowledgement, key.mid);
+        self.peers.answered(key, &message);
+        out.push(Outgoing {
+            peer: key.peer,
+            message,
+        });
+    }
+
+    fn reject(&mut self, peer: SocketAddr, mid: u16, why: Unanswered, out: &mut Vec<Outgoing>) {
+        self.counters.unanswered(why);
+        let message = packet::empty(MessageType::Reset, mid);
+        out.push(Outgoing { peer, message });
+    }
+
+    fn insert(&mut self, peer: SocketAddr, due: Option<Instant>, state: State) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let slot = self.open.insert(Exchange {
+            generation,
+            peer,
+            due,
+            state,
+        });
+        let ticket = u64::from(generation) << 32 | slot as u64;
+        if let Some(at) = due {
+            self.schedule(at, ticket);
+        }
+        ticket
+    }
+
+    fn schedule(&mut self, at: Instant, ticket: u64) {
+        let open = &self.open;
+        let is_open = |at, ticket| find(open, ticket).is_some_and(|exchange| exchange.due == Some(at));
+        self.deadlines.push(at, ticket, open.len(), is_open);
+    }
+
+    fn exchange(&self, ticket: u64) -> Option<&Exchange> {
+        find(&self.open, ticket)
+    }
+}
+
+// === impl Waiting, Request ===
+
+impl Waiting {
+    fn new(request: Request) -> Self {
+        Waiting {
+            request,
+            acknowledged: false,
+        }
+    }
+}
+
+impl Request {
+    /// Bytes that a payload may have, if it is sent this many times to an address that may be forged.
+    fn room(&self, transmissions: u32) -> usize {
+        // Header, Content-Format or Max-Age, and the payload marker.
+        const OVERHEAD: usize = 4 + 3 + 1;
+        (AMPLIFICATION_MAX * self.bytes / transmissions as usize).saturating_sub(OVERHEAD + self.token.len())
+    }
+}
+
+// A ticket is a slot and the generation of what is in it, so that a late answer finds nobody rather than another.
+fn slot(ticket: u64) -> usize {
+    (ticket & u64::from(u32::MAX)) as usize
+}
+
+fn find(open: &Slab<Exchange>, ticket: u64) -> Option<&Exchange> {
+    open.get(slot(ticket))
+        .filter(|exchange| u64::from(exchange.generation) == ticket >> 32)
+}
+
+/// The response that an outcome is, without its text.
+fn said(outcome: &Outcome) -> Response {
+    let (class, detail) = acknowledge::coap(outcome);
+    let code = packet::code(class, detail);
+    Response {
+        max_age: (code == packet::SERVICE_UNAVAILABLE).then_some(acknowledge::RETRY_AFTER_SECONDS),
+        ..Response::new(code)
+    }
+}
+
+fn too_large(bytes_max: usize) -> Outcome {
+    Rejection::new(
+        Reason::TooLarge,
+        format!("at most {bytes_max} bytes fit into a datagram"),
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Answers that come too late for the acknowledgement (RFC 7252 §5.2.2): the empty acknowledgement in their stead, then a
+//! confirmable response, repeated with doubling waits until the peer acknowledges it, resets it, or is given up (§4.2).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::super::packet::Message;
+use super::{Exchanges, Outgoing, State, slot};
+
+/// More would leave a single peer without free message ids.
+pub(super) const SEPARATE_MAX: usize = 32_768;
+
+#[derive(Debug)]
+pub(super) struct Separate {
+    mid: u16,
+    message: Message,
+    timeout: Duration,
+    retransmissions: u32,
+}
+
+// === impl Exchanges ===
+
+impl Exchanges {
+    pub(super) fn await_acknowledgement(&mut self, now: Instant, peer: SocketAddr, mid: u16, message: Message) {
+        let factor = self.config.random_factor();
+        let timeout = self.config.ack_timeout.mul_f64(self.random.random_range(1.0..=factor));
+        let separate = Separate {
+            mid,
+            message,
+            timeout,
+            retransmissions: 0,
+        };
+        let ticket = self.insert(peer, Some(now + timeout), State::Separate(separate));
+        self.separate.insert((peer, mid), ticket);
+    }
+
+    /// A deadline of this exchange has come.
+    pub(super) fn due(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
+        let exchange = &mut self.open[slot(ticket)];
+        let peer = exchange.peer;
+        exchange.due = None;
+        match &mut exchange.state {
+            State::Waiting(waiting) => {
+                waiting.acknowledged = true;
+                let key = waiting.request.key;
+                self.acknowledge(key, out);
+            }
+            State::Separate(separate) if separate.retransmissions < self.config.max_retransmit => {
+                separate.retransmissions += 1;
+                separate.timeout *= 2;
+                let at = now + separate.timeout;
+                exchange.due = Some(at);
+                out.push(Outgoing {
+                    peer,
+                    message: separate.message.clone(),
+                });
+                self.counters.retransmissions.inc();
+                self.schedule(at, ticket);
+            }
+            State::Separate(separate) => {
+                let mid = separate.mid;
+                self.stop(peer, mid);
+            }
+        }
+    }
+
+    /// Our message of this id needs no more repeating.
+    pub(super) fn stop(&mut self, peer: SocketAddr, mid: u16) {
+        if let Some(ticket) = self.separate.remove(&(peer, mid)) {
+            self.open.remove(slot(ticket));
+        }
+    }
+
+    /// An id under which nothing of ours awaits this peer's acknowledgement.
+    pub(super) fn free_mid(&mut self, peer: SocketAddr) -> u16 {
+        let mut mid = self.peers.next_mid(peer);
+        // Ends: there are more ids than `SEPARATE_MAX`.
+        while self.separate.contains_key(&(peer, mid)) {
+            mid = mid.wrapping_add(1);
+        }
+        mid
+    }
+}

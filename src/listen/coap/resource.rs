@@ -1,0 +1,310 @@
+//! Which resource a request is for: a stream of readings, the list of streams, or nothing.
+//!
+//! `GET /.well-known/core` lists one URI template per kind in link format (RFC 6690): `</devices/{device}/traffic>`,
+//! where a device puts its own id for `{device}`. `?href=`, `?rt=`, `?if=` and `?ct=` filter it (§4.1). The list is
+//! longer than its request, so it is given only to an address that was seen to receive: see [`Reachability`].
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use coap_lite::Packet;
+
+use super::options::{self, Refused};
+use super::packet::{self, Response};
+
+/// Bytes of the list of streams; what does not fit into one unfragmented datagram is left out, link by link.
+pub const LISTING_BYTES_MAX: usize = 1024;
+
+/// A response may be this many times as long as its request to an address that anyone may have forged (the factor of
+/// RFC 9000 §8.1; RFC 7252 §11.3 names no number).
+pub const AMPLIFICATION_MAX: usize = 3;
+
+/// How long an Echo value is good for; it may live up to twice as long.
+const ECHO_LIFETIME: Duration = Duration::from_secs(60);
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// To take in a reading at this path.
+    Reading(String),
+    /// Something that is answered on the spot, with a text for people.
+    Answer(Response, String),
+    /// A critical option that is not understood: 4.02, but Reset if the request is non-confirmable (RFC 7252 §5.4.1).
+    BadOption(Response, String),
+}
+
+/// The streams, as `/.well-known/core` shows them.
+#[derive(Clone, Debug)]
+pub struct Links(Vec<Link>);
+
+#[derive(Clone, Debug)]
+struct Link {
+    href: String,
+    resource_type: String,
+}
+
+/// Proof that a peer receives what is sent to its address: an Echo value that only it has seen (RFC 9175 §2.3).
+#[derive(Clone, Debug)]
+pub struct Reachability {
+    key: RandomState,
+    started: Instant,
+}
+
+const INTERFACE: &str = "citygate.reading";
+const CONTENT_TYPE: &str = "50";
+
+/// Reads a request's options and finds what it is for.
+pub fn find(packet: &Packet, code: u8, listing: impl FnOnce(&Packet) -> Response) -> Wanted {
+    let answer = |code, text: &str| Wanted::Answer(Response::new(code), text.to_owned());
+    match options::check(packet) {
+        Ok(()) => {}
+        Err(Refused::Proxy) => return answer(packet::PROXYING_NOT_SUPPORTED, "this is not a proxy"),
+        Err(Refused::Option(number)) => {
+            return Wanted::BadOption(Response::new(packet::BAD_OPTION), options::describe(number));
+        }
+    }
+    let path = options::path(packet);
+    let is_listing = path == ".well-known/core";
+    match code {
+        packet::GET if is_listing => Wanted::Answer(listing(packet), String::new()),
+        packet::POST | packet::PUT if !is_listing => match options::precondition_fails(packet) {
+            true => answer(packet::PRECONDITION_FAILED, "a stream has no ETag and always exists"),
+            false => Wanted::Reading(path),
+        },
+        packet::GET if !is_listing && !path.starts_with("devices/") => answer(packet::NOT_FOUND, ""),
+        _ if is_listing => answer(packet::METHOD_NOT_ALLOWED, "only GET"),
+        _ => answer(packet::METHOD_NOT_ALLOWED, "only POST and PUT"),
+    }
+}
+
+// === impl Links ===
+
+impl Links {
+    pub fn new(kinds: &[String]) -> Self {
+        let link = |kind: &String| Link {
+            href: format!("/devices/{{device}}/{kind}"),
+            resource_type: format!("citygate.{kind}"),
+        };
+        Links(kinds.iter().map(link).collect())
+    }
+
+    /// The response to a discovery: 2.05 in link format, empty if nothing matches the filter.
+    pub fn list(&self, packet: &Packet) -> Response {
+        if !options::accepts(packet, options::LINK_FORMAT) {
+            return Response::new(packet::NOT_ACCEPTABLE);
+        }
+        let filters = options::queries(packet);
+        let mut payload = Vec::new();
+        let matching = |link: &&Link| filters.iter().all(|filter| link.matches(filter));
+        for text in self.0.iter().filter(matching).map(Link::text) {
+            let comma = usize::from(!payload.is_empty());
+            if payload.len() + comma + text.len() > LISTING_BYTES_MAX {
+                break;
+            }
+            payload.extend_from_slice(&b","[..comma]);
+            payload.extend_from_slice(text.as_bytes());
+        }
+        Response {
+            content_format: Some(options::LINK_FORMAT),
+            payload,
+            ..Response::new(packet::CONTENT)
+        }
+    }
+}
+
+impl Link {
+    fn text(&self) -> String {
+        format!(
+            r#"<{}>;rt="{}";if="{INTERFACE}";ct={CONTENT_TYPE}"#,
+            self.href, self.resource_type
+        )
+    }
+
+    /// Whether the link passes `attribute=value`, where a value may end in `*`; a part of the query that is not of this
+    /// form is no filter.
+    fn matches(&self, filter: &str) -> bool {
+        let Some((attribute, wanted)) = filter.split_once('=') else {
+            return true;
+        };
+        let value = match attribute {
+            "href" => &self.href,
+            "rt" => &self.resource_type,
+            "if" => INTERFACE,
+            "ct" => CONTENT_TYPE,
+            _ => return false,
+        };
+        match wanted.strip_suffix('*') {
+            Some(prefix) => value.starts_with(prefix),
+            None => value == wanted,
+        }
+    }
+}
+
+// === impl Reachability ===
+
+impl Reachability {
+    pub fn new(now: Instant) -> Self {
+        Reachability {
+            key: RandomState::new(),
+            started: now,
+        }
+    }
+
+    /// The value that `peer` is to repeat.
+    pub fn challenge(&self, now: Instant, peer: SocketAddr) -> [u8; 8] {
+        self.value(self.period(now), peer)
+    }
+
+    /// Whether `echo` is a value that `peer` was sent lately. This machine's own processes need none: a datagram from
+    /// outside cannot have a loopback address as its source.
+    pub fn is_proved(&self, now: Instant, peer: SocketAddr, echo: Option<[u8; 8]>) -> bool {
+        if peer.ip().to_canonical().is_loopback() {
+            return true;
+        }
+        let Some(echo) = echo else { return false };
+        let period = self.period(now);
+        echo == self.value(period, peer) || period.checked_sub(1).is_some_and(|last| echo == self.value(last, peer))
+    }
+
+    // A keyed SipHash of address and time: nothing to remember per peer, and not to be guessed by anyone else.
+    fn value(&self, period: u64, peer: SocketAddr) -> [u8; 8] {
+        self.key.hash_one((peer, period)).to_be_bytes()
+    }
+
+    fn period(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_secs() / ECHO_LIFETIME.as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coap_lite::CoapOption;
+
+    fn request(path: &str, queries: &[&str]) -> Packet {
+        let mut packet = Packet::new();
+        for segment in path.split('/').filter(|_| !path.is_empty()) {
+            packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
+        }
+        for query in queries {
+            packet.add_option(CoapOption::UriQuery, query.as_bytes().to_vec());
+        }
+        packet
+    }
+
+    #[test]
+    fn requests_find_their_resource() {
+        let check = |code: u8, path: &str, expected: Result<&str, u8>| {
+            let links = Links::new(&["traffic".to_owned()]);
+            let found = match find(&request(path, &[]), code, |packet| links.list(packet)) {
+                Wanted::Reading(path) => Ok(path),
+                Wanted::Answer(response, _) | Wanted::BadOption(response, _) => Err(response.code),
+            };
+            assert_eq!(found, expected.map(str::to_owned), "{code} {path}");
+        };
+        let (delete, fetch, patch, unheard_of) = (4, 5, 6, 31);
+        check(packet::POST, "devices/a/traffic", Ok("devices/a/traffic"));
+        check(packet::PUT, "devices/a/traffic/batch", Ok("devices/a/traffic/batch"));
+        // A path that is no address is the pipeline's to refuse: what was sent there is kept.
+        check(packet::POST, "nowhere", Ok("nowhere"));
+        check(packet::POST, "", Ok(""));
+        check(packet::GET, ".well-known/core", Err(packet::CONTENT));
+        check(packet::GET, "devices/a/traffic", Err(packet::METHOD_NOT_ALLOWED));
+        check(packet::GET, "", Err(packet::NOT_FOUND));
+        check(packet::GET, ".well-known", Err(packet::NOT_FOUND));
+        check(packet::POST, ".well-known/core", Err(packet::METHOD_NOT_ALLOWED));
+        for code in [delete, fetch, patch, unheard_of] {
+            check(code, "devices/a/traffic", Err(packet::METHOD_NOT_ALLOWED));
+            check(code, ".well-known/core", Err(packet::METHOD_NOT_ALLOWED));
+        }
+    }
+
+    #[test]
+    fn options_that_are_not_understood_stop_a_request() {
+        let check = |number: u16, value: &[u8], expected: u8| {
+            let mut packet = request("devices/a/traffic", &[]);
+            packet.add_option(CoapOption::from(number), value.to_vec());
+            let code = match find(&packet, packet::POST, |_| Response::default()) {
+                Wanted::Reading(_) => 0,
+                Wanted::Answer(response, _) | Wanted::BadOption(response, _) => response.code,
+            };
+            assert_eq!(code, expected, "option {number}");
+        };
+        check(27, &[0x08], packet::BAD_OPTION);
+        check(9, &[], packet::BAD_OPTION);
+        check(35, b"coap://a/b", packet::PROXYING_NOT_SUPPORTED);
+        check(5, &[], packet::PRECONDITION_FAILED);
+        check(1, b"tag", packet::PRECONDITION_FAILED);
+        check(1, &[], 0);
+        check(6, &[0], 0);
+        check(17, &[60], 0);
+    }
+
+    #[test]
+    fn streams_are_listed_and_filtered() {
+        let links = Links::new(&["energy".to_owned(), "traffic".to_owned()]);
+        let check = |queries: &[&str], expected: &[&str]| {
+            let response = links.list(&request(".well-known/core", queries));
+            assert_eq!((response.code, response.content_format), (packet::CONTENT, Some(40)));
+            let listing = String::from_utf8(response.payload).unwrap();
+            let of = |kind: &str| {
+                format!(r#"</devices/{{device}}/{kind}>;rt="citygate.{kind}";if="citygate.reading";ct=50"#)
+            };
+            let expected: Vec<_> = expected.iter().copied().map(of).collect();
+            assert_eq!(listing, expected.join(","), "{queries:?}");
+        };
+        check(&[], &["energy", "traffic"]);
+        check(&["rt=citygate.traffic"], &["traffic"]);
+        check(&["rt=citygate.*"], &["energy", "traffic"]);
+        check(&["rt=*"], &["energy", "traffic"]);
+        check(&["rt=citygate"], &[]);
+        check(&["rt=nothing*"], &[]);
+        check(&["href=/devices/{device}/energy"], &["energy"]);
+        check(&["href=/devices/*"], &["energy", "traffic"]);
+        check(&["if=citygate.reading"], &["energy", "traffic"]);
+        check(&["if=citygate.r*", "rt=citygate.e*"], &["energy"]);
+        check(&["ct=50"], &["energy", "traffic"]);
+        check(&["ct=60"], &[]);
+        check(&["title=x"], &[]);
+        check(&["nonsense"], &["energy", "traffic"]);
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_cut_between_links() {
+        let kinds: Vec<_> = (0..500).map(|number| format!("kind-{number}")).collect();
+        let payload = Links::new(&kinds).list(&request(".well-known/core", &[])).payload;
+        assert!((900..=LISTING_BYTES_MAX).contains(&payload.len()), "{}", payload.len());
+        assert!(payload.ends_with(b";ct=50"));
+    }
+
+    #[test]
+    fn another_format_than_links_is_not_to_be_had() {
+        let mut packet = request(".well-known/core", &[]);
+        packet.add_option(CoapOption::Accept, vec![50]);
+        assert_eq!(Links::new(&[]).list(&packet).code, packet::NOT_ACCEPTABLE);
+    }
+
+    #[test]
+    fn an_echo_is_good_for_its_address_and_its_time() {
+        let start = Instant::now();
+        let reachability = Reachability::new(start);
+        let [peer, other] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let own = SocketAddr::from(([127, 0, 0, 1], 3));
+        let echo = reachability.challenge(start, peer);
+        let check = |seconds, peer, expected| {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(
+                reachability.is_proved(now, peer, Some(echo)),
+                expected,
+                "{peer} after {seconds} s"
+            );
+        };
+        check(0, peer, true);
+        check(119, peer, true);
+        check(120, peer, false);
+        check(0, other, false);
+        check(500, own, true);
+        assert!(!reachability.is_proved(start, peer, None));
+    }
+}

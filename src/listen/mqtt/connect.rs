@@ -1,0 +1,294 @@
+//! The opening of a connection: CONNECT, and what it is answered.
+//!
+//! Everything before an accepted CONNECT is held to [`CONNECT_BYTES_MAX`] and (by the caller) to `connect_timeout`. What is
+//! not MQTT is closed without a word; what is MQTT but not accepted is told why, as far as its version can say it.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::counters::Close;
+use super::packet::{self, Connect, ConnectFault, Encoder, Leave, Refusal, Version, Welcome};
+use super::wire::{Moved, Wire};
+use super::{CONTROL_BYTES_MAX, Config};
+
+/// The largest CONNECT.
+pub const CONNECT_BYTES_MAX: usize = CONTROL_BYTES_MAX;
+
+/// The longest client id; 3.1.1 asks for 23 at least.
+const CLIENT_ID_BYTES_MAX: usize = 256;
+
+/// A client whose CONNECT is accepted, and what was agreed.
+#[derive(Debug)]
+pub struct Client {
+    pub encoder: Encoder,
+    pub id: String,
+    pub clean: bool,
+    /// It is closed when it is silent for longer.
+    pub silence_max: Duration,
+    /// How long its session is kept after the connection; zero: not at all.
+    pub keep: Duration,
+}
+
+/// Reads the CONNECT. One that is refused is answered (in `wire.outbound`) before this returns.
+pub async fn receive<S>(wire: &mut Wire<S>) -> Result<Connect, Close>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        if let Some(head) = packet::head(&wire.inbound).map_err(|_| Close::Refused)? {
+            if head.kind() != 1 || head.packet_bytes > CONNECT_BYTES_MAX {
+                return Err(Close::Refused);
+            }
+            if wire.inbound.len() >= head.packet_bytes {
+                let connect = packet::decode_connect(&head, &mut wire.inbound);
+                return connect
+                    .map_err(|fault| refused(fault, wire))
+                    .and_then(|connect| acceptable(connect, wire));
+            }
+        }
+        wire.settle();
+        match poll_fn(|context| wire.poll(context, true)).await {
+            Ok(Moved::Read(0)) => return Err(Close::HungUp),
+            Ok(_) => {}
+            Err(_) => return Err(Close::Network),
+        }
+    }
+}
+
+fn refused<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Close {
+    let (version, refusal) = match fault {
+        ConnectFault::NotMqtt => return Close::Refused,
+        ConnectFault::Level(version) => (version, Refusal::ProtocolVersion),
+        ConnectFault::Broken(version, fault) => match fault.reason {
+            Leave::ProtocolError => (version, Refusal::ProtocolError),
+            _ => (version, Refusal::Malformed),
+        },
+    };
+    plain(version).refuse(refusal, &mut wire.outbound);
+    Close::Refused
+}
+
+fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Close> {
+    // [MQTT-3.1.3-8]: without an id there is nothing by which a 3.1.1 session could be found again. MQTT 5 is told its id.
+    let nameless = connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean;
+    let refusal = if connect.authentication_method {
+        Refusal::AuthenticationMethod
+    } else if nameless || connect.client_id.len() > CLIENT_ID_BYTES_MAX {
+        Refusal::ClientId
+    } else {
+        return Ok(connect);
+    };
+    plain(connect.version).refuse(refusal, &mut wire.outbound);
+    Err(Close::Refused)
+}
+
+fn plain(version: Version) -> Encoder {
+    Encoder {
+        version,
+        packet_bytes_max: usize::MAX,
+        problem_information: false,
+    }
+}
+
+/// What is agreed with a client, and what it is told of it.
+pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
+    let assigned = connect
+        .client_id
+        .is_empty()
+        .then(|| format!("citygate-{:032x}", rand::random::<u128>()));
+    let (silence_max, keep_alive_s) = silence(&connect, config);
+    let (keep, session_expiry_s) = keeping(&connect, config);
+    let welcome = Welcome {
+        session_present: false,
+        receive_maximum: config.receive_maximum.max(1),
+        packet_bytes_max: u32::try_from(config.publish_bytes_max()).unwrap_or(u32::MAX),
+        topic_alias_maximum: config.topic_alias_maximum,
+        assigned_client_id: assigned.clone(),
+        session_expiry_s,
+        keep_alive_s,
+    };
+    let client = Client {
+        encoder: Encoder {
+            version: connect.version,
+            packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize),
+            problem_information: connect.problem_information,
+        },
+        id: assigned.unwrap_or(connect.client_id),
+        clean: connect.clean,
+        silence_max,
+        keep,
+    };
+    (client, welcome)
+}
+
+// How long the client may be silent (one and a half times the keep-alive [MQTT-3.1.2-22]), and the keep-alive it is told.
+fn silence(connect: &Connect, config: &Config) -> (Duration, Option<u16>) {
+    let one_and_a_half = |seconds: u16| Duration::from_millis(u64::from(seconds) * 1500);
+    match (connect.version, connect.keep_alive_s) {
+        (Version::V3, 0) => (config.idle_timeout, None),
+        (Version::V3, asked) => (one_and_a_half(asked).min(config.idle_timeout), None),
+        (Version::V5, asked) => {
+            let most = u16::try_from(config.keep_alive_max.as_secs())
+                .unwrap_or(u16::MAX)
+                .max(1);
+            match asked == 0 || asked > most {
+                true => (one_and_a_half(most), Some(most)),
+                false => (one_and_a_half(asked), None),
+            }
+        }
+    }
+}
+
+// How long the session is kept, and the expiry that the client is told.
+fn keeping(connect: &Connect, config: &Config) -> (Duration, Option<u32>) {
+    let most = u32::try_from(config.session_expiry_max.as_secs()).unwrap_or(u32::MAX);
+    match (connect.version, connect.clean) {
+        (Version::V3, true) => (Duration::ZERO, None),
+        (Version::V3, false) => (config.session_expiry_max, None),
+        (Version::V5, _) => {
+            let asked = connect.session_expiry_s.unwrap_or(0);
+            let granted = asked.min(most);
+            (
+                Duration::from_secs(granted.into()),
+                (granted != asked).then_some(granted),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    const NAMED: &[u8] = &[0, 1, b'c'];
+
+    fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', level, flags, 0, 60];
+        if level == 5 {
+            body.push(0);
+        }
+        body.extend_from_slice(rest);
+        frame(&body)
+    }
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
+        packet.extend_from_slice(body);
+        packet
+    }
+
+    async fn received(bytes: &[u8]) -> (Result<Connect, Close>, Vec<u8>) {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        far.write_all(bytes).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut wire = Wire::new(near);
+        let result = receive(&mut wire).await;
+        (result, wire.outbound.to_vec())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_accepted_is_told_so_as_far_as_its_version_can_say_it() {
+        let check = async |bytes: &[u8], close: Close, answer: &[u8]| {
+            let (result, outbound) = received(bytes).await;
+            assert_eq!(result, Err(close), "{bytes:02x?}");
+            assert_eq!(outbound, answer, "{bytes:02x?}");
+        };
+        check(b"GET / HTTP/1.1\r\n\r\n", Close::Refused, &[]).await;
+        check(&[0x30, 3, 0, 1, b'a'], Close::Refused, &[]).await;
+        check(&[], Close::HungUp, &[]).await;
+        check(&[0x10], Close::HungUp, &[]).await;
+        check(&[0x10, 0xFF, 0xFF, 0xFF, 0x7F], Close::Refused, &[]).await;
+        check(&frame(&[0, 3, b'F', b'T', b'P', 4, 2, 0, 0, 0, 0]), Close::Refused, &[]).await;
+        // Protocol levels: MQTT 3.1 by name, 3 and 6 under the new name.
+        let mqisdp = frame(&[0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 60, 0, 1, b'c']);
+        check(&mqisdp, Close::Refused, &[0x20, 2, 0, 1]).await;
+        check(&connect(3, 2, NAMED), Close::Refused, &[0x20, 2, 0, 1]).await;
+        check(&connect(6, 2, NAMED), Close::Refused, &[0x20, 3, 0, 0x84, 0]).await;
+        // An empty client id with a session to be kept; a reserved flag; a client id that is too long.
+        check(&connect(4, 0, &[0, 0]), Close::Refused, &[0x20, 2, 0, 2]).await;
+        check(&connect(4, 3, NAMED), Close::Refused, &[]).await;
+        check(&connect(5, 3, NAMED), Close::Refused, &[0x20, 3, 0, 0x81, 0]).await;
+        let mut long = connect(5, 2, &[]);
+        long.extend([1, 1]);
+        long.extend([b'c'; 257]);
+        long.splice(1..2, [0x8E, 2]);
+        check(&long, Close::Refused, &[0x20, 3, 0, 0x85, 0]).await;
+        // Receive Maximum 0, and enhanced authentication.
+        let zero = frame(&[0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 3, 33, 0, 0, 0, 1, b'c']);
+        check(&zero, Close::Refused, &[0x20, 3, 0, 0x82, 0]).await;
+        let auth = frame(&[0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 4, 21, 0, 1, b'x', 0, 1, b'c']);
+        check(&auth, Close::Refused, &[0x20, 3, 0, 0x8C, 0]).await;
+    }
+
+    #[tokio::test]
+    async fn a_connect_in_pieces_is_read_and_what_follows_it_is_kept() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near);
+        let mut bytes = connect(4, 2, NAMED);
+        bytes.extend([0xC0, 0]);
+        let (result, ()) = tokio::join!(receive(&mut wire), async {
+            for byte in bytes {
+                far.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(result.unwrap().client_id, "c");
+        if wire.inbound.len() < 2 {
+            poll_fn(|context| wire.poll(context, true)).await.unwrap();
+        }
+        assert_eq!(wire.inbound[..], [0xC0, 0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_agreed_follows_version_and_configuration() {
+        let config = Config {
+            keep_alive_max: Duration::from_secs(100),
+            idle_timeout: Duration::from_secs(1000),
+            session_expiry_max: Duration::from_secs(500),
+            ..Config::default()
+        };
+        let given = |version, keep_alive_s, clean, session_expiry_s| Connect {
+            version,
+            client_id: "c".to_owned(),
+            clean,
+            keep_alive_s,
+            session_expiry_s,
+            packet_bytes_max: None,
+            problem_information: true,
+            authentication_method: false,
+        };
+        let check = |connect: Connect, silence_s: u64, keep_s: u64, told: (Option<u16>, Option<u32>)| {
+            let about = format!("{connect:?}");
+            let (client, welcome) = agree(connect, &config);
+            assert_eq!(client.silence_max, Duration::from_secs(silence_s), "{about}");
+            assert_eq!(client.keep, Duration::from_secs(keep_s), "{about}");
+            assert_eq!((welcome.keep_alive_s, welcome.session_expiry_s), told, "{about}");
+            assert_eq!(welcome.assigned_client_id, None);
+        };
+        check(given(Version::V3, 60, true, None), 90, 0, (None, None));
+        check(given(Version::V3, 60, false, None), 90, 500, (None, None));
+        check(given(Version::V3, 0, true, None), 1000, 0, (None, None));
+        check(given(Version::V3, 65535, true, None), 1000, 0, (None, None));
+        check(given(Version::V5, 60, true, None), 90, 0, (None, None));
+        check(given(Version::V5, 60, true, Some(400)), 90, 400, (None, None));
+        check(given(Version::V5, 0, true, None), 150, 0, (Some(100), None));
+        check(
+            given(Version::V5, 101, false, Some(u32::MAX)),
+            150,
+            500,
+            (Some(100), Some(500)),
+        );
+        let (client, welcome) = agree(
+            Connect {
+                client_id: String::new(),
+                ..given(Version::V5, 60, true, None)
+            },
+            &config,
+        );
+        assert_eq!(welcome.assigned_client_id.as_ref(), Some(&client.id));
+        assert_eq!(client.id.len(), "citygate-".len() + 32);
+    }
+}

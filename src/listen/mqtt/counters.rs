@@ -1,0 +1,188 @@
+//! Why connections close and pause, and the counters of it, looked up once so that counting a packet looks nothing up.
+
+use prometheus::IntCounter;
+
+use super::packet::{Fault, Leave, Version};
+use crate::metrics::MqttMetrics;
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The client sent DISCONNECT.
+    Client,
+    /// The client closed the connection without DISCONNECT.
+    HungUp,
+    /// The network failed.
+    Network,
+    /// There was no room for one more connection.
+    Full,
+    /// No CONNECT within `connect_timeout`.
+    ConnectTimeout,
+    /// What came first was not a CONNECT that is accepted here.
+    Refused,
+    /// Nothing was heard for one and a half times the keep-alive, or for `idle_timeout`.
+    KeepAlive,
+    /// A packet, or the reading of our answers, took longer than `packet_timeout`.
+    Stalled,
+    /// The same client id connected again.
+    TakenOver,
+    /// A 3.1.1 client whose reading could not be taken: it sends it again when it connects again.
+    Busy,
+    /// The gateway shuts down.
+    Stopping,
+    /// The client sent what may not be sent.
+    Fault(Fault),
+}
+
+/// Why a connection is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// As many publishes wait for their answer as the window allows (3.1.1).
+    Window,
+    /// The byte budget of `limits.in_flight_bytes` is used up.
+    Bytes,
+    /// Kafka takes no readings, and 3.1.1 has no word for it.
+    KafkaAway,
+    /// The client does not read our answers.
+    Output,
+}
+
+/// The counters of this listener.
+#[derive(Debug)]
+pub struct Counters {
+    // By packet type, 1 to 15; the first is never counted.
+    received: [IntCounter; 16],
+    paused: [IntCounter; 4],
+    closed: prometheus::IntCounterVec,
+    sessions: [IntCounter; 2],
+}
+
+const TYPES: [&str; 16] = [
+    "reserved",
+    "connect",
+    "connack",
+    "publish",
+    "puback",
+    "pubrec",
+    "pubrel",
+    "pubcomp",
+    "subscribe",
+    "suback",
+    "unsubscribe",
+    "unsuback",
+    "pingreq",
+    "pingresp",
+    "disconnect",
+    "auth",
+];
+
+// === impl Close ===
+
+impl Close {
+    /// The `reason` label of `mqtt_closed_total`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Close::Client => "client",
+            Close::HungUp => "hung_up",
+            Close::Network => "network",
+            Close::Full => "full",
+            Close::ConnectTimeout => "connect_timeout",
+            Close::Refused => "refused",
+            Close::KeepAlive => "keep_alive",
+            Close::Stalled => "stalled",
+            Close::TakenOver => "taken_over",
+            Close::Busy => "busy",
+            Close::Stopping => "stopping",
+            Close::Fault(fault) => match fault.reason {
+                Leave::TopicNameInvalid => "topic_name_invalid",
+                Leave::ReceiveMaximumExceeded => "receive_maximum_exceeded",
+                Leave::TopicAliasInvalid => "topic_alias_invalid",
+                Leave::PacketTooLarge => "packet_too_large",
+                Leave::QuotaExceeded => "quota_exceeded",
+                Leave::ProtocolError => "protocol_error",
+                _ => "malformed",
+            },
+        }
+    }
+
+    /// What a v5 client is told; `None` where it has gone, or knows.
+    pub fn leave(self) -> Option<(Leave, &'static str)> {
+        match self {
+            Close::KeepAlive => Some((Leave::KeepAliveTimeout, "nothing was heard for too long")),
+            Close::Stalled => Some((Leave::QuotaExceeded, "a packet took too long")),
+            Close::TakenOver => Some((Leave::SessionTakenOver, "this client id connected again")),
+            Close::Stopping => Some((Leave::ServerShuttingDown, "the gateway is shutting down")),
+            Close::Fault(fault) => Some((fault.reason, fault.why)),
+            _ => None,
+        }
+    }
+
+    /// Whether the client may still be listening.
+    pub fn is_heard(self) -> bool {
+        !matches!(self, Close::HungUp | Close::Network | Close::Full)
+    }
+}
+
+impl From<Fault> for Close {
+    fn from(fault: Fault) -> Self {
+        Close::Fault(fault)
+    }
+}
+
+// === impl Pause ===
+
+impl Pause {
+    const ALL: [Pause; 4] = [Pause::Window, Pause::Bytes, Pause::KafkaAway, Pause::Output];
+
+    fn label(self) -> &'static str {
+        match self {
+            Pause::Window => "window",
+            Pause::Bytes => "in_flight_bytes",
+            Pause::KafkaAway => "kafka_away",
+            Pause::Output => "output",
+        }
+    }
+}
+
+// === impl Counters ===
+
+impl Counters {
+    pub fn new(metrics: &MqttMetrics) -> Self {
+        Counters {
+            received: TYPES.map(|kind| metrics.mqtt_packets_received_total.with_label_values(&[kind])),
+            paused: Pause::ALL.map(|reason| metrics.mqtt_reading_paused_total.with_label_values(&[reason.label()])),
+            closed: metrics.mqtt_closed_total.clone(),
+            sessions: ["3.1.1", "5"].map(|version| metrics.mqtt_sessions_total.with_label_values(&[version])),
+        }
+    }
+
+    /// A packet of type `kind`, 0 to 15.
+    pub fn received(&self, kind: u8) {
+        self.received[usize::from(kind & 15)].inc();
+    }
+
+    pub fn paused(&self, reason: Pause) {
+        self.paused[reason as usize].inc();
+    }
+
+    pub fn closed(&self, close: Close) {
+        self.closed.with_label_values(&[close.label()]).inc();
+    }
+
+    pub fn welcomed(&self, version: Version) {
+        self.sessions[version as usize].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_index_their_own_table() {
+        for (index, pause) in Pause::ALL.into_iter().enumerate() {
+            assert_eq!(pause as usize, index);
+        }
+        assert_eq!((Version::V3 as usize, Version::V5 as usize), (0, 1));
+    }
+}

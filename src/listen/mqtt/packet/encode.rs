@@ -1,0 +1,227 @@
+//! Packets → bytes, for one client: in its version, and within what it said it takes.
+
+use bytes::BytesMut;
+use rumqttd::protocol::{self as codec, Protocol as _};
+
+use super::{Leave, Version};
+use crate::acknowledge::MqttReason;
+
+/// Writes packets for one client, within what it said it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder {
+    pub version: Version,
+    pub packet_bytes_max: usize,
+    pub problem_information: bool,
+}
+
+/// Why a CONNECT is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    ProtocolVersion,
+    ClientId,
+    Malformed,
+    ProtocolError,
+    AuthenticationMethod,
+}
+
+/// What an accepted client is told; 3.1.1 hears only whether its session is present.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    pub session_present: bool,
+    pub receive_maximum: u16,
+    pub packet_bytes_max: u32,
+    pub topic_alias_maximum: u16,
+    pub assigned_client_id: Option<String>,
+    /// If it is not what the client asked for.
+    pub session_expiry_s: Option<u32>,
+    pub keep_alive_s: Option<u16>,
+}
+
+/// Longest reason string; longer ones are cut.
+pub const REASON_BYTES_MAX: usize = 512;
+
+const SUBSCRIBE_REFUSED: &str = "citygate only takes readings in; there is nothing to subscribe to";
+
+// === impl Encoder ===
+
+impl Encoder {
+    /// The answer to a publish of QoS 1.
+    pub fn puback(&self, pkid: u16, reason: MqttReason, text: Option<&str>, out: &mut BytesMut) {
+        use codec::PubAckReason as Code;
+        let reason = match reason {
+            MqttReason::Success => Code::Success,
+            MqttReason::NotAuthorized => Code::NotAuthorized,
+            MqttReason::TopicNameInvalid => Code::TopicNameInvalid,
+            MqttReason::PayloadFormatInvalid => Code::PayloadFormatInvalid,
+            // 0x95 does not answer a publish [§3.4.2.1].
+            MqttReason::QuotaExceeded | MqttReason::PacketTooLarge => Code::QuotaExceeded,
+        };
+        self.explained(text, out, |reason_string| {
+            let properties = reason_string.map(|reason_string| codec::PubAckProperties {
+                reason_string: Some(reason_string),
+                user_properties: Vec::new(),
+            });
+            codec::Packet::PubAck(codec::PubAck { pkid, reason }, properties)
+        });
+    }
+
+    /// The first answer to a publish of QoS 2.
+    pub fn pubrec(&self, pkid: u16, reason: MqttReason, text: Option<&str>, out: &mut BytesMut) {
+        use codec::PubRecReason as Code;
+        let reason = match reason {
+            MqttReason::Success => Code::Success,
+            MqttReason::NotAuthorized => Code::NotAuthorized,
+            MqttReason::TopicNameInvalid => Code::TopicNameInvalid,
+            MqttReason::PayloadFormatInvalid => Code::PayloadFormatInvalid,
+            MqttReason::QuotaExceeded | MqttReason::PacketTooLarge => Code::QuotaExceeded,
+        };
+        self.explained(text, out, |reason_string| {
+            let properties = reason_string.map(|reason_string| codec::PubRecProperties {
+                reason_string: Some(reason_string),
+                user_properties: Vec::new(),
+            });
+            codec::Packet::PubRec(codec::PubRec { pkid, reason }, properties)
+        });
+    }
+
+    /// The end of a QoS 2 exchange; `found` is whether the packet id was known.
+    pub fn pubcomp(&self, pkid: u16, found: bool, out: &mut BytesMut) {
+        let reason = match found {
+            true => codec::PubCompReason::Success,
+            false => codec::PubCompReason::PacketIdentifierNotFound,
+        };
+        self.write(codec::Packet::PubComp(codec::PubComp { pkid, reason }, None), out);
+    }
+
+    /// The answer to a PUBREC for which there is no publish, so that its sender can end the exchange.
+    pub fn pubrel_unknown(&self, pkid: u16, out: &mut BytesMut) {
+        let reason = codec::PubRelReason::PacketIdentifierNotFound;
+        self.write(codec::Packet::PubRel(codec::PubRel { pkid, reason }, None), out);
+    }
+
+    pub fn pingresp(&self, out: &mut BytesMut) {
+        self.write(codec::Packet::PingResp(codec::PingResp), out);
+    }
+
+    /// A refusal for each of `filters`.
+    pub fn suback(&self, pkid: u16, filters: usize, out: &mut BytesMut) {
+        let code = match self.version {
+            Version::V3 => codec::SubscribeReasonCode::Failure,
+            Version::V5 => codec::SubscribeReasonCode::ImplementationSpecific,
+        };
+        self.explained(Some(SUBSCRIBE_REFUSED), out, |reason_string| {
+            let properties = reason_string.map(|reason_string| codec::SubAckProperties {
+                reason_string: Some(reason_string),
+                user_properties: Vec::new(),
+            });
+            let return_codes = vec![code; filters];
+            codec::Packet::SubAck(codec::SubAck { pkid, return_codes }, properties)
+        });
+    }
+
+    pub fn unsuback(&self, pkid: u16, filters: usize, out: &mut BytesMut) {
+        let reasons = vec![codec::UnsubAckReason::NoSubscriptionExisted; filters];
+        self.write(codec::Packet::UnsubAck(codec::UnsubAck { pkid, reasons }, None), out);
+    }
+
+    pub fn connack(&self, welcome: Welcome, out: &mut BytesMut) {
+        let answer = codec::ConnAck {
+            session_present: welcome.session_present,
+            code: codec::ConnectReturnCode::Success,
+        };
+        let properties = codec::ConnAckProperties {
+            session_expiry_interval: welcome.session_expiry_s,
+            receive_max: Some(welcome.receive_maximum),
+            max_packet_size: Some(welcome.packet_bytes_max),
+            retain_available: Some(0),
+            topic_alias_max: Some(welcome.topic_alias_maximum),
+            assigned_client_identifier: welcome.assigned_client_id,
+            wildcard_subscription_available: Some(0),
+            subscription_identifiers_available: Some(0),
+            shared_subscription_available: Some(0),
+            server_keep_alive: welcome.keep_alive_s,
+            ..Default::default()
+        };
+        self.write(codec::Packet::ConnAck(answer, Some(properties)), out);
+    }
+
+    /// Guard 6: the codec panics on a return code that the version does not have, so each version names its own.
+    pub fn refuse(&self, refusal: Refusal, out: &mut BytesMut) {
+        use codec::ConnectReturnCode as Code;
+        let code = match (self.version, refusal) {
+            (Version::V3, Refusal::ProtocolVersion) => Code::RefusedProtocolVersion,
+            (Version::V3, Refusal::ClientId) => Code::ClientIdentifierNotValid,
+            // 3.1.1 has no code for what is left; such a connection is closed [MQTT-4.8.0-1].
+            (Version::V3, _) => return,
+            (Version::V5, Refusal::ProtocolVersion) => Code::UnsupportedProtocolVersion,
+            (Version::V5, Refusal::ClientId) => Code::ClientIdentifierNotValid,
+            (Version::V5, Refusal::Malformed) => Code::MalformedPacket,
+            (Version::V5, Refusal::ProtocolError) => Code::ProtocolError,
+            (Version::V5, Refusal::AuthenticationMethod) => Code::BadAuthenticationMethod,
+        };
+        let session_present = false;
+        self.write(
+            codec::Packet::ConnAck(codec::ConnAck { session_present, code }, None),
+            out,
+        );
+    }
+
+    /// Ends the connection; nothing for 3.1.1, whose server does not send DISCONNECT.
+    ///
+    /// Guard 5: by hand, because without properties the codec writes a length that is too short.
+    pub fn disconnect(&self, reason: Leave, why: &str, out: &mut BytesMut) {
+        if self.version == Version::V3 {
+            return;
+        }
+        let why = shortened(why);
+        // Two of header, reason, property length, property, string length: below the 128 of a one-byte length.
+        let explained = 7 + why.len() <= self.packet_bytes_max && why.len() < 120;
+        if !explained || why.is_empty() || !self.problem_information {
+            out.extend_from_slice(&[0xE0, 2, reason as u8, 0]);
+            return;
+        }
+        let length = why.len() as u8;
+        out.extend_from_slice(&[0xE0, 5 + length, reason as u8, 3 + length, 31, 0, length]);
+        out.extend_from_slice(why.as_bytes());
+    }
+
+    // Writes a packet with a reason string if the client wants one and the packet then fits, otherwise without.
+    fn explained(&self, text: Option<&str>, out: &mut BytesMut, packet: impl Fn(Option<String>) -> codec::Packet) {
+        let text = text.filter(|_| self.version == Version::V5 && self.problem_information);
+        let start = out.len();
+        if let Some(text) = text {
+            self.write_unbounded(packet(Some(shortened(text).to_owned())), out);
+            if out.len() - start <= self.packet_bytes_max {
+                return;
+            }
+            out.truncate(start);
+        }
+        self.write(packet(None), out);
+    }
+
+    // [MQTT-3.1.2-24]: a packet that the client does not take is not sent, as if it had been.
+    fn write(&self, packet: codec::Packet, out: &mut BytesMut) {
+        let start = out.len();
+        self.write_unbounded(packet, out);
+        if out.len() - start > self.packet_bytes_max {
+            out.truncate(start);
+        }
+    }
+
+    // Guard 7: on 3.1.1 the codec panics on packets with properties; here only CONNACK has them, where it ignores them.
+    fn write_unbounded(&self, packet: codec::Packet, out: &mut BytesMut) {
+        let written = match self.version {
+            Version::V3 => codec::v4::V4.write(packet, out),
+            Version::V5 => codec::v5::V5.write(packet, out),
+        };
+        debug_assert!(written.is_ok(), "no packet written here exceeds 256 MiB: {written:?}");
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(REASON_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.split_at(end).0
+}

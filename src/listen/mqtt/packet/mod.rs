@@ -1,0 +1,292 @@
+//! Bytes ↔ packets, for MQTT 3.1.1 and 5, with `rumqttd::protocol` as the codec.
+//!
+//! The only folder that knows the codec, so that it can be replaced. The codec is neither strict nor safe by itself, so
+//! there are ten guards, each with a test of its number; with them no byte sequence panics, and a frame is either a
+//! packet or a [`Fault`]:
+//!
+//!  1. It hides QoS, packet id and DUP of a PUBLISH: they are read beforehand ([`check`]).
+//!  2. It panics on packets that only a server sends: they end in [`head`].
+//!  3. It asks for more bytes where a whole packet is too short, having swallowed it: such a packet is malformed.
+//!  4. It refuses a DISCONNECT with a reason and no property length, which is legal: read by hand.
+//!  5. It writes a DISCONNECT without properties with a wrong length: written by hand.
+//!  6. It panics on writing a CONNACK code that the version lacks: each version names its own.
+//!  7. It panics on writing 3.1.1 packets with properties: they get none.
+//!  8. It refuses passwords that are not UTF-8: it is not shown them.
+//!  9. It checks neither flags, reserved bits, trailing bytes nor the bounds and values of properties: `check` does.
+//! 10. It takes any bytes for a topic, and its topic matcher panics on some: topics are checked, nothing is matched.
+
+use bytes::{Buf, Bytes, BytesMut};
+use rumqttd::protocol::{self as codec, Protocol as _};
+
+mod check;
+mod encode;
+
+pub use check::{ConnectFault, topic};
+pub use encode::{Encoder, Refusal, Welcome};
+
+use check::{ConnectShape, Peek};
+
+/// The two versions spoken here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1 (protocol level 4).
+    V3,
+    /// MQTT 5.0 (protocol level 5).
+    V5,
+}
+
+/// Reason codes with which a connection is ended [MQTT 5.0 §3.14.2.1]; 3.1.1 has none and is just closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Leave {
+    MalformedPacket = 0x81,
+    ProtocolError = 0x82,
+    ServerShuttingDown = 0x8B,
+    KeepAliveTimeout = 0x8D,
+    SessionTakenOver = 0x8E,
+    TopicNameInvalid = 0x90,
+    ReceiveMaximumExceeded = 0x93,
+    TopicAliasInvalid = 0x94,
+    PacketTooLarge = 0x95,
+    QuotaExceeded = 0x97,
+}
+
+/// A packet that ends its connection, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub reason: Leave,
+    pub why: &'static str,
+}
+
+/// What the first bytes of a packet say: enough to decide whether to read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub first: u8,
+    /// Bytes of the fixed header: 2 to 5.
+    pub header_bytes: usize,
+    /// Bytes of the whole packet, fixed header included.
+    pub packet_bytes: usize,
+}
+
+/// A packet from a client, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Packet {
+    Publish(Publish),
+    PubRel { pkid: u16 },
+    PubRec { pkid: u16 },
+    // An answer to a publish that nobody here sent.
+    PubAckOrComp,
+    Subscribe { pkid: u16, filters: usize },
+    Unsubscribe { pkid: u16, filters: usize },
+    PingReq,
+    Disconnect { session_expiry_s: Option<u32> },
+}
+
+/// A PUBLISH; topic and payload are slices of the read buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Publish {
+    pub qos: u8,
+    /// Zero for QoS 0.
+    pub pkid: u16,
+    pub dup: bool,
+    /// Not checked yet; empty where an alias stands for it.
+    pub topic: Bytes,
+    pub alias: Option<u16>,
+    pub content_type: Option<String>,
+    pub payload: Bytes,
+}
+
+/// A CONNECT, as far as it matters here. Will and credentials are well formed, and left out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Connect {
+    pub version: Version,
+    pub client_id: String,
+    /// Clean Session of 3.1.1, Clean Start of 5.
+    pub clean: bool,
+    /// Zero: none.
+    pub keep_alive_s: u16,
+    /// `None` with 3.1.1, which knows only `clean`.
+    pub session_expiry_s: Option<u32>,
+    /// The largest packet that the client takes.
+    pub packet_bytes_max: Option<u32>,
+    /// Whether it wants reason strings.
+    pub problem_information: bool,
+    pub authentication_method: bool,
+}
+
+pub const fn malformed(why: &'static str) -> Fault {
+    let reason = Leave::MalformedPacket;
+    Fault { reason, why }
+}
+
+pub const fn protocol_error(why: &'static str) -> Fault {
+    let reason = Leave::ProtocolError;
+    Fault { reason, why }
+}
+
+/// Reads the fixed header of the packet at the front; `None` if more bytes are needed.
+///
+/// Guards 2 and 9: packet types that a client may not send, on some of which the codec panics, and wrong flags
+/// [MQTT-2.2.2-2] end here.
+pub fn head(inbound: &[u8]) -> Result<Option<Head>, Fault> {
+    let Some((&first, rest)) = inbound.split_first() else {
+        return Ok(None);
+    };
+    match (first >> 4, first & 0x0F) {
+        (3, _) | (6 | 8 | 10, 0b0010) | (1 | 4 | 5 | 7 | 12 | 14, 0) => {}
+        (15, 0) => return Err(protocol_error("AUTH, but no authentication method was agreed")),
+        (0, _) | (1 | 4..=8 | 10 | 12 | 14 | 15, _) => return Err(malformed("packet type 0, or wrong flags")),
+        _ => return Err(protocol_error("a packet that only a server sends")),
+    }
+    match codec::v4::length(rest.iter()) {
+        Ok((length_bytes, remaining)) => Ok(Some(Head {
+            first,
+            header_bytes: 1 + length_bytes,
+            packet_bytes: 1 + length_bytes + remaining,
+        })),
+        Err(codec::Error::InsufficientBytes(_)) => Ok(None),
+        Err(_) => Err(malformed("a remaining length of more than four bytes")),
+    }
+}
+
+/// Takes the packet at the front, which is there whole, off `inbound`.
+///
+/// Guard 3: whatever the codec says of a whole packet, *more bytes* included, it is malformed.
+pub fn decode(version: Version, head: &Head, inbound: &mut BytesMut) -> Result<Packet, Fault> {
+    let peek = check_body(version, head, &inbound[head.header_bytes..head.packet_bytes])?;
+    // Guard 4: the codec wants a property length behind the reason of a DISCONNECT, which may be left out.
+    if head.first == 0xE0 && head.packet_bytes == head.header_bytes + 1 {
+        inbound.advance(head.packet_bytes);
+        return Ok(Packet::Disconnect { session_expiry_s: None });
+    }
+    let packet = match version {
+        Version::V3 => codec::v4::V4.read_mut(inbound, head.packet_bytes),
+        Version::V5 => codec::v5::V5.read_mut(inbound, head.packet_bytes),
+    };
+    packet
+        .ok()
+        .and_then(|packet| received(packet, peek))
+        .ok_or(malformed("the packet cannot be decoded"))
+}
+
+fn check_body(version: Version, head: &Head, body: &[u8]) -> Result<Peek, Fault> {
+    const NOT_A_PUBLISH: Peek = Peek {
+        qos: 0,
+        pkid: 0,
+        dup: false,
+    };
+    match head.kind() {
+        3 => return check::publish(version, head.first, body),
+        1 => return Err(protocol_error("a second CONNECT")), // [MQTT-3.1.0-2]
+        4..=7 => check::acknowledgement(version, body),
+        8 => check::subscribe(version, body),
+        10 => check::unsubscribe(version, body),
+        14 => check::disconnect(version, body),
+        _ => check::empty(body),
+    }
+    .map(|()| NOT_A_PUBLISH)
+}
+
+fn received(packet: codec::Packet, peek: Peek) -> Option<Packet> {
+    Some(match packet {
+        codec::Packet::Publish(publish, properties) => {
+            let (alias, content_type) =
+                properties.map_or((None, None), |given| (given.topic_alias, given.content_type));
+            Packet::Publish(Publish {
+                qos: peek.qos,
+                pkid: peek.pkid,
+                dup: peek.dup,
+                topic: publish.topic,
+                alias,
+                content_type,
+                payload: publish.payload,
+            })
+        }
+        codec::Packet::PubRel(release, _) => Packet::PubRel { pkid: release.pkid },
+        codec::Packet::PubRec(received, _) => Packet::PubRec { pkid: received.pkid },
+        codec::Packet::PubAck(..) | codec::Packet::PubComp(..) => Packet::PubAckOrComp,
+        codec::Packet::Subscribe(subscribe, _) => Packet::Subscribe {
+            pkid: subscribe.pkid,
+            filters: subscribe.filters.len(),
+        },
+        codec::Packet::Unsubscribe(unsubscribe, _) => Packet::Unsubscribe {
+            pkid: unsubscribe.pkid,
+            filters: unsubscribe.filters.len(),
+        },
+        codec::Packet::PingReq(_) => Packet::PingReq,
+        codec::Packet::Disconnect(_, properties) => Packet::Disconnect {
+            session_expiry_s: properties.and_then(|given| given.session_expiry_interval),
+        },
+        _ => return None,
+    })
+}
+
+/// Takes the CONNECT at the front, which is there whole, off `inbound`.
+pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, ConnectFault> {
+    let frame = inbound.split_to(head.packet_bytes);
+    let body = &frame[head.header_bytes..];
+    let shape = check::connect(body)?;
+    let mut frame = without_login(&shape, body);
+    let bytes = frame.len();
+    let packet = match shape.version {
+        Version::V3 => codec::v4::V4.read_mut(&mut frame, bytes),
+        Version::V5 => codec::v5::V5.read_mut(&mut frame, bytes),
+    };
+    let Ok(codec::Packet::Connect(connect, properties, ..)) = packet else {
+        let fault = malformed("the CONNECT cannot be decoded");
+        return Err(ConnectFault::Broken(shape.version, fault));
+    };
+    let given = properties.as_ref();
+    Ok(Connect {
+        version: shape.version,
+        client_id: connect.client_id,
+        clean: connect.clean_session,
+        keep_alive_s: connect.keep_alive,
+        session_expiry_s: given.and_then(|given| given.session_expiry_interval),
+        packet_bytes_max: given.and_then(|given| given.max_packet_size),
+        problem_information: given.and_then(|given| given.request_problem_info) != Some(0),
+        authentication_method: given.is_some_and(|given| given.authentication_method.is_some()),
+    })
+}
+
+// Guard 8: the codec refuses a password that is not UTF-8, though MQTT has it as binary data. Credentials are not
+// looked at here, so the codec is not shown them.
+fn without_login(shape: &ConnectShape, body: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(shape.login_at + 5);
+    frame.extend_from_slice(&[0x10]);
+    codec::v4::write_remaining_length(&mut frame, shape.login_at).expect("shorter than the packet it comes from");
+    let body_at = frame.len();
+    frame.extend_from_slice(&body[..shape.login_at]);
+    frame[body_at + shape.flags_at] &= 0x3F;
+    frame
+}
+
+/// The topic of a PUBLISH of which perhaps only the beginning is there; empty if it cannot be said.
+pub fn topic_of_part<'a>(head: &Head, inbound: &'a [u8]) -> &'a str {
+    let topic = inbound.get(head.header_bytes..).and_then(|body| {
+        let (length, rest) = body.split_first_chunk::<2>()?;
+        rest.get(..u16::from_be_bytes(*length).into())
+    });
+    topic.and_then(|topic| check::topic(topic).ok()).unwrap_or_default()
+}
+
+// === impl Head ===
+
+impl Head {
+    /// The packet type, 1 to 15 [MQTT 5.0 §2.1.2].
+    pub fn kind(&self) -> u8 {
+        self.first >> 4
+    }
+
+    pub fn is_publish(&self) -> bool {
+        self.kind() == 3
+    }
+
+    /// QoS of a PUBLISH; 3 is not refused here.
+    pub fn qos(&self) -> u8 {
+        (self.first >> 1) & 3
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! What comes over a connection: which packets may be taken off the wire now, and what each of them does.
+//!
+//! A PUBLISH is judged by its first bytes, before its body is read: too large ends the connection, no room pauses its
+//! reading. Other packets are always taken, so pings and releases in front of a held-back PUBLISH are answered.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::{Session, Waiting};
+use crate::listen::admit::Admit;
+use crate::listen::mqtt::CONTROL_BYTES_MAX;
+use crate::listen::mqtt::acks::Owed;
+use crate::listen::mqtt::counters::{Close, Pause};
+use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, Version, protocol_error};
+use crate::listen::mqtt::qos2::Seen;
+use crate::message::{Inbound, Protocol};
+use crate::outcome::{Outcome, Reason, Rejection};
+use crate::receipt::Reply;
+
+/// Unsent bytes of answers beyond which no more packets are read.
+pub const OUTBOUND_BYTES_MAX: usize = 16 * 1024;
+
+/// What became of the packet at the front of the buffer.
+enum Step {
+    /// Taken off; whether the pipeline was given something.
+    Taken(bool),
+    /// Left there for this reason.
+    Paused(Pause),
+    /// Not there whole.
+    Short,
+}
+
+// === impl Session ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+    /// Takes packets off the buffer until one must stay there; whether the pipeline was given any.
+    pub fn read_packets(&mut self) -> Result<bool, Close> {
+        if self.health.has_changed().unwrap_or(false) {
+            self.kafka_up = self.health.borrow_and_update().is_up();
+        }
+        let mut given = false;
+        let pause = loop {
+            match self.next_packet()? {
+                Step::Taken(publish) => {
+                    self.part_since = None;
+                    given |= publish;
+                }
+                Step::Paused(pause) => break Some(pause),
+                Step::Short => break None,
+            }
+        };
+        if pause.is_some() {
+            self.part_since = None;
+        } else if !self.wire.inbound.is_empty() && self.part_since.is_none() {
+            self.part_since = Some(Instant::now());
+        }
+        if pause != self.pause {
+            match pause {
+                Some(reason) => self.shared.counters.paused(reason),
+                None => self.heard_at = Instant::now(),
+            }
+            self.pause = pause;
+        }
+        Ok(given)
+    }
+
+    fn next_packet(&mut self) -> Result<Step, Close> {
+        if self.wire.outbound.len() >= OUTBOUND_BYTES_MAX {
+            return Ok(Step::Paused(Pause::Output));
+        }
+        let Some(head) = packet::head(&self.wire.inbound)? else {
+            return Ok(Step::Short);
+        };
+        if head.is_publish() {
+            if let Some(pause) = self.admit(&head)? {
+                return Ok(Step::Paused(pause));
+            }
+        } else if head.packet_bytes > CONTROL_BYTES_MAX {
+            return Err(too_large().into());
+        }
+        if self.wire.inbound.len() < head.packet_bytes {
+            return Ok(Step::Short);
+        }
+        let packet = packet::decode(self.client.encoder.version, &head, &mut self.wire.inbound)?;
+        self.shared.counters.received(head.kind());
+        self.take(packet).map(Step::Taken)
+    }
+
+    /// Whether the PUBLISH at the front may be read; its body need not be there yet.
+    fn admit(&mut self, head: &Head) -> Result<Option<Pause>, Close> {
+        if head.packet_bytes > self.shared.config.publish_bytes_max() {
+            return Err(self.refuse_too_large(head));
+        }
+        let version = self.client.encoder.version;
+        if version == Version::V3 && !self.kafka_up {
+            // What it would hold back is wanted by those who can be told *no*.
+            (self.permit, self.waiting) = (None, None);
+            return Ok(Some(Pause::KafkaAway));
+        }
+        let window = self.shared.config.window();
+        if head.qos() > 0 && version == Version::V5 && self.unanswered >= window {
+            let reason = Leave::ReceiveMaximumExceeded;
+            let why = "more publishes unanswered than the Receive Maximum";
+            return Err(Fault { reason, why }.into()); // [MQTT-3.3.4-9]
+        }
+        if head.qos() > 0 && self.acks.len() >= window {
+            return Ok(Some(Pause::Window));
+        }
+        if self.permit.is_none() && self.waiting.is_none() {
+            self.permit = self.shared.front.admit.try_bytes(head.packet_bytes);
+            if self.permit.is_none() {
+                self.waiting = Some(lent(self.shared.front.admit.clone(), head.packet_bytes));
+            }
+        }
+        Ok(self.permit.is_none().then_some(Pause::Bytes))
+    }
+
+    fn refuse_too_large(&self, head: &Head) -> Close {
+        let most = self.shared.config.publish_bytes_max();
+        let detail = format!("{} bytes in one packet, at most {most} are taken", head.packet_bytes);
+        let topic = packet::topic_of_part(head, &self.wire.inbound);
+        let outcome = Rejection::new(Reason::TooLarge, detail).into();
+        let pipeline = &self.shared.front.pipeline;
+        pipeline.refuse(Protocol::Mqtt, topic, outcome, Reply::Nobody);
+        too_large().into()
+    }
+
+    // Whether the pipeline was given something.
+    fn take(&mut self, packet: Packet) -> Result<bool, Close> {
+        let encoder = self.client.encoder;
+        let outbound = &mut self.wire.outbound;
+        match packet {
+            Packet::Publish(publish) => return self.publish(&publish).map(|()| true),
+            Packet::PubRel { pkid } => {
+                let found = self.state.qos2.release(pkid);
+                self.unanswered = self.unanswered.saturating_sub(1);
+                encoder.pubcomp(pkid, found, outbound);
+            }
+            Packet::PubRec { pkid } => encoder.pubrel_unknown(pkid, outbound),
+            Packet::PubAckOrComp => {}
+            Packet::Subscribe { pkid, filters } => encoder.suback(pkid, filters, outbound),
+            Packet::Unsubscribe { pkid, filters } => encoder.unsuback(pkid, filters, outbound),
+            Packet::PingReq => encoder.pingresp(outbound),
+            Packet::Disconnect { session_expiry_s } => return Err(self.leaving(session_expiry_s)),
+        }
+        Ok(false)
+    }
+
+    fn leaving(&mut self, session_expiry_s: Option<u32>) -> Close {
+        if let Some(seconds) = session_expiry_s {
+            if self.client.keep.is_zero() && seconds > 0 {
+                // [MQTT-3.14.2-2]: a session that was to end with its connection cannot be kept after all.
+                return protocol_error("a Session Expiry Interval in DISCONNECT after none in CONNECT").into();
+            }
+            let asked = Duration::from_secs(seconds.into());
+            self.client.keep = asked.min(self.shared.config.session_expiry_max);
+        }
+        Close::Client
+    }
+
+    fn publish(&mut self, publish: &Publish) -> Result<(), Close> {
+        let permit = self.permit.take();
+        let path = self.aliases.topic(publish)?;
+        if publish.qos > 0 {
+            self.unanswered += 1;
+        }
+        let ticket = match publish.qos {
+            0 => None,
+            1 => Some(self.acks.push(Owed::PubAck, publish.pkid)),
+            _ => match self.state.qos2.seen(publish.pkid, self.shared.config.qos2_ids_max) {
+                Seen::New => {
+                    let ticket = self.acks.push(Owed::PubRec, publish.pkid);
+                    self.state.qos2.take_in(publish.pkid, ticket);
+                    Some(ticket)
+                }
+                seen => return self.repeated(publish.pkid, seen),
+            },
+        };
+        let mailbox = || self.state.mailbox.clone();
+        let reply = ticket.map_or(Reply::Nobody, |ticket| Reply::To {
+            mailbox: mailbox(),
+            ticket,
+        });
+        let inbound = Inbound {
+            protocol: Protocol::Mqtt,
+            path,
+            body: &publish.payload,
+            content_type: publish.content_type.as_deref().unwrap_or_default(),
+        };
+        self.shared.front.pipeline.accept(&inbound, permit, reply);
+        Ok(())
+    }
+
+    // A QoS 2 publish that is no new reading.
+    fn repeated(&mut self, pkid: u16, seen: Seen) -> Result<(), Close> {
+        match seen {
+            Seen::Received => self.acks.push_answered(Owed::PubRec, pkid, Outcome::Delivered),
+            // Its one answer is on its way, on this connection.
+            Seen::InFlight { slot } if self.acks.is_own(slot) => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+            }
+            Seen::InFlight { .. } => {
+                let slot = self.acks.push(Owed::PubRec, pkid);
+                self.state.qos2.redirect(pkid, slot);
+            }
+            Seen::New | Seen::Full => {
+                let reason = Leave::QuotaExceeded;
+                let why = "more QoS 2 packet ids open than are remembered";
+                return Err(Fault { reason, why }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn too_large() -> Fault {
+    Fault {
+        reason: Leave::PacketTooLarge,
+        why: "the packet is larger than is taken here",
+    }
+}
+
+fn lent(admit: Admit, bytes: usize) -> Waiting {
+    Box::pin(async move { admit.bytes(bytes).await })
+}

@@ -1,0 +1,339 @@
+//! One connection from CONNECT to its end: one task, one loop, no task or channel per message.
+//!
+//! A publish is given to the pipeline as it is decoded; its answer arrives in the mailbox, waits its turn in [`Acks`], and
+//! all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is taken off the wire only
+//! when the window, the byte budget and (3.1.1, which has no *no*) Kafka have room for it. While it is not read, a client's
+//! keep-alive does not run ([`intake`]). What outlives the connection is handed to `sessions` before the goodbye is said.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tracing::debug;
+
+mod intake;
+
+use super::Shared;
+use super::acks::{Acks, Owed};
+use super::aliases::Aliases;
+use super::connect::{self, Client};
+use super::counters::{Close, Pause};
+use super::packet::Version;
+use super::sessions::State;
+use super::wire::{Moved, Wire};
+use crate::acknowledge::{self, MqttReason};
+use crate::deliver::health::Health;
+use crate::outcome::Outcome;
+use crate::receipt::{Answer, Permit};
+
+/// How long a 3.1.1 connection whose reading could not be taken stays open, unread, before it is closed: it will send the
+/// reading again as soon as it is back, so it is held off for as long as the other protocols ask their devices to wait.
+const BUSY_HOLD: Duration = Duration::from_secs(acknowledge::RETRY_AFTER_SECONDS as u64);
+
+/// A timer that is not needed is set this far ahead.
+const FAR: Duration = Duration::from_secs(24 * 60 * 60);
+
+type Waiting = Pin<Box<dyn Future<Output = Permit> + Send>>;
+
+struct Session<'a, S> {
+    shared: &'a Shared,
+    wire: Wire<S>,
+    client: Client,
+    state: State,
+    acks: Acks,
+    aliases: Aliases,
+    health: watch::Receiver<Health>,
+    kafka_up: bool,
+    // What the PUBLISH at the front of the buffer was lent, or waits to be lent.
+    permit: Option<Permit>,
+    waiting: Option<Waiting>,
+    // Publishes that count against the Receive Maximum told to a v5 client [MQTT 5.0 §4.9].
+    unanswered: usize,
+    // Reused from wake to wake.
+    arrived: Vec<(u64, Answer)>,
+    pause: Option<Pause>,
+    draining: bool,
+    heard_at: Instant,
+    // Since when part of a packet is there, bytes could not be sent, a busy 3.1.1 client is held off.
+    part_since: Option<Instant>,
+    unsent_since: Option<Instant>,
+    busy_since: Option<Instant>,
+}
+
+enum Event {
+    Halted,
+    Moved(io::Result<Moved>),
+    Answers,
+    Permit(Permit),
+    Health,
+    Timer,
+}
+
+/// Runs a connection to its end; its last words are in the returned wire's `outbound`.
+pub async fn serve<S>(mut wire: Wire<S>, shared: &Shared) -> (Wire<S>, Close)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let opened = tokio::select! {
+        biased;
+        () = shared.front.stopping.cancelled() => Err(Close::Stopping),
+        opened = tokio::time::timeout(shared.config.connect_timeout, connect::receive(&mut wire)) => {
+            opened.unwrap_or(Err(Close::ConnectTimeout))
+        }
+    };
+    let (client, mut welcome) = match opened {
+        Ok(connect) => connect::agree(connect, &shared.config),
+        Err(close) => return (wire, close),
+    };
+    shared.counters.received(1);
+    shared.counters.welcomed(client.encoder.version);
+    let halt = shared.front.stopping.child_token();
+    let (place, state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
+    welcome.session_present = state.is_some();
+    debug!(client = client.id, version = ?client.encoder.version, session_present = state.is_some(), "mqtt client connected");
+    client.encoder.connack(welcome, &mut wire.outbound);
+    let mut session = Session::new(shared, wire, client, state.unwrap_or_default());
+    let close = session.run(&halt).await;
+    session.collect();
+    let Session {
+        mut wire,
+        client,
+        state,
+        acks,
+        ..
+    } = session;
+    let next_number = acks.next();
+    place.leave(State { next_number, ..state }, client.keep);
+    if let Some((reason, why)) = close.leave() {
+        client.encoder.disconnect(reason, why, &mut wire.outbound);
+    }
+    (wire, close)
+}
+
+// === impl Session ===
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+    fn new(shared: &'a Shared, wire: Wire<S>, client: Client, state: State) -> Self {
+        let mut health = shared.front.health.clone();
+        let kafka_up = health.borrow_and_update().is_up();
+        Session {
+            acks: Acks::starting_at(state.next_number),
+            aliases: Aliases::new(shared.config.topic_alias_maximum),
+            shared,
+            wire,
+            client,
+            state,
+            health,
+            kafka_up,
+            permit: None,
+            waiting: None,
+            unanswered: 0,
+            arrived: Vec::new(),
+            pause: None,
+            draining: false,
+            heard_at: Instant::now(),
+            part_since: None,
+            unsent_since: None,
+            busy_since: None,
+        }
+    }
+
+    async fn run(&mut self, halt: &CancellationToken) -> Close {
+        let mut halted = pin!(halt.cancelled());
+        let mut sleep = pin!(tokio::time::sleep_until(self.next_deadline().0));
+        loop {
+            if let Err(close) = self.work() {
+                return close;
+            }
+            if self.wire.send_now().await.is_err() {
+                return Close::Network;
+            }
+            if self.note_unsent() {
+                continue;
+            }
+            if self.draining && self.acks.is_empty() && self.wire.outbound.is_empty() {
+                return Close::Stopping;
+            }
+            // Moved forward at once, backward only when it fires: most wakes leave the timer alone.
+            let (due, _) = self.next_deadline();
+            if due < sleep.deadline() {
+                sleep.as_mut().reset(due);
+            }
+            let event = self.event(halted.as_mut(), sleep.as_mut()).await;
+            if let Err(close) = self.handle(event, sleep.as_mut()) {
+                return close;
+            }
+        }
+    }
+
+    async fn event(&mut self, halted: Pin<&mut WaitForCancellationFuture<'_>>, sleep: Pin<&mut Sleep>) -> Event {
+        let reading = self.is_reading();
+        let kafka_away = self.pause == Some(Pause::KafkaAway);
+        let (wire, mailbox) = (&mut self.wire, &self.state.mailbox);
+        tokio::select! {
+            biased;
+            () = halted, if !self.draining => Event::Halted,
+            moved = poll_fn(|context| wire.poll(context, reading)) => Event::Moved(moved),
+            () = mailbox.wait() => Event::Answers,
+            permit = granted(&mut self.waiting) => Event::Permit(permit),
+            () = changed(&mut self.health), if kafka_away => Event::Health,
+            () = sleep => Event::Timer,
+        }
+    }
+
+    fn handle(&mut self, event: Event, sleep: Pin<&mut Sleep>) -> Result<(), Close> {
+        match event {
+            Event::Halted if self.shared.front.stopping.is_cancelled() => {
+                self.draining = true;
+                (self.permit, self.waiting) = (None, None);
+            }
+            Event::Halted => return Err(Close::TakenOver),
+            Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
+            Event::Moved(Ok(Moved::Read(_))) => self.heard_at = Instant::now(),
+            Event::Moved(Ok(Moved::Sent)) => self.unsent_since = None,
+            Event::Moved(Err(_)) => return Err(Close::Network),
+            // What arrived is collected before the next wait anyway.
+            Event::Answers => {}
+            Event::Permit(permit) => (self.permit, self.waiting) = (Some(permit), None),
+            Event::Health => self.kafka_up = self.health.borrow().is_up(),
+            Event::Timer => {
+                let (due, close) = self.next_deadline();
+                if due <= Instant::now() {
+                    return Err(close);
+                }
+                sleep.reset(due);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_reading(&self) -> bool {
+        self.pause.is_none() && !self.draining && self.busy_since.is_none()
+    }
+
+    fn next_deadline(&self) -> (Instant, Close) {
+        let packet_timeout = self.shared.config.packet_timeout;
+        let after = |since: Option<Instant>, wait: Duration, close| since.map(|since| (since + wait, close));
+        let reading = self.is_reading();
+        [
+            after(
+                reading.then_some(self.heard_at),
+                self.client.silence_max,
+                Close::KeepAlive,
+            ),
+            after(self.part_since.filter(|_| reading), packet_timeout, Close::Stalled),
+            after(self.unsent_since, packet_timeout, Close::Stalled),
+            after(
+                self.busy_since,
+                if self.draining { Duration::ZERO } else { BUSY_HOLD },
+                Close::Busy,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(due, _)| *due)
+        .unwrap_or_else(|| (Instant::now() + FAR, Close::Stalled))
+    }
+
+    // Whether there is more to do now that the client has taken our answers.
+    fn note_unsent(&mut self) -> bool {
+        if self.wire.outbound.is_empty() {
+            self.unsent_since = None;
+        } else if self.unsent_since.is_none() {
+            self.unsent_since = Some(Instant::now());
+        }
+        self.pause == Some(Pause::Output) && self.wire.outbound.len() < intake::OUTBOUND_BYTES_MAX
+    }
+
+    /// Everything that can be done without waiting: answers out, packets in, until there is no more of either.
+    fn work(&mut self) -> Result<(), Close> {
+        loop {
+            self.collect();
+            self.answer();
+            if self.draining || self.busy_since.is_some() || !self.read_packets()? {
+                break;
+            }
+        }
+        self.wire.settle();
+        Ok(())
+    }
+
+    /// Notes the outcomes that have arrived.
+    fn collect(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.state.mailbox.take(&mut arrived);
+        for (ticket, answer) in arrived.drain(..) {
+            let outcome = match answer {
+                Answer::One(outcome) => outcome,
+                Answer::Many(outcomes) => acknowledge::summarise(&outcomes),
+            };
+            self.settle(ticket, outcome);
+        }
+        self.arrived = arrived;
+    }
+
+    fn settle(&mut self, ticket: u64, outcome: Outcome) {
+        let positive = match self.client.encoder.version {
+            Version::V3 => acknowledge::mqtt_v3_acknowledges(&outcome),
+            Version::V5 => acknowledge::mqtt(&outcome) == MqttReason::Success,
+        };
+        if self.acks.is_own(ticket) {
+            if let Some(slot) = self.acks.fill(ticket, outcome)
+                && slot.owed == Owed::PubRec
+            {
+                self.state.qos2.settle(slot.pkid, positive);
+            }
+        } else if let Some((pkid, slot)) = self.state.qos2.in_flight(ticket) {
+            // Taken in by an earlier connection of this session; owed here if the client has asked again.
+            self.state.qos2.settle(pkid, positive);
+            if slot != ticket {
+                self.acks.fill(slot, outcome);
+            }
+        }
+    }
+
+    /// Writes the answers whose turn it is.
+    fn answer(&mut self) {
+        while self.busy_since.is_none()
+            && let Some((owed, pkid, outcome)) = self.acks.pop()
+        {
+            let encoder = self.client.encoder;
+            let reason = match encoder.version {
+                Version::V5 => acknowledge::mqtt(&outcome),
+                Version::V3 if acknowledge::mqtt_v3_acknowledges(&outcome) => MqttReason::Success,
+                // Nothing may be answered out of turn, so nothing is answered any more.
+                Version::V3 => {
+                    self.busy_since = Some(Instant::now());
+                    return;
+                }
+            };
+            let text = acknowledge::text(&outcome);
+            match owed {
+                Owed::PubAck => encoder.puback(pkid, reason, text, &mut self.wire.outbound),
+                Owed::PubRec => encoder.pubrec(pkid, reason, text, &mut self.wire.outbound),
+            }
+            if owed == Owed::PubAck || reason != MqttReason::Success {
+                self.unanswered = self.unanswered.saturating_sub(1);
+            }
+        }
+    }
+}
+
+async fn granted(waiting: &mut Option<Waiting>) -> Permit {
+    match waiting {
+        Some(waiting) => waiting.await,
+        None => pending().await,
+    }
+}
+
+async fn changed(health: &mut watch::Receiver<Health>) {
+    if health.changed().await.is_err() {
+        // Nobody watches Kafka any more; what is known last stays.
+        pending().await
+    }
+}

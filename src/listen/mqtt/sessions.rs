@@ -1,0 +1,341 @@
+//! Which client id is connected, and the sessions of those that are away.
+//!
+//! A client id has one connection: a new one ends the old one and takes its session over. The session has one owner at any
+//! time. It travels as a baton from the old connection to the new (or rests here in between), so nothing of it is shared
+//! or locked while readings flow. Sessions at rest are bounded in number and time; the one that would expire next is
+//! forgotten first. Nothing is kept over a restart of the gateway.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntGauge;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::qos2::Qos2;
+use crate::receipt::Mailbox;
+
+/// What outlives a connection.
+#[derive(Debug)]
+pub struct State {
+    pub qos2: Qos2,
+    /// Where the answers to readings in flight arrive; the next connection reads it on.
+    pub mailbox: Arc<Mailbox>,
+    /// The next number of the acknowledgement queue, whose numbers go on over connections.
+    pub next_number: u64,
+}
+
+/// All sessions, connected or at rest.
+#[derive(Debug)]
+pub struct Sessions {
+    // Sessions at rest: how many there may be, and are.
+    resting_max: usize,
+    resting: IntGauge,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    generation: u64,
+    entries: HashMap<Arc<str>, Entry>,
+    // Every session at rest, by when it expires.
+    expiry: BTreeMap<(Instant, u64), Arc<str>>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Connected {
+        generation: u64,
+        halt: CancellationToken,
+        // The session, when its connection has ended; `None` if it ended with the connection.
+        baton: oneshot::Receiver<Option<State>>,
+    },
+    Resting {
+        expires: (Instant, u64),
+        state: State,
+    },
+}
+
+/// A connection's right to its client id. Dropped, it gives the id up and the session is gone.
+#[derive(Debug)]
+pub struct Place {
+    sessions: Arc<Sessions>,
+    id: Arc<str>,
+    generation: u64,
+    // `None` once left.
+    baton: Option<oneshot::Sender<Option<State>>>,
+}
+
+// === impl State ===
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            qos2: Qos2::default(),
+            mailbox: Mailbox::new(),
+            next_number: 0,
+        }
+    }
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// At most `resting_max` sessions of clients that are away are kept; `resting` says how many.
+    pub fn new(resting_max: usize, resting: IntGauge) -> Arc<Self> {
+        Arc::new(Sessions {
+            resting_max,
+            resting,
+            inner: Mutex::default(),
+        })
+    }
+
+    /// Takes `id`: a connection that has it is told to `halt`, and its session awaited. `clean` discards the session.
+    ///
+    /// Waits only for the predecessor to let go, which it does without waiting for anything but its own predecessor.
+    pub async fn enter(self: &Arc<Self>, id: &str, clean: bool, halt: CancellationToken) -> (Place, Option<State>) {
+        let (place, previous) = self.replace(id, halt);
+        let state = match previous {
+            None => None,
+            Some(Entry::Resting { state, .. }) => Some(state),
+            Some(Entry::Connected { halt, baton, .. }) => {
+                halt.cancel();
+                match clean {
+                    true => None,
+                    // A connection that was torn down without letting go took its session with it.
+                    false => baton.await.unwrap_or_default(),
+                }
+            }
+        };
+        (place, state.filter(|_| !clean))
+    }
+
+    fn replace(self: &Arc<Self>, id: &str, halt: CancellationToken) -> (Place, Option<Entry>) {
+        let mut inner = self.lock();
+        inner.forget_expired(Instant::now());
+        inner.generation += 1;
+        let generation = inner.generation;
+        let (sender, baton) = oneshot::channel();
+        let id: Arc<str> = id.into();
+        let entry = Entry::Connected {
+            generation,
+            halt,
+            baton,
+        };
+        let previous = inner.entries.insert(id.clone(), entry);
+        if let Some(Entry::Resting { expires, .. }) = &previous {
+            inner.expiry.remove(expires);
+        }
+        self.resting.set(inner.expiry.len() as i64);
+        drop(inner);
+        let place = Place {
+            sessions: self.clone(),
+            id,
+            generation,
+            baton: Some(sender),
+        };
+        (place, previous)
+    }
+
+    // Client ids connected, and sessions at rest.
+    #[cfg(test)]
+    fn count(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.entries.len() - inner.expiry.len(), inner.expiry.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Lets go: the session rests for `keep` (zero: it ends), or goes to the connection that has taken the id over.
+    pub fn leave(mut self, mut state: State, keep: Duration) {
+        if !state.qos2.any_in_flight() {
+            // Nothing can arrive there that matters to anybody.
+            state.mailbox = Mailbox::new();
+        }
+        state.qos2.shrink();
+        let Some(baton) = self.baton.take() else { return };
+        let state = (!keep.is_zero()).then_some(state);
+        let sessions = self.sessions.clone();
+        let mut inner = sessions.lock();
+        if inner.is_connected(&self.id, self.generation) {
+            inner.rest(&self.id, self.generation, state, keep, sessions.resting_max);
+            sessions.resting.set(inner.expiry.len() as i64);
+        } else {
+            drop(inner);
+            // A successor that gave up meanwhile does not want it either.
+            drop(baton.send(state));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.baton.is_some() {
+            let mut inner = self.sessions.lock();
+            if inner.is_connected(&self.id, self.generation) {
+                inner.entries.remove(&self.id);
+            }
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn is_connected(&self, id: &str, own: u64) -> bool {
+        matches!(self.entries.get(id), Some(Entry::Connected { generation, .. }) if *generation == own)
+    }
+
+    fn rest(&mut self, id: &Arc<str>, generation: u64, state: Option<State>, keep: Duration, resting_max: usize) {
+        self.entries.remove(id);
+        let Some(state) = state else { return };
+        let expires = (Instant::now() + keep, generation);
+        self.entries.insert(id.clone(), Entry::Resting { expires, state });
+        self.expiry.insert(expires, id.clone());
+        while self.expiry.len() > resting_max {
+            self.forget_next();
+        }
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        while self.expiry.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
+            self.forget_next();
+        }
+    }
+
+    fn forget_next(&mut self) {
+        if let Some((_, id)) = self.expiry.pop_first() {
+            self.entries.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::mqtt::qos2::Seen;
+
+    fn sessions(resting_max: usize) -> Arc<Sessions> {
+        Sessions::new(resting_max, IntGauge::new("resting", "sessions at rest").unwrap())
+    }
+
+    const KEEP: Duration = Duration::from_secs(60);
+
+    fn state_with(pkid: u16) -> State {
+        let mut state = State::default();
+        state.qos2.take_in(pkid, 0);
+        state.qos2.settle(pkid, true);
+        state
+    }
+
+    fn remembers(state: &Option<State>, pkid: u16) -> bool {
+        state
+            .as_ref()
+            .is_some_and(|state| state.qos2.seen(pkid, 9) == Seen::Received)
+    }
+
+    #[tokio::test]
+    async fn a_session_rests_until_its_client_returns() {
+        let sessions = sessions(10);
+        let (place, state) = sessions.enter("meter", false, CancellationToken::new()).await;
+        assert!(state.is_none());
+        place.leave(state_with(7), KEEP);
+        assert_eq!((sessions.count(), sessions.resting.get()), ((0, 1), 1));
+        let (place, state) = sessions.enter("meter", false, CancellationToken::new()).await;
+        assert!(remembers(&state, 7));
+        assert_eq!(sessions.count(), (1, 0));
+        place.leave(state_with(7), Duration::ZERO);
+        assert_eq!(sessions.count(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_clean_start_discards_the_session() {
+        let sessions = sessions(10);
+        let (place, _) = sessions.enter("meter", false, CancellationToken::new()).await;
+        place.leave(state_with(7), KEEP);
+        let (_place, state) = sessions.enter("meter", true, CancellationToken::new()).await;
+        assert!(state.is_none());
+        assert_eq!(sessions.count(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_halts_the_old_one_and_takes_its_session() {
+        let sessions = sessions(10);
+        let halt = CancellationToken::new();
+        let (old, _) = sessions.enter("meter", false, halt.clone()).await;
+        let (new, ()) = tokio::join!(sessions.enter("meter", false, CancellationToken::new()), async {
+            halt.cancelled().await;
+            old.leave(state_with(7), KEEP);
+        });
+        assert!(remembers(&new.1, 7));
+        assert_eq!(
+            sessions.count(),
+            (1, 0),
+            "the old one's leaving does not put the new one to rest"
+        );
+    }
+
+    #[tokio::test]
+    async fn of_many_that_connect_at_once_the_session_reaches_the_last() {
+        // Each connection ends as soon as it is halted, and hands on what it was handed.
+        let sessions = sessions(10);
+        let (first, _) = sessions.enter("meter", false, CancellationToken::new()).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let sessions = sessions.clone();
+            tasks.spawn(async move {
+                let halt = CancellationToken::new();
+                let (place, state) = sessions.enter("meter", false, halt.clone()).await;
+                assert!(remembers(&state, 7));
+                halt.cancelled().await;
+                place.leave(state.unwrap_or_default(), KEEP);
+            });
+        }
+        first.leave(state_with(7), KEEP);
+        // 49 are halted by another one; the last is left in peace, until the test takes its place.
+        for _ in 0..49 {
+            tasks.join_next().await.unwrap().unwrap();
+        }
+        assert_eq!(sessions.count(), (1, 0));
+        let (_place, state) = sessions.enter("meter", false, CancellationToken::new()).await;
+        tasks.join_next().await.unwrap().unwrap();
+        assert!(remembers(&state, 7));
+    }
+
+    #[tokio::test]
+    async fn a_connection_torn_down_gives_its_client_id_up() {
+        let sessions = sessions(10);
+        let (place, _) = sessions.enter("meter", false, CancellationToken::new()).await;
+        drop(place);
+        assert_eq!(sessions.count(), (0, 0));
+        let (old, _) = sessions.enter("meter", false, CancellationToken::new()).await;
+        let (new, ()) = tokio::join!(sessions.enter("meter", false, CancellationToken::new()), async {
+            drop(old)
+        });
+        assert!(new.1.is_none());
+        assert_eq!(sessions.count(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn sessions_at_rest_are_bounded_in_number_and_time() {
+        let sessions = sessions(2);
+        for (id, keep) in [("a", 30), ("b", 10), ("c", 20)] {
+            let (place, _) = sessions.enter(id, false, CancellationToken::new()).await;
+            place.leave(state_with(7), Duration::from_secs(keep));
+        }
+        assert_eq!(sessions.count(), (0, 2), "b, the next to expire, is forgotten");
+        sessions.lock().forget_expired(Instant::now() + Duration::from_secs(20));
+        let (_place, state) = sessions.enter("c", false, CancellationToken::new()).await;
+        assert!(state.is_none(), "c has expired");
+        let (_place, state) = sessions.enter("a", false, CancellationToken::new()).await;
+        assert!(remembers(&state, 7));
+    }
+}

@@ -1,0 +1,231 @@
+//! One connection's bytes: a stream, what was read and not yet decoded, what is written and not yet sent.
+//!
+//! A connection that has nothing to say holds no buffer: reading borrows the thread's spare one, which goes back as soon as
+//! its packets are decoded. What is left (part of a packet) is kept in a buffer of its size.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes asked for at once, unless a large packet is under way.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Bytes asked for at once of a large packet.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a peer that was told goodbye may take to hear it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes thrown away while waiting for a peer to close.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+thread_local! {
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
+
+#[derive(Debug)]
+pub struct Wire<S> {
+    stream: S,
+    pub inbound: BytesMut,
+    pub outbound: BytesMut,
+    // Bytes allocated behind `inbound`, however little of them it shows.
+    held: usize,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// Bytes were read; zero: the peer has closed its side.
+    Read(usize),
+    /// Bytes were sent.
+    Sent,
+}
+
+// === impl Wire ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn new(stream: S) -> Self {
+        Wire {
+            stream,
+            inbound: BytesMut::new(),
+            outbound: BytesMut::new(),
+            held: 0,
+        }
+    }
+
+    /// Sends what there is to send; then, if `reading`, reads. Loses nothing when it is not polled again.
+    pub fn poll(&mut self, context: &mut Context<'_>, reading: bool) -> Poll<io::Result<Moved>> {
+        let before = self.outbound.len();
+        let sent = self.poll_send(context)?;
+        if reading && let Poll::Ready(count) = self.poll_read(context)? {
+            return Poll::Ready(Ok(Moved::Read(count)));
+        }
+        match sent.is_ready() && before > 0 || self.outbound.len() < before {
+            true => Poll::Ready(Ok(Moved::Sent)),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Sends what can be sent without waiting.
+    pub async fn send_now(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|context| match self.poll_send(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbound.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, &self.outbound) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => self.outbound.advance(count),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // Room for the acknowledgements of a usual window is kept; what a reason string or a burst needed is not.
+        if self.outbound.capacity() > 1024 {
+            self.outbound = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.inbound.is_empty() {
+            let more = self.inbound.len().clamp(READ_BYTES, READ_BYTES_MAX);
+            self.inbound.reserve(more);
+            self.held = self.held.max(self.inbound.capacity());
+            return pin!(self.stream.read_buf(&mut self.inbound)).poll(context);
+        }
+        let mut buffer = SPARE.take();
+        buffer.clear();
+        buffer.reserve(READ_BYTES);
+        let polled = pin!(self.stream.read_buf(&mut buffer)).poll(context);
+        if buffer.is_empty() {
+            SPARE.set(buffer);
+        } else {
+            self.held = buffer.capacity();
+            self.inbound = buffer;
+        }
+        polled
+    }
+
+    /// Call when nothing more can be decoded: gives memory back that the rest does not need.
+    pub fn settle(&mut self) {
+        let rest = self.inbound.len();
+        if self.held <= 2 * rest + 512 {
+            return;
+        }
+        let buffer = match rest {
+            0 => std::mem::take(&mut self.inbound),
+            _ => {
+                let kept = BytesMut::from(&self.inbound[..]);
+                std::mem::replace(&mut self.inbound, kept)
+            }
+        };
+        if self.held <= 2 * READ_BYTES {
+            SPARE.set(buffer);
+        }
+        self.held = self.inbound.capacity();
+    }
+
+    /// Sends what is left, then closes so that the peer hears it: a socket closed with unread bytes in it is reset,
+    /// and what was sent last is lost with it.
+    pub async fn close(mut self) {
+        let goodbye = async {
+            let outbound = std::mem::take(&mut self.outbound);
+            self.stream.write_all(&outbound).await?;
+            self.stream.shutdown().await?;
+            let mut left = LINGER_BYTES_MAX;
+            let mut thrown_away = [0; 1024];
+            while left > 0 {
+                match self.stream.read(&mut thrown_away).await? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Whether the peer heard it is the peer's business.
+        drop(tokio::time::timeout(LINGER, goodbye).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    async fn read(wire: &mut Wire<DuplexStream>) -> Moved {
+        std::future::poll_fn(|context| wire.poll(context, true)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_holds_no_buffer() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near);
+        far.write_all(&[7; 5000]).await.unwrap();
+        assert_eq!(read(&mut wire).await, Moved::Read(5000));
+        drop(wire.inbound.split_to(5000));
+        wire.settle();
+        assert_eq!((wire.inbound.capacity(), wire.held), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn the_start_of_a_packet_is_kept_at_its_size() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near);
+        far.write_all(&[7; 5000]).await.unwrap();
+        read(&mut wire).await;
+        drop(wire.inbound.split_to(4990));
+        wire.settle();
+        assert_eq!(wire.inbound[..], [7; 10]);
+        assert!(wire.held < 600, "{}", wire.held);
+        far.write_all(&[8; 5000]).await.unwrap();
+        assert_eq!(read(&mut wire).await, Moved::Read(5000));
+        assert_eq!(wire.inbound.len(), 5010);
+        assert_eq!(wire.inbound[9..11], [7, 8]);
+    }
+
+    #[tokio::test]
+    async fn a_large_packet_leaves_no_memory_behind() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near);
+        far.write_all(&[7; 300_000]).await.unwrap();
+        while wire.inbound.len() < 300_000 {
+            read(&mut wire).await;
+            wire.settle();
+        }
+        drop(wire.inbound.split_to(299_990));
+        wire.settle();
+        assert_eq!(wire.inbound[..], [7; 10]);
+        assert!(wire.held < 600, "{}", wire.held);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_sent_later() {
+        let (near, mut far) = tokio::io::duplex(100);
+        let mut wire = Wire::new(near);
+        wire.outbound.extend_from_slice(&[9; 250]);
+        wire.send_now().await.unwrap();
+        assert_eq!(wire.outbound.len(), 150);
+        let mut received = [0; 250];
+        let (moved, _) = tokio::join!(
+            async {
+                while !wire.outbound.is_empty() {
+                    let moved = std::future::poll_fn(|context| wire.poll(context, false)).await;
+                    assert_eq!(moved.unwrap(), Moved::Sent);
+                }
+            },
+            far.read_exact(&mut received)
+        );
+        let () = moved;
+        assert_eq!(received, [9; 250]);
+    }
+}
