@@ -27,7 +27,7 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
         "malformed",
         &[
             ("weather", "", ""),
-            ("weather", "21.5 degrees", ""),
+            ("weather", "twenty degrees", ""),
             ("weather", r#"{"temperature_c": 21.5"#, ""),
             ("weather", r#"{"temperature_c": 21.5} {}"#, ""),
             ("weather", r#"{"temperature_c": 01.5}"#, ""),
