@@ -21,7 +21,7 @@ const NOUNS: [&str; 6] = ["message", "receipt", "schemas", "outcome", "clock", "
 #[test]
 fn rooms_know_only_whom_they_may() {
     let mut trespasses = Vec::new();
-    for file in sources("src") {
+    for file in rooms() {
         let room = room(&file);
         // The composition knows every room: gateway, config, main, demo.
         let Some((_, known)) = MAY_KNOW.iter().find(|(name, _)| *name == room) else {
@@ -41,7 +41,7 @@ fn rooms_know_only_whom_they_may() {
 #[test]
 fn libraries_stay_in_their_rooms() {
     let check = |library: &str, rooms: &[&str]| {
-        for file in sources("src") {
+        for file in rooms() {
             if !rooms.contains(&room(&file).as_str()) {
                 let text = code_of(&file);
                 assert!(!text.contains(library), "{} names {library}", file.display());
@@ -53,7 +53,7 @@ fn libraries_stay_in_their_rooms() {
     check("coap_lite::", &["listen"]);
     check("axum::", &["listen", "admin"]);
     for quiet in ["decode", "validate", "route", "acknowledge", "outcome", "message"] {
-        for file in sources("src").into_iter().filter(|file| room(file) == quiet) {
+        for file in rooms().into_iter().filter(|file| room(file) == quiet) {
             let text = code_of(&file);
             for word in ["tokio::", "std::fs", "std::net", "reqwest::"] {
                 assert!(!text.contains(word), "{} does I/O: {word}", file.display());
@@ -142,16 +142,21 @@ fn room(file: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// The files of all rooms, but their unit tests: those may fetch what they need from anywhere.
+fn rooms() -> Vec<PathBuf> {
+    let mut files = sources("src");
+    let inside = |file: &Path| file.strip_prefix(repository()).unwrap().with_extension("");
+    files.retain(|file| inside(file).components().all(|part| part.as_os_str() != "tests"));
+    files
+}
+
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![repository().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let of_tests = path.file_stem().is_some_and(|stem| stem == "tests");
-            if of_tests && folder.starts_with(repository().join("src")) {
-                continue; // a room's unit tests may fetch what they need from anywhere
-            } else if path.is_dir() {
+            if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
