@@ -21,7 +21,7 @@ const NOUNS: [&str; 6] = ["message", "receipt", "schemas", "outcome", "clock", "
 #[test]
 fn rooms_know_only_whom_they_may() {
     let mut trespasses = Vec::new();
-    for file in rooms() {
+    for file in files_of_rooms() {
         let room = room(&file);
         // The composition knows every room: gateway, config, main, demo.
         let Some((_, known)) = MAY_KNOW.iter().find(|(name, _)| *name == room) else {
@@ -41,7 +41,7 @@ fn rooms_know_only_whom_they_may() {
 #[test]
 fn libraries_stay_in_their_rooms() {
     let check = |library: &str, rooms: &[&str]| {
-        for file in rooms() {
+        for file in files_of_rooms() {
             if !rooms.contains(&room(&file).as_str()) {
                 let text = code_of(&file);
                 assert!(!text.contains(library), "{} names {library}", file.display());
@@ -53,7 +53,7 @@ fn libraries_stay_in_their_rooms() {
     check("coap_lite::", &["listen"]);
     check("axum::", &["listen", "admin"]);
     for quiet in ["decode", "validate", "route", "acknowledge", "outcome", "message"] {
-        for file in rooms().into_iter().filter(|file| room(file) == quiet) {
+        for file in files_of_rooms().into_iter().filter(|file| room(file) == quiet) {
             let text = code_of(&file);
             for word in ["tokio::", "std::fs", "std::net", "reqwest::"] {
                 assert!(!text.contains(word), "{} does I/O: {word}", file.display());
@@ -143,7 +143,7 @@ fn room(file: &Path) -> String {
 }
 
 /// The files of all rooms, but their unit tests: those may fetch what they need from anywhere.
-fn rooms() -> Vec<PathBuf> {
+fn files_of_rooms() -> Vec<PathBuf> {
     let mut files = sources("src");
     let inside = |file: &Path| file.strip_prefix(repository()).unwrap().with_extension("");
     files.retain(|file| inside(file).components().all(|part| part.as_os_str() != "tests"));
