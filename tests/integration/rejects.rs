@@ -28,6 +28,8 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
         &[
             ("weather", "", ""),
             ("weather", "twenty degrees", ""),
+            ("weather", "21.5 degrees", ""),
+            ("weather", r#"{"status": "fine"} and well"#, ""),
             ("weather", r#"{"temperature_c": 21.5"#, ""),
             ("weather", r#"{"temperature_c": 21.5} {}"#, ""),
             ("weather", r#"{"temperature_c": 01.5}"#, ""),
@@ -58,7 +60,7 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
             ("traffic", r#"{"vehicle_count": 3.5}"#, "vehicle_count"),
             ("traffic", r#"{"vehicle_count": 3.0}"#, "vehicle_count"),
             ("traffic", r#"{"lanes": [{"lane": 1}, {"lan": 2}]}"#, "lanes[1]"),
-            ("traffic", r#"{"lanes": [[[[[[[[[[[[[[[["#, "lanes[0]"),
+            ("traffic", r#"{"lanes": [[[[[[[[[[[]]]]]]]]]]]}"#, "lanes[0]"),
             ("traffic", r#"{"classes": {"car": "many"}}"#, "car"),
         ],
     ),
