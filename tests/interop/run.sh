@@ -58,6 +58,7 @@ for ((tries = 0; tries < 300; tries++)); do
   kill -0 "${children[0]}" # it runs
   sleep 0.1
 done
+curl -fsS "http://127.0.0.1:$admin/readyz"
 
 declare -A reading=(
   [traffic]='{"vehicle_count":12,"speed_kmh":48.5,"interval_s":60,"lanes":[{"lane":1,"speed_kmh":48.5}],"classes":{"car":12}}'
@@ -89,7 +90,7 @@ for kind in traffic weather energy; do
     # shellcheck disable=SC2086
     said=$(coap-client-notls -v 6 -B 10 ${request#*:} -m post -t 50 -e "${reading[$kind]}" \
       "coap://127.0.0.1:$coap/devices/libcoap-${request%%:*}/$kind" 2>&1)
-    expect "coap-client, ${request%%:*}, $kind" ' 2\.04' "$said"
+    expect "coap-client, ${request%%:*}, $kind" 'c:2\.04' "$said"
   done
   sent curl "$kind" "${reading[$kind]}"
   said=$(curl -sS -o "$work/body" -w '%{http_code}' -H 'content-type: application/json' -d "${reading[$kind]}" \
@@ -100,7 +101,7 @@ done
 said=$(mosquitto_pub -h 127.0.0.1 -p "$mqtt" -V 5 -q 1 -t devices/bad-mosquitto/weather -m "$bad" 2>&1 || true)
 expect 'mosquitto_pub is told why not' '[Pp]ayload format invalid' "$said"
 said=$(coap-client-notls -v 6 -B 10 -m post -t 50 -e "$bad" "coap://127.0.0.1:$coap/devices/bad-libcoap/weather" 2>&1)
-expect 'coap-client is told why not' '4\.22.*temperature_c' "${said//$'\n'/ }"
+expect 'coap-client is told why not' 'c:4\.22.*temperature_c' "${said//$'\n'/ }"
 said=$(curl -sS -i -d "$bad" "http://127.0.0.1:$http/devices/bad-curl/weather")
 expect 'curl is told why not' '422.*application/problem\+json.*temperature_c' "${said//$'\n'/ }"
 
