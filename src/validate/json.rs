@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::pass::{OpenRecord, Pass, Span};
 use super::program::{DEPTH_MAX, Fault, Node, NodeId, Program, Record};
@@ -92,20 +92,37 @@ impl Walk<'_, '_> {
         String::from_utf8_lossy(&self.pass.buffers.out[from..to]).into_owned()
     }
 
+    /// Not being JSON goes before all else, wherever it shows: half a number may well be out of range.
     #[cold]
     fn rejection(self, text: &str, error: &serde_json::Error) -> Rejection {
-        if let Some((fault, text)) = self.refusal {
-            return Rejection::new(fault.reason(), refusal::located(&self.steps, &text));
+        let beyond = said(error) == NUMBER_OUT_OF_RANGE;
+        if self.refusal.is_none() && !beyond {
+            return malformed(error);
         }
-        let full = error.to_string();
-        let said = full.rsplit_once(" at line ").map_or(full.as_str(), |(said, _)| said);
-        if said == NUMBER_OUT_OF_RANGE {
-            let got = number_at(text, error.line(), error.column());
-            let said = format!("{got} is beyond the range of a double");
-            return Rejection::new(Reason::OutOfRange, refusal::located(&self.steps, &said));
+        if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+            return malformed(&error);
         }
-        refusal::malformed(error.line(), error.column(), said)
+        let (reason, what) = match self.refusal {
+            Some((fault, what)) => (fault.reason(), what),
+            None => {
+                let got = number_at(text, error.line(), error.column());
+                (Reason::OutOfRange, format!("{got} is beyond the range of a double"))
+            }
+        };
+        Rejection::new(reason, refusal::located(&self.steps, &what))
     }
+}
+
+fn malformed(error: &serde_json::Error) -> Rejection {
+    refusal::malformed(error.line(), error.column(), &said(error))
+}
+
+/// serde_json's words without the place, which it appends.
+fn said(error: &serde_json::Error) -> String {
+    let full = error.to_string();
+    full.rsplit_once(" at line ")
+        .map_or(full.as_str(), |(said, _)| said)
+        .to_owned()
 }
 
 /// serde_json's words for 1e400; the one error of its parser that is not about syntax.

@@ -80,8 +80,8 @@ impl Validator {
     /// `received_at_ms` is in milliseconds since 1970.
     ///
     /// # Errors
-    /// The first thing that is wrong, by the order of the text: malformed, not the schema, out of range, or of a time that the
-    /// `[clock]` limits do not allow.
+    /// Malformed, if it is not JSON from end to end; otherwise the first thing that is wrong in the order of the text:
+    /// not the schema, out of range, or of a time that the `[clock]` limits do not allow.
     pub fn reading(
         &self,
         kind: &Kind,

@@ -8,10 +8,10 @@ use rand::{RngExt, SeedableRng};
 use super::program::{Absent, Node, NodeId, Program};
 use super::*;
 
-const SEED: u64 = 20_261_121;
+pub(super) const SEED: u64 = 20_261_121;
 
 /// Every node there is, unions of all forms and a record that holds itself.
-const ZOO: &str = r#"{"type":"record","name":"Zoo","namespace":"test","fields":[
+pub(super) const ZOO: &str = r#"{"type":"record","name":"Zoo","namespace":"test","fields":[
     {"name":"b","type":"boolean"},
     {"name":"i","type":"int"},
     {"name":"l","type":"long"},
@@ -32,23 +32,23 @@ const ZOO: &str = r#"{"type":"record","name":"Zoo","namespace":"test","fields":[
     {"name":"me","type":["null","Zoo"],"default":null}]}"#;
 
 #[derive(Clone, Copy, Debug)]
-enum Order {
+pub(super) enum Order {
     Schema,
     Alphabetical,
     Random,
 }
 
 /// Writes random readings that fit a program.
-struct Writer<'p> {
-    program: &'p Program,
-    random: StdRng,
-    order: Order,
+pub(super) struct Writer<'p> {
+    pub(super) program: &'p Program,
+    pub(super) random: StdRng,
+    pub(super) order: Order,
     /// Entries of a map; apache-avro keeps maps in hash tables, so only those of one entry have one order.
-    entries_max: usize,
+    pub(super) entries_max: usize,
 }
 
 impl Writer<'_> {
-    fn value(&mut self, node: NodeId, depth: usize) -> String {
+    pub(super) fn value(&mut self, node: NodeId, depth: usize) -> String {
         let program = self.program;
         match program.node(node) {
             Node::Null => "null".to_owned(),

@@ -173,10 +173,32 @@ fn nesting_has_an_end() {
         let rejection = bench.read("test", nested(levels).as_bytes()).unwrap_err();
         assert_eq!(rejection.reason, Malformed, "{levels} levels: {rejection}");
     }
-    for brackets in [r#"{"t":"#, r#"{"tags":"#, r#"{"unknown":"#, ""] {
-        let json = format!("{brackets}{}", "[".repeat(100_000));
-        let rejection = bench.read("test", json.as_bytes()).unwrap_err();
-        assert_eq!(rejection.reason, SchemaMismatch, "{rejection}");
+    for (before, after) in [
+        (r#"{"t":"#, "}"),
+        (r#"{"tags":"#, "}"),
+        (r#"{"unknown":"#, "}"),
+        ("", ""),
+    ] {
+        let opened = format!("{before}{}", "[".repeat(100_000));
+        let closed = format!("{opened}{}{after}", "]".repeat(100_000));
+        for (json, reason) in [(opened, Malformed), (closed, SchemaMismatch)] {
+            let rejection = bench.read("test", json.as_bytes()).unwrap_err();
+            assert_eq!(rejection.reason, reason, "{rejection}");
+        }
+    }
+}
+
+#[test]
+fn not_being_json_goes_before_all_else() {
+    for json in [
+        r#"{"t":"x""#,
+        r#"{"x":1"#,
+        r#"{"t":99"#,
+        r#"{"t":1e400"#,
+        r#"{"n":3.5}}"#,
+        r#"{"e":"ok"} true"#,
+    ] {
+        check(&[(json.as_bytes(), Err(Malformed))]);
     }
 }
 

@@ -5,6 +5,7 @@ mod corpus;
 mod identity;
 mod matrix;
 mod mistakes;
+mod mutation;
 mod texts;
 
 use std::cell::RefCell;
