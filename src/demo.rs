@@ -1,6 +1,204 @@
-//! stub
+//! `citygate demo`: an embedded broker, a gateway and a fleet in one process, nothing installed.
+//!
+//! The broker is librdkafka's mock cluster: it speaks Kafka, keeps some 5 MiB per partition in memory and forgets
+//! everything at the end, so the ledger reads along while the fleet runs. At the end the ledger says what was sent,
+//! acknowledged and found in Kafka; the demo succeeds only if nothing that was acknowledged is missing.
+
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use crate::config::Config;
+use crate::deliver::health::Health;
+use crate::drain;
+use crate::gateway::{Addresses, Gateway};
+use crate::message::Protocol;
+use crate::schemas::Schemas;
+
+/// Partitions of each topic of the embedded broker.
+const PARTITIONS: i32 = 6;
+
+/// How long the gateway may take to find the embedded broker.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the end of the topics is searched for readings that were acknowledged.
+const READ_BACK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Options of the demo.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
-pub async fn run(_o: Options) -> anyhow::Result<std::process::ExitCode> {
-    Ok(std::process::ExitCode::SUCCESS)
+pub struct Options {
+    /// How long the devices send; 0: until Ctrl-C.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How many devices, spread evenly over three protocols and three kinds; each sends about once a second.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    devices: u32,
+    /// The same seed gives the same city.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The folder of schemas.
+    #[arg(long, value_name = "FOLDER", default_value = "schemas")]
+    schemas: PathBuf,
+    /// End with the ledger as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the demo; successful only if the ledger balances.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let config = config(&options.schemas);
+    let schemas = load_schemas(&config)?;
+    let broker = embedded_broker(&config, &schemas)?;
+    let bootstrap = broker.bootstrap_servers();
+    let gateway = start_gateway(config, &bootstrap).await?;
+    let follower = start_follower(&bootstrap, &options.schemas).await?;
+    invite(gateway.addresses(), &bootstrap);
+
+    let started = Instant::now();
+    let fleet = Fleet::start(fleet_config(&options, gateway.addresses()))?;
+    watch(&fleet, &follower, started, options.seconds).await?;
+    let elapsed = started.elapsed();
+    let outcome = fleet.stop().await;
+    let metrics = gateway.metrics();
+    let all_answered = gateway.drain().await;
+    let found = follower.finish(&outcome.ledger, READ_BACK_TIMEOUT).await?;
+
+    let totals = Protocol::ALL.map(|protocol| metrics.totals(protocol).outcomes);
+    let sum = |outcome: usize| totals.iter().map(|outcomes| outcomes[outcome]).sum();
+    let report = Report::new(&outcome, &found, elapsed).with_gateway(sum(0), sum(1));
+    eprintln!("{report}");
+    let law_holds = metrics.in_flight_total() == 0 && all_answered;
+    if !law_holds {
+        eprintln!("{} readings were received and not answered", metrics.in_flight_total());
+    }
+    if options.json {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(if report.passed() && law_holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Free ports on loopback, and time-outs that suit an audience.
+fn config(schemas: &Path) -> Config {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut config = Config::default();
+    config.mqtt.listen = any;
+    config.coap.listen = any;
+    config.http.listen = any;
+    config.admin.listen = any;
+    config.schemas.folder = schemas.to_owned();
+    config.kafka.probe_interval = Duration::from_millis(100);
+    config
+}
+
+fn load_schemas(config: &Config) -> anyhow::Result<Schemas> {
+    Schemas::load(&config.schemas.folder, &config.kafka.topic_prefix).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!(
+            "{}; run the demo in the repository's folder, or say --schemas FOLDER",
+            lines.join("; ")
+        )
+    })
+}
+
+fn embedded_broker(config: &Config, schemas: &Schemas) -> anyhow::Result<MockCluster<'static, DefaultProducerContext>> {
+    let broker = MockCluster::new(1).context("embedded broker")?;
+    let topics = schemas.kinds().iter().map(|kind| kind.topic.as_str());
+    for topic in topics.chain([config.kafka.dead_letter_topic.as_str()]) {
+        broker
+            .create_topic(topic, PARTITIONS, 1)
+            .with_context(|| format!("topic {topic}"))?;
+    }
+    Ok(broker)
+}
+
+async fn start_gateway(mut config: Config, bootstrap: &str) -> anyhow::Result<Gateway> {
+    config.kafka.bootstrap_servers = bootstrap.to_owned();
+    let gateway = Gateway::start(config).await?;
+    let mut health = gateway.health();
+    let up = tokio::time::timeout(START_TIMEOUT, health.wait_for(Health::is_up)).await;
+    ensure!(
+        up.is_ok_and(|up| up.is_ok()),
+        "the embedded broker at {bootstrap} did not answer"
+    );
+    Ok(gateway)
+}
+
+async fn start_follower(bootstrap: &str, schemas: &Path) -> anyhow::Result<Follower> {
+    let mut config = FollowerConfig::new(bootstrap, "city.", schemas);
+    config.begin = Begin::Earliest;
+    tokio::task::spawn_blocking(move || Follower::start(&config)).await?
+}
+
+fn fleet_config(options: &Options, addresses: Addresses) -> FleetConfig {
+    FleetConfig {
+        devices: options.devices as usize,
+        seed: options.seed,
+        mqtt: addresses.mqtt,
+        coap: addresses.coap,
+        http: addresses.http,
+        ..FleetConfig::default()
+    }
+}
+
+/// Where to try it by hand while it runs.
+fn invite(addresses: Addresses, bootstrap: &str) {
+    let port = |address: Option<SocketAddr>| address.map_or(0, |address| address.port());
+    let (mqtt, coap, http, admin) = (
+        port(addresses.mqtt),
+        port(addresses.coap),
+        port(addresses.http),
+        port(addresses.admin),
+    );
+    eprintln!(
+        "A city is sending. Send something yourself while it runs:
+  curl -i -d '{{\"temperature_c\":21.5}}' http://127.0.0.1:{http}/devices/mine/weather
+  mosquitto_pub -p {mqtt} -q 1 -t devices/mine/traffic -m '{{\"vehicle_count\":12,\"interval_s\":60}}'
+  coap-client-notls -m post -t 50 -e '{{\"power_w\":-512.5}}' coap://127.0.0.1:{coap}/devices/mine/energy
+and look:
+  kcat -b {bootstrap} -t city.weather -C -o -5 -f '%k: %S bytes at offset %o\\n'
+  curl http://127.0.0.1:{admin}/metrics     curl http://127.0.0.1:{admin}/status
+"
+    );
+}
+
+/// A line that renews itself on a terminal, a line a second elsewhere; until the time is over or someone presses Ctrl-C.
+async fn watch(fleet: &Fleet, follower: &Follower, started: Instant, seconds: u64) -> anyhow::Result<()> {
+    let on_terminal = std::io::stderr().is_terminal();
+    let counters = fleet.live();
+    let mut interrupted = std::pin::pin!(drain::signalled());
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.tick().await;
+    while seconds == 0 || started.elapsed() < Duration::from_secs(seconds) {
+        tokio::select! {
+            _ = tick.tick() => {
+                let line = live_line(started.elapsed(), &counters, follower.records());
+                if on_terminal {
+                    eprint!("\r{line}\x1b[K");
+                    std::io::stderr().flush().context("terminal")?;
+                } else {
+                    eprintln!("{line}");
+                }
+            }
+            signal = &mut interrupted => {
+                signal.context("signal handlers")?;
+                break;
+            }
+        }
+    }
+    eprintln!(
+        "{}stopping: waiting for the answers that are still due",
+        if on_terminal { "\n" } else { "" }
+    );
+    Ok(())
 }

@@ -110,26 +110,16 @@ impl Fleet {
     /// Starts every device; must be called within a Tokio runtime. Fails without an address, and when this machine cannot
     /// open one more socket.
     pub fn start(config: FleetConfig) -> anyhow::Result<Fleet> {
-        let addresses = config.addresses();
-        anyhow::ensure!(
-            !addresses.is_empty(),
-            "the fleet has no address to send to: give one for mqtt, coap or http"
-        );
+        let uplinks = Uplinks::new(&config)?;
         let counters = Arc::new(Counters::new());
         let (stopping, abandoning) = (CancellationToken::new(), CancellationToken::new());
         let started = Instant::now();
         let mut members = Vec::with_capacity(config.devices);
         for index in 0..config.devices {
             let device = Device::new(pick(&Kind::ALL, index), config.seed, index as u64);
-            let (protocol, server) = pick(&addresses, index / Kind::ALL.len());
-            let variant = index / (Kind::ALL.len() * addresses.len());
-            let uplink = uplink(&device, protocol, server, variant, config.answer_timeout).with_context(|| {
-                format!(
-                    "device {} of {} cannot get a {protocol} client",
-                    index + 1,
-                    config.devices
-                )
-            })?;
+            let uplink = uplinks
+                .of(&device, index)
+                .with_context(|| format!("device {} of {} cannot be started", index + 1, config.devices))?;
             members.push(Member {
                 device,
                 uplink,
@@ -194,35 +184,59 @@ fn pick<T: Copy>(choices: &[T], number: usize) -> T {
     choices[number % choices.len()]
 }
 
-/// The client of a device. Most speak their protocol in its plain form, every fourth in its rarest.
-fn uplink(
-    device: &Device,
-    protocol: Protocol,
-    server: SocketAddr,
-    variant: usize,
+/// Where the fleet sends, and how patient it is.
+struct Uplinks {
+    addresses: Vec<(Protocol, SocketAddr)>,
+    http: Option<http::Clients>,
     answer_timeout: Duration,
-) -> anyhow::Result<Uplink> {
-    let path = format!("devices/{}/{}", device.name(), device.kind());
-    let is_fourth = variant % 4 == 3;
-    Ok(match protocol {
-        Protocol::Mqtt => {
-            let variants = [
-                (Version::V5, Quality::AtLeastOnce),
-                (Version::V4, Quality::AtLeastOnce),
-                (Version::V4, Quality::ExactlyOnce),
-                (Version::V5, Quality::ExactlyOnce),
-            ];
-            let variant = pick(&variants, variant);
-            let uplink = mqtt::Uplink::new(server, device.name(), &path, variant, answer_timeout);
-            Uplink::Mqtt(Box::new(uplink))
+}
+
+// === impl Uplinks ===
+
+impl Uplinks {
+    fn new(config: &FleetConfig) -> anyhow::Result<Uplinks> {
+        let addresses = config.addresses();
+        anyhow::ensure!(
+            !addresses.is_empty(),
+            "the fleet has no address to send to: give one for mqtt, coap or http"
+        );
+        let http = config
+            .http
+            .map(|server| http::Clients::new(server, config.answer_timeout));
+        Ok(Uplinks {
+            addresses,
+            http: http.transpose()?,
+            answer_timeout: config.answer_timeout,
+        })
+    }
+
+    /// The client of the `index`th device. Most speak their protocol in its plain form, every fourth in its rarest.
+    fn of(&self, device: &Device, index: usize) -> anyhow::Result<Uplink> {
+        let (protocol, server) = pick(&self.addresses, index / Kind::ALL.len());
+        let variant = index / (Kind::ALL.len() * self.addresses.len());
+        let is_fourth = variant % 4 == 3;
+        let path = format!("devices/{}/{}", device.name(), device.kind());
+        match protocol {
+            Protocol::Mqtt => {
+                let variants = [
+                    (Version::V5, Quality::AtLeastOnce),
+                    (Version::V4, Quality::AtLeastOnce),
+                    (Version::V4, Quality::ExactlyOnce),
+                    (Version::V5, Quality::ExactlyOnce),
+                ];
+                let variant = pick(&variants, variant);
+                let uplink = mqtt::Uplink::new(server, device.name(), &path, variant, self.answer_timeout);
+                Ok(Uplink::Mqtt(Box::new(uplink)))
+            }
+            Protocol::Coap => {
+                let uplink = coap::Uplink::new(server, &path, !is_fourth, self.answer_timeout);
+                Ok(Uplink::Coap(Box::new(uplink.context("cannot open a UDP socket")?)))
+            }
+            Protocol::Http => {
+                let readings = if is_fourth { BATCH_READINGS } else { 1 };
+                let clients = self.http.as_ref().context("no HTTP client")?;
+                Ok(Uplink::Http(Box::new(clients.uplink(device.name(), &path, readings))))
+            }
         }
-        Protocol::Coap => {
-            let confirmable = !is_fourth;
-            Uplink::Coap(Box::new(coap::Uplink::new(server, &path, confirmable, answer_timeout)?))
-        }
-        Protocol::Http => {
-            let readings = if is_fourth { BATCH_READINGS } else { 1 };
-            Uplink::Http(Box::new(http::Uplink::new(server, &path, readings, answer_timeout)?))
-        }
-    })
+    }
 }

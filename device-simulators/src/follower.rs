@@ -99,6 +99,8 @@ struct Position {
 /// The state of the thread.
 struct Reader<'a> {
     consumer: BaseConsumer,
+    /// Asks where partitions end. On the consumer's own connection a question would wait behind a fetch.
+    enquirer: BaseConsumer,
     topics: &'a [Topic],
     positions: Vec<Position>,
     found: Found,
@@ -164,10 +166,14 @@ impl Follower {
     }
 
     fn start_on(config: &FollowerConfig, topics: Vec<Topic>) -> anyhow::Result<Follower> {
-        let consumer: BaseConsumer = client_config(config)
-            .create()
-            .context("the Kafka settings are not valid")?;
-        let positions = positions(&consumer, &topics, config)?;
+        let client = client_config(config);
+        let create = || {
+            client
+                .create::<BaseConsumer>()
+                .context("the Kafka settings are not valid")
+        };
+        let (consumer, enquirer) = (create()?, create()?);
+        let positions = positions(&enquirer, &topics, config)?;
         assign(&consumer, &topics, &positions)?;
         let records = Arc::new(AtomicU64::new(0));
         let (finish, orders) = mpsc::channel();
@@ -175,6 +181,7 @@ impl Follower {
         let read = move || {
             let reader = Reader {
                 consumer,
+                enquirer,
                 topics: &topics,
                 positions,
                 found: Found::default(),
@@ -351,7 +358,7 @@ impl Reader<'_> {
                 return true;
             };
             let ends = self
-                .consumer
+                .enquirer
                 .fetch_watermarks(&topic.name, position.partition, QUERY_TIMEOUT);
             ends.is_ok_and(|(_, high)| position.next >= high)
         })

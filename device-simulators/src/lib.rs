@@ -1,9 +1,9 @@
 //! A fleet of simulated city devices, and the ledger that holds the gateway to its promise.
 //!
 //! A device [measures](devices), its [uplink](uplinks) sends the reading over MQTT, CoAP or HTTP and waits for the
-//! answer, its page of the [ledger](ledger) notes what it was told. A [follower](follower) meanwhile reads what arrives
-//! in Kafka. When the [fleet](fleet) has stopped, the two are compared: *every acknowledged reading is in Kafka at least
-//! once*. The [report](report) says so, or names what is missing.
+//! answer, its page of the [ledger] notes what it was told. A [follower] meanwhile reads what arrives
+//! in Kafka. When the [fleet] has stopped, the two are compared: *every acknowledged reading is in Kafka at least
+//! once*. The [report] says so, or names what is missing.
 //!
 //! This crate knows the schemas' field names and the protocols, as any device maker would. It never imports the gateway.
 

@@ -221,7 +221,19 @@ listen = \"127.0.0.1:1\"
         fn section(of: &impl Serialize) -> toml::Value {
             toml::Value::try_from(of).unwrap()
         }
-        let Config { mqtt, coap, http, admin, kafka, schemas, registry, clock, limits, drain, log } = config;
+        let Config {
+            mqtt,
+            coap,
+            http,
+            admin,
+            kafka,
+            schemas,
+            registry,
+            clock,
+            limits,
+            drain,
+            log,
+        } = config;
         toml::Table::from_iter([
             ("mqtt".to_owned(), section(mqtt)),
             ("coap".to_owned(), section(coap)),
@@ -245,10 +257,16 @@ listen = \"127.0.0.1:1\"
         let written: toml::Table = toml::from_str(text).unwrap();
         for (name, section) in &defaults {
             for field in section.as_table().unwrap().keys() {
-                assert!(written[name].get(field).is_some(), "{name}.{field} is not in deploy/citygate.toml");
+                assert!(
+                    written[name].get(field).is_some(),
+                    "{name}.{field} is not in deploy/citygate.toml"
+                );
             }
         }
-        assert!(text.contains("# url = "), "registry.url has no default, but is explained");
+        assert!(
+            text.contains("# url = "),
+            "registry.url has no default, but is explained"
+        );
     }
 
     #[test]

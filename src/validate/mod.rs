@@ -1,54 +1,117 @@
 //! One pass from a reading's JSON to checked Avro bytes.
 //!
-//! Each kind's schema is compiled once, at start, into a flat [`program`]; [`json`] drives it with serde_json, writing
-//! Avro while it parses, with no tree in between. What is wrong is said by [`refusal`]: path, expected, got. [`clock`]
-//! judges `observed_at`. Synchronous, no I/O; knows nouns only.
+//! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`json`] drives it with serde_json,
+//! writing Avro while it parses, with no tree in between; [`pass`] lays the bytes out. What is wrong is said by
+//! [`refusal`]: path, expected, got. [`clock`] judges `observed_at`. Synchronous, no I/O; knows nouns only.
+//!
+//! # What a schema's attributes mean
+//! Avro allows them and ignores them; the gateway does not. No field is known by its name.
+//!
+//! | attribute | on | meaning |
+//! |---|---|---|
+//! | `minimum`, `maximum` | a number | outside of them a reading is rejected as out of range |
+//! | `sentinels` | a number in a union with null | these values mean "no reading": each is stored as null, and the reading stays. They lie outside of `minimum`..`maximum`, or the schema is refused: no real value is ever taken for a sentinel |
+//! | `"fill": "device"` | a string field | the device of the address; a device may leave it out, and must not name another |
+//! | `"fill": "received_at"` | a timestamp-millis field | the time of receipt; a device that sends it is rejected, since it cannot know and its value would be lost |
+//! | `"clock": "observed"` | a timestamp-millis field | the device's own time; left out, it becomes the time of receipt; sent, it is held against `[clock]` |
+//! | `unit`, `doc` | anything | for people |
+//!
+//! # What is taken
+//! Strict: an unknown field, a field or map key that comes twice, a missing field without default, `3.0` for an int, a string
+//! for a number, an unknown symbol, null where the schema has none: each is rejected, with the path. An integer is
+//! fine for a double. `bytes`, `fixed`, `decimal`, `uuid` and `duration` are refused in a schema, JSON having no agreed
+//! form for them, as are unions in which a JSON value could mean two branches.
 
-use serde::{Deserialize, Serialize};
-
-use crate::outcome::Rejection;
+use crate::outcome::{Reason, Rejection};
 use crate::schemas::{Kind, Schemas};
 
-/// The `[clock]` section (durations are added in `clock.rs`).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {}
+mod attributes;
+pub mod clock;
+pub mod compile;
+pub mod json;
+pub mod pass;
+pub mod program;
+pub mod refusal;
+#[cfg(test)]
+mod tests;
+
+pub use clock::Config;
+use clock::Limits;
+use pass::{Buffers, Pass};
+use program::Program;
 
 /// The compiled programs of all kinds.
 #[derive(Debug)]
-pub struct Validator {}
+pub struct Validator {
+    /// By [`Kind::index`].
+    programs: Vec<Program>,
+    limits: Limits,
+}
 
 /// Buffers that one thread reuses from reading to reading.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    value: Vec<u8>,
+    buffers: Buffers,
 }
+
+// === impl Validator ===
 
 impl Validator {
     /// Compiles every kind's schema; all mistakes at once, each naming the kind and the field.
-    pub fn new(_schemas: &Schemas, _config: &Config) -> Result<Self, Vec<String>> {
-        Ok(Validator {})
+    pub fn new(schemas: &Schemas, config: &Config) -> Result<Self, Vec<String>> {
+        let mut programs = Vec::new();
+        let mut mistakes = Vec::new();
+        for kind in schemas.kinds() {
+            match compile::compile(&kind.schema, &kind.text) {
+                Ok(program) => programs.push(program),
+                Err(found) => mistakes.extend(found.into_iter().map(|what| format!("{}: {what}", kind.name))),
+            }
+        }
+        if mistakes.is_empty() {
+            let limits = Limits::new(config);
+            Ok(Validator { programs, limits })
+        } else {
+            Err(mistakes)
+        }
     }
 
     /// Checks one reading and leaves its Avro value (the kind's prefix, then the datum) in `scratch`.
+    ///
+    /// `received_at_ms` is in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// Malformed, if it is not JSON from end to end; otherwise the first thing that is wrong in the order of the text:
+    /// not the schema, out of range, or of a time that the `[clock]` limits do not allow.
     pub fn reading(
         &self,
         kind: &Kind,
-        _device: &str,
-        _received_at_ms: i64,
+        device: &str,
+        received_at_ms: i64,
         json: &[u8],
         scratch: &mut Scratch,
     ) -> Result<(), Rejection> {
-        scratch.value.clear();
-        scratch.value.extend_from_slice(&kind.prefix);
-        scratch.value.extend_from_slice(json);
-        Ok(())
+        scratch.buffers.reset();
+        let program = self.programs.get(kind.index).ok_or_else(|| {
+            let what = format!("{}: no such kind when the gateway started", kind.name);
+            Rejection::new(Reason::UnknownKind, what)
+        })?;
+        scratch.buffers.out.extend_from_slice(&kind.prefix);
+        let mut pass = Pass {
+            buffers: &mut scratch.buffers,
+            device,
+            received_at_ms,
+            limits: &self.limits,
+        };
+        let result = json::write(program, program.root, json, &mut pass);
+        result.inspect_err(|_| scratch.buffers.reset())
     }
 }
 
+// === impl Scratch ===
+
 impl Scratch {
-    /// The value left by the last [`Validator::reading`] that succeeded.
+    /// The value left by the last [`Validator::reading`], if that succeeded.
     pub fn value(&self) -> &[u8] {
-        &self.value
+        &self.buffers.out
     }
 }

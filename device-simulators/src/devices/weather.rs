@@ -59,7 +59,7 @@ pub(super) fn reading(noise: &Noise, moment: Moment) -> Weather {
         wind_speed_m_s: rounded(wind, 1),
         wind_gust_m_s: rounded(gust, 1),
         wind_direction_deg: direction(noise, time),
-        rain_mm: rounded(rain_mm_h * moment.interval.as_secs_f64() / 3600.0, 3),
+        rain_mm: rounded(rain_mm_h * moment.interval.as_secs_f64() / 3600.0, 4),
         irradiance_w_m2: rounded(irradiance, 1),
         visibility_m: rounded((clear_m / (1.0 + rain_mm_h)).max(200.0), 0),
         uv_index: rounded(9.5 * sun.powf(2.2) * (1.0 - 0.6 * cloud), 1),

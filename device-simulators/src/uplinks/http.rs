@@ -3,9 +3,12 @@
 //! 2xx is a positive answer, 429 and 5xx mean *later*, everything else is a refusal. A batch is answered by a result per
 //! item, in order; an item without a result counts as unanswered, because a positive answer is nothing to guess.
 
+use std::future::ready;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Response};
 use serde::Deserialize;
 
@@ -14,14 +17,29 @@ use super::{Answer, Reading, excerpt};
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// What the HTTP devices of a fleet share: a client, but no connection.
+///
+/// A client of its own for every device would set TLS up for every device, which takes longer than everything else that
+/// a device does. reqwest keeps its connections apart by host name, so each device gets a name of its own; all of them
+/// resolve to the gateway.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    client: Client,
+    server: SocketAddr,
+}
+
 /// A device's HTTP client.
 #[derive(Debug)]
 pub struct Uplink {
     client: Client,
+    host: String,
     single: String,
     batch: String,
     readings_per_message: usize,
 }
+
+/// Resolves every name to the gateway.
+struct Always(SocketAddr);
 
 /// The answer to a batch; more may be in it than is read here.
 #[derive(Deserialize)]
@@ -36,32 +54,46 @@ struct Item {
     detail: Option<String>,
 }
 
-// === impl Uplink ===
+// === impl Clients ===
 
-impl Uplink {
-    /// A client that posts to `path` at `server`, or to `path/batch` if it sends several readings at a time.
-    pub fn new(
-        server: SocketAddr,
-        path: &str,
-        readings_per_message: usize,
-        answer_timeout: Duration,
-    ) -> reqwest::Result<Uplink> {
+impl Clients {
+    /// Clients of `server` that wait for an answer for `answer_timeout`.
+    pub fn new(server: SocketAddr, answer_timeout: Duration) -> reqwest::Result<Clients> {
         let client = Client::builder()
             .timeout(answer_timeout)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(1)
-            // A device has no proxy, and plain HTTP needs no certificates: loading them costs milliseconds per device.
+            .pool_idle_timeout(None)
+            .dns_resolver(Arc::new(Always(server)))
+            // A device has no proxy.
             .no_proxy()
-            .tls_certs_only([])
             .build()?;
-        Ok(Uplink {
-            client,
-            single: format!("http://{server}/{path}"),
-            batch: format!("http://{server}/{path}/batch"),
-            readings_per_message: readings_per_message.max(1),
-        })
+        Ok(Clients { client, server })
     }
 
+    /// The client of `device`, which posts to `path`, or to `path/batch` if it sends several readings at a time.
+    pub fn uplink(&self, device: &str, path: &str, readings_per_message: usize) -> Uplink {
+        let base = format!("http://{device}.invalid:{}/{path}", self.server.port());
+        Uplink {
+            client: self.client.clone(),
+            host: self.server.to_string(),
+            batch: format!("{base}/batch"),
+            single: base,
+            readings_per_message: readings_per_message.max(1),
+        }
+    }
+}
+
+impl Resolve for Always {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let addresses: Addrs = Box::new(std::iter::once(self.0));
+        Box::pin(ready(Ok(addresses)))
+    }
+}
+
+// === impl Uplink ===
+
+impl Uplink {
     pub fn readings_per_message(&self) -> usize {
         self.readings_per_message
     }
@@ -73,8 +105,9 @@ impl Uplink {
             [reading] if self.readings_per_message == 1 => (&self.single, reading.json.clone()),
             several => (&self.batch, array(several)),
         };
-        let request = self.client.post(url).header("content-type", "application/json");
-        let response = match request.body(body).send().await {
+        let request = self.client.post(url).header("host", &self.host);
+        let request = request.header("content-type", "application/json").body(body);
+        let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return same(readings.len(), unanswered(chain(&error))),
         };
@@ -189,6 +222,11 @@ mod tests {
         }
     }
 
+    fn uplink(server: SocketAddr, readings_per_message: usize) -> Uplink {
+        let clients = Clients::new(server, Duration::from_secs(5)).unwrap();
+        clients.uplink("meter-00001", "devices/a/energy", readings_per_message)
+    }
+
     fn busy(code: &str) -> Answer {
         Answer::Busy {
             code: code.to_owned(),
@@ -275,7 +313,7 @@ mod tests {
     async fn a_device_keeps_its_connection() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
-        let mut uplink = Uplink::new(address, "devices/a/energy", 1, Duration::from_secs(5)).unwrap();
+        let mut uplink = uplink(address, 1);
         let serve = async {
             let (mut stream, _) = server.accept().await.unwrap();
             for sequence in 1..=2 {
@@ -294,10 +332,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_device_has_a_connection_of_its_own_and_the_servers_name_for_it() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let clients = Clients::new(address, Duration::from_secs(5)).unwrap();
+        for device in ["meter-1", "meter-2"] {
+            let mut uplink = clients.uplink(device, "devices/a/energy", 1);
+            let serve = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                let mut head = vec![0; 2048];
+                let length = stream.read(&mut head).await.unwrap();
+                let head = String::from_utf8_lossy(&head[..length]).to_lowercase();
+                assert!(head.contains(&format!("\r\nhost: {address}\r\n")), "{head}");
+                assert!(!head.contains("invalid"), "{head}");
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                stream
+            };
+            let (answers, _stream) = tokio::join!(async { uplink.send(&[reading(1)]).await }, serve);
+            assert_eq!(answers, [Answer::Acknowledged]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_batch_is_an_array_with_a_result_per_item() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
-        let mut uplink = Uplink::new(address, "devices/a/energy", 2, Duration::from_secs(5)).unwrap();
+        let mut uplink = uplink(address, 2);
         let serve = async {
             let (mut stream, _) = server.accept().await.unwrap();
             let (line, body) = request(&mut stream).await;
@@ -330,7 +390,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
         drop(server);
-        let mut uplink = Uplink::new(address, "devices/a/energy", 1, Duration::from_secs(5)).unwrap();
+        let mut uplink = uplink(address, 1);
         let answers = uplink.send(&[reading(1)]).await;
         let [Answer::Unanswered { because }] = answers.as_slice() else {
             panic!("{answers:?}");

@@ -1,0 +1,347 @@
+//! An Avro schema compiled to a [`Program`], once, at start.
+//!
+//! apache-avro parses the schema and keeps its names; the attributes of plain types it forgets, and some mistakes it lets
+//! pass with a warning. So the schema and its text are walked side by side, and every mistake is collected, each with
+//! the path of its field. What a reading could never satisfy, or what would silently mean something else than its author
+//! thought, is a mistake: an ambiguous union, a logical type that does not fit, a minimum above its maximum.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use apache_avro::schema::{Name, RecordField, RecordSchema, UnionSchema};
+use serde_json::Value;
+
+use super::attributes::{self, Attributes, Object};
+use super::clock::Limits;
+use super::json;
+use super::pass::{Buffers, Pass};
+use super::program::{Absent, Branch, Field, Node, NodeId, Program, Record, Union};
+
+/// Compiles the schema of one kind; `text` is what `schema` was parsed from.
+///
+/// # Errors
+/// Every mistake, each beginning with the path of its field.
+pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
+    let json: Value = serde_json::from_str(text).map_err(|error| vec![error.to_string()])?;
+    let mut compiler = Compiler::default();
+    compiler.program.root = compiler.node(schema, &json, Attributes::default());
+    if compiler.mistakes.is_empty() {
+        Ok(compiler.program)
+    } else {
+        Err(compiler.mistakes)
+    }
+}
+
+#[derive(Default)]
+struct Compiler {
+    program: Program,
+    named: HashMap<Name, NodeId>,
+    /// Fields around the present place; `[]` and `{}` stand for items and values.
+    path: Vec<String>,
+    mistakes: Vec<String>,
+}
+
+// === impl Compiler: types ===
+
+impl Compiler {
+    fn push(&mut self, node: Node) -> NodeId {
+        self.program.nodes.push(node);
+        (self.program.nodes.len() - 1) as NodeId
+    }
+
+    fn mistake(&mut self, what: impl std::fmt::Display) {
+        let path = self.path.concat();
+        let path = path.trim_start_matches('.');
+        self.mistakes.push(if path.is_empty() {
+            what.to_string()
+        } else {
+            format!("{path}: {what}")
+        });
+    }
+
+    /// A mistake, and a node that lets the walk go on.
+    fn broken(&mut self, what: impl std::fmt::Display) -> NodeId {
+        self.mistake(what);
+        self.push(Node::Null)
+    }
+
+    /// `outer` are the attributes that stand around the type, on its field.
+    fn node(&mut self, schema: &Schema, json: &Value, outer: Attributes<'_>) -> NodeId {
+        let mut attributes = outer;
+        let leaf = attributes.gather(json, &mut |what| self.mistake(what));
+        attributes.check_logical_type(schema, &mut |what| self.mistake(what));
+        if let Some(name) = attributes::unsupported(schema) {
+            return self.broken(format!("{name} is not supported, for JSON has no such thing"));
+        }
+        if let Schema::Union(union) = schema {
+            return self.union(union, leaf, attributes);
+        }
+        if let Some(node) = attributes.number(schema, &mut |what| self.mistake(what)) {
+            return self.push(node);
+        }
+        if let Some(name) = attributes.numeric_name() {
+            self.mistake(format!("\"{name}\" stands on something that is not a number"));
+        }
+        match schema {
+            Schema::Boolean => self.push(Node::Boolean),
+            Schema::String => self.push(Node::Text),
+            Schema::Enum(symbols) => {
+                let node = self.push(Node::Enum(
+                    symbols.symbols.iter().map(|symbol| symbol.as_str().into()).collect(),
+                ));
+                self.define(&symbols.name, node);
+                node
+            }
+            Schema::Array(array) => {
+                let items = self.inside("[]", &array.items, member(leaf, "items"));
+                self.push(Node::Array(items))
+            }
+            Schema::Map(map) => {
+                let values = self.inside("{}", &map.types, member(leaf, "values"));
+                self.push(Node::Map(values))
+            }
+            Schema::Record(record) => self.record(record, leaf),
+            Schema::Ref { name } => match self.named.get(name) {
+                Some(&node) => node,
+                None => self.broken(format!(
+                    "there is no type {name} before this place; refer to it by its own name"
+                )),
+            },
+            _ => self.push(Node::Null),
+        }
+    }
+
+    fn inside(&mut self, step: &str, schema: &Schema, json: &Value) -> NodeId {
+        self.path.push(step.to_owned());
+        let node = self.node(schema, json, Attributes::default());
+        self.path.pop();
+        node
+    }
+
+    fn define(&mut self, name: &Name, node: NodeId) {
+        if self.named.insert(name.clone(), node).is_some() {
+            self.mistake(format!("{name} is defined twice"));
+        }
+    }
+
+    fn record(&mut self, schema: &RecordSchema, json: &Value) -> NodeId {
+        // The place is taken before the fields are known, so that a record can hold itself.
+        let node = self.push(Node::Null);
+        self.define(&schema.name, node);
+        let outermost = node == 0;
+        let texts: Vec<&Object> = match member(json, "fields") {
+            Value::Array(fields) => fields.iter().filter_map(Value::as_object).collect(),
+            _ => Vec::new(),
+        };
+        let mut fields = Vec::new();
+        for (field, text) in schema.fields.iter().zip(texts) {
+            self.path.push(format!(".{}", field.name));
+            fields.push(self.field(field, text, outermost));
+            self.path.pop();
+        }
+        self.program.nodes[node as usize] = Node::Record(Record { fields: fields.into() });
+        node
+    }
+}
+
+fn member<'j>(json: &'j Value, name: &str) -> &'j Value {
+    json.get(name).unwrap_or(&Value::Null)
+}
+
+// === impl Compiler: fields ===
+
+/// What a field's own attributes ask of the gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Plain,
+    Device,
+    ReceivedAt,
+    ObservedAt,
+}
+
+impl Compiler {
+    fn field(&mut self, field: &RecordField, text: &Object, outermost: bool) -> Field {
+        let role = self.role(&field.schema, text, outermost);
+        let attributes = Attributes::of_field(text, &mut |what| self.mistake(what));
+        let mut node = self.node(&field.schema, member_of(text, "type"), attributes);
+        let special = match role {
+            Role::Device => Some(Node::Device),
+            Role::ObservedAt => Some(Node::ObservedAt),
+            Role::Plain | Role::ReceivedAt => None,
+        };
+        if let Some(special) = special {
+            node = self.push(special);
+        }
+        let default = field
+            .default
+            .as_ref()
+            .and_then(|default| self.default_value(node, default));
+        let absent = match role {
+            Role::Device => Absent::Device,
+            Role::ReceivedAt | Role::ObservedAt => Absent::ReceivedAt,
+            Role::Plain => default.map_or(Absent::Refused, Absent::Default),
+        };
+        Field {
+            name: field.name.as_str().into(),
+            node,
+            absent,
+            reserved: role == Role::ReceivedAt,
+        }
+    }
+
+    fn role(&mut self, schema: &Schema, text: &Object, outermost: bool) -> Role {
+        let role = match (text.get("fill"), text.get("clock")) {
+            (None, None) => return Role::Plain,
+            (Some(Value::String(fill)), None) if fill == "device" => Role::Device,
+            (Some(Value::String(fill)), None) if fill == "received_at" => Role::ReceivedAt,
+            (Some(fill), None) => {
+                return self.no_role(format!("\"fill\" is {fill}; it can be \"device\" or \"received_at\""));
+            }
+            (None, Some(Value::String(clock))) if clock == "observed" => Role::ObservedAt,
+            (None, Some(clock)) => return self.no_role(format!("\"clock\" is {clock}; it can be \"observed\"")),
+            (Some(_), Some(_)) => return self.no_role("\"fill\" and \"clock\" exclude each other"),
+        };
+        let (fits, needs) = match role {
+            Role::Device => (matches!(schema, Schema::String), "\"fill\": \"device\" needs a string"),
+            Role::ReceivedAt => (
+                matches!(schema, Schema::TimestampMillis),
+                "\"fill\": \"received_at\" needs a long with logicalType timestamp-millis",
+            ),
+            _ => (
+                matches!(schema, Schema::TimestampMillis),
+                "\"clock\": \"observed\" needs a long with logicalType timestamp-millis",
+            ),
+        };
+        let limited = ["minimum", "maximum", "sentinels"]
+            .iter()
+            .any(|name| text.contains_key(*name));
+        if !fits {
+            self.no_role(needs)
+        } else if !outermost {
+            self.no_role("\"fill\" and \"clock\" are for fields of the outermost record")
+        } else if limited {
+            self.no_role("\"minimum\", \"maximum\" and \"sentinels\" mean nothing beside \"fill\" and \"clock\"")
+        } else {
+            role
+        }
+    }
+
+    fn no_role(&mut self, what: impl std::fmt::Display) -> Role {
+        self.mistake(what);
+        Role::Plain
+    }
+
+    /// The default, as Avro: it is checked and written like a value that a device sends.
+    fn default_value(&mut self, node: NodeId, default: &Value) -> Option<Box<[u8]>> {
+        if self.belongs_to_later_branch(node, default) {
+            self.mistake(format!(
+                "the default {default} must fit the first branch of the union, null"
+            ));
+            return None;
+        }
+        let mut buffers = Buffers::default();
+        let mut pass = Pass {
+            buffers: &mut buffers,
+            device: "",
+            received_at_ms: 0,
+            limits: &Limits::UNLIMITED,
+        };
+        match json::write(&self.program, node, default.to_string().as_bytes(), &mut pass) {
+            Err(_) if !self.mistakes.is_empty() => None,
+            Err(rejection) => {
+                self.mistake(format!("the default {default} does not fit: {}", rejection.detail));
+                None
+            }
+            Ok(()) if self.is_union(node) && buffers.out.first() != Some(&0) => {
+                self.mistake(format!("the default {default} must fit the first branch of the union"));
+                None
+            }
+            Ok(()) => Some(buffers.out.into()),
+        }
+    }
+
+    /// A value, though not null, can become null by being a sentinel; as a default it would be read as the value.
+    fn belongs_to_later_branch(&self, node: NodeId, default: &Value) -> bool {
+        let null = match self.program.node(node) {
+            Node::Optional { null, .. } => Some(*null),
+            Node::Union(union) => union.null,
+            _ => None,
+        };
+        null == Some(0) && !default.is_null()
+    }
+
+    fn is_union(&self, node: NodeId) -> bool {
+        matches!(self.program.node(node), Node::Optional { .. } | Node::Union(_))
+    }
+}
+
+fn member_of<'j>(json: &'j Object, name: &str) -> &'j Value {
+    json.get(name).unwrap_or(&Value::Null)
+}
+
+// === impl Compiler: unions ===
+
+impl Compiler {
+    fn union(&mut self, schema: &UnionSchema, json: &Value, attributes: Attributes<'_>) -> NodeId {
+        let variants = schema.variants();
+        let nullable = variants.iter().any(|variant| matches!(variant, Schema::Null));
+        if let Some(name) = attributes.numeric_name()
+            && !variants.iter().any(attributes::is_number)
+        {
+            self.mistake(format!("\"{name}\" stands on something that is not a number"));
+        }
+        let mut union = Union::default();
+        for (index, variant) in variants.iter().enumerate() {
+            let own = if attributes::is_number(variant) {
+                attributes.for_branch(nullable)
+            } else {
+                Attributes::default().for_branch(nullable)
+            };
+            let text = json.get(index).unwrap_or(&Value::Null);
+            let node = self.node(variant, text, own);
+            // Never above seven branches, or they would be ambiguous: one byte each.
+            self.branch(&mut union, (index as u8) << 1, node);
+        }
+        self.push(simplified(union))
+    }
+
+    /// JSON does not name branches, so at most one may fit each form of value.
+    fn branch(&mut self, union: &mut Union, byte: u8, node: NodeId) {
+        let branch = Branch { byte, node };
+        let (slot, form) = match self.program.node(node) {
+            // A null, or what could not be compiled and is reported already. A record that holds itself directly
+            // through a union is still unknown here, and an object all the same.
+            Node::Null if !self.named.values().any(|&named| named == node) => {
+                union.null = Some(byte);
+                return;
+            }
+            Node::Boolean => (&mut union.boolean, "booleans"),
+            Node::Integer(_) | Node::ObservedAt => (&mut union.integer, "integers"),
+            Node::Real(_) => (&mut union.real, "numbers"),
+            Node::Text | Node::Device | Node::Enum(_) => (&mut union.text, "strings"),
+            Node::Array(_) => (&mut union.array, "arrays"),
+            Node::Null | Node::Map(_) | Node::Record(_) => (&mut union.object, "objects"),
+            Node::Optional { .. } | Node::Union(_) => return self.mistake("a union inside a union"),
+        };
+        if slot.replace(branch).is_some() {
+            self.mistake(format!("ambiguous union: two branches take JSON {form}"));
+        }
+    }
+}
+
+/// `["null", T]`, by far the commonest union, has a node of its own.
+fn simplified(union: Union) -> Node {
+    let others = [
+        union.boolean,
+        union.integer,
+        union.real,
+        union.text,
+        union.array,
+        union.object,
+    ];
+    let mut others = others.into_iter().flatten();
+    match (union.null, others.next(), others.next()) {
+        (Some(null), Some(Branch { byte, node }), None) => Node::Optional { null, some: byte, node },
+        _ => Node::Union(Box::new(union)),
+    }
+}

@@ -1,0 +1,275 @@
+//! One reading on its way through a program: its bytes, and where in them each field lies.
+//!
+//! The bytes equal apache-avro's: one block per array or map, and a record's fields in the schema's order whatever the
+//! order of arrival. Fields that come in order are written once, where they belong; otherwise the record's bytes are
+//! copied once. Buffers are reused from reading to reading, so that in a steady state nothing is allocated. The work is
+//! linear in the reading (but for sorting a map's keys), whatever a device sends.
+
+use super::clock::Limits;
+use super::program::{Absent, Branch, Fault, Field, NodeId, Record};
+
+/// Buffers that are reused from reading to reading.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    /// The prefix, then the datum.
+    pub out: Vec<u8>,
+    /// Where in `out` each field of the open records lies.
+    spans: Vec<Span>,
+    /// Where in `out` each key of the open maps lies.
+    keys: Vec<Span>,
+    /// A record's bytes as they came, while they are put in the schema's order.
+    moved: Vec<u8>,
+}
+
+/// From, to: positions in [`Buffers::out`].
+pub type Span = (usize, usize);
+
+/// The span of a field that has not come yet.
+const ABSENT: Span = (usize::MAX, usize::MAX);
+
+/// One reading on its way through a program.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    pub buffers: &'a mut Buffers,
+    pub device: &'a str,
+    pub received_at_ms: i64,
+    pub limits: &'a Limits,
+}
+
+/// A record whose fields are arriving.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenRecord {
+    /// Its first span.
+    base: usize,
+    /// Its first byte in `out`.
+    start: usize,
+    /// The field after the last one that came: the likeliest to come now.
+    next: usize,
+    seen: usize,
+    in_order: bool,
+}
+
+/// An array or map whose items are arriving.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenBlock {
+    /// Where its count will stand; one byte is kept free for it.
+    at: usize,
+    /// Its first key, if it is a map.
+    keys: usize,
+    pub items: usize,
+}
+
+// === impl Pass: records ===
+
+impl Pass<'_> {
+    /// Begins a record. Every one that is begun and does not fail must be closed.
+    pub fn open_record(&mut self, record: &Record) -> OpenRecord {
+        let base = self.buffers.spans.len();
+        self.buffers.spans.resize(base + record.fields.len(), ABSENT);
+        OpenRecord {
+            base,
+            start: self.buffers.out.len(),
+            next: 0,
+            seen: 0,
+            in_order: true,
+        }
+    }
+
+    /// Which field a key names: one that may come, and has not come yet.
+    pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &str) -> Result<usize, Fault> {
+        let index = record.find(key, open.next).ok_or(Fault::Unknown)?;
+        if record.fields[index].reserved {
+            Err(Fault::Reserved)
+        } else if self.buffers.spans[open.base + index] != ABSENT {
+            Err(Fault::Duplicate)
+        } else {
+            Ok(index)
+        }
+    }
+
+    /// Notes that the bytes from `start` to the end of `out` are the field's value.
+    pub fn close_field(&mut self, open: &mut OpenRecord, index: usize, start: usize) {
+        self.buffers.spans[open.base + index] = (start, self.buffers.out.len());
+        open.in_order &= index == open.next;
+        open.next = index + 1;
+        open.seen += 1;
+    }
+
+    /// Ends a record: defaults and filled fields are written, and all put in the schema's order.
+    ///
+    /// # Errors
+    /// The index of the first required field that has not come.
+    pub fn close_record(&mut self, record: &Record, open: &OpenRecord) -> Result<(), usize> {
+        // In order without a hole: the fields are where they belong, and only the last ones may be absent.
+        let settled = if open.in_order && open.seen == open.next {
+            open.next
+        } else {
+            self.lift_record(open);
+            0
+        };
+        for (index, field) in record.fields.iter().enumerate().skip(settled) {
+            let (from, to) = self.buffers.spans[open.base + index];
+            if (from, to) == ABSENT {
+                self.absent(field).ok_or(index)?;
+            } else {
+                let bytes = &self.buffers.moved[from - open.start..to - open.start];
+                self.buffers.out.extend_from_slice(bytes);
+            }
+        }
+        self.buffers.spans.truncate(open.base);
+        Ok(())
+    }
+
+    fn lift_record(&mut self, open: &OpenRecord) {
+        let Buffers { out, moved, .. } = &mut *self.buffers;
+        moved.clear();
+        moved.extend_from_slice(&out[open.start..]);
+        out.truncate(open.start);
+    }
+
+    /// Writes what stands for a field that has not come; `None` if the schema has nothing for it.
+    fn absent(&mut self, field: &Field) -> Option<()> {
+        let out = &mut self.buffers.out;
+        match &field.absent {
+            Absent::Refused => return None,
+            Absent::Default(bytes) => out.extend_from_slice(bytes),
+            Absent::Device => write_text(self.device, out),
+            Absent::ReceivedAt => write_long(self.received_at_ms, out),
+        }
+        Some(())
+    }
+}
+
+// === impl Pass: arrays and maps ===
+
+impl Pass<'_> {
+    pub fn open_block(&mut self) -> OpenBlock {
+        let at = self.buffers.out.len();
+        self.buffers.out.push(0);
+        OpenBlock {
+            at,
+            keys: self.buffers.keys.len(),
+            items: 0,
+        }
+    }
+
+    /// The key of a map's next value.
+    pub fn write_key(&mut self, key: &str) {
+        let Buffers { out, keys, .. } = &mut *self.buffers;
+        write_text(key, out);
+        keys.push((out.len() - key.len(), out.len()));
+    }
+
+    /// Ends an array: its count goes before its items, so that all are one block.
+    pub fn close_block(&mut self, open: &OpenBlock) {
+        let out = &mut self.buffers.out;
+        match open.items {
+            // The byte kept free is the zero that ends an array.
+            0 => return,
+            1..64 => out[open.at] = (open.items as u8) << 1,
+            _ => {
+                let end = out.len();
+                write_long(open.items as i64, out);
+                // The count's bytes turn from the end to the front, over the byte kept free.
+                let count = out.len() - end;
+                out[open.at + 1..].rotate_right(count);
+                out.remove(open.at);
+            }
+        }
+        out.push(0);
+    }
+
+    /// Ends a map.
+    ///
+    /// # Errors
+    /// Where a key lies that came twice.
+    pub fn close_map(&mut self, open: &OpenBlock) -> Result<(), Span> {
+        let Buffers { out, keys, .. } = &mut *self.buffers;
+        let own = &mut keys[open.keys..];
+        own.sort_unstable_by_key(|&(from, to)| &out[from..to]);
+        let twice = own
+            .windows(2)
+            .find(|pair| out[pair[0].0..pair[0].1] == out[pair[1].0..pair[1].1]);
+        if let Some(&[key, _]) = twice {
+            return Err(key);
+        }
+        keys.truncate(open.keys);
+        self.close_block(open);
+        Ok(())
+    }
+
+    /// Where the key lies whose value is being written.
+    pub fn current_key(&self, open: &OpenBlock) -> Span {
+        self.buffers.keys[open.keys + open.items]
+    }
+}
+
+// === impl Buffers ===
+
+impl Buffers {
+    /// Empties them for the next reading, which may follow a failed one; what they hold of memory stays.
+    pub fn reset(&mut self) {
+        self.out.clear();
+        self.spans.clear();
+        self.keys.clear();
+        self.moved.clear();
+    }
+
+    #[cfg(test)]
+    pub fn capacity(&self) -> [usize; 4] {
+        [
+            self.out.capacity(),
+            self.spans.capacity(),
+            self.keys.capacity(),
+            self.moved.capacity(),
+        ]
+    }
+}
+
+// === impl Pass: unions ===
+
+impl Pass<'_> {
+    /// Chooses a branch: writes its number, gives its node.
+    pub fn take(&mut self, branch: Option<Branch>) -> Result<NodeId, Fault> {
+        let branch = branch.ok_or(Fault::Type)?;
+        self.buffers.out.push(branch.byte);
+        Ok(branch.node)
+    }
+
+    /// Writes a number as `branch`, or as null if it is a sentinel there.
+    pub fn number(
+        &mut self,
+        null: Option<u8>,
+        branch: Branch,
+        emit: impl FnOnce(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let at = self.buffers.out.len();
+        self.buffers.out.push(branch.byte);
+        match (emit(self), null) {
+            (Err(Fault::Sentinel), Some(null)) => {
+                self.buffers.out.truncate(at);
+                self.buffers.out.push(null);
+                Ok(())
+            }
+            (result, _) => result,
+        }
+    }
+}
+
+// === writers ===
+
+/// Appends Avro's zig-zag variable-length integer.
+pub fn write_long(value: i64, out: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Appends an Avro string.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    write_long(text.len() as i64, out);
+    out.extend_from_slice(text.as_bytes());
+}

@@ -1,0 +1,334 @@
+//! A schema as a flat program, and the functions that write Avro by it.
+//!
+//! [`compile`](super::compile) makes a [`Program`] once; a driver ([`json`](super::json)) walks a reading's JSON and
+//! calls the functions here with what it meets: `emit_*` for scalars, `enter_*` for arrays and objects. They know no
+//! parser. Whatever does not fit is a [`Fault`], a code that costs
+//! nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by [`pass`](super::pass).
+
+use super::pass::{Pass, write_long, write_text};
+
+/// Levels of arrays and objects in a reading; a recursive schema could otherwise nest without end.
+pub const DEPTH_MAX: u32 = 64;
+
+/// A compiled schema.
+#[derive(Debug, Default)]
+pub struct Program {
+    pub nodes: Vec<Node>,
+    pub root: NodeId,
+}
+
+/// Position in [`Program::nodes`].
+pub type NodeId = u32;
+
+/// What may stand in one place of a reading, and how it is written.
+#[derive(Debug)]
+pub enum Node {
+    Null,
+    Boolean,
+    Integer(Integer),
+    Real(Real),
+    Text,
+    /// `"fill": "device"`: a string that must be the device of the address.
+    Device,
+    /// `"clock": "observed"`: milliseconds since 1970, held against the clock limits.
+    ObservedAt,
+    /// The symbols, in the schema's order.
+    Enum(Box<[Box<str>]>),
+    /// Its items.
+    Array(NodeId),
+    /// Its values.
+    Map(NodeId),
+    Record(Record),
+    /// `["null", T]` or `[T, "null"]`: the branch bytes, and T.
+    Optional {
+        null: u8,
+        some: u8,
+        node: NodeId,
+    },
+    Union(Box<Union>),
+}
+
+/// `int`, `long` and the logical types on them.
+#[derive(Debug)]
+pub struct Integer {
+    /// `int` or `long`, for error texts.
+    pub name: &'static str,
+    pub minimum: i64,
+    pub maximum: i64,
+    /// Outside of `minimum..=maximum`; they mean "no reading".
+    pub sentinels: Box<[i64]>,
+}
+
+/// `float` and `double`.
+#[derive(Debug)]
+pub struct Real {
+    /// `float` or `double`, for error texts.
+    pub name: &'static str,
+    /// Written with four bytes instead of eight.
+    pub single: bool,
+    pub minimum: f64,
+    pub maximum: f64,
+    /// Outside of `minimum..=maximum`; they mean "no reading".
+    pub sentinels: Box<[f64]>,
+}
+
+#[derive(Debug)]
+pub struct Record {
+    pub fields: Box<[Field]>,
+}
+
+#[derive(Debug)]
+pub struct Field {
+    pub name: Box<str>,
+    pub node: NodeId,
+    pub absent: Absent,
+    /// `"fill": "received_at"`: the gateway's to write, never the device's.
+    pub reserved: bool,
+}
+
+/// What is written for a field that the reading leaves out.
+#[derive(Debug)]
+pub enum Absent {
+    /// Nothing: the field is required.
+    Refused,
+    /// The schema's default, as Avro.
+    Default(Box<[u8]>),
+    /// The device of the address.
+    Device,
+    /// The time of receipt.
+    ReceivedAt,
+}
+
+/// A union of more than null and one type: at most one branch per form that JSON can tell apart.
+#[derive(Debug, Default)]
+pub struct Union {
+    pub null: Option<u8>,
+    pub boolean: Option<Branch>,
+    pub integer: Option<Branch>,
+    pub real: Option<Branch>,
+    /// String or enum.
+    pub text: Option<Branch>,
+    pub array: Option<Branch>,
+    /// Record or map.
+    pub object: Option<Branch>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Branch {
+    /// The branch's number as Avro writes it.
+    pub byte: u8,
+    pub node: NodeId,
+}
+
+/// Why something does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not what the schema has in this place.
+    Type,
+    Symbol,
+    Below,
+    Above,
+    /// A sentinel: written as null by the union around it, so it never leaves `emit_*`.
+    Sentinel,
+    Unknown,
+    Duplicate,
+    Missing,
+    /// Only the gateway writes this field.
+    Reserved,
+    /// The device names another one than the address does.
+    OtherDevice,
+    TooFarAhead,
+    TooOld,
+    /// Nested deeper than [`DEPTH_MAX`].
+    Depth,
+}
+
+// === impl Program: scalars ===
+
+impl Program {
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node as usize]
+    }
+
+    /// A number without fraction or exponent that fits 64 bits. Drivers pass larger ones to [`Program::emit_f64`].
+    pub fn emit_i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Integer(integer) => integer.emit(value, &mut pass.buffers.out),
+            Node::Real(real) => real.emit(value as f64, &mut pass.buffers.out),
+            Node::ObservedAt => {
+                pass.limits.judge(value, pass.received_at_ms)?;
+                write_long(value, &mut pass.buffers.out);
+                Ok(())
+            }
+            Node::Optional { null, some, node } => {
+                let branch = Branch {
+                    byte: *some,
+                    node: *node,
+                };
+                pass.number(Some(*null), branch, |pass| self.emit_i64(branch.node, value, pass))
+            }
+            Node::Union(union) => {
+                let branch = union.integer.or(union.real).ok_or(Fault::Type)?;
+                pass.number(union.null, branch, |pass| self.emit_i64(branch.node, value, pass))
+            }
+            _ => Err(Fault::Type),
+        }
+    }
+
+    /// A number with fraction or exponent, or too large for 64 bits; finite. `-0` counts as such, since JSON parsers
+    /// commonly keep its sign; it is a fine integer all the same.
+    pub fn emit_f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Real(real) => real.emit(value, &mut pass.buffers.out),
+            Node::Integer(_) | Node::ObservedAt if value == 0.0 && value.is_sign_negative() => {
+                self.emit_i64(node, 0, pass)
+            }
+            Node::Integer(_) | Node::ObservedAt => Err(not_an_integer(value)),
+            Node::Optional { null, some, node } => {
+                let branch = Branch {
+                    byte: *some,
+                    node: *node,
+                };
+                pass.number(Some(*null), branch, |pass| self.emit_f64(branch.node, value, pass))
+            }
+            Node::Union(union) => {
+                let branch = union.real.or(union.integer).ok_or(Fault::Type)?;
+                pass.number(union.null, branch, |pass| self.emit_f64(branch.node, value, pass))
+            }
+            _ => Err(Fault::Type),
+        }
+    }
+
+    pub fn emit_str(&self, node: NodeId, text: &str, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Text => write_text(text, &mut pass.buffers.out),
+            Node::Enum(symbols) => {
+                let index = symbols.iter().position(|symbol| **symbol == *text);
+                write_long(index.ok_or(Fault::Symbol)? as i64, &mut pass.buffers.out);
+            }
+            Node::Device if text == pass.device => write_text(text, &mut pass.buffers.out),
+            Node::Device => return Err(Fault::OtherDevice),
+            Node::Optional { some, node, .. } => {
+                pass.buffers.out.push(*some);
+                return self.emit_str(*node, text, pass);
+            }
+            Node::Union(union) => return self.emit_str(pass.take(union.text)?, text, pass),
+            _ => return Err(Fault::Type),
+        }
+        Ok(())
+    }
+
+    pub fn emit_bool(&self, node: NodeId, value: bool, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Boolean => {
+                pass.buffers.out.push(u8::from(value));
+                Ok(())
+            }
+            Node::Optional { some, node, .. } => {
+                pass.buffers.out.push(*some);
+                self.emit_bool(*node, value, pass)
+            }
+            Node::Union(union) => self.emit_bool(pass.take(union.boolean)?, value, pass),
+            _ => Err(Fault::Type),
+        }
+    }
+
+    pub fn emit_null(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Null => {}
+            Node::Optional { null, .. } => pass.buffers.out.push(*null),
+            Node::Union(union) => pass.buffers.out.push(union.null.ok_or(Fault::Type)?),
+            _ => return Err(Fault::Type),
+        }
+        Ok(())
+    }
+
+    /// A `[`: writes what precedes the block, and gives the node of the items.
+    pub fn enter_array(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<NodeId, Fault> {
+        match self.node(node) {
+            Node::Array(items) => Ok(*items),
+            Node::Optional { some, node, .. } => {
+                pass.buffers.out.push(*some);
+                self.enter_array(*node, pass)
+            }
+            Node::Union(union) => self.enter_array(pass.take(union.array)?, pass),
+            _ => Err(Fault::Type),
+        }
+    }
+
+    /// A `{`: writes what precedes the object, and gives its node, a [`Node::Record`] or [`Node::Map`].
+    pub fn enter_object(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<NodeId, Fault> {
+        match self.node(node) {
+            Node::Record(_) | Node::Map(_) => Ok(node),
+            Node::Optional { some, node, .. } => {
+                pass.buffers.out.push(*some);
+                self.enter_object(*node, pass)
+            }
+            Node::Union(union) => self.enter_object(pass.take(union.object)?, pass),
+            _ => Err(Fault::Type),
+        }
+    }
+}
+
+/// A number beyond 64 bits is out of range; anything else with a fraction or an exponent is no integer. The lowest
+/// `long` itself does not come this way, so that what rounds to it was below it.
+fn not_an_integer(value: f64) -> Fault {
+    const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+    if value >= TWO_TO_63 {
+        Fault::Above
+    } else if value <= -TWO_TO_63 {
+        Fault::Below
+    } else {
+        Fault::Type
+    }
+}
+
+// === impl Integer, Real ===
+
+impl Integer {
+    fn emit(&self, value: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
+        if (self.minimum..=self.maximum).contains(&value) {
+            write_long(value, out);
+            Ok(())
+        } else if self.sentinels.contains(&value) {
+            Err(Fault::Sentinel)
+        } else if value < self.minimum {
+            Err(Fault::Below)
+        } else {
+            Err(Fault::Above)
+        }
+    }
+}
+
+impl Real {
+    fn emit(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
+        if (self.minimum..=self.maximum).contains(&value) {
+            if self.single {
+                out.extend_from_slice(&(value as f32).to_le_bytes());
+            } else {
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+            Ok(())
+        } else if self.sentinels.contains(&value) {
+            Err(Fault::Sentinel)
+        } else if value < self.minimum {
+            Err(Fault::Below)
+        } else {
+            Err(Fault::Above)
+        }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// The index of the field `key`. Devices send fields in a steady order, so the search begins at `guess`: where
+    /// the last one ended.
+    pub fn find(&self, key: &str, guess: usize) -> Option<usize> {
+        let (before, after) = self.fields.split_at(guess.min(self.fields.len()));
+        let found = after.iter().position(|field| *field.name == *key);
+        found
+            .map(|index| index + before.len())
+            .or_else(|| before.iter().position(|field| *field.name == *key))
+    }
+}

@@ -1,0 +1,223 @@
+//! What is wrong with a reading, in words: path, expected, got.
+//!
+//! Made on the way out of a failed pass only, so it may allocate; bounded, whatever the device sent. Values are quoted up
+//! to [`QUOTED_CHARS_MAX`], paths from their end up to [`PATH_CHARS_MAX`].
+
+use std::fmt::{self, Write as _};
+
+use super::pass::Pass;
+use super::program::{Fault, Node, NodeId, Program};
+use crate::outcome::{Reason, Rejection};
+
+/// Characters of a value or key that are quoted.
+pub const QUOTED_CHARS_MAX: usize = 40;
+/// Characters of a path.
+pub const PATH_CHARS_MAX: usize = 160;
+/// Characters of a list of symbols.
+const SYMBOLS_CHARS_MAX: usize = 160;
+
+/// What the reading has where something else should be.
+#[derive(Clone, Copy, Debug)]
+pub enum Got<'a> {
+    /// Nothing to show: a field that is absent, or should be.
+    Nothing,
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Large(u64),
+    Real(f64),
+    Text(&'a str),
+    Array,
+    Object,
+}
+
+/// One step of a path.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A field, or a key as the device sent it.
+    Field(String),
+    Item(usize),
+}
+
+// === impl Fault ===
+
+impl Fault {
+    pub fn reason(self) -> Reason {
+        match self {
+            Fault::Below | Fault::Above | Fault::Sentinel => Reason::OutOfRange,
+            Fault::TooFarAhead | Fault::TooOld => Reason::BadClock,
+            Fault::Depth => Reason::Malformed,
+            Fault::Type
+            | Fault::Symbol
+            | Fault::Unknown
+            | Fault::Duplicate
+            | Fault::Missing
+            | Fault::Reserved
+            | Fault::OtherDevice => Reason::SchemaMismatch,
+        }
+    }
+
+    /// The words after the path.
+    pub fn text(self, program: &Program, node: NodeId, got: Got<'_>, pass: &Pass<'_>) -> String {
+        let leaf = leaf(program, node, got);
+        match (self, leaf) {
+            (Fault::Below, Node::Integer(integer)) => format!("{got} is below the minimum {}", integer.minimum),
+            (Fault::Above, Node::Integer(integer)) => format!("{got} is above the maximum {}", integer.maximum),
+            (Fault::Below, Node::Real(real)) => format!("{got} is below the minimum {}", number(real.minimum)),
+            (Fault::Above, Node::Real(real)) => format!("{got} is above the maximum {}", number(real.maximum)),
+            (Fault::Below | Fault::Above | Fault::Sentinel, _) => format!("{got} is out of range"),
+            (Fault::Symbol, _) => format!("{got} is not {}", expected(program, node)),
+            (Fault::OtherDevice, _) => {
+                let device = quoted(pass.device);
+                format!("{got} is not the device of the address, {device}")
+            }
+            (Fault::TooFarAhead | Fault::TooOld, _) => match got {
+                Got::Integer(observed_ms) => pass.limits.text(self, observed_ms, pass.received_at_ms),
+                _ => format!("{got} is not a time near the gateway's"),
+            },
+            (Fault::Unknown, _) => "unknown field".to_owned(),
+            (Fault::Duplicate, _) => "came twice".to_owned(),
+            (Fault::Missing, _) => "missing".to_owned(),
+            (Fault::Reserved, _) => "only the gateway writes this field; leave it out".to_owned(),
+            (Fault::Depth, _) => format!("nested deeper than {} levels", super::program::DEPTH_MAX),
+            (Fault::Type, _) => format!("expected {}, got {got}", expected(program, node)),
+        }
+    }
+}
+
+/// The node that judged the value, inside the unions around it.
+fn leaf<'p>(program: &'p Program, node: NodeId, got: Got<'_>) -> &'p Node {
+    match program.node(node) {
+        Node::Optional { node, .. } => leaf(program, *node, got),
+        Node::Union(union) => {
+            let branch = match got {
+                Got::Integer(_) => union.integer.or(union.real),
+                Got::Large(_) | Got::Real(_) => union.real.or(union.integer),
+                _ => union.text,
+            };
+            branch.map_or(program.node(node), |branch| program.node(branch.node))
+        }
+        node => node,
+    }
+}
+
+/// What the schema has in this place. That null is fine, too, goes without saying.
+fn expected(program: &Program, node: NodeId) -> String {
+    match program.node(node) {
+        Node::Null => "null".to_owned(),
+        Node::Boolean => "boolean".to_owned(),
+        Node::Integer(integer) => integer.name.to_owned(),
+        Node::Real(real) => real.name.to_owned(),
+        Node::Text | Node::Device => "string".to_owned(),
+        Node::ObservedAt => "long (milliseconds since 1970)".to_owned(),
+        Node::Enum(symbols) => one_of(symbols),
+        Node::Array(_) => "array".to_owned(),
+        Node::Map(_) | Node::Record(_) => "object".to_owned(),
+        Node::Optional { node, .. } => expected(program, *node),
+        Node::Union(union) => {
+            let branches = [
+                union.boolean,
+                union.integer,
+                union.real,
+                union.text,
+                union.array,
+                union.object,
+            ];
+            let names = branches.iter().flatten().map(|branch| expected(program, branch.node));
+            names.collect::<Vec<_>>().join(" or ")
+        }
+    }
+}
+
+fn one_of(symbols: &[Box<str>]) -> String {
+    let mut text = "one of ".to_owned();
+    for (index, symbol) in symbols.iter().enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        if text.len() + symbol.len() > SYMBOLS_CHARS_MAX {
+            text.push('…');
+            break;
+        }
+        text.push_str(symbol);
+    }
+    text
+}
+
+// === impl Got ===
+
+impl fmt::Display for Got<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Got::Nothing => f.write_str("nothing"),
+            Got::Null => f.write_str("null"),
+            Got::Boolean(value) => write!(f, "{value}"),
+            Got::Integer(value) => write!(f, "{value}"),
+            Got::Large(value) => write!(f, "{value}"),
+            // Debug keeps the ".0" that may be the very mistake, and is short for large numbers.
+            Got::Real(value) => write!(f, "{value:?}"),
+            Got::Text(text) => f.write_str(&quoted(text)),
+            Got::Array => f.write_str("array"),
+            Got::Object => f.write_str("object"),
+        }
+    }
+}
+
+/// A limit as its author wrote it, as far as can be told.
+pub fn number(value: f64) -> String {
+    if value.abs() < 1e15 {
+        format!("{value}")
+    } else {
+        format!("{value:?}")
+    }
+}
+
+/// In quotation marks, escaped, cut.
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", cut(text))
+}
+
+/// Escaped and cut, for a key in a path.
+pub fn cut(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .take(QUOTED_CHARS_MAX)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+// === paths ===
+
+/// `lanes[2].speed_kmh: text`; `steps` are in the order of unwinding, the innermost first.
+pub fn located(steps: &[Step], text: &str) -> String {
+    let mut path = String::new();
+    for step in steps.iter().rev() {
+        match step {
+            Step::Field(name) if path.is_empty() => path.push_str(name),
+            Step::Field(name) => {
+                path.push('.');
+                path.push_str(name);
+            }
+            // Writing to a String does not fail.
+            Step::Item(index) => drop(write!(path, "[{index}]")),
+        }
+    }
+    if path.is_empty() {
+        return text.to_owned();
+    }
+    let excess = path.chars().count().saturating_sub(PATH_CHARS_MAX);
+    if excess > 0 {
+        path = path.chars().skip(excess).collect();
+        path.insert(0, '…');
+    }
+    format!("{path}: {text}")
+}
+
+/// Not JSON: `line 1, column 17: expected …`.
+pub fn malformed(line: usize, column: usize, text: &str) -> Rejection {
+    Rejection::new(Reason::Malformed, format!("line {line}, column {column}: {text}"))
+}

@@ -1,0 +1,318 @@
+//! Mistakes of a schema's author: found at start, all at once.
+
+use super::*;
+
+/// Each field is compiled alone; what is said of it begins with its name.
+fn check(cases: &[(&str, &str)]) {
+    for (field, expected) in cases {
+        let schemas = load(&record(field));
+        let mistakes = Bench::new(schemas, &Config::default()).err();
+        assert_eq!(mistakes, Some(vec![format!("test: {expected}")]), "{field}");
+    }
+}
+
+#[test]
+fn unions_that_json_cannot_tell_apart() {
+    check(&[
+        (
+            r#"{"name":"u","type":["int","long"]}"#,
+            "u: ambiguous union: two branches take JSON integers",
+        ),
+        (
+            r#"{"name":"u","type":["null","float","double"]}"#,
+            "u: ambiguous union: two branches take JSON numbers",
+        ),
+        (
+            r#"{"name":"u","type":["string",{"type":"enum","name":"E","symbols":["A"]}]}"#,
+            "u: ambiguous union: two branches take JSON strings",
+        ),
+        (
+            r#"{"name":"u","type":[{"type":"record","name":"A","fields":[]},{"type":"record","name":"B","fields":[]}]}"#,
+            "u: ambiguous union: two branches take JSON objects",
+        ),
+        (
+            r#"{"name":"u","type":["null","Test",{"type":"map","values":"int"}],"default":null}"#,
+            "u: ambiguous union: two branches take JSON objects",
+        ),
+    ]);
+}
+
+#[test]
+fn types_and_logical_types_that_are_not_supported() {
+    let none = "is not supported, for JSON has no such thing";
+    check(&[
+        (r#"{"name":"x","type":"bytes"}"#, &format!("x: bytes {none}")),
+        (
+            r#"{"name":"x","type":{"type":"fixed","name":"F","size":4}}"#,
+            &format!("x: fixed {none}"),
+        ),
+        (
+            r#"{"name":"x","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}}"#,
+            &format!("x: decimal {none}"),
+        ),
+        (
+            r#"{"name":"x","type":["null",{"type":"string","logicalType":"uuid"}]}"#,
+            &format!("x: uuid {none}"),
+        ),
+        (
+            r#"{"name":"x","type":{"type":"int","logicalType":"timestamp-millis"}}"#,
+            "x: logicalType \"timestamp-millis\" is not supported on this type",
+        ),
+        (
+            r#"{"name":"x","type":["null",{"type":"long","logicalType":"timestamp-milis"}]}"#,
+            "x: logicalType \"timestamp-milis\" is not supported on this type",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"array","items":{"type":"string","logicalType":"date"}}}"#,
+            "x[]: logicalType \"date\" is not supported on this type",
+        ),
+        (
+            r#"{"name":"x","type":"long","logicalType":"timestamp-millis"}"#,
+            "x: \"logicalType\" stands on the field, where it means nothing; put it inside the type",
+        ),
+    ]);
+}
+
+#[test]
+fn ranges_and_sentinels_that_make_no_sense() {
+    check(&[
+        (
+            r#"{"name":"x","type":"int","minimum":5,"maximum":3}"#,
+            "x: the minimum 5 is above the maximum 3",
+        ),
+        (
+            r#"{"name":"x","type":"double","minimum":0.5,"maximum":0}"#,
+            "x: the minimum 0.5 is above the maximum 0",
+        ),
+        (
+            r#"{"name":"x","type":"int","minimum":0.5}"#,
+            "x: \"minimum\": 0.5 is not an integer",
+        ),
+        (
+            r#"{"name":"x","type":"double","maximum":"9"}"#,
+            "x: \"maximum\": \"9\" is not a number",
+        ),
+        (
+            r#"{"name":"x","type":"int","maximum":3000000000}"#,
+            "x: \"maximum\": 3000000000 is beyond the type",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"int","minimum":1},"minimum":0}"#,
+            "x: \"minimum\" is given twice, on the field and inside its type",
+        ),
+        (
+            r#"{"name":"x","type":"string","minimum":0}"#,
+            "x: \"minimum\" stands on something that is not a number",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"array","items":"int"},"maximum":0}"#,
+            "x: \"maximum\" stands on something that is not a number",
+        ),
+        (
+            r#"{"name":"x","type":["null","string"],"sentinels":[0]}"#,
+            "x: \"sentinels\" stands on something that is not a number",
+        ),
+        (
+            r#"{"name":"x","type":"int","maximum":9,"sentinels":[99]}"#,
+            "x: \"sentinels\" are stored as null, so the type must be a union with null",
+        ),
+        (
+            r#"{"name":"x","type":["null","int"],"maximum":9,"sentinels":[9]}"#,
+            "x: the sentinel 9 lies inside the valid range, so a real value could be lost",
+        ),
+        (
+            r#"{"name":"x","type":["null","double"],"sentinels":[-9999.9]}"#,
+            "x: the sentinel -9999.9 lies inside the valid range, so a real value could be lost",
+        ),
+        (
+            r#"{"name":"x","type":["null","double"],"maximum":0,"sentinels":255}"#,
+            "x: \"sentinels\" must be an array of numbers",
+        ),
+    ]);
+}
+
+#[test]
+fn defaults_that_do_not_fit() {
+    check(&[
+        (
+            r#"{"name":"x","type":["null","int"],"default":5}"#,
+            "x: the default 5 must fit the first branch of the union, null",
+        ),
+        (
+            r#"{"name":"x","type":["int","null"],"default":null}"#,
+            "x: the default null must fit the first branch of the union",
+        ),
+        (
+            r#"{"name":"x","type":["null","int"],"maximum":1,"sentinels":[5],"default":5}"#,
+            "x: the default 5 must fit the first branch of the union, null",
+        ),
+        (
+            r#"{"name":"x","type":"int","minimum":1,"default":0}"#,
+            "x: the default 0 does not fit: 0 is below the minimum 1",
+        ),
+        (
+            r#"{"name":"x","type":"double","default":"NaN"}"#,
+            "x: the default \"NaN\" does not fit: expected double, got \"NaN\"",
+        ),
+    ]);
+}
+
+#[test]
+fn attributes_of_the_gateway_in_the_wrong_place() {
+    let at = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
+    check(&[
+        (
+            r#"{"name":"x","type":"string","fill":"devise"}"#,
+            "x: \"fill\" is \"devise\"; it can be \"device\" or \"received_at\"",
+        ),
+        (
+            r#"{"name":"x","type":"int","fill":"device"}"#,
+            "x: \"fill\": \"device\" needs a string",
+        ),
+        (
+            r#"{"name":"x","type":"long","fill":"received_at"}"#,
+            "x: \"fill\": \"received_at\" needs a long with logicalType timestamp-millis",
+        ),
+        (
+            r#"{"name":"x","type":["null","string"],"fill":"device"}"#,
+            "x: \"fill\": \"device\" needs a string",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":["null",{at}],"clock":"observed"}}"#),
+            "x: \"clock\": \"observed\" needs a long with logicalType timestamp-millis",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"clock":"device"}}"#),
+            "x: \"clock\" is \"device\"; it can be \"observed\"",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"clock":"observed","fill":"received_at"}}"#),
+            "x: \"fill\" and \"clock\" exclude each other",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"clock":"observed","minimum":0}}"#),
+            "x: \"minimum\", \"maximum\" and \"sentinels\" mean nothing beside \"fill\" and \"clock\"",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"string","fill":"device"}}"#,
+            "x: \"fill\" stands inside the type; put it on the field",
+        ),
+        (
+            r#"{"name":"r","type":{"type":"record","name":"R","fields":[{"name":"x","type":"string","fill":"device"}]}}"#,
+            "r.x: \"fill\" and \"clock\" are for fields of the outermost record",
+        ),
+    ]);
+}
+
+#[test]
+fn all_mistakes_of_all_kinds_are_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lanes = r#"{"name":"lanes","type":{"type":"array","items":{"type":"record","name":"L","fields":[
+        {"name":"speed","type":["null","double"],"minimum":3,"maximum":2},
+        {"name":"raw","type":{"type":"map","values":"bytes"}}]}}}"#;
+    std::fs::write(folder.path().join("a.avsc"), record(lanes)).unwrap();
+    std::fs::write(folder.path().join("b.avsc"), record(r#"{"name":"x","type":"bytes"}"#)).unwrap();
+    std::fs::write(folder.path().join("c.avsc"), record(r#"{"name":"x","type":"int"}"#)).unwrap();
+    let schemas = Schemas::load(folder.path(), "city.").unwrap();
+    assert_eq!(
+        Validator::new(&schemas, &Config::default()).unwrap_err(),
+        [
+            "a: lanes[].speed: the minimum 3 is above the maximum 2",
+            "a: lanes[].raw{}: bytes is not supported, for JSON has no such thing",
+            "b: x: bytes is not supported, for JSON has no such thing",
+        ]
+    );
+}
+
+#[test]
+fn a_record_that_holds_itself_compiles() {
+    let bench = Bench::of_fields(
+        r#"{"name":"children","type":{"type":"array","items":"Test"},"default":[]},
+           {"name":"by_name","type":{"type":"map","values":["null","Test"]},"default":{}},
+           {"name":"up","type":["null","int","Test"],"default":null}"#,
+    );
+    let json = br#"{"up":{"up":3},"by_name":{"a":null,"b":{}},"children":[{},{"children":[{}]}]}"#;
+    bench.decoded("test", json).unwrap();
+    // A record that must hold itself has no finite reading; it compiles, and refuses every reading.
+    let endless = Bench::of_fields(r#"{"name":"me","type":"Test"}"#);
+    let json = format!("{}1{}", r#"{"me":"#.repeat(1000), "}".repeat(1000));
+    assert_eq!(
+        endless.read("test", json.as_bytes()).unwrap_err().reason,
+        Reason::Malformed
+    );
+}
+
+#[test]
+fn attributes_may_stand_on_the_field_or_inside_the_type() {
+    for field in [
+        r#"{"name":"x","type":["null","int"],"default":null,"minimum":1,"maximum":9,"sentinels":[99]}"#,
+        r#"{"name":"x","type":["null",{"type":"int","minimum":1,"maximum":9,"sentinels":[99]}],"default":null}"#,
+        r#"{"name":"x","type":["null",{"type":"int","minimum":1}],"default":null,"maximum":9,"sentinels":[99]}"#,
+        r#"{"name":"x","type":["null",{"type":{"type":"int","minimum":1,"maximum":9},"sentinels":[99]}],"default":null}"#,
+        r#"{"name":"x","type":{"type":["null","int"],"minimum":1,"maximum":9,"sentinels":[99]},"default":null}"#,
+    ] {
+        let bench = Bench::of_fields(field);
+        assert_eq!(bench.field("test", r#"{"x":99}"#, "x"), Value::Null, "{field}");
+        assert_eq!(bench.field("test", r#"{"x":9}"#, "x"), Value::Int(9), "{field}");
+        for json in [r#"{"x":0}"#, r#"{"x":10}"#] {
+            assert_eq!(
+                bench.read("test", json.as_bytes()).unwrap_err().reason,
+                Reason::OutOfRange,
+                "{field}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_shipped_kinds_agree_on_what_they_share() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let schemas = Schemas::load(&folder, "city.").unwrap();
+    let shared = |kind: &str, name: &str| -> serde_json::Value {
+        let json: serde_json::Value = serde_json::from_str(&schemas.kind(kind).unwrap().text).unwrap();
+        let fields = json["fields"].as_array().unwrap();
+        fields.iter().find(|field| field["name"] == name).unwrap().clone()
+    };
+    let names = [
+        "device",
+        "observed_at",
+        "received_at",
+        "sequence",
+        "interval_s",
+        "location",
+        "status",
+    ];
+    for kind in schemas.names() {
+        for name in names {
+            assert_eq!(shared(&kind, name), shared("traffic", name), "{kind}.{name}");
+        }
+    }
+}
+
+#[test]
+fn every_field_of_the_shipped_kinds_says_what_it_means() {
+    fn each(json: &serde_json::Value, path: &str, missing: &mut Vec<String>) {
+        if let Some(fields) = json.get("fields").and_then(|fields| fields.as_array()) {
+            for field in fields {
+                let path = format!("{path}.{}", field["name"].as_str().unwrap());
+                if field.get("doc").is_none() {
+                    missing.push(path.clone());
+                }
+                each(&field["type"], &path, missing);
+            }
+        }
+        for inner in ["type", "items", "values"] {
+            json.get(inner).into_iter().for_each(|inner| each(inner, path, missing));
+        }
+        json.as_array()
+            .into_iter()
+            .flatten()
+            .for_each(|branch| each(branch, path, missing));
+    }
+    let bench = Bench::shipped(&Config::default());
+    for kind in bench.schemas.kinds() {
+        let mut missing = Vec::new();
+        each(&serde_json::from_str(&kind.text).unwrap(), &kind.name, &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,107 @@
+//! What the validator takes and refuses, in which words, and that its bytes are apache-avro's.
+
+mod clock;
+mod corpus;
+mod identity;
+mod matrix;
+mod mistakes;
+mod mutation;
+mod texts;
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value;
+
+use super::*;
+
+/// 2026-11-21T12:00:00Z.
+const NOW_MS: i64 = 1_795_262_400_000;
+const DEVICE: &str = "device-1";
+
+/// A validator and what it needs.
+struct Bench {
+    schemas: Schemas,
+    validator: Validator,
+    scratch: RefCell<Scratch>,
+}
+
+impl Bench {
+    /// One kind, `test`.
+    fn of(schema: &str) -> Self {
+        let schemas = load(schema);
+        Bench::new(schemas, &Config::default()).unwrap()
+    }
+
+    /// One kind, `test`: a record of these fields.
+    fn of_fields(fields: &str) -> Self {
+        Bench::of(&record(fields))
+    }
+
+    /// The repository's own kinds.
+    fn shipped(config: &Config) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        Bench::new(Schemas::load(&folder, "city.").unwrap(), config).unwrap()
+    }
+
+    fn new(schemas: Schemas, config: &Config) -> Result<Self, Vec<String>> {
+        let validator = Validator::new(&schemas, config)?;
+        Ok(Bench {
+            schemas,
+            validator,
+            scratch: RefCell::default(),
+        })
+    }
+
+    /// The datum, without its prefix.
+    fn read(&self, kind: &str, json: &[u8]) -> Result<Vec<u8>, Rejection> {
+        let kind = self.schemas.kind(kind).unwrap();
+        let mut scratch = self.scratch.borrow_mut();
+        self.validator.reading(kind, DEVICE, NOW_MS, json, &mut scratch)?;
+        let datum = scratch.value().strip_prefix(kind.prefix.as_slice());
+        Ok(datum.expect("the value begins with the kind's prefix").to_vec())
+    }
+
+    /// The same, decoded by apache-avro, which must use up every byte.
+    fn decoded(&self, kind: &str, json: &[u8]) -> Result<Value, Rejection> {
+        let datum = self.read(kind, json)?;
+        let schema = &self.schemas.kind(kind).unwrap().schema;
+        let mut rest = datum.as_slice();
+        let reader = GenericDatumReader::builder(schema).build().unwrap();
+        let value = reader.read_value(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{} bytes are left over", rest.len());
+        Ok(value)
+    }
+
+    /// The decoded value of one field.
+    fn field(&self, kind: &str, json: &str, name: &str) -> Value {
+        field(&self.decoded(kind, json.as_bytes()).unwrap(), name).clone()
+    }
+}
+
+fn record(fields: &str) -> String {
+    format!(r#"{{"type":"record","name":"Test","fields":[{fields}]}}"#)
+}
+
+fn load(schema: &str) -> Schemas {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("test.avsc"), schema).unwrap();
+    Schemas::load(folder.path(), "city.").unwrap()
+}
+
+/// A record's field, out of the union around it.
+fn field<'v>(record: &'v Value, name: &str) -> &'v Value {
+    let Value::Record(fields) = bare(record) else {
+        panic!("{record:?} is no record")
+    };
+    let found = fields.iter().find(|(field, _)| field == name);
+    bare(&found.unwrap_or_else(|| panic!("no field {name}")).1)
+}
+
+fn bare(value: &Value) -> &Value {
+    match value {
+        Value::Union(_, inner) => inner,
+        value => value,
+    }
+}
