@@ -3,10 +3,10 @@
 use coap_lite::MessageType;
 use serde_json::{Value, json};
 
-use crate::harness::avro::plain;
+use crate::harness::avro::{self, plain};
 use crate::harness::clients::send_exactly_once;
 use crate::harness::gateway::Arrived;
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually, now_ms};
+use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually, now_ms, repository};
 
 /// Readings of each kind: the smallest, and one with everything in it.
 fn examples() -> Vec<(&'static str, Value)> {
@@ -82,6 +82,25 @@ async fn a_reading_lands_keyed_and_equal_over_every_protocol() {
         let mine: Vec<_> = arrived.iter().filter(|arrived| arrived.device == device).collect();
         assert_eq!(mine.len(), 1, "{device}");
         check_arrived(mine[0], &reading, started);
+    }
+    gateway.finish().await;
+}
+
+/// So that a consumer in another language finds the schema: not every library makes the same canonical form.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_names_its_schema_by_the_fingerprint_of_the_specification() {
+    let gateway = TestGateway::start(&Broker::any(), |_| {}).await;
+    let mut client = gateway.client(Via::Http).await;
+    for kind in ["traffic", "weather", "energy"] {
+        assert!(
+            client
+                .send(&format!("devices/a/{kind}"), "", b"{}")
+                .await
+                .is_yes(Via::Http)
+        );
+        let file = repository().join("schemas").join(format!("{kind}.avsc"));
+        let expected = avro::single_object_header(&std::fs::read_to_string(file).unwrap());
+        assert_eq!(gateway.records(kind)[0].value[..10], expected, "{kind}");
     }
     gateway.finish().await;
 }
