@@ -54,9 +54,9 @@ fn format(content_type: &str) -> Result<Format, Rejection> {
         "application/x-www-form-urlencoded",
     ];
     const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
-    if JSON.iter().any(|name| is(name)) {
+    if JSON.iter().any(&is) {
         Ok(Format::Json)
-    } else if NDJSON.iter().any(|name| is(name)) {
+    } else if NDJSON.iter().any(is) {
         Ok(Format::NdJson)
     } else {
         let shown: String = essence.chars().take(64).flat_map(char::escape_default).collect();
