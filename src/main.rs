@@ -93,10 +93,16 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let signal = drain::signalled().await.context("signal handlers")?;
-    tracing::info!(signal, "citygate is shutting down");
+    let failed = gateway.failed();
+    tokio::select! {
+        signal = drain::signalled() => {
+            let signal = signal.context("signal handlers")?;
+            tracing::info!(signal, "citygate is shutting down");
+        }
+        () = failed.cancelled() => {}
+    }
     let all_answered = gateway.drain().await;
-    Ok(if all_answered {
+    Ok(if all_answered && !failed.is_cancelled() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use crate::message::Protocol;
@@ -44,6 +45,7 @@ macro_rules! metrics {
 
 macro_rules! make {
     (IntCounter, $opts:ident) => { IntCounter::with_opts($opts).expect("valid name") };
+    (Gauge, $opts:ident) => { Gauge::with_opts($opts).expect("valid name") };
     (IntGauge, $opts:ident) => { IntGauge::with_opts($opts).expect("valid name") };
     (IntCounterVec, $opts:ident, [$($label:literal),+]) => {
         IntCounterVec::new($opts, &[$($label),+]).expect("valid names")
@@ -155,6 +157,26 @@ metrics! {
     }
 }
 
+metrics! {
+    /// The spool: what is safe on this disk and not yet in Kafka.
+    SpoolMetrics {
+        /// Readings in the spool that are not in Kafka yet.
+        spool_readings: IntGauge,
+        /// Bytes of these readings.
+        spool_bytes: IntGauge,
+        /// Bytes that the spool occupies on disk, free segments included.
+        spool_disk_bytes: IntGauge,
+        /// Bytes that the spool may occupy on disk (spool.bytes_max, or what the file system leaves).
+        spool_disk_bytes_max: IntGauge,
+        /// Seconds since the oldest reading in the spool was received; 0 when it is empty.
+        spool_oldest_seconds: Gauge,
+        /// Hours until the spool is full at the rate at which readings are spooled now; +Inf when none are.
+        spool_hours_left: Gauge,
+        /// Seconds that the last fsync of the spool took.
+        spool_fsync_seconds: Gauge,
+    }
+}
+
 /// All metrics of one gateway, in a registry of its own so that several gateways fit into one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -164,6 +186,7 @@ pub struct Metrics {
     pub coap: CoapMetrics,
     pub http: HttpMetrics,
     pub kafka: KafkaMetrics,
+    pub spool: SpoolMetrics,
     // By protocol, then kind; the last of each row is the unknown kind.
     tallies: Vec<Vec<Arc<Tally>>>,
 }
@@ -211,6 +234,7 @@ impl Metrics {
             coap: CoapMetrics::register(&registry),
             http: HttpMetrics::register(&registry),
             kafka: KafkaMetrics::register(&registry),
+            spool: SpoolMetrics::register(&registry),
             readings,
             registry,
             tallies,

@@ -134,6 +134,10 @@ pub enum Busy {
     KafkaRefused,
     /// The producer's queue is full.
     QueueFull,
+    /// The spool has reached its size limit, or its disk is full; what it holds is safe.
+    SpoolFull,
+    /// The spool's disk failed: nothing more is written to it until a restart.
+    SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
     /// The gateway is shutting down.
@@ -143,11 +147,13 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 7] = [
+    pub const ALL: [Busy; 9] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
         Busy::KafkaRefused,
         Busy::QueueFull,
+        Busy::SpoolFull,
+        Busy::SpoolFailed,
         Busy::MemoryFull,
         Busy::Draining,
         Busy::Dropped,
@@ -159,6 +165,8 @@ impl Busy {
             Busy::KafkaTimeout => "kafka_timeout",
             Busy::KafkaRefused => "kafka_refused",
             Busy::QueueFull => "queue_full",
+            Busy::SpoolFull => "spool_full",
+            Busy::SpoolFailed => "spool_failed",
             Busy::MemoryFull => "memory_full",
             Busy::Draining => "draining",
             Busy::Dropped => "dropped",
@@ -172,6 +180,8 @@ impl Busy {
             Busy::KafkaTimeout => "Kafka did not confirm the reading in time; send it again",
             Busy::KafkaRefused => "Kafka refused the reading; send it again later",
             Busy::QueueFull => "the queue to Kafka is full; send the reading again later",
+            Busy::SpoolFull => "Kafka is away and the spool is full; send the reading again later",
+            Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",

@@ -1,0 +1,93 @@
+//! The spool as `dispatch` sees it, and its figures for metrics and `/status`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::dispatch::{Store, Ticket};
+use super::spool::{self, Failure, Spool};
+use crate::metrics::SpoolMetrics;
+use crate::outcome::Busy;
+
+/// The spool of a gateway.
+#[derive(Clone, Debug)]
+pub struct SpoolStore {
+    pub spool: Arc<Spool<Ticket>>,
+}
+
+impl Store for SpoolStore {
+    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
+        self.spool
+            .append(parcel, ticket)
+            .map_err(|(ticket, parcel, failure)| (ticket, parcel, busy(&failure)))
+    }
+
+    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+        self.spool
+            .read(entries_max, bytes_max)
+            .map_err(|error| error.to_string())
+    }
+
+    fn rewind(&self) {
+        self.spool.rewind();
+    }
+
+    fn commit(&self, sequence: u64) {
+        self.spool.commit(sequence);
+    }
+
+    fn refuses(&self) -> Option<Busy> {
+        self.spool.refuses().as_ref().map(busy)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.spool.status().uncommitted_entries == 0
+    }
+}
+
+/// What a device is told when the spool does not take its reading.
+pub fn busy(failure: &Failure) -> Busy {
+    match failure {
+        Failure::Poisoned => Busy::SpoolFailed,
+        Failure::Closed => Busy::Draining,
+        Failure::Full | Failure::TooLarge { .. } | Failure::Busy => Busy::SpoolFull,
+    }
+}
+
+/// Bytes left over the rate at which readings come in: how long an outage of Kafka may still last. `None`: nothing comes in.
+pub fn hours_left(status: &spool::Status) -> Option<f64> {
+    let left = status.disk_bytes_max.saturating_sub(status.disk_bytes) as f64;
+    (status.ingest_bytes_per_s > 0.0).then(|| left / status.ingest_bytes_per_s / 3600.0)
+}
+
+/// Sets the gauges; called before each scrape.
+pub fn observe(status: &spool::Status, now_ms: i64, metrics: &SpoolMetrics) {
+    metrics.spool_readings.set(status.uncommitted_entries as i64);
+    metrics.spool_bytes.set(status.uncommitted_bytes as i64);
+    metrics.spool_disk_bytes.set(status.disk_bytes as i64);
+    metrics.spool_disk_bytes_max.set(status.disk_bytes_max as i64);
+    metrics.spool_oldest_seconds.set(age_seconds(status, now_ms));
+    metrics
+        .spool_hours_left
+        .set(hours_left(status).unwrap_or(f64::INFINITY));
+    metrics.spool_fsync_seconds.set(status.last_fsync.as_secs_f64());
+}
+
+/// The spool's part of `/status`.
+pub fn describe(status: &spool::Status, now_ms: i64) -> Value {
+    json!({
+        "readings": status.uncommitted_entries,
+        "bytes": status.uncommitted_bytes,
+        "disk_bytes": status.disk_bytes,
+        "disk_bytes_max": status.disk_bytes_max,
+        "oldest_s": age_seconds(status, now_ms),
+        "spool_hours_left": hours_left(status),
+        "failed": status.poisoned,
+    })
+}
+
+fn age_seconds(status: &spool::Status, now_ms: i64) -> f64 {
+    status
+        .oldest_ms
+        .map_or(0.0, |oldest| (now_ms - oldest).max(0) as f64 / 1000.0)
+}
