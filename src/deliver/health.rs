@@ -99,7 +99,8 @@ impl Monitor {
         self.up_gauge.set(i64::from(health.is_up()));
         self.health.send_if_modified(|current| {
             let turned = current.is_up() != health.is_up() || *current == Health::Starting;
-            if turned {
+            // While the gateway ends, Kafka's coming and going is nobody's concern.
+            if turned && !self.closed.load(Ordering::Relaxed) {
                 match &health {
                     Health::Down(reason) => warn!(%reason, "kafka is away; readings are answered busy"),
                     Health::Starting | Health::Up => info!("kafka is up"),

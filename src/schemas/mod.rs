@@ -1,7 +1,7 @@
 //! The kinds of readings: every `<kind>.avsc` of a folder, loaded at start.
 //!
 //! One file more is one stream more: the kind is the file's name, its topic `<topic_prefix><kind>`. A schema is plain
-//! Avro plus attributes that Avro allows and ignores (`minimum`, `maximum`, `unit`, `sentinels`, `fill`); what they mean
+//! Avro plus attributes that Avro allows and ignores (`minimum`, `maximum`, `unit`, `sentinels`, `fill`, `clock`); what they mean
 //! is compiled by `validate`. Every mistake of every file is reported at once. Talking to a registry is left to
 //! [`registry`].
 
@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use apache_avro::Schema;
-use apache_avro::rabin::Rabin;
 use serde::{Deserialize, Serialize};
+
+mod fingerprint;
 
 pub mod registry;
 
@@ -128,14 +129,15 @@ impl Kind {
             path: path.to_owned(),
             source,
         })?;
-        let schema = Schema::parse_str(&text).map_err(|error| Error::NotASchema {
+        let not_a_schema = |detail| Error::NotASchema {
             path: path.to_owned(),
-            detail: error.to_string(),
-        })?;
+            detail,
+        };
+        let schema = Schema::parse_str(&text).map_err(|error| not_a_schema(error.to_string()))?;
         if !matches!(schema, Schema::Record(_)) {
             return Err(Error::NotARecord(path.to_owned()));
         }
-        let prefix = single_object_header(&schema);
+        let prefix = single_object_header(&text).map_err(not_a_schema)?;
         Ok(Kind {
             index,
             topic: format!("{topic_prefix}{name}"),
@@ -178,10 +180,10 @@ fn is_kind_name(name: &str) -> bool {
 }
 
 /// Avro 1.12 "Single object encoding": C3 01, then the CRC-64-AVRO fingerprint, little endian.
-fn single_object_header(schema: &Schema) -> Vec<u8> {
+fn single_object_header(text: &str) -> Result<Vec<u8>, String> {
     let mut header = vec![0xC3, 0x01];
-    header.extend_from_slice(&schema.fingerprint::<Rabin>().bytes);
-    header
+    header.extend(fingerprint::crc_64_avro(text)?);
+    Ok(header)
 }
 
 /// Confluent's wire format: a zero byte, then the schema id, big endian.

@@ -1,7 +1,8 @@
 //! The opening of a connection: CONNECT, and what it is answered.
 //!
-//! Everything before an accepted CONNECT is held to [`CONNECT_BYTES_MAX`] and (by the caller) to `connect_timeout`. What is
-//! not MQTT is closed without a word; what is MQTT but not accepted is told why, as far as its version can say it.
+//! Everything before an accepted CONNECT is held to [`CONNECT_BYTES_MAX`] and (by the caller) to `connect_timeout`.
+//! What is not MQTT is closed without a word; what is MQTT but not accepted is told why, as far as its version can say
+//! it.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -71,7 +72,8 @@ fn refused<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Close {
 }
 
 fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Close> {
-    // [MQTT-3.1.3-8]: without an id there is nothing by which a 3.1.1 session could be found again. MQTT 5 is told its id.
+    // [MQTT-3.1.3-8]: without an id there is nothing by which a 3.1.1 session could be found again. MQTT 5 is told its
+    // id.
     let nameless = connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean;
     let refusal = if connect.authentication_method {
         Refusal::AuthenticationMethod
@@ -123,7 +125,8 @@ pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
     (client, welcome)
 }
 
-// How long the client may be silent (one and a half times the keep-alive [MQTT-3.1.2-22]), and the keep-alive it is told.
+// How long the client may be silent (one and a half times the keep-alive [MQTT-3.1.2-22]), and the keep-alive it is
+// told.
 fn silence(connect: &Connect, config: &Config) -> (Duration, Option<u16>) {
     let one_and_a_half = |seconds: u16| Duration::from_millis(u64::from(seconds) * 1500);
     match (connect.version, connect.keep_alive_s) {

@@ -2,7 +2,8 @@
 //!
 //! Publishing only: a PUBACK (QoS 1) or PUBREC (QoS 2) leaves when its reading is safe, in packet order; a negative one
 //! says why. Where MQTT 3.1.1 has no negative answer, a rejected reading is acknowledged once it is in the dead-letter
-//! topic, and one that cannot be taken is not acknowledged: its connection is closed, so that the device sends it again.
+//! topic, and one that cannot be taken is not acknowledged: its connection is closed, so that the device sends it
+//! again.
 //!
 //! What is not here, and how a client notices: subscriptions (refused in SUBACK), retained messages (the flag is
 //! ignored), wills (read and ignored), credentials (read and ignored), enhanced authentication (refused in CONNACK).
@@ -18,6 +19,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -48,8 +50,8 @@ pub struct Config {
     pub connections_max: usize,
     /// The largest PUBLISH, header included (Maximum Packet Size of MQTT 5). Other packets are held to 16 KiB.
     pub packet_bytes_max: ByteSize,
-    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5); a 3.1.1 connection is
-    /// not read while it has as many.
+    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5); a 3.1.1 connection
+    /// is not read while it has as many.
     pub receive_maximum: u16,
     /// Topic aliases that an MQTT 5 connection may use; 0 for none.
     pub topic_alias_maximum: u16,
@@ -65,7 +67,8 @@ pub struct Config {
     /// A 3.1.1 connection that is silent for so long is closed, whatever its keep-alive.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub idle_timeout: Duration,
-    /// How long the session of a client that is away is kept: at most this (MQTT 5), exactly this (3.1.1, Clean Session 0).
+    /// How long the session of a client that is away is kept: at most this (MQTT 5), exactly this (3.1.1, Clean Session
+    /// 0).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub session_expiry_max: Duration,
     /// Sessions kept of clients that are away; beyond it the one that would expire next is forgotten.
@@ -107,6 +110,8 @@ pub struct Bound {
 struct Shared {
     config: Config,
     front: Front,
+    // Bytes for packets that are too large to be buffered in part without being lent room.
+    room: Arc<Semaphore>,
     sessions: Arc<Sessions>,
     counters: Counters,
 }
@@ -114,10 +119,14 @@ struct Shared {
 /// The largest packet but for PUBLISH; a client has no reason to send one that is near it.
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
 
+/// Packets of the largest size that may be under way at once, over all connections.
+const LARGE_PACKETS_MAX: usize = 64;
+
 /// How often a repeating trouble of the accept loop is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Pause after a failed accept: the usual cause is that file descriptors have run out, and they do not come back at once.
+/// Pause after a failed accept: the usual cause is that file descriptors have run out, and they do not come back at
+/// once.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Takes the address; nothing is accepted until [`Bound::serve`].
@@ -170,6 +179,7 @@ async fn accept(bound: Bound, front: Front) {
         front.metrics.mqtt.mqtt_connections.clone(),
     );
     let shared = Arc::new(Shared {
+        room: Arc::new(Semaphore::new(LARGE_PACKETS_MAX * bound.config.publish_bytes_max())),
         sessions: Sessions::new(bound.config.sessions_max, front.metrics.mqtt.mqtt_sessions_kept.clone()),
         counters: Counters::new(&front.metrics.mqtt),
         config: bound.config,

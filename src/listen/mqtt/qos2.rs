@@ -1,8 +1,9 @@
 //! The QoS 2 packet ids of a session: which readings were taken in and not yet released.
 //!
 //! Method B of MQTT 5.0 §4.3.3: a reading is passed on at its first PUBLISH, and its packet id is remembered until
-//! PUBREL, so that a repetition is answered again and not passed on again. It belongs to the session, so it outlives the
-//! connection (`sessions`), but not the gateway. Bounded: an id that would exceed the bound is refused, never forgotten.
+//! PUBREL, so that a repetition is answered again and not passed on again. It belongs to the session, so it outlives
+//! the connection (`sessions`), but not the gateway. Bounded: an id that would exceed the bound is refused, never
+//! forgotten.
 
 /// What a PUBLISH with some packet id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! One connection's bytes: a stream, what was read and not yet decoded, what is written and not yet sent.
 //!
-//! A connection that has nothing to say holds no buffer: reading borrows the thread's spare one, which goes back as soon as
-//! its packets are decoded. What is left (part of a packet) is kept in a buffer of its size.
+//! A connection that has nothing to say holds no buffer: reading borrows the thread's spare one, which goes back as
+//! soon as its packets are decoded. What is left (part of a packet) is kept in a buffer of its size.
 
 use std::cell::Cell;
 use std::io;
@@ -9,11 +9,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes asked for at once, unless a large packet is under way.
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 8 * 1024;
 
 /// Bytes asked for at once of a large packet.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -33,6 +33,8 @@ pub struct Wire<S> {
     stream: S,
     pub inbound: BytesMut,
     pub outbound: BytesMut,
+    /// Bytes that the packet at the front lacks, if that is known: of a large one, no more than these is read.
+    pub missing: usize,
     // Bytes allocated behind `inbound`, however little of them it shows.
     held: usize,
 }
@@ -54,6 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             stream,
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
+            missing: 0,
             held: 0,
         }
     }
@@ -98,15 +101,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.inbound.is_empty() {
-            let more = self.inbound.len().clamp(READ_BYTES, READ_BYTES_MAX);
+            let more = self.missing.clamp(READ_BYTES, READ_BYTES_MAX);
             self.inbound.reserve(more);
             self.held = self.held.max(self.inbound.capacity());
-            return pin!(self.stream.read_buf(&mut self.inbound)).poll(context);
+            let mut rest = (&mut self.inbound).limit(more);
+            return pin!(self.stream.read_buf(&mut rest)).poll(context);
         }
         let mut buffer = SPARE.take();
         buffer.clear();
         buffer.reserve(READ_BYTES);
-        let polled = pin!(self.stream.read_buf(&mut buffer)).poll(context);
+        let mut start = (&mut buffer).limit(READ_BYTES);
+        let polled = pin!(self.stream.read_buf(&mut start)).poll(context);
         if buffer.is_empty() {
             SPARE.set(buffer);
         } else {
@@ -206,6 +211,20 @@ mod tests {
         wire.settle();
         assert_eq!(wire.inbound[..], [7; 10]);
         assert!(wire.held < 600, "{}", wire.held);
+    }
+
+    #[tokio::test]
+    async fn of_a_large_packet_no_more_is_read_than_it_lacks() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near);
+        far.write_all(&[7; 200_000]).await.unwrap();
+        assert_eq!(read(&mut wire).await, Moved::Read(READ_BYTES));
+        while wire.inbound.len() < 100_000 {
+            wire.missing = 100_000 - wire.inbound.len();
+            read(&mut wire).await;
+        }
+        // The last read may take what one read of a small packet would have.
+        assert!(wire.inbound.len() < 100_000 + READ_BYTES, "{}", wire.inbound.len());
     }
 
     #[tokio::test]

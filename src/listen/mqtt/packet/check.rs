@@ -1,7 +1,7 @@
 //! What the codec does not check: the body of every packet a client may send, before it is decoded.
 //!
-//! Lengths fit exactly, strings are UTF-8 without U+0000, reserved bits are zero, v5 properties are known, allowed where
-//! they stand and not repeated, packet ids are not zero. Nothing is copied. It also reads what the codec keeps to
+//! Lengths fit exactly, strings are UTF-8 without U+0000, reserved bits are zero, v5 properties are known, allowed
+//! where they stand and not repeated, packet ids are not zero. Nothing is copied. It also reads what the codec keeps to
 //! itself (QoS, packet id and DUP of a PUBLISH). Sources: MQTT 3.1.1 and 5.0, clauses named beside each rule.
 
 use super::{Fault, Leave, Version, malformed, protocol_error};

@@ -1,15 +1,16 @@
 //! What comes over a connection: which packets may be taken off the wire now, and what each of them does.
 //!
-//! A PUBLISH is judged by its first bytes, before its body is read: too large ends the connection, no room pauses its
-//! reading. Other packets are always taken, so pings and releases in front of a held-back PUBLISH are answered.
+//! A PUBLISH is judged by its first bytes, before its body is read: too large ends the connection, a full window or no
+//! room pauses its reading. Small ones need no room until they are there whole, so a part of a packet is at most
+//! [`PART_BYTES_MAX`] or lent. Other packets are always taken, so pings and releases in front of a held-back PUBLISH
+//! are answered.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{Session, Waiting};
-use crate::listen::admit::Admit;
+use super::Session;
 use crate::listen::mqtt::CONTROL_BYTES_MAX;
 use crate::listen::mqtt::acks::Owed;
 use crate::listen::mqtt::counters::{Close, Pause};
@@ -17,10 +18,22 @@ use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, Ver
 use crate::listen::mqtt::qos2::Seen;
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Outcome, Reason, Rejection};
-use crate::receipt::Reply;
+use crate::receipt::{Permit, Reply};
 
 /// Unsent bytes of answers beyond which no more packets are read.
 pub const OUTBOUND_BYTES_MAX: usize = 16 * 1024;
+
+/// The largest packet that may be there in part without having been lent room; nearly every reading is smaller.
+const PART_BYTES_MAX: usize = 4 * 1024;
+
+/// What a PUBLISH is lent.
+#[derive(Clone, Copy, Debug)]
+pub enum Loan {
+    /// Bytes of `limits.in_flight_bytes`, from when it is there whole until it is answered.
+    Budget,
+    /// Bytes of the room for large packets under way, until it is there whole and lent the above.
+    Room,
+}
 
 /// What became of the packet at the front of the buffer.
 enum Step {
@@ -80,7 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         } else if head.packet_bytes > CONTROL_BYTES_MAX {
             return Err(too_large().into());
         }
-        if self.wire.inbound.len() < head.packet_bytes {
+        self.wire.missing = head.packet_bytes.saturating_sub(self.wire.inbound.len());
+        if self.wire.missing > 0 {
             return Ok(Step::Short);
         }
         let packet = packet::decode(self.client.encoder.version, &head, &mut self.wire.inbound)?;
@@ -95,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let version = self.client.encoder.version;
         if version == Version::V3 && !self.kafka_up {
-            // What it would hold back is wanted by those who can be told *no*.
+            // What it would hold is wanted by those who can be told *no*.
             (self.permit, self.waiting) = (None, None);
             return Ok(Some(Pause::KafkaAway));
         }
@@ -108,13 +122,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if head.qos() > 0 && self.acks.len() >= window {
             return Ok(Some(Pause::Window));
         }
-        if self.permit.is_none() && self.waiting.is_none() {
-            self.permit = self.shared.front.admit.try_bytes(head.packet_bytes);
-            if self.permit.is_none() {
-                self.waiting = Some(lent(self.shared.front.admit.clone(), head.packet_bytes));
-            }
+        if self.wire.inbound.len() < head.packet_bytes {
+            // Its permit is taken when it is there whole: who sends a part and waits must not hold what others need.
+            let needed = head.packet_bytes > PART_BYTES_MAX && self.room.is_none();
+            return Ok(needed.then(|| self.ask_for(Loan::Room, head.packet_bytes)).flatten());
         }
-        Ok(self.permit.is_none().then_some(Pause::Bytes))
+        let needed = self.permit.is_none();
+        Ok(needed.then(|| self.ask_for(Loan::Budget, head.packet_bytes)).flatten())
+    }
+
+    // Lends `bytes` now, or starts to wait for them.
+    fn ask_for(&mut self, loan: Loan, bytes: usize) -> Option<Pause> {
+        if self.waiting.is_some() {
+            return Some(Pause::Bytes);
+        }
+        let (admit, room) = (&self.shared.front.admit, &self.shared.room);
+        // The largest packet fits into the room and, by its type, into the count.
+        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let lent = match loan {
+            Loan::Budget => admit.try_bytes(bytes),
+            Loan::Room => room.clone().try_acquire_many_owned(count).ok(),
+        };
+        if let Some(permit) = lent {
+            self.lend(loan, permit);
+            return None;
+        }
+        let (admit, room) = (admit.clone(), room.clone());
+        self.waiting = Some(Box::pin(async move {
+            let permit = match loan {
+                Loan::Budget => admit.bytes(bytes).await,
+                Loan::Room => room.acquire_many_owned(count).await.expect("the room is never closed"),
+            };
+            (loan, permit)
+        }));
+        Some(Pause::Bytes)
+    }
+
+    /// Takes what was waited for.
+    pub fn lend(&mut self, loan: Loan, permit: Permit) {
+        self.waiting = None;
+        match loan {
+            Loan::Budget => self.permit = Some(permit),
+            Loan::Room => self.room = Some(permit),
+        }
     }
 
     fn refuse_too_large(&self, head: &Head) -> Close {
@@ -150,18 +200,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     fn leaving(&mut self, session_expiry_s: Option<u32>) -> Close {
         if let Some(seconds) = session_expiry_s {
-            if self.client.keep.is_zero() && seconds > 0 {
+            let most = self.shared.config.session_expiry_max;
+            if self.client.keep.is_zero() && seconds > 0 && !most.is_zero() {
                 // [MQTT-3.14.2-2]: a session that was to end with its connection cannot be kept after all.
                 return protocol_error("a Session Expiry Interval in DISCONNECT after none in CONNECT").into();
             }
             let asked = Duration::from_secs(seconds.into());
-            self.client.keep = asked.min(self.shared.config.session_expiry_max);
+            self.client.keep = asked.min(most);
         }
         Close::Client
     }
 
     fn publish(&mut self, publish: &Publish) -> Result<(), Close> {
         let permit = self.permit.take();
+        self.room = None;
         let path = self.aliases.topic(publish)?;
         if publish.qos > 0 {
             self.unanswered += 1;
@@ -220,8 +272,4 @@ fn too_large() -> Fault {
         reason: Leave::PacketTooLarge,
         why: "the packet is larger than is taken here",
     }
-}
-
-fn lent(admit: Admit, bytes: usize) -> Waiting {
-    Box::pin(async move { admit.bytes(bytes).await })
 }

@@ -1,9 +1,10 @@
 //! One connection from CONNECT to its end: one task, one loop, no task or channel per message.
 //!
-//! A publish is given to the pipeline as it is decoded; its answer arrives in the mailbox, waits its turn in [`Acks`], and
-//! all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is taken off the wire only
-//! when the window, the byte budget and (3.1.1, which has no *no*) Kafka have room for it. While it is not read, a client's
-//! keep-alive does not run ([`intake`]). What outlives the connection is handed to `sessions` before the goodbye is said.
+//! A publish is given to the pipeline as it is decoded; its answer arrives in the mailbox, waits its turn in [`Acks`],
+//! and all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is taken off the wire
+//! only when the window, the byte budget and (3.1.1, which has no *no*) Kafka have room for it. While it is not read, a
+//! client's keep-alive does not run ([`intake`]). What outlives the connection is handed to `sessions` before the
+//! goodbye is said.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -18,6 +19,8 @@ use tracing::debug;
 
 mod intake;
 
+use intake::Loan;
+
 use super::Shared;
 use super::acks::{Acks, Owed};
 use super::aliases::Aliases;
@@ -31,14 +34,15 @@ use crate::deliver::health::Health;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
 
-/// How long a 3.1.1 connection whose reading could not be taken stays open, unread, before it is closed: it will send the
-/// reading again as soon as it is back, so it is held off for as long as the other protocols ask their devices to wait.
+/// How long a 3.1.1 connection whose reading could not be taken stays open, unread, before it is closed: it will send
+/// the reading again as soon as it is back, so it is held off for as long as the other protocols ask their devices to
+/// wait.
 const BUSY_HOLD: Duration = Duration::from_secs(acknowledge::RETRY_AFTER_SECONDS as u64);
 
 /// A timer that is not needed is set this far ahead.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
-type Waiting = Pin<Box<dyn Future<Output = Permit> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = (Loan, Permit)> + Send>>;
 
 struct Session<'a, S> {
     shared: &'a Shared,
@@ -51,6 +55,7 @@ struct Session<'a, S> {
     kafka_up: bool,
     // What the PUBLISH at the front of the buffer was lent, or waits to be lent.
     permit: Option<Permit>,
+    room: Option<Permit>,
     waiting: Option<Waiting>,
     // Publishes that count against the Receive Maximum told to a v5 client [MQTT 5.0 §4.9].
     unanswered: usize,
@@ -69,7 +74,7 @@ enum Event {
     Halted,
     Moved(io::Result<Moved>),
     Answers,
-    Permit(Permit),
+    Lent(Loan, Permit),
     Health,
     Timer,
 }
@@ -95,7 +100,13 @@ where
     let halt = shared.front.stopping.child_token();
     let (place, state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
     welcome.session_present = state.is_some();
-    debug!(client = client.id, version = ?client.encoder.version, session_present = state.is_some(), "mqtt client connected");
+    let version = client.encoder.version;
+    debug!(
+        client = client.id,
+        ?version,
+        session_present = state.is_some(),
+        "mqtt client connected"
+    );
     client.encoder.connack(welcome, &mut wire.outbound);
     let mut session = Session::new(shared, wire, client, state.unwrap_or_default());
     let close = session.run(&halt).await;
@@ -131,6 +142,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             health,
             kafka_up,
             permit: None,
+            room: None,
             waiting: None,
             unanswered: 0,
             arrived: Vec::new(),
@@ -180,7 +192,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             () = halted, if !self.draining => Event::Halted,
             moved = poll_fn(|context| wire.poll(context, reading)) => Event::Moved(moved),
             () = mailbox.wait() => Event::Answers,
-            permit = granted(&mut self.waiting) => Event::Permit(permit),
+            (loan, permit) = granted(&mut self.waiting) => Event::Lent(loan, permit),
             () = changed(&mut self.health), if kafka_away => Event::Health,
             () = sleep => Event::Timer,
         }
@@ -190,7 +202,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         match event {
             Event::Halted if self.shared.front.stopping.is_cancelled() => {
                 self.draining = true;
-                (self.permit, self.waiting) = (None, None);
+                (self.permit, self.room, self.waiting) = (None, None, None);
             }
             Event::Halted => return Err(Close::TakenOver),
             Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
@@ -199,7 +211,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Moved(Err(_)) => return Err(Close::Network),
             // What arrived is collected before the next wait anyway.
             Event::Answers => {}
-            Event::Permit(permit) => (self.permit, self.waiting) = (Some(permit), None),
+            Event::Lent(loan, permit) => self.lend(loan, permit),
             Event::Health => self.kafka_up = self.health.borrow().is_up(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();
@@ -324,7 +336,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 }
 
-async fn granted(waiting: &mut Option<Waiting>) -> Permit {
+async fn granted(waiting: &mut Option<Waiting>) -> (Loan, Permit) {
     match waiting {
         Some(waiting) => waiting.await,
         None => pending().await,
