@@ -109,6 +109,8 @@ impl Deliver {
 /// The cluster does not answer, or topics are missing, in words for the operator.
 pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) -> Result<Vec<String>, String> {
     let monitor = Arc::new(health::Monitor::new(metrics.kafka_up.clone()));
+    // Nothing is sent, and what is found is told by the return value.
+    monitor.close();
     let kafka = Arc::new(kafka::Kafka::new(config, metrics, monitor).map_err(|error| error.to_string())?);
     let wanted = topics::Wanted::new(config, schemas);
     let asked = kafka.clone();
