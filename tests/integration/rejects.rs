@@ -307,7 +307,7 @@ async fn a_batch_keeps_its_good_readings_and_names_the_bad_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_before_it_is_read() {
-    const LARGE: usize = 64 * 1024;
+    const LARGE: usize = 32 * 1024;
     let gateway = TestGateway::start(&Broker::any(), |config| {
         config.http.body_bytes_max = bytesize::ByteSize::kib(16);
         config.mqtt.packet_bytes_max = bytesize::ByteSize::kib(16);
@@ -323,6 +323,7 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     check(Via::Http, &["413"]).await;
     check(Via::Mqtt5, &["DISCONNECT 0x95"]).await;
     check(Via::Mqtt311, &["closed"]).await;
+    check(Via::Coap, &["4.13"]).await;
     gateway.finish().await;
 }
 

@@ -132,9 +132,9 @@ def verify(folder, schemas):
     folder, schemas = Path(folder), Path(schemas)
     sent = [line.split("\t") for line in (folder / "sent").read_text().splitlines()]
     for kind in READINGS:
-        records = list(read_kind(folder, schemas, kind))
-        arrived = dict(records)
-        assert len(arrived) == len(records), f"{kind}: a reading came twice"
+        readings = list(read_kind(folder, schemas, kind))
+        arrived = dict(readings)
+        assert len(arrived) == len(readings), f"{kind}: a reading came twice"
         expected = {device: json.loads(body) for device, of, body in sent if of == kind}
         assert arrived.keys() == expected.keys(), f"{kind}: {arrived.keys() ^ expected.keys()}"
         for device, reading in arrived.items():

@@ -3,7 +3,7 @@
 #   kafka.sh fetch | start | stop | status | tool CLASS ARGS...
 # Needs Java 17 or newer, and mvn for the first fetch. `start` prints host:port once Kafka answers.
 # Each instance is its own KAFKA_DATA (log, pid, records) and KAFKA_PORT; records stay until KAFKA_DATA is removed.
-# KAFKA_WHILE=PID stops Kafka when that process ends, however it ends.
+# KAFKA_WHILE=PID: when that process ends, however it ends, Kafka is stopped and KAFKA_DATA removed.
 set -euo pipefail
 
 cache=${CITYGATE_CACHE:-$HOME/.cache/citygate}
@@ -110,6 +110,7 @@ stop() {
 stop_after() { # PID
   while kill -0 "$1" 2>/dev/null; do sleep 1; done
   if running; then kill -9 "$(pid)"; fi # nobody is left who could read its records
+  if [[ -e $data/server.properties ]]; then rm -rf "$data"; fi
 }
 
 case ${1:-} in

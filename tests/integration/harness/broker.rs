@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ use super::chaos;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A Kafka, or what looks like one to a producer.
+/// A Kafka, or what looks like one to a producer. It lives as long as any clone of it: a gateway under test keeps one.
+#[derive(Clone)]
 pub struct Broker {
     pub servers: String,
-    source: Source,
+    source: Rc<Source>,
 }
 
 enum Source {
@@ -66,7 +68,7 @@ impl Broker {
         match servers {
             Ok(servers) => Some(Broker {
                 servers: servers.clone(),
-                source: Source::Shared,
+                source: Rc::new(Source::Shared),
             }),
             Err(why) => {
                 skip(why);
@@ -88,7 +90,7 @@ impl Broker {
         let servers = server.start();
         Some(Broker {
             servers,
-            source: Source::Own(server),
+            source: Rc::new(Source::Own(server)),
         })
     }
 
@@ -97,7 +99,7 @@ impl Broker {
         let cluster = MockCluster::new(1).unwrap();
         Broker {
             servers: cluster.bootstrap_servers(),
-            source: Source::Mock(cluster),
+            source: Rc::new(Source::Mock(cluster)),
         }
     }
 
@@ -107,19 +109,19 @@ impl Broker {
     }
 
     pub fn is_mock(&self) -> bool {
-        matches!(self.source, Source::Mock(_))
+        matches!(*self.source, Source::Mock(_))
     }
 
     /// Makes a topic where a gateway cannot (the mock); elsewhere the gateway makes its own.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
-        if let Source::Mock(cluster) = &self.source {
+        if let Source::Mock(cluster) = &*self.source {
             cluster.create_topic(topic, partitions, 1).unwrap();
         }
     }
 
     /// The mock answers every request of a client only after this time.
     pub fn answer_after(&self, delay: Duration) {
-        let Source::Mock(cluster) = &self.source else {
+        let Source::Mock(cluster) = &*self.source else {
             panic!("only the mock can be slow")
         };
         cluster.broker_round_trip_time(1, delay).unwrap();
@@ -146,7 +148,7 @@ impl Broker {
     }
 
     fn server(&self) -> &Server {
-        match &self.source {
+        match &*self.source {
             Source::Own(server) => server,
             Source::Shared | Source::Mock(_) => panic!("this Kafka is not the test's own"),
         }
@@ -168,11 +170,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be dead already; that is what was wanted.
-        let _killed = Command::new("kill")
-            .args(["-9", &self.pid().to_string()])
-            .stderr(Stdio::null())
-            .status();
+        chaos::try_signal(self.pid(), "KILL"); // it may be dead already
     }
 }
 

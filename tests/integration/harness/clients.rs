@@ -199,9 +199,15 @@ impl Coap {
         self.asked.push_back((bytes, token));
     }
 
+    /// Sends these bytes; whatever comes back is passed over.
+    pub async fn throw(&self, datagram: &[u8]) {
+        self.socket.send(datagram).await.unwrap();
+    }
+
     /// The response to the oldest request, which is sent again every two seconds until something is heard of it.
-    async fn answer(&mut self) -> Answer {
+    pub async fn answer(&mut self) -> Answer {
         let (bytes, token) = self.asked.front().expect("something was asked").clone();
+        let id = u16::from_be_bytes([bytes[2], bytes[3]]);
         let mut heard = false;
         loop {
             let mut datagram = vec![0; 2048];
@@ -221,8 +227,8 @@ impl Coap {
                 self.asked.pop_front();
                 return response(&packet);
             }
-            assert_ne!(packet.header.get_type(), MessageType::Reset, "the request was reset");
-            heard = true;
+            // Acknowledged: the response comes separately.
+            heard |= packet.header.message_id == id && packet.header.get_type() == MessageType::Acknowledgement;
         }
     }
 

@@ -23,7 +23,7 @@ pub struct TestGateway {
     gateway: Option<Gateway>,
     pub addresses: Addresses,
     pub metrics: Arc<Metrics>,
-    servers: String,
+    broker: Broker,
     pub topic_prefix: String,
     schemas: PathBuf,
 }
@@ -69,7 +69,7 @@ impl TestGateway {
             addresses: gateway.addresses(),
             metrics: gateway.metrics(),
             gateway: Some(gateway),
-            servers: broker.servers.clone(),
+            broker: broker.clone(),
             topic_prefix,
             schemas,
         }
@@ -86,7 +86,7 @@ impl TestGateway {
 
     /// The records of a kind's topic.
     pub fn records(&self, kind: &str) -> Vec<Record> {
-        broker::read_all(&self.servers, &format!("{}{kind}", self.topic_prefix))
+        broker::read_all(&self.broker.servers, &format!("{}{kind}", self.topic_prefix))
     }
 
     /// The readings of a kind's topic, decoded from the single-object encoding.

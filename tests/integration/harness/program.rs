@@ -17,6 +17,8 @@ pub struct Program {
     child: Child,
     pub addresses: Addresses,
     folder: TempDir,
+    /// Lives as long as the program.
+    _broker: Broker,
 }
 
 // === impl Program ===
@@ -57,6 +59,7 @@ impl Program {
                 admin: Some(at(admin)),
             },
             folder,
+            _broker: broker.clone(),
         };
         eventually("the program is ready", async || {
             assert!(
