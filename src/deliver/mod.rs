@@ -74,7 +74,7 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
     /// The spool's folder is in use, not writable, foreign, or of a later version.
-    #[error("spool: {0}")]
+    #[error(transparent)]
     Spool(#[from] spool::Error),
     /// The system gives no thread.
     #[error("no thread for the replay: {0}")]
@@ -238,7 +238,7 @@ fn open_spool(
             dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
         }
     };
-    let (spool, recovery) = spool::open(config, Arc::new(spool::disk::RealDisk), clock, done)?;
+    let (spool, recovery) = spool::open(config, Arc::new(spool::RealDisk::default()), clock, done)?;
     for damage in &recovery.damage {
         warn!(?damage, "the spool is damaged; what is readable is replayed");
     }
@@ -249,7 +249,7 @@ fn open_spool(
             "the spool holds readings of an earlier run"
         );
     }
-    let recovered = (recovery.entries, recovery.next_sequence);
+    let recovered = (recovery.entries, spool.status().next_sequence);
     Ok((Some(SpoolStore { spool: Arc::new(spool) }), recovered))
 }
 

@@ -9,6 +9,9 @@ use super::spool::{self, Failure, Spool};
 use crate::metrics::SpoolMetrics;
 use crate::outcome::Busy;
 
+/// With less room than this the spool counts as full: the next readings will not fit.
+const ROOM_BYTES_MIN: u64 = 4096;
+
 /// The spool of a gateway.
 #[derive(Clone, Debug)]
 pub struct SpoolStore {
@@ -37,7 +40,12 @@ impl Store for SpoolStore {
     }
 
     fn refuses(&self) -> Option<Busy> {
-        self.spool.refuses().as_ref().map(busy)
+        let status = self.spool.status();
+        if status.poisoned.is_some() {
+            Some(Busy::SpoolFailed)
+        } else {
+            (status.room_bytes < ROOM_BYTES_MIN).then_some(Busy::SpoolFull)
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -56,8 +64,8 @@ pub fn busy(failure: &Failure) -> Busy {
 
 /// Bytes left over the rate at which readings come in: how long an outage of Kafka may still last. `None`: nothing comes in.
 pub fn hours_left(status: &spool::Status) -> Option<f64> {
-    let left = status.disk_bytes_max.saturating_sub(status.disk_bytes) as f64;
-    (status.ingest_bytes_per_s > 0.0).then(|| left / status.ingest_bytes_per_s / 3600.0)
+    let room = status.room_bytes as f64;
+    (status.ingest_bytes_per_s > 0.0).then(|| room / status.ingest_bytes_per_s / 3600.0)
 }
 
 /// Sets the gauges; called before each scrape.

@@ -16,6 +16,8 @@ mod rejects;
 
 mod outage;
 
+mod spool;
+
 mod drain;
 
 mod hostile;

@@ -1,0 +1,174 @@
+//! With a spool, devices do not feel that Kafka is away: every answer is *yes*, and everything is in Kafka afterwards.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use citygate::config::Config;
+
+use crate::harness::{Broker, Client, TestGateway, Via, eventually};
+
+fn reading(sequence: u64) -> Vec<u8> {
+    format!(r#"{{"temperature_c": 21.5, "sequence": {sequence}}}"#).into_bytes()
+}
+
+fn spooling(folder: &Path) -> impl FnOnce(&mut Config) {
+    let folder = folder.to_owned();
+    move |config| {
+        config.spool.enabled = true;
+        config.spool.folder = folder;
+    }
+}
+
+/// The sequences of a device, in the order in which they stand in Kafka.
+fn sequences(gateway: &TestGateway, device: &str) -> Vec<u64> {
+    let arrived = gateway
+        .readings("weather")
+        .into_iter()
+        .filter(|arrived| arrived.device == device);
+    arrived
+        .map(|arrived| arrived.reading["sequence"].as_u64().unwrap())
+        .collect()
+}
+
+async fn send(client: &mut Client, via: Via, device: &str, sequence: u64) -> Duration {
+    let began = Instant::now();
+    let answer = client
+        .send(&format!("devices/{device}/weather"), "", &reading(sequence))
+        .await;
+    assert!(answer.is_yes(via), "{via:?} {sequence}: {answer:?}");
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_notice_nothing_while_kafka_is_frozen_and_all_arrives_once_and_in_order() {
+    let Some(kafka) = Broker::own() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = TestGateway::start(&kafka, spooling(folder.path())).await;
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        send(&mut client, via, &format!("{via:?}"), 1).await;
+    }
+    kafka.freeze();
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        for sequence in 2..20 {
+            let took = send(&mut client, via, &format!("{via:?}"), sequence).await;
+            assert!(took < Duration::from_secs(2), "{via:?} waited {took:?}");
+        }
+    }
+    let (status, why) = gateway.admin("/readyz").await;
+    assert_eq!(status, 200, "it takes readings: {why}");
+    assert!(why.contains("spooled"), "{why}");
+    kafka.thaw();
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        send(&mut client, via, &format!("{via:?}"), 20).await;
+        let device = format!("{via:?}");
+        let expected: Vec<u64> = (1..=20).collect();
+        eventually("all of it is in Kafka", async || {
+            (sequences(&gateway, &device).len() >= 20).then_some(())
+        })
+        .await;
+        assert_eq!(sequences(&gateway, &device), expected, "{device}: once, and in order");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_spooled_outlives_the_gateway_and_is_replayed_before_what_is_new() {
+    let Some(kafka) = Broker::own() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    kafka.kill();
+    let gateway = TestGateway::start_unready(&kafka, spooling(folder.path())).await;
+    let prefix = gateway.topic_prefix.clone();
+    let mut client = gateway.client(Via::Http).await;
+    for sequence in 1..=50 {
+        send(&mut client, Via::Http, "survivor", sequence).await;
+    }
+    // A dead letter is kept as well.
+    let answer = client.send("devices/survivor/weather", "", b"{\"nonsense\": 1}").await;
+    assert_eq!(answer.code, "422", "{answer:?}");
+    gateway.finish().await;
+
+    let again = |config: &mut Config| {
+        spooling(folder.path())(config);
+        config.kafka.topic_prefix = prefix.clone();
+        config.kafka.dead_letter_topic = format!("{prefix}dead-letter");
+    };
+    let gateway = TestGateway::start_unready(&kafka, again).await;
+    let mut client = gateway.client(Via::Http).await;
+    send(&mut client, Via::Http, "survivor", 51).await;
+    kafka.restart();
+    eventually("all of it is in Kafka", async || {
+        let topics_are_there = gateway.admin("/status").await.1.contains("\"kafka\": \"up\"");
+        (topics_are_there && sequences(&gateway, "survivor").len() >= 51).then_some(())
+    })
+    .await;
+    assert_eq!(sequences(&gateway, "survivor"), (1..=51).collect::<Vec<u64>>());
+    assert_eq!(gateway.dead_letters().len(), 1);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_refuses_new_readings_and_keeps_what_was_acknowledged() {
+    let Some(kafka) = Broker::own() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    kafka.kill();
+    let small = |config: &mut Config| {
+        spooling(folder.path())(config);
+        config.spool.segment_bytes = ByteSize::kib(64);
+        config.spool.bytes_max = ByteSize::kib(256);
+    };
+    let gateway = TestGateway::start_unready(&kafka, small).await;
+    let mut client = gateway.client(Via::Http).await;
+    let mut acknowledged = 0;
+    loop {
+        let answer = client
+            .send("devices/many/weather", "", &reading(acknowledged + 1))
+            .await;
+        if !answer.is_yes(Via::Http) {
+            assert_eq!(answer.code, "503", "{answer:?}");
+            assert!(answer.text.contains("spool is full"), "it says why: {answer:?}");
+            break;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 10_000, "256 KiB never end");
+    }
+    assert!(acknowledged > 500, "only {acknowledged} readings in 256 KiB");
+    let (status, why) = gateway.admin("/readyz").await;
+    assert_eq!(status, 503, "{why}");
+    kafka.restart();
+    eventually("all of it is in Kafka", async || {
+        let up = gateway.admin("/status").await.1.contains("\"kafka\": \"up\"");
+        (up && sequences(&gateway, "many").len() as u64 >= acknowledged).then_some(())
+    })
+    .await;
+    assert_eq!(sequences(&gateway, "many"), (1..=acknowledged).collect::<Vec<u64>>());
+    eventually("room again", async || {
+        let answer = client
+            .send("devices/many/weather", "", &reading(acknowledged + 1))
+            .await;
+        answer.is_yes(Via::Http).then_some(())
+    })
+    .await;
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_gateway_is_kept_out_of_the_spool() {
+    let broker = Broker::any();
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = TestGateway::start(&broker, spooling(folder.path())).await;
+    let config = crate::harness::gateway::config(&broker, spooling(folder.path()));
+    let refused = citygate::gateway::Gateway::start(config)
+        .await
+        .err()
+        .expect("the folder is in use");
+    let refused = refused.to_string();
+    assert!(
+        refused.contains(&folder.path().display().to_string()),
+        "it names the folder: {refused}"
+    );
+    gateway.finish().await;
+}
