@@ -63,6 +63,7 @@ pub struct Follower {
     thread: JoinHandle<Found>,
     finish: mpsc::Sender<Finish>,
     records: Arc<AtomicU64>,
+    distinct: Arc<AtomicU64>,
 }
 
 /// The order to come to an end.
@@ -104,6 +105,8 @@ struct Reader<'a> {
     positions: Vec<Position>,
     found: Found,
     records: Arc<AtomicU64>,
+    /// Without the duplicates.
+    distinct: Arc<AtomicU64>,
 }
 
 // === impl FollowerConfig ===
@@ -175,7 +178,8 @@ impl Follower {
         assign(&consumer, &topics, &positions)?;
         let records = Arc::new(AtomicU64::new(0));
         let (finish, orders) = mpsc::channel();
-        let counter = Arc::clone(&records);
+        let distinct = Arc::new(AtomicU64::new(0));
+        let counters = (Arc::clone(&records), Arc::clone(&distinct));
         let read = move || {
             let reader = Reader {
                 consumer,
@@ -183,7 +187,8 @@ impl Follower {
                 topics: &topics,
                 positions,
                 found: Found::default(),
-                records: counter,
+                records: counters.0,
+                distinct: counters.1,
             };
             reader.run(&orders)
         };
@@ -192,12 +197,18 @@ impl Follower {
             thread,
             finish,
             records,
+            distinct,
         })
     }
 
     /// Readings found so far, for a live line.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
+    }
+
+    /// The same without duplicates.
+    pub fn distinct(&self) -> u64 {
+        self.distinct.load(Ordering::Relaxed)
     }
 
     /// Reads to the end, and on until everything that `ledger` says was acknowledged is found or `patience` is over: a
@@ -316,6 +327,10 @@ impl Reader<'_> {
         let at = (message.partition(), message.offset());
         for position in &mut self.positions {
             if (position.topic, position.partition) == (index, at.0) {
+                // A consumer that lost its place begins anew; what it reads twice is not there twice.
+                if at.1 < position.next {
+                    return;
+                }
                 position.next = at.1 + 1;
             }
         }
@@ -339,7 +354,11 @@ impl Reader<'_> {
                         Ok((device, sequence_of_avro(payload, reader)?))
                     });
                 match read {
-                    Ok((device, sequence)) => self.found.record(device, sequence),
+                    Ok((device, sequence)) => {
+                        if self.found.record(device, sequence) {
+                            self.distinct.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                     Err(why) => {
                         let place = format!("{}, partition {}, offset {}", topic.name, at.0, at.1);
                         self.found.unreadable(|| format!("{place}: {why}"));
