@@ -99,13 +99,17 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    // rumqttc logs every negative acknowledgement; the report counts them.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rumqttc=off"));
+    let command = Cli::parse().command;
+    // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
+    let quiet = match command {
+        Command::Run(_) => "warn,rumqttc=off",
+        Command::Prove(_) => "warn,rumqttc=off,rdkafka=off",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let command = Cli::parse().command;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow!(error).context("cannot start")),

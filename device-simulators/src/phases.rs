@@ -20,6 +20,8 @@ use crate::uplinks::{Answer, Protocol};
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Phase {
+    /// The devices connect one after the other.
+    Start,
     /// Nothing has happened yet.
     Before,
     /// From the first act of damage to the end of the last repair.
@@ -34,7 +36,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Phases {
     now: AtomicU8,
-    books: [[Mutex<Book>; 3]; 4],
+    books: [[Mutex<Book>; 3]; 5],
 }
 
 #[derive(Debug)]
@@ -66,10 +68,11 @@ pub struct Felt {
 // === impl Phase ===
 
 impl Phase {
-    pub const ALL: [Phase; 4] = [Phase::Before, Phase::Damage, Phase::Replay, Phase::After];
+    pub const ALL: [Phase; 5] = [Phase::Start, Phase::Before, Phase::Damage, Phase::Replay, Phase::After];
 
     pub fn name(self) -> &'static str {
         match self {
+            Phase::Start => "start",
             Phase::Before => "before",
             Phase::Damage => "damage",
             Phase::Replay => "replay",
@@ -79,10 +82,10 @@ impl Phase {
 
     /// The phase that a reading belongs to.
     fn of_reading(sent: Phase, answered: Phase) -> Phase {
-        match (sent, answered) {
-            (Phase::Before, Phase::Before) => Phase::Before,
-            (Phase::Before, _) => Phase::Damage,
-            (sent, _) => sent,
+        if sent < Phase::Damage && answered >= Phase::Damage {
+            Phase::Damage
+        } else {
+            sent
         }
     }
 }
@@ -104,7 +107,7 @@ impl Phases {
             })
         };
         Phases {
-            now: AtomicU8::new(Phase::Before as u8),
+            now: AtomicU8::new(Phase::Start as u8),
             books: std::array::from_fn(|_| std::array::from_fn(|_| book())),
         }
     }
@@ -175,10 +178,13 @@ mod tests {
 
     #[test]
     fn a_reading_belongs_to_the_phase_it_was_sent_in_unless_the_damage_overtook_it() {
-        use Phase::{After, Before, Damage, Replay};
+        use Phase::{After, Before, Damage, Replay, Start};
         let check = |sent, answered, expected| {
             assert_eq!(Phase::of_reading(sent, answered), expected, "{sent} to {answered}");
         };
+        check(Start, Start, Start);
+        check(Start, Before, Start);
+        check(Start, Damage, Damage);
         check(Before, Before, Before);
         check(Before, Damage, Damage);
         check(Before, After, Damage);
@@ -191,6 +197,7 @@ mod tests {
     #[test]
     fn every_phase_and_protocol_has_a_book_of_its_own() {
         let phases = Phases::new();
+        phases.enter(Phase::Before);
         let second = Duration::from_secs(1);
         let early = phases.sent(Protocol::Mqtt, 1);
         phases.enter(Phase::Damage);

@@ -13,6 +13,9 @@ use serde::Serialize;
 
 use crate::phases::Phase;
 
+/// How long the devices may take to connect.
+const START: Duration = Duration::from_secs(3);
+
 /// How long it is calm before the damage and after the replay: as long as the damage, within these bounds.
 const CALM_MIN: Duration = Duration::from_secs(3);
 const CALM_MAX: Duration = Duration::from_secs(15);
@@ -154,14 +157,12 @@ impl Scenario {
     pub fn plan(self, extent: &Extent) -> Vec<Step> {
         let mut dice = StdRng::seed_from_u64(extent.seed);
         let calm = extent.damage.clamp(CALM_MIN, CALM_MAX);
-        let mut plan = vec![Step::Wait(calm)];
+        let mut plan = vec![Step::Enter(Phase::Start), Step::Wait(START), Step::Enter(Phase::Before)];
         if self == Scenario::Calm {
-            plan.insert(0, Step::Enter(Phase::Before));
             plan.push(Step::Wait(extent.damage));
             return plan;
         }
-        plan.insert(0, Step::Enter(Phase::Before));
-        plan.push(Step::Enter(Phase::Damage));
+        plan.extend([Step::Wait(calm), Step::Enter(Phase::Damage)]);
         plan.extend(self.damage(extent, &mut dice));
         plan.extend([
             Step::AwaitReady,

@@ -5,8 +5,8 @@
 //! and the [`Proof`] is drawn up.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,6 +29,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Devices come back soon, so that a gateway that is killed again and again is killed under load.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is added to the rate: a device that had to wait for an answer does not catch up on what it missed.
+const RESERVE: f64 = 1.03;
 
 /// How long outstanding answers and the last records are waited for at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,6 +82,7 @@ struct Audience {
     figures: Mutex<Figures>,
     rate: u64,
     devices: usize,
+    behind_max: AtomicU64,
 }
 
 /// Runs the scenario against `kafka`; an error means that it could not be run, not that the promise was broken.
@@ -102,6 +106,7 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
         figures: Mutex::default(),
         rate: setting.rate,
         devices: setting.devices,
+        behind_max: AtomicU64::new(0),
     };
     let mut stage = Stage {
         kafka,
@@ -112,10 +117,10 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
         acknowledged_at_kill: 0,
     };
     let plan = setting.scenario.plan(&setting.extent);
-    let behind_max = tokio::select! {
+    tokio::select! {
         done = stage.perform(&plan, 5 * setting.extent.damage + REPLAY_TIMEOUT) => done?,
         never = audience.watch() => match never {},
-    };
+    }
     let Stage {
         mut gateway,
         mut course,
@@ -123,7 +128,7 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
         ..
     } = stage;
     course.ended = audience.started.elapsed();
-    course.behind_max = behind_max;
+    course.behind_max = audience.behind_max.load(Ordering::Relaxed);
     say(
         course.ended,
         "the fleet stops: waiting for the answers that are still due",
@@ -195,7 +200,7 @@ fn fleet_config(setting: &Setting, gateway: &Gateway) -> anyhow::Result<FleetCon
     let interval = Duration::from_secs(1)
         .checked_mul(setting.devices as u32)
         .context("too many devices")?
-        .div_f64(setting.rate.max(1) as f64);
+        .div_f64(setting.rate.max(1) as f64 * RESERVE);
     Ok(FleetConfig {
         devices: setting.devices,
         seed: setting.extent.seed,
@@ -216,26 +221,18 @@ fn fleet_config(setting: &Setting, gateway: &Gateway) -> anyhow::Result<FleetCon
 // === impl Stage ===
 
 impl Stage<'_> {
-    /// Does the steps; returns how far Kafka was behind at most.
-    async fn perform(&mut self, plan: &[Step], replay_timeout: Duration) -> anyhow::Result<u64> {
+    async fn perform(&mut self, plan: &[Step], replay_timeout: Duration) -> anyhow::Result<()> {
         let audience = self.audience;
-        let mut behind_max = 0;
         for step in plan {
             match step {
                 Step::Enter(phase) => self.enter(*phase),
                 Step::Wait(time) => tokio::time::sleep(*time).await,
-                Step::Do(act) => {
-                    behind_max = behind_max.max(audience.behind());
-                    self.act(act).await.with_context(|| act.to_string())?;
-                }
+                Step::Do(act) => self.act(act).await.with_context(|| act.to_string())?,
                 Step::AwaitReady => self.gateway.await_ready(&audience.admin).await?,
-                Step::AwaitReplayed => {
-                    behind_max = behind_max.max(audience.behind());
-                    self.await_replayed(replay_timeout).await;
-                }
+                Step::AwaitReplayed => self.await_replayed(replay_timeout).await,
             }
         }
-        Ok(behind_max)
+        Ok(())
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -394,7 +391,9 @@ impl Audience {
 
     /// Readings that are acknowledged and not yet seen in Kafka.
     fn behind(&self) -> u64 {
-        self.acknowledged().saturating_sub(self.follower.distinct())
+        let behind = self.acknowledged().saturating_sub(self.follower.distinct());
+        self.behind_max.fetch_max(behind, Ordering::Relaxed);
+        behind
     }
 
     /// Readings that devices still have in hand.
