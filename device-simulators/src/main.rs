@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
     let quiet = match command {
         Command::Run(_) => "warn,rumqttc=off",
-        Command::Prove(_) => "warn,rumqttc=off,rdkafka=off",
+        Command::Prove(_) => "warn,rumqttc=off,rdkafka=off,librdkafka=off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()

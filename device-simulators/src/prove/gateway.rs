@@ -317,9 +317,12 @@ impl Admin {
         self.get("metrics").await
     }
 
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.first_port + 3)
+    }
+
     async fn get(&self, path: &str) -> Option<String> {
-        let url = format!("http://127.0.0.1:{}/{path}", self.first_port + 3);
-        let response = self.client.get(url).send().await.ok()?;
+        let response = self.client.get(self.url(path)).send().await.ok()?;
         response.error_for_status().ok()?.text().await.ok()
     }
 }

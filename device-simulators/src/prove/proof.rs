@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::figures::Figures;
-use super::scenario::Scenario;
+use super::scenario::{CLOCK_AHEAD_S, CLOCK_BEHIND_S, Scenario};
 use crate::counters::{Complaint, Counters, Tally};
 use crate::fleet::FleetOutcome;
 use crate::ledger::{Found, LostRange, Reconciliation};
@@ -21,6 +21,9 @@ use crate::uplinks::Protocol;
 
 /// How many complaints the table shows; the JSON has all that were kept.
 const COMPLAINTS_SHOWN: usize = 6;
+
+/// How exactly the clock must have been where it was set: a record has an age of its own.
+const CLOCK_TOLERANCE_S: i64 = 20;
 
 /// What happened while the scenario ran, as the stage saw it.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,8 @@ pub struct Course {
     pub kills_under_load: u64,
     /// The most readings that were acknowledged and not yet in Kafka, as far as the follower could see.
     pub behind_max: u64,
+    /// The least and the greatest age of a record when it was read, by its own time.
+    pub record_ages: Option<(i64, i64)>,
     /// What went wrong in words, such as an exit code.
     pub failures: Vec<String>,
     /// What a reader ought to know.
@@ -69,6 +74,8 @@ pub struct Proof {
     pub unreadable: u64,
     pub kafka_read_to_end: bool,
     pub behind_max: u64,
+    /// Seconds; below 0 where the gateway's clock was ahead.
+    pub record_ages: Option<(i64, i64)>,
     pub kills: u64,
     pub kills_under_load: u64,
     pub phases: Vec<PhaseLine>,
@@ -142,6 +149,7 @@ impl Proof {
             unreadable,
             kafka_read_to_end: found.complete,
             behind_max: course.behind_max,
+            record_ages: course.record_ages,
             kills: course.kills,
             kills_under_load: course.kills_under_load,
             phases: phase_lines(&course, counters),
@@ -184,6 +192,13 @@ impl Proof {
         if self.scenario == Scenario::DiskFull && busy == 0 {
             self.failures
                 .push("nothing was answered busy: the disk was never full for the spool".to_owned());
+        }
+        let stepped = |(least, greatest): (i64, i64)| {
+            least <= CLOCK_TOLERANCE_S - CLOCK_AHEAD_S && greatest >= CLOCK_BEHIND_S - CLOCK_TOLERANCE_S
+        };
+        if self.scenario == Scenario::ClockStepped && !self.record_ages.is_some_and(stepped) {
+            self.failures
+                .push("the times of the records do not show that the gateway's clock was off".to_owned());
         }
         self.holds = self.failures.is_empty();
     }
@@ -454,6 +469,16 @@ mod tests {
             proof(Scenario::DiskFull, &all, |_, _| {}),
             "FAILED: nothing was answered busy",
         );
+        check(
+            proof(Scenario::ClockStepped, &all, |course, _| {
+                course.record_ages = Some((-1800, 3))
+            }),
+            "FAILED: the times of the records",
+        );
+        let stepped = proof(Scenario::ClockStepped, &all, |course, _| {
+            course.record_ages = Some((-1799, 250))
+        });
+        assert!(stepped.holds, "{stepped}");
         let died = proof(Scenario::Drain, &all, |course, _| {
             course.failures.push("exit code 1".to_owned())
         });

@@ -137,6 +137,7 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
     course.failures.extend(audience.imbalance().await);
     course.failures.extend_from_slice(gateway.deaths());
     let Audience { follower, figures, .. } = audience;
+    course.record_ages = follower.ages();
     let found = follower.finish(&outcome.ledger, READ_TIMEOUT).await?;
     drop((gateway, disk));
     let figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
