@@ -312,6 +312,19 @@ impl Admin {
         self.get("readyz").await.is_some()
     }
 
+    /// Returns once the gateway has found Kafka and its topics.
+    pub async fn await_kafka(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            let up = |text: String| text.lines().any(|line| line == "citygate_kafka_up 1");
+            if self.metrics().await.is_some_and(up) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        bail!("the gateway did not find Kafka within {READY_TIMEOUT:?}")
+    }
+
     /// Prometheus' text, if the gateway answers.
     pub async fn metrics(&self) -> Option<String> {
         self.get("metrics").await

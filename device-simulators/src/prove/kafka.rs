@@ -43,6 +43,7 @@ impl Launch {
             .env("KAFKA_PORT", self.port.to_string())
             .env("KAFKA_CONTROLLER_PORT", self.controller_port.to_string())
             .env("KAFKA_WHILE", std::process::id().to_string())
+            .env("KAFKA_KEEP", "1")
             .stdin(Stdio::null())
             .stderr(File::create(&log)?)
             .output()

@@ -91,6 +91,8 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
     let mut course = Course::default();
     let disk = small_disk(setting, &mut course);
     let gateway = Gateway::start(gateway_settings(setting, kafka, disk.as_ref()), &admin).await?;
+    // Ready it is with its spool alone; the follower needs the topics that it makes.
+    admin.await_kafka().await?;
     if !gateway.has_spool() {
         course
             .notes
