@@ -383,6 +383,12 @@ mod tests {
         }
     }
 
+    /// Keys, and bytes of them.
+    fn held(keys: &Keys) -> (usize, usize) {
+        let inner = keys.lock();
+        (inner.entries.len(), inner.bytes)
+    }
+
     fn one(outcome: Outcome) -> Arc<Answer> {
         Arc::new(Answer::One(outcome))
     }
@@ -459,11 +465,11 @@ mod tests {
         let batch = Arc::new(Answer::Many(vec![busy(), busy()]));
         for answer in [one(busy()), batch] {
             place(enter(&keys, "a", "k", "{}", now)).settle(&answer, now);
-            assert!(keys.lock().entries.is_empty());
+            assert!(held(&keys) == (0, 0));
         }
         drop(place(enter(&keys, "a", "k", "{}", now)));
         assert!(matches!(enter(&keys, "a", "k", "another body", now), Seen::New(_)));
-        assert_eq!((keys.lock().entries.len(), keys.lock().bytes), (0, 0));
+        assert_eq!(held(&keys), (0, 0));
     }
 
     #[test]
@@ -531,22 +537,17 @@ mod tests {
         let batch = |readings| Arc::new(Answer::Many(vec![rejected(); readings]));
         for number in 0..100 {
             place(enter(&keys, "a", &number.to_string(), "", now)).settle(&batch(number % 20), now);
-            assert!(keys.lock().bytes <= BYTES_MAX);
+            assert!(held(&keys).1 <= BYTES_MAX);
         }
-        assert!(keys.lock().entries.len() > 2, "several fit");
-        let before = keys.lock().entries.len();
+        assert!(held(&keys).0 > 2, "several fit");
+        let before = held(&keys).0;
         place(enter(&keys, "a", "huge", "", now)).settle(&batch(10_000), now);
         assert!(
             matches!(enter(&keys, "a", "huge", "", now), Seen::New(_)),
             "larger than all of it"
         );
-        assert!(
-            keys.lock().entries.len() + 1 >= before,
-            "and did not drive out the others"
-        );
-        while let Some((_, scope)) = { keys.lock().expiry.pop_first() } {
-            keys.lock().remove(&scope);
-        }
-        assert_eq!((keys.lock().entries.len(), keys.lock().bytes), (0, 0), "nothing leaks");
+        assert!(held(&keys).0 + 1 >= before, "and did not drive out the others");
+        keys.lock().forget_expired(now + LIFETIME);
+        assert_eq!(held(&keys), (0, 0), "nothing leaks");
     }
 }
