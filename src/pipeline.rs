@@ -47,6 +47,12 @@ thread_local! {
 impl Pipeline {
     /// Takes a message in and promises `reply` its answer.
     pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply) {
+        self.accept_rest(inbound, permit, reply, &[]);
+    }
+
+    /// The same, for a batch that was taken in `before` with these outcomes (in the order of its readings; none: never):
+    /// only the readings that were busy are counted and sent again, the others keep their outcome in the answer.
+    pub fn accept_rest(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply, before: &[Outcome]) {
         let arrival = self.arrive(inbound);
         let batch = arrival.address.as_ref().is_ok_and(|address| address.batch);
         match envelope::open(inbound, batch, self.batch_readings_max) {
@@ -57,6 +63,10 @@ impl Pipeline {
             Ok(Envelope::Several(items)) => {
                 let batch = Batch::new(items.len(), reply, permit);
                 for (index, body) in items.into_iter().enumerate() {
+                    if let Some(known) = before.get(index).filter(|known| !matches!(known, Outcome::Busy(_))) {
+                        batch.resolve(index, known.clone());
+                        continue;
+                    }
                     let item = Reply::Item {
                         batch: batch.clone(),
                         index,
