@@ -218,7 +218,7 @@ impl Reports {
                 let detail = "larger than the message.max.bytes of Kafka or of its topic";
                 pending
                     .receipt
-                    .resolve(Outcome::from(Rejection::new(Reason::TooLarge, detail)));
+                    .resolve(Outcome::from(Rejection::new(Reason::TooLargeForKafka, detail)));
             }
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => pending.busy(Busy::Draining),
             // One topic's fault, most likely (missing, not authorised, too few replicas): the others go on.

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::admit::{Seat, Seats};
@@ -54,6 +55,9 @@ pub struct Config {
     pub idempotency_lifetime: Duration,
 }
 
+/// Bodies of the largest size that may be under way at once; of smaller ones accordingly more.
+const BODIES_UNDER_WAY: usize = 64;
+
 /// Largest request line and headers; the buffer of a connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -63,13 +67,33 @@ impl Default for Config {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             connections_max: 10_000,
-            body_bytes_max: ByteSize::mib(1),
+            body_bytes_max: ByteSize::kib(768),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             idempotency_keys_max: 100_000,
             idempotency_bytes_max: ByteSize::mib(64),
             idempotency_lifetime: Duration::from_secs(24 * 60 * 60),
         }
+    }
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let checks = [
+            (self.connections_max > 0, "http.connections_max: must be at least 1"),
+            (
+                self.body_bytes_max >= ByteSize::kib(1),
+                "http.body_bytes_max: must be at least 1 KiB",
+            ),
+            (!self.body_timeout.is_zero(), "http.body_timeout: must be above 0"),
+            (!self.idle_timeout.is_zero(), "http.idle_timeout: must be above 0"),
+        ];
+        checks
+            .into_iter()
+            .filter(|(good, _)| !good)
+            .map(|(_, text)| text.to_owned())
+            .collect()
     }
 }
 
@@ -87,6 +111,8 @@ struct House {
     front: Front,
     config: Arc<Config>,
     keys: Arc<idempotency::Keys>,
+    /// Bytes of bodies under way: announced, and perhaps never sent.
+    room: Arc<Semaphore>,
 }
 
 /// Binds the address, so that it is known and reserved before anything starts.
@@ -118,7 +144,11 @@ impl Bound {
             bytes_max: usize::try_from(self.config.idempotency_bytes_max.as_u64()).unwrap_or(usize::MAX),
             lifetime: self.config.idempotency_lifetime,
         };
+        let room = usize::try_from(self.config.body_bytes_max.as_u64())
+            .unwrap_or(usize::MAX)
+            .saturating_mul(BODIES_UNDER_WAY);
         let house = House {
+            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
             keys: idempotency::Keys::new(limits, front.metrics.http.clone()),
             front: front.clone(),
             config: Arc::new(self.config),

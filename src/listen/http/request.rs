@@ -36,7 +36,7 @@ pub async fn post(State(house): State<House>, request: Request<Body>) -> Respons
 async fn answer(house: &House, request: Request<Body>) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let path = decoded_path(&head.uri);
-    if path.is_empty() {
+    if path.is_empty() && matches!(head.method, Method::GET | Method::HEAD) {
         return Ok(greeting(house));
     }
     if head.method != Method::POST {
@@ -87,7 +87,10 @@ fn refuse(house: &House, path: &str, outcome: Outcome) -> Problem {
     problem
 }
 
-/// The body, once there is room for it.
+/// The body, and what it was lent of the budget of bytes in flight.
+///
+/// A body under way is held against a room of this listener's own: who announces much and sends nothing must not hold what
+/// the other protocols need.
 async fn read(house: &House, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), Outcome> {
     if house.front.stopping.is_cancelled() {
         return Err(Outcome::Busy(Busy::Draining));
@@ -104,17 +107,22 @@ async fn read(house: &House, headers: &HeaderMap, body: Body) -> Result<(Bytes, 
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    // A body without a declared length (chunked) is permitted as if it were as large as it may be.
-    let Some(permit) = house.front.admit.try_bytes(declared.unwrap_or(bytes_max) as usize) else {
+    // A body without a declared length (chunked) takes as much room as if it were as large as it may be.
+    let needed = u32::try_from(declared.unwrap_or(bytes_max)).unwrap_or(u32::MAX);
+    let Ok(_room) = house.room.try_acquire_many(needed) else {
         return Err(Outcome::Busy(Busy::MemoryFull));
     };
-    match timeout(house.config.body_timeout, to_bytes(body, bytes_max as usize)).await {
-        Ok(Ok(body)) => Ok((body, permit)),
+    let body = match timeout(house.config.body_timeout, to_bytes(body, bytes_max as usize)).await {
+        Ok(Ok(body)) => body,
         // Axum reports a body over the limit and one that was cut off by the same error.
-        Ok(Err(_)) if declared.is_none() => Err(too_large(bytes_max)),
-        Ok(Err(_)) => Err(Rejection::new(Reason::Malformed, "the body was cut off").into()),
-        Err(_) => Err(Rejection::new(Reason::Malformed, "the body did not arrive in time").into()),
-    }
+        Ok(Err(_)) if declared.is_none() => return Err(too_large(bytes_max)),
+        Ok(Err(_)) => return Err(Rejection::new(Reason::Malformed, "the body was cut off").into()),
+        Err(_) => return Err(Rejection::new(Reason::Malformed, "the body did not arrive in time").into()),
+    };
+    let permit = house.front.admit.try_bytes(body.len());
+    permit
+        .map(|permit| (body, permit))
+        .ok_or(Outcome::Busy(Busy::MemoryFull))
 }
 
 /// Gives a message to the pipeline, but for the readings that `before` knows to be safe or rejected.

@@ -130,7 +130,7 @@ impl Broker {
 
     /// The mock refuses the next produce requests, without writing what is in them.
     pub fn refuse_next(&self, requests: usize) {
-        let Source::Mock(cluster) = &self.source else {
+        let Source::Mock(cluster) = &*self.source else {
             panic!("only the mock refuses by request")
         };
         let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
