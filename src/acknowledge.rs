@@ -14,7 +14,6 @@ pub enum MqttReason {
     Success = 0x00,
     NotAuthorized = 0x87,
     TopicNameInvalid = 0x90,
-    PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
     PayloadFormatInvalid = 0x99,
 }
@@ -29,18 +28,23 @@ pub fn mqtt(outcome: &Outcome) -> MqttReason {
             | Reason::SchemaMismatch
             | Reason::OutOfRange
             | Reason::BadClock
-            | Reason::UnsupportedFormat => MqttReason::PayloadFormatInvalid,
+            | Reason::UnsupportedFormat
+            // 0x95 would answer it, but by DISCONNECT only (§3.14.2.1); 0x97 would have it sent again.
+            | Reason::TooLarge
+            | Reason::TooLargeForKafka => MqttReason::PayloadFormatInvalid,
             Reason::UnknownKind | Reason::BadAddress => MqttReason::TopicNameInvalid,
             Reason::Forbidden => MqttReason::NotAuthorized,
-            // 0x95 answers a packet by DISCONNECT only (§3.14.2.1); a publish that was read whole is told 0x97.
-            Reason::TooLarge => MqttReason::QuotaExceeded,
         },
     }
 }
 
 /// Whether an MQTT 3.1.1 publish is acknowledged.
 pub fn mqtt_v3_acknowledges(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Busy(_))
+    match outcome {
+        Outcome::Delivered | Outcome::Spooled => true,
+        Outcome::Rejected(rejection) => rejection.reason != Reason::TooLargeForKafka,
+        Outcome::Busy(_) => false,
+    }
 }
 
 /// A CoAP response code as class and detail: `(4, 22)` is 4.22.
@@ -54,7 +58,7 @@ pub fn coap(outcome: &Outcome) -> (u8, u8) {
             Reason::UnknownKind | Reason::BadAddress => (4, 4),
             Reason::UnsupportedFormat => (4, 15),
             Reason::Forbidden => (4, 3),
-            Reason::TooLarge => (4, 13),
+            Reason::TooLarge | Reason::TooLargeForKafka => (4, 13),
         },
     }
 }
@@ -70,7 +74,7 @@ pub fn http(outcome: &Outcome) -> u16 {
             Reason::UnknownKind | Reason::BadAddress => 404,
             Reason::UnsupportedFormat => 415,
             Reason::Forbidden => 403,
-            Reason::TooLarge => 413,
+            Reason::TooLarge | Reason::TooLargeForKafka => 413,
         },
     }
 }
@@ -137,7 +141,8 @@ mod tests {
         check(rejected(Reason::UnknownKind), 0x90, true, (4, 4), 404);
         check(rejected(Reason::BadAddress), 0x90, true, (4, 4), 404);
         check(rejected(Reason::Forbidden), 0x87, true, (4, 3), 403);
-        check(rejected(Reason::TooLarge), 0x97, true, (4, 13), 413);
+        check(rejected(Reason::TooLarge), 0x99, true, (4, 13), 413);
+        check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);
         for busy in Busy::ALL {
             check(Outcome::Busy(busy), 0x97, false, (5, 3), 503);
         }

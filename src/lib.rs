@@ -2,7 +2,7 @@
 //!
 //! # The walk of one reading
 //! 1. [`listen`] takes a message off the wire (MQTT PUBLISH, CoAP POST/PUT, HTTP POST). [`listen::admit`] lends it a
-//!    permit in bytes before its body is read, so that pressure is pushed back instead of buffered.
+//!    permit in bytes before it is taken in, so that pressure is pushed back instead of buffered without bound.
 //! 2. [`pipeline`] is the whole path on one screen: [`decode`] finds the address and splits batches, [`validate`] turns
 //!    JSON into checked Avro in one pass, [`route`] names topic, key and headers.
 //! 3. [`deliver`] hands the record to Kafka. A rejected message goes the same way, to the dead-letter topic.
@@ -14,7 +14,7 @@
 //! whenever nothing is in flight.
 //!
 //! # Who may know whom
-//! [`gateway`] knows every room. `listen` knows `pipeline` and `acknowledge`; `pipeline` knows the stages; `decode`,
+//! [`gateway`] knows every room. `listen` knows `pipeline`, `acknowledge` and the health of `deliver`; `pipeline` knows the stages; `decode`,
 //! `validate` and `route` know nouns only, and do no I/O. Only `listen` knows packets; only `deliver::kafka` knows the
 //! producer. `tests/integration/tidy.rs` checks it.
 

@@ -126,6 +126,12 @@ metrics! {
         http_connections: IntGauge,
         /// HTTP responses sent, by status code.
         http_responses_total: IntCounterVec["status"],
+        /// HTTP requests with an Idempotency-Key, by what they were (new, repeated: answered again without a new reading, unfinished: only the busy readings passed on again, in_flight, reused, full, bad_key).
+        http_idempotent_requests_total: IntCounterVec["result"],
+        /// Idempotency keys remembered now.
+        http_idempotency_keys: IntGauge,
+        /// Idempotency keys forgotten before their lifetime was over, for want of room: a repetition is then a new reading.
+        http_idempotency_keys_forgotten_total: IntCounter,
     }
 }
 

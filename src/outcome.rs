@@ -93,10 +93,12 @@ pub enum Reason {
     Forbidden,
     /// More bytes, or more readings in a batch, than the configuration allows.
     TooLarge,
+    /// More bytes than Kafka or its topic takes: kept nowhere, and never acknowledged.
+    TooLargeForKafka,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Malformed,
         Reason::SchemaMismatch,
         Reason::OutOfRange,
@@ -106,6 +108,7 @@ impl Reason {
         Reason::UnsupportedFormat,
         Reason::Forbidden,
         Reason::TooLarge,
+        Reason::TooLargeForKafka,
     ];
 
     pub fn label(self) -> &'static str {
@@ -119,6 +122,7 @@ impl Reason {
             Reason::UnsupportedFormat => "unsupported_format",
             Reason::Forbidden => "forbidden",
             Reason::TooLarge => "too_large",
+            Reason::TooLargeForKafka => "too_large_for_kafka",
         }
     }
 }

@@ -47,7 +47,18 @@ thread_local! {
 impl Pipeline {
     /// Takes a message in and promises `reply` its answer.
     pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply) {
+        self.accept_rest(inbound, permit, reply, &[]);
+    }
+
+    /// The same, for a batch that was taken in `before` with these outcomes (in the order of its readings; none: never):
+    /// only the readings that were busy are counted and sent again, the others keep their outcome in the answer.
+    pub fn accept_rest(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply, before: &[Outcome]) {
         let arrival = self.arrive(inbound);
+        // Judged before the body is split: a message that belongs nowhere is one dead letter, however many readings it holds.
+        if let Err(rejection) = self.place(&arrival) {
+            let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
+            return self.dead_letter(&arrival, inbound.body, rejection, receipt);
+        }
         let batch = arrival.address.as_ref().is_ok_and(|address| address.batch);
         match envelope::open(inbound, batch, self.batch_readings_max) {
             Ok(Envelope::Single(body)) => {
@@ -57,6 +68,10 @@ impl Pipeline {
             Ok(Envelope::Several(items)) => {
                 let batch = Batch::new(items.len(), reply, permit);
                 for (index, body) in items.into_iter().enumerate() {
+                    if let Some(known) = before.get(index).filter(|known| !matches!(known, Outcome::Busy(_))) {
+                        batch.resolve(index, known.clone());
+                        continue;
+                    }
                     let item = Reply::Item {
                         batch: batch.clone(),
                         index,
@@ -111,8 +126,7 @@ impl Pipeline {
         body: &[u8],
         scratch: &'a mut Scratch,
     ) -> Result<Reading<'a>, Rejection> {
-        let address = arrival.address.clone()?;
-        let kind = arrival.kind.ok_or_else(|| self.unknown_kind(address.kind))?;
+        let (address, kind) = self.place(arrival)?;
         self.validator
             .reading(kind, address.device, arrival.received_at_ms, body, scratch)?;
         let value = scratch.value();
@@ -122,6 +136,13 @@ impl Pipeline {
             value,
             received_at_ms: arrival.received_at_ms,
         })
+    }
+
+    /// Where the message belongs, if anywhere.
+    fn place<'a>(&self, arrival: &Arrival<'a>) -> Result<(Address<'a>, &'a Kind), Rejection> {
+        let address = arrival.address.clone()?;
+        let kind = arrival.kind.ok_or_else(|| self.unknown_kind(address.kind))?;
+        Ok((address, kind))
     }
 
     fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {

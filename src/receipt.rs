@@ -128,7 +128,8 @@ impl Batch {
         })
     }
 
-    fn resolve(&self, index: usize, outcome: Outcome) {
+    /// The outcome of item `index`; a receipt's doing, but for an item whose outcome was known before.
+    pub fn resolve(&self, index: usize, outcome: Outcome) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.outcomes[index].replace(outcome).is_none() {
             state.missing -= 1;

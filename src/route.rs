@@ -6,6 +6,9 @@
 use crate::message::{Inbound, Reading, Record};
 use crate::outcome::Rejection;
 
+/// Longest value of a dead letter's header, in bytes: every reading of a batch carries them.
+const HEADER_BYTES_MAX: usize = 512;
+
 /// The headers of a dead letter; their values borrow from [`DeadLetter`].
 pub type Headers<'a> = [(&'a str, &'a str); 7];
 
@@ -58,11 +61,11 @@ impl<'a> DeadLetter<'a> {
     pub fn headers(&'a self) -> Headers<'a> {
         [
             ("reason", self.rejection.reason.label()),
-            ("detail", &self.rejection.detail),
-            ("path", self.inbound.path),
-            ("kind", self.kind),
+            ("detail", cut(&self.rejection.detail)),
+            ("path", cut(self.inbound.path)),
+            ("kind", cut(self.kind)),
             ("protocol", self.inbound.protocol.label()),
-            ("content-type", self.inbound.content_type),
+            ("content-type", cut(self.inbound.content_type)),
             ("received-at", &self.received_at),
         ]
     }
@@ -75,5 +78,25 @@ impl<'a> DeadLetter<'a> {
             timestamp_ms: self.received_at_ms,
             headers,
         }
+    }
+}
+
+/// The beginning of a text that a device chose.
+fn cut(text: &str) -> &str {
+    let end = (0..=HEADER_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end));
+    text.split_at(end.unwrap_or_default()).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"x".repeat(600)).len(), HEADER_BYTES_MAX);
+        assert_eq!(cut(&"€".repeat(600)).len(), 510);
     }
 }

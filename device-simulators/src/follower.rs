@@ -371,11 +371,13 @@ impl Reader<'_> {
                         Ok((device, sequence_of_avro(payload, reader)?))
                     });
                 match read {
-                    Ok((device, sequence)) => {
+                    Ok((device, Some(sequence))) => {
                         if self.found.record(device, sequence) {
                             self.distinct.fetch_add(1, Ordering::Relaxed);
                         }
                     }
+                    // Not of this fleet, whose devices all count: somebody else sends as well.
+                    Ok((_, None)) => {}
                     Err(why) => {
                         let place = format!("{}, partition {}, offset {}", topic.name, at.0, at.1);
                         self.found.unreadable(|| format!("{place}: {why}"));
@@ -419,7 +421,7 @@ fn note_age(ages: &Mutex<Option<(i64, i64)>>, dated_ms: i64) {
 }
 
 /// The sequence number in a value: Avro single-object encoding, or Confluent's wire format.
-fn sequence_of_avro(value: &[u8], reader: &GenericDatumReader<'_>) -> Result<u64, String> {
+fn sequence_of_avro(value: &[u8], reader: &GenericDatumReader<'_>) -> Result<Option<u64>, String> {
     let mut datum = match value {
         [0xC3, 0x01, _, _, _, _, _, _, _, _, datum @ ..] => datum,
         [0x00, _, _, _, _, datum @ ..] => datum,
@@ -440,7 +442,7 @@ fn sequence_of_avro(value: &[u8], reader: &GenericDatumReader<'_>) -> Result<u64
         Some(value) => number(&value),
         None => None,
     };
-    number.ok_or_else(|| "the reading has no sequence".to_owned())
+    Ok(number)
 }
 
 fn number(value: &Value) -> Option<u64> {
@@ -494,7 +496,7 @@ mod tests {
             content: Content::parse(SCHEMA).unwrap(),
         };
         let reader = topic.reader().unwrap();
-        let check = |value: &[u8], expected: Result<u64, &str>| {
+        let check = |value: &[u8], expected: Result<Option<u64>, &str>| {
             let is = sequence_of_avro(value, &reader);
             match expected {
                 Ok(_) => assert_eq!(is, expected.map_err(str::to_owned)),
@@ -502,11 +504,11 @@ mod tests {
             }
         };
         let single = encoded(Some(42));
-        check(&single, Ok(42));
+        check(&single, Ok(Some(42)));
         let confluent = [&[0, 0, 0, 0, 7][..], &single[10..]].concat();
-        check(&confluent, Ok(42));
-        check(&encoded(None), Err("no sequence"));
-        check(&encoded(Some(-1)), Err("no sequence"));
+        check(&confluent, Ok(Some(42)));
+        check(&encoded(None), Ok(None));
+        check(&encoded(Some(-1)), Ok(None));
         check(b"", Err("neither"));
         check(br#"{"sequence":1}"#, Err("neither"));
         check(&single[..single.len() - 1], Err("not of its schema"));

@@ -74,7 +74,10 @@ impl Config {
             }
         };
         let file = path.map_or_else(String::new, |path| path.display().to_string());
-        Self::parse(&file, &text, std::env::vars())
+        // A variable that is not UTF-8 is not one of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        Self::parse(&file, &text, environment)
     }
 
     /// Reads a text, which messages call `file`, and these environment variables.
@@ -114,6 +117,8 @@ impl Config {
         mistakes.extend(self.coap.mistakes());
         mistakes.extend(self.spool.mistakes());
         mistakes.extend(self.replay.mistakes());
+        mistakes.extend(self.mqtt.mistakes());
+        mistakes.extend(self.http.mistakes());
         let mut require = |good: bool, text: &str| {
             if !good {
                 mistakes.push(text.to_owned());
@@ -131,6 +136,12 @@ impl Config {
         require(
             in_flight >= self.http.body_bytes_max && in_flight >= self.mqtt.packet_bytes_max,
             "limits.in_flight_bytes: must hold the largest message (http.body_bytes_max, mqtt.packet_bytes_max)",
+        );
+        // What is rejected is kept whole: it must fit into a record with its headers.
+        let largest = self.kafka.message_bytes_max().as_u64().saturating_sub(16 * 1024);
+        require(
+            self.http.body_bytes_max.as_u64() <= largest && self.mqtt.packet_bytes_max.as_u64() <= largest,
+            "http.body_bytes_max, mqtt.packet_bytes_max: must be 16 KiB below \"message.max.bytes\" of kafka.properties (1000000)",
         );
         require(
             in_flight.as_u64() <= u64::from(u32::MAX),

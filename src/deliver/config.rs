@@ -66,10 +66,21 @@ pub enum Compression {
 }
 
 /// Properties that `kafka.properties` may not set, and why.
-const RESERVED: [(&str, &str); 15] = [
+const RESERVED: [(&str, &str); 20] = [
     ("acks", "the promise rests on acks=all"),
     ("request.required.acks", "the promise rests on acks=all"),
     ("enable.idempotence", "the promise rests on the idempotent producer"),
+    (
+        "delivery.report.only.error",
+        "every answer rests on its delivery report",
+    ),
+    (
+        "queuing.strategy",
+        "a device's order rests on the queue being first in, first out",
+    ),
+    ("queue.buffering.max.messages", "set kafka.queue_readings"),
+    ("queue.buffering.max.kbytes", "set kafka.queue_bytes"),
+    ("statistics.interval.ms", "set kafka.statistics_interval"),
     ("partitioner", "a device's order rests on Java's murmur2 partitioner"),
     ("transactional.id", "readings are not produced in transactions"),
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
@@ -162,6 +173,15 @@ impl Config {
         let reserved = RESERVED.iter().filter(|(key, _)| self.properties.contains_key(*key));
         mistakes.extend(reserved.map(|(key, why)| format!("kafka.properties.\"{key}\": cannot be set here; {why}")));
         mistakes
+    }
+
+    /// Largest record that librdkafka takes (its default, unless a property says otherwise).
+    pub fn message_bytes_max(&self) -> ByteSize {
+        let set = self
+            .properties
+            .get("message.max.bytes")
+            .and_then(|text| text.parse().ok());
+        ByteSize::b(set.unwrap_or(1_000_000))
     }
 
     /// Everything a client of the same cluster needs: addresses and what `kafka.properties` adds.

@@ -176,7 +176,7 @@ impl Pending {
 
     fn too_large(self) {
         let detail = "larger than the message.max.bytes of Kafka or of its topic";
-        self.receipt.resolve(Rejection::new(Reason::TooLarge, detail).into());
+        self.receipt.resolve(Rejection::new(Reason::TooLargeForKafka, detail).into());
     }
 }
 

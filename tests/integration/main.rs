@@ -14,6 +14,8 @@ mod accepts;
 
 mod rejects;
 
+mod idempotency;
+
 mod outage;
 
 mod spool;

@@ -339,3 +339,21 @@ async fn other_methods_than_post_are_told_so() {
     };
     gateway.finish().await;
 }
+
+/// A body that belongs nowhere is one dead letter, whatever it holds; a yes is never said without a reading.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_belongs_nowhere_is_one_dead_letter() {
+    let gateway = TestGateway::start(&Broker::any(), |_| {}).await;
+    let mut client = gateway.client(Via::Http).await;
+    let body = "1\n".repeat(5000);
+    let long = format!("devices/a/{}", "x".repeat(5000));
+    for path in ["", "nowhere", "devices/a/unheard-of", long.as_str()] {
+        let answer = client.send(path, "application/x-ndjson", body.as_bytes()).await;
+        assert_eq!(answer.code, "404", "{path}: {answer:?}");
+    }
+    let letters = gateway.dead_letters();
+    assert_eq!(letters.len(), 4, "one for each message");
+    assert!(letters.iter().all(|letter| letter.value == body.as_bytes()));
+    assert!(letters.iter().all(|letter| letter.header("path").len() <= 512));
+    gateway.finish().await;
+}

@@ -77,6 +77,28 @@ pub struct Config {
     pub qos2_ids_max: usize,
 }
 
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let sizes = ByteSize::kib(1)..=ByteSize::mib(256);
+        let checks = [
+            (self.connections_max > 0, "mqtt.connections_max: must be at least 1"),
+            (
+                sizes.contains(&self.packet_bytes_max),
+                "mqtt.packet_bytes_max: must be between 1 KiB and 256 MiB",
+            ),
+            (self.receive_maximum > 0, "mqtt.receive_maximum: must be at least 1"),
+            (!self.connect_timeout.is_zero(), "mqtt.connect_timeout: must be above 0"),
+            (!self.packet_timeout.is_zero(), "mqtt.packet_timeout: must be above 0"),
+        ];
+        checks
+            .into_iter()
+            .filter(|(good, _)| !good)
+            .map(|(_, text)| text.to_owned())
+            .collect()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {

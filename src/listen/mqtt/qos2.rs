@@ -2,8 +2,9 @@
 //!
 //! Method B of MQTT 5.0 §4.3.3: a reading is passed on at its first PUBLISH, and its packet id is remembered until
 //! PUBREL, so that a repetition is answered again and not passed on again. It belongs to the session, so it outlives
-//! the connection (`sessions`), but not the gateway. Bounded: an id that would exceed the bound is refused, never
-//! forgotten.
+//! the connection (`sessions`), but not the gateway: after a restart a repeated PUBLISH is a new reading (once becomes at
+//! least once), and a PUBREL is answered *packet identifier not found*. Bounded: an id that would exceed the bound is
+//! refused, never forgotten.
 
 /// What a PUBLISH with some packet id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

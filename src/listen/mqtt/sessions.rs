@@ -3,7 +3,8 @@
 //! A client id has one connection: a new one ends the old one and takes its session over. The session has one owner at
 //! any time. It travels as a baton from the old connection to the new (or rests here in between), so nothing of it is
 //! shared or locked while readings flow. Sessions at rest are bounded in number and time; the one that would expire
-//! next is forgotten first. Nothing is kept over a restart of the gateway.
+//! next is forgotten first. Nothing is kept over a restart of the gateway: clients are then told that there
+//! is no session (Session Present 0), and what QoS 2 becomes is said in `qos2`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

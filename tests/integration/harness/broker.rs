@@ -16,6 +16,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tempfile::TempDir;
 
 use super::chaos;
@@ -125,6 +126,15 @@ impl Broker {
             panic!("only the mock can be slow")
         };
         cluster.broker_round_trip_time(1, delay).unwrap();
+    }
+
+    /// The mock refuses the next produce requests, without writing what is in them.
+    pub fn refuse_next(&self, requests: usize) {
+        let Source::Mock(cluster) = &*self.source else {
+            panic!("only the mock refuses by request")
+        };
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+        cluster.request_errors(RDKafkaApiKey::Produce, &vec![refusal; requests]);
     }
 
     /// SIGSTOP: connections stay, nothing is answered.

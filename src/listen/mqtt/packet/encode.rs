@@ -54,7 +54,7 @@ impl Encoder {
             MqttReason::TopicNameInvalid => Code::TopicNameInvalid,
             MqttReason::PayloadFormatInvalid => Code::PayloadFormatInvalid,
             // 0x95 does not answer a publish [§3.4.2.1].
-            MqttReason::QuotaExceeded | MqttReason::PacketTooLarge => Code::QuotaExceeded,
+            MqttReason::QuotaExceeded => Code::QuotaExceeded,
         };
         self.explained(text, out, |reason_string| {
             let properties = reason_string.map(|reason_string| codec::PubAckProperties {
@@ -73,7 +73,7 @@ impl Encoder {
             MqttReason::NotAuthorized => Code::NotAuthorized,
             MqttReason::TopicNameInvalid => Code::TopicNameInvalid,
             MqttReason::PayloadFormatInvalid => Code::PayloadFormatInvalid,
-            MqttReason::QuotaExceeded | MqttReason::PacketTooLarge => Code::QuotaExceeded,
+            MqttReason::QuotaExceeded => Code::QuotaExceeded,
         };
         self.explained(text, out, |reason_string| {
             let properties = reason_string.map(|reason_string| codec::PubRecProperties {

@@ -1,0 +1,207 @@
+//! HTTP: readings by POST, one or many at a time, each answered when it is safe.
+//!
+//! `POST /devices/<device>/<kind>` takes one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
+//! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and their
+//! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an `Idempotency-Key` a
+//! request may be repeated without passing its readings on again ([`idempotency`] says how far that goes). The routing
+//! and the framing are axum's and hyper's; [`request`] is the way of one request, [`response`] the words of its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use bytesize::ByteSize;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use super::admit::{Seat, Seats};
+use super::{Error, Front};
+
+mod idempotency;
+
+mod request;
+
+mod response;
+
+/// The `[http]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub enabled: bool,
+    /// Where to listen; plain text, so loopback unless a proxy or a trusted network stands in front.
+    pub listen: SocketAddr,
+    /// Connections open at once; more wait in the kernel's queue.
+    pub connections_max: usize,
+    /// Largest body.
+    pub body_bytes_max: ByteSize,
+    /// How long a request's body may take to arrive.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub body_timeout: Duration,
+    /// How long a connection may take to send the head of its next request.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub idle_timeout: Duration,
+    /// Idempotency keys remembered; beyond it the one answered longest ago is forgotten. 0: the header is ignored.
+    pub idempotency_keys_max: usize,
+    /// Memory for all of them: some 256 bytes each, and for a batch 16 bytes per reading and the text of each rejection.
+    pub idempotency_bytes_max: ByteSize,
+    /// How long after its answer a key is remembered.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub idempotency_lifetime: Duration,
+}
+
+/// Bodies of the largest size that may be under way at once; of smaller ones accordingly more.
+const BODIES_UNDER_WAY: usize = 64;
+
+/// Largest request line and headers; the buffer of a connection.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            connections_max: 10_000,
+            body_bytes_max: ByteSize::kib(768),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            idempotency_keys_max: 100_000,
+            idempotency_bytes_max: ByteSize::mib(64),
+            idempotency_lifetime: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let checks = [
+            (self.connections_max > 0, "http.connections_max: must be at least 1"),
+            (
+                self.body_bytes_max >= ByteSize::kib(1),
+                "http.body_bytes_max: must be at least 1 KiB",
+            ),
+            (!self.body_timeout.is_zero(), "http.body_timeout: must be above 0"),
+            (!self.idle_timeout.is_zero(), "http.idle_timeout: must be above 0"),
+        ];
+        checks
+            .into_iter()
+            .filter(|(good, _)| !good)
+            .map(|(_, text)| text.to_owned())
+            .collect()
+    }
+}
+
+/// A bound listener that does not serve yet.
+#[derive(Debug)]
+pub struct Bound {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// What a request handler knows.
+#[derive(Clone)]
+struct House {
+    front: Front,
+    config: Arc<Config>,
+    keys: Arc<idempotency::Keys>,
+    /// Bytes of bodies under way: announced, and perhaps never sent.
+    room: Arc<Semaphore>,
+}
+
+/// Binds the address, so that it is known and reserved before anything starts.
+pub async fn bind(config: &Config) -> Result<Bound, Error> {
+    let failed = |source| Error::Bind {
+        listener: "http",
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound {
+        config: config.clone(),
+        listener,
+        address,
+    })
+}
+
+impl Bound {
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `front.stopping`, then answers what it has taken in, and ends.
+    pub fn serve(self, front: Front) {
+        let seats = Seats::new(self.config.connections_max, front.metrics.http.http_connections.clone());
+        let limits = idempotency::Limits {
+            keys_max: self.config.idempotency_keys_max,
+            bytes_max: usize::try_from(self.config.idempotency_bytes_max.as_u64()).unwrap_or(usize::MAX),
+            lifetime: self.config.idempotency_lifetime,
+        };
+        let room = usize::try_from(self.config.body_bytes_max.as_u64())
+            .unwrap_or(usize::MAX)
+            .saturating_mul(BODIES_UNDER_WAY);
+        let house = House {
+            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
+            keys: idempotency::Keys::new(limits, front.metrics.http.clone()),
+            front: front.clone(),
+            config: Arc::new(self.config),
+        };
+        front.tasks.clone().spawn(accept(self.listener, seats, house));
+    }
+}
+
+/// Accepts a connection only when there is a seat for it; more wait in the kernel's queue.
+async fn accept(listener: TcpListener, seats: Seats, house: House) {
+    let router = Router::new().fallback(request::post).with_state(house.clone());
+    let stopping = house.front.stopping.clone();
+    loop {
+        let accepted = async { (seats.take().await, listener.accept().await) };
+        let (seat, accepted) = tokio::select! {
+            () = stopping.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = serve_connection(stream, seat, router.clone(), house.clone());
+                house.front.tasks.spawn(connection);
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: the next attempt succeeds when a connection has closed.
+                warn!(%error, "http cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One connection: hyper frames, axum routes. The seat returns when it closes.
+async fn serve_connection(stream: TcpStream, seat: Seat, router: Router, house: House) {
+    // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
+    // one, and says so when it is read.
+    stream.set_nodelay(true).ok();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(house.config.idle_timeout)
+        .max_buf_size(HEAD_BYTES_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = house.front.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "http connection ended");
+    }
+    drop(seat);
+}

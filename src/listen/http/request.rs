@@ -1,0 +1,222 @@
+//! One request: method, key, room, body, pipeline, answer.
+//!
+//! Bytes are permitted before the body is read. What cannot be read whole is refused and counted; what is wrong with the
+//! request itself (method, `Idempotency-Key`) is no reading and counts as none. A request with a key is awaited by a
+//! task of its own: the outcome is remembered also when the client has gone before its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, Method, Request, Uri, header};
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+use tracing::error;
+
+use super::House;
+use super::idempotency::{self, Place, Seen};
+use super::response::{Problem, respond};
+use crate::message::{Inbound, Protocol};
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::receipt::{Answer, Mailbox, Permit, Reply};
+
+/// Answers a request, and counts the response.
+pub async fn post(State(house): State<House>, request: Request<Body>) -> Response {
+    let response = answer(&house, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
+    let status = response.status();
+    let responses = &house.front.metrics.http.http_responses_total;
+    responses.with_label_values(&[status.as_str()]).inc();
+    response
+}
+
+/// The order of a request.
+async fn answer(house: &House, request: Request<Body>) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let path = decoded_path(&head.uri);
+    if path.is_empty() && matches!(head.method, Method::GET | Method::HEAD) {
+        return Ok(greeting(house));
+    }
+    if head.method != Method::POST {
+        return Err(Problem::method_not_allowed());
+    }
+    let key = key(house, &head.headers)?;
+    let refuse = |outcome| refuse(house, &path, outcome);
+    let (body, permit) = read(house, &head.headers, body).await.map_err(refuse)?;
+    let inbound = Inbound {
+        protocol: Protocol::Http,
+        path: &path,
+        body: &body,
+        content_type: text(&head.headers, header::CONTENT_TYPE),
+    };
+    let Some(key) = key else {
+        let mailbox = pass_on(house, &inbound, permit, &[]);
+        return Ok(respond(&receive(&mailbox).await));
+    };
+    match house.keys.enter(&key, &inbound, Instant::now()) {
+        Seen::New(place) | Seen::Unfinished(place) => {
+            let mailbox = pass_on(house, &inbound, permit, place.before());
+            Ok(respond(&*settled(house, mailbox, place).await))
+        }
+        Seen::Answered(answer) => Ok(respond(&answer)),
+        Seen::InFlight => Err(Problem::key_in_flight()),
+        Seen::Reused => Err(Problem::key_reused()),
+        Seen::Full => Err(refuse(Outcome::Busy(Busy::MemoryFull))),
+    }
+}
+
+/// The `Idempotency-Key`, where keys are remembered.
+fn key(house: &House, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    if house.config.idempotency_keys_max == 0 {
+        return Ok(None);
+    }
+    idempotency::key(headers).map_err(|detail| {
+        let requests = &house.front.metrics.http.http_idempotent_requests_total;
+        requests.with_label_values(&["bad_key"]).inc();
+        Problem::bad_key(detail)
+    })
+}
+
+/// A message that is not taken in: counted, and answered so.
+fn refuse(house: &House, path: &str, outcome: Outcome) -> Problem {
+    let problem = Problem::new(&outcome);
+    let pipeline = &house.front.pipeline;
+    pipeline.refuse(Protocol::Http, path, outcome, Reply::Nobody);
+    problem
+}
+
+/// The body, and what it was lent of the budget of bytes in flight.
+///
+/// A body under way is held against a room of this listener's own: who announces much and sends nothing must not hold what
+/// the other protocols need.
+async fn read(house: &House, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), Outcome> {
+    if house.front.stopping.is_cancelled() {
+        return Err(Outcome::Busy(Busy::Draining));
+    }
+    if let Some(encoding) = headers
+        .get(header::CONTENT_ENCODING)
+        .filter(|value| *value != "identity")
+    {
+        let detail = format!("content encoding {encoding:?} is not decoded; send the body as it is");
+        return Err(Rejection::new(Reason::UnsupportedFormat, detail).into());
+    }
+    let bytes_max = house.config.body_bytes_max.as_u64();
+    let declared = text(headers, header::CONTENT_LENGTH).parse::<u64>().ok();
+    if declared.is_some_and(|length| length > bytes_max) {
+        return Err(too_large(bytes_max));
+    }
+    // A body without a declared length (chunked) takes as much room as if it were as large as it may be.
+    let needed = u32::try_from(declared.unwrap_or(bytes_max)).unwrap_or(u32::MAX);
+    let Ok(_room) = house.room.try_acquire_many(needed) else {
+        return Err(Outcome::Busy(Busy::MemoryFull));
+    };
+    let body = match timeout(house.config.body_timeout, to_bytes(body, bytes_max as usize)).await {
+        Ok(Ok(body)) => body,
+        // Axum reports a body over the limit and one that was cut off by the same error.
+        Ok(Err(_)) if declared.is_none() => return Err(too_large(bytes_max)),
+        Ok(Err(_)) => return Err(Rejection::new(Reason::Malformed, "the body was cut off").into()),
+        Err(_) => return Err(Rejection::new(Reason::Malformed, "the body did not arrive in time").into()),
+    };
+    let permit = house.front.admit.try_bytes(body.len());
+    permit
+        .map(|permit| (body, permit))
+        .ok_or(Outcome::Busy(Busy::MemoryFull))
+}
+
+/// Gives a message to the pipeline, but for the readings that `before` knows to be safe or rejected.
+fn pass_on(house: &House, inbound: &Inbound<'_>, permit: Permit, before: &[Outcome]) -> Arc<Mailbox> {
+    let mailbox = Mailbox::new();
+    let reply = Reply::To {
+        mailbox: mailbox.clone(),
+        ticket: 0,
+    };
+    house.front.pipeline.accept_rest(inbound, Some(permit), reply, before);
+    mailbox
+}
+
+/// The answer, which is remembered before it is given. Dropped, it is remembered all the same.
+async fn settled(house: &House, mailbox: Arc<Mailbox>, place: Place) -> Arc<Answer> {
+    let settling = house.front.tasks.spawn(async move {
+        let answer = Arc::new(receive(&mailbox).await);
+        place.settle(&answer, Instant::now());
+        answer
+    });
+    settling.await.unwrap_or_else(|error| {
+        error!(%error, "the answer to a request with an idempotency key was lost");
+        Arc::new(Answer::One(Outcome::Busy(Busy::Dropped)))
+    })
+}
+
+async fn receive(mailbox: &Mailbox) -> Answer {
+    let mut answers = Vec::with_capacity(1);
+    loop {
+        mailbox.take(&mut answers);
+        if let Some((_, answer)) = answers.pop() {
+            return answer;
+        }
+        mailbox.wait().await;
+    }
+}
+
+/// `GET /`: a person with a browser or curl learns where readings go.
+fn greeting(house: &House) -> Response {
+    let kinds = house.front.pipeline.schemas.names().join(", ");
+    format!("citygate: POST a JSON reading to /devices/<device>/<kind>; kinds: {kinds}\n").into_response()
+}
+
+fn too_large(bytes_max: u64) -> Outcome {
+    Rejection::new(Reason::TooLarge, format!("the body is larger than {bytes_max} bytes")).into()
+}
+
+/// A header that is text; empty if it is missing or something else.
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
+/// The path without its leading slash, percent-decoded per segment; a segment that decodes to a slash or to bad UTF-8
+/// stays as it came, and is then refused as an address.
+fn decoded_path(uri: &Uri) -> String {
+    let path = uri.path().strip_prefix('/').unwrap_or_default();
+    path.split('/').map(decoded_segment).collect::<Vec<_>>().join("/")
+}
+
+fn decoded_segment(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = (first == b'%').then(|| after.get(..2)).flatten();
+        let decoded = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(decoded.unwrap_or(first));
+        rest = if decoded.is_some() {
+            after.get(2..).unwrap_or_default()
+        } else {
+            after
+        };
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('/') => text,
+        _ => segment.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_per_segment() {
+        let check = |path: &'static str, expected: &str| {
+            assert_eq!(decoded_path(&Uri::from_static(path)), expected, "{path}");
+        };
+        check("/devices/a/weather", "devices/a/weather");
+        check("/devices/a%3Ab/weather?x=1", "devices/a:b/weather");
+        check("/devices/a%2Fb/weather", "devices/a%2Fb/weather");
+        check("/devices/%ff/weather", "devices/%ff/weather");
+        check("/devices/a%3/weather", "devices/a%3/weather");
+        check("/devices/%25/weather/", "devices/%/weather/");
+        check("/", "");
+    }
+}
