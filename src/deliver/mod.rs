@@ -22,6 +22,8 @@ pub mod health;
 
 pub mod kafka;
 
+pub mod spool;
+
 pub mod topics;
 
 pub use config::Config;
