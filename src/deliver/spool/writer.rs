@@ -527,7 +527,10 @@ impl<T: Send + 'static> Writer<T> {
         let more = (ahead + self.creatable()).saturating_mul(each);
         let left = self.active.as_ref().map_or(0, Active::left);
         let mut queue = locked(&self.shared.queue);
-        queue.room = left.saturating_add(more).saturating_sub(queue.bytes);
+        queue.room = match queue.state {
+            State::Open => left.saturating_add(more).saturating_sub(queue.bytes),
+            _ => 0,
+        };
     }
 }
 
