@@ -176,7 +176,8 @@ impl Pending {
 
     fn too_large(self) {
         let detail = "larger than the message.max.bytes of Kafka or of its topic";
-        self.receipt.resolve(Rejection::new(Reason::TooLargeForKafka, detail).into());
+        self.receipt
+            .resolve(Rejection::new(Reason::TooLargeForKafka, detail).into());
     }
 }
 

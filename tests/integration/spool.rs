@@ -163,8 +163,7 @@ async fn a_second_gateway_is_kept_out_of_the_spool() {
     let config = crate::harness::gateway::config(&broker, spooling(folder.path()));
     let refused = citygate::gateway::Gateway::start(config)
         .await
-        .err()
-        .expect("the folder is in use");
+        .expect_err("the folder is in use");
     let refused = refused.to_string();
     assert!(
         refused.contains(&folder.path().display().to_string()),

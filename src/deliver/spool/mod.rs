@@ -520,7 +520,7 @@ impl Error {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            enabled: true,
+            enabled: false,
             folder: "citygate-spool".into(),
             bytes_max: ByteSize::gib(1),
             free_bytes_min: ByteSize::mib(64),

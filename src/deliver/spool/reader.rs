@@ -58,6 +58,9 @@ enum Stop {
     Bad,
 }
 
+/// Entries with their sequences, in order.
+pub type Entries = Vec<(u64, Vec<u8>)>;
+
 // === impl Position ===
 
 impl Position {
@@ -74,7 +77,8 @@ impl Position {
     ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
         let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
         let (mut bytes, mut stop) = (0, Stop::Chunk);
-        while stop != Stop::Limit && entries.len() < entries_max {
+        // A limit that only committed entries came up to is none: nothing returned means that nothing is there.
+        while (stop != Stop::Limit || entries.is_empty()) && entries.len() < entries_max {
             let Some((part, readable)) = self.part(shared) else {
                 break;
             };
@@ -117,7 +121,7 @@ impl Position {
         shared: &Shared<T>,
         part: &Part,
         wanted: &Wanted,
-    ) -> Result<(Vec<(u64, Vec<u8>)>, Stop), Error> {
+    ) -> Result<(Entries, Stop), Error> {
         let path = shared.folder.join(segment::name(part.epoch));
         let open = match self.open.take() {
             Some(open) if open.epoch == part.epoch => open,

@@ -91,8 +91,8 @@ struct Read {
     path: PathBuf,
     bytes: Vec<u8>,
     header: Header,
-    /// The first frame was good, and this is its sequence.
-    first: Option<u64>,
+    /// The sequence of the first good frame, and whether that is where the first frame belongs.
+    first: Option<(u64, bool)>,
     scan: Scan,
 }
 
@@ -119,7 +119,8 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     let epoch = survey.epochs().chain([cursor_epoch]).max().unwrap_or_default();
     if low.saved.is_none() {
         cursor
-            .save(ledger.low(), epoch)
+            .reserve()
+            .and_then(|()| cursor.save(ledger.low(), epoch))
             .and_then(|()| disk.sync_folder(folder))
             .map_err(|error| Error::io("write", &folder.join("cursor"), error))?;
     }
@@ -314,7 +315,11 @@ fn read_segments(
             epoch: *epoch,
             file_bytes: *bytes,
             // The first one may begin below the low-water mark; a last one that lost its tail ends at it.
-            sequences: read.first.unwrap_or(next).min(next)..if is_last { end.max(ledger.low()) } else { end },
+            sequences: read.first.map_or(next, |(first, _)| first.min(next))..if is_last {
+                end.max(ledger.low())
+            } else {
+                end
+            },
             end: read.scan.end as u64,
             committed: 0,
         };
@@ -344,12 +349,12 @@ fn read_segments(
 impl Low {
     /// The sequence below which nothing is wanted of the segments, of which this is the first.
     fn begins(&self, first: &Read) -> u64 {
-        let there = first.first.or(first.scan.next);
-        match (self.saved, there) {
+        match (self.saved, first.first) {
             // Of the segments before, an older slot of the cursor file may not know that they were done.
-            (Some(low), Some(there)) if !self.exact && first.first.is_some() => low.max(there),
+            (Some(low), Some((there, true))) if !self.exact => low.max(there),
             (Some(low), _) => low,
-            (None, there) => there.unwrap_or_default(),
+            (None, Some((there, _))) => there,
+            (None, None) => first.scan.next.unwrap_or_default(),
         }
     }
 }
@@ -368,9 +373,7 @@ fn read_segment(
     let mut arrivals = Arrivals::new();
     let mut first = None;
     let scan = segment::scan(&bytes, epoch, next, |at, frame| {
-        if at == HEADER_BYTES {
-            first = Some(frame.sequence);
-        }
+        first.get_or_insert((frame.sequence, at == HEADER_BYTES));
         if let Mark::Entry { arrived_ms, .. } = frame.mark {
             arrivals.push((frame.sequence, arrived_ms));
         }
@@ -401,18 +404,18 @@ impl Read {
             (damage, self.bytes.get(..HEADER_BYTES))
         });
         // Nothing before the first segment: what the cursor still wants of it is gone.
-        let leading = self
+        let first = self
             .first
-            .filter(|first| before.is_none() && next < *first)
-            .map(|first| {
-                let gap = Gap {
-                    place: HEADER_BYTES..HEADER_BYTES,
-                    from: Some(next),
-                    to: first,
-                    last_group: false,
-                };
-                (self.reported(&gap, next..first), Some(&[][..]))
-            });
+            .filter(|(first, in_place)| before.is_none() && *in_place && next < *first);
+        let leading = first.map(|(first, _)| {
+            let gap = Gap {
+                place: HEADER_BYTES..HEADER_BYTES,
+                from: Some(next),
+                to: first,
+                last_group: false,
+            };
+            (self.reported(&gap, next..first), Some(&[][..]))
+        });
         let gaps = self.scan.gaps.iter().map(|gap| {
             let missing = gap.from.unwrap_or(next.min(gap.to))..gap.to;
             let wanted = missing.end > low && !missing.is_empty();

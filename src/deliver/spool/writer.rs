@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -384,7 +384,7 @@ impl<T: Send + 'static> Writer<T> {
         })
     }
 
-    fn rename(&self, from: &PathBuf, to: &PathBuf) -> Result<(), Stop> {
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Stop> {
         let disk = &*self.shared.disk;
         disk.rename(from, to).map_err(|error| stop("rename", from, error))?;
         self.sync_folder()
@@ -499,9 +499,14 @@ impl<T: Send + 'static> Writer<T> {
         if low == self.saved_low {
             return Ok(());
         }
-        let saved = self.cursor.save(low, self.epoch);
-        // A slot that may be torn is not written over the good one: this is as final as any failed fsync.
-        saved.map_err(|error| Stop::Failed(Error::io("write", &self.shared.folder.join("cursor"), error)))?;
+        let path = self.shared.folder.join("cursor");
+        self.cursor
+            .write(low, self.epoch)
+            .map_err(|error| stop("write", &path, error))?;
+        // A slot that may be torn is not trusted to another try: this is as final as any failed fsync.
+        self.cursor
+            .sync()
+            .map_err(|error| Stop::Failed(Error::io("sync", &path, error)))?;
         self.saved_low = low;
         self.saved_at = self.shared.disk.uptime();
         Ok(())
@@ -538,7 +543,10 @@ impl<T: Send + 'static> Writer<T> {
         let more = (ahead + self.creatable()).saturating_mul(each);
         let left = self.active.as_ref().map_or(0, Active::left);
         let mut queue = locked(&self.shared.queue);
-        queue.room = left.saturating_add(more).saturating_sub(queue.bytes);
+        queue.room = match queue.state {
+            State::Open => left.saturating_add(more).saturating_sub(queue.bytes),
+            _ => 0,
+        };
     }
 }
 
@@ -561,7 +569,7 @@ pub(super) struct Found {
     pub(super) lock: Box<dyn Lock>,
 }
 
-fn stop(doing: &'static str, path: &PathBuf, error: io::Error) -> Stop {
+fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
     if is_full(&error) {
         Stop::Full
     } else {
