@@ -126,7 +126,8 @@ metrics! {
         http_connections: IntGauge,
         /// HTTP responses sent, by status code.
         http_responses_total: IntCounterVec["status"],
-        /// HTTP requests with an Idempotency-Key, by what they were (new, repeated: answered again without a new reading, unfinished: only the busy readings passed on again, in_flight, reused, full, bad_key).
+        /// HTTP requests with an Idempotency-Key, by what they were: new, repeated (answered again, no new reading),
+        /// unfinished (only what was busy is passed on again), in_flight (409), reused (422), full (503), bad_key (400).
         http_idempotent_requests_total: IntCounterVec["result"],
         /// Idempotency keys remembered now.
         http_idempotency_keys: IntGauge,
