@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::devices::Kind;
+use crate::phases::Phases;
 use crate::uplinks::{Answer, Protocol};
 
 /// Longest latency that is told apart from longer ones.
@@ -28,6 +29,10 @@ pub struct Counters {
     /// Microseconds from the first sending of a reading to its positive answer, by protocol.
     latencies: [Mutex<Histogram<u64>>; 3],
     complaints: Mutex<BTreeMap<String, u64>>,
+    /// CoAP requests that were repeated for want of an answer; to a gateway that restarted meanwhile they are new.
+    retransmissions: AtomicU64,
+    /// The same again by what was going on at the time.
+    pub phases: Phases,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +97,8 @@ impl Counters {
             tallies: Default::default(),
             latencies: std::array::from_fn(|_| Mutex::new(histogram())),
             complaints: Mutex::default(),
+            retransmissions: AtomicU64::new(0),
+            phases: Phases::new(),
         }
     }
 
@@ -125,6 +132,14 @@ impl Counters {
             Protocol::Http => http,
         };
         lock(histogram).saturating_record(elapsed.as_micros() as u64);
+    }
+
+    pub fn retransmitted(&self, messages: u64) {
+        self.retransmissions.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    pub fn retransmissions(&self) -> u64 {
+        self.retransmissions.load(Ordering::Relaxed)
     }
 
     /// Remembers an answer that was not a positive one.
@@ -245,7 +260,7 @@ impl Snapshot {
 // === impl Percentiles ===
 
 impl Percentiles {
-    fn of(histogram: &Histogram<u64>) -> Percentiles {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Percentiles {
         let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64 / 1000.0);
         Percentiles {
             p50_ms: at(0.50),
@@ -254,13 +269,13 @@ impl Percentiles {
     }
 }
 
-fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     // Two significant digits; these constants are within the bounds that the constructor checks.
     Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 2).expect("the bounds of the histogram are valid")
 }
 
 /// A counter is worth reading even if a thread died while it held the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

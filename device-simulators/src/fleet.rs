@@ -20,9 +20,6 @@ use crate::member::Member;
 use crate::uplinks::mqtt::{Quality, Version};
 use crate::uplinks::{Protocol, Uplink, coap, http, mqtt};
 
-/// How many readings the batching HTTP devices collect before they send them.
-const BATCH_READINGS: usize = 5;
-
 /// How long a device may take to write its page once it was told to abandon what is outstanding.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -47,6 +44,11 @@ pub struct FleetConfig {
     pub answer_timeout: Duration,
     /// How often a device sends a reading before it gives it up.
     pub tries_max: u32,
+    /// The longest pause before a reading is sent again, give or take half of it.
+    pub pause_max: Duration,
+    /// How many readings every fourth HTTP device collects before it sends them. With 1, no device ever has a second
+    /// reading outstanding: of a batch, one may be refused and the next taken, which then is ahead of it.
+    pub batch_readings: usize,
     /// How long [`Fleet::stop`] waits for outstanding answers.
     pub stop_timeout: Duration,
 }
@@ -86,6 +88,8 @@ impl Default for FleetConfig {
             first_sequence: 1,
             answer_timeout: Duration::from_secs(15),
             tries_max: 10,
+            pause_max: Duration::from_secs(5),
+            batch_readings: 5,
             stop_timeout: Duration::from_secs(10),
         }
     }
@@ -128,6 +132,7 @@ impl Fleet {
                 first_due: started + config.start_spread.mul_f64(index as f64 / config.devices as f64),
                 first_sequence: config.first_sequence,
                 tries_max: config.tries_max.max(1),
+                pause_max: config.pause_max,
                 stopping: stopping.clone(),
                 abandoning: abandoning.clone(),
             });
@@ -189,6 +194,7 @@ struct Uplinks {
     addresses: Vec<(Protocol, SocketAddr)>,
     http: Option<http::Clients>,
     answer_timeout: Duration,
+    batch_readings: usize,
 }
 
 // === impl Uplinks ===
@@ -207,6 +213,7 @@ impl Uplinks {
             addresses,
             http: http.transpose()?,
             answer_timeout: config.answer_timeout,
+            batch_readings: config.batch_readings,
         })
     }
 
@@ -233,7 +240,7 @@ impl Uplinks {
                 Ok(Uplink::Coap(Box::new(uplink.context("cannot open a UDP socket")?)))
             }
             Protocol::Http => {
-                let readings = if is_fourth { BATCH_READINGS } else { 1 };
+                let readings = if is_fourth { self.batch_readings } else { 1 };
                 let clients = self.http.as_ref().context("no HTTP client")?;
                 Ok(Uplink::Http(Box::new(clients.uplink(device.name(), &path, readings))))
             }

@@ -6,11 +6,11 @@
 //! the gateway: the schemas are read from their files, and a value that cannot be read with them to its last byte counts as unreadable.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use apache_avro::Schema;
@@ -63,6 +63,8 @@ pub struct Follower {
     thread: JoinHandle<Found>,
     finish: mpsc::Sender<Finish>,
     records: Arc<AtomicU64>,
+    distinct: Arc<AtomicU64>,
+    ages: Arc<Mutex<Option<(i64, i64)>>>,
 }
 
 /// The order to come to an end.
@@ -104,6 +106,10 @@ struct Reader<'a> {
     positions: Vec<Position>,
     found: Found,
     records: Arc<AtomicU64>,
+    /// Without the duplicates.
+    distinct: Arc<AtomicU64>,
+    /// Seconds, least and greatest.
+    ages: Arc<Mutex<Option<(i64, i64)>>>,
 }
 
 // === impl FollowerConfig ===
@@ -175,7 +181,9 @@ impl Follower {
         assign(&consumer, &topics, &positions)?;
         let records = Arc::new(AtomicU64::new(0));
         let (finish, orders) = mpsc::channel();
-        let counter = Arc::clone(&records);
+        let distinct = Arc::new(AtomicU64::new(0));
+        let ages = Arc::default();
+        let counters = (Arc::clone(&records), Arc::clone(&distinct), Arc::clone(&ages));
         let read = move || {
             let reader = Reader {
                 consumer,
@@ -183,7 +191,9 @@ impl Follower {
                 topics: &topics,
                 positions,
                 found: Found::default(),
-                records: counter,
+                records: counters.0,
+                distinct: counters.1,
+                ages: counters.2,
             };
             reader.run(&orders)
         };
@@ -192,12 +202,25 @@ impl Follower {
             thread,
             finish,
             records,
+            distinct,
+            ages,
         })
     }
 
     /// Readings found so far, for a live line.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
+    }
+
+    /// The same without duplicates.
+    pub fn distinct(&self) -> u64 {
+        self.distinct.load(Ordering::Relaxed)
+    }
+
+    /// How old records were when they were read, by their own time: the least and the greatest age in seconds. Below 0
+    /// where the clock that dated them was ahead of this one.
+    pub fn ages(&self) -> Option<(i64, i64)> {
+        *self.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads to the end, and on until everything that `ledger` says was acknowledged is found or `patience` is over: a
@@ -223,7 +246,9 @@ fn client_config(config: &FollowerConfig) -> ClientConfig {
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("allow.auto.create.topics", "false")
-        .set("fetch.wait.max.ms", "100");
+        .set("fetch.wait.max.ms", "100")
+        // Back soon after an outage: what is not read counts as not there.
+        .set("reconnect.backoff.max.ms", "500");
     for (key, value) in &config.properties {
         client.set(key, value);
     }
@@ -316,6 +341,10 @@ impl Reader<'_> {
         let at = (message.partition(), message.offset());
         for position in &mut self.positions {
             if (position.topic, position.partition) == (index, at.0) {
+                // A consumer that lost its place begins anew; what it reads twice is not there twice.
+                if at.1 < position.next {
+                    return;
+                }
                 position.next = at.1 + 1;
             }
         }
@@ -332,6 +361,9 @@ impl Reader<'_> {
             (Content::DeadLetters, None) => {}
             (Content::Readings { .. }, device) => {
                 self.records.fetch_add(1, Ordering::Relaxed);
+                if let Some(dated_ms) = message.timestamp().to_millis() {
+                    note_age(&self.ages, dated_ms);
+                }
                 let read = device
                     .ok_or_else(|| "the key is not a device id".to_owned())
                     .and_then(|device| {
@@ -339,7 +371,11 @@ impl Reader<'_> {
                         Ok((device, sequence_of_avro(payload, reader)?))
                     });
                 match read {
-                    Ok((device, Some(sequence))) => self.found.record(device, sequence),
+                    Ok((device, Some(sequence))) => {
+                        if self.found.record(device, sequence) {
+                            self.distinct.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                     // Not of this fleet, whose devices all count: somebody else sends as well.
                     Ok((_, None)) => {}
                     Err(why) => {
@@ -374,6 +410,14 @@ impl Topic {
             Content::DeadLetters => None,
         }
     }
+}
+
+fn note_age(ages: &Mutex<Option<(i64, i64)>>, dated_ms: i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = (now.as_millis() as i64 - dated_ms) / 1000;
+    let mut ages = ages.lock().unwrap_or_else(PoisonError::into_inner);
+    let (least, greatest) = ages.unwrap_or((age, age));
+    *ages = Some((least.min(age), greatest.max(age)));
 }
 
 /// The sequence number in a value: Avro single-object encoding, or Confluent's wire format.

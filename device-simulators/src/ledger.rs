@@ -122,16 +122,17 @@ impl Page {
 // === impl Found ===
 
 impl Found {
-    /// A reading in the topic of its kind.
-    pub fn record(&mut self, device: &str, sequence: u64) {
+    /// A reading in the topic of its kind; whether it is there for the first time.
+    pub fn record(&mut self, device: &str, sequence: u64) -> bool {
         self.records += 1;
-        let Some(entry) = self.device(device) else { return };
+        let Some(entry) = self.device(device) else { return false };
         entry.records += 1;
         let highest = entry.delivered.largest();
         let is_new = entry.delivered.insert(sequence);
         if is_new && highest.is_some_and(|highest| sequence < highest) {
             entry.out_of_order += 1;
         }
+        is_new
     }
 
     /// A reading in the dead-letter topic.

@@ -17,6 +17,8 @@ pub mod fleet;
 
 pub mod counters;
 
+pub mod phases;
+
 pub mod runs;
 
 pub mod ledger;
@@ -24,6 +26,8 @@ pub mod ledger;
 pub mod follower;
 
 pub mod report;
+
+pub mod prove;
 
 pub use fleet::{Fleet, FleetConfig, FleetOutcome};
 pub use follower::{Begin, Follower, FollowerConfig};

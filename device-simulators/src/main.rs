@@ -1,4 +1,5 @@
-//! The command line of the fleet: `device-simulators run` drives a gateway and ends with a verdict.
+//! The command line of the fleet: `device-simulators run` drives a gateway and ends with a verdict, `prove` does damage
+//! meanwhile.
 //!
 //! Exit codes: 0 = every acknowledged reading is in Kafka; 1 = something acknowledged is missing; 2 = the run could not
 //! take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
+use device_simulators::prove;
 use device_simulators::uplinks::{Protocol, coap};
 use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
 use tokio::net::{TcpStream, lookup_host};
@@ -37,6 +39,12 @@ enum Command {
     ///
     /// Exit codes: 0 nothing is lost; 1 an acknowledged reading is missing; 2 the run could not take place.
     Run(Run),
+    /// Damage a gateway and its Kafka while a fleet sends, and compare what was acknowledged with what arrived.
+    ///
+    /// Starts both itself. Example: device-simulators prove kafka-stopped --seconds 60
+    ///
+    /// Exit codes: 0 the promise held; 1 something acknowledged is lost or out of order; 2 it could not be run.
+    Prove(prove::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,21 +99,31 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    // rumqttc logs every negative acknowledgement; the report counts them.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rumqttc=off"));
+    let command = Cli::parse().command;
+    // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
+    let quiet = match command {
+        Command::Run(_) => "warn,rumqttc=off",
+        Command::Prove(_) => "warn,rumqttc=off,rdkafka=off,librdkafka=off",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let Command::Run(run) = Cli::parse().command;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow!(error).context("cannot start")),
     };
-    let json = run.json;
-    match runtime.block_on(run.run()) {
-        Ok(report) => verdict(&report, json),
-        Err(error) => failed(&error),
+    match command {
+        Command::Run(run) => {
+            let json = run.json;
+            let report = runtime.block_on(run.run());
+            report.map_or_else(|error| failed(&error), |report| verdict(&report, json))
+        }
+        Command::Prove(options) => {
+            let proved = runtime.block_on(prove::run(options));
+            proved.unwrap_or_else(|error| failed(&error))
+        }
     }
 }
 

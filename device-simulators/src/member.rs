@@ -16,9 +16,8 @@ use crate::devices::{Device, Moment};
 use crate::ledger::Page;
 use crate::uplinks::{Answer, Protocol, Reading, Uplink};
 
-/// The first pause before a reading is sent again; it doubles up to the second.
+/// The first pause before a reading is sent again; it doubles up to `pause_max`.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The longest that a server's Retry-After or Max-Age is obeyed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -34,6 +33,7 @@ pub(crate) struct Member {
     pub(crate) first_due: Instant,
     pub(crate) first_sequence: u64,
     pub(crate) tries_max: u32,
+    pub(crate) pause_max: Duration,
     /// No new readings.
     pub(crate) stopping: CancellationToken,
     /// No more waiting for answers.
@@ -116,12 +116,17 @@ impl Member {
     async fn try_until_answered(&mut self, pending: &mut Vec<Pending>, page: &mut Page) {
         let (protocol, kind) = (self.uplink.protocol(), self.device.kind());
         let first_sent = Instant::now();
+        let sent_in = self.counters.phases.sent(protocol, pending.len() as u64);
         for attempt in 1..=self.tries_max {
             let readings: Vec<Reading> = pending.iter().map(|pending| pending.reading.clone()).collect();
             let answers = self.uplink.send(&readings).await;
-            let mut wait = pause(attempt, rand::random());
+            self.counters.retransmitted(self.uplink.take_retransmissions());
+            let mut wait = pause(attempt, self.pause_max, rand::random());
             for (entry, answer) in pending.iter_mut().zip(answers) {
                 self.counters.complain(protocol, &answer);
+                self.counters
+                    .phases
+                    .answered(protocol, sent_in, &answer, first_sent.elapsed());
                 entry.end = end(&answer);
                 if let Answer::Busy {
                     retry_after: Some(wanted),
@@ -185,9 +190,9 @@ fn end(answer: &Answer) -> End {
 
 /// The pause after the `attempt`th try: doubling, and spread by `chance` (0 to 1) over half to one and a half of itself,
 /// so that devices which failed together do not come back together.
-fn pause(attempt: u32, chance: f64) -> Duration {
+fn pause(attempt: u32, longest: Duration, chance: f64) -> Duration {
     let doubled = PAUSE_MIN * 2u32.saturating_pow(attempt.saturating_sub(1).min(16));
-    doubled.min(PAUSE_MAX).mul_f64(0.5 + chance)
+    doubled.min(longest).mul_f64(0.5 + chance)
 }
 
 #[cfg(test)]
@@ -198,7 +203,7 @@ mod tests {
     fn pauses_grow_to_a_bound_and_are_spread() {
         let check = |attempt: u32, chance: f64, milliseconds: u64| {
             assert_eq!(
-                pause(attempt, chance),
+                pause(attempt, Duration::from_secs(5), chance),
                 Duration::from_millis(milliseconds),
                 "try {attempt}"
             );

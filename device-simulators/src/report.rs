@@ -266,7 +266,7 @@ pub fn live_line(elapsed: Duration, counters: &Counters, records: u64) -> String
 }
 
 /// 1234567 as `1 234 567`.
-fn grouped(value: u64) -> String {
+pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 2);
     for (index, digit) in digits.chars().enumerate() {
@@ -278,7 +278,7 @@ fn grouped(value: u64) -> String {
     text
 }
 
-fn milliseconds(value: Option<f64>) -> String {
+pub(crate) fn milliseconds(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
         Some(value) if value < 10.0 => format!("{value:.1} ms"),

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# A real Apache Kafka (KRaft, one node) on loopback, for tests.
-#   kafka.sh fetch | start | stop | status | tool CLASS ARGS...
-# Needs Java 17 or newer, and mvn for the first fetch. `start` prints host:port once Kafka answers.
+# A real Apache Kafka (KRaft, one node or three) on loopback, for tests.
+#   kafka.sh fetch | start [1|3] | stop | status | tool CLASS ARGS...
+# Needs Java 17 or newer, and mvn for the first fetch. `start` prints host:port[,host:port,host:port] once all nodes answer.
 # Each instance is its own KAFKA_DATA (log, pid, records) and KAFKA_PORT; records stay until KAFKA_DATA is removed.
-# KAFKA_WHILE=PID: when that process ends, however it ends, Kafka is stopped and KAFKA_DATA removed.
+# Three nodes: replication factor 3, min.insync.replicas 2; node N is KAFKA_PORT+N-1, its log and pid are in KAFKA_DATA/nodeN.
+# `start` again starts only what is down, so one node is killed with kill -9 "$(<"$KAFKA_DATA/node2/pid")".
+# KAFKA_WHILE=PID: when that process ends, however it ends, Kafka is stopped and KAFKA_DATA removed (unless KAFKA_KEEP is set).
 set -euo pipefail
 
 cache=${CITYGATE_CACHE:-$HOME/.cache/citygate}
@@ -42,81 +44,114 @@ POM
   exec 9>&-
 }
 
-config() {
+config() { # NODE COUNT HOME
+  local voters='' n isr=$(($2 > 1 ? 2 : 1))
+  for ((n = 1; n <= $2; n++)); do voters+=,$n@127.0.0.1:$((controller_port + n - 1)); done
   cat <<PROPERTIES
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+node.id=$1
+controller.quorum.voters=${voters#,}
+listeners=PLAINTEXT://127.0.0.1:$((port + $1 - 1)),CONTROLLER://127.0.0.1:$((controller_port + $1 - 1))
+advertised.listeners=PLAINTEXT://127.0.0.1:$((port + $1 - 1))
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-log.dirs=$data/records
+log.dirs=$3/records
 log.segment.bytes=16777216
 log.cleaner.dedupe.buffer.size=4194304
 auto.create.topics.enable=false
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
+default.replication.factor=$2
+min.insync.replicas=$isr
+offsets.topic.replication.factor=$2
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$2
+transaction.state.log.min.isr=$isr
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
 PROPERTIES
+  # A node alone is back sooner; of three, the leaders move as late as Kafka's own defaults (9 s) have it.
+  if (($2 == 1)); then printf '%s\n' broker.session.timeout.ms=3000 broker.heartbeat.interval.ms=500; fi
 }
 
-pid() { cat "$data/pid" 2>/dev/null || echo 0; }
-running() { grep -aqsF "$data/server.properties" "/proc/$(pid)/cmdline"; }
-ready() { grep -qs 'Kafka Server started' "$data/log"; }
+# Where a node lives: the instance's folder if it is alone, a folder of its own if not.
+homes() { if [[ -d $data/node1 ]]; then printf '%s\n' "$data"/node*; else echo "$data"; fi; }
+pid() { cat "$1/pid" 2>/dev/null || echo 0; } # HOME
+running() { grep -aqsF "$1/server.properties" "/proc/$(pid "$1")/cmdline"; }
+ready() { grep -qs 'Kafka Server started' "$1/log"; }
 
-start() {
-  fetch
-  mkdir -p "$data"
-  if ! running; then
-    config >"$data/server.properties"
-    if [[ ! -e $data/records/meta.properties ]]; then
-      "${java[@]}" kafka.tools.StorageTool format -t citygatecitygatecityga -c "$data/server.properties" >"$data/format.log" 2>&1
-    fi
-    nohup "${java[@]}" kafka.Kafka "$data/server.properties" </dev/null >"$data/log" 2>&1 &
-    echo $! >"$data/pid"
-    if [[ -n ${KAFKA_WHILE:-} ]]; then
-      nohup "$0" stop-after "$KAFKA_WHILE" </dev/null >"$data/watch.log" 2>&1 &
-    fi
+launch() { # NODE COUNT HOME
+  mkdir -p "$3"
+  if running "$3"; then return; fi
+  config "$@" >"$3/server.properties"
+  if [[ ! -e $3/records/meta.properties ]]; then
+    "${java[@]}" kafka.tools.StorageTool format -t citygatecitygatecityga -c "$3/server.properties" >"$3/format.log" 2>&1
   fi
+  nohup "${java[@]}" kafka.Kafka "$3/server.properties" </dev/null >"$3/log" 2>&1 &
+  echo $! >"$3/pid"
+}
+
+await() { # HOME
   for ((tries = 0; tries < 900; tries++)); do
-    if ready; then echo "127.0.0.1:$port" && return; fi
-    if ! kill -0 "$(pid)" 2>/dev/null; then break; fi
+    if ready "$1"; then return; fi
+    if ! kill -0 "$(pid "$1")" 2>/dev/null; then break; fi
     sleep 0.1
   done
-  echo "Kafka did not start: see $data/log" >&2
-  tail -n 5 "$data/log" >&2
+  echo "Kafka did not start: see $1/log" >&2
+  tail -n 5 "$1/log" >&2
   exit 1
 }
 
-stop() {
-  if ! running; then return; fi
-  kill -CONT "$(pid)"
-  kill "$(pid)"
-  for ((tries = 0; tries < 100; tries++)); do
-    if ! running; then return; fi
-    sleep 0.1
+start() { # COUNT
+  local node home servers='' down=yes
+  fetch
+  for home in $(homes); do if running "$home"; then down=; fi; done
+  for ((node = 1; node <= $1; node++)); do
+    if (($1 == 1)); then home=$data; else home=$data/node$node; fi
+    launch "$node" "$1" "$home"
+    servers+=,127.0.0.1:$((port + node - 1))
   done
-  kill -9 "$(pid)"
+  if [[ -n ${KAFKA_WHILE:-} && -n $down ]]; then
+    nohup "$0" stop-after "$KAFKA_WHILE" </dev/null >"$data/watch.log" 2>&1 &
+  fi
+  for home in $(homes); do await "$home"; done
+  echo "${servers#,}"
+}
+
+stop() {
+  local home
+  for home in $(homes); do
+    if running "$home"; then kill -CONT "$(pid "$home")" && kill "$(pid "$home")"; fi
+  done
+  for home in $(homes); do
+    for ((tries = 0; tries < 100; tries++)); do
+      if ! running "$home"; then continue 2; fi
+      sleep 0.1
+    done
+    kill -9 "$(pid "$home")"
+  done
 }
 
 stop_after() { # PID
   while kill -0 "$1" 2>/dev/null; do sleep 1; done
-  if running; then kill -9 "$(pid)"; fi # nobody is left who could read its records
-  if [[ -e $data/server.properties ]]; then rm -rf "$data"; fi
+  for home in $(homes); do
+    if running "$home"; then kill -9 "$(pid "$home")"; fi # nobody is left who could read its records
+  done
+  if [[ -z ${KAFKA_KEEP:-} ]]; then rm -rf "$data"; fi
+}
+
+status() {
+  for home in $(homes); do
+    if running "$home"; then
+      echo "up on $(sed -n 's|^advertised.listeners=PLAINTEXT://||p' "$home/server.properties"), pid $(pid "$home")"
+    else
+      echo down
+    fi
+  done
 }
 
 case ${1:-} in
-  fetch | start | stop) "$1" ;;
+  fetch | stop | status) "$1" ;;
+  start) start "${2:-1}" ;;
   stop-after) stop_after "$2" ;;
-  status) if running; then echo "up on 127.0.0.1:$port, pid $(pid)"; else echo down; fi ;;
   tool) fetch && shift && exec "${java[@]}" "$@" ;;
-  *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,8s/^# //p' "$0" >&2 && exit 2 ;;
 esac

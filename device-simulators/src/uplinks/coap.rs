@@ -38,6 +38,7 @@ pub struct Uplink {
     next_token: u32,
     /// The last separate response that was acknowledged: its sender may not have heard so.
     last_separate: Option<u16>,
+    retransmissions: u64,
 }
 
 /// What a datagram means to the exchange that is going on.
@@ -97,6 +98,7 @@ impl Uplink {
             next_message_id: rand::random(),
             next_token: rand::random(),
             last_separate: None,
+            retransmissions: 0,
         })
     }
 
@@ -119,6 +121,11 @@ impl Uplink {
             // Nobody listens (ICMP port unreachable): no use in repeating it for a minute and a half.
             Err(error) => unanswered(error.to_string()),
         }
+    }
+
+    /// How many requests were repeated since it was last asked.
+    pub fn take_retransmissions(&mut self) -> u64 {
+        std::mem::take(&mut self.retransmissions)
     }
 
     fn request(&self, reading: &Reading) -> Packet {
@@ -155,6 +162,7 @@ impl Uplink {
                     return Ok(unanswered("no response".to_owned()));
                 }
                 retransmits_left -= 1;
+                self.retransmissions += 1;
                 timeout *= 2;
                 retransmit_at = Instant::now() + timeout;
                 self.socket.send(request).await?;

@@ -119,6 +119,14 @@ impl Uplink {
         answers
     }
 
+    /// How many messages the protocol itself repeated since it was last asked.
+    pub fn take_retransmissions(&mut self) -> u64 {
+        match self {
+            Uplink::Coap(uplink) => uplink.take_retransmissions(),
+            Uplink::Mqtt(_) | Uplink::Http(_) => 0,
+        }
+    }
+
     /// Lets time pass, and the connection live.
     pub async fn idle(&mut self, until: Instant) {
         match self {

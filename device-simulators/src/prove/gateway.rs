@@ -1,0 +1,325 @@
+//! The gateway under proof: the real program, a process of its own, with a generated configuration.
+//!
+//! Every life of it has the same ports, the same configuration and the same spool folder. A gateway that does not know a
+//! `[spool]` is run without one: while Kafka is away it then answers *busy*, and must lose nothing all the same.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use reqwest::Client;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::ports::free_block;
+
+/// How long the gateway may take until it is ready, and how long until it has ended.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long one question to the admin port may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Exit code for a wrong configuration (`EX_USAGE`).
+const USAGE: i32 = 64;
+
+/// Where Debian, Fedora and others put libfaketime.
+const FAKETIME: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+    "/usr/local/lib/faketime/libfaketime.so.1",
+];
+
+/// What a gateway is run with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub program: PathBuf,
+    /// Its configuration, log and, unless said otherwise, its spool.
+    pub folder: PathBuf,
+    pub schemas: PathBuf,
+    pub bootstrap: String,
+    pub topic_prefix: String,
+    pub spool: Spool,
+    /// Its wall clock can be set.
+    pub with_own_clock: bool,
+}
+
+/// The spool that it is given.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    pub folder: PathBuf,
+    pub bytes_max: &'static str,
+    /// Further lines of its section.
+    pub more: &'static str,
+}
+
+/// The gateway, alive or between two lives.
+#[derive(Debug)]
+pub struct Gateway {
+    settings: Settings,
+    ports: Ports,
+    faketime: Option<PathBuf>,
+    has_spool: bool,
+    child: Option<Child>,
+    /// Ends that nobody asked for.
+    deaths: Vec<String>,
+}
+
+/// Four in a row.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    first: u16,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Starts it and waits until it is ready.
+    pub async fn start(settings: Settings, admin: &Admin) -> anyhow::Result<Gateway> {
+        let faketime = settings.with_own_clock.then(faketime).transpose()?;
+        fs::create_dir_all(&settings.folder)?;
+        let mut gateway = Gateway {
+            ports: Ports {
+                first: admin.first_port,
+            },
+            settings,
+            faketime,
+            has_spool: true,
+            child: None,
+            deaths: Vec::new(),
+        };
+        gateway.step_clock(0)?;
+        gateway.spawn()?;
+        if let Err(error) = gateway.await_ready(admin).await {
+            if !gateway.refuses_a_spool() {
+                return Err(error);
+            }
+            gateway.has_spool = false;
+            gateway.spawn()?;
+            gateway.await_ready(admin).await?;
+        }
+        Ok(gateway)
+    }
+
+    pub fn has_spool(&self) -> bool {
+        self.has_spool
+    }
+
+    pub fn mqtt(&self) -> SocketAddr {
+        self.ports.address(0)
+    }
+
+    pub fn coap(&self) -> SocketAddr {
+        self.ports.address(1)
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.ports.address(2)
+    }
+
+    /// Starts the process, and waits for nothing.
+    pub fn spawn(&mut self) -> anyhow::Result<()> {
+        let settings = &self.settings;
+        let config = settings.folder.join("citygate.toml");
+        fs::write(&config, self.config())?;
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(&settings.program);
+        command.args(["run", "--config"]).arg(&config);
+        if let Some(library) = &self.faketime {
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", self.clock_file())
+                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot run the gateway {}", settings.program.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// kill -9; returns once it is gone.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.note_death();
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM; returns once it is gone.
+    pub async fn end(&mut self) -> anyhow::Result<ExitStatus> {
+        self.note_death();
+        let mut child = self.child.take().context("the gateway does not run")?;
+        kill_process(Pid::from_child(&child), Signal::TERM)?;
+        let deadline = Instant::now() + END_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        child.kill()?;
+        child.wait()?;
+        bail!("the gateway did not end within {END_TIMEOUT:?} of SIGTERM")
+    }
+
+    pub async fn await_ready(&mut self, admin: &Admin) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            if admin.is_ready().await {
+                return Ok(());
+            }
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("the gateway ended ({status}); its last words:\n{}", self.last_words());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        bail!(
+            "the gateway was not ready within {READY_TIMEOUT:?}; its last words:\n{}",
+            self.last_words()
+        )
+    }
+
+    /// Sets its wall clock so far off.
+    pub fn step_clock(&self, seconds: i64) -> anyhow::Result<()> {
+        let file = self.clock_file();
+        let new = file.with_extension("new");
+        fs::write(&new, format!("{seconds:+}\n"))?;
+        // In one step: it is read at any time.
+        fs::rename(new, file).context("cannot set the gateway's clock")
+    }
+
+    /// Ends that nobody asked for, with the last words of the last one.
+    pub fn deaths(&mut self) -> &[String] {
+        self.note_death();
+        &self.deaths
+    }
+
+    fn note_death(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        if let Ok(Some(status)) = child.try_wait() {
+            self.child = None;
+            let words = self.last_words();
+            self.deaths
+                .push(format!("the gateway ended by itself ({status}):\n{words}"));
+        }
+    }
+
+    fn refuses_a_spool(&mut self) -> bool {
+        let Some(child) = &mut self.child else { return false };
+        let code = child.try_wait().ok().flatten().and_then(|status| status.code());
+        code == Some(USAGE) && self.last_words().contains("[spool]: no such section")
+    }
+
+    fn config(&self) -> String {
+        let Settings {
+            schemas,
+            bootstrap,
+            topic_prefix,
+            spool,
+            ..
+        } = &self.settings;
+        let listeners = ["mqtt", "coap", "http", "admin"].into_iter().enumerate();
+        let mut config: String = listeners
+            .map(|(index, name)| format!("[{name}]\nlisten = \"{}\"\n", self.ports.address(index as u16)))
+            .collect();
+        config += &format!("[schemas]\nfolder = {:?}\n", schemas.display().to_string());
+        config += &format!(
+            "[kafka]\nbootstrap_servers = \"{bootstrap}\"\ncreate_topics = true\n\
+             topic_prefix = \"{topic_prefix}\"\ndead_letter_topic = \"{topic_prefix}dead-letter\"\n"
+        );
+        if self.has_spool {
+            let folder = spool.folder.display().to_string();
+            let Spool { bytes_max, more, .. } = spool;
+            config += &format!("[spool]\nenabled = true\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n{more}");
+        }
+        config
+    }
+
+    fn log(&self) -> PathBuf {
+        self.settings.folder.join("citygate.log")
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.settings.folder.join("clock")
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("the gateway could not be killed: {error:#}");
+        }
+    }
+}
+
+impl Ports {
+    fn address(self, index: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.first + index).into()
+    }
+}
+
+fn faketime() -> anyhow::Result<PathBuf> {
+    let found = FAKETIME.into_iter().map(Path::new).find(|path| path.exists());
+    let found = found.map(Path::to_owned);
+    found.context("libfaketime is not installed (Debian's package faketime), and no clock can be set without it")
+}
+
+/// The gateway's admin port, which stays the same over all its lives.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: Client,
+    first_port: u16,
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Finds four free ports for a gateway, of which the last will be its admin port.
+    pub fn new() -> anyhow::Result<Admin> {
+        let client = Client::builder().no_proxy().timeout(ADMIN_TIMEOUT).build()?;
+        Ok(Admin {
+            client,
+            first_port: free_block(4)?,
+        })
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        self.get("readyz").await.is_some()
+    }
+
+    /// Prometheus' text, if the gateway answers.
+    pub async fn metrics(&self) -> Option<String> {
+        self.get("metrics").await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.first_port + 3)
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let response = self.client.get(self.url(path)).send().await.ok()?;
+        response.error_for_status().ok()?.text().await.ok()
+    }
+}
