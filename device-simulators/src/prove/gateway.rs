@@ -55,8 +55,8 @@ pub struct Settings {
 pub struct Spool {
     pub folder: PathBuf,
     pub bytes_max: &'static str,
-    /// `None`: the program's default.
-    pub segment_bytes: Option<&'static str>,
+    /// Further lines of its section.
+    pub more: &'static str,
 }
 
 /// The gateway, alive or between two lives.
@@ -244,11 +244,8 @@ impl Gateway {
         );
         if self.has_spool {
             let folder = spool.folder.display().to_string();
-            let bytes_max = spool.bytes_max;
-            config += &format!("[spool]\nenabled = true\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n");
-            if let Some(segment_bytes) = spool.segment_bytes {
-                config += &format!("segment_bytes = \"{segment_bytes}\"\n");
-            }
+            let Spool { bytes_max, more, .. } = spool;
+            config += &format!("[spool]\nenabled = true\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n{more}");
         }
         config
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 mod disk;
 
@@ -126,7 +127,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     for scenario in scenarios {
         let proof = tokio::select! {
             proof = ground.prove(scenario, seed) => proof,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            signal = interrupted() => bail!("interrupted by {}", signal?),
         };
         match proof {
             Ok(proof) => {
@@ -249,6 +250,20 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+/// The name of the signal that asks the command to end; what it started must end with it.
+async fn interrupted() -> anyhow::Result<&'static str> {
+    let [mut interrupt, mut terminate, mut hang_up] = [
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ];
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hang_up.recv() => "SIGHUP",
+    })
 }
 
 fn absolute(path: &Path, hint: &str) -> anyhow::Result<PathBuf> {

@@ -225,7 +225,7 @@ impl Proof {
             && line.negative() == 0
         {
             self.notes
-                .push("the devices noticed nothing: every answer during the damage was positive".to_owned());
+                .push("every answer during the damage was positive".to_owned());
         }
     }
 

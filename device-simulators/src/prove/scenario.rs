@@ -30,6 +30,9 @@ const RUNS_MAX: Duration = Duration::from_secs(3);
 pub const CLOCK_AHEAD_S: i64 = 1800;
 pub const CLOCK_BEHIND_S: i64 = 240;
 
+/// How long the disk is full at least: what the spool set aside before must be used up, and patience come to its end.
+const FULL_MIN: Duration = Duration::from_secs(10);
+
 /// How many kills of the gateway fall on one kill of Kafka.
 const KILLS_PER_CYCLE: u32 = 10;
 
@@ -204,7 +207,7 @@ impl Scenario {
             Scenario::DiskFull => vec![
                 Step::Do(FillDisk),
                 Step::Do(StopKafka),
-                Step::Wait(length),
+                Step::Wait(length.max(FULL_MIN)),
                 // The replay begins without room, and must make its own.
                 Step::Do(ContinueKafka),
                 Step::Wait(Duration::from_secs(2)),

@@ -44,6 +44,9 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
 const STEADY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// So that what the spool set aside before the disk was full does not last for the whole scenario.
+const SMALL_SEGMENTS: &str = "segment_bytes = \"1 MiB\"\nentry_bytes_max = \"256 KiB\"\nfree_bytes_min = \"1 MiB\"\n";
+
 /// How long the gateway's counters may take to balance after the fleet has stopped.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -168,17 +171,17 @@ fn gateway_settings(setting: &Setting, kafka: &Kafka, disk: Option<&SmallDisk>) 
         (Scenario::DiskFull, Some(disk)) => Spool {
             folder: disk.folder().join("spool"),
             bytes_max: "32 MiB",
-            segment_bytes: Some("1 MiB"),
+            more: SMALL_SEGMENTS,
         },
         (Scenario::DiskFull, None) => Spool {
             folder: folder.join("spool"),
             bytes_max: "2 MiB",
-            segment_bytes: Some("1 MiB"),
+            more: SMALL_SEGMENTS,
         },
         _ => Spool {
             folder: folder.join("spool"),
             bytes_max: "1 GiB",
-            segment_bytes: None,
+            more: "",
         },
     };
     Settings {
