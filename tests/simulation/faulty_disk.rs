@@ -60,7 +60,7 @@ pub struct Faults {
     /// Even a write over existing bytes finds no room.
     pub no_room_to_overwrite: bool,
     pub short_writes: bool,
-    /// Something went wrong since the last crash that may poison a spool.
+    /// Something went wrong since the last crash that no working disk does.
     pub struck: bool,
 }
 
@@ -146,10 +146,10 @@ impl FaultyDisk {
         }
     }
 
-    /// Bytes of all files but the lock and the cursor.
+    /// Bytes of all files but the cursor (and what became of it).
     pub fn used(&self) -> u64 {
         let state = self.state.lock().unwrap();
-        let counted = state.names.iter().filter(|(name, _)| !name.ends_with("cursor") && !name.ends_with("lock"));
+        let counted = state.names.iter().filter(|(name, _)| name.file_stem().is_some_and(|stem| stem != "cursor"));
         counted.map(|(_, file)| state.files[*file].now.len() as u64).sum()
     }
 
@@ -363,6 +363,7 @@ impl DiskFile for Handle {
         self.disk.operate(self.life, |state| {
             let offset = offset as usize;
             let growth = (offset + bytes.len()).saturating_sub(state.files[self.file].now.len()) as u64;
+            state.faults.struck |= state.faults.no_room_to_overwrite;
             if growth > state.free() || state.faults.no_room_to_overwrite {
                 return Err(io::ErrorKind::StorageFull.into());
             }

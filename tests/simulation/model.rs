@@ -20,6 +20,8 @@ pub struct Model {
     /// Up to here was read.
     position: u64,
     told: u64,
+    /// Entries that were reported as lost in this life, and are not known to be the ones that are.
+    allowance: u64,
     pub reported_loss: u64,
 }
 
@@ -94,9 +96,10 @@ impl Model {
         self.position = 0;
     }
 
-    /// The spool was read: it must be the next uncommitted entries and nothing else. `lossy`: a report of damage came
-    /// with it, and entries may be missing.
-    pub fn read(&mut self, read: &[(u64, Vec<u8>)], wanted: usize, lossy: bool) -> Finding {
+    /// The spool was read: it must be the next uncommitted entries and nothing else, but for those that were reported
+    /// as lost: so many more with this read.
+    pub fn read(&mut self, read: &[(u64, Vec<u8>)], newly_lost: u64) -> Finding {
+        self.allowance += newly_lost;
         let position = self.position;
         let expected: Vec<_> = self.uncommitted().filter(|(sequence, _)| *sequence >= position).collect();
         let mut expected = expected.into_iter();
@@ -110,14 +113,14 @@ impl Model {
                         }
                         break;
                     }
-                    Some((next, _)) if next < *sequence && lossy => self.lose(next),
+                    Some((next, _)) if next < *sequence && self.allowance > 0 => self.lose(next),
                     other => return Err(format!("read sequence {sequence} instead of {other:?}")),
                 }
             }
         }
-        if wanted > 0 && read.is_empty() {
+        if read.is_empty() {
             let left: Vec<_> = expected.collect();
-            if !left.is_empty() && !lossy {
+            if left.len() as u64 > self.allowance {
                 return Err(format!("read nothing, but {left:?} wait"));
             }
             left.into_iter().for_each(|(sequence, _)| self.lose(sequence));
@@ -126,6 +129,7 @@ impl Model {
     }
 
     fn lose(&mut self, sequence: u64) {
+        self.allowance = self.allowance.saturating_sub(1);
         self.durable.remove(&sequence);
         self.committed.remove(&sequence);
         self.reported_loss += 1;
@@ -136,6 +140,7 @@ impl Model {
     pub fn recovered(&mut self, found: &[(u64, Vec<u8>)], reported: &[Range<u64>], anything: bool) -> Finding {
         self.waiting.clear();
         self.position = 0;
+        self.allowance = 0;
         let mut last = None;
         for (sequence, entry) in found {
             if last.is_some_and(|last| *sequence <= last) {

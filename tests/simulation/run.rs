@@ -1,12 +1,13 @@
 //! One seed: a life of appends, reads and commits, with crashes in between, checked against the model after each step.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use citygate::clock::Clock;
 use citygate::deliver::spool::writer::{Next, Writer};
-use citygate::deliver::spool::{self, Config, Failure, Recovery, Spool};
+use citygate::deliver::spool::{self, Config, Damage, Failure, Recovery, Spool};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -49,8 +50,12 @@ struct World {
     model: Arc<Mutex<Model>>,
     told: Told,
     life: Option<(Arc<Spool<u64>>, Writer<u64>)>,
-    /// Damage that this life knows of.
-    damaged_places: u64,
+    /// Damage that was reported by a start that was cut short.
+    reported: Vec<Damage>,
+    /// A start was cut short that may have logged damage and not returned it.
+    unheard: bool,
+    /// Lost entries that this life knows of.
+    damaged_entries: u64,
     seen: Seen,
 }
 
@@ -78,7 +83,9 @@ pub fn run(seed: u64, options: Options) -> Result<Seen, String> {
         model: Arc::default(),
         told: Told::default(),
         life: None,
-        damaged_places: 0,
+        reported: Vec::new(),
+        unheard: false,
+        damaged_entries: 0,
         seen: Seen::default(),
     };
     world.open()?;
@@ -98,9 +105,14 @@ pub fn run(seed: u64, options: Options) -> Result<Seen, String> {
 
 impl World {
     fn act(&mut self) -> Result<(), String> {
-        match self.rng.random_range(0..100) {
+        let choice = self.rng.random_range(0..100);
+        if std::env::var("CITYGATE_SEED").is_ok() {
+            println!("action {choice}: {:?} {:?}", self.disk.used(), self.life.as_ref().map(|life| &life.1));
+        }
+        match choice {
             0..30 => self.append(),
-            30..50 => self.turn(),
+            30..48 => self.turn(),
+            48..50 => self.lose_power_while_writing(),
             50..60 => {
                 self.append();
                 self.append_during_sync();
@@ -173,20 +185,20 @@ impl World {
             self.model.lock().unwrap().rewind();
             return Ok(());
         };
-        let lossy = self.new_damage();
-        if lossy && !self.options.bit_flips {
+        let newly_lost = self.newly_lost();
+        if newly_lost > 0 && !self.options.bit_flips {
             return Err("damage was reported, and there was none".into());
         }
         if read.len() > entries_max {
             return Err(format!("{} entries instead of {entries_max}", read.len()));
         }
-        self.model.lock().unwrap().read(&read, entries_max, lossy)
+        self.model.lock().unwrap().read(&read, newly_lost)
     }
 
-    fn new_damage(&mut self) -> bool {
-        let Some((spool, _)) = &self.life else { return false };
-        let places = spool.status().damaged_places;
-        std::mem::replace(&mut self.damaged_places, places) < places
+    fn newly_lost(&mut self) -> u64 {
+        let Some((spool, _)) = &self.life else { return 0 };
+        let known = spool.status().damaged_entries;
+        known - std::mem::replace(&mut self.damaged_entries, known)
     }
 
     fn rewind(&mut self) {
@@ -234,11 +246,20 @@ impl World {
         });
     }
 
+    /// Cuts a group in the middle.
+    fn lose_power_while_writing(&mut self) {
+        self.append();
+        let operations = self.rng.random_range(0..4);
+        self.disk.faults(|faults| faults.operations_left = Some(operations));
+        self.turn();
+    }
+
     fn close(&mut self) -> Result<(), String> {
         let Some((spool, writer)) = self.life.take() else { return Ok(()) };
         writer.finish();
         self.tell()?;
-        let struck = spool.status().poisoned.is_some();
+        // Without a place for the cursor it stays where it was.
+        let struck = spool.status().poisoned.is_some() || self.disk.has_struck();
         let model = self.model.lock().unwrap();
         if model.is_waiting() {
             return Err("closed, and somebody was not told".into());
@@ -268,8 +289,10 @@ impl World {
         if self.rng.random_ratio(1, 4) {
             let operations = self.rng.random_range(0..40);
             self.disk.faults(|faults| faults.operations_left = Some(operations));
-            if let Ok((spool, writer, _)) = self.try_open() {
-                drop((spool, writer));
+            match self.try_open() {
+                // What it reported is reported once.
+                Ok((_, _, recovery)) => self.reported.extend(recovery.damage),
+                Err(_) => self.unheard = true,
             }
             let power_loss = self.rng.random();
             self.disk.crash(power_loss);
@@ -285,7 +308,20 @@ impl World {
 
     /// A new life: everything that is there is read once, and compared.
     fn open(&mut self) -> Result<(), String> {
-        let (spool, writer, recovery) = self.try_open().map_err(|error| format!("cannot be opened: {error}"))?;
+        let opened = self.try_open().or_else(|error| match error {
+            // A damaged cursor is kept aside, which takes room for a new one.
+            spool::Error::Io { source, .. } if self.options.bit_flips && source.kind() == ErrorKind::StorageFull => {
+                self.unheard = true;
+                self.disk.set_capacity(ROOMY);
+                self.try_open()
+            }
+            error => Err(error),
+        });
+        let (spool, writer, recovery) = opened.map_err(|error| format!("cannot be opened: {error}"))?;
+        if std::env::var("CITYGATE_SEED").is_ok() {
+            // One seed is being looked at.
+            println!("opened: {recovery:?} {:?}", spool.status());
+        }
         self.seen.torn_tails += u64::from(recovery.torn_tail_bytes > 0);
         self.seen.damage += recovery.damage.len() as u64;
         if self.options.lie.is_none() && !self.options.bit_flips && !recovery.damage.iter().all(|damage| damage.maybe_unacknowledged)
@@ -304,11 +340,12 @@ impl World {
             return Err(format!("{} entries were announced, {} found", recovery.entries, found.len()));
         }
         spool.rewind();
-        let reported: Vec<_> = recovery.damage.iter().map(|damage| damage.missing.clone()).collect();
+        let reported = self.reported.drain(..).chain(recovery.damage).map(|damage| damage.missing);
+        let reported: Vec<_> = reported.collect();
         // Flipped bits may make a last group look torn, which is reported as such.
-        let anything = self.options.bit_flips && recovery.torn_tail_bytes > 0;
+        let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || std::mem::take(&mut self.unheard));
         self.model.lock().unwrap().recovered(&found, &reported, anything)?;
-        self.damaged_places = spool.status().damaged_places;
+        self.damaged_entries = spool.status().damaged_entries;
         self.life = Some((Arc::new(spool), writer));
         Ok(())
     }

@@ -81,8 +81,13 @@ impl CursorFile {
         Ok((CursorFile { file, generation }, judge(slots)))
     }
 
-    /// Writes the other slot, durably. After an error nothing is known of that slot.
-    pub fn save(&mut self, low: u64, epoch: u32) -> io::Result<()> {
+    /// Takes the room for both slots, so that a disk that fills up later cannot stop the cursor.
+    pub fn reserve(&self) -> io::Result<()> {
+        write_full(&*self.file, &[0; SLOT_STRIDE as usize + SLOT_BYTES], 0)
+    }
+
+    /// Writes the other slot; it counts once [synced](CursorFile::sync). After an error it may be tried again.
+    pub fn write(&mut self, low: u64, epoch: u32) -> io::Result<()> {
         let generation = self.generation + 1;
         let mut bytes = Vec::with_capacity(SLOT_BYTES);
         bytes.extend_from_slice(MAGIC);
@@ -93,10 +98,27 @@ impl CursorFile {
         bytes.extend_from_slice(&epoch.to_le_bytes());
         let checksum = slot_checksum(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-        write_full(&*self.file, &bytes, (generation % 2) * SLOT_STRIDE)?;
+        write_full(&*self.file, &bytes, (generation % 2) * SLOT_STRIDE)
+    }
+
+    /// Makes what was written durable. After an error nothing is known of that slot, and it must not be tried again.
+    pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync()?;
-        self.generation = generation;
+        self.generation += 1;
         Ok(())
+    }
+
+    /// Writes the newest slot again, with what it says. What a start reads may be in the kernel's memory only, and must
+    /// be durable before a segment is given up for it; the other slot stays, should this be torn.
+    pub fn renew(&mut self, low: u64, epoch: u32) -> io::Result<()> {
+        self.generation = self.generation.saturating_sub(1);
+        self.save(low, epoch)
+    }
+
+    /// Writes and syncs.
+    pub fn save(&mut self, low: u64, epoch: u32) -> io::Result<()> {
+        self.write(low, epoch)?;
+        self.sync()
     }
 }
 

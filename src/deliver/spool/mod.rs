@@ -277,6 +277,11 @@ pub fn open_stepwise<T: Send + 'static>(
     done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
 ) -> Result<(Spool<T>, Writer<T>, Recovery), Error> {
     let recovered = recovery::recover(config, &disk)?;
+    for damage in &recovered.report.damage {
+        damage.log();
+    }
+    recovered.mark_holes()?;
+    let lost: u64 = recovered.report.damage.iter().map(Damage::entries).sum();
     let shared = Arc::new(Shared {
         folder: config.folder.clone(),
         disk,
@@ -290,12 +295,9 @@ pub fn open_stepwise<T: Send + 'static>(
         last_fsync_us: AtomicU64::new(0),
         fsyncs: AtomicU64::new(0),
         fsyncs_us: AtomicU64::new(0),
-        damaged_places: AtomicU64::new(0),
-        damaged_entries: AtomicU64::new(0),
+        damaged_places: AtomicU64::new(recovered.report.damage.len() as u64),
+        damaged_entries: AtomicU64::new(lost),
     });
-    for damage in &recovered.report.damage {
-        shared.report(damage);
-    }
     let found = Found {
         active: recovered.active,
         spares: recovered.spares,
@@ -486,18 +488,9 @@ impl<T> Shared<T> {
 
     /// Counts and logs a damaged place.
     fn report(&self, damage: &Damage) {
-        let entries = damage.missing.end - damage.missing.start;
         self.damaged_places.fetch_add(1, Ordering::Relaxed);
-        self.damaged_entries.fetch_add(entries, Ordering::Relaxed);
-        tracing::error!(
-            file = %damage.file.display(),
-            offset = damage.offset,
-            bytes = damage.bytes,
-            entries,
-            maybe_unacknowledged = damage.maybe_unacknowledged,
-            kept_aside = damage.kept_aside.as_deref().map(|path| tracing::field::display(path.display())),
-            "the spool is damaged; what is good is replayed"
-        );
+        self.damaged_entries.fetch_add(damage.entries(), Ordering::Relaxed);
+        damage.log();
     }
 }
 

@@ -74,7 +74,8 @@ impl Position {
     ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
         let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
         let (mut bytes, mut stop) = (0, Stop::Chunk);
-        while stop != Stop::Limit && entries.len() < entries_max {
+        // A limit that only committed entries came up to is none: nothing returned means that nothing is there.
+        while (stop != Stop::Limit || entries.is_empty()) && entries.len() < entries_max {
             let Some((part, readable)) = self.part(shared) else { break };
             let wanted = Wanted {
                 sequences: self.sequence..readable,

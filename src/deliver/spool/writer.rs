@@ -493,9 +493,10 @@ impl<T: Send + 'static> Writer<T> {
         if low == self.saved_low {
             return Ok(());
         }
-        let saved = self.cursor.save(low, self.epoch);
-        // A slot that may be torn is not written over the good one: this is as final as any failed fsync.
-        saved.map_err(|error| Stop::Failed(Error::io("write", &self.shared.folder.join("cursor"), error)))?;
+        let path = self.shared.folder.join("cursor");
+        self.cursor.write(low, self.epoch).map_err(|error| stop("write", &path, error))?;
+        // A slot that may be torn is not trusted to another try: this is as final as any failed fsync.
+        self.cursor.sync().map_err(|error| Stop::Failed(Error::io("sync", &path, error)))?;
         self.saved_low = low;
         self.saved_at = self.shared.disk.uptime();
         Ok(())
