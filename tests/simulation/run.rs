@@ -52,7 +52,7 @@ struct World {
     life: Option<(Arc<Spool<u64>>, Writer<u64>)>,
     /// Damage that was reported by a start that was cut short.
     reported: Vec<Damage>,
-    /// A start was cut short that may have logged damage and not returned it.
+    /// A start was cut short that may have logged damage and not returned it, or cut a tail.
     unheard: bool,
     /// Lost entries that this life knows of.
     damaged_entries: u64,
@@ -291,7 +291,10 @@ impl World {
             self.disk.faults(|faults| faults.operations_left = Some(operations));
             match self.try_open() {
                 // What it reported is reported once.
-                Ok((_, _, recovery)) => self.reported.extend(recovery.damage),
+                Ok((_, _, recovery)) => {
+                    self.reported.extend(recovery.damage);
+                    self.unheard |= recovery.torn_tail_bytes > 0;
+                }
                 Err(_) => self.unheard = true,
             }
             let power_loss = self.rng.random();
@@ -343,7 +346,8 @@ impl World {
         let reported = self.reported.drain(..).chain(recovery.damage).map(|damage| damage.missing);
         let reported: Vec<_> = reported.collect();
         // Flipped bits may make a last group look torn, which is reported as such.
-        let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || std::mem::take(&mut self.unheard));
+        let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || self.unheard);
+        self.unheard = false;
         self.model.lock().unwrap().recovered(&found, &reported, anything)?;
         self.damaged_entries = spool.status().damaged_entries;
         self.life = Some((Arc::new(spool), writer));
