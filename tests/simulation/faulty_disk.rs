@@ -149,7 +149,10 @@ impl FaultyDisk {
     /// Bytes of all files but the cursor (and what became of it).
     pub fn used(&self) -> u64 {
         let state = self.state.lock().unwrap();
-        let counted = state.names.iter().filter(|(name, _)| name.file_stem().is_some_and(|stem| stem != "cursor"));
+        let counted = state
+            .names
+            .iter()
+            .filter(|(name, _)| name.file_stem().is_some_and(|stem| stem != "cursor"));
         counted.map(|(_, file)| state.files[*file].now.len() as u64).sum()
     }
 
@@ -369,7 +372,11 @@ impl DiskFile for Handle {
             }
             // The last one before the power goes may be cut anywhere.
             let cut = state.faults.operations_left == Some(0) || (state.faults.short_writes && state.rng.random());
-            let length = if cut { state.rng.random_range(1..=bytes.len()) } else { bytes.len() };
+            let length = if cut {
+                state.rng.random_range(1..=bytes.len())
+            } else {
+                bytes.len()
+            };
             let file = &mut state.files[self.file];
             write(&mut file.now, offset, &bytes[..length]);
             file.dirty.push((offset, bytes[..length].to_vec()));
@@ -404,7 +411,8 @@ impl DiskFile for Handle {
     }
 
     fn bytes(&self) -> io::Result<u64> {
-        self.disk.operate(self.life, |state| Ok(state.files[self.file].now.len() as u64))
+        self.disk
+            .operate(self.life, |state| Ok(state.files[self.file].now.len() as u64))
     }
 }
 

@@ -18,7 +18,10 @@ use run::{Options, run};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text:?} is not a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}: {text:?} is not a number")),
+    )
 }
 
 /// Runs one seed, or all; panics with the first that fails.

@@ -84,7 +84,10 @@ impl Model {
     }
 
     pub fn uncommitted(&self) -> impl Iterator<Item = (u64, u64)> {
-        let all = self.durable.iter().filter(|(sequence, _)| !self.committed.contains(sequence));
+        let all = self
+            .durable
+            .iter()
+            .filter(|(sequence, _)| !self.committed.contains(sequence));
         all.map(|(sequence, id)| (*sequence, *id))
     }
 
@@ -101,7 +104,10 @@ impl Model {
     pub fn read(&mut self, read: &[(u64, Vec<u8>)], newly_lost: u64) -> Finding {
         self.allowance += newly_lost;
         let position = self.position;
-        let expected: Vec<_> = self.uncommitted().filter(|(sequence, _)| *sequence >= position).collect();
+        let expected: Vec<_> = self
+            .uncommitted()
+            .filter(|(sequence, _)| *sequence >= position)
+            .collect();
         let mut expected = expected.into_iter();
         for (sequence, entry) in read {
             self.position = sequence + 1;
@@ -161,7 +167,10 @@ impl Model {
             .iter()
             .map(|(sequence, entry)| (*sequence, u64::from_le_bytes(*entry.first_chunk().unwrap())))
             .collect();
-        let lost: Vec<_> = self.uncommitted().filter(|(sequence, _)| !found.contains_key(sequence)).collect();
+        let lost: Vec<_> = self
+            .uncommitted()
+            .filter(|(sequence, _)| !found.contains_key(sequence))
+            .collect();
         for (sequence, id) in lost {
             if !anything && self.allowance == 0 && !reported.iter().any(|missing| missing.contains(&sequence)) {
                 return Err(format!("entry {id} (sequence {sequence}) was acknowledged and is lost"));
@@ -174,6 +183,7 @@ impl Model {
         self.allowance = 0;
         if anything {
             self.durable.retain(|sequence, _| !self.committed.contains(sequence));
+            self.committed.clear();
         }
         self.durable.extend(found);
         Ok(())

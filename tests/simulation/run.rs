@@ -91,7 +91,9 @@ pub fn run(seed: u64, options: Options) -> Result<Seen, String> {
     world.open()?;
     for step in 0..ACTIONS {
         world.act().map_err(|finding| format!("step {step}: {finding}"))?;
-        world.check().map_err(|finding| format!("after step {step}: {finding}"))?;
+        world
+            .check()
+            .map_err(|finding| format!("after step {step}: {finding}"))?;
     }
     world.restart(true)?;
     let model = world.model.lock().unwrap();
@@ -107,7 +109,11 @@ impl World {
     fn act(&mut self) -> Result<(), String> {
         let choice = self.rng.random_range(0..100);
         if std::env::var("CITYGATE_SEED").is_ok() {
-            println!("action {choice}: {:?} {:?}", self.disk.used(), self.life.as_ref().map(|life| &life.1));
+            println!(
+                "action {choice}: {:?} {:?}",
+                self.disk.used(),
+                self.life.as_ref().map(|life| &life.1)
+            );
         }
         match choice {
             0..30 => self.append(),
@@ -255,7 +261,9 @@ impl World {
     }
 
     fn close(&mut self) -> Result<(), String> {
-        let Some((spool, writer)) = self.life.take() else { return Ok(()) };
+        let Some((spool, writer)) = self.life.take() else {
+            return Ok(());
+        };
         writer.finish();
         self.tell()?;
         // Without a place for the cursor it stays where it was.
@@ -327,7 +335,9 @@ impl World {
         }
         self.seen.torn_tails += u64::from(recovery.torn_tail_bytes > 0);
         self.seen.damage += recovery.damage.len() as u64;
-        if self.options.lie.is_none() && !self.options.bit_flips && !recovery.damage.iter().all(|damage| damage.maybe_unacknowledged)
+        if self.options.lie.is_none()
+            && !self.options.bit_flips
+            && !recovery.damage.iter().all(|damage| damage.maybe_unacknowledged)
         {
             return Err(format!("damage without a flipped bit: {:?}", recovery.damage));
         }
@@ -340,10 +350,18 @@ impl World {
             found.extend(more);
         }
         if found.len() as u64 > recovery.entries {
-            return Err(format!("{} entries were announced, {} found", recovery.entries, found.len()));
+            return Err(format!(
+                "{} entries were announced, {} found",
+                recovery.entries,
+                found.len()
+            ));
         }
         spool.rewind();
-        let reported = self.reported.drain(..).chain(recovery.damage).map(|damage| damage.missing);
+        let reported = self
+            .reported
+            .drain(..)
+            .chain(recovery.damage)
+            .map(|damage| damage.missing);
         let reported: Vec<_> = reported.collect();
         // Flipped bits may make a last group look torn, which is reported as such.
         let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || self.unheard);
@@ -386,13 +404,22 @@ impl World {
             return self.restart(power_loss);
         }
         if status.disk_bytes < used {
-            return Err(format!("{used} bytes are used, the spool knows of {}", status.disk_bytes));
+            return Err(format!(
+                "{used} bytes are used, the spool knows of {}",
+                status.disk_bytes
+            ));
         }
         let uncommitted = self.model.lock().unwrap().uncommitted().count() as u64;
         if status.uncommitted_entries != uncommitted && !self.options.bit_flips {
-            return Err(format!("{} entries are said to be uncommitted, {uncommitted} are", status.uncommitted_entries));
+            return Err(format!(
+                "{} entries are said to be uncommitted, {uncommitted} are",
+                status.uncommitted_entries
+            ));
         }
-        self.seen.segments_made = self.seen.segments_made.max(status.disk_bytes / self.config.segment_bytes.as_u64());
+        self.seen.segments_made = self
+            .seen
+            .segments_made
+            .max(status.disk_bytes / self.config.segment_bytes.as_u64());
         Ok(())
     }
 }

@@ -189,7 +189,11 @@ impl Committed {
     }
 
     pub fn contains(&self, sequence: u64) -> bool {
-        let word = |index: usize| self.words.get(index).is_some_and(|word| word >> (sequence % 64) & 1 == 1);
+        let word = |index: usize| {
+            self.words
+                .get(index)
+                .is_some_and(|word| word >> (sequence % 64) & 1 == 1)
+        };
         sequence < self.low || word(self.index(sequence))
     }
 

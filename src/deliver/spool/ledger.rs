@@ -122,13 +122,21 @@ impl Ledger {
             if self.committed.insert(sequence) {
                 newly += 1;
                 let index = self.parts.partition_point(|part| part.sequences.end <= sequence);
-                if let Some(part) = self.parts.get_mut(index).filter(|part| part.sequences.contains(&sequence)) {
+                if let Some(part) = self
+                    .parts
+                    .get_mut(index)
+                    .filter(|part| part.sequences.contains(&sequence))
+                {
                     part.committed += 1;
                 }
             }
         }
         // The mark before the low-water mark tells of the entry at it, and is kept.
-        while self.arrivals.get(1).is_some_and(|(sequence, _)| *sequence <= self.committed.low()) {
+        while self
+            .arrivals
+            .get(1)
+            .is_some_and(|(sequence, _)| *sequence <= self.committed.low())
+        {
             self.arrivals.pop_front();
         }
         newly
@@ -172,7 +180,10 @@ impl Ledger {
 
     /// Uncommitted entries and their bytes on disk; the bytes are an estimate within segments that are partly done.
     pub fn uncommitted(&self) -> (u64, u64) {
-        let entries = self.parts.iter().map(|part| part.sequences.end - part.sequences.start - part.committed);
+        let entries = self
+            .parts
+            .iter()
+            .map(|part| part.sequences.end - part.sequences.start - part.committed);
         (entries.sum(), self.parts.iter().map(Part::uncommitted_bytes).sum())
     }
 
@@ -226,7 +237,14 @@ mod tests {
     #[test]
     fn the_oldest_age_follows_the_low_water_mark() {
         let mut ledger = ledger();
-        for (sequence, arrived_ms) in [(10, 5_000), (11, 5_400), (12, 6_100), (13, 6_200), (14, 2_000), (15, 2_100)] {
+        for (sequence, arrived_ms) in [
+            (10, 5_000),
+            (11, 5_400),
+            (12, 6_100),
+            (13, 6_200),
+            (14, 2_000),
+            (15, 2_100),
+        ] {
             ledger.arrived(sequence, arrived_ms);
         }
         let mut check = |commit: Range<u64>, expected| {

@@ -34,6 +34,7 @@
 //!
 //! frame, 32 bytes and the entry: CRC-32C, length, epoch, place in its group, sequence, arrival (see `frame`)
 //! end mark: a frame without an entry; every group overwrites that of the group before
+//! hole: a frame over a damaged place that was reported, so that it is reported once
 //! ```
 //! Sequences count up by one over all segments. Epochs count up with every file and are never used twice, so that bytes
 //! of an earlier life of a file are never taken for its own.
@@ -308,7 +309,9 @@ pub fn open_stepwise<T: Send + 'static>(
     };
     let writer = Writer::new(shared.clone(), config, Box::new(done), found);
     let room = config.segment_bytes.as_u64().saturating_sub(segment::OVERHEAD_BYTES) as usize;
-    let entry_bytes_max = room.saturating_sub(frame::HEADER_BYTES).min(config.entry_bytes_max.as_u64() as usize);
+    let entry_bytes_max = room
+        .saturating_sub(frame::HEADER_BYTES)
+        .min(config.entry_bytes_max.as_u64() as usize);
     let spool = Spool {
         shared,
         reader: Mutex::default(),
@@ -475,7 +478,10 @@ impl<T> Shared<T> {
             queue.state = State::Poisoned;
             queue.room = 0;
         }
-        tracing::error!(why, "the spool is poisoned: it takes nothing more until the gateway is started again");
+        tracing::error!(
+            why,
+            "the spool is poisoned: it takes nothing more until the gateway is started again"
+        );
         self.poisoned.send_replace(Some(why.to_owned()));
     }
 

@@ -76,7 +76,9 @@ impl Position {
         let (mut bytes, mut stop) = (0, Stop::Chunk);
         // A limit that only committed entries came up to is none: nothing returned means that nothing is there.
         while (stop != Stop::Limit || entries.is_empty()) && entries.len() < entries_max {
-            let Some((part, readable)) = self.part(shared) else { break };
+            let Some((part, readable)) = self.part(shared) else {
+                break;
+            };
             let wanted = Wanted {
                 sequences: self.sequence..readable,
                 entries: entries_max - entries.len(),
@@ -157,7 +159,9 @@ impl Open {
     /// The bytes from `offset` on: a chunk, or one whole frame if that is longer.
     fn chunk(&self, path: &Path, end: u64, wanted: &Wanted) -> Result<Vec<u8>, Error> {
         let left = end.saturating_sub(self.offset);
-        let frames = wanted.bytes.saturating_add(wanted.entries.saturating_mul(frame::HEADER_BYTES));
+        let frames = wanted
+            .bytes
+            .saturating_add(wanted.entries.saturating_mul(frame::HEADER_BYTES));
         let bytes = (frames as u64).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX).min(left);
         let mut chunk = vec![0; bytes as usize];
         let read = |chunk: &mut Vec<u8>| {

@@ -179,7 +179,10 @@ impl Recovered {
         let Some(active) = self.active.as_ref().filter(|_| !self.holes.is_empty()) else {
             return Ok(());
         };
-        let written = self.holes.iter().try_for_each(|(offset, hole)| write_full(&*active.file, hole, *offset));
+        let written = self
+            .holes
+            .iter()
+            .try_for_each(|(offset, hole)| write_full(&*active.file, hole, *offset));
         written
             .and_then(|()| active.file.sync())
             .map_err(|error| Error::io("write", &active.path, error))
@@ -356,14 +359,23 @@ fn read_segments(
             epoch: *epoch,
             file_bytes: *bytes,
             // The first one may begin below the low-water mark; a last one that lost its tail ends at it.
-            sequences: read.first.map_or(next, |(first, _)| first.min(next))..if is_last { end.max(ledger.low()) } else { end },
+            sequences: read.first.map_or(next, |(first, _)| first.min(next))..if is_last {
+                end.max(ledger.low())
+            } else {
+                end
+            },
             end: read.scan.end as u64,
             committed: 0,
         };
         let gaps = read.damage(last.as_ref(), next, ledger.low());
         ledger.recover(part);
-        let uncommitted = arrivals.into_iter().filter(|(sequence, _)| *sequence >= ledger.low()).collect::<Vec<_>>();
-        uncommitted.into_iter().for_each(|(sequence, arrived_ms)| ledger.arrived(sequence, arrived_ms));
+        let uncommitted = arrivals
+            .into_iter()
+            .filter(|(sequence, _)| *sequence >= ledger.low())
+            .collect::<Vec<_>>();
+        uncommitted
+            .into_iter()
+            .for_each(|(sequence, arrived_ms)| ledger.arrived(sequence, arrived_ms));
         for (damage, bad) in gaps {
             missing.push(damage.missing.clone());
             if let Some(bad) = bad {
@@ -437,7 +449,9 @@ impl Read {
             (damage, self.bytes.get(..HEADER_BYTES))
         });
         // Nothing before the first segment: what the cursor still wants of it is gone.
-        let first = self.first.filter(|(first, in_place)| before.is_none() && *in_place && next < *first);
+        let first = self
+            .first
+            .filter(|(first, in_place)| before.is_none() && *in_place && next < *first);
         let leading = first.map(|(first, _)| {
             let gap = Gap {
                 place: HEADER_BYTES..HEADER_BYTES,

@@ -344,8 +344,16 @@ mod tests {
                 bytes[places[*index] + 20] ^= 4;
             }
             let (sequences, scan) = sequences(&bytes);
-            let seen: Vec<_> = scan.gaps.iter().map(|gap| (gap.from.unwrap(), gap.to, gap.last_group)).collect();
-            assert_eq!((&sequences[..], &seen[..], scan.clean), (found, gaps, clean), "{spoilt:?}");
+            let seen: Vec<_> = scan
+                .gaps
+                .iter()
+                .map(|gap| (gap.from.unwrap(), gap.to, gap.last_group))
+                .collect();
+            assert_eq!(
+                (&sequences[..], &seen[..], scan.clean),
+                (found, gaps, clean),
+                "{spoilt:?}"
+            );
         };
         check(&[], &[1, 2, 3, 4, 5, 6, 7], &[], true);
         check(&[0], &[2, 3, 4, 5, 6, 7], &[(1, 2, true)], true);

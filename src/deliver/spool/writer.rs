@@ -143,12 +143,7 @@ impl Active {
 // === impl Writer ===
 
 impl<T: Send + 'static> Writer<T> {
-    pub(super) fn new(
-        shared: Arc<Shared<T>>,
-        config: &Config,
-        done: Done<T>,
-        found: Found,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared<T>>, config: &Config, done: Done<T>, found: Found) -> Self {
         let mut writer = Writer {
             saved_at: shared.disk.uptime(),
             shared,
@@ -271,12 +266,16 @@ impl<T: Send + 'static> Writer<T> {
         let fits = |active: &Active, bytes: usize, next: &Waiting<T>| {
             (bytes + frame::bytes(next.entry.len())) as u64 <= active.left()
         };
-        let Some(next) = waiting.peek() else { return Ok((first, 0)) };
+        let Some(next) = waiting.peek() else {
+            return Ok((first, 0));
+        };
         let arrived_ms = next.arrived_ms;
         if !self.active.as_ref().is_some_and(|active| fits(active, 0, next)) {
             self.roll(first)?;
         }
-        let Some(active) = &self.active else { return Err(Stop::Full) };
+        let Some(active) = &self.active else {
+            return Err(Stop::Full);
+        };
         self.buffer.clear();
         while let Some(next) = waiting.next_if(|next| fits(active, self.buffer.len(), next)) {
             let mark = Mark::Entry {
@@ -294,7 +293,9 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Writes the encoded group and makes it durable. `group`: how many entries, and when the first arrived.
     fn write(&mut self, first: u64, group: (u64, i64)) -> Result<(), Stop> {
-        let Some(active) = &mut self.active else { return Err(Stop::Full) };
+        let Some(active) = &mut self.active else {
+            return Err(Stop::Full);
+        };
         let (entries, arrived_ms) = group;
         let started = self.shared.disk.uptime();
         write_full(&*active.file, &self.buffer, active.offset).map_err(|error| stop("write", &active.path, error))?;
@@ -342,7 +343,9 @@ impl<T: Send + 'static> Writer<T> {
         while self.spares.is_empty() {
             self.fill()?;
         }
-        let Some(spare) = self.spares.pop() else { return Err(Stop::Full) };
+        let Some(spare) = self.spares.pop() else {
+            return Err(Stop::Full);
+        };
         match self.open_segment(spare, sequence) {
             Ok(active) => {
                 locked(&self.shared.ledger).start(active.epoch, active.capacity);
@@ -364,10 +367,13 @@ impl<T: Send + 'static> Writer<T> {
         let epoch = self.epoch;
         let path = self.shared.folder.join(segment::name(epoch));
         let disk = &*self.shared.disk;
-        let file = disk.open(&from, Mode::ReadWrite).map_err(|error| stop("open", &from, error))?;
+        let file = disk
+            .open(&from, Mode::ReadWrite)
+            .map_err(|error| stop("open", &from, error))?;
         let start = segment::start(epoch, self.segment_bytes, self.shared.clock.wall_ms(), sequence);
         write_full(&*file, &start, 0).map_err(|error| stop("write", &from, error))?;
-        file.sync().map_err(|error| Stop::Failed(Error::io("sync", &from, error)))?;
+        file.sync()
+            .map_err(|error| Stop::Failed(Error::io("sync", &from, error)))?;
         self.rename(&from, &path)?;
         Ok(Active {
             epoch,
@@ -494,9 +500,13 @@ impl<T: Send + 'static> Writer<T> {
             return Ok(());
         }
         let path = self.shared.folder.join("cursor");
-        self.cursor.write(low, self.epoch).map_err(|error| stop("write", &path, error))?;
+        self.cursor
+            .write(low, self.epoch)
+            .map_err(|error| stop("write", &path, error))?;
         // A slot that may be torn is not trusted to another try: this is as final as any failed fsync.
-        self.cursor.sync().map_err(|error| Stop::Failed(Error::io("sync", &path, error)))?;
+        self.cursor
+            .sync()
+            .map_err(|error| Stop::Failed(Error::io("sync", &path, error)))?;
         self.saved_low = low;
         self.saved_at = self.shared.disk.uptime();
         Ok(())
@@ -506,14 +516,19 @@ impl<T: Send + 'static> Writer<T> {
     fn recycle(&mut self) -> Result<(), Stop> {
         loop {
             // Off the books first: a reader that finds strange bytes asks there whether they should trouble it.
-            let Some(part) = locked(&self.shared.ledger).take_done(self.saved_low) else { return Ok(()) };
+            let Some(part) = locked(&self.shared.ledger).take_done(self.saved_low) else {
+                return Ok(());
+            };
             let path = self.shared.folder.join(segment::name(part.epoch));
             if part.file_bytes == self.segment_bytes && self.spares.len() < SPARES_MAX {
                 let spare = self.shared.folder.join(segment::spare_name(part.epoch));
                 self.rename(&path, &spare)?;
                 self.spares.insert(0, part.epoch);
             } else {
-                self.shared.disk.remove(&path).map_err(|error| stop("remove", &path, error))?;
+                self.shared
+                    .disk
+                    .remove(&path)
+                    .map_err(|error| stop("remove", &path, error))?;
                 self.sync_folder()?;
                 self.shared.budget.give_back(part.file_bytes);
             }
