@@ -146,13 +146,13 @@ impl FaultyDisk {
         }
     }
 
-    /// Bytes of all files but the lock and the cursor.
+    /// Bytes of all files but the cursor (and what became of it).
     pub fn used(&self) -> u64 {
         let state = self.state.lock().unwrap();
         let counted = state
             .names
             .iter()
-            .filter(|(name, _)| !name.ends_with("cursor") && !name.ends_with("lock"));
+            .filter(|(name, _)| name.file_stem().is_some_and(|stem| stem != "cursor"));
         counted.map(|(_, file)| state.files[*file].now.len() as u64).sum()
     }
 

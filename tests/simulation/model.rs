@@ -146,7 +146,6 @@ impl Model {
     pub fn recovered(&mut self, found: &[(u64, Vec<u8>)], reported: &[Range<u64>], anything: bool) -> Finding {
         self.waiting.clear();
         self.position = 0;
-        self.allowance = 0;
         let mut last = None;
         for (sequence, entry) in found {
             if last.is_some_and(|last| *sequence <= last) {
@@ -173,13 +172,19 @@ impl Model {
             .filter(|(sequence, _)| !found.contains_key(sequence))
             .collect();
         for (sequence, id) in lost {
-            if !anything && !reported.iter().any(|missing| missing.contains(&sequence)) {
+            if !anything && self.allowance == 0 && !reported.iter().any(|missing| missing.contains(&sequence)) {
                 return Err(format!("entry {id} (sequence {sequence}) was acknowledged and is lost"));
             }
             self.lose(sequence);
         }
-        // It may have forgotten what was committed last; that is then committed no more.
+        // It may have forgotten what was committed last; that is then committed no more. And if the end of the log is
+        // spoilt, it may not know that it gave out the last sequences, of entries that were committed.
         self.committed.retain(|sequence| !found.contains_key(sequence));
+        self.allowance = 0;
+        if anything {
+            self.durable.retain(|sequence, _| !self.committed.contains(sequence));
+            self.committed.clear();
+        }
         self.durable.extend(found);
         Ok(())
     }

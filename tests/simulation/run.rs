@@ -1,12 +1,13 @@
 //! One seed: a life of appends, reads and commits, with crashes in between, checked against the model after each step.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use citygate::clock::Clock;
 use citygate::deliver::spool::writer::{Next, Writer};
-use citygate::deliver::spool::{self, Config, Failure, Recovery, Spool};
+use citygate::deliver::spool::{self, Config, Damage, Failure, Recovery, Spool};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -49,6 +50,10 @@ struct World {
     model: Arc<Mutex<Model>>,
     told: Told,
     life: Option<(Arc<Spool<u64>>, Writer<u64>)>,
+    /// Damage that was reported by a start that was cut short.
+    reported: Vec<Damage>,
+    /// A start was cut short that may have logged damage and not returned it, or cut a tail.
+    unheard: bool,
     /// Lost entries that this life knows of.
     damaged_entries: u64,
     seen: Seen,
@@ -78,6 +83,8 @@ pub fn run(seed: u64, options: Options) -> Result<Seen, String> {
         model: Arc::default(),
         told: Told::default(),
         life: None,
+        reported: Vec::new(),
+        unheard: false,
         damaged_entries: 0,
         seen: Seen::default(),
     };
@@ -290,8 +297,13 @@ impl World {
         if self.rng.random_ratio(1, 4) {
             let operations = self.rng.random_range(0..40);
             self.disk.faults(|faults| faults.operations_left = Some(operations));
-            if let Ok((spool, writer, _)) = self.try_open() {
-                drop((spool, writer));
+            match self.try_open() {
+                // What it reported is reported once.
+                Ok((_, _, recovery)) => {
+                    self.reported.extend(recovery.damage);
+                    self.unheard |= recovery.torn_tail_bytes > 0;
+                }
+                Err(_) => self.unheard = true,
             }
             let power_loss = self.rng.random();
             self.disk.crash(power_loss);
@@ -307,7 +319,16 @@ impl World {
 
     /// A new life: everything that is there is read once, and compared.
     fn open(&mut self) -> Result<(), String> {
-        let (spool, writer, recovery) = self.try_open().map_err(|error| format!("cannot be opened: {error}"))?;
+        let opened = self.try_open().or_else(|error| match error {
+            // A damaged cursor is kept aside, which takes room for a new one.
+            spool::Error::Io { source, .. } if self.options.bit_flips && source.kind() == ErrorKind::StorageFull => {
+                self.unheard = true;
+                self.disk.set_capacity(ROOMY);
+                self.try_open()
+            }
+            error => Err(error),
+        });
+        let (spool, writer, recovery) = opened.map_err(|error| format!("cannot be opened: {error}"))?;
         if std::env::var("CITYGATE_SEED").is_ok() {
             // One seed is being looked at.
             println!("opened: {recovery:?} {:?}", spool.status());
@@ -336,9 +357,15 @@ impl World {
             ));
         }
         spool.rewind();
-        let reported: Vec<_> = recovery.damage.iter().map(|damage| damage.missing.clone()).collect();
+        let reported = self
+            .reported
+            .drain(..)
+            .chain(recovery.damage)
+            .map(|damage| damage.missing);
+        let reported: Vec<_> = reported.collect();
         // Flipped bits may make a last group look torn, which is reported as such.
-        let anything = self.options.bit_flips && recovery.torn_tail_bytes > 0;
+        let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || self.unheard);
+        self.unheard = false;
         self.model.lock().unwrap().recovered(&found, &reported, anything)?;
         self.damaged_entries = spool.status().damaged_entries;
         self.life = Some((Arc::new(spool), writer));

@@ -108,6 +108,13 @@ impl CursorFile {
         Ok(())
     }
 
+    /// Writes the newest slot again, with what it says. What a start reads may be in the kernel's memory only, and must
+    /// be durable before a segment is given up for it; the other slot stays, should this be torn.
+    pub fn renew(&mut self, low: u64, epoch: u32) -> io::Result<()> {
+        self.generation = self.generation.saturating_sub(1);
+        self.save(low, epoch)
+    }
+
     /// Writes and syncs.
     pub fn save(&mut self, low: u64, epoch: u32) -> io::Result<()> {
         self.write(low, epoch)?;

@@ -5,17 +5,20 @@
 //!      0      4  CRC-32C of everything behind it, up to the end of the entry
 //!      4      4  length of the entry, in bytes
 //!      8      4  epoch of the segment: bytes that a recycled segment still holds from before never count
-//!     12      4  place in its group, from 0; 0xFFFF_FFFF marks the end of what was written
-//!     16      8  sequence
-//!     24      8  arrival, milliseconds since the Unix epoch; in an end mark: first sequence of the last group
+//!     12      4  place in its group, from 0; 0xFFFF_FFFF: end mark; 0xFFFF_FFFE: hole
+//!     16      8  sequence; in marks and holes: of the next entry
+//!     24      8  arrival, milliseconds since the Unix epoch; in an end mark: first sequence of the last group; in a
+//!                hole: first sequence that is missing
 //! ```
 //! All numbers are little-endian. The place tells recovery where the group began: all before it was safe when this
-//! frame was written, so damage there is a disk's and not a crash's.
+//! frame was written, so damage there is a disk's and not a crash's. A hole covers a damaged place that was reported:
+//! what it holds is what is left of it.
 
 /// Bytes in front of every entry.
 pub const HEADER_BYTES: usize = 32;
 
 const END: u32 = u32::MAX;
+const HOLE: u32 = u32::MAX - 1;
 
 /// A frame that was read and is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Mark {
     Entry { arrived_ms: i64, place: u32 },
     /// Nothing follows; `sequence` is the next to be written, `group_start` the first of the last group.
     End { group_start: u64 },
+    /// Entries are missing from `from` up to `sequence`, and somebody was told.
+    Hole { from: u64 },
 }
 
 /// Why bytes are no frame.
@@ -63,6 +68,7 @@ pub fn encode(buffer: &mut Vec<u8>, epoch: u32, frame: Frame<'_>) {
     let (place, last) = match frame.mark {
         Mark::Entry { arrived_ms, place } => (place, arrived_ms.to_le_bytes()),
         Mark::End { group_start } => (END, group_start.to_le_bytes()),
+        Mark::Hole { from } => (HOLE, from.to_le_bytes()),
     };
     buffer.extend_from_slice(&[0; 4]);
     buffer.extend_from_slice(&(frame.entry.len() as u32).to_le_bytes());
@@ -95,6 +101,7 @@ pub fn decode(bytes: &[u8], epoch: u32) -> Result<Frame<'_>, Bad> {
     let last = long(header, 24);
     let mark = match number(header, 12) {
         END => Mark::End { group_start: last },
+        HOLE => Mark::Hole { from: last },
         place => Mark::Entry {
             arrived_ms: last as i64,
             place,

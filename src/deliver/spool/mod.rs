@@ -34,6 +34,7 @@
 //!
 //! frame, 32 bytes and the entry: CRC-32C, length, epoch, place in its group, sequence, arrival (see `frame`)
 //! end mark: a frame without an entry; every group overwrites that of the group before
+//! hole: a frame over a damaged place that was reported, so that it is reported once
 //! ```
 //! Sequences count up by one over all segments. Epochs count up with every file and are never used twice, so that bytes
 //! of an earlier life of a file are never taken for its own.
@@ -277,6 +278,11 @@ pub fn open_stepwise<T: Send + 'static>(
     done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
 ) -> Result<(Spool<T>, Writer<T>, Recovery), Error> {
     let recovered = recovery::recover(config, &disk)?;
+    for damage in &recovered.report.damage {
+        damage.log();
+    }
+    recovered.mark_holes()?;
+    let lost: u64 = recovered.report.damage.iter().map(Damage::entries).sum();
     let shared = Arc::new(Shared {
         folder: config.folder.clone(),
         disk,
@@ -290,12 +296,9 @@ pub fn open_stepwise<T: Send + 'static>(
         last_fsync_us: AtomicU64::new(0),
         fsyncs: AtomicU64::new(0),
         fsyncs_us: AtomicU64::new(0),
-        damaged_places: AtomicU64::new(0),
-        damaged_entries: AtomicU64::new(0),
+        damaged_places: AtomicU64::new(recovered.report.damage.len() as u64),
+        damaged_entries: AtomicU64::new(lost),
     });
-    for damage in &recovered.report.damage {
-        shared.report(damage);
-    }
     let found = Found {
         active: recovered.active,
         spares: recovered.spares,
@@ -491,18 +494,9 @@ impl<T> Shared<T> {
 
     /// Counts and logs a damaged place.
     fn report(&self, damage: &Damage) {
-        let entries = damage.missing.end - damage.missing.start;
         self.damaged_places.fetch_add(1, Ordering::Relaxed);
-        self.damaged_entries.fetch_add(entries, Ordering::Relaxed);
-        tracing::error!(
-            file = %damage.file.display(),
-            offset = damage.offset,
-            bytes = damage.bytes,
-            entries,
-            maybe_unacknowledged = damage.maybe_unacknowledged,
-            kept_aside = damage.kept_aside.as_deref().map(|path| tracing::field::display(path.display())),
-            "the spool is damaged; what is good is replayed"
-        );
+        self.damaged_entries.fetch_add(damage.entries(), Ordering::Relaxed);
+        damage.log();
     }
 }
 
@@ -520,7 +514,7 @@ impl Error {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            enabled: false,
+            enabled: true,
             folder: "citygate-spool".into(),
             bytes_max: ByteSize::gib(1),
             free_bytes_min: ByteSize::mib(64),

@@ -58,9 +58,6 @@ enum Stop {
     Bad,
 }
 
-/// Entries with their sequences, in order.
-pub type Entries = Vec<(u64, Vec<u8>)>;
-
 // === impl Position ===
 
 impl Position {
@@ -121,7 +118,7 @@ impl Position {
         shared: &Shared<T>,
         part: &Part,
         wanted: &Wanted,
-    ) -> Result<(Entries, Stop), Error> {
+    ) -> Result<(Vec<(u64, Vec<u8>)>, Stop), Error> {
         let path = shared.folder.join(segment::name(part.epoch));
         let open = match self.open.take() {
             Some(open) if open.epoch == part.epoch => open,

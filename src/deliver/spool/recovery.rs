@@ -4,8 +4,8 @@
 //!    or is of a later version ends the start, and everything stays as it was.
 //! 2. Every segment is read and checked. What is missing in front of something good is damage: its bytes are kept
 //!    aside, it is reported, and the rest is replayed. Behind the last good frame it is the torn tail of a crash: cut.
-//! 3. The last group is written again. After a failed fsync the kernel may show bytes that never reached the disk; what
-//!    is given out as recovered must be there after the next power failure, too.
+//! 3. The last group and the cursor are written again. After a failed fsync, or a kill before one, the kernel may show
+//!    bytes that never reached the disk; what a start builds on must be there after the next power failure, too.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,8 @@ pub(super) struct Recovered {
     pub(super) ledger: Ledger,
     pub(super) budget: Budget,
     pub(super) active: Option<Active>,
+    /// Holes to be put over damaged places of the active segment, with their offsets, once the damage is reported.
+    pub(super) holes: Vec<(u64, Vec<u8>)>,
     pub(super) spares: Vec<u32>,
     pub(super) cursor: CursorFile,
     /// What the cursor file says.
@@ -114,16 +116,17 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     let (mut cursor, low, cursor_epoch) = read_cursor(disk, folder, &mut report)?;
     let budget = survey.budget(config);
     let (ledger, last) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
+    let holes = last.as_ref().map(Read::holes).unwrap_or_default();
     let active = last.map(|last| settle(disk, last, &ledger, &mut report)).transpose()?;
     let spares = survey.sweep(disk, folder, config, &budget)?;
     let epoch = survey.epochs().chain([cursor_epoch]).max().unwrap_or_default();
-    if low.saved.is_none() {
-        cursor
-            .reserve()
-            .and_then(|()| cursor.save(ledger.low(), epoch))
-            .and_then(|()| disk.sync_folder(folder))
-            .map_err(|error| Error::io("write", &folder.join("cursor"), error))?;
-    }
+    let saved = match low.saved {
+        Some(saved) => cursor.renew(saved, cursor_epoch),
+        None => cursor.reserve().and_then(|()| cursor.save(ledger.low(), epoch)),
+    };
+    saved
+        .and_then(|()| disk.sync_folder(folder))
+        .map_err(|error| Error::io("write", &folder.join("cursor"), error))?;
     (report.entries, report.bytes) = ledger.uncommitted();
     report.oldest_ms = ledger.oldest_ms();
     Ok(Recovered {
@@ -132,6 +135,7 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         ledger,
         budget,
         active,
+        holes,
         spares,
         cursor,
         epoch,
@@ -143,6 +147,46 @@ fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
     let path = folder.join("lock");
     let locked = disk.lock(&path).map_err(|error| Error::io("lock", &path, error))?;
     locked.ok_or(Error::Locked { path })
+}
+
+// === impl Damage ===
+
+impl Damage {
+    /// Entries known to be lost.
+    pub fn entries(&self) -> u64 {
+        self.missing.end - self.missing.start
+    }
+
+    pub(super) fn log(&self) {
+        tracing::error!(
+            file = %self.file.display(),
+            offset = self.offset,
+            bytes = self.bytes,
+            entries = self.entries(),
+            maybe_unacknowledged = self.maybe_unacknowledged,
+            kept_aside = self.kept_aside.as_deref().map(|path| tracing::field::display(path.display())),
+            "the spool is damaged; what is good is replayed"
+        );
+    }
+}
+
+// === impl Recovered ===
+
+impl Recovered {
+    /// Marks the damaged places of the active segment as known. Without that, a torn group would look like damage once
+    /// more groups are written behind it.
+    pub(super) fn mark_holes(&self) -> Result<(), Error> {
+        let Some(active) = self.active.as_ref().filter(|_| !self.holes.is_empty()) else {
+            return Ok(());
+        };
+        let written = self
+            .holes
+            .iter()
+            .try_for_each(|(offset, hole)| write_full(&*active.file, hole, *offset));
+        written
+            .and_then(|()| active.file.sync())
+            .map_err(|error| Error::io("write", &active.path, error))
+    }
 }
 
 // === impl Survey ===
@@ -159,7 +203,7 @@ impl Survey {
                 Some(Kind::Spare(epoch)) if !file.is_folder => survey.spares.push((epoch, file.bytes)),
                 Some(Kind::Damaged) if !file.is_folder => survey.damaged_bytes += file.bytes,
                 Some(Kind::Filling) if !file.is_folder => survey.filling = true,
-                Some(Kind::Lock | Kind::Cursor) if !file.is_folder => {}
+                Some(Kind::Lock | Kind::Cursor | Kind::DamagedCursor) if !file.is_folder => {}
                 _ => {
                     let path = folder.join(file.name);
                     return Err(Error::Foreign { path });
@@ -399,6 +443,7 @@ impl Read {
                 from: Some(next),
                 to: next,
                 last_group: false,
+                known: false,
             };
             let damage = self.reported(&gap, next..next);
             (damage, self.bytes.get(..HEADER_BYTES))
@@ -413,6 +458,7 @@ impl Read {
                 from: Some(next),
                 to: first,
                 last_group: false,
+                known: false,
             };
             (self.reported(&gap, next..first), Some(&[][..]))
         });
@@ -420,7 +466,7 @@ impl Read {
             let missing = gap.from.unwrap_or(next.min(gap.to))..gap.to;
             let wanted = missing.end > low && !missing.is_empty();
             let unknown = gap.from.is_none() && !gap.place.is_empty();
-            let reported = wanted || unknown;
+            let reported = (wanted || unknown) && !gap.known;
             match before {
                 // The end of the segment before is spoilt, and that is where they were.
                 Some(before) if gap.place.end == HEADER_BYTES && !before.scan.clean => {
@@ -436,6 +482,12 @@ impl Read {
             }
         });
         header.into_iter().chain(leading).chain(gaps).collect()
+    }
+
+    fn holes(&self) -> Vec<(u64, Vec<u8>)> {
+        let new = self.scan.gaps.iter().filter(|gap| !gap.known);
+        new.filter_map(|gap| Some((gap.place.start as u64, segment::hole(&self.bytes, self.epoch, gap)?)))
+            .collect()
     }
 
     fn reported(&self, gap: &Gap, missing: Range<u64>) -> Damage {

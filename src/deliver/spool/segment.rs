@@ -29,6 +29,8 @@ pub enum Kind {
     Filling,
     /// Damaged bytes, kept for whoever wants to look at them.
     Damaged,
+    /// The same of the cursor, which is not part of the budget.
+    DamagedCursor,
 }
 
 /// What a header says.
@@ -66,6 +68,8 @@ pub struct Gap {
     pub to: u64,
     /// All of it belongs to one group, after which nothing more was written: it may never have been acknowledged.
     pub last_group: bool,
+    /// A hole stands there: it was reported by an earlier start.
+    pub known: bool,
 }
 
 // === impl Kind ===
@@ -80,6 +84,7 @@ impl Kind {
         match (name, name.rsplit_once('.')) {
             ("lock", _) => Some(Kind::Lock),
             ("cursor", _) => Some(Kind::Cursor),
+            ("cursor.damaged", _) => Some(Kind::DamagedCursor),
             ("filling", _) => Some(Kind::Filling),
             (_, Some((digits, "segment"))) => epoch(digits).map(Kind::Segment),
             (_, Some((digits, "spare"))) => epoch(digits).map(Kind::Spare),
@@ -121,6 +126,19 @@ pub fn end_mark(buffer: &mut Vec<u8>, epoch: u32, sequence: u64, group_start: u6
     let mark = Mark::End { group_start };
     let entry = &[];
     frame::encode(buffer, epoch, Frame { sequence, mark, entry });
+}
+
+/// A frame over a gap's bad bytes, which are otherwise left as they are. `None` if there are none.
+pub fn hole(bytes: &[u8], epoch: u32, gap: &Gap) -> Option<Vec<u8>> {
+    // A gap reaches from where a frame began to where another does: it is never shorter than a header.
+    let entry = bytes.get(gap.place.start + frame::HEADER_BYTES..gap.place.end)?;
+    let mark = Mark::Hole {
+        from: gap.from.unwrap_or(gap.to),
+    };
+    let mut hole = Vec::with_capacity(gap.place.len());
+    let sequence = gap.to;
+    frame::encode(&mut hole, epoch, Frame { sequence, mark, entry });
+    Some(hole)
 }
 
 /// Reads the header at the start of `bytes`.
@@ -166,7 +184,11 @@ pub fn scan<'a>(bytes: &'a [u8], epoch: u32, next: Option<u64>, mut visit: impl 
             }
             continue;
         };
-        if scan.end < at || scan.next.is_some_and(|next| next < frame.sequence) {
+        let follows = match frame.mark {
+            Mark::Hole { from } => from,
+            _ => frame.sequence,
+        };
+        if scan.end < at || scan.next.is_some_and(|next| next < follows) {
             scan.gaps.push(gap(&scan, at, &frame));
             scan.group_start = at;
         }
@@ -185,6 +207,18 @@ pub fn scan<'a>(bytes: &'a [u8], epoch: u32, next: Option<u64>, mut visit: impl 
                 at += frame.bytes();
                 scan.end = at;
                 scan.next = Some(frame.sequence + 1);
+            }
+            Mark::Hole { from } => {
+                scan.gaps.push(Gap {
+                    place: at..at + frame.bytes(),
+                    from: Some(from),
+                    to: frame.sequence,
+                    last_group: false,
+                    known: true,
+                });
+                at += frame.bytes();
+                scan.end = at;
+                scan.group_start = at;
             }
         }
     }
@@ -215,11 +249,16 @@ fn gap(scan: &Scan, at: usize, frame: &Frame<'_>) -> Gap {
     let group_start = match frame.mark {
         Mark::Entry { place, .. } => frame.sequence.saturating_sub(place.into()),
         Mark::End { group_start } => group_start,
+        Mark::Hole { from } => from,
     };
     Gap {
         place: scan.end..at,
         from: scan.next,
-        to: frame.sequence,
+        to: match frame.mark {
+            Mark::Hole { from } => from.max(scan.next.unwrap_or(from)),
+            _ => frame.sequence,
+        },
+        known: false,
         last_group: scan.next.is_some_and(|next| group_start <= next),
     }
 }
