@@ -34,6 +34,9 @@ struct Open {
     next: u64,
 }
 
+/// Entries that are given out, with their sequences.
+type Entries = Vec<(u64, Vec<u8>)>;
+
 /// Entries found in a chunk, by sequence and place.
 type Found = Vec<(u64, Range<usize>)>;
 
@@ -71,8 +74,8 @@ impl Position {
         shared: &Shared<T>,
         entries_max: usize,
         bytes_max: usize,
-    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
+    ) -> Result<Entries, Error> {
+        let mut entries = Entries::new();
         let (mut bytes, mut stop) = (0, Stop::Chunk);
         // A limit that only committed entries came up to is none: nothing returned means that nothing is there.
         while (stop != Stop::Limit || entries.is_empty()) && entries.len() < entries_max {
@@ -118,7 +121,7 @@ impl Position {
         shared: &Shared<T>,
         part: &Part,
         wanted: &Wanted,
-    ) -> Result<(Vec<(u64, Vec<u8>)>, Stop), Error> {
+    ) -> Result<(Entries, Stop), Error> {
         let path = shared.folder.join(segment::name(part.epoch));
         let open = match self.open.take() {
             Some(open) if open.epoch == part.epoch => open,

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -384,7 +384,7 @@ impl<T: Send + 'static> Writer<T> {
         })
     }
 
-    fn rename(&self, from: &PathBuf, to: &PathBuf) -> Result<(), Stop> {
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Stop> {
         let disk = &*self.shared.disk;
         disk.rename(from, to).map_err(|error| stop("rename", from, error))?;
         self.sync_folder()
@@ -569,7 +569,7 @@ pub(super) struct Found {
     pub(super) lock: Box<dyn Lock>,
 }
 
-fn stop(doing: &'static str, path: &PathBuf, error: io::Error) -> Stop {
+fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
     if is_full(&error) {
         Stop::Full
     } else {
