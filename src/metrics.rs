@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 use crate::message::Protocol;
@@ -45,6 +45,7 @@ macro_rules! metrics {
 
 macro_rules! make {
     (IntCounter, $opts:ident) => { IntCounter::with_opts($opts).expect("valid name") };
+    (Counter, $opts:ident) => { Counter::with_opts($opts).expect("valid name") };
     (Gauge, $opts:ident) => { Gauge::with_opts($opts).expect("valid name") };
     (IntGauge, $opts:ident) => { IntGauge::with_opts($opts).expect("valid name") };
     (IntCounterVec, $opts:ident, [$($label:literal),+]) => {
@@ -179,8 +180,24 @@ metrics! {
         spool_oldest_seconds: Gauge,
         /// Hours until the spool is full at the rate at which readings are spooled now; +Inf when none are.
         spool_hours_left: Gauge,
-        /// Seconds that the last fsync of the spool took.
+        /// Readings that were written to the spool and fsynced.
+        spool_appended_total: IntCounter,
+        /// Readings of the spool that the replay brought to Kafka.
+        spool_replayed_total: IntCounter,
+        /// Readings that Kafka refuses as they are: they stay in the spool and are tried again every minute.
+        spool_set_aside: IntGauge,
+        /// Places of the spool's files that were found damaged: readings may be missing.
+        spool_damaged_places: IntGauge,
+        /// Readings known to be lost by such damage.
+        spool_lost_readings: IntGauge,
+        /// Groups of readings written to the spool, with one fsync each.
+        spool_fsyncs_total: IntCounter,
+        /// Seconds that their writes and fsyncs took; over spool_fsyncs_total, the mean.
+        spool_fsync_seconds_total: Counter,
+        /// Seconds that the last write and fsync of the spool took.
         spool_fsync_seconds: Gauge,
+        /// 1 when the spool's disk failed: the gateway takes nothing more and ends.
+        spool_failed: IntGauge,
     }
 }
 

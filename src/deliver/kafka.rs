@@ -206,6 +206,7 @@ impl Reports {
             Some(RDKafkaErrorCode::MessageTimedOut) => Refused::TimedOut,
             Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
+            Some(RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord) => Refused::Unacceptable,
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => Refused::Purged,
             _ => Refused::Other,
         }

@@ -115,7 +115,7 @@ impl Deliver {
             recovered,
             times,
             health.clone(),
-            metrics.kafka.clone(),
+            (metrics.kafka.clone(), metrics.spool.clone()),
         );
         let dispatch = Arc::new(dispatch);
         let told = Arc::downgrade(&dispatch);
@@ -125,7 +125,7 @@ impl Deliver {
                 dispatch.reported(slot, result);
             }
         }));
-        let pump = replay::Pump::start(dispatch.clone(), sections.replay)?;
+        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone())?;
         let wanted = topics::Wanted::new(config, schemas);
         health::start_probe(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
@@ -200,6 +200,7 @@ impl Deliver {
         if let Some(pump) = self.pump.lock().unwrap_or_else(PoisonError::into_inner).take() {
             pump.stop();
         }
+        self.dispatch.close(began);
         // With a spool there is no need to wait for a Kafka that is away.
         let spooling = self.dispatch.store().is_some();
         let patience = if spooling && !self.health.is_up() {

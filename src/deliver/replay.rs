@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 use super::dispatch::{Broker, Dispatch, Store};
+use crate::clock::Clock;
 
 /// How often the pump wakes: the grain of `kafka.patience`.
 const TURN: Duration = Duration::from_millis(5);
@@ -25,9 +26,10 @@ const BURST_SECONDS: f64 = 0.1;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Spooled readings sent to Kafka per second, at most. Must exceed what devices send, or the backlog never drains.
+    /// Spooled readings sent to Kafka per second, at most, besides as many as come into the spool meanwhile: so fast the
+    /// backlog shrinks.
     pub readings_per_second: u32,
-    /// Bytes of spooled readings sent to Kafka per second, at most.
+    /// The same in bytes.
     pub bytes_per_second: ByteSize,
 }
 
@@ -74,7 +76,7 @@ struct Pace {
 impl Pump {
     /// # Errors
     /// The system gives no thread.
-    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, config: &Config) -> std::io::Result<Self>
+    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, config: &Config, clock: Arc<dyn Clock>) -> std::io::Result<Self>
     where
         B: Broker + Send + Sync + 'static,
         S: Store + Send + Sync + 'static,
@@ -82,7 +84,7 @@ impl Pump {
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let config = config.clone();
-        let run = move || run(&dispatch, &config, &stop);
+        let run = move || run(&dispatch, &config, &*clock, &stop);
         let thread = std::thread::Builder::new().name("deliver-pump".into()).spawn(run)?;
         Ok(Pump { stopping, thread })
     }
@@ -96,7 +98,7 @@ impl Pump {
     }
 }
 
-fn run<B: Broker, S: Store>(dispatch: &Dispatch<B, S>, config: &Config, stopping: &AtomicBool) {
+fn run<B: Broker, S: Store>(dispatch: &Dispatch<B, S>, config: &Config, clock: &dyn Clock, stopping: &AtomicBool) {
     let now = Instant::now();
     let mut readings = Pace::new(f64::from(config.readings_per_second), now);
     let mut bytes = Pace::new(config.bytes_per_second.as_u64() as f64, now);
@@ -104,14 +106,14 @@ fn run<B: Broker, S: Store>(dispatch: &Dispatch<B, S>, config: &Config, stopping
     while !stopping.load(Ordering::Relaxed) {
         let now = Instant::now();
         dispatch.tick(now);
-        let (entries, sent_bytes) = dispatch.replay(now, readings.allowed(now), bytes.allowed(now));
-        readings.spend(entries);
-        bytes.spend(sent_bytes);
-        if entries == 0 && replayed > 0 && dispatch.store().is_some_and(|store| store.is_empty()) {
+        let turn = dispatch.replay(now, clock.wall_ms(), readings.allowed(now), bytes.allowed(now));
+        readings.spend(turn.records, turn.records_grown);
+        bytes.spend(turn.bytes, turn.bytes_grown);
+        replayed += turn.records as u64;
+        if turn.records == 0 && replayed > 0 && dispatch.store().is_some_and(|store| store.uncommitted() == 0) {
             info!(readings = replayed, "the spool is replayed");
             replayed = 0;
         }
-        replayed += entries as u64;
         std::thread::sleep(TURN);
     }
 }
@@ -135,9 +137,10 @@ impl Pace {
         self.allowance.max(0.0) as usize
     }
 
-    /// More than was allowed may be spent (an entry is not cut); it is then missing later.
-    fn spend(&mut self, amount: usize) {
-        self.allowance -= amount as f64;
+    /// More than was allowed may be spent (an entry is not cut); it is then missing later. What came in meanwhile may go
+    /// out besides.
+    fn spend(&mut self, amount: usize, grown: usize) {
+        self.allowance += grown as f64 - amount as f64;
     }
 }
 
@@ -151,11 +154,13 @@ mod tests {
         let mut pace = Pace::new(1000.0, start);
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
         assert_eq!(pace.allowed(after(50)), 50);
-        pace.spend(50);
+        pace.spend(50, 0);
         assert_eq!(pace.allowed(after(50)), 0);
         assert_eq!(pace.allowed(after(60)), 10);
-        pace.spend(30);
+        pace.spend(30, 0);
         assert_eq!(pace.allowed(after(70)), 0);
         assert_eq!(pace.allowed(after(5070)), 100);
+        pace.spend(100, 40);
+        assert_eq!(pace.allowed(after(5080)), 50);
     }
 }

@@ -48,8 +48,8 @@ impl Store for SpoolStore {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.spool.status().uncommitted_entries == 0
+    fn uncommitted(&self) -> u64 {
+        self.spool.status().uncommitted_entries
     }
 }
 
@@ -78,7 +78,15 @@ pub fn observe(status: &spool::Status, now_ms: i64, metrics: &SpoolMetrics) {
     metrics
         .spool_hours_left
         .set(hours_left(status).unwrap_or(f64::INFINITY));
+    metrics.spool_damaged_places.set(status.damaged_places as i64);
+    metrics.spool_lost_readings.set(status.damaged_entries as i64);
+    metrics.spool_failed.set(i64::from(status.poisoned.is_some()));
     metrics.spool_fsync_seconds.set(status.last_fsync.as_secs_f64());
+    // The spool counts from its start, as the metrics do. Two scrapes at once may see one difference twice at most.
+    let fsyncs = status.fsyncs.saturating_sub(metrics.spool_fsyncs_total.get());
+    metrics.spool_fsyncs_total.inc_by(fsyncs);
+    let seconds = status.fsyncs_total.as_secs_f64() - metrics.spool_fsync_seconds_total.get();
+    metrics.spool_fsync_seconds_total.inc_by(seconds.max(0.0));
 }
 
 /// The spool's part of `/status`.
@@ -90,6 +98,9 @@ pub fn describe(status: &spool::Status, now_ms: i64) -> Value {
         "disk_bytes_max": status.disk_bytes_max,
         "oldest_s": age_seconds(status, now_ms),
         "spool_hours_left": hours_left(status),
+        "fsync_s": status.last_fsync.as_secs_f64(),
+        "damaged_places": status.damaged_places,
+        "lost_readings": status.damaged_entries,
         "failed": status.poisoned,
     })
 }

@@ -1,14 +1,15 @@
 //! `deliver::dispatch` between a faulty broker, a slow store and crashes: nothing acknowledged is lost, order holds.
 //!
-//! A few devices send numbered readings, one at a time, and repeat one that was answered busy or not at all. The broker
-//! goes away, comes back, loses replies, fills its queue and is replaced; the store fills up and the process crashes, all
-//! by chance of a seed. In the end everything is let through and compared:
+//! A few devices send numbered readings, several at a time, and repeat one that was answered busy or not at all. The broker
+//! goes away, comes back, loses replies, fills its queue, refuses single records and is replaced; the store fills up and
+//! the process crashes, all by chance of a seed. In the end everything is let through and compared:
 //! * every number that got a positive answer is in the log (or, for a moment, only in the store: drained by then);
-//! * a device's numbers appear in the log in the order in which they were sent, first appearances counted;
+//! * a device's numbers appear in the log in the order in which they were sent, first appearances counted, but for those
+//!   that were answered busy or that the broker refused;
 //! * a number appears twice only if something happened that makes that unavoidable.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +61,9 @@ struct BrokerState {
     replies: VecDeque<usize>,
     queue_max: usize,
     lies: bool,
+    /// Refuses a record now and then for what it is.
+    picky: bool,
+    refused: BTreeSet<(usize, u64)>,
 }
 
 #[derive(Clone)]
@@ -128,16 +132,21 @@ impl Store for SlowStore {
         self.0.borrow().full.then_some(Busy::SpoolFull)
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.borrow().durable.is_empty()
+    fn uncommitted(&self) -> u64 {
+        self.0.borrow().durable.len() as u64
     }
 }
 
+#[derive(Default)]
 struct Device {
-    /// The number that is on its way, and where its answer comes.
-    sending: Option<(u64, Arc<Mailbox>)>,
-    next: u64,
+    /// The numbers that are on their way, and where their answers come.
+    sending: BTreeMap<u64, Arc<Mailbox>>,
+    /// To be sent again, before anything new.
+    again: BTreeSet<u64>,
+    sent: u64,
     acknowledged: Vec<u64>,
+    /// Sent again after *busy* (or with others, after a crash): later ones may have gone ahead.
+    excused: BTreeSet<u64>,
 }
 
 struct Run {
@@ -153,6 +162,8 @@ struct Run {
     outcomes: Outcomes,
     /// Whether processes die in this run; in the others, nothing excuses a duplicate but a time-out.
     violent: bool,
+    /// Readings that a device has on their way at once. With one, not even a crash excuses disorder.
+    window: usize,
     /// Something happened after which a reading may be written twice.
     doubtful: bool,
 }
@@ -174,7 +185,7 @@ fn dispatch(
         recovered,
         times,
         health.clone(),
-        metrics.kafka.clone(),
+        (metrics.kafka.clone(), metrics.spool.clone()),
     )
 }
 
@@ -194,6 +205,8 @@ impl Run {
             replies: VecDeque::new(),
             queue_max: 20,
             lies: canary == Canary::BrokerLies,
+            picky: seed.is_multiple_of(3),
+            refused: BTreeSet::new(),
         })));
         let store = SlowStore(Rc::default());
         if canary != Canary::StoreLies {
@@ -201,13 +214,7 @@ impl Run {
         }
         let (health, metrics) = (monitor(), Metrics::new(&["k".to_owned()]));
         let dispatch = dispatch(&broker, &store, &health, &metrics);
-        let devices = (0..DEVICES)
-            .map(|_| Device {
-                sending: None,
-                next: 1,
-                acknowledged: Vec::new(),
-            })
-            .collect();
+        let devices = (0..DEVICES).map(|_| Device::default()).collect();
         Run {
             random: StdRng::seed_from_u64(seed),
             now: Instant::now(),
@@ -220,6 +227,7 @@ impl Run {
             devices,
             outcomes: Outcomes::default(),
             violent: seed % 2 == 1,
+            window: if seed % 4 < 2 { 1 } else { 3 },
             doubtful: false,
         }
     }
@@ -230,7 +238,10 @@ impl Run {
             40..58 => self.broker_writes(),
             58..68 => self.broker_replies(),
             68..80 => self.store_writes(),
-            80..86 => drop(self.dispatch.replay(self.now, self.random.random_range(1..8), 1 << 20)),
+            80..86 => drop(
+                self.dispatch
+                    .replay(self.now, 0, self.random.random_range(1..8), 1 << 20),
+            ),
             86..91 => self.now += Duration::from_millis(self.random.random_range(1..400)),
             91..93 => self.health.failed("the simulation says so"),
             93..96 => self.health.found(),
@@ -247,11 +258,15 @@ impl Run {
     fn device_sends(&mut self) {
         let index = self.random.random_range(0..DEVICES);
         let device = &mut self.devices[index];
-        if device.sending.is_some() {
+        if device.sending.len() >= self.window {
             return;
         }
-        let (number, mailbox) = (device.next, Mailbox::new());
-        device.sending = Some((number, mailbox.clone()));
+        let number = device.again.pop_first().unwrap_or_else(|| {
+            device.sent += 1;
+            device.sent
+        });
+        let mailbox = Mailbox::new();
+        device.sending.insert(number, mailbox.clone());
         let (key, value) = (index.to_string(), number.to_le_bytes());
         let record = Record {
             topic: "t",
@@ -273,16 +288,24 @@ impl Run {
     }
 
     fn broker_writes(&mut self) {
-        let count = self.random.random_range(0..6);
-        let mut state = self.broker.0.borrow_mut();
-        for _ in 0..count {
+        let mut refused = Vec::new();
+        for _ in 0..self.random.random_range(0..6) {
+            let mut state = self.broker.0.borrow_mut();
             let Some((slot, device, number)) = state.queue.pop_front() else {
-                return;
+                break;
             };
+            if state.picky && self.random.random_ratio(1, 30) {
+                state.refused.insert((device, number));
+                refused.push(slot);
+                continue;
+            }
             if !(state.lies && self.random.random_ratio(1, 20)) {
                 state.log.borrow_mut().push((device, number));
             }
             state.replies.push_back(slot);
+        }
+        for slot in refused {
+            self.dispatch.reported(slot, Err(Refused::Unacceptable));
         }
     }
 
@@ -309,7 +332,7 @@ impl Run {
             )
         };
         self.doubtful |= !written.is_empty();
-        for slot in held.into_iter().chain(written) {
+        for slot in written.into_iter().chain(held) {
             self.dispatch.reported(slot, Err(Refused::Purged));
         }
     }
@@ -354,7 +377,11 @@ impl Run {
             store.read_from = 0;
         }
         for device in &mut self.devices {
-            device.sending = None;
+            let unanswered: Vec<u64> = std::mem::take(&mut device.sending).into_keys().collect();
+            if self.window > 1 {
+                device.excused.extend(&unanswered);
+            }
+            device.again.extend(unanswered);
         }
         self.health = monitor();
         self.dispatch = dispatch(&self.broker, &self.store, &self.health, &self.metrics);
@@ -363,36 +390,41 @@ impl Run {
     fn collect_answers(&mut self) {
         let mut answers = Vec::new();
         for device in &mut self.devices {
-            let Some((number, mailbox)) = &device.sending else {
-                continue;
-            };
-            mailbox.take(&mut answers);
-            let Some((_, Answer::One(outcome))) = answers.pop() else {
-                continue;
-            };
-            match outcome {
-                Outcome::Delivered | Outcome::Spooled => {
-                    self.outcomes.acknowledged += 1;
-                    self.outcomes.spooled += usize::from(outcome == Outcome::Spooled);
-                    device.acknowledged.push(*number);
-                    device.next = number + 1;
+            let mut answered = Vec::new();
+            for (number, mailbox) in &device.sending {
+                mailbox.take(&mut answers);
+                if let Some((_, Answer::One(outcome))) = answers.pop() {
+                    answered.push((*number, outcome));
                 }
-                Outcome::Busy(busy) => {
-                    self.outcomes.busy += 1;
-                    // Kafka may have it, or get it yet: the device's repetition is then a second one.
-                    self.doubtful |= busy == Busy::KafkaTimeout;
-                }
-                Outcome::Rejected(rejection) => panic!("nothing is wrong with it: {rejection}"),
             }
-            device.sending = None;
+            for (number, outcome) in answered {
+                device.sending.remove(&number);
+                match outcome {
+                    Outcome::Delivered | Outcome::Spooled => {
+                        self.outcomes.acknowledged += 1;
+                        self.outcomes.spooled += usize::from(outcome == Outcome::Spooled);
+                        device.acknowledged.push(number);
+                    }
+                    Outcome::Busy(busy) => {
+                        self.outcomes.busy += 1;
+                        // Kafka may have it, or get it yet: the device's repetition is then a second one.
+                        self.doubtful |= busy == Busy::KafkaTimeout;
+                        device.again.insert(number);
+                        device.excused.insert(number);
+                    }
+                    Outcome::Rejected(rejection) => panic!("nothing is wrong with it: {rejection}"),
+                }
+            }
         }
     }
 
     /// Everything is let through.
     fn drain(&mut self) {
         self.store.0.borrow_mut().full = false;
-        self.broker.0.borrow_mut().queue_max = usize::MAX;
-        self.health.found();
+        {
+            let mut broker = self.broker.0.borrow_mut();
+            (broker.queue_max, broker.picky) = (usize::MAX, false);
+        }
         for _ in 0..10_000 {
             self.now += Duration::from_millis(50);
             self.health.found();
@@ -400,10 +432,11 @@ impl Run {
             self.broker_replies();
             self.store_writes();
             self.dispatch.tick(self.now);
-            self.dispatch.replay(self.now, 100, 1 << 20);
+            self.dispatch.replay(self.now, 0, 100, 1 << 20);
             self.collect_answers();
             let quiet = self.broker.0.borrow().queue.is_empty() && self.broker.0.borrow().replies.is_empty();
-            if quiet && self.store.is_empty() && self.store.0.borrow().appended.is_empty() {
+            let answered = self.devices.iter().all(|device| device.sending.is_empty());
+            if quiet && answered && self.store.uncommitted() == 0 && self.store.0.borrow().appended.is_empty() {
                 return;
             }
         }
@@ -416,7 +449,9 @@ impl Run {
         for &(device, number) in self.log.borrow().iter() {
             let times = seen.entry((device, number)).or_default();
             *times += 1;
-            if *times == 1 {
+            let excused = self.devices[device].excused.contains(&number)
+                || self.broker.0.borrow().refused.contains(&(device, number));
+            if *times == 1 && !excused {
                 self.outcomes.out_of_order += usize::from(number < latest[device]);
                 latest[device] = latest[device].max(number);
             }
@@ -483,5 +518,153 @@ fn a_broken_promise_is_caught() {
         let caught = (0..200).filter(|&seed| run(seed, canary).lost > 0).count();
         assert!(caught > 0, "the {name} lied in 200 runs and nobody noticed");
         eprintln!("the lying {name} was caught in {caught} of 200 runs");
+    }
+}
+
+/// Devices that never pause, and an outage of a second.
+struct Rush {
+    run: Run,
+    started: Instant,
+    sent: VecDeque<(Instant, Arc<Mailbox>)>,
+    /// When each reading was sent, how long its answer took, and whether it went straight to Kafka.
+    answered: Vec<(Duration, Duration, bool)>,
+}
+
+impl Rush {
+    fn new() -> Self {
+        let run = Run::new(0, Canary::None);
+        {
+            let mut broker = run.broker.0.borrow_mut();
+            (broker.picky, broker.queue_max) = (false, usize::MAX);
+        }
+        Rush {
+            started: run.now,
+            run,
+            sent: VecDeque::new(),
+            answered: Vec::new(),
+        }
+    }
+
+    /// A millisecond: every device sends, Kafka answers after 3 ms, the spool writes every 6 ms, the replay turns every 5.
+    fn millisecond(&mut self, ms: u64, devices: usize, kafka_is_away: bool) {
+        self.run.now = self.started + Duration::from_millis(ms);
+        for device in 0..devices {
+            let (key, value) = (device.to_string(), ms.to_le_bytes());
+            let record = Record {
+                topic: "t",
+                key: &key,
+                value: &value,
+                timestamp_ms: 0,
+                headers: &[],
+            };
+            let mailbox = Mailbox::new();
+            let reply = Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 0,
+            };
+            let receipt = Receipt::new(self.run.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
+            let once_safe = Outcome::Delivered;
+            self.run
+                .dispatch
+                .send(self.run.now, &record, Pending { receipt, once_safe });
+            self.sent.push_back((self.run.now, mailbox));
+        }
+        if !kafka_is_away && ms.is_multiple_of(3) {
+            self.let_kafka_write();
+        }
+        if ms.is_multiple_of(6) {
+            self.let_the_spool_write();
+        }
+        if ms.is_multiple_of(5) {
+            self.run.dispatch.tick(self.run.now);
+            let turn = self
+                .run
+                .dispatch
+                .replay(self.run.now, 0, self.run.outcomes.busy, usize::MAX);
+            // The pace of the pump: 100 a turn, and what came in.
+            self.run.outcomes.busy = 100 + turn.records_grown;
+        }
+        self.collect();
+    }
+
+    fn let_kafka_write(&mut self) {
+        let written: Vec<_> = self.run.broker.0.borrow_mut().queue.drain(..).collect();
+        for (slot, device, number) in written {
+            self.run.log.borrow_mut().push((device, number));
+            self.run.dispatch.reported(slot, Ok(()));
+        }
+    }
+
+    fn let_the_spool_write(&mut self) {
+        let written = {
+            let mut state = self.run.store.0.borrow_mut();
+            let appended: Vec<_> = state.appended.drain(..).collect();
+            let entries = appended.into_iter().map(|(parcel, ticket)| {
+                let sequence = state.next;
+                state.next += 1;
+                state.durable.insert(sequence, parcel);
+                (ticket, Ok(sequence))
+            });
+            entries.collect::<Vec<_>>()
+        };
+        self.run.dispatch.stored(written);
+    }
+
+    fn collect(&mut self) {
+        let mut answers = Vec::new();
+        let (now, started) = (self.run.now, self.started);
+        self.sent.retain(|(sent, mailbox)| {
+            mailbox.take(&mut answers);
+            match answers.pop() {
+                Some((_, Answer::One(outcome))) => {
+                    assert!(matches!(outcome, Outcome::Delivered | Outcome::Spooled), "{outcome:?}");
+                    let direct = outcome == Outcome::Delivered;
+                    self.answered.push((*sent - started, now - *sent, direct));
+                    false
+                }
+                _ => true,
+            }
+        });
+    }
+}
+
+/// While devices never pause, their lanes never are idle: the way must lead back to Kafka all the same, and nobody must
+/// wait long for that.
+#[test]
+fn after_an_outage_readings_go_straight_to_kafka_again() {
+    for devices in [1, 5, 40] {
+        let mut rush = Rush::new();
+        let (away, back, end) = (500, 1500, 6000);
+        for ms in 0..end {
+            if ms == back {
+                rush.run.health.found();
+            }
+            rush.millisecond(ms, devices, (away..back).contains(&ms));
+        }
+        let check = |from: u64, to: u64, direct_wanted: bool, longest: u64| {
+            let of_interest = |sent: Duration| (from..to).contains(&(sent.as_millis() as u64));
+            for (sent, took, direct) in rush.answered.iter().filter(|(sent, ..)| of_interest(*sent)) {
+                assert!(
+                    *took <= Duration::from_millis(longest) && *direct >= direct_wanted,
+                    "{devices} devices: sent at {sent:?}, answered after {took:?}, straight to kafka: {direct}"
+                );
+            }
+        };
+        check(0, away - 3, true, 3);
+        check(away, back, false, 262);
+        check(back, end, false, 40);
+        // 40 devices leave 40,000 readings behind, and the backlog shrinks by 20,000 a second.
+        check(if devices == 40 { 4500 } else { 2500 }, end, true, 3);
+        let lasts = rush.sent.len();
+        assert!(lasts <= 10 * devices, "{lasts} are not answered");
+        let mut latest = vec![None; devices];
+        for (device, number) in rush.run.log.borrow().iter() {
+            assert!(
+                latest[*device] < Some(*number),
+                "device {device}: {number} after {:?}",
+                latest[*device]
+            );
+            latest[*device] = Some(*number);
+        }
     }
 }
