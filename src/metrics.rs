@@ -184,7 +184,7 @@ metrics! {
         spool_appended_total: IntCounter,
         /// Readings of the spool that the replay brought to Kafka.
         spool_replayed_total: IntCounter,
-        /// Readings that Kafka refuses as they are: they stay in the spool and are tried again every minute.
+        /// Readings that Kafka refuses as they are: they stay in the spool and are tried again.
         spool_set_aside: IntGauge,
         /// Places of the spool's files that were found damaged: readings may be missing.
         spool_damaged_places: IntGauge,

@@ -108,6 +108,7 @@ impl Deliver {
         let times = Times {
             patience: config.patience,
             delivery_timeout: config.delivery_timeout,
+            try_again: sections.replay.try_again,
         };
         let dispatch = Dispatch::new(
             kafka.clone(),

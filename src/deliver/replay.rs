@@ -31,6 +31,10 @@ pub struct Config {
     pub readings_per_second: u32,
     /// The same in bytes.
     pub bytes_per_second: ByteSize,
+    /// How soon a reading is tried again that Kafka does not take as it is (too large for its topic, a time that Kafka
+    /// takes for wrong). It stays in the spool meanwhile, and holds up no other.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub try_again: Duration,
 }
 
 impl Default for Config {
@@ -38,6 +42,7 @@ impl Default for Config {
         Config {
             readings_per_second: 20_000,
             bytes_per_second: ByteSize::mib(32),
+            try_again: Duration::from_secs(60),
         }
     }
 }
@@ -51,6 +56,9 @@ impl Config {
         }
         if self.bytes_per_second < ByteSize::kib(64) {
             mistakes.push("replay.bytes_per_second: must be at least 64 KiB".to_owned());
+        }
+        if self.try_again < Duration::from_millis(100) {
+            mistakes.push("replay.try_again: must be at least 100ms".to_owned());
         }
         mistakes
     }

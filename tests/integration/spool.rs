@@ -155,6 +155,53 @@ async fn a_full_spool_refuses_new_readings_and_keeps_what_was_acknowledged() {
     gateway.finish().await;
 }
 
+/// Kafka finds the times of spooled readings wrong, and so refuses the batches in which they come.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_does_not_take_as_it_is_stays_in_the_spool_and_is_in_nobodys_way() {
+    let Some(kafka) = Broker::own() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = TestGateway::start(&kafka, |config| {
+        spooling(folder.path())(config);
+        config.replay.try_again = Duration::from_secs(2);
+    })
+    .await;
+    let topic = format!("{}weather", gateway.topic_prefix);
+    let mut client = gateway.client(Via::Http).await;
+    send(&mut client, Via::Http, "early", 0).await;
+    kafka.configure(&topic, "message.timestamp.before.max.ms", "3000").await;
+    kafka.freeze();
+    for sequence in 1..10 {
+        send(&mut client, Via::Http, "late", sequence).await;
+    }
+    let old = Instant::now() + Duration::from_secs(4);
+    tokio::time::sleep_until(old.into()).await; // what the test is about is their age
+    kafka.thaw();
+    for sequence in 0..50 {
+        send(&mut client, Via::Http, "fresh", sequence).await;
+    }
+    let aside = || gateway.scrape().sum("citygate_spool_set_aside", &[]);
+    eventually("the fresh ones are in Kafka, the late ones are not", async || {
+        (sequences(&gateway, "fresh").len() >= 50 && aside() == 9).then_some(())
+    })
+    .await;
+    assert_eq!(sequences(&gateway, "late"), [0; 0]);
+    // Those that shared a batch with late ones were refused with them, and sent again: once each, not in order.
+    let mut fresh = sequences(&gateway, "fresh");
+    fresh.sort_unstable();
+    assert_eq!(fresh, (0..50).collect::<Vec<u64>>());
+    kafka
+        .configure(&topic, "message.timestamp.before.max.ms", "3600000")
+        .await;
+    eventually("the late ones are in Kafka", async || {
+        (sequences(&gateway, "late").len() >= 9 && aside() == 0).then_some(())
+    })
+    .await;
+    let mut late = sequences(&gateway, "late");
+    late.sort_unstable();
+    assert_eq!(late, (1..10).collect::<Vec<u64>>());
+    gateway.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_gateway_is_kept_out_of_the_spool() {
     let broker = Broker::any();

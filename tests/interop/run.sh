@@ -50,6 +50,8 @@ dead_letter_topic = "${prefix}dead-letter"
 create_topics = true
 partitions = 2
 replication_factor = 1
+[spool]
+folder = "$work/spool"
 TOML
 "$citygate" run --config "$work/citygate.toml" >"$work/citygate.log" 2>&1 &
 children+=($!)

@@ -178,6 +178,7 @@ fn dispatch(
     let times = Times {
         patience: Duration::from_millis(250),
         delivery_timeout: Duration::from_secs(5),
+        try_again: Duration::from_secs(60),
     };
     Dispatch::new(
         broker.clone(),

@@ -96,11 +96,6 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
     let gateway = Gateway::start(gateway_settings(setting, kafka, disk.as_ref()), &admin).await?;
     // Ready it is with its spool alone; the follower needs the topics that it makes.
     admin.await_kafka().await?;
-    if !gateway.has_spool() {
-        course
-            .notes
-            .push("this gateway has no spool: while Kafka is away it answers busy".to_owned());
-    }
     let follower = follow(setting, kafka).await?;
     let fleet = Fleet::start(fleet_config(setting, &gateway)?)?;
     let audience = Audience {

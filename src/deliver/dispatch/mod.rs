@@ -97,6 +97,8 @@ pub struct Times {
     pub patience: Duration,
     /// Unconfirmed for so long, and not in the spool either, its device is told busy.
     pub delivery_timeout: Duration,
+    /// How soon a spooled record is tried again that Kafka would not take as it is.
+    pub try_again: Duration,
 }
 
 /// See the module's documentation.

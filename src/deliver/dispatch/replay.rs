@@ -2,7 +2,9 @@
 //!
 //! A record that the producer gives back lets the replay begin again with the oldest, once all others have ended, so that
 //! order holds. One that Kafka will not take as it is (too large for its topic, a time that Kafka takes for wrong) is set
-//! aside in the spool and tried again every minute: it is neither lost nor in the way.
+//! aside in the spool and tried again later (`replay.try_again`): it is neither lost nor in the way.
+//! Kafka refuses the batch that such a record comes in as a whole; the others in it are sent again at once, and are the one
+//! case in which later records of a device may come first.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,8 +21,7 @@ const WINDOW: usize = 10_000;
 /// Records that are handed over without letting anyone else to the producer.
 const BATCH: usize = 128;
 
-/// How soon a record is tried again that Kafka would not take.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// How often those that were set aside are looked through.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a turn of the replay did.
@@ -177,12 +178,16 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     }
 
     fn set_aside(&self, state: &mut State, now: Instant, sequence: u64, why: &str) {
-        if state.replay.aside.insert(sequence, now + TRY_AGAIN).is_none() {
+        if state
+            .replay
+            .aside
+            .insert(sequence, now + self.times.try_again)
+            .is_none()
+        {
             self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
             error!(
                 sequence,
-                why,
-                "a spooled reading cannot go to kafka as it is; it stays in the spool and is tried again every minute"
+                why, "a spooled reading cannot go to kafka as it is; it stays in the spool and is tried again later"
             );
         }
     }

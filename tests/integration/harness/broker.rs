@@ -11,6 +11,9 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
@@ -135,6 +138,20 @@ impl Broker {
         };
         let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
         cluster.request_errors(RDKafkaApiKey::Produce, &vec![refusal; requests]);
+    }
+
+    /// Sets a topic's configuration; the others are back at their defaults.
+    pub async fn configure(&self, topic: &str, key: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create()
+            .unwrap();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let results = admin.alter_configs([&change], &options).await.unwrap();
+        results
+            .into_iter()
+            .for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
 
     /// SIGSTOP: connections stay, nothing is answered.

@@ -163,6 +163,7 @@ pub fn toml(config: &Config) -> String {
         ("http", section(&config.http)),
         ("admin", section(&config.admin)),
         ("kafka", section(&config.kafka)),
+        ("spool", section(&config.spool)),
         ("schemas", section(&config.schemas)),
         ("registry", section(&config.registry)),
         ("drain", section(&config.drain)),

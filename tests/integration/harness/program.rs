@@ -29,17 +29,19 @@ impl Program {
         let [mqtt, coap, http, admin] = super::free_ports();
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut topic_prefix = String::new();
+        let folder = TempDir::new().unwrap();
         let config = gateway::config(broker, |config| {
             topic_prefix = config.kafka.topic_prefix.clone();
             config.mqtt.listen = at(mqtt);
             config.coap.listen = at(coap);
             config.http.listen = at(http);
             config.admin.listen = at(admin);
+            config.spool.enabled = true;
+            config.spool.folder = folder.path().join("spool");
         });
         for topic in ["traffic", "weather", "energy", "dead-letter"] {
             broker.create_topic(&format!("{topic_prefix}{topic}"), 3);
         }
-        let folder = TempDir::new().unwrap();
         let file = folder.path().join("citygate.toml");
         std::fs::write(&file, gateway::toml(&config)).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_citygate"))
