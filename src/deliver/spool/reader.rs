@@ -116,12 +116,7 @@ impl Position {
     }
 
     /// Reads one chunk of a segment. Progress is made in every call: the offset or the segment advances.
-    fn read_part<T>(
-        &mut self,
-        shared: &Shared<T>,
-        part: &Part,
-        wanted: &Wanted,
-    ) -> Result<(Entries, Stop), Error> {
+    fn read_part<T>(&mut self, shared: &Shared<T>, part: &Part, wanted: &Wanted) -> Result<(Entries, Stop), Error> {
         let path = shared.folder.join(segment::name(part.epoch));
         let open = match self.open.take() {
             Some(open) if open.epoch == part.epoch => open,

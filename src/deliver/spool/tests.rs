@@ -359,6 +359,49 @@ fn a_torn_tail_is_cut() {
 }
 
 #[test]
+fn a_torn_group_is_not_called_damage_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
+    let (spool, mut writer, _) = open_stepwise(&config, disk.clone(), Arc::new(SystemClock), |_| {}).unwrap();
+    for group in [0..2, 2..5] {
+        group.for_each(|token| spool.append(vec![7; 1000], token).unwrap());
+        writer.turn();
+    }
+    writer.finish();
+    // Which entries of the last group never reached the disk, its end mark did → what is reported missing.
+    let check = |lost: std::ops::Range<u64>| {
+        let copy = tempfile::tempdir().unwrap();
+        let config = Config {
+            folder: copy.path().to_owned(),
+            ..config.clone()
+        };
+        for (path, bytes) in contents(&folder.path().join("spool")) {
+            std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
+        }
+        let segment = segment_in(copy.path());
+        let file = disk.open(&segment, Mode::ReadWrite).unwrap();
+        for entry in lost.clone() {
+            disk::write_full(&*file, &[0; 1032], segment::HEADER_BYTES as u64 + entry * 1032).unwrap();
+        }
+        // The first start is killed before it marks the places as known.
+        for start in 1..=2 {
+            let report = recovery::recover(&config, &disk).unwrap().report;
+            let seen: Vec<_> = report
+                .damage
+                .iter()
+                .map(|it| (it.missing.clone(), it.maybe_unacknowledged))
+                .collect();
+            assert_eq!(seen, [(lost.clone(), true)], "start {start}");
+        }
+    };
+    check(2..5);
+    check(3..5);
+    check(2..3);
+    check(3..4);
+}
+
+#[test]
 fn a_failed_fsync_is_final() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FailingDisk::default();
