@@ -55,6 +55,15 @@ impl Frame<'_> {
     pub fn bytes(&self) -> usize {
         bytes(self.entry.len())
     }
+
+    /// The first sequence of its group (of the group before an end mark); a hole is of no group.
+    pub fn group_from(&self) -> Option<u64> {
+        match self.mark {
+            Mark::Entry { place, .. } => Some(self.sequence.saturating_sub(place.into())),
+            Mark::End { group_start } => Some(group_start),
+            Mark::Hole { .. } => None,
+        }
+    }
 }
 
 /// Bytes that an entry takes on disk.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::cursor::{CursorFile, Saved};
 use super::disk::{Disk, DiskFile, Lock, Mode, read_full, write_full};
-use super::frame::{self, Mark};
+use super::frame::Mark;
 use super::ledger::{Ledger, Part};
 use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan, VERSION};
 use super::writer::{Active, SPARES_MAX};
@@ -550,12 +550,11 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         let torn = tail.iter().rposition(|byte| *byte != 0);
         report.torn_tail_bytes = torn.map_or(0, |last| last as u64 + 1);
     }
-    let group_start = match frame::decode(bytes.get(scan.group_start..).unwrap_or_default(), epoch) {
-        Ok(frame) if scan.group_start < scan.end => frame.sequence,
-        _ => ledger.next(),
-    };
     bytes.truncate(scan.end);
-    segment::end_mark(&mut bytes, epoch, ledger.next(), group_start);
+    // Of a group that was torn, the mark must go on saying where it began: should this start be cut short before the
+    // places that are missing are marked as holes, the next one must not take them for damage.
+    let group_from = scan.group_from.unwrap_or(ledger.next());
+    segment::end_mark(&mut bytes, epoch, ledger.next(), group_from);
     let file = open(disk, &path, Mode::ReadWrite)?;
     let write = |bytes: &[u8], offset: usize| {
         write_full(&*file, bytes, offset as u64).map_err(|error| Error::io("write", &path, error))

@@ -53,8 +53,10 @@ pub struct Scan {
     pub next: Option<u64>,
     /// Whether an end mark was found there; otherwise the last write was torn, or its end is damaged.
     pub clean: bool,
-    /// Where the last group starts.
+    /// Where the last group starts, or a group before it if its first frame is bad.
     pub group_start: usize,
+    /// The first sequence of the last group, even if that entry is bad: all before it was safe when it was written.
+    pub group_from: Option<u64>,
     pub gaps: Vec<Gap>,
 }
 
@@ -190,10 +192,10 @@ pub fn scan<'a>(bytes: &'a [u8], epoch: u32, next: Option<u64>, mut visit: impl 
         };
         if scan.end < at || scan.next.is_some_and(|next| next < follows) {
             scan.gaps.push(gap(&scan, at, &frame));
-            scan.group_start = at;
         }
         scan.end = at;
         scan.next = Some(frame.sequence);
+        scan.group_from = frame.group_from().or(scan.group_from);
         match frame.mark {
             Mark::End { .. } => {
                 scan.clean = true;
@@ -246,11 +248,6 @@ fn expected(bytes: &[u8], at: usize, epoch: u32, next: Option<u64>) -> Option<Fr
 }
 
 fn gap(scan: &Scan, at: usize, frame: &Frame<'_>) -> Gap {
-    let group_start = match frame.mark {
-        Mark::Entry { place, .. } => frame.sequence.saturating_sub(place.into()),
-        Mark::End { group_start } => group_start,
-        Mark::Hole { from } => from,
-    };
     Gap {
         place: scan.end..at,
         from: scan.next,
@@ -259,7 +256,10 @@ fn gap(scan: &Scan, at: usize, frame: &Frame<'_>) -> Gap {
             _ => frame.sequence,
         },
         known: false,
-        last_group: scan.next.is_some_and(|next| group_start <= next),
+        last_group: scan
+            .next
+            .zip(frame.group_from())
+            .is_some_and(|(next, from)| from <= next),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use super::disk::{DiskFile, Listed, Lock, Mode};
 use super::*;
@@ -33,13 +34,33 @@ fn start_real(config: &Config) -> (Spool<u32>, Recovery, Results) {
     start(config, Arc::new(RealDisk::default())).unwrap()
 }
 
+/// The results of the next group.
+fn wait_group(results: &Results) -> Vec<(u32, Result<u64, Failure>)> {
+    results.recv_timeout(Duration::from_secs(30)).unwrap()
+}
+
 /// The results of so many appends, in order.
 fn wait(results: &Results, count: usize) -> Vec<(u32, Result<u64, Failure>)> {
     let mut told = Vec::new();
     while told.len() < count {
-        told.extend(results.recv_timeout(Duration::from_secs(30)).unwrap());
+        told.extend(wait_group(results));
     }
     told
+}
+
+/// Comes back when exactly so many entries can be read, from the oldest on. Their owners are told first, so that a
+/// thread that was told may look too early.
+fn wait_until_readable(spool: &Spool<u32>, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let readable = spool.read(usize::MAX, usize::MAX).unwrap().len();
+        spool.rewind();
+        if readable == count {
+            return;
+        }
+        assert!(readable < count && Instant::now() < deadline, "{readable} of {count}");
+        std::thread::yield_now();
+    }
 }
 
 fn append_all(spool: &Spool<u32>, results: &Results, entries: std::ops::Range<u32>) {
@@ -57,6 +78,12 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
+/// The oldest segment.
+fn segment_in(folder: &Path) -> PathBuf {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|it| it == "segment");
+    contents(folder).into_keys().find(is_segment).unwrap()
+}
+
 #[test]
 fn what_was_appended_is_read_in_order_until_it_is_committed() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,12 +93,13 @@ fn what_was_appended_is_read_in_order_until_it_is_committed() {
     for token in 0..100 {
         spool.append(token.to_string().into_bytes(), token).unwrap();
     }
-    let told = wait(&results, 100);
-    assert!(
-        told.iter()
-            .enumerate()
-            .all(|(at, told)| *told == (at as u32, Ok(at as u64)))
-    );
+    let (mut told, mut groups) = (Vec::new(), 0);
+    while told.len() < 100 {
+        told.extend(wait_group(&results));
+        groups += 1;
+    }
+    assert_eq!(told, (0..100).map(|at| (at, Ok(at.into()))).collect::<Vec<_>>());
+    wait_until_readable(&spool, 100);
     let read = spool.read(60, usize::MAX).unwrap();
     assert_eq!(read.len(), 60);
     assert_eq!(read[59], (59, b"59".to_vec()));
@@ -92,7 +120,8 @@ fn what_was_appended_is_read_in_order_until_it_is_committed() {
         (status.uncommitted_entries, status.low_sequence, status.next_sequence),
         (49, 50, 100)
     );
-    assert!(status.fsyncs > 0 && status.fsyncs < 100 && status.oldest_ms.is_some());
+    assert_eq!(status.fsyncs, groups);
+    assert!(status.oldest_ms.is_some());
     spool.close();
     assert_eq!(spool.append(vec![], 7), Err((7, vec![], Failure::Closed)));
 
@@ -118,7 +147,7 @@ fn full_refuses_the_new_and_keeps_the_old_until_it_is_committed() {
     assert_eq!(full, Failure::Full);
     let mut durable = Vec::new();
     while told < taken {
-        let group = wait(&results, 1);
+        let group = wait_group(&results);
         told += group.len() as u32;
         durable.extend(group.into_iter().filter_map(|(_, result)| result.ok()));
     }
@@ -128,7 +157,7 @@ fn full_refuses_the_new_and_keeps_the_old_until_it_is_committed() {
         durable.len()
     );
     assert!(spool.status().disk_bytes <= 256 << 10);
-    assert_eq!(spool.read(100, usize::MAX).unwrap().len(), durable.len());
+    wait_until_readable(&spool, durable.len());
     spool.commit_all(durable);
     // The writer finds out by itself; until then it is full.
     let mut refused = Some((taken, vec![1; 10_000]));
@@ -180,12 +209,6 @@ fn what_is_not_ours_ends_the_start_and_is_left_alone() {
         assert!(error.contains(config.folder.to_str().unwrap()), "{error} names no path");
         assert_eq!(contents(&config.folder), before, "{expected}");
     };
-    let segment = |folder: &Path| {
-        let mut segments = contents(folder)
-            .into_keys()
-            .filter(|path| path.extension().is_some_and(|it| it == "segment"));
-        segments.next().unwrap()
-    };
     let patch = |path: &Path, at: u64, bytes: &[u8]| {
         let file = RealDisk::default().open(path, Mode::ReadWrite).unwrap();
         disk::write_full(&*file, bytes, at).unwrap();
@@ -208,7 +231,10 @@ fn what_is_not_ours_ends_the_start_and_is_left_alone() {
     );
     check(
         &|folder| {
-            let file = std::fs::OpenOptions::new().write(true).open(segment(folder)).unwrap();
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(segment_in(folder))
+                .unwrap();
             file.set_len(9000).unwrap();
         },
         "is cut short, 9000 of 65536 bytes",
@@ -216,7 +242,7 @@ fn what_is_not_ours_ends_the_start_and_is_left_alone() {
     check(
         &|folder| {
             // A header of version 2, with the checksum that belongs to it.
-            let path = segment(folder);
+            let path = segment_in(folder);
             let mut header = std::fs::read(&path).unwrap();
             header.truncate(segment::HEADER_BYTES);
             header[8] = 2;
@@ -278,10 +304,8 @@ fn damage_is_kept_aside_and_the_rest_is_replayed() {
     let (spool, _, results) = start_real(&config);
     append_all(&spool, &results, 0..10);
     drop(spool);
-    let mut segments = contents(&config.folder).into_iter();
-    let (path, bytes) = segments
-        .find(|(path, _)| path.extension().is_some_and(|it| it == "segment"))
-        .unwrap();
+    let path = segment_in(&config.folder);
+    let bytes = std::fs::read(&path).unwrap();
     let at = segment::HEADER_BYTES as u64 + 3 * 1032;
     let file = RealDisk::default().open(&path, Mode::ReadWrite).unwrap();
     disk::write_full(&*file, b"rot", at + 100).unwrap();
@@ -319,12 +343,8 @@ fn a_torn_tail_is_cut() {
     let (spool, _, results) = start_real(&config);
     append_all(&spool, &results, 0..10);
     drop(spool);
-    let segments = contents(&config.folder);
-    let path = segments
-        .keys()
-        .find(|path| path.extension().is_some_and(|it| it == "segment"))
-        .unwrap();
-    let file = RealDisk::default().open(path, Mode::ReadWrite).unwrap();
+    let path = segment_in(&config.folder);
+    let file = RealDisk::default().open(&path, Mode::ReadWrite).unwrap();
     // The last entry's second half and the end mark never reached the disk.
     let at = segment::HEADER_BYTES as u64 + 9 * 1032 + 500;
     disk::write_full(&*file, &[0; 600], at).unwrap();
@@ -335,7 +355,50 @@ fn a_torn_tail_is_cut() {
         (9, vec![], 500)
     );
     append_all(&spool, &results, 0..1);
-    assert_eq!(spool.read(100, usize::MAX).unwrap().len(), 10);
+    wait_until_readable(&spool, 10);
+}
+
+#[test]
+fn a_torn_group_is_not_called_damage_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
+    let (spool, mut writer, _) = open_stepwise(&config, disk.clone(), Arc::new(SystemClock), |_| {}).unwrap();
+    for group in [0..2, 2..5] {
+        group.for_each(|token| spool.append(vec![7; 1000], token).unwrap());
+        writer.turn();
+    }
+    writer.finish();
+    // Which entries of the last group never reached the disk, its end mark did → what is reported missing.
+    let check = |lost: std::ops::Range<u64>| {
+        let copy = tempfile::tempdir().unwrap();
+        let config = Config {
+            folder: copy.path().to_owned(),
+            ..config.clone()
+        };
+        for (path, bytes) in contents(&folder.path().join("spool")) {
+            std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
+        }
+        let segment = segment_in(copy.path());
+        let file = disk.open(&segment, Mode::ReadWrite).unwrap();
+        for entry in lost.clone() {
+            disk::write_full(&*file, &[0; 1032], segment::HEADER_BYTES as u64 + entry * 1032).unwrap();
+        }
+        // The first start is killed before it marks the places as known.
+        for start in 1..=2 {
+            let report = recovery::recover(&config, &disk).unwrap().report;
+            let seen: Vec<_> = report
+                .damage
+                .iter()
+                .map(|it| (it.missing.clone(), it.maybe_unacknowledged))
+                .collect();
+            assert_eq!(seen, [(lost.clone(), true)], "start {start}");
+        }
+    };
+    check(2..5);
+    check(3..5);
+    check(2..3);
+    check(3..4);
 }
 
 #[test]
