@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use citygate::config::Config;
 
-use crate::harness::{Broker, Client, TestGateway, Via, eventually};
+use crate::harness::gateway::{self, Arrived};
+use crate::harness::program::Program;
+use crate::harness::{Broker, Client, TestGateway, Via, broker, eventually, repository};
 
 fn reading(sequence: u64) -> Vec<u8> {
     format!(r#"{{"temperature_c": 21.5, "sequence": {sequence}}}"#).into_bytes()
@@ -22,11 +24,12 @@ fn spooling(folder: &Path) -> impl FnOnce(&mut Config) {
 
 /// The sequences of a device, in the order in which they stand in Kafka.
 fn sequences(gateway: &TestGateway, device: &str) -> Vec<u64> {
-    let arrived = gateway
-        .readings("weather")
-        .into_iter()
-        .filter(|arrived| arrived.device == device);
-    arrived
+    numbers(gateway.readings("weather"), device)
+}
+
+fn numbers(arrived: Vec<Arrived>, device: &str) -> Vec<u64> {
+    let of_device = arrived.into_iter().filter(|arrived| arrived.device == device);
+    of_device
         .map(|arrived| arrived.reading["sequence"].as_u64().unwrap())
         .collect()
 }
@@ -217,4 +220,75 @@ async fn a_second_gateway_is_kept_out_of_the_spool() {
         "it names the folder: {refused}"
     );
     gateway.finish().await;
+}
+
+/// An `fsync` that fails once a file is there, for programs that are started with it preloaded.
+const FAILING_FSYNC: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int fails(void) { const char *file = getenv("FSYNC_FAILS_WHEN"); return file && access(file, F_OK) == 0; }
+int fdatasync(int fd) {
+    if (fails()) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+int fsync(int fd) {
+    if (fails()) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+"#;
+
+/// The disk fails under the program: it acknowledges nothing more, ends, and loses nothing that it acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_fsync_ends_the_gateway_and_what_was_acknowledged_is_replayed_by_the_next() {
+    let Some(kafka) = Broker::own() else { return };
+    let tools = tempfile::tempdir().unwrap();
+    let (source, library) = (tools.path().join("fsync.c"), tools.path().join("fsync.so"));
+    std::fs::write(&source, FAILING_FSYNC).unwrap();
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    let trigger = tools.path().join("now");
+    let environment = [("LD_PRELOAD", &*library), ("FSYNC_FAILS_WHEN", &*trigger)];
+    let mut program = Program::start_with(&kafka, &environment).await;
+    kafka.kill();
+    let mut client = program.client(Via::Http).await;
+    for sequence in 0..20 {
+        send(&mut client, Via::Http, "witness", sequence).await;
+    }
+    std::fs::write(&trigger, "").unwrap();
+    let answer = client.send("devices/witness/weather", "", &reading(20)).await;
+    assert_eq!(answer.code, "503", "{answer:?}");
+    assert!(answer.text.contains("disk of the spool failed"), "{answer:?}");
+    assert_eq!(program.ended().await.code(), Some(1));
+    let said = program.said();
+    assert!(
+        said.contains("poisoned") && said.contains("Input/output error"),
+        "{said}"
+    );
+
+    kafka.restart();
+    program.start_again().await;
+    let topic = format!("{}weather", program.topic_prefix);
+    let schema = gateway::schema(&repository().join("schemas"), "weather");
+    let arrived = || {
+        numbers(
+            gateway::decoded(&schema, broker::read_all(&kafka.servers, &topic)),
+            "witness",
+        )
+    };
+    eventually("what was acknowledged is in Kafka", async || {
+        (arrived().len() >= 20).then_some(())
+    })
+    .await;
+    let arrived = arrived();
+    // The refused one may have reached the disk all the same: it was not acknowledged, and nobody promised its absence.
+    assert_eq!(arrived.iter().filter(|number| **number < 20).count(), 20, "{arrived:?}");
+    assert!(arrived.is_sorted(), "{arrived:?}");
 }
