@@ -1,7 +1,7 @@
 //! A gateway, from its configuration to its end: bind → build → run → drain.
 //!
 //! The only file that knows every room. Addresses are bound first, so that they are known and reserved (and wrong ones
-//! reported together) before anything runs. Kafka need not be there at start: until it is, readings are answered busy
+//! reported together) before anything runs. Kafka need not be there at start: until it is, readings are spooled (or busy)
 //! and `/readyz` says why. Several gateways fit into one process.
 
 use std::net::SocketAddr;
@@ -128,7 +128,7 @@ impl Gateway {
         if let Err(error) = closed {
             warn!(%error, "the kafka producer could not be closed");
         }
-        // What Kafka did not confirm has been answered busy by now; let the listeners say so.
+        // What Kafka did not confirm has been spooled or answered busy by now; let the listeners say so.
         let answered = answered
             || tokio::time::timeout(Duration::from_secs(1), front.tasks.wait())
                 .await

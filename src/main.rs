@@ -101,7 +101,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         }
         () = failed.cancelled() => {}
     }
-    let all_answered = gateway.drain().await;
+    let all_answered = tokio::select! {
+        all_answered = gateway.drain() => all_answered,
+        signal = drain::signalled() => {
+            // Whoever asks twice does not want to wait. What was acknowledged is safe all the same.
+            tracing::warn!(signal = signal.context("signal handlers")?, "citygate ends at once");
+            std::process::exit(1);
+        }
+    };
     Ok(if all_answered && !failed.is_cancelled() {
         ExitCode::SUCCESS
     } else {

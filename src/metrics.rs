@@ -174,11 +174,11 @@ metrics! {
         spool_bytes: IntGauge,
         /// Bytes that the spool occupies on disk, free segments included.
         spool_disk_bytes: IntGauge,
-        /// Bytes that the spool may occupy on disk (spool.bytes_max, or what the file system leaves).
+        /// Bytes that the spool may occupy on disk (spool.bytes_max).
         spool_disk_bytes_max: IntGauge,
         /// Seconds since the oldest reading in the spool was received; 0 when it is empty.
         spool_oldest_seconds: Gauge,
-        /// Hours until the spool is full at the rate at which readings are spooled now; +Inf when none are.
+        /// Hours of readings that the spool still has room for, at the rate at which devices send; +Inf when none do.
         spool_hours_left: Gauge,
         /// Readings that were written to the spool and fsynced.
         spool_appended_total: IntCounter,
@@ -186,6 +186,8 @@ metrics! {
         spool_replayed_total: IntCounter,
         /// Readings that Kafka refuses as they are: they stay in the spool and are tried again.
         spool_set_aside: IntGauge,
+        /// Reads of the spool that failed; the replay pauses for a second after each.
+        spool_read_errors_total: IntCounter,
         /// Places of the spool's files that were found damaged: readings may be missing.
         spool_damaged_places: IntGauge,
         /// Readings known to be lost by such damage.

@@ -144,6 +144,12 @@ impl Config {
             "http.body_bytes_max, mqtt.packet_bytes_max: must be 16 KiB below \"message.max.bytes\" of kafka.properties (1000000)",
         );
         require(
+            !self.spool.enabled
+                || self.spool.entry_bytes_max.as_u64()
+                    >= self.http.body_bytes_max.max(self.mqtt.packet_bytes_max).as_u64() + 16 * 1024,
+            "spool.entry_bytes_max: must be 16 KiB more than http.body_bytes_max and mqtt.packet_bytes_max",
+        );
+        require(
             in_flight.as_u64() <= u64::from(u32::MAX),
             "limits.in_flight_bytes: must be below 4 GiB",
         );

@@ -20,7 +20,7 @@ pub struct Config {
     pub topic_prefix: String,
     /// Topic of the rejected messages.
     pub dead_letter_topic: String,
-    /// Create topics that are missing; otherwise the gateway waits for them and is not ready.
+    /// Create topics that are missing; otherwise Kafka counts as away until they are there.
     pub create_topics: bool,
     /// Partitions of a topic created here.
     pub partitions: i32,
@@ -40,9 +40,9 @@ pub struct Config {
     /// A reading that is neither confirmed by Kafka nor taken by the spool after this time is answered busy.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub delivery_timeout: Duration,
-    /// Readings in the producer's queue, at most; more are answered busy.
+    /// Readings in the producer's queue, at most; more are spooled (without a spool: answered busy).
     pub queue_readings: u32,
-    /// Bytes in the producer's queue, at most; more are answered busy.
+    /// Bytes in the producer's queue, at most; more likewise.
     pub queue_bytes: ByteSize,
     /// How often Kafka is asked whether it is there while nothing is confirmed.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]

@@ -1,8 +1,9 @@
 //! When to stop trying Kafka, and when to try again.
 //!
-//! Readings tell most of it: a confirmed one says *up*, one that timed out says *down*. While nothing is confirmed, a
-//! probe asks the cluster for its metadata: an answer with all topics in it says *up*, none says *down*. While down,
-//! readings are answered busy at once instead of waiting in a queue for a time-out each.
+//! Readings tell most of it: a confirmed one says *up*, one that was not confirmed in time says *away*. While nothing is
+//! confirmed, a probe asks the cluster for its metadata: an answer with all topics in it says *up* (unless Kafka still owes
+//! confirmations), none says *away*. While Kafka is away readings go to the spool; without one, or while it takes nothing,
+//! they are answered busy at once instead of waiting in a queue for a time-out each.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +49,7 @@ pub struct Monitor {
     // The two flags mirror what is known, so that asking on the path of a reading is one atomic load.
     up: AtomicBool,
     closed: AtomicBool,
+    awaited: AtomicBool,
     started: Instant,
     // Milliseconds after `started` of the last confirmed reading.
     last_confirmed_ms: AtomicU64,
@@ -81,6 +83,7 @@ impl Monitor {
             }),
             up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
             started: Instant::now(),
             last_confirmed_ms: AtomicU64::new(0),
             up_gauge,
@@ -110,6 +113,7 @@ impl Monitor {
     pub fn confirmed(&self) {
         let elapsed = self.started.elapsed().as_millis() as u64;
         self.last_confirmed_ms.store(elapsed, Ordering::Relaxed);
+        self.nothing_awaited();
         if !self.is_up() {
             self.found();
         }
@@ -124,6 +128,27 @@ impl Monitor {
     /// Kafka is there.
     pub fn found(&self) {
         self.learn(|known| known.kafka = Kafkas::Up);
+    }
+
+    /// Kafka holds readings that it did not confirm in time: until it does, that it answers a question means nothing (too
+    /// few replicas may be in sync).
+    pub fn unconfirmed(&self, reason: &str) {
+        self.awaited.store(true, Ordering::Relaxed);
+        self.failed(reason);
+    }
+
+    /// Kafka holds no such readings (any more).
+    pub fn nothing_awaited(&self) {
+        self.awaited.store(false, Ordering::Relaxed);
+    }
+
+    /// Kafka answers, and has all topics.
+    fn answered(&self) {
+        if self.awaited.load(Ordering::Relaxed) {
+            self.failed("kafka answers, but does not confirm readings");
+        } else {
+            self.found();
+        }
     }
 
     /// Kafka does not confirm readings, for this reason.
@@ -215,7 +240,7 @@ fn probe_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted, checked: &mut b
         .and_then(|metadata| wanted.check(&metadata).map_err(|missing| missing.to_string()));
     match found {
         Ok(()) => {
-            monitor.found();
+            monitor.answered();
             if !std::mem::replace(checked, true) {
                 wanted.report_settings(kafka);
             }

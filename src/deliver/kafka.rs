@@ -16,7 +16,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::statistics::Statistics;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Config;
 use super::dispatch::{Broker, Refused};
@@ -26,6 +26,9 @@ use crate::metrics::KafkaMetrics;
 
 /// How long a metadata request may take before the cluster counts as away.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the reports of records that are taken back may take.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// librdkafka does not take the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -117,10 +120,11 @@ impl Kafka {
                     .sent_bytes_seen
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner) = 0;
+                self.take_back();
                 let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
                 let failed = std::mem::replace(&mut *current, producer);
                 drop(current);
-                // Its records are purged and reported as it is dropped: not while the lock is held that senders wait for.
+                // Not while the lock is held that senders wait for.
                 drop(failed);
                 None
             }
@@ -130,16 +134,25 @@ impl Kafka {
         }
     }
 
-    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is answered busy.
+    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is taken back.
     pub fn close(&self, deadline: Duration) {
+        let flushed = self
+            .producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush(deadline);
+        if let Err(error) = flushed {
+            info!(%error, "kafka did not confirm everything before the deadline");
+            self.take_back();
+        }
+    }
+
+    /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
+    fn take_back(&self) {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = producer.flush(deadline) {
-            warn!(%error, records = producer.in_flight_count(), "kafka did not confirm everything before the deadline");
-            producer.purge(PurgeConfig::default().queue().inflight());
-            // The purge's own reports arrive like any others.
-            if let Err(error) = producer.flush(Duration::from_secs(1)) {
-                warn!(%error, "purged records were not reported");
-            }
+        producer.purge(PurgeConfig::default().queue().inflight());
+        if let Err(error) = producer.flush(PURGE_TIMEOUT) {
+            warn!(%error, records = producer.in_flight_count(), "records taken back were not reported");
         }
     }
 }
@@ -206,7 +219,14 @@ impl Reports {
             Some(RDKafkaErrorCode::MessageTimedOut) => Refused::TimedOut,
             Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
-            Some(RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord) => Refused::Unacceptable,
+            Some(
+                RDKafkaErrorCode::InvalidTimestamp
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed,
+            ) => Refused::Unacceptable,
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => Refused::Purged,
             _ => Refused::Other,
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::message::Record;
@@ -96,7 +96,7 @@ impl Deliver {
         let later: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
         let health = Arc::new(health::Monitor::new(metrics.kafka.kafka_up.clone()));
         let (store, recovered) = match sections.spool.enabled {
-            true => open_spool(sections.spool, clock.clone(), later.clone(), failed.clone())?,
+            true => open_spool(sections.spool, clock.clone(), later.clone())?,
             false => (None, (0, 0)),
         };
         let kafka = Arc::new(Kafka::new(
@@ -126,7 +126,7 @@ impl Deliver {
                 dispatch.reported(slot, result);
             }
         }));
-        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone())?;
+        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), failed.clone())?;
         let wanted = topics::Wanted::new(config, schemas);
         health::start_probe(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
@@ -181,7 +181,8 @@ impl Deliver {
     /// Brings the spool's gauges up to date.
     pub fn observe(&self) {
         if let Some(store) = self.dispatch.store() {
-            store::observe(&store.spool.status(), self.clock.wall_ms(), &self.metrics);
+            let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
+            store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
         }
     }
 
@@ -189,7 +190,13 @@ impl Deliver {
     pub fn describe_spool(&self) -> Value {
         let store = self.dispatch.store();
         store.map_or(Value::Null, |store| {
-            store::describe(&store.spool.status(), self.clock.wall_ms())
+            store::describe(
+                &store.spool.status(),
+                self.dispatch.ingest_bytes_per_s(Instant::now()),
+                self.dispatch.unconfirmed(),
+                self.metrics.spool_set_aside.get(),
+                self.clock.wall_ms(),
+            )
         })
     }
 
@@ -224,17 +231,8 @@ fn open_spool(
     config: &spool::Config,
     clock: Arc<dyn Clock>,
     later: Arc<OnceLock<Weak<Dispatcher>>>,
-    failed: CancellationToken,
 ) -> Result<Opened, Error> {
     let done = move |entries: Vec<(Ticket, Result<u64, spool::Failure>)>| {
-        if entries
-            .iter()
-            .any(|(_, result)| matches!(result, Err(spool::Failure::Poisoned)))
-            && !failed.is_cancelled()
-        {
-            error!("the spool's disk failed; the gateway ends, and recovers at its next start");
-            failed.cancel();
-        }
         if let Some(dispatch) = later.get().and_then(Weak::upgrade) {
             let entries = entries.into_iter();
             dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::dispatch::{Broker, Dispatch, Store};
 use crate::clock::Clock;
+use crate::outcome::Busy;
 
 /// How often the pump wakes: the grain of `kafka.patience`.
 const TURN: Duration = Duration::from_millis(5);
@@ -84,7 +86,12 @@ struct Pace {
 impl Pump {
     /// # Errors
     /// The system gives no thread.
-    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, config: &Config, clock: Arc<dyn Clock>) -> std::io::Result<Self>
+    pub fn start<B, S>(
+        dispatch: Arc<Dispatch<B, S>>,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        failed: CancellationToken,
+    ) -> std::io::Result<Self>
     where
         B: Broker + Send + Sync + 'static,
         S: Store + Send + Sync + 'static,
@@ -92,7 +99,7 @@ impl Pump {
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let config = config.clone();
-        let run = move || run(&dispatch, &config, &*clock, &stop);
+        let run = move || run(&dispatch, &config, &*clock, (&failed, &stop));
         let thread = std::thread::Builder::new().name("deliver-pump".into()).spawn(run)?;
         Ok(Pump { stopping, thread })
     }
@@ -106,7 +113,12 @@ impl Pump {
     }
 }
 
-fn run<B: Broker, S: Store>(dispatch: &Dispatch<B, S>, config: &Config, clock: &dyn Clock, stopping: &AtomicBool) {
+fn run<B: Broker, S: Store>(
+    dispatch: &Dispatch<B, S>,
+    config: &Config,
+    clock: &dyn Clock,
+    (failed, stopping): (&CancellationToken, &AtomicBool),
+) {
     let now = Instant::now();
     let mut readings = Pace::new(f64::from(config.readings_per_second), now);
     let mut bytes = Pace::new(config.bytes_per_second.as_u64() as f64, now);
@@ -114,6 +126,10 @@ fn run<B: Broker, S: Store>(dispatch: &Dispatch<B, S>, config: &Config, clock: &
     while !stopping.load(Ordering::Relaxed) {
         let now = Instant::now();
         dispatch.tick(now);
+        if !failed.is_cancelled() && refusal(dispatch) == Some(Busy::SpoolFailed) {
+            error!("the spool's disk failed; the gateway ends, and recovers at its next start");
+            failed.cancel();
+        }
         let turn = dispatch.replay(now, clock.wall_ms(), readings.allowed(now), bytes.allowed(now));
         readings.spend(turn.records, turn.records_grown);
         bytes.spend(turn.bytes, turn.bytes_grown);
@@ -124,6 +140,10 @@ fn run<B: Broker, S: Store>(dispatch: &Dispatch<B, S>, config: &Config, clock: &
         }
         std::thread::sleep(TURN);
     }
+}
+
+fn refusal<B: Broker, S: Store>(dispatch: &Dispatch<B, S>) -> Option<Busy> {
+    dispatch.store().and_then(Store::refuses)
 }
 
 // === impl Pace ===

@@ -40,16 +40,15 @@ impl Store for SpoolStore {
     }
 
     fn refuses(&self) -> Option<Busy> {
-        let status = self.spool.status();
-        if status.poisoned.is_some() {
+        if self.spool.is_poisoned() {
             Some(Busy::SpoolFailed)
         } else {
-            (status.room_bytes < ROOM_BYTES_MIN).then_some(Busy::SpoolFull)
+            (self.spool.room_bytes() < ROOM_BYTES_MIN).then_some(Busy::SpoolFull)
         }
     }
 
     fn uncommitted(&self) -> u64 {
-        self.spool.status().uncommitted_entries
+        self.spool.uncommitted_entries()
     }
 }
 
@@ -58,18 +57,19 @@ pub fn busy(failure: &Failure) -> Busy {
     match failure {
         Failure::Poisoned => Busy::SpoolFailed,
         Failure::Closed => Busy::Draining,
-        Failure::Full | Failure::TooLarge { .. } | Failure::Busy => Busy::SpoolFull,
+        Failure::Busy => Busy::SpoolBusy,
+        Failure::Full | Failure::TooLarge { .. } => Busy::SpoolFull,
     }
 }
 
-/// Bytes left over the rate at which readings come in: how long an outage of Kafka may still last. `None`: nothing comes in.
-pub fn hours_left(status: &spool::Status) -> Option<f64> {
+/// Bytes left over the rate at which devices send: how long an outage of Kafka may (still) last. `None`: nothing comes in.
+fn hours_left(status: &spool::Status, ingest_bytes_per_s: f64) -> Option<f64> {
     let room = status.room_bytes as f64;
-    (status.ingest_bytes_per_s > 0.0).then(|| room / status.ingest_bytes_per_s / 3600.0)
+    (ingest_bytes_per_s >= 1.0).then(|| room / ingest_bytes_per_s / 3600.0)
 }
 
 /// Sets the gauges; called before each scrape.
-pub fn observe(status: &spool::Status, now_ms: i64, metrics: &SpoolMetrics) {
+pub fn observe(status: &spool::Status, ingest_bytes_per_s: f64, now_ms: i64, metrics: &SpoolMetrics) {
     metrics.spool_readings.set(status.uncommitted_entries as i64);
     metrics.spool_bytes.set(status.uncommitted_bytes as i64);
     metrics.spool_disk_bytes.set(status.disk_bytes as i64);
@@ -77,7 +77,7 @@ pub fn observe(status: &spool::Status, now_ms: i64, metrics: &SpoolMetrics) {
     metrics.spool_oldest_seconds.set(age_seconds(status, now_ms));
     metrics
         .spool_hours_left
-        .set(hours_left(status).unwrap_or(f64::INFINITY));
+        .set(hours_left(status, ingest_bytes_per_s).unwrap_or(f64::INFINITY));
     metrics.spool_damaged_places.set(status.damaged_places as i64);
     metrics.spool_lost_readings.set(status.damaged_entries as i64);
     metrics.spool_failed.set(i64::from(status.poisoned.is_some()));
@@ -90,14 +90,25 @@ pub fn observe(status: &spool::Status, now_ms: i64, metrics: &SpoolMetrics) {
 }
 
 /// The spool's part of `/status`.
-pub fn describe(status: &spool::Status, now_ms: i64) -> Value {
+pub fn describe(
+    status: &spool::Status,
+    ingest_bytes_per_s: f64,
+    (unconfirmed_copies, replaying): (usize, usize),
+    set_aside: i64,
+    now_ms: i64,
+) -> Value {
     json!({
         "readings": status.uncommitted_entries,
         "bytes": status.uncommitted_bytes,
         "disk_bytes": status.disk_bytes,
         "disk_bytes_max": status.disk_bytes_max,
         "oldest_s": age_seconds(status, now_ms),
-        "spool_hours_left": hours_left(status),
+        "spool_hours_left": hours_left(status, ingest_bytes_per_s),
+        "waiting_to_be_written_bytes": status.queued_bytes,
+        // While Kafka holds copies that it does not confirm, nothing is replayed.
+        "unconfirmed_copies": unconfirmed_copies,
+        "replaying": replaying,
+        "set_aside": set_aside,
         "fsync_s": status.last_fsync.as_secs_f64(),
         "damaged_places": status.damaged_places,
         "lost_readings": status.damaged_entries,

@@ -1,6 +1,6 @@
 //! What the cluster must offer: the topics of all kinds and the dead-letter topic.
 //!
-//! Checked at start, and again after an outage: a missing topic keeps the gateway not ready and is named; settings that
+//! Checked at start, and again after an outage: while a topic is missing Kafka counts as away, and it is named; settings that
 //! weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics` makes what
 //! is missing.
 

@@ -22,6 +22,7 @@ use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
 use prometheus::IntGauge;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 const DEVICES: usize = 5;
@@ -76,6 +77,9 @@ struct StoreState {
     next: u64,
     read_from: u64,
     full: bool,
+    queue_max: usize,
+    /// The next read fails.
+    unreadable: bool,
     /// Entries below survive a crash; only a lying store has durable entries above.
     safe_below: u64,
 }
@@ -99,12 +103,19 @@ impl Store for SlowStore {
         if state.full {
             return Err((ticket, parcel, Busy::SpoolFull));
         }
+        if state.appended.len() >= state.queue_max {
+            return Err((ticket, parcel, Busy::SpoolBusy));
+        }
         state.appended.push_back((parcel, ticket));
         Ok(())
     }
 
     fn read(&self, entries_max: usize, _: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
         let mut state = self.0.borrow_mut();
+        if std::mem::take(&mut state.unreadable) {
+            state.read_from = 0;
+            return Err("the simulation says so".into());
+        }
         let entries: Vec<_> = state
             .durable
             .range(state.read_from..)
@@ -124,7 +135,7 @@ impl Store for SlowStore {
     fn commit(&self, sequence: u64) {
         assert!(
             self.0.borrow_mut().durable.remove(&sequence).is_some(),
-            "committed twice, or never written"
+            "{sequence} was committed twice, or never written"
         );
     }
 
@@ -210,6 +221,7 @@ impl Run {
             refused: BTreeSet::new(),
         })));
         let store = SlowStore(Rc::default());
+        store.0.borrow_mut().queue_max = if seed.is_multiple_of(5) { 6 } else { usize::MAX };
         if canary != Canary::StoreLies {
             store.0.borrow_mut().safe_below = u64::MAX;
         }
@@ -250,6 +262,7 @@ impl Run {
             97..98 if self.violent => self.broker_replaced(),
             98..99 => self.broker.0.borrow_mut().queue_max = self.random.random_range(1..20),
             99.. if self.violent => self.crash(),
+            97..98 => self.store.0.borrow_mut().unreadable = true,
             _ => {}
         }
         self.dispatch.tick(self.now);
@@ -333,7 +346,10 @@ impl Run {
             )
         };
         self.doubtful |= !written.is_empty();
-        for slot in written.into_iter().chain(held) {
+        // In any order: librdkafka takes back what is queued before what is on the wire.
+        let mut taken_back: Vec<_> = written.into_iter().chain(held).collect();
+        taken_back.shuffle(&mut self.random);
+        for slot in taken_back {
             self.dispatch.reported(slot, Err(Refused::Purged));
         }
     }
@@ -425,6 +441,7 @@ impl Run {
         {
             let mut broker = self.broker.0.borrow_mut();
             (broker.queue_max, broker.picky) = (usize::MAX, false);
+            self.store.0.borrow_mut().queue_max = usize::MAX;
         }
         for _ in 0..10_000 {
             self.now += Duration::from_millis(50);
@@ -537,6 +554,7 @@ impl Rush {
         {
             let mut broker = run.broker.0.borrow_mut();
             (broker.picky, broker.queue_max) = (false, usize::MAX);
+            run.store.0.borrow_mut().queue_max = usize::MAX;
         }
         Rush {
             started: run.now,

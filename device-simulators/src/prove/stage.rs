@@ -45,7 +45,7 @@ const STEADY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// So that what the spool set aside before the disk was full does not last for the whole scenario.
-const SMALL_SEGMENTS: &str = "segment_bytes = \"1 MiB\"\nentry_bytes_max = \"256 KiB\"\nfree_bytes_min = \"1 MiB\"\n";
+const SMALL_SEGMENTS: &str = "segment_bytes = \"1 MiB\"\nentry_bytes_max = \"900 KiB\"\nfree_bytes_min = \"1 MiB\"\n";
 
 /// How long the gateway's counters may take to balance after the fleet has stopped.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(15);

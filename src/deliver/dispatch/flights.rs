@@ -115,6 +115,13 @@ impl Flights {
         due(&mut self.patience, now)
     }
 
+    /// It is the oldest that is still to be looked at.
+    pub fn look_again(&mut self, name: Name) {
+        let at = self.get(name).map(|flight| flight.sent_at);
+        self.patience.extend(at.map(|at| (at, name)));
+        self.patience.rotate_right(1);
+    }
+
     /// The oldest flight that was not looked at yet.
     pub fn oldest(&mut self) -> Option<Name> {
         self.patience.pop_front().map(|(_, name)| name)

@@ -11,7 +11,7 @@ use super::Pending;
 
 /// Holding back begins when no more than this is left to be handed to the producer: one or two turns of the replay.
 const BEHIND_MAX: u64 = 5_000;
-const RECORDS_MAX: usize = 20_000;
+const RECORDS_MAX: usize = 5_000;
 const BYTES_MAX: usize = 16 << 20;
 /// Longer than an fsync or two; after that their devices have waited long enough.
 const HOLD_MAX: Duration = Duration::from_millis(200);

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::health::Monitor;
 use super::parcel;
+use super::spool::budget::Rate;
 use crate::message::Record;
 use crate::metrics::{KafkaMetrics, SpoolMetrics};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
@@ -63,7 +64,8 @@ pub enum Refused {
     QueueFull,
     /// Larger than Kafka or the topic allows: it never will be taken.
     TooLarge,
-    /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record).
+    /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record, a topic that is gone or
+    /// not for us); others it may take.
     Unacceptable,
     /// Not confirmed in time; it may have been written.
     TimedOut,
@@ -88,6 +90,8 @@ pub enum Ticket {
     Alone { pending: Pending, lane: usize },
     /// The record is also held by the producer.
     Copy(Name),
+    /// The record is in the spool already, under this sequence, and is set aside there.
+    Moved { from: u64 },
 }
 
 /// The times of a record.
@@ -110,6 +114,7 @@ pub struct Dispatch<B, S> {
     metrics: KafkaMetrics,
     spool_metrics: SpoolMetrics,
     times: Times,
+    started: Instant,
     state: Mutex<State>,
 }
 
@@ -119,6 +124,11 @@ struct State {
     lanes: Lanes,
     /// Flights whose record is, or is about to be, in the spool as well.
     doubled: usize,
+    /// How often a flight's record was copied.
+    copies: u64,
+    /// Bytes taken in since the last tick, and their rate.
+    taken_in: u64,
+    ingest: Rate,
     replay: Replay,
     held: Held,
 }
@@ -167,6 +177,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             flights: Flights::default(),
             lanes: Lanes::new(recovered, first_sequence),
             doubled: 0,
+            copies: 0,
+            taken_in: 0,
+            ingest: Rate::default(),
             replay: Replay::default(),
             held: Held::default(),
         };
@@ -177,6 +190,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             metrics,
             spool_metrics,
             times,
+            started: Instant::now(),
             state: Mutex::new(state),
         }
     }
@@ -210,6 +224,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(parcel) = parcel::pack(record) else {
             return pending.too_large();
         };
+        state.taken_in += parcel.len() as u64;
         if self.health.is_up() && !state.lanes.waits(lane) {
             self.produce(&mut state, now, record, pending, lane, Some(parcel));
         } else if self.health.is_up() && state.catches_up(now) {
@@ -241,7 +256,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 }
             }
             Err(refused) => {
-                if let Some(store) = &self.store {
+                if let Some(store) = self.store.as_ref().filter(|_| refused != Refused::TooLarge) {
                     self.copy_before(state, store, lane);
                 }
                 self.refused(state, name.slot, refused);
@@ -269,13 +284,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     pending.delivered();
                 }
             }
-            (Spooled::No, Err(refused)) => {
-                if flight.parcel.is_some() {
-                    let lane = flight.lane;
-                    state.lanes.touched_down(lane);
-                }
-                self.refused(&mut state, slot, refused);
-            }
+            (Spooled::No, Err(refused)) => self.given_back(&mut state, slot, refused),
             (Spooled::Asked, result) => {
                 let (delivered, lane) = (result.is_ok(), flight.lane);
                 flight.spooled = Spooled::AskedAndReported { delivered };
@@ -299,6 +308,26 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
+    /// The producer gives a record back that the spool does not have. More of them may follow, the youngest first
+    /// (librdkafka purges its queue before what is in flight), so all are copied in the order of their sending.
+    fn given_back(&self, state: &mut State, slot: usize, refused: Refused) {
+        let others_follow = matches!(refused, Refused::Purged | Refused::TimedOut | Refused::Other);
+        if let Some(store) = self.store.as_ref().filter(|_| others_follow) {
+            self.copy_all(state, store);
+        }
+        let Some(flight) = state.flights.at(slot) else { return };
+        let lane = flight.lane;
+        if flight.spooled == Spooled::Asked {
+            flight.spooled = Spooled::AskedAndReported { delivered: false };
+            state.lanes.wait(lane);
+            return;
+        }
+        if flight.parcel.is_some() {
+            state.lanes.touched_down(lane);
+        }
+        self.refused(state, slot, refused);
+    }
+
     /// The producer does not have the record (any more), and the spool does not have it either.
     fn refused(&self, state: &mut State, slot: usize, refused: Refused) {
         let flight = state.flights.land(slot);
@@ -313,8 +342,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     .failed("kafka did not confirm a reading within kafka.delivery_timeout");
                 pending.busy(Busy::KafkaTimeout);
             }
-            (Refused::Purged, ..) => pending.busy(Busy::Draining),
-            (Refused::Other | Refused::Unacceptable, ..) => pending.busy(Busy::KafkaRefused),
+            (Refused::Purged, ..) if self.health.is_closed() => pending.busy(Busy::Draining),
+            (Refused::Purged | Refused::Other | Refused::Unacceptable, ..) => pending.busy(Busy::KafkaRefused),
         }
     }
 
@@ -341,6 +370,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     }
                 },
                 Ticket::Copy(name) => self.copied(&mut state, name, result),
+                Ticket::Moved { from } => self.moved(&mut state, from, result.ok()),
             }
         }
     }
@@ -385,9 +415,16 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(store) = &self.store else { return };
         self.health.store_refuses(store.refuses());
         let mut state = self.state();
+        let taken_in = std::mem::take(&mut state.taken_in);
+        state.ingest.add(taken_in, now.saturating_duration_since(self.started));
         while let Some(name) = state.flights.impatient(now) {
             self.lose_patience(&mut state, name);
-            self.copy(&mut state, store, name);
+            if !self.copy(&mut state, store, name) {
+                break;
+            }
+        }
+        if state.doubled == 0 {
+            self.health.nothing_awaited();
         }
         while let Some(name) = state.flights.overdue(now) {
             let flight = state.flights.get(name);
@@ -405,44 +442,77 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let waiting = state.flights.get(name).filter(|flight| flight.pending.is_some());
         if waiting.is_some_and(|flight| !self.health.confirmed_since(flight.sent_at)) {
             self.health
-                .failed("kafka has not confirmed a reading within kafka.patience");
+                .unconfirmed("kafka has not confirmed a reading within kafka.patience");
         }
     }
 
-    /// Gives a record that the producer holds to the store as well.
-    fn copy(&self, state: &mut State, store: &S, name: Name) {
+    /// Gives a record that the producer holds to the store as well. False: the store's queue is full, and will have room
+    /// in a moment.
+    fn copy(&self, state: &mut State, store: &S, name: Name) -> bool {
         let Some(flight) = state.flights.get(name) else {
-            return;
+            return true;
         };
         if flight.pending.is_none() || flight.spooled != Spooled::No {
-            return;
+            return true;
         }
-        let Some(parcel) = flight.parcel.take() else { return };
+        let Some(parcel) = flight.parcel.take() else {
+            return true;
+        };
         let (lane, due) = (flight.lane, flight.sent_at + self.times.delivery_timeout);
-        state.lanes.touched_down(lane);
-        if store.append(parcel, Ticket::Copy(name)).is_ok() {
-            flight.spooled = Spooled::Asked;
-            state.lanes.copied();
-            state.doubled += 1;
-        } else {
-            // Not tried again: later records of its lane may be in the store by then.
-            state.flights.overdue_at(due, name);
+        match store.append(parcel, Ticket::Copy(name)) {
+            Ok(()) => {
+                flight.spooled = Spooled::Asked;
+                state.lanes.touched_down(lane);
+                state.lanes.copied();
+                state.doubled += 1;
+                state.copies += 1;
+            }
+            Err((_, parcel, Busy::SpoolBusy)) => {
+                flight.parcel = Some(parcel);
+                state.flights.look_again(name);
+                return false;
+            }
+            Err(_) => {
+                // Not tried again: later records of its lane may be in the store by then.
+                state.lanes.touched_down(lane);
+                state.flights.overdue_at(due, name);
+            }
         }
+        true
+    }
+
+    /// A record that was set aside is in the store once more.
+    fn moved(&self, state: &mut State, from: u64, to: Option<u64>) {
+        let Some(to) = to else {
+            return state.replay.not_moved(from);
+        };
+        // If it was confirmed meanwhile, the new one needs no replay.
+        let done = if state.replay.moved(from, to) { from } else { to };
+        self.commit(done);
     }
 
     /// Before a record of this lane is appended to the store, those that the producer holds are: should it give them back,
     /// they must not stand behind this one. If one must be copied, all are: their patience would end soon as well.
     fn copy_before(&self, state: &mut State, store: &S, lane: usize) {
-        if !state.lanes.is_aloft(lane) {
-            return;
+        if state.lanes.is_aloft(lane) {
+            self.copy_all(state, store);
         }
+    }
+
+    fn copy_all(&self, state: &mut State, store: &S) {
         while let Some(name) = state.flights.oldest() {
-            self.copy(state, store, name);
+            if !self.copy(state, store, name) {
+                return;
+            }
         }
     }
 
     fn append(&self, state: &mut State, store: &S, parcel: Vec<u8>, pending: Pending, lane: usize) {
         self.copy_before(state, store, lane);
+        if state.lanes.is_aloft(lane) {
+            // An earlier one found no room in the store's queue: this one must not stand before it.
+            return pending.busy(Busy::SpoolBusy);
+        }
         append(state, store, parcel, pending, lane);
     }
 
@@ -460,6 +530,20 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if let Some(store) = &self.store {
             self.spill(&mut self.state(), store, now);
         }
+    }
+
+    /// What devices send, bytes per second as they would stand in the spool, smoothed over a minute.
+    pub fn ingest_bytes_per_s(&self, now: Instant) -> f64 {
+        self.state()
+            .ingest
+            .bytes_per_s(now.saturating_duration_since(self.started))
+    }
+
+    /// Records that the producer holds and has not confirmed though they are spooled as well, and those that it was
+    /// given by the replay.
+    pub fn unconfirmed(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.doubled, state.replay.flying())
     }
 
     /// Devices that wait for an answer.
@@ -492,6 +576,6 @@ fn append(state: &mut State, store: &impl Store, parcel: Vec<u8>, pending: Pendi
             state.replay.grew(bytes);
         }
         Err((Ticket::Alone { pending, .. }, _, busy)) => pending.busy(busy),
-        Err((Ticket::Copy(_), ..)) => {}
+        Err(_) => {}
     }
 }

@@ -1,7 +1,7 @@
 //! Spooled records on their way to Kafka: oldest first, each committed by its own delivery report.
 //!
 //! A record that the producer gives back lets the replay begin again with the oldest, once all others have ended, so that
-//! order holds. One that Kafka will not take as it is (too large for its topic, a time that Kafka takes for wrong) is set
+//! order holds. One that Kafka will not take as it is (too large, a time that it takes for wrong, a topic that is gone) is set
 //! aside in the spool and tried again later (`replay.try_again`): it is neither lost nor in the way.
 //! Kafka refuses the batch that such a record comes in as a whole; the others in it are sent again at once, and are the one
 //! case in which later records of a device may come first.
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::flights::{Flight, Spooled};
-use super::{Broker, Dispatch, Refused, State, Store, lanes, parcel};
+use super::{Broker, Dispatch, Refused, State, Store, Ticket, lanes, parcel};
 use crate::message::Record;
 
 /// Replayed records that may await their confirmation at once.
@@ -20,6 +20,10 @@ const WINDOW: usize = 10_000;
 
 /// Records that are handed over without letting anyone else to the producer.
 const BATCH: usize = 128;
+
+/// How long nothing is read after the disk, or the producer, did not do as asked.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+const PRODUCER_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often those that were set aside are looked through.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -42,11 +46,21 @@ pub struct Replay {
     flying: usize,
     /// Begin again with the oldest, once none is flying.
     rewind: bool,
-    /// Entries that Kafka would not take, and when each is tried again.
-    aside: BTreeMap<u64, Instant>,
+    pause_until: Option<Instant>,
+    /// Entries that Kafka would not take.
+    aside: BTreeMap<u64, Aside>,
     /// When they are looked through: there may be many.
     look_at: Option<Instant>,
     grown: Replayed,
+}
+
+/// An entry that was set aside. It is appended to the spool once more, so that the segment it is in can be given up: what is
+/// uncommitted at the front of the spool holds all that comes after.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    again: Instant,
+    /// The spool has not yet answered for the new one.
+    moving: bool,
 }
 
 // === impl Replay ===
@@ -62,8 +76,39 @@ impl Replay {
         self.grown.bytes_grown += bytes;
     }
 
+    pub fn flying(&self) -> usize {
+        self.flying
+    }
+
+    /// An entry that was set aside is durable under a new sequence; whether the old one is still to be committed.
+    pub fn moved(&mut self, from: u64, to: u64) -> bool {
+        let aside = self.aside.remove(&from);
+        if let Some(aside) = aside {
+            self.aside.insert(to, Aside { moving: false, ..aside });
+        }
+        aside.is_some()
+    }
+
+    /// The spool did not take it once more.
+    pub fn not_moved(&mut self, from: u64) {
+        if let Some(aside) = self.aside.get_mut(&from) {
+            aside.moving = false;
+        }
+    }
+
     fn is_aside(&self, sequence: u64, now: Instant) -> bool {
-        self.aside.get(&sequence).is_some_and(|again| *again > now)
+        let aside = self.aside.get(&sequence);
+        aside.is_some_and(|aside| aside.moving || aside.again > now)
+    }
+
+    fn pauses(&self, now: Instant) -> bool {
+        self.pause_until.is_some_and(|until| now < until)
+    }
+
+    /// Begins again with the oldest, after a while.
+    fn begin_again(&mut self, after: Instant) {
+        self.rewind = true;
+        self.pause_until = Some(after);
     }
 
     fn one_is_due(&mut self, now: Instant) -> bool {
@@ -71,7 +116,7 @@ impl Replay {
             return false;
         }
         self.look_at = Some(now + LOOK_AGAIN);
-        self.aside.values().any(|again| *again <= now)
+        self.aside.values().any(|aside| !aside.moving && aside.again <= now)
     }
 }
 
@@ -86,56 +131,79 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(store) = &self.store else {
             return Replayed::default();
         };
-        let (room, mut turn) = self.begin_turn(store, now, entries_max);
+        let (room, copies, mut turn) = self.begin_turn(store, now, entries_max);
         if room == 0 || bytes_max == 0 {
             return turn;
         }
-        // Without the lock: devices do not wait for the disk. Only this thread makes anything doubled meanwhile.
-        let entries = store.read(room, bytes_max).unwrap_or_else(|error| {
-            warn!(%error, "the spool could not be read; the replay pauses");
-            Vec::new()
-        });
-        for batch in entries.chunks(BATCH) {
+        // Without the lock: devices do not wait for the disk.
+        let entries = match store.read(room, bytes_max) {
+            Ok(entries) => entries,
+            Err(error) => {
+                warn!(%error, "the spool could not be read; the replay pauses");
+                self.spool_metrics.spool_read_errors_total.inc();
+                self.state().replay.begin_again(now + DISK_PAUSE);
+                return turn;
+            }
+        };
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
             let mut state = self.state();
-            for (sequence, parcel) in batch {
+            if state.copies != copies {
+                // Among them may be some that the producer holds.
+                state.replay.rewind = true;
+            }
+            for (sequence, parcel) in entries.by_ref().take(BATCH) {
                 // What was given back meanwhile comes first.
-                if state.replay.rewind || !self.replay_one(&mut state, now, wall_ms, *sequence, parcel) {
-                    state.replay.rewind = true;
+                if state.replay.rewind {
+                    return turn;
+                }
+                let bytes = parcel.len();
+                if !self.replay_one(&mut state, store, now, wall_ms, (sequence, parcel)) {
+                    state.replay.begin_again(now + PRODUCER_PAUSE);
                     return turn;
                 }
                 turn.records += 1;
-                turn.bytes += parcel.len();
+                turn.bytes += bytes;
             }
         }
         self.end_turn(store, now);
         turn
     }
 
-    /// How many records may be sent now.
-    fn begin_turn(&self, store: &S, now: Instant, entries_max: usize) -> (usize, Replayed) {
+    /// How many records may be sent now, and how many were copied until now.
+    fn begin_turn(&self, store: &S, now: Instant, entries_max: usize) -> (usize, u64, Replayed) {
         let mut state = self.state();
         let turn = std::mem::take(&mut state.replay.grown);
-        if !self.health.is_up() || self.health.is_closed() || state.doubled > 0 {
-            return (0, turn);
+        let copies = state.copies;
+        let waits = !self.health.is_up() || self.health.is_closed() || state.doubled > 0;
+        if waits || state.replay.pauses(now) {
+            return (0, copies, turn);
         }
         if state.replay.flying == 0 && (state.replay.rewind || state.replay.one_is_due(now)) {
             store.rewind();
             state.replay.rewind = false;
         }
         if state.replay.rewind {
-            return (0, turn);
+            return (0, copies, turn);
         }
         // Whoever is held back waits for the last entries: the pace is for long replays.
         let wanted = if state.held.is_empty() { entries_max } else { WINDOW };
-        (WINDOW.saturating_sub(state.replay.flying).min(wanted), turn)
+        (WINDOW.saturating_sub(state.replay.flying).min(wanted), copies, turn)
     }
 
     /// Whether the next one may follow.
-    fn replay_one(&self, state: &mut State, now: Instant, wall_ms: i64, sequence: u64, parcel: &[u8]) -> bool {
+    fn replay_one(
+        &self,
+        state: &mut State,
+        store: &S,
+        now: Instant,
+        wall_ms: i64,
+        (sequence, parcel): (u64, Vec<u8>),
+    ) -> bool {
         if state.replay.is_aside(sequence, now) {
             return true;
         }
-        let sent = parcel::open(parcel, |record| {
+        let sent = parcel::open(&parcel, |record| {
             let record = Record {
                 timestamp_ms: record.timestamp_ms.min(wall_ms),
                 ..*record
@@ -147,10 +215,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             if sent.is_err() {
                 state.flights.land(slot);
             }
-            sent.map_err(|refused| (refused, lane)).map(|()| lane)
+            sent.map_err(|refused| (refused, lane)).map(|()| (slot, lane))
         });
         match sent {
-            Ok(Ok(lane)) => {
+            Ok(Ok((slot, lane))) => {
+                if let Some(flight) = state.flights.at(slot) {
+                    flight.parcel = Some(parcel);
+                }
                 state.replay.flying += 1;
                 self.handed_over(state, sequence, Some(lane));
                 self.metrics.kafka_records_sent_total.inc();
@@ -158,13 +229,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             Ok(Err((refused @ (Refused::TooLarge | Refused::Unacceptable), lane))) => {
                 self.handed_over(state, sequence, Some(lane));
-                self.set_aside(state, now, sequence, &format!("{refused:?}"));
+                self.set_aside(state, store, now, (sequence, Some(parcel)), &format!("{refused:?}"));
                 true
             }
             Ok(Err(_)) => false,
             Err(error) => {
                 self.handed_over(state, sequence, None);
-                self.set_aside(state, now, sequence, &error.to_string());
+                self.set_aside(state, store, now, (sequence, Some(parcel)), &error.to_string());
                 true
             }
         }
@@ -177,13 +248,23 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    fn set_aside(&self, state: &mut State, now: Instant, sequence: u64, why: &str) {
-        if state
-            .replay
-            .aside
-            .insert(sequence, now + self.times.try_again)
-            .is_none()
-        {
+    fn set_aside(
+        &self,
+        state: &mut State,
+        store: &S,
+        now: Instant,
+        (sequence, parcel): (u64, Option<Vec<u8>>),
+        why: &str,
+    ) {
+        let appended = parcel.is_some_and(|parcel| store.append(parcel, Ticket::Moved { from: sequence }).is_ok());
+        if appended {
+            state.lanes.copied();
+        }
+        let aside = Aside {
+            again: now + self.times.try_again,
+            moving: appended,
+        };
+        if state.replay.aside.insert(sequence, aside).is_none() {
             self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
             error!(
                 sequence,
@@ -204,8 +285,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 self.spool_metrics.spool_replayed_total.inc();
                 self.commit(sequence);
             }
-            Err(Refused::TooLarge | Refused::Unacceptable) => {
-                self.set_aside(state, flight.sent_at, sequence, &format!("{result:?}"));
+            Err(refused @ (Refused::TooLarge | Refused::Unacceptable)) => {
+                let Some(store) = &self.store else { return };
+                let entry = (sequence, flight.parcel);
+                self.set_aside(state, store, flight.sent_at, entry, &format!("{refused:?}"));
             }
             Err(_) => {
                 if !state.replay.aside.contains_key(&sequence) {

@@ -401,6 +401,21 @@ impl<T: Send + 'static> Spool<T> {
         }
     }
 
+    /// Durable entries that wait for their replay.
+    pub fn uncommitted_entries(&self) -> u64 {
+        locked(&self.shared.ledger).uncommitted().0
+    }
+
+    /// Bytes that still can be appended, given budget and file system.
+    pub fn room_bytes(&self) -> u64 {
+        locked(&self.shared.queue).room
+    }
+
+    /// Whether the disk failed.
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.is_poisoned()
+    }
+
     pub fn status(&self) -> Status {
         let shared = &*self.shared;
         let mut status = Status {
@@ -521,7 +536,7 @@ impl Default for Config {
             segment_bytes: ByteSize::mib(16),
             commit_interval: Duration::from_millis(5),
             commit_bytes: ByteSize::kib(256),
-            queue_bytes: ByteSize::mib(16),
+            queue_bytes: ByteSize::mib(64),
             entry_bytes_max: ByteSize::mib(2),
         }
     }

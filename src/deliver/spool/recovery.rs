@@ -143,6 +143,30 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     })
 }
 
+/// Looks whether a start would refuse the folder, and changes nothing; a gateway may be running on it. Returns how many
+/// segments there are; `None`: the folder is not there and would be made.
+///
+/// # Errors
+/// What a start would say, but for the lock.
+pub fn inspect(config: &Config, disk: &dyn Disk) -> Result<Option<usize>, Error> {
+    let folder = &*config.folder;
+    match disk.list(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            let listed = disk.list(parent);
+            listed.map_err(|error| Error::io("make the folder in", parent, error))?;
+            return Ok(None);
+        }
+        _ => {}
+    }
+    let survey = Survey::of(disk, folder)?;
+    for (epoch, bytes) in &survey.segments {
+        check(disk, &folder.join(segment::name(*epoch)), *epoch, *bytes)?;
+    }
+    Ok(Some(survey.segments.len()))
+}
+
 fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
     let path = folder.join("lock");
     let locked = disk.lock(&path).map_err(|error| Error::io("lock", &path, error))?;
