@@ -42,7 +42,8 @@ pub struct Damage {
     pub offset: u64,
     /// 0: the bytes themselves are gone, as when a file was removed.
     pub bytes: u64,
-    /// Sequences of the entries that are lost with it; empty if none is, or if nobody knows.
+    /// Sequences of the entries that are lost with it; empty if none is, or if nobody knows (if the cursor is lost, too:
+    /// how many were in front of the first that was found).
     pub missing: Range<u64>,
     /// It lies in the last group before a crash: torn rather than damaged, perhaps never acknowledged.
     pub maybe_unacknowledged: bool,
@@ -545,16 +546,23 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         ..
     } = last;
     let capacity = bytes.len() as u64;
-    if !scan.clean {
-        let tail = bytes.get(scan.end..).unwrap_or_default();
-        let torn = tail.iter().rposition(|byte| *byte != 0);
-        report.torn_tail_bytes = torn.map_or(0, |last| last as u64 + 1);
-    }
+    // Even behind an end mark: of a torn write, what comes first may be what never reached the disk.
+    let remains = segment::remains(&bytes, scan.end, epoch);
+    report.torn_tail_bytes = match scan.clean {
+        true => remains.len() as u64,
+        false => {
+            let tail = bytes.get(scan.end..).unwrap_or_default();
+            let torn = tail.iter().rposition(|byte| *byte != 0);
+            torn.map_or(0, |last| last as u64 + 1)
+        }
+    };
     bytes.truncate(scan.end);
     // Of a group that was torn, the mark must go on saying where it began: should this start be cut short before the
     // places that are missing are marked as holes, the next one must not take them for damage.
     let group_from = scan.group_from.unwrap_or(ledger.next());
     segment::end_mark(&mut bytes, epoch, ledger.next(), group_from);
+    // Whole frames in the tail would count as written behind the next group, should that be torn.
+    bytes.resize(bytes.len().max(remains.end), 0);
     let file = open(disk, &path, Mode::ReadWrite)?;
     let write = |bytes: &[u8], offset: usize| {
         write_full(&*file, bytes, offset as u64).map_err(|error| Error::io("write", &path, error))
@@ -572,5 +580,6 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         file,
         offset: scan.end as u64,
         capacity,
+        torn_to: None,
     })
 }
