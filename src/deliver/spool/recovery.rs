@@ -7,6 +7,7 @@
 //! 3. The last group and the cursor are written again. After a failed fsync, or a kill before one, the kernel may show
 //!    bytes that never reached the disk; what a start builds on must be there after the next power failure, too.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,12 +110,13 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         .map_err(|error| Error::io("create the folder", folder, error))?;
     Survey::of(disk, folder)?; // before the lock is made: in a folder that is not ours nothing is made
     let lock = lock(disk, folder)?;
-    let survey = Survey::of(disk, folder)?;
+    let mut survey = Survey::of(disk, folder)?;
     for (epoch, bytes) in &survey.segments {
         check(disk, &folder.join(segment::name(*epoch)), *epoch, *bytes)?;
     }
     let mut report = Recovery::default();
     let (mut cursor, low, cursor_epoch) = read_cursor(disk, folder, &mut report)?;
+    survey.prove_writable(disk, folder)?;
     let budget = survey.budget(config);
     let (ledger, last) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
     let holes = last.as_ref().map(Read::holes).unwrap_or_default();
@@ -216,6 +218,24 @@ impl Survey {
         Ok(survey)
     }
 
+    /// Files that can be written to do not prove that new ones can be made, and the first of an outage is no time to
+    /// find out. A full disk is no reason not to start: there may be entries to be replayed.
+    fn prove_writable(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), Error> {
+        let path = folder.join("filling"); // is swept with the rest
+        match disk.open(&path, Mode::Create) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                return Err(Error::io("create", &path, error));
+            }
+            opened => self.filling |= opened.is_ok(),
+        }
+        Ok(())
+    }
+
     fn budget(&self, config: &Config) -> Budget {
         let files = self.segments.iter().chain(&self.spares).map(|(_, bytes)| *bytes);
         let used = files.sum::<u64>() + self.damaged_bytes;
@@ -264,6 +284,12 @@ fn check(disk: &dyn Disk, path: &Path, epoch: u32, bytes: u64) -> Result<(), Err
             bytes_expected: segment_bytes,
         }),
         Header::Good { .. } => Ok(()),
+        // How long it was is not known any more: at least its header is missing.
+        Header::Bad { .. } if bytes == 0 => Err(Error::Truncated {
+            path,
+            bytes,
+            bytes_expected: HEADER_BYTES as u64,
+        }),
         Header::Version(version) => Err(Error::Version { path, version }),
         Header::Bad { version } => {
             // Good frames of its epoch prove that it is ours, with a damaged header.
