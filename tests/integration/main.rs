@@ -20,6 +20,8 @@ mod outage;
 
 mod spool;
 
+mod spool_start;
+
 mod drain;
 
 mod hostile;

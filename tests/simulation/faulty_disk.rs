@@ -1,7 +1,8 @@
 //! A disk in memory that keeps only what POSIX makes it keep, and has every fault the spool must live with.
 //!
 //! A write goes to what processes see and to a list of dirty writes; `sync` makes it durable. A power loss keeps a random
-//! part of what was not synced, sector by sector, and a random prefix of the names that were not; a kill keeps all.
+//! part of what was not synced, sector by sector, and a random prefix of the names that were not; a kill keeps all but
+//! what was lost already when a sync failed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,8 +58,10 @@ pub struct Faults {
     /// The power goes after so many operations.
     pub operations_left: Option<u64>,
     pub fail_next_sync: bool,
-    /// Even a write over existing bytes finds no room.
+    /// Even a write over existing bytes finds no room, perhaps after a part of it.
     pub no_room_to_overwrite: bool,
+    /// It did so since the last crash.
+    pub refused: bool,
     pub short_writes: bool,
     /// Something went wrong since the last crash that no working disk does.
     pub struck: bool,
@@ -69,6 +72,8 @@ struct File {
     durable: Vec<u8>,
     now: Vec<u8>,
     dirty: Vec<(usize, Vec<u8>)>,
+    /// What processes see may be better than what is stored: a sync failed.
+    doubtful: bool,
 }
 
 #[derive(Clone)]
@@ -115,6 +120,10 @@ impl FaultyDisk {
         change(&mut self.state.lock().unwrap().faults);
     }
 
+    pub fn has_refused(&self) -> bool {
+        self.state.lock().unwrap().faults.refused
+    }
+
     pub fn has_struck(&self) -> bool {
         self.state.lock().unwrap().faults.struck
     }
@@ -143,6 +152,8 @@ impl FaultyDisk {
         state.faults = Faults::default();
         if power_loss {
             state.lose_power();
+        } else if state.rng.random() {
+            state.forget_doubtful_pages();
         }
     }
 
@@ -215,6 +226,13 @@ impl State {
         for file in &mut self.files {
             file.keep_some(&mut self.rng);
             file.now = file.durable.clone();
+            file.doubtful = false;
+        }
+    }
+
+    fn forget_doubtful_pages(&mut self) {
+        for file in self.files.iter_mut().filter(|file| file.doubtful) {
+            file.forget_some(&mut self.rng);
         }
     }
 
@@ -243,6 +261,20 @@ impl File {
                     write(&mut self.durable, offset + at, &bytes[at..end]);
                 }
                 at = end;
+            }
+        }
+    }
+
+    /// Some pages are read from the disk again.
+    fn forget_some(&mut self, rng: &mut impl Rng) {
+        let mut stored = self.durable.clone();
+        for (offset, bytes) in &self.dirty {
+            write(&mut stored, *offset, bytes);
+        }
+        stored.resize(self.now.len(), 0);
+        for (now, stored) in self.now.chunks_mut(SECTOR).zip(stored.chunks(SECTOR)) {
+            if rng.random() {
+                now.copy_from_slice(stored);
             }
         }
     }
@@ -366,16 +398,17 @@ impl DiskFile for Handle {
         self.disk.operate(self.life, |state| {
             let offset = offset as usize;
             let growth = (offset + bytes.len()).saturating_sub(state.files[self.file].now.len()) as u64;
-            state.faults.struck |= state.faults.no_room_to_overwrite;
-            if growth > state.free() || state.faults.no_room_to_overwrite {
+            let refused = state.faults.no_room_to_overwrite;
+            state.faults.refused |= refused;
+            if growth > state.free() || (refused && (bytes.len() == 1 || state.rng.random())) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             // The last one before the power goes may be cut anywhere.
             let cut = state.faults.operations_left == Some(0) || (state.faults.short_writes && state.rng.random());
-            let length = if cut {
-                state.rng.random_range(1..=bytes.len())
-            } else {
-                bytes.len()
+            let length = match (refused, cut) {
+                (true, _) => state.rng.random_range(1..bytes.len()),
+                (false, true) => state.rng.random_range(1..=bytes.len()),
+                (false, false) => bytes.len(),
             };
             let file = &mut state.files[self.file];
             write(&mut file.now, offset, &bytes[..length]);
@@ -395,8 +428,10 @@ impl DiskFile for Handle {
             state.uptime += Duration::from_micros(slow);
             let file = &mut state.files[self.file];
             if std::mem::take(&mut state.faults.fail_next_sync) {
-                // As Linux does: the pages are clean now, and what they held is still shown to whoever reads.
+                // As Linux does: the pages are clean now, and what they held is still shown to whoever reads, until
+                // they are needed for something else.
                 file.keep_some(&mut state.rng);
+                file.doubtful = true;
                 if state.lie == Some(Lie::FailedSync) {
                     return Ok(());
                 }

@@ -267,7 +267,7 @@ impl World {
         writer.finish();
         self.tell()?;
         // Without a place for the cursor it stays where it was.
-        let struck = spool.status().poisoned.is_some() || self.disk.has_struck();
+        let struck = spool.status().poisoned.is_some() || self.disk.has_struck() || self.disk.has_refused();
         let model = self.model.lock().unwrap();
         if model.is_waiting() {
             return Err("closed, and somebody was not told".into());
@@ -361,7 +361,11 @@ impl World {
             .reported
             .drain(..)
             .chain(recovery.damage)
-            .map(|damage| damage.missing);
+            // If the cursor is lost, too, nobody knows how many were in front of the first that was found.
+            .map(|damage| match damage.missing.is_empty() && damage.offset > 0 {
+                true => 0..damage.missing.end,
+                false => damage.missing,
+            });
         let reported: Vec<_> = reported.collect();
         // Flipped bits may make a last group look torn, which is reported as such.
         let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || self.unheard);

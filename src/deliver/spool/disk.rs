@@ -104,6 +104,10 @@ pub struct RealDisk {
     started: Instant,
 }
 
+/// A locked file.
+#[derive(Debug)]
+struct Held(File);
+
 // === impl RealDisk ===
 
 impl Default for RealDisk {
@@ -174,7 +178,7 @@ impl Disk for RealDisk {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(Held(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -205,7 +209,18 @@ impl DiskFile for File {
     }
 }
 
-impl Lock for File {}
+// === impl Held ===
+
+impl Lock for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing it would do, but for a child that was forked at this moment and has it open until its `exec`.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the spool could not be unlocked");
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -63,6 +63,7 @@
 //! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as *full*.
 //! * Entries of one group are the unit of ordering with other processes: there is one process, and one writer.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -130,7 +131,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused; at the start nothing was changed, later the spool is poisoned.
-    #[error("spool: cannot {doing} {}: {source}", path.display())]
+    #[error("spool: cannot {doing} {}: {source}{}", path.display(), advice(source))]
     Io {
         doing: &'static str,
         path: PathBuf,
@@ -153,7 +154,8 @@ pub enum Error {
         bytes_expected: u64,
     },
     /// Written by another version of this program. Nothing was changed.
-    #[error("spool: {} is of version {version}, this program reads version {}", path.display(), segment::VERSION)]
+    #[error("spool: {} is of version {version}, this program reads version {}; start the version that wrote it, or move it \
+        away to give up its readings", path.display(), segment::VERSION)]
     Version { path: PathBuf, version: u32 },
 }
 
@@ -521,6 +523,19 @@ impl Error {
     fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
         let path = path.to_owned();
         Error::Io { doing, path, source }
+    }
+}
+
+/// What an operator can do about it, behind the error itself.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "; its parent must be there, and nobody else may remove files",
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "; it must be a folder, in a folder",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; the gateway must be able to read and write there"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room on its file system",
+        _ => "",
     }
 }
 

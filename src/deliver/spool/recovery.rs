@@ -7,6 +7,7 @@
 //! 3. The last group and the cursor are written again. After a failed fsync, or a kill before one, the kernel may show
 //!    bytes that never reached the disk; what a start builds on must be there after the next power failure, too.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,8 @@ pub struct Damage {
     pub offset: u64,
     /// 0: the bytes themselves are gone, as when a file was removed.
     pub bytes: u64,
-    /// Sequences of the entries that are lost with it; empty if none is, or if nobody knows.
+    /// Sequences of the entries that are lost with it; empty if none is, or if nobody knows (if the cursor is lost, too:
+    /// how many were in front of the first that was found).
     pub missing: Range<u64>,
     /// It lies in the last group before a crash: torn rather than damaged, perhaps never acknowledged.
     pub maybe_unacknowledged: bool,
@@ -108,12 +110,13 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         .map_err(|error| Error::io("create the folder", folder, error))?;
     Survey::of(disk, folder)?; // before the lock is made: in a folder that is not ours nothing is made
     let lock = lock(disk, folder)?;
-    let survey = Survey::of(disk, folder)?;
+    let mut survey = Survey::of(disk, folder)?;
     for (epoch, bytes) in &survey.segments {
         check(disk, &folder.join(segment::name(*epoch)), *epoch, *bytes)?;
     }
     let mut report = Recovery::default();
     let (mut cursor, low, cursor_epoch) = read_cursor(disk, folder, &mut report)?;
+    survey.prove_writable(disk, folder)?;
     let budget = survey.budget(config);
     let (ledger, last) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
     let holes = last.as_ref().map(Read::holes).unwrap_or_default();
@@ -239,6 +242,24 @@ impl Survey {
         Ok(survey)
     }
 
+    /// Files that can be written to do not prove that new ones can be made, and the first of an outage is no time to
+    /// find out. A full disk is no reason not to start: there may be entries to be replayed.
+    fn prove_writable(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), Error> {
+        let path = folder.join("filling"); // is swept with the rest
+        match disk.open(&path, Mode::Create) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                return Err(Error::io("create", &path, error));
+            }
+            opened => self.filling |= opened.is_ok(),
+        }
+        Ok(())
+    }
+
     fn budget(&self, config: &Config) -> Budget {
         let files = self.segments.iter().chain(&self.spares).map(|(_, bytes)| *bytes);
         let used = files.sum::<u64>() + self.damaged_bytes;
@@ -287,6 +308,12 @@ fn check(disk: &dyn Disk, path: &Path, epoch: u32, bytes: u64) -> Result<(), Err
             bytes_expected: segment_bytes,
         }),
         Header::Good { .. } => Ok(()),
+        // How long it was is not known any more: at least its header is missing.
+        Header::Bad { .. } if bytes == 0 => Err(Error::Truncated {
+            path,
+            bytes,
+            bytes_expected: HEADER_BYTES as u64,
+        }),
         Header::Version(version) => Err(Error::Version { path, version }),
         Header::Bad { version } => {
             // Good frames of its epoch prove that it is ours, with a damaged header.
@@ -569,16 +596,23 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         ..
     } = last;
     let capacity = bytes.len() as u64;
-    if !scan.clean {
-        let tail = bytes.get(scan.end..).unwrap_or_default();
-        let torn = tail.iter().rposition(|byte| *byte != 0);
-        report.torn_tail_bytes = torn.map_or(0, |last| last as u64 + 1);
-    }
+    // Even behind an end mark: of a torn write, what comes first may be what never reached the disk.
+    let remains = segment::remains(&bytes, scan.end, epoch);
+    report.torn_tail_bytes = match scan.clean {
+        true => remains.len() as u64,
+        false => {
+            let tail = bytes.get(scan.end..).unwrap_or_default();
+            let torn = tail.iter().rposition(|byte| *byte != 0);
+            torn.map_or(0, |last| last as u64 + 1)
+        }
+    };
     bytes.truncate(scan.end);
     // Of a group that was torn, the mark must go on saying where it began: should this start be cut short before the
     // places that are missing are marked as holes, the next one must not take them for damage.
     let group_from = scan.group_from.unwrap_or(ledger.next());
     segment::end_mark(&mut bytes, epoch, ledger.next(), group_from);
+    // Whole frames in the tail would count as written behind the next group, should that be torn.
+    bytes.resize(bytes.len().max(remains.end), 0);
     let file = open(disk, &path, Mode::ReadWrite)?;
     let write = |bytes: &[u8], offset: usize| {
         write_full(&*file, bytes, offset as u64).map_err(|error| Error::io("write", &path, error))
@@ -596,5 +630,6 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         file,
         offset: scan.end as u64,
         capacity,
+        torn_to: None,
     })
 }

@@ -239,6 +239,17 @@ pub fn find(bytes: &[u8], at: usize, epoch: u32, next: Option<u64>) -> Option<us
     (at + 1..=last).find(|at| expected(bytes, *at, epoch, next).is_some())
 }
 
+/// Behind the end mark at `end`: up to the end of the last whole frame of this epoch, which a torn write has left.
+pub fn remains(bytes: &[u8], end: usize, epoch: u32) -> Range<usize> {
+    let mut remains = end..end;
+    let mut at = end + frame::HEADER_BYTES;
+    while let Some(found) = (at..bytes.len()).find(|at| expected(bytes, *at, epoch, None).is_some()) {
+        at = found + frame::bytes(frame::number(&bytes[found..], 4) as usize);
+        remains.end = at;
+    }
+    remains
+}
+
 /// The frame at `at`, if it is whole and not older than what was already seen.
 fn expected(bytes: &[u8], at: usize, epoch: u32, next: Option<u64>) -> Option<Frame<'_>> {
     let decoded: Result<Frame<'_>, Bad> = frame::decode(bytes.get(at..)?, epoch);

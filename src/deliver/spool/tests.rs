@@ -402,6 +402,79 @@ fn a_torn_group_is_not_called_damage_by_the_next_start() {
 }
 
 #[test]
+fn a_group_that_finds_no_room_is_refused_and_leaves_nothing_behind() {
+    let check = |size: usize, room_comes_back: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let disk = FailingDisk::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let done = {
+            let told = told.clone();
+            move |group| locked(&told).extend(group)
+        };
+        let (spool, mut writer, _) =
+            open_stepwise(&config, Arc::new(disk.clone()), Arc::new(SystemClock), done).unwrap();
+        let mut turn = |entries: std::ops::Range<u32>, bytes: usize| {
+            for token in entries {
+                spool.append(vec![token as u8; bytes], token).unwrap();
+            }
+            writer.turn();
+            std::mem::take(&mut *locked(&told))
+        };
+        assert!(turn(0..60, 1000).iter().all(|(_, result)| result.is_ok()));
+        disk.full.store(true, Ordering::SeqCst);
+        // Two whole frames and most of the third are written, and nothing can be written over them yet.
+        let refused = turn(60..63, 1000);
+        assert_eq!(refused, [60, 61, 62].map(|token| (token, Err(Failure::Full))));
+        disk.full.store(!room_comes_back, Ordering::SeqCst);
+        let (result, entries) = match room_comes_back {
+            true => (Ok(60), 61),
+            false => (Err(Failure::Full), 60),
+        };
+        assert_eq!(turn(63..64, size), [(63, result)]);
+        assert_eq!(spool.status().poisoned, None);
+        disk.full.store(false, Ordering::SeqCst);
+        writer.finish();
+        drop(spool);
+        let (spool, recovery, _results) = start_real(&config);
+        assert_eq!((recovery.entries, recovery.damage), (entries, vec![]));
+        let read = spool.read(1000, usize::MAX).unwrap();
+        assert_eq!(read.get(60), room_comes_back.then_some(&(60, vec![63; size])));
+    };
+    check(1000, true);
+    // It begins a new segment, with a sequence that stands in the old one, too.
+    check(10_000, true);
+    check(10_000, false);
+}
+
+#[test]
+fn remains_of_a_torn_tail_are_cut_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, _, results) = start_real(&config);
+    append_all(&spool, &results, 0..10);
+    drop(spool);
+    let path = segment_in(&config.folder);
+    let before = std::fs::read(&path).unwrap();
+    let at = segment::HEADER_BYTES as u64 + 5 * 1032;
+    // A group was torn so that the end mark before it stands, and frames of it behind.
+    let mut mark = Vec::new();
+    segment::end_mark(&mut mark, frame::number(&before, 16), 5, 0);
+    let file = RealDisk::default().open(&path, Mode::ReadWrite).unwrap();
+    disk::write_full(&*file, &mark, at).unwrap();
+    let (spool, recovery, _) = start_real(&config);
+    assert_eq!(
+        (recovery.entries, recovery.damage, recovery.torn_tail_bytes),
+        (5, vec![], 5 * 1032 + 32)
+    );
+    drop(spool);
+    // Whatever is torn from now on does not find them.
+    let after = std::fs::read(&path).unwrap();
+    assert_eq!(after[..at as usize], before[..at as usize]);
+    assert!(after[at as usize + mark.len()..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn a_failed_fsync_is_final() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FailingDisk::default();
@@ -444,17 +517,19 @@ fn mistakes_name_the_field() {
     );
 }
 
-/// The real disk, whose fsync fails when it is told to.
+/// The real disk, whose fsync fails when it is told to, or whose writes find no room after a few bytes.
 #[derive(Clone, Debug, Default)]
 struct FailingDisk {
     disk: RealDisk,
     fails: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 struct FailingFile {
     file: Box<dyn DiskFile>,
     fails: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
 }
 
 impl Disk for FailingDisk {
@@ -466,8 +541,8 @@ impl Disk for FailingDisk {
     }
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.open(path, mode)?;
-        let fails = self.fails.clone();
-        Ok(Box::new(FailingFile { file, fails }))
+        let (fails, full) = (self.fails.clone(), self.full.clone());
+        Ok(Box::new(FailingFile { file, fails, full }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)
@@ -494,7 +569,11 @@ impl DiskFile for FailingFile {
         self.file.read_at(buffer, offset)
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.file.write_at(bytes, offset)
+        match self.full.load(Ordering::SeqCst) {
+            true if bytes.len() < 1500 => Err(io::ErrorKind::StorageFull.into()),
+            true => self.file.write_at(&bytes[..1500], offset),
+            false => self.file.write_at(bytes, offset),
+        }
     }
     fn sync(&self) -> io::Result<()> {
         match self.fails.load(Ordering::SeqCst) {

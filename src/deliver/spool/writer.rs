@@ -70,6 +70,8 @@ pub(super) struct Active {
     pub(super) offset: u64,
     /// Size of the file.
     pub(super) capacity: u64,
+    /// Up to where a group that was not finished may have been written.
+    pub(super) torn_to: Option<u64>,
 }
 
 /// A spare being made.
@@ -137,6 +139,17 @@ impl Active {
     /// Bytes of frames that still fit, beside the end mark.
     fn left(&self) -> u64 {
         self.capacity.saturating_sub(self.offset + frame::HEADER_BYTES as u64)
+    }
+
+    /// Writes behind the last durable frame, and syncs.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        self.torn_to = self.torn_to.max(Some(self.offset + bytes.len() as u64));
+        write_full(&*self.file, bytes, self.offset).map_err(|error| stop("write", &self.path, error))?;
+        // Whatever the reason: after a failed fsync nothing is known, not even that a second one would tell the truth.
+        let synced = self.file.sync();
+        synced.map_err(|error| Stop::Failed(Error::io("sync", &self.path, error)))?;
+        self.torn_to = None;
+        Ok(())
     }
 }
 
@@ -241,7 +254,13 @@ impl<T: Send + 'static> Writer<T> {
         }
         if let Some((stop, tokens)) = stopped {
             let failure = match stop {
-                Stop::Full => Failure::Full,
+                Stop::Full => {
+                    // At once: what was refused should not come back after a restart.
+                    if let Err(Stop::Failed(error)) = self.mend() {
+                        self.shared.poison(&error.to_string());
+                    }
+                    Failure::Full
+                }
                 Stop::Failed(error) => {
                     self.shared.poison(&error.to_string());
                     Failure::Poisoned
@@ -266,6 +285,7 @@ impl<T: Send + 'static> Writer<T> {
         let fits = |active: &Active, bytes: usize, next: &Waiting<T>| {
             (bytes + frame::bytes(next.entry.len())) as u64 <= active.left()
         };
+        self.mend()?;
         let Some(next) = waiting.peek() else {
             return Ok((first, 0));
         };
@@ -298,10 +318,7 @@ impl<T: Send + 'static> Writer<T> {
         };
         let (entries, arrived_ms) = group;
         let started = self.shared.disk.uptime();
-        write_full(&*active.file, &self.buffer, active.offset).map_err(|error| stop("write", &active.path, error))?;
-        // Whatever the reason: after a failed fsync nothing is known, not even that a second one would tell the truth.
-        let synced = active.file.sync();
-        synced.map_err(|error| Stop::Failed(Error::io("sync", &active.path, error)))?;
+        active.put(&self.buffer)?;
         let now = self.shared.disk.uptime();
         let bytes = (self.buffer.len() - frame::HEADER_BYTES) as u64;
         active.offset += bytes;
@@ -312,6 +329,20 @@ impl<T: Send + 'static> Writer<T> {
         drop(ledger);
         self.shared.fsynced(now.saturating_sub(started));
         Ok(())
+    }
+
+    /// Covers what a group that found no room has left of itself. Read after a crash, its entries would stand in for
+    /// those that got their sequences later; and these were acknowledged.
+    fn mend(&mut self) -> Result<(), Stop> {
+        let torn = self.active.as_mut().and_then(|active| Some((active.torn_to?, active)));
+        let Some((torn_to, active)) = torn else {
+            return Ok(());
+        };
+        let next = locked(&self.shared.ledger).next();
+        self.buffer.clear();
+        segment::end_mark(&mut self.buffer, active.epoch, next, next);
+        self.buffer.resize((torn_to - active.offset) as usize, 0);
+        active.put(&self.buffer)
     }
 
     /// Fails everything that waits: the spool is poisoned or closed.
@@ -381,6 +412,7 @@ impl<T: Send + 'static> Writer<T> {
             file,
             offset: HEADER_BYTES as u64,
             capacity: self.segment_bytes,
+            torn_to: None,
         })
     }
 
