@@ -24,7 +24,7 @@ const NOBODY: u32 = 65534;
 fn open(folder: &Path) -> (Spool<()>, Writer<()>) {
     let config = spool::Config {
         folder: folder.to_owned(),
-        segment_bytes: ByteSize::kib(64),
+        segment_bytes: ByteSize::mib(1),
         ..spool::Config::default()
     };
     let disk = Arc::new(RealDisk::default());
@@ -78,8 +78,8 @@ fn start(folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Chil
         schemas.folder = {:?}
         spool.enabled = true
         spool.folder = {folder:?}
-        spool.segment_bytes = "64 KiB"
-        spool.entry_bytes_max = "16 KiB"
+        spool.segment_bytes = "1 MiB"
+        spool.entry_bytes_max = "900 KiB"
         "#,
         repository().join("schemas"),
     );
@@ -172,8 +172,13 @@ async fn a_segment_that_was_cut_short_is_left_alone() {
         }
     };
     let advice = "restore it, or move it away to give up its readings";
-    check(cut(9000), None, &[".segment is cut short, 9000 of 65536 bytes", advice]).await;
-    check(cut(64), None, &[".segment is cut short, 64 of 65536 bytes", advice]).await;
+    check(
+        cut(9000),
+        None,
+        &[".segment is cut short, 9000 of 1048576 bytes", advice],
+    )
+    .await;
+    check(cut(64), None, &[".segment is cut short, 64 of 1048576 bytes", advice]).await;
     check(cut(0), None, &[".segment is cut short, 0 of 64 bytes", advice]).await;
 }
 
