@@ -95,13 +95,17 @@ impl Bound {
 
 async fn metrics(State(house): State<House>) -> Response {
     house.front.admit.observe();
+    house.front.pipeline.deliver.observe();
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, text_format)], house.front.metrics.encode()).into_response()
 }
 
 async fn readyz(State(house): State<House>) -> Response {
     match not_ready(&house.front) {
-        None => "ok\n".into_response(),
+        None => match &*house.front.health.borrow() {
+            Health::Spooling(why) => format!("ok; readings are spooled: {why}\n").into_response(),
+            _ => "ok\n".into_response(),
+        },
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
@@ -112,7 +116,7 @@ fn not_ready(front: &Front) -> Option<String> {
         return Some("the gateway is shutting down".into());
     }
     match &*front.health.borrow() {
-        Health::Up => None,
+        Health::Up | Health::Spooling(_) => None,
         Health::Starting => Some("kafka has not answered yet".into()),
         Health::Down(why) => Some(why.clone()),
     }
@@ -134,6 +138,12 @@ async fn status(State(house): State<House>) -> Response {
         "why_not_ready": why,
         "listeners": *house.listeners,
         "kinds": kinds,
+        "kafka": match &*front.health.borrow() {
+            Health::Up => "up".to_owned(),
+            Health::Starting => "starting".to_owned(),
+            Health::Spooling(why) | Health::Down(why) => why.clone(),
+        },
+        "spool": front.pipeline.deliver.describe_spool(),
         "readings": readings(front),
         "in_flight_bytes": front.admit.observe(),
     });

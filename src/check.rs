@@ -1,10 +1,10 @@
 //! `citygate check`: is what the configuration names really there, and right?
 //!
-//! Schemas, registry and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created, no
+//! Schemas, registry, the spool's folder and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created, no
 //! schema registered, and no address is bound (the gateway may be running).
 
 use crate::config::Config;
-use crate::deliver;
+use crate::deliver::{self, spool};
 use crate::metrics::Metrics;
 use crate::schemas::{Schemas, registry};
 use crate::validate::Validator;
@@ -41,6 +41,7 @@ pub async fn findings(config: &Config) -> Findings {
         }
         findings.wrong.extend(wrong);
     }
+    look_at_spool(&config.spool, &mut findings);
     let metrics = Metrics::new(&schemas.names());
     match deliver::inspect(&config.kafka, &schemas, metrics.kafka).await {
         Ok(weaknesses) => {
@@ -53,4 +54,19 @@ pub async fn findings(config: &Config) -> Findings {
         Err(error) => findings.wrong.push(error),
     }
     findings
+}
+
+fn look_at_spool(config: &spool::Config, findings: &mut Findings) {
+    if !config.enabled {
+        let text = "spool: it is off, so readings are answered busy while kafka is away";
+        return findings.weak.push(text.into());
+    }
+    let folder = config.folder.display();
+    match spool::recovery::inspect(config, &spool::RealDisk::default()) {
+        Ok(None) => findings.good.push(format!("spool: {folder} will be made")),
+        Ok(Some(segments)) => findings
+            .good
+            .push(format!("spool: {folder} is one, with {segments} segments")),
+        Err(error) => findings.wrong.push(error.to_string()),
+    }
 }

@@ -97,6 +97,8 @@ fn config(schemas: &Path) -> Config {
     config.http.listen = any;
     config.admin.listen = any;
     config.schemas.folder = schemas.to_owned();
+    // The embedded broker keeps nothing, so a spool would only outlive it.
+    config.spool.enabled = false;
     config.kafka.probe_interval = Duration::from_millis(100);
     config
 }

@@ -1,7 +1,7 @@
 //! How a gateway ends: signal, phases, deadline.
 //!
 //! The order in which water leaves a pipe: stop accepting → answer what was taken in → flush Kafka up to the deadline →
-//! answer *busy* to the rest → end. The phases are `gateway::Gateway::drain`'s; here is when it begins and how long it
+//! spool the rest (without a spool: answer it *busy*) → end. The phases are `gateway::Gateway::drain`'s; here is when it begins and how long it
 //! may take.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A gateway, from its configuration to its end: bind → build → run → drain.
 //!
 //! The only file that knows every room. Addresses are bound first, so that they are known and reserved (and wrong ones
-//! reported together) before anything runs. Kafka need not be there at start: until it is, readings are answered busy
+//! reported together) before anything runs. Kafka need not be there at start: until it is, readings are spooled (or busy)
 //! and `/readyz` says why. Several gateways fit into one process.
 
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::schemas::{Schemas, registry};
 use crate::validate::Validator;
-use crate::{admin, schemas};
+use crate::{admin, deliver, schemas};
 
 /// A running gateway.
 #[derive(Debug)]
@@ -100,6 +100,11 @@ impl Gateway {
         self.front.health.clone()
     }
 
+    /// Cancelled when the gateway must end because its spool's disk failed.
+    pub fn failed(&self) -> CancellationToken {
+        self.front.pipeline.deliver.failed()
+    }
+
     /// Ends the gateway (see `drain`); true if everything taken in was answered before the deadline.
     pub async fn drain(self) -> bool {
         let Gateway {
@@ -123,7 +128,7 @@ impl Gateway {
         if let Err(error) = closed {
             warn!(%error, "the kafka producer could not be closed");
         }
-        // What Kafka did not confirm has been answered busy by now; let the listeners say so.
+        // What Kafka did not confirm has been spooled or answered busy by now; let the listeners say so.
         let answered = answered
             || tokio::time::timeout(Duration::from_secs(1), front.tasks.wait())
                 .await
@@ -161,8 +166,14 @@ async fn build(config: &Config) -> Result<Front, Error> {
     let schemas = Arc::new(load_schemas(config).await?);
     let metrics = Arc::new(Metrics::new(&schemas.names()));
     let validator = Validator::new(&schemas, &config.clock).map_err(Error)?;
-    let deliver = Deliver::start(&config.kafka, &schemas, metrics.kafka.clone())
-        .map_err(|error| Error(vec![error.to_string()]))?;
+    let sections = deliver::Sections {
+        kafka: &config.kafka,
+        spool: &config.spool,
+        replay: &config.replay,
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let deliver =
+        Deliver::start(sections, &schemas, &metrics, clock.clone()).map_err(|error| Error(vec![error.to_string()]))?;
     let health = deliver.health();
     let admit = Admit::new(&config.limits, metrics.readings.in_flight_bytes.clone());
     metrics
@@ -174,7 +185,7 @@ async fn build(config: &Config) -> Result<Front, Error> {
         validator,
         deliver,
         metrics: metrics.clone(),
-        clock: Arc::new(SystemClock),
+        clock,
         batch_readings_max: config.limits.batch_readings,
     };
     Ok(Front {

@@ -93,10 +93,23 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let signal = drain::signalled().await.context("signal handlers")?;
-    tracing::info!(signal, "citygate is shutting down");
-    let all_answered = gateway.drain().await;
-    Ok(if all_answered {
+    let failed = gateway.failed();
+    tokio::select! {
+        signal = drain::signalled() => {
+            let signal = signal.context("signal handlers")?;
+            tracing::info!(signal, "citygate is shutting down");
+        }
+        () = failed.cancelled() => {}
+    }
+    let all_answered = tokio::select! {
+        all_answered = gateway.drain() => all_answered,
+        signal = drain::signalled() => {
+            // Whoever asks twice does not want to wait. What was acknowledged is safe all the same.
+            tracing::warn!(signal = signal.context("signal handlers")?, "citygate ends at once");
+            std::process::exit(1);
+        }
+    };
+    Ok(if all_answered && !failed.is_cancelled() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 use crate::message::Protocol;
@@ -44,6 +45,8 @@ macro_rules! metrics {
 
 macro_rules! make {
     (IntCounter, $opts:ident) => { IntCounter::with_opts($opts).expect("valid name") };
+    (Counter, $opts:ident) => { Counter::with_opts($opts).expect("valid name") };
+    (Gauge, $opts:ident) => { Gauge::with_opts($opts).expect("valid name") };
     (IntGauge, $opts:ident) => { IntGauge::with_opts($opts).expect("valid name") };
     (IntCounterVec, $opts:ident, [$($label:literal),+]) => {
         IntCounterVec::new($opts, &[$($label),+]).expect("valid names")
@@ -162,6 +165,44 @@ metrics! {
     }
 }
 
+metrics! {
+    /// The spool: what is safe on this disk and not yet in Kafka.
+    SpoolMetrics {
+        /// Readings in the spool that are not in Kafka yet.
+        spool_readings: IntGauge,
+        /// Bytes of these readings.
+        spool_bytes: IntGauge,
+        /// Bytes that the spool occupies on disk, free segments included.
+        spool_disk_bytes: IntGauge,
+        /// Bytes that the spool may occupy on disk (spool.bytes_max).
+        spool_disk_bytes_max: IntGauge,
+        /// Seconds since the oldest reading in the spool was received; 0 when it is empty.
+        spool_oldest_seconds: Gauge,
+        /// Hours of readings that the spool still has room for, at the rate at which devices send; +Inf when none do.
+        spool_hours_left: Gauge,
+        /// Readings that were written to the spool and fsynced.
+        spool_appended_total: IntCounter,
+        /// Readings of the spool that the replay brought to Kafka.
+        spool_replayed_total: IntCounter,
+        /// Readings that Kafka refuses as they are: they stay in the spool and are tried again.
+        spool_set_aside: IntGauge,
+        /// Reads of the spool that failed; the replay pauses for a second after each.
+        spool_read_errors_total: IntCounter,
+        /// Places of the spool's files that were found damaged: readings may be missing.
+        spool_damaged_places: IntGauge,
+        /// Readings known to be lost by such damage.
+        spool_lost_readings: IntGauge,
+        /// Groups of readings written to the spool, with one fsync each.
+        spool_fsyncs_total: IntCounter,
+        /// Seconds that their writes and fsyncs took; over spool_fsyncs_total, the mean.
+        spool_fsync_seconds_total: Counter,
+        /// Seconds that the last write and fsync of the spool took.
+        spool_fsync_seconds: Gauge,
+        /// 1 when the spool's disk failed: the gateway takes nothing more and ends.
+        spool_failed: IntGauge,
+    }
+}
+
 /// All metrics of one gateway, in a registry of its own so that several gateways fit into one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -171,6 +212,7 @@ pub struct Metrics {
     pub coap: CoapMetrics,
     pub http: HttpMetrics,
     pub kafka: KafkaMetrics,
+    pub spool: SpoolMetrics,
     // By protocol, then kind; the last of each row is the unknown kind.
     tallies: Vec<Vec<Arc<Tally>>>,
 }
@@ -218,6 +260,7 @@ impl Metrics {
             coap: CoapMetrics::register(&registry),
             http: HttpMetrics::register(&registry),
             kafka: KafkaMetrics::register(&registry),
+            spool: SpoolMetrics::register(&registry),
             readings,
             registry,
             tallies,

@@ -138,6 +138,12 @@ pub enum Busy {
     KafkaRefused,
     /// The producer's queue is full.
     QueueFull,
+    /// The spool has reached its size limit, or its disk is full; what it holds is safe.
+    SpoolFull,
+    /// More waits to be written to the spool than `spool.queue_bytes`.
+    SpoolBusy,
+    /// The spool's disk failed: nothing more is written to it until a restart.
+    SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
     /// The gateway is shutting down.
@@ -147,11 +153,14 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 7] = [
+    pub const ALL: [Busy; 10] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
         Busy::KafkaRefused,
         Busy::QueueFull,
+        Busy::SpoolFull,
+        Busy::SpoolBusy,
+        Busy::SpoolFailed,
         Busy::MemoryFull,
         Busy::Draining,
         Busy::Dropped,
@@ -163,6 +172,9 @@ impl Busy {
             Busy::KafkaTimeout => "kafka_timeout",
             Busy::KafkaRefused => "kafka_refused",
             Busy::QueueFull => "queue_full",
+            Busy::SpoolFull => "spool_full",
+            Busy::SpoolBusy => "spool_busy",
+            Busy::SpoolFailed => "spool_failed",
             Busy::MemoryFull => "memory_full",
             Busy::Draining => "draining",
             Busy::Dropped => "dropped",
@@ -176,6 +188,9 @@ impl Busy {
             Busy::KafkaTimeout => "Kafka did not confirm the reading in time; send it again",
             Busy::KafkaRefused => "Kafka refused the reading; send it again later",
             Busy::QueueFull => "the queue to Kafka is full; send the reading again later",
+            Busy::SpoolFull => "the spool is full; send the reading again later",
+            Busy::SpoolBusy => "the disk of the spool is too slow for what comes in; send the reading again later",
+            Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",

@@ -23,6 +23,8 @@ pub struct Config {
     pub http: http::Config,
     pub admin: admin::Config,
     pub kafka: deliver::Config,
+    pub spool: deliver::spool::Config,
+    pub replay: deliver::replay::Config,
     pub schemas: schemas::Config,
     pub registry: schemas::registry::Config,
     pub clock: validate::Config,
@@ -91,6 +93,8 @@ impl Config {
             http: sections.take("http"),
             admin: sections.take("admin"),
             kafka: sections.take("kafka"),
+            spool: sections.take("spool"),
+            replay: sections.take("replay"),
             schemas: sections.take("schemas"),
             registry: sections.take("registry"),
             clock: sections.take("clock"),
@@ -111,6 +115,8 @@ impl Config {
     fn relations(&self) -> Vec<String> {
         let mut mistakes = self.kafka.mistakes();
         mistakes.extend(self.coap.mistakes());
+        mistakes.extend(self.spool.mistakes());
+        mistakes.extend(self.replay.mistakes());
         mistakes.extend(self.mqtt.mistakes());
         mistakes.extend(self.http.mistakes());
         let mut require = |good: bool, text: &str| {
@@ -138,6 +144,12 @@ impl Config {
             "http.body_bytes_max, mqtt.packet_bytes_max: must be 16 KiB below \"message.max.bytes\" of kafka.properties (1000000)",
         );
         require(
+            !self.spool.enabled
+                || self.spool.entry_bytes_max.as_u64()
+                    >= self.http.body_bytes_max.max(self.mqtt.packet_bytes_max).as_u64() + 16 * 1024,
+            "spool.entry_bytes_max: must be 16 KiB more than http.body_bytes_max and mqtt.packet_bytes_max",
+        );
+        require(
             in_flight.as_u64() <= u64::from(u32::MAX),
             "limits.in_flight_bytes: must be below 4 GiB",
         );
@@ -162,6 +174,8 @@ impl Config {
         config.admin.listen = any;
         config.schemas.folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
         config.registry.cache_file = None;
+        // Tests of the spool give it a folder of their own.
+        config.spool.enabled = false;
         config.kafka.create_topics = true;
         config.kafka.linger = Duration::from_millis(1);
         config.kafka.delivery_timeout = Duration::from_secs(3);
@@ -238,6 +252,8 @@ listen = \"127.0.0.1:1\"
             http,
             admin,
             kafka,
+            spool,
+            replay,
             schemas,
             registry,
             clock,
@@ -251,6 +267,8 @@ listen = \"127.0.0.1:1\"
             ("http".to_owned(), section(http)),
             ("admin".to_owned(), section(admin)),
             ("kafka".to_owned(), section(kafka)),
+            ("spool".to_owned(), section(spool)),
+            ("replay".to_owned(), section(replay)),
             ("schemas".to_owned(), section(schemas)),
             ("registry".to_owned(), section(registry)),
             ("clock".to_owned(), section(clock)),

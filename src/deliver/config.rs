@@ -20,7 +20,7 @@ pub struct Config {
     pub topic_prefix: String,
     /// Topic of the rejected messages.
     pub dead_letter_topic: String,
-    /// Create topics that are missing; otherwise the gateway waits for them and is not ready.
+    /// Create topics that are missing; otherwise Kafka counts as away until they are there.
     pub create_topics: bool,
     /// Partitions of a topic created here.
     pub partitions: i32,
@@ -34,12 +34,15 @@ pub struct Config {
     /// Readings at which a batch is sent without waiting longer.
     pub batch_readings: u32,
     pub compression: Compression,
-    /// A reading that Kafka has not confirmed after this time is answered busy.
+    /// A reading that Kafka has not confirmed after this time is written to the spool as well, and answered.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub patience: Duration,
+    /// A reading that is neither confirmed by Kafka nor taken by the spool after this time is answered busy.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub delivery_timeout: Duration,
-    /// Readings in the producer's queue, at most; more are answered busy.
+    /// Readings in the producer's queue, at most; more are spooled (without a spool: answered busy).
     pub queue_readings: u32,
-    /// Bytes in the producer's queue, at most; more are answered busy.
+    /// Bytes in the producer's queue, at most; more likewise.
     pub queue_bytes: ByteSize,
     /// How often Kafka is asked whether it is there while nothing is confirmed.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
@@ -105,6 +108,7 @@ impl Default for Config {
             batch_bytes: ByteSize::mib(1),
             batch_readings: 10_000,
             compression: Compression::Lz4,
+            patience: Duration::from_millis(250),
             delivery_timeout: Duration::from_secs(5),
             queue_readings: 500_000,
             queue_bytes: ByteSize::mib(256),
@@ -144,6 +148,10 @@ impl Config {
         require(
             self.delivery_timeout > self.linger && self.delivery_timeout >= Duration::from_millis(100),
             "kafka.delivery_timeout: must be at least 100ms and longer than kafka.linger",
+        );
+        require(
+            !self.patience.is_zero() && self.patience < self.delivery_timeout,
+            "kafka.patience: must be above 0 and below kafka.delivery_timeout",
         );
         require(self.queue_readings > 0, "kafka.queue_readings: must be at least 1");
         require(
@@ -187,8 +195,9 @@ impl Config {
         client
     }
 
-    /// The producer's properties.
-    pub(super) fn producer(&self) -> ClientConfig {
+    /// The producer's properties. With a spool it holds a record until Kafka confirms it (librdkafka: 0 is for ever): to
+    /// give one up while a later one passes would change a device's order, and make a duplicate of the one given up.
+    pub(super) fn producer(&self, spooling: bool) -> ClientConfig {
         let mut client = self.client();
         client
             .set("enable.idempotence", "true")
@@ -199,7 +208,14 @@ impl Config {
             .set("batch.size", self.batch_bytes.as_u64().to_string())
             .set("batch.num.messages", self.batch_readings.to_string())
             .set("compression.type", self.compression.name())
-            .set("message.timeout.ms", self.delivery_timeout.as_millis().to_string())
+            .set(
+                "message.timeout.ms",
+                if spooling {
+                    "0".into()
+                } else {
+                    self.delivery_timeout.as_millis().to_string()
+                },
+            )
             .set("queue.buffering.max.messages", self.queue_readings.to_string())
             .set(
                 "queue.buffering.max.kbytes",
@@ -281,7 +297,7 @@ mod tests {
         let mut config = Config::default();
         config.properties.insert("acks".into(), "0".into());
         config.properties.insert("client.id".into(), "north".into());
-        let producer = config.producer();
+        let producer = config.producer(false);
         assert_eq!(producer.get("acks"), Some("all"));
         assert_eq!(producer.get("enable.idempotence"), Some("true"));
         assert_eq!(producer.get("client.id"), Some("north"));

@@ -1,12 +1,12 @@
 //! The only file that knows the Kafka producer.
 //!
-//! A record is handed to librdkafka together with a number, the slot of its [`Pending`] in a slab; the delivery report
-//! brings the number back and the receipt is resolved on librdkafka's polling thread, which touches no socket and wakes
-//! each connection once per batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are
-//! librdkafka's. A producer that failed for good is replaced.
+//! A record is handed to librdkafka together with a number, its slot in [`dispatch`](super::dispatch); the delivery report
+//! brings the number back on librdkafka's polling thread, which touches no socket and wakes each connection once per
+//! batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are librdkafka's. A producer
+//! that failed for good is replaced.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -16,17 +16,19 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::statistics::Statistics;
-use slab::Slab;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
+use super::Config;
+use super::dispatch::{Broker, Refused};
 use super::health::Monitor;
-use super::{Config, Pending};
 use crate::message::Record;
 use crate::metrics::KafkaMetrics;
-use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// How long a metadata request may take before the cluster counts as away.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the reports of records that are taken back may take.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// librdkafka does not take the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +37,7 @@ pub struct Error(#[from] KafkaError);
 
 type Producer = ThreadedProducer<Reports>;
 
-/// The producer, and the records on their way.
+/// The producer.
 pub struct Kafka {
     client: ClientConfig,
     producer_config: ClientConfig,
@@ -44,10 +46,14 @@ pub struct Kafka {
     reports: Reports,
 }
 
+/// Who is told the end of each record.
+pub type Listener = Box<dyn Fn(usize, Result<(), Refused>) + Send + Sync>;
+
 /// What librdkafka calls back.
 #[derive(Clone)]
 struct Reports {
-    pending: Arc<Mutex<Slab<Pending>>>,
+    // Set once, before the first record: producer and dispatch know each other.
+    listener: Arc<OnceLock<Listener>>,
     health: Arc<Monitor>,
     metrics: KafkaMetrics,
     // `tx_bytes` of the last statistics: librdkafka counts from its start, the metric over all producers.
@@ -57,14 +63,15 @@ struct Reports {
 // === impl Kafka ===
 
 impl Kafka {
-    pub fn new(config: &Config, metrics: KafkaMetrics, health: Arc<Monitor>) -> Result<Self, Error> {
+    /// With a spool behind it, the producer never gives a record up: it is either confirmed or taken back.
+    pub fn new(config: &Config, spooling: bool, metrics: KafkaMetrics, health: Arc<Monitor>) -> Result<Self, Error> {
         let reports = Reports {
-            pending: Arc::default(),
+            listener: Arc::default(),
             health,
             metrics,
             sent_bytes_seen: Arc::default(),
         };
-        let producer_config = config.producer();
+        let producer_config = config.producer(spooling);
         let producer = RwLock::new(producer_config.create_with_context(reports.clone())?);
         Ok(Kafka {
             client: config.client(),
@@ -74,33 +81,16 @@ impl Kafka {
         })
     }
 
+    /// Who is told the end of each record; to be called before the first one.
+    pub fn report_to(&self, listener: Listener) {
+        if self.reports.listener.set(listener).is_err() {
+            error!("the kafka producer has a listener already");
+        }
+    }
+
     /// Properties for another client of the same cluster (administration, checks).
     pub fn client(&self) -> &ClientConfig {
         &self.client
-    }
-
-    /// Queues a record; `pending` is resolved by its delivery report, or at once if the queue does not take it.
-    pub fn send(&self, record: &Record<'_>, pending: Pending) {
-        let slot = self.reports.insert(pending);
-        let mut queued = BaseRecord::with_opaque_to(record.topic, slot)
-            .payload(record.value)
-            .timestamp(record.timestamp_ms)
-            .headers(headers(record.headers));
-        if record.headers.is_empty() {
-            queued.headers = None;
-        }
-        if !record.key.is_empty() {
-            queued = queued.key(record.key.as_bytes());
-        }
-        let sent = self
-            .producer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .send(queued);
-        match sent {
-            Ok(()) => self.reports.metrics.kafka_records_sent_total.inc(),
-            Err((error, _)) => self.reports.failed(slot, &error),
-        }
     }
 
     /// Asks the cluster for its topics; the error is for people. Blocks up to two seconds.
@@ -130,8 +120,12 @@ impl Kafka {
                     .sent_bytes_seen
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner) = 0;
-                // The old producer's records are purged as it is dropped: each is answered busy.
-                *self.producer.write().unwrap_or_else(PoisonError::into_inner) = producer;
+                self.take_back();
+                let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+                let failed = std::mem::replace(&mut *current, producer);
+                drop(current);
+                // Not while the lock is held that senders wait for.
+                drop(failed);
                 None
             }
             Err(error) => Some(format!(
@@ -140,17 +134,46 @@ impl Kafka {
         }
     }
 
-    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is answered busy.
+    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is taken back.
     pub fn close(&self, deadline: Duration) {
-        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = producer.flush(deadline) {
-            warn!(%error, records = producer.in_flight_count(), "kafka did not confirm everything before the deadline");
-            producer.purge(PurgeConfig::default().queue().inflight());
-            // The purge's own reports arrive like any others.
-            if let Err(error) = producer.flush(Duration::from_secs(1)) {
-                warn!(%error, "purged records were not reported");
-            }
+        let flushed = self
+            .producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush(deadline);
+        if let Err(error) = flushed {
+            info!(%error, "kafka did not confirm everything before the deadline");
+            self.take_back();
         }
+    }
+
+    /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
+    fn take_back(&self) {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        producer.purge(PurgeConfig::default().queue().inflight());
+        if let Err(error) = producer.flush(PURGE_TIMEOUT) {
+            warn!(%error, records = producer.in_flight_count(), "records taken back were not reported");
+        }
+    }
+}
+
+impl Broker for Arc<Kafka> {
+    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        let mut queued = BaseRecord::with_opaque_to(record.topic, slot)
+            .payload(record.value)
+            .timestamp(record.timestamp_ms);
+        if !record.headers.is_empty() {
+            queued = queued.headers(headers(record.headers));
+        }
+        if !record.key.is_empty() {
+            queued = queued.key(record.key.as_bytes());
+        }
+        let sent = self
+            .producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send(queued);
+        sent.map_err(|(error, _)| self.reports.refusal(&error))
     }
 }
 
@@ -183,46 +206,29 @@ fn text(error: &KafkaError) -> String {
 // === impl Reports ===
 
 impl Reports {
-    fn insert(&self, pending: Pending) -> usize {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(pending)
-    }
-
-    fn take(&self, slot: usize) -> Option<Pending> {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_remove(slot)
-    }
-
-    fn failed(&self, slot: usize, error: &KafkaError) {
-        let Some(pending) = self.take(slot) else { return };
+    fn refusal(&self, error: &KafkaError) -> Refused {
         let code = error.rdkafka_error_code();
         let label = code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
-        self.metrics
-            .kafka_records_failed_total
-            .with_label_values(&[&label])
-            .inc();
+        let failures = self.metrics.kafka_records_failed_total.with_label_values(&[&label]);
+        if failures.get() == 0 {
+            // Once per kind of error: the metric tells how often.
+            warn!(%error, "kafka did not take a record; further ones are counted, not logged");
+        }
+        failures.inc();
         match code {
-            Some(RDKafkaErrorCode::MessageTimedOut) => {
-                self.metrics.kafka_records_in_doubt_total.inc();
-                self.health
-                    .failed("kafka did not confirm a reading within kafka.delivery_timeout");
-                pending.busy(Busy::KafkaTimeout);
-            }
-            Some(RDKafkaErrorCode::QueueFull) => pending.busy(Busy::QueueFull),
-            // Sending it again would never help: the device must know.
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                let detail = "larger than the message.max.bytes of Kafka or of its topic";
-                pending
-                    .receipt
-                    .resolve(Outcome::from(Rejection::new(Reason::TooLargeForKafka, detail)));
-            }
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => pending.busy(Busy::Draining),
-            // One topic's fault, most likely (missing, not authorised, too few replicas): the others go on.
-            _ => pending.busy(Busy::KafkaRefused),
+            Some(RDKafkaErrorCode::MessageTimedOut) => Refused::TimedOut,
+            Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
+            Some(
+                RDKafkaErrorCode::InvalidTimestamp
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed,
+            ) => Refused::Unacceptable,
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => Refused::Purged,
+            _ => Refused::Other,
         }
     }
 }
@@ -231,14 +237,9 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
-        match result {
-            Ok(_) => {
-                self.health.confirmed();
-                if let Some(pending) = self.take(slot) {
-                    pending.safe();
-                }
-            }
-            Err((error, _)) => self.failed(slot, error),
+        let result = result.as_ref().map(drop).map_err(|(error, _)| self.refusal(error));
+        if let Some(listener) = self.listener.get() {
+            listener(slot, result);
         }
     }
 }

@@ -1,67 +1,150 @@
-//! Records to safety: Kafka while it is healthy, *busy* while it is not.
+//! Records to safety: Kafka while it confirms, the spool while it does not, *busy* when neither takes them.
 //!
 //! Every receipt given to this room is resolved by it: with *delivered* (or *rejected*, for a dead letter) once all
-//! in-sync replicas have the record, with *busy* as soon as it is known that they will not in time. Nothing here blocks.
-//! [`kafka`] knows the producer, [`topics`] what the cluster must offer, [`health`] when not to try.
+//! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
+//! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
+//! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`health`] when not to try.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
+use crate::clock::Clock;
 use crate::message::Record;
-use crate::metrics::KafkaMetrics;
-use crate::outcome::{Busy, Outcome};
+use crate::metrics::{KafkaMetrics, Metrics, SpoolMetrics};
+use crate::outcome::Outcome;
 use crate::receipt::Receipt;
 use crate::route::DeadLetter;
 use crate::schemas::Schemas;
 
 pub mod config;
 
+pub mod dispatch;
+
 pub mod health;
 
 pub mod kafka;
 
+pub mod parcel;
+
+pub mod replay;
+
+pub mod spool;
+
+pub mod store;
+
 pub mod topics;
 
 pub use config::Config;
+use dispatch::{Dispatch, Pending, Ticket, Times};
+use kafka::Kafka;
+use store::SpoolStore;
 
-/// The room's door: sends records, and says how Kafka is.
+type Dispatcher = Dispatch<Arc<Kafka>, SpoolStore>;
+
+/// The room's door: sends records, and says how Kafka and the spool are.
 #[derive(Debug)]
 pub struct Deliver {
-    kafka: Arc<kafka::Kafka>,
+    dispatch: Arc<Dispatcher>,
+    kafka: Arc<Kafka>,
     health: Arc<health::Monitor>,
+    pump: Mutex<Option<replay::Pump>>,
+    failed: CancellationToken,
     dead_letter_topic: String,
+    clock: Arc<dyn Clock>,
+    metrics: SpoolMetrics,
 }
 
-/// A record on its way: who is answered, and what with once the record is safe.
-#[derive(Debug)]
-pub struct Pending {
-    pub receipt: Receipt,
-    /// *Delivered* for a reading, the rejection for a dead letter.
-    pub once_safe: Outcome,
+/// The sections that this room reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Sections<'a> {
+    pub kafka: &'a Config,
+    pub spool: &'a spool::Config,
+    pub replay: &'a replay::Config,
 }
+
+/// This room cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// librdkafka does not take the configuration (a wrong `kafka.properties` entry, an unreadable certificate …).
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The spool's folder is in use, not writable, foreign, or of a later version.
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    /// The system gives no thread.
+    #[error("no thread for the replay: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+// === impl Deliver ===
 
 impl Deliver {
-    /// Creates the producer and starts to probe Kafka; returns at once, whether or not Kafka is there.
-    ///
-    /// # Errors
-    /// librdkafka does not take the configuration (a wrong `kafka.properties` entry, an unreadable certificate …).
-    pub fn start(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) -> Result<Self, kafka::Error> {
-        let health = Arc::new(health::Monitor::new(metrics.kafka_up.clone()));
-        let kafka = Arc::new(kafka::Kafka::new(config, metrics, health.clone())?);
+    /// Opens the spool, creates the producer and starts to probe Kafka; returns whether or not Kafka is there.
+    pub fn start(
+        sections: Sections<'_>,
+        schemas: &Schemas,
+        metrics: &Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let config = sections.kafka;
+        let failed = CancellationToken::new();
+        let later: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
+        let health = Arc::new(health::Monitor::new(metrics.kafka.kafka_up.clone()));
+        let (store, recovered) = match sections.spool.enabled {
+            true => open_spool(sections.spool, clock.clone(), later.clone())?,
+            false => (None, (0, 0)),
+        };
+        let kafka = Arc::new(Kafka::new(
+            config,
+            store.is_some(),
+            metrics.kafka.clone(),
+            health.clone(),
+        )?);
+        let times = Times {
+            patience: config.patience,
+            delivery_timeout: config.delivery_timeout,
+            try_again: sections.replay.try_again,
+        };
+        let dispatch = Dispatch::new(
+            kafka.clone(),
+            store,
+            recovered,
+            times,
+            health.clone(),
+            (metrics.kafka.clone(), metrics.spool.clone()),
+        );
+        let dispatch = Arc::new(dispatch);
+        let told = Arc::downgrade(&dispatch);
+        later.set(told.clone()).ok();
+        kafka.report_to(Box::new(move |slot, result| {
+            if let Some(dispatch) = told.upgrade() {
+                dispatch.reported(slot, result);
+            }
+        }));
+        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), failed.clone())?;
         let wanted = topics::Wanted::new(config, schemas);
         health::start_probe(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
+            dispatch,
             kafka,
             health,
+            pump: Mutex::new(Some(pump)),
+            failed,
             dead_letter_topic: config.dead_letter_topic.clone(),
+            clock,
+            metrics: metrics.spool.clone(),
         })
     }
 
-    /// Resolves `receipt` with *delivered* once the record is safe.
+    /// Resolves `receipt` with *delivered* or *spooled* once the record is safe.
     pub fn send(&self, record: &Record<'_>, receipt: Receipt) {
-        self.produce(
+        self.dispatch.send(
+            Instant::now(),
             record,
             Pending {
                 receipt,
@@ -70,11 +153,13 @@ impl Deliver {
         );
     }
 
-    /// Resolves `receipt` with the rejection once the original bytes are safe in the dead-letter topic.
+    /// Resolves `receipt` with the rejection once the original bytes are safe: in the dead-letter topic, or on the way to
+    /// it in the spool.
     pub fn dead_letter(&self, letter: &DeadLetter<'_>, receipt: Receipt) {
         let headers = letter.headers();
         let record = letter.record(&self.dead_letter_topic, &headers);
-        self.produce(
+        self.dispatch.send(
+            Instant::now(),
             &record,
             Pending {
                 receipt,
@@ -83,24 +168,89 @@ impl Deliver {
         );
     }
 
-    fn produce(&self, record: &Record<'_>, pending: Pending) {
-        match self.health.busy() {
-            None => self.kafka.send(record, pending),
-            Some(busy) => pending.receipt.resolve(Outcome::Busy(busy)),
-        }
-    }
-
     /// Changes when Kafka goes away or comes back.
     pub fn health(&self) -> watch::Receiver<health::Health> {
         self.health.subscribe()
     }
 
-    /// Waits until Kafka has confirmed all records, at most for `deadline`; what is then unconfirmed is answered busy.
-    /// Blocks the calling thread.
-    pub fn close(&self, deadline: Duration) {
-        self.health.close();
-        self.kafka.close(deadline);
+    /// Cancelled when the gateway must end: the spool's disk failed, so that it can promise nothing more.
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
     }
+
+    /// Brings the spool's gauges up to date.
+    pub fn observe(&self) {
+        if let Some(store) = self.dispatch.store() {
+            let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
+            store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
+        }
+    }
+
+    /// The spool's part of `/status`; null without a spool.
+    pub fn describe_spool(&self) -> Value {
+        let store = self.dispatch.store();
+        store.map_or(Value::Null, |store| {
+            store::describe(
+                &store.spool.status(),
+                self.dispatch.ingest_bytes_per_s(Instant::now()),
+                self.dispatch.unconfirmed(),
+                self.metrics.spool_set_aside.get(),
+                self.clock.wall_ms(),
+            )
+        })
+    }
+
+    /// Waits until Kafka has confirmed all records, at most for `deadline`; the rest is spooled, or answered busy without
+    /// a spool. Blocks the calling thread.
+    pub fn close(&self, deadline: Duration) {
+        let began = Instant::now();
+        self.health.close();
+        if let Some(pump) = self.pump.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            pump.stop();
+        }
+        self.dispatch.close(began);
+        // With a spool there is no need to wait for a Kafka that is away.
+        let spooling = self.dispatch.store().is_some();
+        let patience = if spooling && !self.health.is_up() {
+            Duration::from_millis(200)
+        } else {
+            deadline / 2
+        };
+        self.kafka.close(patience);
+        if let Some(store) = self.dispatch.store() {
+            store.spool.close();
+        }
+        info!(elapsed = ?began.elapsed(), waiting = self.dispatch.waiting(), "deliver is closed");
+    }
+}
+
+type Opened = (Option<SpoolStore>, (u64, u64));
+
+/// Opens the spool, and tells `later` (the dispatch, which does not exist yet) what becomes of its entries.
+fn open_spool(
+    config: &spool::Config,
+    clock: Arc<dyn Clock>,
+    later: Arc<OnceLock<Weak<Dispatcher>>>,
+) -> Result<Opened, Error> {
+    let done = move |entries: Vec<(Ticket, Result<u64, spool::Failure>)>| {
+        if let Some(dispatch) = later.get().and_then(Weak::upgrade) {
+            let entries = entries.into_iter();
+            dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
+        }
+    };
+    let (spool, recovery) = spool::open(config, Arc::new(spool::RealDisk::default()), clock, done)?;
+    for damage in &recovery.damage {
+        warn!(?damage, "the spool is damaged; what is readable is replayed");
+    }
+    if recovery.entries > 0 {
+        info!(
+            readings = recovery.entries,
+            bytes = recovery.bytes,
+            "the spool holds readings of an earlier run"
+        );
+    }
+    let recovered = (recovery.entries, spool.status().next_sequence);
+    Ok((Some(SpoolStore { spool: Arc::new(spool) }), recovered))
 }
 
 /// Looks whether the cluster is there and offers every topic; settings that weaken the promise, in words.
@@ -111,7 +261,7 @@ pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) 
     let monitor = Arc::new(health::Monitor::new(metrics.kafka_up.clone()));
     // Nothing is sent, and what is found is told by the return value.
     monitor.close();
-    let kafka = Arc::new(kafka::Kafka::new(config, metrics, monitor).map_err(|error| error.to_string())?);
+    let kafka = Arc::new(Kafka::new(config, false, metrics, monitor).map_err(|error| error.to_string())?);
     let wanted = topics::Wanted::new(config, schemas);
     let asked = kafka.clone();
     let metadata = tokio::task::spawn_blocking(move || asked.metadata())
@@ -120,16 +270,4 @@ pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) 
     wanted.check(&metadata).map_err(|missing| missing.to_string())?;
     let settings = wanted.weaknesses(&kafka).await;
     Ok(settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]))
-}
-
-impl Pending {
-    /// All in-sync replicas have the record.
-    pub fn safe(self) {
-        self.receipt.resolve(self.once_safe);
-    }
-
-    /// Kafka did not take the record.
-    pub fn busy(self, busy: Busy) {
-        self.receipt.resolve(Outcome::Busy(busy));
-    }
 }

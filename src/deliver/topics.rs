@@ -1,6 +1,6 @@
 //! What the cluster must offer: the topics of all kinds and the dead-letter topic.
 //!
-//! Checked at start, and again after an outage: a missing topic keeps the gateway not ready and is named; settings that
+//! Checked at start, and again after an outage: while a topic is missing Kafka counts as away, and it is named; settings that
 //! weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics` makes what
 //! is missing.
 
@@ -30,6 +30,8 @@ pub struct Wanted {
     create: bool,
     partitions: i32,
     replication_factor: i32,
+    /// Largest batch that the producer makes.
+    batch_bytes: u64,
 }
 
 /// Topics that are not there.
@@ -55,6 +57,7 @@ impl Wanted {
             create: config.create_topics,
             partitions: config.partitions,
             replication_factor: config.replication_factor,
+            batch_bytes: config.batch_bytes.min(config.message_bytes_max()).as_u64(),
         }
     }
 
@@ -140,13 +143,13 @@ impl Wanted {
         let metadata = kafka.metadata()?;
         let mut weaknesses = Vec::new();
         for config in described.into_iter().flatten() {
-            weaknesses.extend(topic_weaknesses(&config, &metadata));
+            weaknesses.extend(topic_weaknesses(&config, &metadata, self.batch_bytes));
         }
         Ok(weaknesses)
     }
 }
 
-fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata) -> Vec<String> {
+fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata, batch_bytes: u64) -> Vec<String> {
     let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &config.specifier else {
         return Vec::new();
     };
@@ -157,7 +160,9 @@ fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata) -> Vec<String>
     };
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let replicas = topic.and_then(|topic| topic.partitions().iter().map(|one| one.replicas().len()).min());
-    settings_weaknesses(name, replicas, number("min.insync.replicas"), number("retention.ms"))
+    let mut weaknesses = settings_weaknesses(name, replicas, number("min.insync.replicas"), number("retention.ms"));
+    weaknesses.extend(batch_weakness(name, number("max.message.bytes"), batch_bytes));
+    weaknesses
 }
 
 /// Pure: what these settings of one topic mean for the promise.
@@ -187,6 +192,17 @@ fn settings_weaknesses(
         ));
     }
     weaknesses
+}
+
+/// Pure: whether the topic refuses batches that the producer makes, with all readings in them.
+fn batch_weakness(name: &str, message_bytes_max: Option<i64>, batch_bytes: u64) -> Option<String> {
+    let largest = message_bytes_max.and_then(|bytes| u64::try_from(bytes).ok())?;
+    (largest < batch_bytes).then(|| {
+        format!(
+            "topic {name} has max.message.bytes={largest}: it refuses batches of readings up to {batch_bytes} bytes; \
+             set kafka.batch_bytes lower"
+        )
+    })
 }
 
 fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
@@ -221,5 +237,8 @@ mod tests {
         check(3, 1, week, &["min.insync.replicas=1"]);
         check(3, 3, week, &["one broker away"]);
         check(3, 1, 3_600_000, &["min.insync.replicas=1", "1 h only"]);
+        let batches = |largest| batch_weakness("city.x", largest, 1_000_000);
+        assert_eq!((batches(None), batches(Some(1_048_588))), (None, None));
+        assert!(batches(Some(1000)).unwrap().contains("set kafka.batch_bytes lower"));
     }
 }

@@ -18,6 +18,10 @@ mod idempotency;
 
 mod outage;
 
+mod spool;
+
+mod spool_start;
+
 mod drain;
 
 mod hostile;

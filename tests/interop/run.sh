@@ -50,11 +50,14 @@ dead_letter_topic = "${prefix}dead-letter"
 create_topics = true
 partitions = 2
 replication_factor = 1
+[spool]
+folder = "$work/spool"
 TOML
 "$citygate" run --config "$work/citygate.toml" >"$work/citygate.log" 2>&1 &
 children+=($!)
 for ((tries = 0; tries < 300; tries++)); do
-  if curl -fs -o "$work/ready" "http://127.0.0.1:$admin/readyz"; then break; fi
+  # Ready it is with its spool alone; what is looked for below is in Kafka.
+  if curl -fs "http://127.0.0.1:$admin/metrics" | grep -q '^citygate_kafka_up 1'; then break; fi
   kill -0 "${children[0]}" # it runs
   sleep 0.1
 done

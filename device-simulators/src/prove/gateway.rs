@@ -1,7 +1,6 @@
 //! The gateway under proof: the real program, a process of its own, with a generated configuration.
 //!
-//! Every life of it has the same ports, the same configuration and the same spool folder. A gateway that does not know a
-//! `[spool]` is run without one: while Kafka is away it then answers *busy*, and must lose nothing all the same.
+//! Every life of it has the same ports, the same configuration and the same spool folder.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,9 +22,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long one question to the admin port may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Exit code for a wrong configuration (`EX_USAGE`).
-const USAGE: i32 = 64;
 
 /// Where Debian, Fedora and others put libfaketime.
 const FAKETIME: [&str; 5] = [
@@ -65,7 +61,6 @@ pub struct Gateway {
     settings: Settings,
     ports: Ports,
     faketime: Option<PathBuf>,
-    has_spool: bool,
     child: Option<Child>,
     /// Ends that nobody asked for.
     deaths: Vec<String>,
@@ -90,25 +85,13 @@ impl Gateway {
             },
             settings,
             faketime,
-            has_spool: true,
             child: None,
             deaths: Vec::new(),
         };
         gateway.step_clock(0)?;
         gateway.spawn()?;
-        if let Err(error) = gateway.await_ready(admin).await {
-            if !gateway.refuses_a_spool() {
-                return Err(error);
-            }
-            gateway.has_spool = false;
-            gateway.spawn()?;
-            gateway.await_ready(admin).await?;
-        }
+        gateway.await_ready(admin).await?;
         Ok(gateway)
-    }
-
-    pub fn has_spool(&self) -> bool {
-        self.has_spool
     }
 
     pub fn mqtt(&self) -> SocketAddr {
@@ -219,12 +202,6 @@ impl Gateway {
         }
     }
 
-    fn refuses_a_spool(&mut self) -> bool {
-        let Some(child) = &mut self.child else { return false };
-        let code = child.try_wait().ok().flatten().and_then(|status| status.code());
-        code == Some(USAGE) && self.last_words().contains("[spool]: no such section")
-    }
-
     fn config(&self) -> String {
         let Settings {
             schemas,
@@ -242,11 +219,9 @@ impl Gateway {
             "[kafka]\nbootstrap_servers = \"{bootstrap}\"\ncreate_topics = true\n\
              topic_prefix = \"{topic_prefix}\"\ndead_letter_topic = \"{topic_prefix}dead-letter\"\n"
         );
-        if self.has_spool {
-            let folder = spool.folder.display().to_string();
-            let Spool { bytes_max, more, .. } = spool;
-            config += &format!("[spool]\nenabled = true\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n{more}");
-        }
+        let folder = spool.folder.display().to_string();
+        let Spool { bytes_max, more, .. } = spool;
+        config += &format!("[spool]\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n{more}");
         config
     }
 
@@ -307,6 +282,19 @@ impl Admin {
 
     pub async fn is_ready(&self) -> bool {
         self.get("readyz").await.is_some()
+    }
+
+    /// Returns once the gateway has found Kafka and its topics.
+    pub async fn await_kafka(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            let up = |text: String| text.lines().any(|line| line == "citygate_kafka_up 1");
+            if self.metrics().await.is_some_and(up) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        bail!("the gateway did not find Kafka within {READY_TIMEOUT:?}")
     }
 
     /// Prometheus' text, if the gateway answers.

@@ -193,6 +193,13 @@ impl Proof {
             self.failures
                 .push("nothing was answered busy: the disk was never full for the spool".to_owned());
         }
+        let felt: u64 = self.phases.iter().map(PhaseLine::negative).sum();
+        if self.scenario.damages_only_kafka() && felt > 0 {
+            self.failures.push(format!(
+                "{} answers were not positive: devices noticed that Kafka was away",
+                grouped(felt)
+            ));
+        }
         let stepped = |(least, greatest): (i64, i64)| {
             least <= CLOCK_TOLERANCE_S - CLOCK_AHEAD_S && greatest >= CLOCK_BEHIND_S - CLOCK_TOLERANCE_S
         };

@@ -162,6 +162,14 @@ impl Scenario {
         !matches!(self, Scenario::Calm | Scenario::GatewayKilled)
     }
 
+    /// Whether gateway and disk stay whole, so that devices must not notice anything.
+    pub fn damages_only_kafka(self) -> bool {
+        matches!(
+            self,
+            Scenario::KafkaStopped | Scenario::KafkaKilled | Scenario::OneOfThreeKilled | Scenario::TwoOfThreeKilled
+        )
+    }
+
     /// What is done, and when.
     pub fn plan(self, extent: &Extent) -> Vec<Step> {
         let mut dice = StdRng::seed_from_u64(extent.seed);

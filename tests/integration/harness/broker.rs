@@ -9,8 +9,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
@@ -137,6 +140,20 @@ impl Broker {
         cluster.request_errors(RDKafkaApiKey::Produce, &vec![refusal; requests]);
     }
 
+    /// Sets a topic's configuration; the others are back at their defaults.
+    pub async fn configure(&self, topic: &str, key: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create()
+            .unwrap();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let results = admin.alter_configs([&change], &options).await.unwrap();
+        results
+            .into_iter()
+            .for_each(|result| assert!(result.is_ok(), "{result:?}"));
+    }
+
     /// SIGSTOP: connections stay, nothing is answered.
     pub fn freeze(&self) {
         chaos::signal(self.server().pid(), "STOP");
@@ -240,7 +257,7 @@ pub fn read_all(servers: &str, topic: &str) -> Vec<Record> {
     let mut wanted = TopicPartitionList::new();
     let mut missing = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), TIMEOUT).unwrap();
+        let (low, high) = watermarks(&consumer, topic, partition.id());
         missing += high - low;
         wanted
             .add_partition_offset(topic, partition.id(), Offset::Beginning)
@@ -258,6 +275,18 @@ pub fn read_all(servers: &str, topic: &str) -> Vec<Record> {
     }
     records.sort_by_key(|record| record.partition); // stable: the order within a partition stays
     records
+}
+
+/// A Kafka that was started a moment ago may still look for the leaders of its partitions.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+            Ok(watermarks) => return watermarks,
+            Err(error) => assert!(Instant::now() < deadline, "{topic} {partition}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 // === impl Record ===

@@ -3,7 +3,7 @@
 //! [`TestGateway::finish`] drains it and checks the law of the house; a test that forgets it fails when the gateway is
 //! dropped. So every test here is a test of the law as well.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -80,8 +80,7 @@ impl TestGateway {
     }
 
     pub fn schema(&self, kind: &str) -> Schema {
-        let text = std::fs::read_to_string(self.schemas.join(format!("{kind}.avsc"))).unwrap();
-        Schema::parse_str(&text).unwrap()
+        schema(&self.schemas, kind)
     }
 
     /// The records of a kind's topic.
@@ -91,13 +90,7 @@ impl TestGateway {
 
     /// The readings of a kind's topic, decoded from the single-object encoding.
     pub fn readings(&self, kind: &str) -> Vec<Arrived> {
-        let schema = self.schema(kind);
-        let arrived = self.records(kind).into_iter().map(|record| Arrived {
-            device: record.key.clone(),
-            reading: avro::plain(avro::single_object(&schema, &record.value)),
-            record,
-        });
-        arrived.collect()
+        decoded(&self.schema(kind), self.records(kind))
     }
 
     pub fn dead_letters(&self) -> Vec<Record> {
@@ -152,6 +145,22 @@ impl Drop for TestGateway {
     }
 }
 
+/// The schema of a kind, from its file.
+pub fn schema(folder: &Path, kind: &str) -> Schema {
+    let text = std::fs::read_to_string(folder.join(format!("{kind}.avsc"))).unwrap();
+    Schema::parse_str(&text).unwrap()
+}
+
+/// Records decoded from the single-object encoding.
+pub fn decoded(schema: &Schema, records: Vec<Record>) -> Vec<Arrived> {
+    let arrived = records.into_iter().map(|record| Arrived {
+        device: record.key.clone(),
+        reading: avro::plain(avro::single_object(schema, &record.value)),
+        record,
+    });
+    arrived.collect()
+}
+
 /// The file that `citygate run --config` reads; of the sections that tests change.
 pub fn toml(config: &Config) -> String {
     fn section(of: &impl Serialize) -> toml::Value {
@@ -163,6 +172,7 @@ pub fn toml(config: &Config) -> String {
         ("http", section(&config.http)),
         ("admin", section(&config.admin)),
         ("kafka", section(&config.kafka)),
+        ("spool", section(&config.spool)),
         ("schemas", section(&config.schemas)),
         ("registry", section(&config.registry)),
         ("drain", section(&config.drain)),

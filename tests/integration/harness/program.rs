@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use citygate::gateway::Addresses;
@@ -16,6 +17,8 @@ use super::{Broker, Client, Via, chaos, eventually, gateway};
 pub struct Program {
     child: Child,
     pub addresses: Addresses,
+    pub topic_prefix: String,
+    /// Its configuration, spool, and what it says.
     folder: TempDir,
     /// Lives as long as the program.
     _broker: Broker,
@@ -26,32 +29,31 @@ pub struct Program {
 impl Program {
     /// Starts it and waits until `/readyz` says yes.
     pub async fn start(broker: &Broker) -> Self {
+        Program::start_with(broker, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    pub async fn start_with(broker: &Broker, environment: &[(&str, &Path)]) -> Self {
         let [mqtt, coap, http, admin] = super::free_ports();
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut topic_prefix = String::new();
+        let folder = TempDir::new().unwrap();
         let config = gateway::config(broker, |config| {
             topic_prefix = config.kafka.topic_prefix.clone();
             config.mqtt.listen = at(mqtt);
             config.coap.listen = at(coap);
             config.http.listen = at(http);
             config.admin.listen = at(admin);
+            config.spool.enabled = true;
+            config.spool.folder = folder.path().join("spool");
         });
         for topic in ["traffic", "weather", "energy", "dead-letter"] {
             broker.create_topic(&format!("{topic_prefix}{topic}"), 3);
         }
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("citygate.toml");
-        std::fs::write(&file, gateway::toml(&config)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_citygate"))
-            .args(["run", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(File::create(folder.path().join("stdout")).unwrap())
-            .stderr(File::create(folder.path().join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
+        std::fs::write(folder.path().join("citygate.toml"), gateway::toml(&config)).unwrap();
         let mut program = Program {
-            child,
+            child: spawn(folder.path(), environment),
+            topic_prefix,
             addresses: Addresses {
                 mqtt: Some(at(mqtt)),
                 coap: Some(at(coap)),
@@ -61,17 +63,23 @@ impl Program {
             folder,
             _broker: broker.clone(),
         };
+        program.await_ready().await;
+        program
+    }
+
+    /// Starts it once more after its end, with the same configuration and spool.
+    pub async fn start_again(&mut self) {
+        self.child = spawn(self.folder.path(), &[]);
+        self.await_ready().await;
+    }
+
+    async fn await_ready(&mut self) {
         eventually("the program is ready", async || {
-            assert!(
-                program.child.try_wait().unwrap().is_none(),
-                "it ended: {}",
-                program.said()
-            );
-            let answer = reqwest::get(program.url("/readyz")).await.ok()?;
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.said());
+            let answer = reqwest::get(self.url("/readyz")).await.ok()?;
             answer.status().is_success().then_some(())
         })
         .await;
-        program
     }
 
     pub async fn client(&self, via: Via) -> Client {
@@ -109,6 +117,18 @@ impl Program {
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addresses.admin.unwrap())
     }
+}
+
+fn spawn(folder: &Path, environment: &[(&str, &Path)]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_citygate"))
+        .args(["run", "--config"])
+        .arg(folder.join("citygate.toml"))
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(File::create(folder.join("stdout")).unwrap())
+        .stderr(File::create(folder.join("stderr")).unwrap())
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Program {

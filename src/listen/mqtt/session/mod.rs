@@ -131,7 +131,7 @@ where
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn new(shared: &'a Shared, wire: Wire<S>, client: Client, state: State) -> Self {
         let mut health = shared.front.health.clone();
-        let kafka_up = health.borrow_and_update().is_up();
+        let kafka_up = health.borrow_and_update().takes_readings();
         Session {
             acks: Acks::starting_at(state.next_number),
             aliases: Aliases::new(shared.config.topic_alias_maximum),
@@ -212,7 +212,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             // What arrived is collected before the next wait anyway.
             Event::Answers => {}
             Event::Lent(loan, permit) => self.lend(loan, permit),
-            Event::Health => self.kafka_up = self.health.borrow().is_up(),
+            Event::Health => self.kafka_up = self.health.borrow().takes_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();
                 if due <= Instant::now() {

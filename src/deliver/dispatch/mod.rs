@@ -1,0 +1,581 @@
+//! Which way a record goes, and when its device is answered.
+//!
+//! Straight to Kafka while Kafka confirms; into the spool while it does not, and, for the sake of order, while the spool
+//! holds earlier records of the same lane that Kafka's producer was not given yet ([`lanes`]). A record that Kafka has not
+//! confirmed after `kafka.patience` is copied into the spool as well and answered *spooled*; if Kafka confirms it after
+//! all, the copy is not replayed. [`replay`] begins when nothing is held twice. Every record ends safe (Kafka or spool) or
+//! with its device told *busy*; never neither.
+//!
+//! No I/O, no thread and no clock of its own: [`Broker`] and [`Store`] are seams, time is an argument, so the simulation
+//! can run it step by step.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::health::Monitor;
+use super::parcel;
+use super::spool::budget::Rate;
+use crate::message::Record;
+use crate::metrics::{KafkaMetrics, SpoolMetrics};
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::receipt::Receipt;
+
+mod flights;
+
+mod held;
+
+mod lanes;
+
+mod replay;
+
+use flights::{Flight, Flights, Name, Spooled};
+use held::Held;
+use lanes::Lanes;
+use replay::Replay;
+pub use replay::Replayed;
+
+/// The Kafka producer, as far as it matters here.
+pub trait Broker {
+    /// Queues a record; its end is told by [`Dispatch::reported`] with the same slot. Records of one key are written in
+    /// the order of these calls.
+    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused>;
+}
+
+/// The spool, as far as it matters here.
+pub trait Store {
+    /// Queues an entry to be written; its end is told by [`Dispatch::stored`] with the same ticket.
+    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)>;
+    /// The next durable, uncommitted entries, oldest first.
+    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
+    /// Lets the next read begin at the oldest uncommitted entry.
+    fn rewind(&self);
+    /// The entry needs no replay.
+    fn commit(&self, sequence: u64);
+    /// Why no entry would be taken now, if so.
+    fn refuses(&self) -> Option<Busy>;
+    /// Durable entries that were not committed.
+    fn uncommitted(&self) -> u64;
+}
+
+/// Why Kafka did not take a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The producer's queue is full.
+    QueueFull,
+    /// Larger than Kafka or the topic allows: it never will be taken.
+    TooLarge,
+    /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record, a topic that is gone or
+    /// not for us); others it may take.
+    Unacceptable,
+    /// Not confirmed in time; it may have been written.
+    TimedOut,
+    /// Taken back from the queue: the producer is being closed or replaced.
+    Purged,
+    /// Anything else.
+    Other,
+}
+
+/// A record on its way: who is answered, and what with once the record is safe in Kafka.
+#[derive(Debug)]
+pub struct Pending {
+    pub receipt: Receipt,
+    /// *Delivered* for a reading, the rejection for a dead letter.
+    pub once_safe: Outcome,
+}
+
+/// What an appended entry is for.
+#[derive(Debug)]
+pub enum Ticket {
+    /// The record is in the spool only.
+    Alone { pending: Pending, lane: usize },
+    /// The record is also held by the producer.
+    Copy(Name),
+    /// The record is in the spool already, under this sequence, and is set aside there.
+    Moved { from: u64 },
+}
+
+/// The times of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Unconfirmed for so long, a record is copied into the spool.
+    pub patience: Duration,
+    /// Unconfirmed for so long, and not in the spool either, its device is told busy.
+    pub delivery_timeout: Duration,
+    /// How soon a spooled record is tried again that Kafka would not take as it is.
+    pub try_again: Duration,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Dispatch<B, S> {
+    broker: B,
+    store: Option<S>,
+    health: Arc<Monitor>,
+    metrics: KafkaMetrics,
+    spool_metrics: SpoolMetrics,
+    times: Times,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    flights: Flights,
+    lanes: Lanes,
+    /// Flights whose record is, or is about to be, in the spool as well.
+    doubled: usize,
+    /// How often a flight's record was copied.
+    copies: u64,
+    /// Bytes taken in since the last tick, and their rate.
+    taken_in: u64,
+    ingest: Rate,
+    replay: Replay,
+    held: Held,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// All in-sync replicas have the record.
+    fn delivered(self) {
+        self.receipt.resolve(self.once_safe);
+    }
+
+    /// The spool has the record.
+    fn spooled(self) {
+        let outcome = match self.once_safe {
+            Outcome::Delivered => Outcome::Spooled,
+            rejected => rejected,
+        };
+        self.receipt.resolve(outcome);
+    }
+
+    fn busy(self, busy: Busy) {
+        self.receipt.resolve(Outcome::Busy(busy));
+    }
+
+    fn too_large(self) {
+        let detail = "larger than the message.max.bytes of Kafka or of its topic";
+        self.receipt
+            .resolve(Rejection::new(Reason::TooLargeForKafka, detail).into());
+    }
+}
+
+// === impl Dispatch ===
+
+impl<B: Broker, S: Store> Dispatch<B, S> {
+    /// `recovered` entries below `first_sequence` wait in the store from earlier runs.
+    pub fn new(
+        broker: B,
+        store: Option<S>,
+        (recovered, first_sequence): (u64, u64),
+        times: Times,
+        health: Arc<Monitor>,
+        (metrics, spool_metrics): (KafkaMetrics, SpoolMetrics),
+    ) -> Self {
+        let state = State {
+            flights: Flights::default(),
+            lanes: Lanes::new(recovered, first_sequence),
+            doubled: 0,
+            copies: 0,
+            taken_in: 0,
+            ingest: Rate::default(),
+            replay: Replay::default(),
+            held: Held::default(),
+        };
+        Dispatch {
+            broker,
+            store,
+            health,
+            metrics,
+            spool_metrics,
+            times,
+            started: Instant::now(),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub fn broker(&self) -> &B {
+        &self.broker
+    }
+
+    pub fn store(&self) -> Option<&S> {
+        self.store.as_ref()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a record in; `pending` is resolved when the record is safe, or when it is known that it will not be.
+    pub fn send(&self, now: Instant, record: &Record<'_>, pending: Pending) {
+        let lane = lanes::lane(record);
+        let mut state = self.state();
+        // Under the lock: nothing is taken in behind the back of `close`.
+        if self.health.is_closed() {
+            return pending.busy(Busy::Draining);
+        }
+        let Some(store) = &self.store else {
+            return match self.health.is_up() {
+                true => self.produce(&mut state, now, record, pending, lane, None),
+                false => pending.busy(Busy::KafkaAway),
+            };
+        };
+        let Some(parcel) = parcel::pack(record) else {
+            return pending.too_large();
+        };
+        state.taken_in += parcel.len() as u64;
+        if self.health.is_up() && !state.lanes.waits(lane) {
+            self.produce(&mut state, now, record, pending, lane, Some(parcel));
+        } else if self.health.is_up() && state.catches_up(now) {
+            state.hold(now, parcel, pending, lane);
+        } else {
+            self.spill(&mut state, store, now);
+            self.append(&mut state, store, parcel, pending, lane);
+        }
+    }
+
+    fn produce(
+        &self,
+        state: &mut State,
+        now: Instant,
+        record: &Record<'_>,
+        pending: Pending,
+        lane: usize,
+        parcel: Option<Vec<u8>>,
+    ) {
+        let mut flight = Flight::new(lane, now, Spooled::No);
+        (flight.pending, flight.parcel) = (Some(pending), parcel);
+        let name = state.flights.depart(flight);
+        match self.broker.produce(record, name.slot) {
+            Ok(()) => {
+                self.metrics.kafka_records_sent_total.inc();
+                if self.store.is_some() {
+                    state.lanes.took_off(lane);
+                    state.flights.lose_patience_at(now + self.times.patience, name);
+                }
+            }
+            Err(refused) => {
+                if let Some(store) = self.store.as_ref().filter(|_| refused != Refused::TooLarge) {
+                    self.copy_before(state, store, lane);
+                }
+                self.refused(state, name.slot, refused);
+            }
+        }
+    }
+
+    /// The producer's last word on a record.
+    pub fn reported(&self, slot: usize, result: Result<(), Refused>) {
+        if result.is_ok() {
+            self.health.confirmed();
+        }
+        let mut state = self.state();
+        let Some(flight) = state.flights.at(slot) else {
+            return;
+        };
+        match (flight.spooled, result) {
+            (Spooled::No, Ok(())) => {
+                let flight = state.flights.land(slot);
+                if flight.parcel.is_some() {
+                    state.lanes.touched_down(flight.lane);
+                }
+                drop(state);
+                if let Some(pending) = flight.pending {
+                    pending.delivered();
+                }
+            }
+            (Spooled::No, Err(refused)) => self.given_back(&mut state, slot, refused),
+            (Spooled::Asked, result) => {
+                let (delivered, lane) = (result.is_ok(), flight.lane);
+                flight.spooled = Spooled::AskedAndReported { delivered };
+                if let Some(pending) = result.ok().and_then(|()| flight.pending.take()) {
+                    pending.delivered();
+                }
+                if !delivered {
+                    state.lanes.wait(lane);
+                }
+            }
+            (Spooled::AskedAndReported { .. }, _) => {}
+            (Spooled::At(sequence), result) => {
+                let lane = state.flights.land(slot).lane;
+                state.doubled -= 1;
+                match result {
+                    Ok(()) => self.commit(sequence),
+                    Err(_) => state.lanes.wait(lane),
+                }
+            }
+            (Spooled::Replayed(sequence), result) => self.replay_reported(&mut state, slot, sequence, result),
+        }
+    }
+
+    /// The producer gives a record back that the spool does not have. More of them may follow, the youngest first
+    /// (librdkafka purges its queue before what is in flight), so all are copied in the order of their sending.
+    fn given_back(&self, state: &mut State, slot: usize, refused: Refused) {
+        let others_follow = matches!(refused, Refused::Purged | Refused::TimedOut | Refused::Other);
+        if let Some(store) = self.store.as_ref().filter(|_| others_follow) {
+            self.copy_all(state, store);
+        }
+        let Some(flight) = state.flights.at(slot) else { return };
+        let lane = flight.lane;
+        if flight.spooled == Spooled::Asked {
+            flight.spooled = Spooled::AskedAndReported { delivered: false };
+            state.lanes.wait(lane);
+            return;
+        }
+        if flight.parcel.is_some() {
+            state.lanes.touched_down(lane);
+        }
+        self.refused(state, slot, refused);
+    }
+
+    /// The producer does not have the record (any more), and the spool does not have it either.
+    fn refused(&self, state: &mut State, slot: usize, refused: Refused) {
+        let flight = state.flights.land(slot);
+        let Some(pending) = flight.pending else { return };
+        match (refused, &self.store, flight.parcel) {
+            (Refused::TooLarge, _, _) => pending.too_large(),
+            (_, Some(store), Some(parcel)) => append(state, store, parcel, pending, flight.lane),
+            (Refused::QueueFull, ..) => pending.busy(Busy::QueueFull),
+            (Refused::TimedOut, ..) => {
+                self.metrics.kafka_records_in_doubt_total.inc();
+                self.health
+                    .failed("kafka did not confirm a reading within kafka.delivery_timeout");
+                pending.busy(Busy::KafkaTimeout);
+            }
+            (Refused::Purged, ..) if self.health.is_closed() => pending.busy(Busy::Draining),
+            (Refused::Purged | Refused::Other | Refused::Unacceptable, ..) => pending.busy(Busy::KafkaRefused),
+        }
+    }
+
+    fn commit(&self, sequence: u64) {
+        if let Some(store) = &self.store {
+            store.commit(sequence);
+        }
+    }
+
+    /// The store's last word on appended entries, in their order.
+    pub fn stored(&self, entries: impl IntoIterator<Item = (Ticket, Result<u64, Busy>)>) {
+        let mut state = self.state();
+        for (ticket, result) in entries {
+            state.lanes.answered();
+            self.spool_metrics
+                .spool_appended_total
+                .inc_by(u64::from(result.is_ok()));
+            match ticket {
+                Ticket::Alone { pending, lane } => match result {
+                    Ok(_) => pending.spooled(),
+                    Err(busy) => {
+                        state.lanes.go(lane);
+                        pending.busy(busy);
+                    }
+                },
+                Ticket::Copy(name) => self.copied(&mut state, name, result),
+                Ticket::Moved { from } => self.moved(&mut state, from, result.ok()),
+            }
+        }
+    }
+
+    fn copied(&self, state: &mut State, name: Name, result: Result<u64, Busy>) {
+        let Some(flight) = state.flights.get(name) else {
+            return;
+        };
+        match (flight.spooled, result) {
+            (Spooled::AskedAndReported { delivered }, result) => {
+                let Flight { pending, lane, .. } = state.flights.land(name.slot);
+                state.doubled -= 1;
+                match result {
+                    Ok(sequence) if delivered => self.commit(sequence),
+                    // It waits in the spool for its replay.
+                    Ok(_) => pending.into_iter().for_each(Pending::spooled),
+                    Err(_) if delivered => {}
+                    Err(busy) => {
+                        state.lanes.go(lane);
+                        pending.into_iter().for_each(|pending| pending.busy(busy));
+                    }
+                }
+            }
+            (_, Ok(sequence)) => {
+                flight.spooled = Spooled::At(sequence);
+                if let Some(pending) = flight.pending.take() {
+                    pending.spooled();
+                }
+            }
+            (_, Err(_)) => {
+                // Kafka may still confirm it; until `overdue` its device waits.
+                flight.spooled = Spooled::No;
+                let due = flight.sent_at + self.times.delivery_timeout;
+                state.doubled -= 1;
+                state.flights.overdue_at(due, name);
+            }
+        }
+    }
+
+    /// Looks after records that Kafka does not confirm. To be called every few milliseconds.
+    pub fn tick(&self, now: Instant) {
+        let Some(store) = &self.store else { return };
+        self.health.store_refuses(store.refuses());
+        let mut state = self.state();
+        let taken_in = std::mem::take(&mut state.taken_in);
+        state.ingest.add(taken_in, now.saturating_duration_since(self.started));
+        while let Some(name) = state.flights.impatient(now) {
+            self.lose_patience(&mut state, name);
+            if !self.copy(&mut state, store, name) {
+                break;
+            }
+        }
+        if state.doubled == 0 {
+            self.health.nothing_awaited();
+        }
+        while let Some(name) = state.flights.overdue(now) {
+            let flight = state.flights.get(name);
+            if let Some(pending) = flight.and_then(|flight| flight.pending.take()) {
+                self.metrics.kafka_records_in_doubt_total.inc();
+                pending.busy(Busy::KafkaTimeout);
+            }
+        }
+        if !self.health.is_up() || state.held.is_overdue(now) {
+            self.spill(&mut state, store, now);
+        }
+    }
+
+    fn lose_patience(&self, state: &mut State, name: Name) {
+        let waiting = state.flights.get(name).filter(|flight| flight.pending.is_some());
+        if waiting.is_some_and(|flight| !self.health.confirmed_since(flight.sent_at)) {
+            self.health
+                .unconfirmed("kafka has not confirmed a reading within kafka.patience");
+        }
+    }
+
+    /// Gives a record that the producer holds to the store as well. False: the store's queue is full, and will have room
+    /// in a moment.
+    fn copy(&self, state: &mut State, store: &S, name: Name) -> bool {
+        let Some(flight) = state.flights.get(name) else {
+            return true;
+        };
+        if flight.pending.is_none() || flight.spooled != Spooled::No {
+            return true;
+        }
+        let Some(parcel) = flight.parcel.take() else {
+            return true;
+        };
+        let (lane, due) = (flight.lane, flight.sent_at + self.times.delivery_timeout);
+        match store.append(parcel, Ticket::Copy(name)) {
+            Ok(()) => {
+                flight.spooled = Spooled::Asked;
+                state.lanes.touched_down(lane);
+                state.lanes.copied();
+                state.doubled += 1;
+                state.copies += 1;
+            }
+            Err((_, parcel, Busy::SpoolBusy)) => {
+                flight.parcel = Some(parcel);
+                state.flights.look_again(name);
+                return false;
+            }
+            Err(_) => {
+                // Not tried again: later records of its lane may be in the store by then.
+                state.lanes.touched_down(lane);
+                state.flights.overdue_at(due, name);
+            }
+        }
+        true
+    }
+
+    /// A record that was set aside is in the store once more.
+    fn moved(&self, state: &mut State, from: u64, to: Option<u64>) {
+        let Some(to) = to else {
+            return state.replay.not_moved(from);
+        };
+        // If it was confirmed meanwhile, the new one needs no replay.
+        let done = if state.replay.moved(from, to) { from } else { to };
+        self.commit(done);
+    }
+
+    /// Before a record of this lane is appended to the store, those that the producer holds are: should it give them back,
+    /// they must not stand behind this one. If one must be copied, all are: their patience would end soon as well.
+    fn copy_before(&self, state: &mut State, store: &S, lane: usize) {
+        if state.lanes.is_aloft(lane) {
+            self.copy_all(state, store);
+        }
+    }
+
+    fn copy_all(&self, state: &mut State, store: &S) {
+        while let Some(name) = state.flights.oldest() {
+            if !self.copy(state, store, name) {
+                return;
+            }
+        }
+    }
+
+    fn append(&self, state: &mut State, store: &S, parcel: Vec<u8>, pending: Pending, lane: usize) {
+        self.copy_before(state, store, lane);
+        if state.lanes.is_aloft(lane) {
+            // An earlier one found no room in the store's queue: this one must not stand before it.
+            return pending.busy(Busy::SpoolBusy);
+        }
+        append(state, store, parcel, pending, lane);
+    }
+
+    /// Gives what is held back to the store, in its order.
+    fn spill(&self, state: &mut State, store: &S, now: Instant) {
+        let held = state.held.give_up(now);
+        held.iter().for_each(|waiting| state.lanes.let_go(waiting.lane));
+        for waiting in held {
+            self.append(state, store, waiting.parcel, waiting.pending, waiting.lane);
+        }
+    }
+
+    /// Lets nothing wait here any more: what is held back is given to the store. After the health was closed.
+    pub fn close(&self, now: Instant) {
+        if let Some(store) = &self.store {
+            self.spill(&mut self.state(), store, now);
+        }
+    }
+
+    /// What devices send, bytes per second as they would stand in the spool, smoothed over a minute.
+    pub fn ingest_bytes_per_s(&self, now: Instant) -> f64 {
+        self.state()
+            .ingest
+            .bytes_per_s(now.saturating_duration_since(self.started))
+    }
+
+    /// Records that the producer holds and has not confirmed though they are spooled as well, and those that it was
+    /// given by the replay.
+    pub fn unconfirmed(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.doubled, state.replay.flying())
+    }
+
+    /// Devices that wait for an answer.
+    pub fn waiting(&self) -> usize {
+        let state = self.state();
+        state.flights.waiting() + state.held.len()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Whether the replay is so close to its end that new records of waiting lanes are held back for it: a lane that is
+    /// never idle would go through the spool for ever otherwise.
+    fn catches_up(&self, now: Instant) -> bool {
+        self.doubled == 0 && !self.replay.must_rewind() && self.held.takes(now, self.lanes.behind())
+    }
+
+    fn hold(&mut self, now: Instant, parcel: Vec<u8>, pending: Pending, lane: usize) {
+        self.lanes.held(lane);
+        self.held.push(now, parcel, pending, lane);
+    }
+}
+
+fn append(state: &mut State, store: &impl Store, parcel: Vec<u8>, pending: Pending, lane: usize) {
+    let bytes = parcel.len();
+    match store.append(parcel, Ticket::Alone { pending, lane }) {
+        Ok(()) => {
+            state.lanes.appended(lane);
+            state.replay.grew(bytes);
+        }
+        Err((Ticket::Alone { pending, .. }, _, busy)) => pending.busy(busy),
+        Err(_) => {}
+    }
+}

@@ -1,0 +1,331 @@
+//! Spooled records on their way to Kafka: oldest first, each committed by its own delivery report.
+//!
+//! A record that the producer gives back lets the replay begin again with the oldest, once all others have ended, so that
+//! order holds. One that Kafka will not take as it is (too large, a time that it takes for wrong, a topic that is gone) is set
+//! aside in the spool and tried again later (`replay.try_again`): it is neither lost nor in the way.
+//! Kafka refuses the batch that such a record comes in as a whole; the others in it are sent again at once, and are the one
+//! case in which later records of a device may come first.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tracing::{error, warn};
+
+use super::flights::{Flight, Spooled};
+use super::{Broker, Dispatch, Refused, State, Store, Ticket, lanes, parcel};
+use crate::message::Record;
+
+/// Replayed records that may await their confirmation at once.
+const WINDOW: usize = 10_000;
+
+/// Records that are handed over without letting anyone else to the producer.
+const BATCH: usize = 128;
+
+/// How long nothing is read after the disk, or the producer, did not do as asked.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+const PRODUCER_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often those that were set aside are looked through.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a turn of the replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Handed to the producer.
+    pub records: usize,
+    pub bytes: usize,
+    /// Came into the spool since the last turn.
+    pub records_grown: usize,
+    pub bytes_grown: usize,
+}
+
+/// How far the replay is.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// Records that await their confirmation.
+    flying: usize,
+    /// Begin again with the oldest, once none is flying.
+    rewind: bool,
+    pause_until: Option<Instant>,
+    /// Entries that Kafka would not take.
+    aside: BTreeMap<u64, Aside>,
+    /// When they are looked through: there may be many.
+    look_at: Option<Instant>,
+    grown: Replayed,
+}
+
+/// An entry that was set aside. It is appended to the spool once more, so that the segment it is in can be given up: what is
+/// uncommitted at the front of the spool holds all that comes after.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    again: Instant,
+    /// The spool has not yet answered for the new one.
+    moving: bool,
+}
+
+// === impl Replay ===
+
+impl Replay {
+    pub fn must_rewind(&self) -> bool {
+        self.rewind
+    }
+
+    /// A record came into the spool.
+    pub fn grew(&mut self, bytes: usize) {
+        self.grown.records_grown += 1;
+        self.grown.bytes_grown += bytes;
+    }
+
+    pub fn flying(&self) -> usize {
+        self.flying
+    }
+
+    /// An entry that was set aside is durable under a new sequence; whether the old one is still to be committed.
+    pub fn moved(&mut self, from: u64, to: u64) -> bool {
+        let aside = self.aside.remove(&from);
+        if let Some(aside) = aside {
+            self.aside.insert(to, Aside { moving: false, ..aside });
+        }
+        aside.is_some()
+    }
+
+    /// The spool did not take it once more.
+    pub fn not_moved(&mut self, from: u64) {
+        if let Some(aside) = self.aside.get_mut(&from) {
+            aside.moving = false;
+        }
+    }
+
+    fn is_aside(&self, sequence: u64, now: Instant) -> bool {
+        let aside = self.aside.get(&sequence);
+        aside.is_some_and(|aside| aside.moving || aside.again > now)
+    }
+
+    fn pauses(&self, now: Instant) -> bool {
+        self.pause_until.is_some_and(|until| now < until)
+    }
+
+    /// Begins again with the oldest, after a while.
+    fn begin_again(&mut self, after: Instant) {
+        self.rewind = true;
+        self.pause_until = Some(after);
+    }
+
+    fn one_is_due(&mut self, now: Instant) -> bool {
+        if self.aside.is_empty() || self.look_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.look_at = Some(now + LOOK_AGAIN);
+        self.aside.values().any(|aside| !aside.moving && aside.again <= now)
+    }
+}
+
+// === impl Dispatch ===
+
+impl<B: Broker, S: Store> Dispatch<B, S> {
+    /// Sends spooled records to Kafka, oldest first, at most so many and so many bytes, and lets records go that were held
+    /// back for them. Nothing is sent while Kafka is away or holds records that are spooled as well.
+    ///
+    /// `wall_ms`: a record that claims to be younger was received before the clock was set back, and takes this time.
+    pub fn replay(&self, now: Instant, wall_ms: i64, entries_max: usize, bytes_max: usize) -> Replayed {
+        let Some(store) = &self.store else {
+            return Replayed::default();
+        };
+        let (room, copies, mut turn) = self.begin_turn(store, now, entries_max);
+        if room == 0 || bytes_max == 0 {
+            return turn;
+        }
+        // Without the lock: devices do not wait for the disk.
+        let entries = match store.read(room, bytes_max) {
+            Ok(entries) => entries,
+            Err(error) => {
+                warn!(%error, "the spool could not be read; the replay pauses");
+                self.spool_metrics.spool_read_errors_total.inc();
+                self.state().replay.begin_again(now + DISK_PAUSE);
+                return turn;
+            }
+        };
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            let mut state = self.state();
+            if state.copies != copies {
+                // Among them may be some that the producer holds.
+                state.replay.rewind = true;
+            }
+            for (sequence, parcel) in entries.by_ref().take(BATCH) {
+                // What was given back meanwhile comes first.
+                if state.replay.rewind {
+                    return turn;
+                }
+                let bytes = parcel.len();
+                if !self.replay_one(&mut state, store, now, wall_ms, (sequence, parcel)) {
+                    state.replay.begin_again(now + PRODUCER_PAUSE);
+                    return turn;
+                }
+                turn.records += 1;
+                turn.bytes += bytes;
+            }
+        }
+        self.end_turn(store, now);
+        turn
+    }
+
+    /// How many records may be sent now, and how many were copied until now.
+    fn begin_turn(&self, store: &S, now: Instant, entries_max: usize) -> (usize, u64, Replayed) {
+        let mut state = self.state();
+        let turn = std::mem::take(&mut state.replay.grown);
+        let copies = state.copies;
+        let waits = !self.health.is_up() || self.health.is_closed() || state.doubled > 0;
+        if waits || state.replay.pauses(now) {
+            return (0, copies, turn);
+        }
+        if state.replay.flying == 0 && (state.replay.rewind || state.replay.one_is_due(now)) {
+            store.rewind();
+            state.replay.rewind = false;
+        }
+        if state.replay.rewind {
+            return (0, copies, turn);
+        }
+        // Whoever is held back waits for the last entries: the pace is for long replays.
+        let wanted = if state.held.is_empty() { entries_max } else { WINDOW };
+        (WINDOW.saturating_sub(state.replay.flying).min(wanted), copies, turn)
+    }
+
+    /// Whether the next one may follow.
+    fn replay_one(
+        &self,
+        state: &mut State,
+        store: &S,
+        now: Instant,
+        wall_ms: i64,
+        (sequence, parcel): (u64, Vec<u8>),
+    ) -> bool {
+        if state.replay.is_aside(sequence, now) {
+            return true;
+        }
+        let sent = parcel::open(&parcel, |record| {
+            let record = Record {
+                timestamp_ms: record.timestamp_ms.min(wall_ms),
+                ..*record
+            };
+            let lane = lanes::lane(&record);
+            let flight = Flight::new(lane, now, Spooled::Replayed(sequence));
+            let slot = state.flights.depart(flight).slot;
+            let sent = self.broker.produce(&record, slot);
+            if sent.is_err() {
+                state.flights.land(slot);
+            }
+            sent.map_err(|refused| (refused, lane)).map(|()| (slot, lane))
+        });
+        match sent {
+            Ok(Ok((slot, lane))) => {
+                if let Some(flight) = state.flights.at(slot) {
+                    flight.parcel = Some(parcel);
+                }
+                state.replay.flying += 1;
+                self.handed_over(state, sequence, Some(lane));
+                self.metrics.kafka_records_sent_total.inc();
+                true
+            }
+            Ok(Err((refused @ (Refused::TooLarge | Refused::Unacceptable), lane))) => {
+                self.handed_over(state, sequence, Some(lane));
+                self.set_aside(state, store, now, (sequence, Some(parcel)), &format!("{refused:?}"));
+                true
+            }
+            Ok(Err(_)) => false,
+            Err(error) => {
+                self.handed_over(state, sequence, None);
+                self.set_aside(state, store, now, (sequence, Some(parcel)), &error.to_string());
+                true
+            }
+        }
+    }
+
+    fn handed_over(&self, state: &mut State, sequence: u64, lane: Option<usize>) {
+        // One that was set aside is not waited for, so it is not counted.
+        if !state.replay.aside.contains_key(&sequence) {
+            state.lanes.handed_over(sequence, lane);
+        }
+    }
+
+    fn set_aside(
+        &self,
+        state: &mut State,
+        store: &S,
+        now: Instant,
+        (sequence, parcel): (u64, Option<Vec<u8>>),
+        why: &str,
+    ) {
+        let appended = parcel.is_some_and(|parcel| store.append(parcel, Ticket::Moved { from: sequence }).is_ok());
+        if appended {
+            state.lanes.copied();
+        }
+        let aside = Aside {
+            again: now + self.times.try_again,
+            moving: appended,
+        };
+        if state.replay.aside.insert(sequence, aside).is_none() {
+            self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
+            error!(
+                sequence,
+                why, "a spooled reading cannot go to kafka as it is; it stays in the spool and is tried again later"
+            );
+        }
+    }
+
+    /// The producer's last word on a replayed record.
+    pub(super) fn replay_reported(&self, state: &mut State, slot: usize, sequence: u64, result: Result<(), Refused>) {
+        let flight = state.flights.land(slot);
+        state.replay.flying -= 1;
+        match result {
+            Ok(()) => {
+                if state.replay.aside.remove(&sequence).is_some() {
+                    self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
+                }
+                self.spool_metrics.spool_replayed_total.inc();
+                self.commit(sequence);
+            }
+            Err(refused @ (Refused::TooLarge | Refused::Unacceptable)) => {
+                let Some(store) = &self.store else { return };
+                let entry = (sequence, flight.parcel);
+                self.set_aside(state, store, flight.sent_at, entry, &format!("{refused:?}"));
+            }
+            Err(_) => {
+                if !state.replay.aside.contains_key(&sequence) {
+                    state.lanes.handed_back(sequence, flight.lane);
+                }
+                state.replay.rewind = true;
+            }
+        }
+    }
+
+    /// Lets go what was held back, if nothing is before it any more.
+    fn end_turn(&self, store: &S, now: Instant) {
+        let mut state = self.state();
+        let state = &mut *state;
+        if state.replay.rewind {
+            return;
+        }
+        if state.lanes.is_written() && store.uncommitted() == state.replay.aside.len() as u64 {
+            state.lanes.nothing_spooled(state.held.lanes());
+        }
+        if state.lanes.behind() > 0 {
+            return;
+        }
+        let held = state.held.release();
+        held.iter().for_each(|waiting| state.lanes.let_go(waiting.lane));
+        for waiting in held {
+            if state.lanes.waits(waiting.lane) {
+                // The one before it was refused, and is in the spool by now.
+                self.append(state, store, waiting.parcel, waiting.pending, waiting.lane);
+                continue;
+            }
+            let parcel = waiting.parcel.clone();
+            let (pending, lane) = (waiting.pending, waiting.lane);
+            // It was packed a moment ago by the same function.
+            drop(parcel::open(&parcel, |record| {
+                self.produce(state, now, record, pending, lane, Some(waiting.parcel))
+            }));
+        }
+    }
+}

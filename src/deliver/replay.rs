@@ -1,0 +1,194 @@
+//! The pump: spool → Kafka, oldest first, at a bounded pace; and the patience of `dispatch`.
+//!
+//! A thread of its own, since reading segments blocks. It wakes every few milliseconds, lets `dispatch` look after
+//! records that Kafka does not confirm, and replays as much as the pace allows, so that live readings keep their latency
+//! while an outage's backlog drains.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::dispatch::{Broker, Dispatch, Store};
+use crate::clock::Clock;
+use crate::outcome::Busy;
+
+/// How often the pump wakes: the grain of `kafka.patience`.
+const TURN: Duration = Duration::from_millis(5);
+
+/// What may be sent at once after a pause, in seconds of the pace.
+const BURST_SECONDS: f64 = 0.1;
+
+/// The `[replay]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Spooled readings sent to Kafka per second, at most, besides as many as come into the spool meanwhile: so fast the
+    /// backlog shrinks.
+    pub readings_per_second: u32,
+    /// The same in bytes.
+    pub bytes_per_second: ByteSize,
+    /// How soon a reading is tried again that Kafka does not take as it is (too large for its topic, a time that Kafka
+    /// takes for wrong). It stays in the spool meanwhile, and holds up no other.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub try_again: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            readings_per_second: 20_000,
+            bytes_per_second: ByteSize::mib(32),
+            try_again: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if self.readings_per_second == 0 {
+            mistakes.push("replay.readings_per_second: must be at least 1".to_owned());
+        }
+        if self.bytes_per_second < ByteSize::kib(64) {
+            mistakes.push("replay.bytes_per_second: must be at least 64 KiB".to_owned());
+        }
+        if self.try_again < Duration::from_millis(100) {
+            mistakes.push("replay.try_again: must be at least 100ms".to_owned());
+        }
+        mistakes
+    }
+}
+
+/// The running pump.
+#[derive(Debug)]
+pub struct Pump {
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// A token bucket: what may be sent now.
+#[derive(Debug)]
+struct Pace {
+    per_second: f64,
+    allowance: f64,
+    filled_at: Instant,
+}
+
+// === impl Pump ===
+
+impl Pump {
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start<B, S>(
+        dispatch: Arc<Dispatch<B, S>>,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        failed: CancellationToken,
+    ) -> std::io::Result<Self>
+    where
+        B: Broker + Send + Sync + 'static,
+        S: Store + Send + Sync + 'static,
+    {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = stopping.clone();
+        let config = config.clone();
+        let run = move || run(&dispatch, &config, &*clock, (&failed, &stop));
+        let thread = std::thread::Builder::new().name("deliver-pump".into()).spawn(run)?;
+        Ok(Pump { stopping, thread })
+    }
+
+    /// Ends the pump; nothing is copied to the spool or replayed afterwards.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if self.thread.join().is_err() {
+            error!("the pump between spool and kafka panicked");
+        }
+    }
+}
+
+fn run<B: Broker, S: Store>(
+    dispatch: &Dispatch<B, S>,
+    config: &Config,
+    clock: &dyn Clock,
+    (failed, stopping): (&CancellationToken, &AtomicBool),
+) {
+    let now = Instant::now();
+    let mut readings = Pace::new(f64::from(config.readings_per_second), now);
+    let mut bytes = Pace::new(config.bytes_per_second.as_u64() as f64, now);
+    let mut replayed = 0_u64;
+    while !stopping.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        dispatch.tick(now);
+        if !failed.is_cancelled() && refusal(dispatch) == Some(Busy::SpoolFailed) {
+            error!("the spool's disk failed; the gateway ends, and recovers at its next start");
+            failed.cancel();
+        }
+        let turn = dispatch.replay(now, clock.wall_ms(), readings.allowed(now), bytes.allowed(now));
+        readings.spend(turn.records, turn.records_grown);
+        bytes.spend(turn.bytes, turn.bytes_grown);
+        replayed += turn.records as u64;
+        if turn.records == 0 && replayed > 0 && dispatch.store().is_some_and(|store| store.uncommitted() == 0) {
+            info!(readings = replayed, "the spool is replayed");
+            replayed = 0;
+        }
+        std::thread::sleep(TURN);
+    }
+}
+
+fn refusal<B: Broker, S: Store>(dispatch: &Dispatch<B, S>) -> Option<Busy> {
+    dispatch.store().and_then(Store::refuses)
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn new(per_second: f64, now: Instant) -> Self {
+        Pace {
+            per_second,
+            allowance: 0.0,
+            filled_at: now,
+        }
+    }
+
+    fn allowed(&mut self, now: Instant) -> usize {
+        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        let most = (self.per_second * BURST_SECONDS).max(1.0);
+        self.allowance = (self.allowance + passed * self.per_second).min(most);
+        self.filled_at = now;
+        self.allowance.max(0.0) as usize
+    }
+
+    /// More than was allowed may be spent (an entry is not cut); it is then missing later. What came in meanwhile may go
+    /// out besides.
+    fn spend(&mut self, amount: usize, grown: usize) {
+        self.allowance += grown as f64 - amount as f64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_kept_over_time_and_a_pause_is_no_credit() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1000.0, start);
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        assert_eq!(pace.allowed(after(50)), 50);
+        pace.spend(50, 0);
+        assert_eq!(pace.allowed(after(50)), 0);
+        assert_eq!(pace.allowed(after(60)), 10);
+        pace.spend(30, 0);
+        assert_eq!(pace.allowed(after(70)), 0);
+        assert_eq!(pace.allowed(after(5070)), 100);
+        pace.spend(100, 40);
+        assert_eq!(pace.allowed(after(5080)), 50);
+    }
+}

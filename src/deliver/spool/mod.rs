@@ -1,0 +1,606 @@
+//! Readings on disk while Kafka is away: a log of opaque entries, durable before anyone is told, read back in order.
+//!
+//! # What it is built for
+//! 1. An entry is *appended* when it and all before it were fsynced. Nothing shorter counts.
+//! 2. One fsync per group: at most one every 5 ms (`commit_interval`), sooner once 256 KiB wait (`commit_bytes`).
+//! 3. Appending copies nothing and waits for nothing: not for the disk, not for a reader.
+//! 4. All entries carry a CRC-32C; after damage, the good ones behind it are found and replayed.
+//! 5. The disk is trusted once: after a failed fsync the spool is *poisoned*, and only a restart reads it again.
+//! 6. Bounded: bytes on disk by `bytes_max` and by what the file system has left, waiting bytes by `queue_bytes`, an
+//!    entry by `entry_bytes_max`. *Full* refuses the new and keeps what was acknowledged.
+//! 7. At least once: what was not committed, or committed less than about 100 ms before a crash, is replayed.
+//!
+//! # On disk, version 1
+//! ```text
+//! citygate-spool/                      owner only (0600)
+//!   lock                               flock(2), held while the spool is open
+//!   cursor                             two slots: the sequence below which all is done (see `cursor`)
+//!   0000000012.segment                 epoch 12; 16 MiB (`segment_bytes`), written from front to end
+//!   0000000014.segment                 the one that is written to: the highest epoch
+//!   0000000013.spare                   zeros, or the remains of epoch 13; its blocks are written and wait to be used
+//!   filling                            a spare in the making
+//!   0000000012-4711.damaged            bytes that were found damaged at offset 4711
+//!
+//! segment = header, frame …, end mark, (zeros or remains of an earlier epoch)
+//!
+//! header, 64 bytes, numbers little-endian
+//!   offset  bytes
+//!        0      8  "citygate"
+//!        8      4  version, 1
+//!       12      4  CRC-32C of the other 60 bytes
+//!       16      4  epoch
+//!       24      8  size of the file
+//!       32      8  when it was begun, milliseconds since the Unix epoch
+//!
+//! frame, 32 bytes and the entry: CRC-32C, length, epoch, place in its group, sequence, arrival (see `frame`)
+//! end mark: a frame without an entry; every group overwrites that of the group before
+//! hole: a frame over a damaged place that was reported, so that it is reported once
+//! ```
+//! Sequences count up by one over all segments. Epochs count up with every file and are never used twice, so that bytes
+//! of an earlier life of a file are never taken for its own.
+//!
+//! # Writing
+//! One thread ([`writer`]) takes what waits, writes it with one `pwrite` behind the last frame, calls `fdatasync`, and
+//! tells the owners. Segments are filled with zeros before they are used, and used again when they are done, so that
+//! `fdatasync` has no metadata to commit (a third faster on ext4), and a full disk is noticed where nobody waits.
+//! Folders are synced after every rename. An fsync that fails is never tried again.
+//!
+//! # Reading
+//! [`reader`] has file handles of its own and gives out what is durable, told and not committed, oldest first.
+//! `commit` takes sequences in any order; the lowest uncommitted one is saved as the cursor, off the path of groups.
+//! Segments below the saved cursor become spares or are removed. A segment with one uncommitted entry stays.
+//!
+//! # Recovery
+//! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash: cut, never
+//! acknowledged. A bad place with something good behind it is damage: kept aside, reported with file, offset and
+//! length, and what is good is replayed. A foreign file, a segment that was cut short, one of a later version, or a
+//! second process end the start; nothing is overwritten.
+//!
+//! # Limits
+//! * Recovery reads every segment: about a second per GiB from a warm cache, the disk's speed from a cold one.
+//! * The last group is protected by its end mark. If both are destroyed together it looks like a torn tail.
+//! * A disk that reports an fsync it did not do loses what it lied about; a shorter log cannot be told from a true one.
+//! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as *full*.
+//! * Entries of one group are the unit of ordering with other processes: there is one process, and one writer.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+
+pub mod frame;
+
+pub mod segment;
+
+pub mod writer;
+
+pub mod reader;
+
+pub mod recovery;
+
+pub mod ledger;
+
+pub mod cursor;
+
+pub mod budget;
+
+pub mod disk;
+
+pub use disk::{Disk, RealDisk};
+pub use recovery::{Damage, Recovery};
+pub use writer::Writer;
+
+use budget::Budget;
+use ledger::Ledger;
+use writer::{Found, Queue, State, Waiting};
+
+/// The `[spool]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether readings that Kafka does not take are kept on disk; otherwise they are answered busy.
+    pub enabled: bool,
+    /// Where they are kept. The folder is made if its parent is there; nothing else may be in it.
+    pub folder: PathBuf,
+    /// Disk space for it, at most. When it is used up, new readings are answered busy.
+    pub bytes_max: ByteSize,
+    /// Disk space of the file system that is left to others.
+    pub free_bytes_min: ByteSize,
+    /// Size of one file; space is taken and given back in these steps.
+    pub segment_bytes: ByteSize,
+    /// How often what waits is written and synced, at most: the delay that a reading pays for sharing an fsync.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub commit_interval: Duration,
+    /// Bytes at which a group is written without waiting longer.
+    pub commit_bytes: ByteSize,
+    /// Bytes waiting to be written, at most; more are answered busy.
+    pub queue_bytes: ByteSize,
+    /// One entry (a reading with its topic, key and headers), at most.
+    pub entry_bytes_max: ByteSize,
+}
+
+/// The spool cannot be opened, or not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused; at the start nothing was changed, later the spool is poisoned.
+    #[error("spool: cannot {doing} {}: {source}{}", path.display(), advice(source))]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// Another process has the spool open.
+    #[error("spool: {} is held by another process; two gateways need two folders", path.display())]
+    Locked { path: PathBuf },
+    /// The folder holds a file that the spool did not write. Nothing was changed.
+    #[error("spool: {} is not a file of the spool; give the spool a folder of its own", path.display())]
+    Foreign { path: PathBuf },
+    /// A segment is shorter than it was made. Nothing was changed.
+    #[error(
+        "spool: {} is cut short, {bytes} of {bytes_expected} bytes; restore it, or move it away to give up its readings",
+        path.display()
+    )]
+    Truncated {
+        path: PathBuf,
+        bytes: u64,
+        bytes_expected: u64,
+    },
+    /// Written by another version of this program. Nothing was changed.
+    #[error("spool: {} is of version {version}, this program reads version {}; start the version that wrote it, or move it \
+        away to give up its readings", path.display(), segment::VERSION)]
+    Version { path: PathBuf, version: u32 },
+}
+
+/// Why an entry was not appended. It is not durable and will not be replayed, unless it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No room on disk, in the budget or in the file system.
+    #[error("the spool is full")]
+    Full,
+    /// More bytes wait for the writer than may.
+    #[error("the spool's queue is full")]
+    Busy,
+    /// The entry is larger than one may be.
+    #[error("larger than an entry of the spool may be ({limit} bytes)")]
+    TooLarge { limit: usize },
+    /// The disk failed. The entry may have been written even so, and may be replayed after the restart.
+    #[error("the spool's disk failed")]
+    Poisoned,
+    /// The spool was closed.
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// How the spool is, for metrics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Durable entries that wait for their replay.
+    pub uncommitted_entries: u64,
+    /// Their bytes on disk (an estimate within segments that are partly done).
+    pub uncommitted_bytes: u64,
+    /// Entries waiting for the writer, not yet durable.
+    pub queued_entries: u64,
+    pub queued_bytes: u64,
+    /// Disk space in use, spares included.
+    pub disk_bytes: u64,
+    pub disk_bytes_max: u64,
+    /// Bytes that still can be appended, given budget and file system: over the rate, the hours that are left.
+    pub room_bytes: u64,
+    /// Arrival of the oldest uncommitted entry, up to a second too early; milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+    /// What is appended, smoothed over a minute; with the frames' headers.
+    pub ingest_bytes_per_s: f64,
+    /// The last group's write and fsync.
+    pub last_fsync: Duration,
+    /// Groups written since the start, and the time that took.
+    pub fsyncs: u64,
+    pub fsyncs_total: Duration,
+    /// Damaged places found since the start and at it.
+    pub damaged_places: u64,
+    /// Entries known to be lost by damage.
+    pub damaged_entries: u64,
+    /// Why nothing is taken any more.
+    pub poisoned: Option<String>,
+    /// The sequence below which all is done, and the next one to be given out.
+    pub low_sequence: u64,
+    pub next_sequence: u64,
+}
+
+/// The spool. `T` is what is handed back with the result of an append, such as a receipt.
+#[derive(Debug)]
+pub struct Spool<T: Send + 'static> {
+    shared: Arc<Shared<T>>,
+    reader: Mutex<reader::Position>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    queue_bytes: u64,
+    commit_bytes: u64,
+    entry_bytes_max: usize,
+}
+
+/// What the handle and the writer share.
+#[derive(Debug)]
+pub struct Shared<T> {
+    folder: PathBuf,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    queue: Mutex<Queue<T>>,
+    /// Something is in the queue, or the spool closes.
+    wake: Condvar,
+    ledger: Mutex<Ledger>,
+    budget: Budget,
+    poisoned: watch::Sender<Option<String>>,
+    /// The low-water mark moved since the writer looked.
+    committed: AtomicBool,
+    last_fsync_us: AtomicU64,
+    fsyncs: AtomicU64,
+    fsyncs_us: AtomicU64,
+    damaged_places: AtomicU64,
+    damaged_entries: AtomicU64,
+}
+
+/// Opens the spool and starts its writer thread.
+///
+/// `done` is called on that thread after each fsync with the whole group in the order of its appends: `Ok` means
+/// durable, with the entry's sequence. Only then can the entry be read. It should be quick: the next group waits for it.
+///
+/// # Errors
+/// See [`Error`]: the folder cannot be used, another process uses it, or something in it is not the spool's.
+pub fn open<T: Send + 'static>(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
+) -> Result<(Spool<T>, Recovery), Error> {
+    let (spool, writer, recovery) = open_stepwise(config, disk, clock, done)?;
+    let (interval, bytes) = (config.commit_interval, config.commit_bytes.as_u64());
+    let thread = std::thread::Builder::new()
+        .name("spool".into())
+        .spawn(move || writer::run(writer, interval, bytes))
+        .map_err(|error| Error::io("start the writer of", &config.folder, error))?;
+    *locked(&spool.thread) = Some(thread);
+    Ok((spool, recovery))
+}
+
+/// As [`open`], but nothing is written until the caller takes the [writer's turns](Writer::turn): for simulations.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_stepwise<T: Send + 'static>(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
+) -> Result<(Spool<T>, Writer<T>, Recovery), Error> {
+    let recovered = recovery::recover(config, &disk)?;
+    for damage in &recovered.report.damage {
+        damage.log();
+    }
+    recovered.mark_holes()?;
+    let lost: u64 = recovered.report.damage.iter().map(Damage::entries).sum();
+    let shared = Arc::new(Shared {
+        folder: config.folder.clone(),
+        disk,
+        clock,
+        queue: Mutex::new(Queue::new()),
+        wake: Condvar::new(),
+        ledger: Mutex::new(recovered.ledger),
+        budget: recovered.budget,
+        poisoned: watch::channel(None).0,
+        committed: AtomicBool::new(false),
+        last_fsync_us: AtomicU64::new(0),
+        fsyncs: AtomicU64::new(0),
+        fsyncs_us: AtomicU64::new(0),
+        damaged_places: AtomicU64::new(recovered.report.damage.len() as u64),
+        damaged_entries: AtomicU64::new(lost),
+    });
+    let found = Found {
+        active: recovered.active,
+        spares: recovered.spares,
+        cursor: recovered.cursor,
+        saved_low: recovered.saved_low,
+        epoch: recovered.epoch,
+        lock: recovered.lock,
+    };
+    let writer = Writer::new(shared.clone(), config, Box::new(done), found);
+    let room = config.segment_bytes.as_u64().saturating_sub(segment::OVERHEAD_BYTES) as usize;
+    let entry_bytes_max = room
+        .saturating_sub(frame::HEADER_BYTES)
+        .min(config.entry_bytes_max.as_u64() as usize);
+    let spool = Spool {
+        shared,
+        reader: Mutex::default(),
+        thread: Mutex::new(None),
+        queue_bytes: config.queue_bytes.as_u64(),
+        commit_bytes: config.commit_bytes.as_u64(),
+        entry_bytes_max,
+    };
+    Ok((spool, writer, recovered.report))
+}
+
+// === impl Spool ===
+
+impl<T: Send + 'static> Spool<T> {
+    /// Gives an entry to the writer; never blocks. Its fate comes with the token to `done`, in the order of these calls,
+    /// which is the order of sequences.
+    ///
+    /// # Errors
+    /// The entry was not taken; it comes back with its token and the reason.
+    pub fn append(&self, entry: Vec<u8>, token: T) -> Result<(), (T, Vec<u8>, Failure)> {
+        if entry.len() > self.entry_bytes_max {
+            let limit = self.entry_bytes_max;
+            return Err((token, entry, Failure::TooLarge { limit }));
+        }
+        let arrived_ms = self.shared.clock.wall_ms();
+        let bytes = frame::bytes(entry.len()) as u64;
+        let mut queue = locked(&self.shared.queue);
+        let refused = match queue.state {
+            State::Poisoned => Some(Failure::Poisoned),
+            State::Closing | State::Closed => Some(Failure::Closed),
+            State::Open if queue.room < bytes => Some(Failure::Full),
+            State::Open if queue.bytes + bytes > self.queue_bytes => Some(Failure::Busy),
+            State::Open => None,
+        };
+        if let Some(failure) = refused {
+            return Err((token, entry, failure));
+        }
+        let before = queue.bytes;
+        queue.room -= bytes;
+        queue.bytes += bytes;
+        queue.waiting.push(Waiting {
+            entry,
+            arrived_ms,
+            token,
+        });
+        // In between, the writer sleeps until the group is due.
+        let wake = before == 0 || (before < self.commit_bytes && queue.bytes >= self.commit_bytes);
+        drop(queue);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The next durable entries that are not committed, oldest first; none: nothing new. Each is given out once, until
+    /// [`rewind`](Spool::rewind). At least one is returned if there is one, however large.
+    ///
+    /// # Errors
+    /// The disk could not be read. The next read starts at the oldest uncommitted entry.
+    pub fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        locked(&self.reader).read(&self.shared, entries_max, bytes_max)
+    }
+
+    /// The next read starts at the oldest uncommitted entry.
+    pub fn rewind(&self) {
+        locked(&self.reader).rewind();
+    }
+
+    /// This entry needs no replay: in any order, read or not, twice or once.
+    pub fn commit(&self, sequence: u64) {
+        self.commit_all([sequence]);
+    }
+
+    /// As [`commit`](Spool::commit), for many at the price of one lock.
+    pub fn commit_all(&self, sequences: impl IntoIterator<Item = u64>) {
+        let mut ledger = locked(&self.shared.ledger);
+        let before = ledger.low();
+        for sequence in sequences {
+            ledger.commit(sequence..sequence.saturating_add(1));
+        }
+        let moved = ledger.low() != before;
+        drop(ledger);
+        if moved && !self.shared.committed.swap(true, Ordering::SeqCst) {
+            // Under the lock: the writer is either before its look at the flag, or asleep.
+            let _queue = locked(&self.shared.queue);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Durable entries that wait for their replay.
+    pub fn uncommitted_entries(&self) -> u64 {
+        locked(&self.shared.ledger).uncommitted().0
+    }
+
+    /// Bytes that still can be appended, given budget and file system.
+    pub fn room_bytes(&self) -> u64 {
+        locked(&self.shared.queue).room
+    }
+
+    /// Whether the disk failed.
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.is_poisoned()
+    }
+
+    pub fn status(&self) -> Status {
+        let shared = &*self.shared;
+        let mut status = Status {
+            disk_bytes: shared.budget.used(),
+            disk_bytes_max: shared.budget.bytes_max(),
+            last_fsync: Duration::from_micros(shared.last_fsync_us.load(Ordering::Relaxed)),
+            fsyncs: shared.fsyncs.load(Ordering::Relaxed),
+            fsyncs_total: Duration::from_micros(shared.fsyncs_us.load(Ordering::Relaxed)),
+            damaged_places: shared.damaged_places.load(Ordering::Relaxed),
+            damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
+            poisoned: shared.poisoned.borrow().clone(),
+            ..Status::default()
+        };
+        {
+            let queue = locked(&shared.queue);
+            status.queued_entries = queue.waiting.len() as u64;
+            status.queued_bytes = queue.bytes;
+            status.room_bytes = queue.room;
+        }
+        let ledger = locked(&shared.ledger);
+        (status.uncommitted_entries, status.uncommitted_bytes) = ledger.uncommitted();
+        status.oldest_ms = ledger.oldest_ms();
+        status.ingest_bytes_per_s = ledger.rate.bytes_per_s(shared.disk.uptime());
+        status.low_sequence = ledger.low();
+        status.next_sequence = ledger.next();
+        status
+    }
+
+    /// Becomes `Some(why)` when the disk failed: nothing more is taken, and only a new start helps.
+    pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
+        self.shared.poisoned.subscribe()
+    }
+
+    /// Takes nothing more; returns when all that was appended is durable or failed, `done` was told, the cursor is
+    /// saved and the folder free. Blocks for an fsync or two. May be called again.
+    pub fn close(&self) {
+        {
+            let mut queue = locked(&self.shared.queue);
+            queue.closing = true;
+            if queue.state == State::Open {
+                queue.state = State::Closing;
+            }
+        }
+        self.shared.wake.notify_one();
+        let thread = locked(&self.thread).take();
+        // If `done` drops the last handle, this is the writer thread itself, and it ends when it returns.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the spool's writer panicked");
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Spool<T> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+// === impl Shared ===
+
+impl<T> Shared<T> {
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.borrow().is_some()
+    }
+
+    /// From now on nothing is taken. Only the first reason counts.
+    fn poison(&self, why: &str) {
+        {
+            let mut queue = locked(&self.queue);
+            if queue.state == State::Poisoned {
+                return;
+            }
+            queue.state = State::Poisoned;
+            queue.room = 0;
+        }
+        tracing::error!(
+            why,
+            "the spool is poisoned: it takes nothing more until the gateway is started again"
+        );
+        self.poisoned.send_replace(Some(why.to_owned()));
+    }
+
+    fn fsynced(&self, took: Duration) {
+        let us = took.as_micros() as u64;
+        self.last_fsync_us.store(us, Ordering::Relaxed);
+        self.fsyncs.fetch_add(1, Ordering::Relaxed);
+        self.fsyncs_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Counts and logs a damaged place.
+    fn report(&self, damage: &Damage) {
+        self.damaged_places.fetch_add(1, Ordering::Relaxed);
+        self.damaged_entries.fetch_add(damage.entries(), Ordering::Relaxed);
+        damage.log();
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        Error::Io { doing, path, source }
+    }
+}
+
+/// What an operator can do about it, behind the error itself.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "; its parent must be there, and nobody else may remove files",
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "; it must be a folder, in a folder",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; the gateway must be able to read and write there"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room on its file system",
+        _ => "",
+    }
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enabled: true,
+            folder: "citygate-spool".into(),
+            bytes_max: ByteSize::gib(1),
+            free_bytes_min: ByteSize::mib(64),
+            segment_bytes: ByteSize::mib(16),
+            commit_interval: Duration::from_millis(5),
+            commit_bytes: ByteSize::kib(256),
+            queue_bytes: ByteSize::mib(64),
+            entry_bytes_max: ByteSize::mib(2),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let mut require = |good: bool, text: &str| {
+            if !good {
+                mistakes.push(text.to_owned());
+            }
+        };
+        require(!self.folder.as_os_str().is_empty(), "spool.folder: is empty");
+        require(
+            (ByteSize::kib(64)..=ByteSize::gib(1)).contains(&self.segment_bytes),
+            "spool.segment_bytes: must be between 64 KiB and 1 GiB",
+        );
+        require(
+            self.bytes_max.as_u64() / 2 >= self.segment_bytes.as_u64(),
+            "spool.bytes_max: must be at least twice spool.segment_bytes",
+        );
+        require(
+            self.entry_bytes_max >= ByteSize::kib(1)
+                && self.entry_bytes_max.as_u64().saturating_add(1024) <= self.segment_bytes.as_u64(),
+            "spool.entry_bytes_max: must be at least 1 KiB, and 1 KiB less than spool.segment_bytes",
+        );
+        require(
+            self.queue_bytes.as_u64() >= self.entry_bytes_max.as_u64().saturating_add(1024)
+                && self.queue_bytes <= ByteSize::gib(1),
+            "spool.queue_bytes: must be 1 KiB more than spool.entry_bytes_max, and at most 1 GiB",
+        );
+        require(
+            self.commit_bytes >= ByteSize::b(1) && self.commit_bytes <= self.queue_bytes,
+            "spool.commit_bytes: must be at least 1 byte and at most spool.queue_bytes",
+        );
+        require(
+            self.commit_interval <= Duration::from_secs(1),
+            "spool.commit_interval: must be at most 1s",
+        );
+        mistakes
+    }
+}
+
+/// A lock whose holder panicked is taken over: every change under these locks is whole or not begun.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,587 @@
+//! The spool on a real disk, with its thread: what a gateway sees of it. Crashes and faults are the simulation's.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use super::disk::{DiskFile, Listed, Lock, Mode};
+use super::*;
+use crate::clock::SystemClock;
+
+type Results = Receiver<Vec<(u32, Result<u64, Failure>)>>;
+
+fn config(folder: &Path) -> Config {
+    Config {
+        folder: folder.join("spool"),
+        segment_bytes: ByteSize::kib(64),
+        bytes_max: ByteSize::kib(256),
+        entry_bytes_max: ByteSize::kib(16),
+        free_bytes_min: ByteSize::b(0),
+        commit_interval: Duration::from_millis(1),
+        ..Config::default()
+    }
+}
+
+fn start(config: &Config, disk: Arc<dyn Disk>) -> Result<(Spool<u32>, Recovery, Results), Error> {
+    let (sender, results) = channel();
+    let done = move |group| drop(sender.send(group));
+    let (spool, recovery) = open(config, disk, Arc::new(SystemClock), done)?;
+    Ok((spool, recovery, results))
+}
+
+fn start_real(config: &Config) -> (Spool<u32>, Recovery, Results) {
+    start(config, Arc::new(RealDisk::default())).unwrap()
+}
+
+/// The results of the next group.
+fn wait_group(results: &Results) -> Vec<(u32, Result<u64, Failure>)> {
+    results.recv_timeout(Duration::from_secs(30)).unwrap()
+}
+
+/// The results of so many appends, in order.
+fn wait(results: &Results, count: usize) -> Vec<(u32, Result<u64, Failure>)> {
+    let mut told = Vec::new();
+    while told.len() < count {
+        told.extend(wait_group(results));
+    }
+    told
+}
+
+/// Comes back when exactly so many entries can be read, from the oldest on. Their owners are told first, so that a
+/// thread that was told may look too early.
+fn wait_until_readable(spool: &Spool<u32>, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let readable = spool.read(usize::MAX, usize::MAX).unwrap().len();
+        spool.rewind();
+        if readable == count {
+            return;
+        }
+        assert!(readable < count && Instant::now() < deadline, "{readable} of {count}");
+        std::thread::yield_now();
+    }
+}
+
+fn append_all(spool: &Spool<u32>, results: &Results, entries: std::ops::Range<u32>) {
+    let count = entries.len();
+    for token in entries {
+        spool.append(vec![token as u8; 1000], token).unwrap();
+    }
+    assert!(wait(results, count).iter().all(|(_, result)| result.is_ok()));
+}
+
+/// Every file and what is in it.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.is_file());
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// The oldest segment.
+fn segment_in(folder: &Path) -> PathBuf {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|it| it == "segment");
+    contents(folder).into_keys().find(is_segment).unwrap()
+}
+
+#[test]
+fn what_was_appended_is_read_in_order_until_it_is_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, recovery, results) = start_real(&config);
+    assert_eq!(recovery, Recovery::default());
+    for token in 0..100 {
+        spool.append(token.to_string().into_bytes(), token).unwrap();
+    }
+    let (mut told, mut groups) = (Vec::new(), 0);
+    while told.len() < 100 {
+        told.extend(wait_group(&results));
+        groups += 1;
+    }
+    assert_eq!(told, (0..100).map(|at| (at, Ok(at.into()))).collect::<Vec<_>>());
+    wait_until_readable(&spool, 100);
+    let read = spool.read(60, usize::MAX).unwrap();
+    assert_eq!(read.len(), 60);
+    assert_eq!(read[59], (59, b"59".to_vec()));
+    assert_eq!(spool.read(1, 1).unwrap(), [(60, b"60".to_vec())], "one, however large");
+    spool.commit_all((0..50).chain([62]));
+    let rest: Vec<_> = spool
+        .read(100, usize::MAX)
+        .unwrap()
+        .into_iter()
+        .map(|(sequence, _)| sequence)
+        .collect();
+    assert_eq!(rest, [61].into_iter().chain(63..100).collect::<Vec<_>>());
+    assert_eq!(spool.read(100, 100).unwrap(), []);
+    spool.rewind();
+    assert_eq!(spool.read(1, 1).unwrap()[0].0, 50);
+    let status = spool.status();
+    assert_eq!(
+        (status.uncommitted_entries, status.low_sequence, status.next_sequence),
+        (49, 50, 100)
+    );
+    assert_eq!(status.fsyncs, groups);
+    assert!(status.oldest_ms.is_some());
+    spool.close();
+    assert_eq!(spool.append(vec![], 7), Err((7, vec![], Failure::Closed)));
+
+    let (spool, recovery, _results) = start_real(&config);
+    assert_eq!(
+        (recovery.entries, recovery.damage, recovery.torn_tail_bytes),
+        (50, vec![], 0)
+    );
+    assert_eq!(spool.read(1000, usize::MAX).unwrap().len(), 50);
+}
+
+#[test]
+fn full_refuses_the_new_and_keeps_the_old_until_it_is_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _, results) = start_real(&config(folder.path()));
+    let (mut taken, mut told) = (0, 0);
+    let full = loop {
+        match spool.append(vec![7; 10_000], taken) {
+            Ok(()) => taken += 1,
+            Err((_, _, failure)) => break failure,
+        }
+    };
+    assert_eq!(full, Failure::Full);
+    let mut durable = Vec::new();
+    while told < taken {
+        let group = wait_group(&results);
+        told += group.len() as u32;
+        durable.extend(group.into_iter().filter_map(|(_, result)| result.ok()));
+    }
+    assert!(
+        (20..=26).contains(&durable.len()),
+        "256 KiB hold {} entries",
+        durable.len()
+    );
+    assert!(spool.status().disk_bytes <= 256 << 10);
+    wait_until_readable(&spool, durable.len());
+    spool.commit_all(durable);
+    // The writer finds out by itself; until then it is full.
+    let mut refused = Some((taken, vec![1; 10_000]));
+    while let Some((token, entry)) = refused.take() {
+        match spool.append(entry, token) {
+            Ok(()) => assert!(wait(&results, 1)[0].1.is_ok()),
+            Err((token, entry, failure)) => {
+                assert_eq!(failure, Failure::Full);
+                std::thread::yield_now();
+                refused = Some((token, entry));
+            }
+        }
+    }
+    assert!(spool.status().disk_bytes <= 256 << 10);
+}
+
+#[test]
+fn entries_and_waiting_bytes_are_limited() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        queue_bytes: ByteSize::kib(17),
+        ..config(folder.path())
+    };
+    let disk = Arc::new(RealDisk::default());
+    // Without a thread, nothing leaves the queue.
+    let (spool, _writer, _) = open_stepwise(&config, disk, Arc::new(SystemClock), |_| {}).unwrap();
+    let check = |bytes: usize, expected: Result<(), Failure>| {
+        let appended = spool.append(vec![0; bytes], 0);
+        assert_eq!(appended.map_err(|(_, _, failure)| failure), expected, "{bytes} bytes");
+    };
+    check(16 * 1024 + 1, Err(Failure::TooLarge { limit: 16 * 1024 }));
+    check(16 * 1024, Ok(()));
+    check(2000, Err(Failure::Busy));
+    check(500, Ok(()));
+}
+
+#[test]
+fn what_is_not_ours_ends_the_start_and_is_left_alone() {
+    let check = |spoil: &dyn Fn(&Path), expected: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let (spool, _, results) = start_real(&config);
+        append_all(&spool, &results, 0..10);
+        drop(spool);
+        spoil(&config.folder);
+        let before = contents(&config.folder);
+        let error = start(&config, Arc::new(RealDisk::default())).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(config.folder.to_str().unwrap()), "{error} names no path");
+        assert_eq!(contents(&config.folder), before, "{expected}");
+    };
+    let patch = |path: &Path, at: u64, bytes: &[u8]| {
+        let file = RealDisk::default().open(path, Mode::ReadWrite).unwrap();
+        disk::write_full(&*file, bytes, at).unwrap();
+    };
+    check(
+        &|folder| std::fs::write(folder.join("notes.txt"), "mine").unwrap(),
+        "is not a file of the spool",
+    );
+    check(
+        &|folder| std::fs::create_dir(folder.join("0000000009.segment")).unwrap(),
+        "is not a file of the spool",
+    );
+    check(
+        &|folder| std::fs::write(folder.join("0000000099.segment"), "mine").unwrap(),
+        "is not a file of the spool",
+    );
+    check(
+        &|folder| std::fs::write(folder.join("0000000099.segment"), vec![0; 64 << 10]).unwrap(),
+        "is not a file of the spool",
+    );
+    check(
+        &|folder| {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(segment_in(folder))
+                .unwrap();
+            file.set_len(9000).unwrap();
+        },
+        "is cut short, 9000 of 65536 bytes",
+    );
+    check(
+        &|folder| {
+            // A header of version 2, with the checksum that belongs to it.
+            let path = segment_in(folder);
+            let mut header = std::fs::read(&path).unwrap();
+            header.truncate(segment::HEADER_BYTES);
+            header[8] = 2;
+            let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..]);
+            patch(&path, 12, &checksum.to_le_bytes());
+            patch(&path, 8, &[2]);
+        },
+        "is of version 2, this program reads version 1",
+    );
+    check(
+        &|folder| {
+            let file = folder.join("cursor");
+            std::fs::remove_file(&file).unwrap();
+            std::fs::create_dir(file).unwrap();
+        },
+        "is not a file of the spool",
+    );
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let parent = tempfile::tempdir().unwrap();
+    std::fs::write(parent.path().join("file"), "mine").unwrap();
+    let check = |folder: &str, expected: &str| {
+        let config = Config {
+            folder: parent.path().join(folder),
+            ..config(parent.path())
+        };
+        let error = start(&config, Arc::new(RealDisk::default())).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(folder), "{error}");
+    };
+    check("missing/spool", "cannot create the folder");
+    check("file", "cannot create the folder");
+    check("file/spool", "cannot create the folder");
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, ..) = start_real(&config);
+    let error = start(&config, Arc::new(RealDisk::default())).unwrap_err();
+    assert!(error.to_string().contains("is held by another process"), "{error}");
+    spool.close();
+    start_real(&config);
+}
+
+#[test]
+fn a_volume_of_its_own_may_be_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("spool/lost+found")).unwrap();
+    start_real(&config(folder.path()));
+}
+
+#[test]
+fn damage_is_kept_aside_and_the_rest_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, _, results) = start_real(&config);
+    append_all(&spool, &results, 0..10);
+    drop(spool);
+    let path = segment_in(&config.folder);
+    let bytes = std::fs::read(&path).unwrap();
+    let at = segment::HEADER_BYTES as u64 + 3 * 1032;
+    let file = RealDisk::default().open(&path, Mode::ReadWrite).unwrap();
+    disk::write_full(&*file, b"rot", at + 100).unwrap();
+    drop(file);
+
+    let (spool, recovery, _results) = start_real(&config);
+    let [damage] = &recovery.damage[..] else {
+        panic!("{recovery:?}")
+    };
+    assert_eq!(
+        (&damage.file, damage.offset, damage.bytes, &damage.missing),
+        (&path, at, 1032, &(3..4))
+    );
+    let mut kept = bytes[at as usize..][..1032].to_vec();
+    kept[100..103].copy_from_slice(b"rot");
+    assert_eq!(std::fs::read(damage.kept_aside.as_ref().unwrap()).unwrap(), kept);
+    let read: Vec<_> = spool
+        .read(100, usize::MAX)
+        .unwrap()
+        .into_iter()
+        .map(|(sequence, _)| sequence)
+        .collect();
+    assert_eq!(read, [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+    assert_eq!((spool.status().damaged_places, spool.status().damaged_entries), (1, 1));
+    spool.commit_all(read);
+    assert_eq!(spool.status().uncommitted_entries, 0);
+    drop(spool);
+    assert_eq!(start_real(&config).1, Recovery::default(), "it is reported once");
+}
+
+#[test]
+fn a_torn_tail_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, _, results) = start_real(&config);
+    append_all(&spool, &results, 0..10);
+    drop(spool);
+    let path = segment_in(&config.folder);
+    let file = RealDisk::default().open(&path, Mode::ReadWrite).unwrap();
+    // The last entry's second half and the end mark never reached the disk.
+    let at = segment::HEADER_BYTES as u64 + 9 * 1032 + 500;
+    disk::write_full(&*file, &[0; 600], at).unwrap();
+    drop(file);
+    let (spool, recovery, results) = start_real(&config);
+    assert_eq!(
+        (recovery.entries, recovery.damage, recovery.torn_tail_bytes),
+        (9, vec![], 500)
+    );
+    append_all(&spool, &results, 0..1);
+    wait_until_readable(&spool, 10);
+}
+
+#[test]
+fn a_torn_group_is_not_called_damage_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
+    let (spool, mut writer, _) = open_stepwise(&config, disk.clone(), Arc::new(SystemClock), |_| {}).unwrap();
+    for group in [0..2, 2..5] {
+        group.for_each(|token| spool.append(vec![7; 1000], token).unwrap());
+        writer.turn();
+    }
+    writer.finish();
+    // Which entries of the last group never reached the disk, its end mark did → what is reported missing.
+    let check = |lost: std::ops::Range<u64>| {
+        let copy = tempfile::tempdir().unwrap();
+        let config = Config {
+            folder: copy.path().to_owned(),
+            ..config.clone()
+        };
+        for (path, bytes) in contents(&folder.path().join("spool")) {
+            std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
+        }
+        let segment = segment_in(copy.path());
+        let file = disk.open(&segment, Mode::ReadWrite).unwrap();
+        for entry in lost.clone() {
+            disk::write_full(&*file, &[0; 1032], segment::HEADER_BYTES as u64 + entry * 1032).unwrap();
+        }
+        // The first start is killed before it marks the places as known.
+        for start in 1..=2 {
+            let report = recovery::recover(&config, &disk).unwrap().report;
+            let seen: Vec<_> = report
+                .damage
+                .iter()
+                .map(|it| (it.missing.clone(), it.maybe_unacknowledged))
+                .collect();
+            assert_eq!(seen, [(lost.clone(), true)], "start {start}");
+        }
+    };
+    check(2..5);
+    check(3..5);
+    check(2..3);
+    check(3..4);
+}
+
+#[test]
+fn a_group_that_finds_no_room_is_refused_and_leaves_nothing_behind() {
+    let check = |size: usize, room_comes_back: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let disk = FailingDisk::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let done = {
+            let told = told.clone();
+            move |group| locked(&told).extend(group)
+        };
+        let (spool, mut writer, _) =
+            open_stepwise(&config, Arc::new(disk.clone()), Arc::new(SystemClock), done).unwrap();
+        let mut turn = |entries: std::ops::Range<u32>, bytes: usize| {
+            for token in entries {
+                spool.append(vec![token as u8; bytes], token).unwrap();
+            }
+            writer.turn();
+            std::mem::take(&mut *locked(&told))
+        };
+        assert!(turn(0..60, 1000).iter().all(|(_, result)| result.is_ok()));
+        disk.full.store(true, Ordering::SeqCst);
+        // Two whole frames and most of the third are written, and nothing can be written over them yet.
+        let refused = turn(60..63, 1000);
+        assert_eq!(refused, [60, 61, 62].map(|token| (token, Err(Failure::Full))));
+        disk.full.store(!room_comes_back, Ordering::SeqCst);
+        let (result, entries) = match room_comes_back {
+            true => (Ok(60), 61),
+            false => (Err(Failure::Full), 60),
+        };
+        assert_eq!(turn(63..64, size), [(63, result)]);
+        assert_eq!(spool.status().poisoned, None);
+        disk.full.store(false, Ordering::SeqCst);
+        writer.finish();
+        drop(spool);
+        let (spool, recovery, _results) = start_real(&config);
+        assert_eq!((recovery.entries, recovery.damage), (entries, vec![]));
+        let read = spool.read(1000, usize::MAX).unwrap();
+        assert_eq!(read.get(60), room_comes_back.then_some(&(60, vec![63; size])));
+    };
+    check(1000, true);
+    // It begins a new segment, with a sequence that stands in the old one, too.
+    check(10_000, true);
+    check(10_000, false);
+}
+
+#[test]
+fn remains_of_a_torn_tail_are_cut_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, _, results) = start_real(&config);
+    append_all(&spool, &results, 0..10);
+    drop(spool);
+    let path = segment_in(&config.folder);
+    let before = std::fs::read(&path).unwrap();
+    let at = segment::HEADER_BYTES as u64 + 5 * 1032;
+    // A group was torn so that the end mark before it stands, and frames of it behind.
+    let mut mark = Vec::new();
+    segment::end_mark(&mut mark, frame::number(&before, 16), 5, 0);
+    let file = RealDisk::default().open(&path, Mode::ReadWrite).unwrap();
+    disk::write_full(&*file, &mark, at).unwrap();
+    let (spool, recovery, _) = start_real(&config);
+    assert_eq!(
+        (recovery.entries, recovery.damage, recovery.torn_tail_bytes),
+        (5, vec![], 5 * 1032 + 32)
+    );
+    drop(spool);
+    // Whatever is torn from now on does not find them.
+    let after = std::fs::read(&path).unwrap();
+    assert_eq!(after[..at as usize], before[..at as usize]);
+    assert!(after[at as usize + mark.len()..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_failed_fsync_is_final() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let (spool, _, results) = start(&config(folder.path()), Arc::new(disk.clone())).unwrap();
+    append_all(&spool, &results, 0..3);
+    let poisoned = spool.poisoned();
+    assert_eq!(*poisoned.borrow(), None);
+    disk.fails.store(true, Ordering::SeqCst);
+    spool.append(vec![1], 3).unwrap();
+    assert_eq!(wait(&results, 1), [(3, Err(Failure::Poisoned))]);
+    disk.fails.store(false, Ordering::SeqCst);
+    assert_eq!(spool.append(vec![2], 4), Err((4, vec![2], Failure::Poisoned)));
+    assert!(poisoned.has_changed().unwrap());
+    assert!(spool.status().poisoned.unwrap().contains("sync"));
+    assert_eq!(spool.read(100, 10_000).unwrap().len(), 3, "what is durable can be read");
+    spool.close();
+}
+
+#[test]
+fn mistakes_name_the_field() {
+    let check = |change: fn(&mut Config), expected: &str| {
+        let mut config = Config::default();
+        change(&mut config);
+        let mistakes = config.mistakes().join("\n");
+        assert!(mistakes.starts_with(expected), "{mistakes}");
+    };
+    assert_eq!(Config::default().mistakes(), [""; 0]);
+    check(|config| config.folder = PathBuf::new(), "spool.folder:");
+    check(|config| config.segment_bytes = ByteSize::b(7), "spool.segment_bytes:");
+    check(|config| config.bytes_max = ByteSize::mib(31), "spool.bytes_max:");
+    check(
+        |config| config.entry_bytes_max = ByteSize::mib(16),
+        "spool.entry_bytes_max:",
+    );
+    check(|config| config.queue_bytes = ByteSize::kib(3), "spool.queue_bytes:");
+    check(|config| config.commit_bytes = ByteSize::b(0), "spool.commit_bytes:");
+    check(
+        |config| config.commit_interval = Duration::from_secs(2),
+        "spool.commit_interval:",
+    );
+}
+
+/// The real disk, whose fsync fails when it is told to, or whose writes find no room after a few bytes.
+#[derive(Clone, Debug, Default)]
+struct FailingDisk {
+    disk: RealDisk,
+    fails: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct FailingFile {
+    file: Box<dyn DiskFile>,
+    fails: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk for FailingDisk {
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.create_folder(folder)
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<Listed>> {
+        self.disk.list(folder)
+    }
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.disk.open(path, mode)?;
+        let (fails, full) = (self.fails.clone(), self.full.clone());
+        Ok(Box::new(FailingFile { file, fails, full }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(folder)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        self.disk.lock(path)
+    }
+    fn uptime(&self) -> Duration {
+        self.disk.uptime()
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        match self.full.load(Ordering::SeqCst) {
+            true if bytes.len() < 1500 => Err(io::ErrorKind::StorageFull.into()),
+            true => self.file.write_at(&bytes[..1500], offset),
+            false => self.file.write_at(bytes, offset),
+        }
+    }
+    fn sync(&self) -> io::Result<()> {
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("fsync failed")),
+            false => self.file.sync(),
+        }
+    }
+    fn bytes(&self) -> io::Result<u64> {
+        self.file.bytes()
+    }
+}

@@ -1,0 +1,123 @@
+//! The spool as `dispatch` sees it, and its figures for metrics and `/status`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::dispatch::{Store, Ticket};
+use super::spool::{self, Failure, Spool};
+use crate::metrics::SpoolMetrics;
+use crate::outcome::Busy;
+
+/// With less room than this the spool counts as full: the next readings will not fit.
+const ROOM_BYTES_MIN: u64 = 4096;
+
+/// The spool of a gateway.
+#[derive(Clone, Debug)]
+pub struct SpoolStore {
+    pub spool: Arc<Spool<Ticket>>,
+}
+
+impl Store for SpoolStore {
+    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
+        self.spool
+            .append(parcel, ticket)
+            .map_err(|(ticket, parcel, failure)| (ticket, parcel, busy(&failure)))
+    }
+
+    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+        self.spool
+            .read(entries_max, bytes_max)
+            .map_err(|error| error.to_string())
+    }
+
+    fn rewind(&self) {
+        self.spool.rewind();
+    }
+
+    fn commit(&self, sequence: u64) {
+        self.spool.commit(sequence);
+    }
+
+    fn refuses(&self) -> Option<Busy> {
+        if self.spool.is_poisoned() {
+            Some(Busy::SpoolFailed)
+        } else {
+            (self.spool.room_bytes() < ROOM_BYTES_MIN).then_some(Busy::SpoolFull)
+        }
+    }
+
+    fn uncommitted(&self) -> u64 {
+        self.spool.uncommitted_entries()
+    }
+}
+
+/// What a device is told when the spool does not take its reading.
+pub fn busy(failure: &Failure) -> Busy {
+    match failure {
+        Failure::Poisoned => Busy::SpoolFailed,
+        Failure::Closed => Busy::Draining,
+        Failure::Busy => Busy::SpoolBusy,
+        Failure::Full | Failure::TooLarge { .. } => Busy::SpoolFull,
+    }
+}
+
+/// Bytes left over the rate at which devices send: how long an outage of Kafka may (still) last. `None`: nothing comes in.
+fn hours_left(status: &spool::Status, ingest_bytes_per_s: f64) -> Option<f64> {
+    let room = status.room_bytes as f64;
+    (ingest_bytes_per_s >= 1.0).then(|| room / ingest_bytes_per_s / 3600.0)
+}
+
+/// Sets the gauges; called before each scrape.
+pub fn observe(status: &spool::Status, ingest_bytes_per_s: f64, now_ms: i64, metrics: &SpoolMetrics) {
+    metrics.spool_readings.set(status.uncommitted_entries as i64);
+    metrics.spool_bytes.set(status.uncommitted_bytes as i64);
+    metrics.spool_disk_bytes.set(status.disk_bytes as i64);
+    metrics.spool_disk_bytes_max.set(status.disk_bytes_max as i64);
+    metrics.spool_oldest_seconds.set(age_seconds(status, now_ms));
+    metrics
+        .spool_hours_left
+        .set(hours_left(status, ingest_bytes_per_s).unwrap_or(f64::INFINITY));
+    metrics.spool_damaged_places.set(status.damaged_places as i64);
+    metrics.spool_lost_readings.set(status.damaged_entries as i64);
+    metrics.spool_failed.set(i64::from(status.poisoned.is_some()));
+    metrics.spool_fsync_seconds.set(status.last_fsync.as_secs_f64());
+    // The spool counts from its start, as the metrics do. Two scrapes at once may see one difference twice at most.
+    let fsyncs = status.fsyncs.saturating_sub(metrics.spool_fsyncs_total.get());
+    metrics.spool_fsyncs_total.inc_by(fsyncs);
+    let seconds = status.fsyncs_total.as_secs_f64() - metrics.spool_fsync_seconds_total.get();
+    metrics.spool_fsync_seconds_total.inc_by(seconds.max(0.0));
+}
+
+/// The spool's part of `/status`.
+pub fn describe(
+    status: &spool::Status,
+    ingest_bytes_per_s: f64,
+    (unconfirmed_copies, replaying): (usize, usize),
+    set_aside: i64,
+    now_ms: i64,
+) -> Value {
+    json!({
+        "readings": status.uncommitted_entries,
+        "bytes": status.uncommitted_bytes,
+        "disk_bytes": status.disk_bytes,
+        "disk_bytes_max": status.disk_bytes_max,
+        "oldest_s": age_seconds(status, now_ms),
+        "spool_hours_left": hours_left(status, ingest_bytes_per_s),
+        "waiting_to_be_written_bytes": status.queued_bytes,
+        // While Kafka holds copies that it does not confirm, nothing is replayed.
+        "unconfirmed_copies": unconfirmed_copies,
+        "replaying": replaying,
+        "set_aside": set_aside,
+        "fsync_s": status.last_fsync.as_secs_f64(),
+        "damaged_places": status.damaged_places,
+        "lost_readings": status.damaged_entries,
+        "failed": status.poisoned,
+    })
+}
+
+fn age_seconds(status: &spool::Status, now_ms: i64) -> f64 {
+    status
+        .oldest_ms
+        .map_or(0.0, |oldest| (now_ms - oldest).max(0) as f64 / 1000.0)
+}

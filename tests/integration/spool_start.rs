@@ -1,0 +1,279 @@
+//! What a gateway does at its start with a spool's folder that it cannot use: it ends, says why, and touches nothing.
+//!
+//! The program as its operator runs it, for its exit code and its words. Kafka need not be there.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use citygate::clock::SystemClock;
+use citygate::deliver::spool::{self, RealDisk, Spool, Writer, segment};
+use tempfile::TempDir;
+
+use crate::harness::{eventually, repository, say_skipped};
+
+/// Somebody who owns no file: root may write wherever it likes.
+const NOBODY: u32 = 65534;
+
+/// Opens a spool as a gateway does, and holds it until the writer is dropped; what the writer does comes in turns.
+fn open(folder: &Path) -> (Spool<()>, Writer<()>) {
+    let config = spool::Config {
+        folder: folder.to_owned(),
+        segment_bytes: ByteSize::mib(1),
+        ..spool::Config::default()
+    };
+    let disk = Arc::new(RealDisk::default());
+    let (spool, writer, _) = spool::open_stepwise(&config, disk, Arc::new(SystemClock), |_| {}).unwrap();
+    (spool, writer)
+}
+
+/// A folder with a spool in it that holds a few entries; its gateway is gone.
+fn ground() -> (TempDir, PathBuf) {
+    let parent = TempDir::new().unwrap();
+    let folder = parent.path().join("spool");
+    let (spool, mut writer) = open(&folder);
+    for entry in 0..10 {
+        spool.append(vec![entry; 1000], ()).unwrap();
+    }
+    writer.turn();
+    writer.finish();
+    (parent, folder)
+}
+
+/// Everything below a folder: the bytes of files, nothing for folders.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+            found.insert(path, None);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.insert(path, Some(bytes));
+        }
+    }
+    found
+}
+
+fn segment_of(folder: &Path) -> PathBuf {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "segment");
+    contents(folder).into_keys().find(is_segment).unwrap()
+}
+
+/// Starts `citygate run` with this spool; `Err`: the system refused to start it as this user.
+fn start(folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Child> {
+    let config = format!(
+        r#"
+        mqtt.listen = "127.0.0.1:0"
+        coap.listen = "127.0.0.1:0"
+        http.listen = "127.0.0.1:0"
+        admin.listen = "127.0.0.1:0"
+        kafka.bootstrap_servers = "127.0.0.1:9"
+        schemas.folder = {:?}
+        spool.enabled = true
+        spool.folder = {folder:?}
+        spool.segment_bytes = "1 MiB"
+        spool.entry_bytes_max = "900 KiB"
+        "#,
+        repository().join("schemas"),
+    );
+    fs::set_permissions(files, Permissions::from_mode(0o755)).unwrap();
+    fs::write(files.join("citygate.toml"), config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citygate"));
+    command
+        .args(["run", "--config"])
+        .arg(files.join("citygate.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(files.join("stderr")).unwrap());
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    command.spawn()
+}
+
+/// Waits for its end; kills it if it does not come.
+async fn ended(mut child: Child) -> ExitStatus {
+    struct Kill<'a>(&'a mut Child);
+    impl Drop for Kill<'_> {
+        fn drop(&mut self) {
+            // It has ended already unless the test fails.
+            let _killed = self.0.kill();
+            let _reaped = self.0.wait();
+        }
+    }
+    let child = Kill(&mut child);
+    eventually("the program ends", async || child.0.try_wait().unwrap()).await
+}
+
+/// Spoils a spool, starts a gateway on what `spoil` returns, and looks for `expected` in what it says.
+async fn check(spoil: impl FnOnce(&Path) -> PathBuf, user: Option<u32>, expected: &[&str]) {
+    let (parent, folder) = ground();
+    let chosen = spoil(&folder);
+    let before = contents(parent.path());
+    let files = TempDir::new().unwrap();
+    let child = match start(&chosen, files.path(), user) {
+        Ok(child) => child,
+        Err(error) if user.is_some() => return say_skipped(&format!("{expected:?}: {error}")),
+        Err(error) => panic!("{error}"),
+    };
+    let status = ended(child).await;
+    let said = fs::read_to_string(files.path().join("stderr")).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    for words in expected {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+    assert!(said.contains(parent.path().to_str().unwrap()), "no path in:\n{said}");
+    assert!(
+        contents(parent.path()) == before,
+        "{expected:?}: the folder was changed"
+    );
+}
+
+#[tokio::test]
+async fn what_the_spool_did_not_write_is_left_alone() {
+    let foreign = |name: &'static str, bytes: usize| {
+        move |folder: &Path| {
+            fs::write(folder.join(name), vec![b'x'; bytes]).unwrap();
+            folder.to_owned()
+        }
+    };
+    let advice = "is not a file of the spool; give the spool a folder of its own";
+    check(foreign("notes.txt", 4), None, &["/notes.txt", advice]).await;
+    check(
+        foreign("0000000099.segment", 64 << 10),
+        None,
+        &["/0000000099.segment", advice],
+    )
+    .await;
+    // A folder that has never been a spool's gets not even a lock.
+    let other = |folder: &Path| {
+        let other = folder.with_file_name("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("photo.jpg"), "mine").unwrap();
+        other
+    };
+    check(other, None, &["/other/photo.jpg", advice]).await;
+}
+
+#[tokio::test]
+async fn a_segment_that_was_cut_short_is_left_alone() {
+    let cut = |bytes: u64| {
+        move |folder: &Path| {
+            let file = OpenOptions::new().write(true).open(segment_of(folder)).unwrap();
+            file.set_len(bytes).unwrap();
+            folder.to_owned()
+        }
+    };
+    let advice = "restore it, or move it away to give up its readings";
+    check(
+        cut(9000),
+        None,
+        &[".segment is cut short, 9000 of 1048576 bytes", advice],
+    )
+    .await;
+    check(cut(64), None, &[".segment is cut short, 64 of 1048576 bytes", advice]).await;
+    check(cut(0), None, &[".segment is cut short, 0 of 64 bytes", advice]).await;
+}
+
+#[tokio::test]
+async fn a_later_version_is_left_alone() {
+    let advice = "is of version 2, this program reads version 1; start the version that wrote it";
+    let later_segment = |folder: &Path| {
+        let path = segment_of(folder);
+        let mut header = fs::read(&path).unwrap();
+        header.truncate(segment::HEADER_BYTES);
+        header[8] = 2;
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..]);
+        header[12..16].copy_from_slice(&checksum.to_le_bytes());
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&header, 0).unwrap();
+        folder.to_owned()
+    };
+    check(later_segment, None, &[".segment ", advice]).await;
+    let later_cursor = |folder: &Path| {
+        let path = folder.join("cursor");
+        let mut slot = fs::read(&path).unwrap();
+        slot.drain(..4096);
+        slot[8] = 2;
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&slot[..12]), &slot[16..]);
+        slot[12..16].copy_from_slice(&checksum.to_le_bytes());
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&slot, 4096).unwrap();
+        folder.to_owned()
+    };
+    check(later_cursor, None, &["/cursor ", advice]).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_named() {
+    let missing = |folder: &Path| folder.with_file_name("missing").join("spool");
+    check(
+        missing,
+        None,
+        &["cannot create the folder", "/missing/spool", "its parent must be there"],
+    )
+    .await;
+    let file = |folder: &Path| {
+        let file = folder.with_file_name("file");
+        fs::write(&file, "mine").unwrap();
+        file
+    };
+    check(file, None, &["cannot create the folder", "/file", "must be a folder"]).await;
+    let below_a_file = |folder: &Path| {
+        let file = folder.with_file_name("file");
+        fs::write(&file, "mine").unwrap();
+        file.join("spool")
+    };
+    check(
+        below_a_file,
+        None,
+        &["cannot create the folder", "/file/spool", "must be a folder"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_read_only_is_named() {
+    let user = rustix::process::geteuid().is_root().then_some(NOBODY);
+    let read_only = |files: u32| {
+        move |folder: &Path| {
+            for path in contents(folder).into_keys() {
+                chown(&path, user, user).unwrap();
+                fs::set_permissions(path, Permissions::from_mode(files)).unwrap();
+            }
+            fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
+            fs::set_permissions(folder.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+            folder.to_owned()
+        }
+    };
+    let advice = "the gateway must be able to read and write there";
+    check(read_only(0o444), user, &["/spool/lock: Permission denied", advice]).await;
+    // Its files can be written to, and no new one can be made.
+    check(read_only(0o644), user, &["/spool/filling: Permission denied", advice]).await;
+    let read_only_parent = |folder: &Path| {
+        let parent = folder.with_file_name("parent");
+        fs::create_dir(&parent).unwrap();
+        fs::set_permissions(&parent, Permissions::from_mode(0o555)).unwrap();
+        fs::set_permissions(folder.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        parent.join("spool")
+    };
+    check(read_only_parent, user, &["/parent/spool: Permission denied", advice]).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_another_gateway_holds_is_left_alone() {
+    let mut held = None;
+    let hold = |folder: &Path| {
+        held = Some(open(folder));
+        folder.to_owned()
+    };
+    let advice = "is held by another process; two gateways need two folders";
+    check(hold, None, &["/spool/lock", advice]).await;
+}

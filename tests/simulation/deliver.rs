@@ -1,0 +1,689 @@
+//! `deliver::dispatch` between a faulty broker, a slow store and crashes: nothing acknowledged is lost, order holds.
+//!
+//! A few devices send numbered readings, several at a time, and repeat one that was answered busy or not at all. The broker
+//! goes away, comes back, loses replies, fills its queue, refuses single records and is replaced; the store fills up and
+//! the process crashes, all by chance of a seed. In the end everything is let through and compared:
+//! * every number that got a positive answer is in the log (or, for a moment, only in the store: drained by then);
+//! * a device's numbers appear in the log in the order in which they were sent, first appearances counted, but for those
+//!   that were answered busy or that the broker refused;
+//! * a number appears twice only if something happened that makes that unavoidable.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
+use citygate::deliver::health::Monitor;
+use citygate::message::{Protocol, Record};
+use citygate::metrics::Metrics;
+use citygate::outcome::{Busy, Outcome};
+use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
+use prometheus::IntGauge;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+const DEVICES: usize = 5;
+const STEPS: usize = 400;
+
+/// What breaks the promise on purpose: the canary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Canary {
+    None,
+    /// The store says *durable* before it is, and forgets at a crash.
+    StoreLies,
+    /// The broker says *written* and writes nothing now and then.
+    BrokerLies,
+}
+
+/// What a run came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    pub lost: usize,
+    pub out_of_order: usize,
+    /// Duplicates although nothing happened that explains them.
+    pub needless_duplicates: usize,
+    pub acknowledged: usize,
+    pub spooled: usize,
+    pub busy: usize,
+}
+
+type Log = Rc<RefCell<Vec<(usize, u64)>>>;
+
+#[derive(Clone)]
+struct FaultyBroker(Rc<RefCell<BrokerState>>);
+
+struct BrokerState {
+    log: Log,
+    queue: VecDeque<(usize, usize, u64)>,
+    /// Written, but the reply has not come back.
+    replies: VecDeque<usize>,
+    queue_max: usize,
+    lies: bool,
+    /// Refuses a record now and then for what it is.
+    picky: bool,
+    refused: BTreeSet<(usize, u64)>,
+}
+
+#[derive(Clone)]
+struct SlowStore(Rc<RefCell<StoreState>>);
+
+#[derive(Default)]
+struct StoreState {
+    appended: VecDeque<(Vec<u8>, Ticket)>,
+    durable: BTreeMap<u64, Vec<u8>>,
+    next: u64,
+    read_from: u64,
+    full: bool,
+    queue_max: usize,
+    /// The next read fails.
+    unreadable: bool,
+    /// Entries below survive a crash; only a lying store has durable entries above.
+    safe_below: u64,
+}
+
+impl Broker for FaultyBroker {
+    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        let mut state = self.0.borrow_mut();
+        if state.queue.len() >= state.queue_max {
+            return Err(Refused::QueueFull);
+        }
+        let device = record.key.parse().unwrap();
+        let number = u64::from_le_bytes(record.value.try_into().unwrap());
+        state.queue.push_back((slot, device, number));
+        Ok(())
+    }
+}
+
+impl Store for SlowStore {
+    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
+        let mut state = self.0.borrow_mut();
+        if state.full {
+            return Err((ticket, parcel, Busy::SpoolFull));
+        }
+        if state.appended.len() >= state.queue_max {
+            return Err((ticket, parcel, Busy::SpoolBusy));
+        }
+        state.appended.push_back((parcel, ticket));
+        Ok(())
+    }
+
+    fn read(&self, entries_max: usize, _: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+        let mut state = self.0.borrow_mut();
+        if std::mem::take(&mut state.unreadable) {
+            state.read_from = 0;
+            return Err("the simulation says so".into());
+        }
+        let entries: Vec<_> = state
+            .durable
+            .range(state.read_from..)
+            .take(entries_max)
+            .map(|(at, parcel)| (*at, parcel.clone()))
+            .collect();
+        if let Some((last, _)) = entries.last() {
+            state.read_from = last + 1;
+        }
+        Ok(entries)
+    }
+
+    fn rewind(&self) {
+        self.0.borrow_mut().read_from = 0;
+    }
+
+    fn commit(&self, sequence: u64) {
+        assert!(
+            self.0.borrow_mut().durable.remove(&sequence).is_some(),
+            "{sequence} was committed twice, or never written"
+        );
+    }
+
+    fn refuses(&self) -> Option<Busy> {
+        self.0.borrow().full.then_some(Busy::SpoolFull)
+    }
+
+    fn uncommitted(&self) -> u64 {
+        self.0.borrow().durable.len() as u64
+    }
+}
+
+#[derive(Default)]
+struct Device {
+    /// The numbers that are on their way, and where their answers come.
+    sending: BTreeMap<u64, Arc<Mailbox>>,
+    /// To be sent again, before anything new.
+    again: BTreeSet<u64>,
+    sent: u64,
+    acknowledged: Vec<u64>,
+    /// Sent again after *busy* (or with others, after a crash): later ones may have gone ahead.
+    excused: BTreeSet<u64>,
+}
+
+struct Run {
+    random: StdRng,
+    now: Instant,
+    broker: FaultyBroker,
+    store: SlowStore,
+    log: Log,
+    health: Arc<Monitor>,
+    metrics: Metrics,
+    dispatch: Dispatch<FaultyBroker, SlowStore>,
+    devices: Vec<Device>,
+    outcomes: Outcomes,
+    /// Whether processes die in this run; in the others, nothing excuses a duplicate but a time-out.
+    violent: bool,
+    /// Readings that a device has on their way at once. With one, not even a crash excuses disorder.
+    window: usize,
+    /// Something happened after which a reading may be written twice.
+    doubtful: bool,
+}
+
+fn dispatch(
+    broker: &FaultyBroker,
+    store: &SlowStore,
+    health: &Arc<Monitor>,
+    metrics: &Metrics,
+) -> Dispatch<FaultyBroker, SlowStore> {
+    let recovered = (store.0.borrow().durable.len() as u64, store.0.borrow().next);
+    let times = Times {
+        patience: Duration::from_millis(250),
+        delivery_timeout: Duration::from_secs(5),
+        try_again: Duration::from_secs(60),
+    };
+    Dispatch::new(
+        broker.clone(),
+        Some(store.clone()),
+        recovered,
+        times,
+        health.clone(),
+        (metrics.kafka.clone(), metrics.spool.clone()),
+    )
+}
+
+fn monitor() -> Arc<Monitor> {
+    let health = Arc::new(Monitor::new(IntGauge::new("up", "up").unwrap()));
+    health.store_refuses(None);
+    health.found();
+    health
+}
+
+impl Run {
+    fn new(seed: u64, canary: Canary) -> Self {
+        let log = Log::default();
+        let broker = FaultyBroker(Rc::new(RefCell::new(BrokerState {
+            log: log.clone(),
+            queue: VecDeque::new(),
+            replies: VecDeque::new(),
+            queue_max: 20,
+            lies: canary == Canary::BrokerLies,
+            picky: seed.is_multiple_of(3),
+            refused: BTreeSet::new(),
+        })));
+        let store = SlowStore(Rc::default());
+        store.0.borrow_mut().queue_max = if seed.is_multiple_of(5) { 6 } else { usize::MAX };
+        if canary != Canary::StoreLies {
+            store.0.borrow_mut().safe_below = u64::MAX;
+        }
+        let (health, metrics) = (monitor(), Metrics::new(&["k".to_owned()]));
+        let dispatch = dispatch(&broker, &store, &health, &metrics);
+        let devices = (0..DEVICES).map(|_| Device::default()).collect();
+        Run {
+            random: StdRng::seed_from_u64(seed),
+            now: Instant::now(),
+            broker,
+            store,
+            log,
+            health,
+            metrics,
+            dispatch,
+            devices,
+            outcomes: Outcomes::default(),
+            violent: seed % 2 == 1,
+            window: if seed % 4 < 2 { 1 } else { 3 },
+            doubtful: false,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..100) {
+            0..40 => self.device_sends(),
+            40..58 => self.broker_writes(),
+            58..68 => self.broker_replies(),
+            68..80 => self.store_writes(),
+            80..86 => drop(
+                self.dispatch
+                    .replay(self.now, 0, self.random.random_range(1..8), 1 << 20),
+            ),
+            86..91 => self.now += Duration::from_millis(self.random.random_range(1..400)),
+            91..93 => self.health.failed("the simulation says so"),
+            93..96 => self.health.found(),
+            96..97 => self.store.0.borrow_mut().full ^= true,
+            97..98 if self.violent => self.broker_replaced(),
+            98..99 => self.broker.0.borrow_mut().queue_max = self.random.random_range(1..20),
+            99.. if self.violent => self.crash(),
+            97..98 => self.store.0.borrow_mut().unreadable = true,
+            _ => {}
+        }
+        self.dispatch.tick(self.now);
+        self.collect_answers();
+    }
+
+    fn device_sends(&mut self) {
+        let index = self.random.random_range(0..DEVICES);
+        let device = &mut self.devices[index];
+        if device.sending.len() >= self.window {
+            return;
+        }
+        let number = device.again.pop_first().unwrap_or_else(|| {
+            device.sent += 1;
+            device.sent
+        });
+        let mailbox = Mailbox::new();
+        device.sending.insert(number, mailbox.clone());
+        let (key, value) = (index.to_string(), number.to_le_bytes());
+        let record = Record {
+            topic: "t",
+            key: &key,
+            value: &value,
+            timestamp_ms: 0,
+            headers: &[],
+        };
+        let reply = Reply::To { mailbox, ticket: 0 };
+        let receipt = Receipt::new(self.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
+        self.dispatch.send(
+            self.now,
+            &record,
+            Pending {
+                receipt,
+                once_safe: Outcome::Delivered,
+            },
+        );
+    }
+
+    fn broker_writes(&mut self) {
+        let mut refused = Vec::new();
+        for _ in 0..self.random.random_range(0..6) {
+            let mut state = self.broker.0.borrow_mut();
+            let Some((slot, device, number)) = state.queue.pop_front() else {
+                break;
+            };
+            if state.picky && self.random.random_ratio(1, 30) {
+                state.refused.insert((device, number));
+                refused.push(slot);
+                continue;
+            }
+            if !(state.lies && self.random.random_ratio(1, 20)) {
+                state.log.borrow_mut().push((device, number));
+            }
+            state.replies.push_back(slot);
+        }
+        for slot in refused {
+            self.dispatch.reported(slot, Err(Refused::Unacceptable));
+        }
+    }
+
+    fn broker_replies(&mut self) {
+        for _ in 0..self.random.random_range(0..8) {
+            let count = self.broker.0.borrow().replies.len();
+            if count == 0 {
+                return;
+            }
+            // Partitions answer independently of each other.
+            let at = self.random.random_range(0..count);
+            let slot = self.broker.0.borrow_mut().replies.remove(at).unwrap();
+            self.dispatch.reported(slot, Ok(()));
+        }
+    }
+
+    /// The producer failed for good: what it holds is taken back, written or not.
+    fn broker_replaced(&mut self) {
+        let (held, written): (Vec<_>, Vec<_>) = {
+            let mut state = self.broker.0.borrow_mut();
+            (
+                state.queue.drain(..).map(|(slot, ..)| slot).collect(),
+                state.replies.drain(..).collect(),
+            )
+        };
+        self.doubtful |= !written.is_empty();
+        // In any order: librdkafka takes back what is queued before what is on the wire.
+        let mut taken_back: Vec<_> = written.into_iter().chain(held).collect();
+        taken_back.shuffle(&mut self.random);
+        for slot in taken_back {
+            self.dispatch.reported(slot, Err(Refused::Purged));
+        }
+    }
+
+    fn store_writes(&mut self) {
+        let count = self.random.random_range(0..6);
+        let mut written = Vec::new();
+        {
+            let mut state = self.store.0.borrow_mut();
+            for _ in 0..count {
+                let Some((parcel, ticket)) = state.appended.pop_front() else {
+                    break;
+                };
+                if self.random.random_ratio(1, 50) {
+                    written.push((ticket, Err(Busy::SpoolFull)));
+                    continue;
+                }
+                let sequence = state.next;
+                state.next += 1;
+                state.durable.insert(sequence, parcel);
+                written.push((ticket, Ok(sequence)));
+            }
+        }
+        self.dispatch.stored(written);
+    }
+
+    /// The process dies: what is durable stays, everything else is forgotten, no answer is given.
+    fn crash(&mut self) {
+        self.doubtful = true;
+        {
+            let mut broker = self.broker.0.borrow_mut();
+            // What was on the wire may still arrive.
+            let arrives = self.random.random_range(0..=broker.queue.len());
+            for (_, device, number) in broker.queue.drain(..).take(arrives).collect::<Vec<_>>() {
+                broker.log.borrow_mut().push((device, number));
+            }
+            broker.replies.clear();
+            let mut store = self.store.0.borrow_mut();
+            let safe_below = store.safe_below;
+            store.durable.retain(|sequence, _| *sequence < safe_below);
+            store.appended.clear();
+            store.read_from = 0;
+        }
+        for device in &mut self.devices {
+            let unanswered: Vec<u64> = std::mem::take(&mut device.sending).into_keys().collect();
+            if self.window > 1 {
+                device.excused.extend(&unanswered);
+            }
+            device.again.extend(unanswered);
+        }
+        self.health = monitor();
+        self.dispatch = dispatch(&self.broker, &self.store, &self.health, &self.metrics);
+    }
+
+    fn collect_answers(&mut self) {
+        let mut answers = Vec::new();
+        for device in &mut self.devices {
+            let mut answered = Vec::new();
+            for (number, mailbox) in &device.sending {
+                mailbox.take(&mut answers);
+                if let Some((_, Answer::One(outcome))) = answers.pop() {
+                    answered.push((*number, outcome));
+                }
+            }
+            for (number, outcome) in answered {
+                device.sending.remove(&number);
+                match outcome {
+                    Outcome::Delivered | Outcome::Spooled => {
+                        self.outcomes.acknowledged += 1;
+                        self.outcomes.spooled += usize::from(outcome == Outcome::Spooled);
+                        device.acknowledged.push(number);
+                    }
+                    Outcome::Busy(busy) => {
+                        self.outcomes.busy += 1;
+                        // Kafka may have it, or get it yet: the device's repetition is then a second one.
+                        self.doubtful |= busy == Busy::KafkaTimeout;
+                        device.again.insert(number);
+                        device.excused.insert(number);
+                    }
+                    Outcome::Rejected(rejection) => panic!("nothing is wrong with it: {rejection}"),
+                }
+            }
+        }
+    }
+
+    /// Everything is let through.
+    fn drain(&mut self) {
+        self.store.0.borrow_mut().full = false;
+        {
+            let mut broker = self.broker.0.borrow_mut();
+            (broker.queue_max, broker.picky) = (usize::MAX, false);
+            self.store.0.borrow_mut().queue_max = usize::MAX;
+        }
+        for _ in 0..10_000 {
+            self.now += Duration::from_millis(50);
+            self.health.found();
+            self.broker_writes();
+            self.broker_replies();
+            self.store_writes();
+            self.dispatch.tick(self.now);
+            self.dispatch.replay(self.now, 0, 100, 1 << 20);
+            self.collect_answers();
+            let quiet = self.broker.0.borrow().queue.is_empty() && self.broker.0.borrow().replies.is_empty();
+            let answered = self.devices.iter().all(|device| device.sending.is_empty());
+            if quiet && answered && self.store.uncommitted() == 0 && self.store.0.borrow().appended.is_empty() {
+                return;
+            }
+        }
+        panic!("the backlog does not drain");
+    }
+
+    fn judge(mut self) -> Outcomes {
+        let mut seen: BTreeMap<(usize, u64), usize> = BTreeMap::new();
+        let mut latest = [0; DEVICES];
+        for &(device, number) in self.log.borrow().iter() {
+            let times = seen.entry((device, number)).or_default();
+            *times += 1;
+            let excused = self.devices[device].excused.contains(&number)
+                || self.broker.0.borrow().refused.contains(&(device, number));
+            if *times == 1 && !excused {
+                self.outcomes.out_of_order += usize::from(number < latest[device]);
+                latest[device] = latest[device].max(number);
+            }
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            let lost = device
+                .acknowledged
+                .iter()
+                .filter(|number| !seen.contains_key(&(index, **number)));
+            self.outcomes.lost += lost.count();
+        }
+        if !self.doubtful {
+            self.outcomes.needless_duplicates = seen.values().map(|times| times - 1).sum();
+        }
+        self.outcomes
+    }
+}
+
+/// One run.
+pub fn run(seed: u64, canary: Canary) -> Outcomes {
+    let mut run = Run::new(seed, canary);
+    for _ in 0..STEPS {
+        run.step();
+    }
+    run.drain();
+    run.judge()
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("CITYGATE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CITYGATE_SEEDS").unwrap_or(2000),
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_order_holds() {
+    let mut total = Outcomes::default();
+    for seed in seeds() {
+        let outcomes = run(seed, Canary::None);
+        let findings = (outcomes.lost, outcomes.out_of_order, outcomes.needless_duplicates);
+        let again = format!("CITYGATE_SEED={seed} cargo test --release --test simulation deliver");
+        assert_eq!(
+            findings,
+            (0, 0, 0),
+            "(lost, out of order, needless duplicates); again: {again}"
+        );
+        total.acknowledged += outcomes.acknowledged;
+        total.spooled += outcomes.spooled;
+        total.busy += outcomes.busy;
+    }
+    eprintln!("{:?}: {total:?}", seeds());
+    assert!(
+        total.spooled > 0 && total.busy > 0 && total.acknowledged > total.spooled,
+        "{total:?}"
+    );
+}
+
+/// The net catches: a store or a broker that lies is found out.
+#[test]
+fn a_broken_promise_is_caught() {
+    for (name, canary) in [("store", Canary::StoreLies), ("broker", Canary::BrokerLies)] {
+        let caught = (0..200).filter(|&seed| run(seed, canary).lost > 0).count();
+        assert!(caught > 0, "the {name} lied in 200 runs and nobody noticed");
+        eprintln!("the lying {name} was caught in {caught} of 200 runs");
+    }
+}
+
+/// Devices that never pause, and an outage of a second.
+struct Rush {
+    run: Run,
+    started: Instant,
+    sent: VecDeque<(Instant, Arc<Mailbox>)>,
+    /// When each reading was sent, how long its answer took, and whether it went straight to Kafka.
+    answered: Vec<(Duration, Duration, bool)>,
+}
+
+impl Rush {
+    fn new() -> Self {
+        let run = Run::new(0, Canary::None);
+        {
+            let mut broker = run.broker.0.borrow_mut();
+            (broker.picky, broker.queue_max) = (false, usize::MAX);
+            run.store.0.borrow_mut().queue_max = usize::MAX;
+        }
+        Rush {
+            started: run.now,
+            run,
+            sent: VecDeque::new(),
+            answered: Vec::new(),
+        }
+    }
+
+    /// A millisecond: every device sends, Kafka answers after 3 ms, the spool writes every 6 ms, the replay turns every 5.
+    fn millisecond(&mut self, ms: u64, devices: usize, kafka_is_away: bool) {
+        self.run.now = self.started + Duration::from_millis(ms);
+        for device in 0..devices {
+            let (key, value) = (device.to_string(), ms.to_le_bytes());
+            let record = Record {
+                topic: "t",
+                key: &key,
+                value: &value,
+                timestamp_ms: 0,
+                headers: &[],
+            };
+            let mailbox = Mailbox::new();
+            let reply = Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 0,
+            };
+            let receipt = Receipt::new(self.run.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
+            let once_safe = Outcome::Delivered;
+            self.run
+                .dispatch
+                .send(self.run.now, &record, Pending { receipt, once_safe });
+            self.sent.push_back((self.run.now, mailbox));
+        }
+        if !kafka_is_away && ms.is_multiple_of(3) {
+            self.let_kafka_write();
+        }
+        if ms.is_multiple_of(6) {
+            self.let_the_spool_write();
+        }
+        if ms.is_multiple_of(5) {
+            self.run.dispatch.tick(self.run.now);
+            let turn = self
+                .run
+                .dispatch
+                .replay(self.run.now, 0, self.run.outcomes.busy, usize::MAX);
+            // The pace of the pump: 100 a turn, and what came in.
+            self.run.outcomes.busy = 100 + turn.records_grown;
+        }
+        self.collect();
+    }
+
+    fn let_kafka_write(&mut self) {
+        let written: Vec<_> = self.run.broker.0.borrow_mut().queue.drain(..).collect();
+        for (slot, device, number) in written {
+            self.run.log.borrow_mut().push((device, number));
+            self.run.dispatch.reported(slot, Ok(()));
+        }
+    }
+
+    fn let_the_spool_write(&mut self) {
+        let written = {
+            let mut state = self.run.store.0.borrow_mut();
+            let appended: Vec<_> = state.appended.drain(..).collect();
+            let entries = appended.into_iter().map(|(parcel, ticket)| {
+                let sequence = state.next;
+                state.next += 1;
+                state.durable.insert(sequence, parcel);
+                (ticket, Ok(sequence))
+            });
+            entries.collect::<Vec<_>>()
+        };
+        self.run.dispatch.stored(written);
+    }
+
+    fn collect(&mut self) {
+        let mut answers = Vec::new();
+        let (now, started) = (self.run.now, self.started);
+        self.sent.retain(|(sent, mailbox)| {
+            mailbox.take(&mut answers);
+            match answers.pop() {
+                Some((_, Answer::One(outcome))) => {
+                    assert!(matches!(outcome, Outcome::Delivered | Outcome::Spooled), "{outcome:?}");
+                    let direct = outcome == Outcome::Delivered;
+                    self.answered.push((*sent - started, now - *sent, direct));
+                    false
+                }
+                _ => true,
+            }
+        });
+    }
+}
+
+/// While devices never pause, their lanes never are idle: the way must lead back to Kafka all the same, and nobody must
+/// wait long for that.
+#[test]
+fn after_an_outage_readings_go_straight_to_kafka_again() {
+    for devices in [1, 5, 40] {
+        let mut rush = Rush::new();
+        let (away, back, end) = (500, 1500, 6000);
+        for ms in 0..end {
+            if ms == back {
+                rush.run.health.found();
+            }
+            rush.millisecond(ms, devices, (away..back).contains(&ms));
+        }
+        let check = |from: u64, to: u64, direct_wanted: bool, longest: u64| {
+            let of_interest = |sent: Duration| (from..to).contains(&(sent.as_millis() as u64));
+            for (sent, took, direct) in rush.answered.iter().filter(|(sent, ..)| of_interest(*sent)) {
+                assert!(
+                    *took <= Duration::from_millis(longest) && *direct >= direct_wanted,
+                    "{devices} devices: sent at {sent:?}, answered after {took:?}, straight to kafka: {direct}"
+                );
+            }
+        };
+        check(0, away - 3, true, 3);
+        check(away, back, false, 262);
+        check(back, end, false, 40);
+        // 40 devices leave 40,000 readings behind, and the backlog shrinks by 20,000 a second.
+        check(if devices == 40 { 4500 } else { 2500 }, end, true, 3);
+        let lasts = rush.sent.len();
+        assert!(lasts <= 10 * devices, "{lasts} are not answered");
+        let mut latest = vec![None; devices];
+        for (device, number) in rush.run.log.borrow().iter() {
+            assert!(
+                latest[*device] < Some(*number),
+                "device {device}: {number} after {:?}",
+                latest[*device]
+            );
+            latest[*device] = Some(*number);
+        }
+    }
+}

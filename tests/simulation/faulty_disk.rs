@@ -1,0 +1,481 @@
+//! A disk in memory that keeps only what POSIX makes it keep, and has every fault the spool must live with.
+//!
+//! A write goes to what processes see and to a list of dirty writes; `sync` makes it durable. A power loss keeps a random
+//! part of what was not synced, sector by sector, and a random prefix of the names that were not; a kill keeps all but
+//! what was lost already when a sync failed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use citygate::deliver::spool::disk::{Disk, DiskFile, Listed, Lock, Mode};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+/// The unit in which a write is torn.
+const SECTOR: usize = 512;
+
+/// A promise that the disk breaks without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// `sync` does nothing.
+    Sync,
+    /// `sync_folder` does nothing.
+    SyncFolder,
+    /// A `sync` that failed says that it did not.
+    FailedSync,
+}
+
+/// Runs while a sync is under way, as other threads do.
+pub type DuringSync = Box<dyn FnOnce() + Send>;
+
+#[derive(Clone)]
+pub struct FaultyDisk {
+    state: Arc<Mutex<State>>,
+    during_sync: Arc<Mutex<Option<DuringSync>>>,
+}
+
+struct State {
+    rng: StdRng,
+    lie: Option<Lie>,
+    files: Vec<File>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    name_changes: Vec<Change>,
+    /// Handles of an earlier life are dead.
+    life: u64,
+    locked: bool,
+    uptime: Duration,
+    capacity: u64,
+    faults: Faults,
+}
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// The power goes after so many operations.
+    pub operations_left: Option<u64>,
+    pub fail_next_sync: bool,
+    /// Even a write over existing bytes finds no room, perhaps after a part of it.
+    pub no_room_to_overwrite: bool,
+    /// It did so since the last crash.
+    pub refused: bool,
+    pub short_writes: bool,
+    /// Something went wrong since the last crash that no working disk does.
+    pub struck: bool,
+}
+
+#[derive(Default)]
+struct File {
+    durable: Vec<u8>,
+    now: Vec<u8>,
+    dirty: Vec<(usize, Vec<u8>)>,
+    /// What processes see may be better than what is stored: a sync failed.
+    doubtful: bool,
+}
+
+#[derive(Clone)]
+enum Change {
+    Set(PathBuf, usize),
+    Remove(PathBuf),
+}
+
+struct Handle {
+    disk: FaultyDisk,
+    file: usize,
+    life: u64,
+}
+
+struct Held {
+    disk: FaultyDisk,
+    life: u64,
+}
+
+// === impl FaultyDisk ===
+
+impl FaultyDisk {
+    pub fn new(seed: u64, capacity: u64, lie: Option<Lie>) -> Self {
+        let state = State {
+            rng: StdRng::seed_from_u64(seed ^ 0xD15C),
+            lie,
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
+            life: 0,
+            locked: false,
+            uptime: Duration::ZERO,
+            capacity,
+            faults: Faults::default(),
+        };
+        FaultyDisk {
+            state: Arc::new(Mutex::new(state)),
+            during_sync: Arc::default(),
+        }
+    }
+
+    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.state.lock().unwrap().faults);
+    }
+
+    pub fn has_refused(&self) -> bool {
+        self.state.lock().unwrap().faults.refused
+    }
+
+    pub fn has_struck(&self) -> bool {
+        self.state.lock().unwrap().faults.struck
+    }
+
+    pub fn set_capacity(&self, capacity: u64) {
+        self.state.lock().unwrap().capacity = capacity;
+    }
+
+    pub fn pass(&self, time: Duration) {
+        self.state.lock().unwrap().uptime += time;
+    }
+
+    pub fn during_sync(&self, hook: DuringSync) {
+        *self.during_sync.lock().unwrap() = Some(hook);
+    }
+
+    pub fn no_hook(&self) {
+        *self.during_sync.lock().unwrap() = None;
+    }
+
+    /// The process ends, and with a power loss the machine does, too. Faults end with it.
+    pub fn crash(&self, power_loss: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.life += 1;
+        state.locked = false;
+        state.faults = Faults::default();
+        if power_loss {
+            state.lose_power();
+        } else if state.rng.random() {
+            state.forget_doubtful_pages();
+        }
+    }
+
+    /// Bytes of all files but the cursor (and what became of it).
+    pub fn used(&self) -> u64 {
+        let state = self.state.lock().unwrap();
+        let counted = state
+            .names
+            .iter()
+            .filter(|(name, _)| name.file_stem().is_some_and(|stem| stem != "cursor"));
+        counted.map(|(_, file)| state.files[*file].now.len() as u64).sum()
+    }
+
+    /// Flips a bit of what is stored, behind the header of a segment or in the cursor. Returns where.
+    pub fn flip_bit(&self) -> Option<(PathBuf, usize)> {
+        let mut state = self.state.lock().unwrap();
+        let state = &mut *state;
+        let flippable = |name: &Path| name.ends_with("cursor") || name.extension().is_some_and(|end| end == "segment");
+        let names: Vec<_> = state.names.iter().filter(|(name, _)| flippable(name)).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let (name, file) = names[state.rng.random_range(0..names.len())];
+        let start = if name.ends_with("cursor") { 0 } else { 64 };
+        let content = &mut state.files[*file];
+        let end = content.now.iter().rposition(|byte| *byte != 0)? + 1;
+        if end <= start {
+            return None;
+        }
+        let at = state.rng.random_range(start..end);
+        let bit = 1 << state.rng.random_range(0..8);
+        content.now[at] ^= bit;
+        if let Some(byte) = content.durable.get_mut(at) {
+            *byte ^= bit;
+        }
+        Some((name.clone(), at))
+    }
+
+    fn operate<R>(&self, life: u64, operation: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
+        let mut state = self.state.lock().unwrap();
+        if state.life != life {
+            return Err(io::Error::other("a handle of an earlier life"));
+        }
+        state.uptime += Duration::from_micros(50);
+        match &mut state.faults.operations_left {
+            Some(0) => {
+                state.faults.struck = true;
+                return Err(io::Error::other("the power is out"));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        operation(&mut state)
+    }
+
+    fn life(&self) -> u64 {
+        self.state.lock().unwrap().life
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn lose_power(&mut self) {
+        let kept = self.rng.random_range(0..=self.name_changes.len());
+        for change in self.name_changes.drain(..).take(kept) {
+            change.apply(&mut self.durable_names);
+        }
+        self.names = self.durable_names.clone();
+        for file in &mut self.files {
+            file.keep_some(&mut self.rng);
+            file.now = file.durable.clone();
+            file.doubtful = false;
+        }
+    }
+
+    fn forget_doubtful_pages(&mut self) {
+        for file in self.files.iter_mut().filter(|file| file.doubtful) {
+            file.forget_some(&mut self.rng);
+        }
+    }
+
+    fn free(&self) -> u64 {
+        let used: u64 = self.names.values().map(|file| self.files[*file].now.len() as u64).sum();
+        self.capacity.saturating_sub(used)
+    }
+
+    fn rename(&mut self, change: Change) {
+        change.clone().apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+}
+
+// === impl File ===
+
+impl File {
+    /// Some sectors of some writes reach the disk; the rest is gone.
+    fn keep_some(&mut self, rng: &mut impl Rng) {
+        let share = [0.0, 0.3, 0.9, 1.0][rng.random_range(0..4)];
+        for (offset, bytes) in std::mem::take(&mut self.dirty) {
+            let mut at = 0;
+            while at < bytes.len() {
+                let end = bytes.len().min(at + SECTOR - (offset + at) % SECTOR);
+                if rng.random_bool(share) {
+                    write(&mut self.durable, offset + at, &bytes[at..end]);
+                }
+                at = end;
+            }
+        }
+    }
+
+    /// Some pages are read from the disk again.
+    fn forget_some(&mut self, rng: &mut impl Rng) {
+        let mut stored = self.durable.clone();
+        for (offset, bytes) in &self.dirty {
+            write(&mut stored, *offset, bytes);
+        }
+        stored.resize(self.now.len(), 0);
+        for (now, stored) in self.now.chunks_mut(SECTOR).zip(stored.chunks(SECTOR)) {
+            if rng.random() {
+                now.copy_from_slice(stored);
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        for (offset, bytes) in self.dirty.drain(..) {
+            write(&mut self.durable, offset, &bytes);
+        }
+    }
+}
+
+fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+impl Change {
+    fn apply(self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Change::Set(path, file) => {
+                // A rename: the file has one name.
+                names.retain(|_, other| *other != file);
+                names.insert(path, file);
+            }
+            Change::Remove(path) => {
+                names.remove(&path);
+            }
+        }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create_folder(&self, _folder: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, _folder: &Path) -> io::Result<Vec<Listed>> {
+        self.operate(self.life(), |state| {
+            let listed = state.names.iter().map(|(path, file)| Listed {
+                name: path.file_name().unwrap().to_string_lossy().into_owned(),
+                bytes: state.files[*file].now.len() as u64,
+                is_folder: false,
+            });
+            Ok(listed.collect())
+        })
+    }
+
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
+        let life = self.life();
+        let file = self.operate(life, |state| match state.names.get(path) {
+            Some(file) => Ok(*file),
+            None if mode == Mode::Create => {
+                let file = state.files.len();
+                state.files.push(File::default());
+                state.rename(Change::Set(path.to_owned(), file));
+                Ok(file)
+            }
+            None => Err(io::ErrorKind::NotFound.into()),
+        })?;
+        let disk = self.clone();
+        Ok(Box::new(Handle { disk, file, life }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.operate(self.life(), |state| {
+            let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+            state.rename(Change::Set(to.to_owned(), file));
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.operate(self.life(), |state| {
+            state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+            state.rename(Change::Remove(path.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
+        self.operate(self.life(), |state| {
+            if !matches!(state.lie, Some(Lie::SyncFolder | Lie::Sync)) {
+                state.name_changes.clear();
+                state.durable_names = state.names.clone();
+            }
+            Ok(())
+        })
+    }
+
+    fn free_bytes(&self, _folder: &Path) -> io::Result<u64> {
+        self.operate(self.life(), |state| Ok(state.free()))
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let life = self.life();
+        let free = self.operate(life, |state| Ok(!std::mem::replace(&mut state.locked, true)))?;
+        let disk = self.clone();
+        Ok(free.then(|| Box::new(Held { disk, life }) as Box<dyn Lock>))
+    }
+
+    fn uptime(&self) -> Duration {
+        self.state.lock().unwrap().uptime
+    }
+}
+
+impl DiskFile for Handle {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.operate(self.life, |state| {
+            let content = &state.files[self.file].now;
+            let rest = content.get(offset as usize..).unwrap_or_default();
+            let bytes = rest.len().min(buffer.len());
+            buffer[..bytes].copy_from_slice(&rest[..bytes]);
+            Ok(bytes)
+        })
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.disk.operate(self.life, |state| {
+            let offset = offset as usize;
+            let growth = (offset + bytes.len()).saturating_sub(state.files[self.file].now.len()) as u64;
+            let refused = state.faults.no_room_to_overwrite;
+            state.faults.refused |= refused;
+            if growth > state.free() || (refused && (bytes.len() == 1 || state.rng.random())) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            // The last one before the power goes may be cut anywhere.
+            let cut = state.faults.operations_left == Some(0) || (state.faults.short_writes && state.rng.random());
+            let length = match (refused, cut) {
+                (true, _) => state.rng.random_range(1..bytes.len()),
+                (false, true) => state.rng.random_range(1..=bytes.len()),
+                (false, false) => bytes.len(),
+            };
+            let file = &mut state.files[self.file];
+            write(&mut file.now, offset, &bytes[..length]);
+            file.dirty.push((offset, bytes[..length].to_vec()));
+            Ok(length)
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Taken out first: what it does may sync in its turn.
+        let hook = self.disk.during_sync.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.disk.operate(self.life, |state| {
+            let slow = state.rng.random_range(100..20_000);
+            state.uptime += Duration::from_micros(slow);
+            let file = &mut state.files[self.file];
+            if std::mem::take(&mut state.faults.fail_next_sync) {
+                // As Linux does: the pages are clean now, and what they held is still shown to whoever reads, until
+                // they are needed for something else.
+                file.keep_some(&mut state.rng);
+                file.doubtful = true;
+                if state.lie == Some(Lie::FailedSync) {
+                    return Ok(());
+                }
+                state.faults.struck = true;
+                return Err(io::Error::other("fsync failed"));
+            }
+            if state.lie != Some(Lie::Sync) {
+                file.sync();
+            }
+            Ok(())
+        })
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        self.disk
+            .operate(self.life, |state| Ok(state.files[self.file].now.len() as u64))
+    }
+}
+
+impl Lock for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.disk.state.lock().unwrap();
+        if state.life == self.life {
+            state.locked = false;
+        }
+    }
+}
+
+impl fmt::Debug for FaultyDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyDisk")
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.file)
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
+}
