@@ -1,0 +1,1 @@
+//! Load against a sink in the same process.
