@@ -222,12 +222,14 @@ impl Watch {
         None
     }
 
-    /// Whether somebody is there. UDP has no connections: nobody is there if datagrams are refused and none is answered.
+    /// Whether somebody is there, for all that is known. UDP has no connections: nobody is there if datagrams are refused
+    /// and none is answered.
     fn is_alive(&mut self, protocol: Protocol, book: &Book) -> bool {
-        if protocol != Protocol::Coap {
-            return book.up[protocol.index()] > 0;
-        }
         let figures = book.total(protocol);
+        if protocol != Protocol::Coap {
+            // Without any event none was tried yet: its turn in the ramp comes later.
+            return book.up[protocol.index()] > 0 || figures.events.is_empty();
+        }
         let answers = figures.count(Code::is_answer);
         let refused = figures.events.get(&Event::Refused).copied().unwrap_or(0);
         let is_answered = answers > self.answers[protocol.index()];

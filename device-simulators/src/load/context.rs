@@ -24,6 +24,8 @@ pub struct Context {
     pub clock: Clock,
     pub poller: Poller,
     pub tally: Tally,
+    /// When the steady part ends; what would be due then is not.
+    pub end: Nanos,
     /// Of the open loop.
     pub schedule: Option<Schedule>,
     /// How many messages of the schedule are due by now.
@@ -55,7 +57,7 @@ impl Context {
         if !self.draining
             && let Some(schedule) = &self.schedule
         {
-            self.count_due = schedule.count_due(self.now);
+            self.count_due = schedule.count_due(self.now.min(self.end.saturating_sub(1)));
         }
     }
 

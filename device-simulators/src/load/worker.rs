@@ -175,7 +175,7 @@ impl Worker {
         let settings = Arc::clone(&task.settings);
         let steady_from = nanos(settings.ramp);
         let steady_part = steady_from..steady_from + nanos(settings.steady);
-        let tally = Tally::new(Intervals::new(settings.ramp), steady_part, task.finished.clone());
+        let tally = Tally::new(Intervals::new(settings.ramp), steady_part.clone(), task.finished.clone());
         let lanes: Vec<Lane> = task.connections.clone().enumerate().map(|(lane, index)| Lane::new(index, lane, &task)).collect();
         let has_datagrams = settings.targets.iter().any(|(protocol, _)| *protocol == Protocol::Coap);
         let input_bytes = if has_datagrams { INPUT_BYTES * quinn_udp::BATCH_SIZE } else { INPUT_BYTES };
@@ -183,6 +183,7 @@ impl Worker {
         let host = http.map_or_else(String::new, |(_, address)| address.to_string());
         let now = task.clock.now();
         let context = Context {
+            end: steady_part.end,
             schedule: schedule(&settings, &task.connections),
             head: Head::new(&host, &settings.credentials),
             readings: task.readings,
@@ -222,11 +223,11 @@ impl Worker {
         let mut events = Events::default();
         self.context.tick();
         while self.context.now < end && self.shared.ending() == Ending::Timely {
-            self.open_due();
             if !everybody_joined && self.context.now >= steady_from {
                 everybody_joined = true;
                 self.join_all(steady_from);
             }
+            self.open_due();
             self.send_due();
             let wake = self.wake().min(end);
             self.serve(wake, &mut events)?;
@@ -331,13 +332,9 @@ impl Worker {
     /// Waits for outstanding answers.
     fn drain(&mut self, end: Nanos, events: &mut Events) -> io::Result<()> {
         self.context.tick();
-        // Whatever ended the run, what fell due until then was due.
-        let ended = self.context.now.min(end);
-        if let Some(schedule) = &self.context.schedule {
-            self.context.count_due = schedule.count_due(ended);
-        }
+        // Whatever ended the run, what fell due until now was due.
         self.context.draining = true;
-        let deadline = ended + nanos(self.context.settings.timeout);
+        let deadline = self.context.now.min(end) + nanos(self.context.settings.timeout);
         while self.context.tally.outstanding() > 0
             && self.context.now < deadline
             && self.shared.ending() != Ending::Abandon
