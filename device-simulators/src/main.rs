@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
-use device_simulators::{load, prove};
 use device_simulators::uplinks::{Protocol, coap};
 use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
+use device_simulators::{load, prove};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;

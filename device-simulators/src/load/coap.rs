@@ -20,10 +20,16 @@ pub enum Heard {
         confirmable: Option<u16>,
     },
     /// The request has arrived, the response follows (§5.2.2).
-    Acknowledged { id: u16 },
-    Reset { id: u16 },
+    Acknowledged {
+        id: u16,
+    },
+    Reset {
+        id: u16,
+    },
     /// A confirmable message that is no response to anything here, to be answered by a Reset (§4.2).
-    Stray { id: u16 },
+    Stray {
+        id: u16,
+    },
     Noise,
 }
 
@@ -111,8 +117,16 @@ mod tests {
             out.extend_from_slice(b"{}");
             let packet = Packet::from_bytes(&out).unwrap();
             assert_eq!(packet.header.get_type(), MessageType::Confirmable);
-            assert_eq!((packet.header.message_id, packet.get_token()), (0xbeef, &[1u8, 2, 3, 4][..]));
-            let path: Vec<_> = packet.get_option(CoapOption::UriPath).unwrap().iter().cloned().collect();
+            assert_eq!(
+                (packet.header.message_id, packet.get_token()),
+                (0xbeef, &[1u8, 2, 3, 4][..])
+            );
+            let path: Vec<_> = packet
+                .get_option(CoapOption::UriPath)
+                .unwrap()
+                .iter()
+                .cloned()
+                .collect();
             assert_eq!(path, [b"devices".to_vec(), device.into(), b"traffic".to_vec()]);
             assert_eq!(packet.get_content_format(), Some(ContentFormat::ApplicationJSON));
             assert_eq!(packet.payload, b"{}");

@@ -35,11 +35,21 @@ const EARLY_DRAIN: Nanos = 1_000_000_000;
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Ended {
     Timely,
-    Interrupted { at_s: f64 },
+    Interrupted {
+        at_s: f64,
+    },
     /// Nobody is there any more.
-    Gone { at_s: f64, protocol: Protocol, because: String },
+    Gone {
+        at_s: f64,
+        protocol: Protocol,
+        because: String,
+    },
     /// The credentials are not good enough.
-    Refused { at_s: f64, protocol: Protocol, because: String },
+    Refused {
+        at_s: f64,
+        protocol: Protocol,
+        because: String,
+    },
 }
 
 /// The book of a run that goes on; others may read it meanwhile.
@@ -72,7 +82,10 @@ pub async fn run(
     mut each_second: impl FnMut(&Book, &Settings),
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Report> {
-    anyhow::ensure!(!settings.targets.is_empty() && settings.connections > 0, "there is nowhere to send to");
+    anyhow::ensure!(
+        !settings.targets.is_empty() && settings.connections > 0,
+        "there is nowhere to send to"
+    );
     let settings = Arc::new(settings);
     let threads = settings.threads.clamp(1, settings.connections);
     let clock = Clock::start();
@@ -94,7 +107,10 @@ pub async fn run(
     let mut points = 0;
     while !orchestra.is_over() {
         let now = clock.now();
-        let next = [steady_from, end].into_iter().find(|moment| *moment > now).unwrap_or(Nanos::MAX);
+        let next = [steady_from, end]
+            .into_iter()
+            .find(|moment| *moment > now)
+            .unwrap_or(Nanos::MAX);
         let wake = Instant::from_std(clock.instant(next.min(now + BEAT)));
         let is_running = abandon_at.is_none() && now < end;
         tokio::select! {
@@ -137,7 +153,12 @@ pub async fn run(
 // === impl Orchestra ===
 
 impl Orchestra {
-    fn start(settings: &Arc<Settings>, readings: &Arc<Readings>, clock: Clock, threads: usize) -> anyhow::Result<Orchestra> {
+    fn start(
+        settings: &Arc<Settings>,
+        readings: &Arc<Readings>,
+        clock: Clock,
+        threads: usize,
+    ) -> anyhow::Result<Orchestra> {
         let (finished, intervals) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let mut orchestra = Orchestra {
@@ -159,7 +180,9 @@ impl Orchestra {
             });
             let worker = worker.context("cannot wait for sockets")?;
             let thread = std::thread::Builder::new().name(format!("load-{number}"));
-            orchestra.threads.push(thread.spawn(|| worker.run()).context("cannot start a thread")?);
+            orchestra
+                .threads
+                .push(thread.spawn(|| worker.run()).context("cannot start a thread")?);
         }
         Ok(orchestra)
     }
@@ -210,13 +233,21 @@ impl Watch {
                 self.alive[protocol.index()] = now;
             }
             if let Some(because) = refusal(protocol, book) {
-                return Some(Ended::Refused { at_s, protocol, because });
+                return Some(Ended::Refused {
+                    at_s,
+                    protocol,
+                    because,
+                });
             }
             let silent_for = Duration::from_nanos(now - self.alive[protocol.index()]);
             if silent_for >= settings.give_up {
                 let last = figures.events.iter().max_by_key(|(_, count)| **count);
                 let because = last.map_or_else(|| "no connection".to_owned(), |(event, _)| event.to_string());
-                return Some(Ended::Gone { at_s, protocol, because });
+                return Some(Ended::Gone {
+                    at_s,
+                    protocol,
+                    because,
+                });
             }
         }
         None

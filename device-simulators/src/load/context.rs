@@ -63,7 +63,9 @@ impl Context {
 
     pub fn address(&self, protocol: Protocol) -> Option<SocketAddr> {
         let mut targets = self.settings.targets.iter();
-        targets.find(|(target, _)| *target == protocol).map(|(_, address)| *address)
+        targets
+            .find(|(target, _)| *target == protocol)
+            .map(|(_, address)| *address)
     }
 
     /// The address that the `index`th connection sends from, if it matters.

@@ -62,7 +62,11 @@ impl Exporter {
 
 /// What is in the book, as metrics; families without any value are left out.
 fn families(book: &Book) -> Vec<MetricFamily> {
-    let figures = || Protocol::ALL.into_iter().map(|protocol| (protocol, book.total(protocol)));
+    let figures = || {
+        Protocol::ALL
+            .into_iter()
+            .map(|protocol| (protocol, book.total(protocol)))
+    };
     let of = |count: fn(&Figures) -> u64| -> Vec<proto::Metric> {
         let metric = |(protocol, figures)| metric(&[label_of(protocol)], count(figures));
         figures().map(metric).collect()
@@ -86,8 +90,18 @@ fn families(book: &Book) -> Vec<MetricFamily> {
     let families = [
         family("sent_total", "Messages sent.", counter, of(|figures| figures.sent)),
         family("ended_total", "Messages by how they ended.", counter, ends.collect()),
-        family("connection_events_total", "What happened to connections.", counter, events.collect()),
-        family("retransmissions_total", "CoAP messages sent again.", counter, of(|figures| figures.retransmissions)),
+        family(
+            "connection_events_total",
+            "What happened to connections.",
+            counter,
+            events.collect(),
+        ),
+        family(
+            "retransmissions_total",
+            "CoAP messages sent again.",
+            counter,
+            of(|figures| figures.retransmissions),
+        ),
         family("connections", "Connections that are up.", gauges, up.collect()),
         family(
             "latency_seconds",
@@ -102,7 +116,10 @@ fn families(book: &Book) -> Vec<MetricFamily> {
             vec![processor_metric],
         ),
     ];
-    families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+    families
+        .into_iter()
+        .filter(|family| !family.get_metric().is_empty())
+        .collect()
 }
 
 fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<proto::Metric>) -> MetricFamily {

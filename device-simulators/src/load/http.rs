@@ -95,7 +95,11 @@ pub fn heard(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Garbled> {
         }
         let framing = Framing::of(status, fields)?;
         let Some(content_bytes) = framing.content_bytes(content)? else {
-            return if rest.len() > RESPONSE_BYTES_MAX { Err(Garbled) } else { Ok(None) };
+            return if rest.len() > RESPONSE_BYTES_MAX {
+                Err(Garbled)
+            } else {
+                Ok(None)
+            };
         };
         let closes = framing.closes;
         return Ok(Some((Heard { status, closes }, start + head_bytes + content_bytes)));
@@ -220,8 +224,16 @@ mod tests {
         check("HTTP/1.1 204 No Content\r\n\r\n", 204, false);
         check("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", 204, true);
         check("HTTP/1.1 422 \r\nContent-Length: 2\r\n\r\n{}", 422, false);
-        check("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n", 200, false);
-        check("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\na;x=y\r\n0123456789\r\n0\r\n\r\n", 200, false);
+        check(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n",
+            200,
+            false,
+        );
+        check(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\na;x=y\r\n0123456789\r\n0\r\n\r\n",
+            200,
+            false,
+        );
     }
 
     #[test]
@@ -236,7 +248,10 @@ mod tests {
         ] {
             assert_eq!(heard(text.as_bytes()), Err(Garbled), "{text:?}");
         }
-        assert_eq!(heard(&[b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; 60_000]].concat()), Err(Garbled));
+        assert_eq!(
+            heard(&[b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; 60_000]].concat()),
+            Err(Garbled)
+        );
     }
 
     #[test]
@@ -256,7 +271,13 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
     }

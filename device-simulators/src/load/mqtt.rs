@@ -151,7 +151,10 @@ fn variable(bytes: &[u8]) -> Result<Option<(usize, usize)>, Garbled> {
 
 /// Whether a server may send a packet that begins with this: type and flags (MQTT 5 §2.1.2, §2.1.3).
 fn is_of_server(first: u8) -> bool {
-    matches!(first, 0x20 | 0x30..=0x3f | 0x40 | 0x50 | 0x62 | 0x70 | 0x90 | 0xb0 | 0xd0 | 0xe0 | 0xf0)
+    matches!(
+        first,
+        0x20 | 0x30..=0x3f | 0x40 | 0x50 | 0x62 | 0x70 | 0x90 | 0xb0 | 0xd0 | 0xe0 | 0xf0
+    )
 }
 
 fn meaning(first: u8, body: &[u8]) -> Result<Heard, Garbled> {
@@ -182,7 +185,12 @@ fn connack(code: u8, properties: &[u8]) -> Result<ConnAck, Garbled> {
     };
     let mut rest = properties.get(digits..digits + length).ok_or(Garbled)?;
     while let Some((&id, value)) = rest.split_first() {
-        let two = || value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes)).ok_or(Garbled);
+        let two = || {
+            value
+                .first_chunk()
+                .map(|bytes| u16::from_be_bytes(*bytes))
+                .ok_or(Garbled)
+        };
         match id {
             0x21 => connack.receive_maximum = two()?,
             0x13 => connack.keep_alive_s = Some(two()?),
@@ -242,7 +250,9 @@ mod tests {
         check(&[0x20, 9, 0, 0, 6, 0x21, 0, 64, 0x13, 0, 30], connack(0, 64, Some(30)));
         // Reason string, user property and assigned client id stand before what is looked for.
         check(
-            &[0x20, 22, 0, 0, 19, 0x1f, 0, 1, b'x', 0x26, 0, 1, b'a', 0, 2, b'b', b'c', 0x12, 0, 1, b'i', 0x21, 0, 7],
+            &[
+                0x20, 22, 0, 0, 19, 0x1f, 0, 1, b'x', 0x26, 0, 1, b'a', 0, 2, b'b', b'c', 0x12, 0, 1, b'i', 0x21, 0, 7,
+            ],
             connack(0, 7, None),
         );
         check(&[0x20, 6, 0, 0, 3, 0x21, 0, 0], Err(Garbled));
@@ -250,7 +260,10 @@ mod tests {
         check(&[0x20, 4, 0, 0, 1, 0xee], Err(Garbled));
         check(&[0x40, 2, 0x12, 0x34], Ok(Heard::PubAck { id: 0x1234, reason: 0 }));
         check(&[0x40, 3, 0, 9, 0x97], Ok(Heard::PubAck { id: 9, reason: 0x97 }));
-        check(&[0x40, 6, 0, 9, 0x99, 2, 0x1f, 0], Ok(Heard::PubAck { id: 9, reason: 0x99 }));
+        check(
+            &[0x40, 6, 0, 9, 0x99, 2, 0x1f, 0],
+            Ok(Heard::PubAck { id: 9, reason: 0x99 }),
+        );
         check(&[0x40, 1, 0], Err(Garbled));
         check(&[0xd0, 0], Ok(Heard::PingResp));
         check(&[0xe0, 1, 0x8b], Ok(Heard::Disconnect { reason: 0x8b }));
@@ -314,14 +327,26 @@ mod tests {
         let v4::Packet::Connect(connect) = v4::Packet::read(&mut stream, 10_000).unwrap() else {
             panic!("not a CONNECT")
         };
-        assert_eq!((connect.client_id.as_str(), connect.keep_alive, connect.clean_session), ("loop-00001", 60, true));
+        assert_eq!(
+            (connect.client_id.as_str(), connect.keep_alive, connect.clean_session),
+            ("loop-00001", 60, true)
+        );
         assert_eq!(connect.login.unwrap().password, "secret");
         let v4::Packet::Publish(publish) = v4::Packet::read(&mut stream, 10_000).unwrap() else {
             panic!("not a PUBLISH")
         };
-        assert_eq!((publish.topic.as_str(), publish.pkid), ("devices/loop-00001/traffic", 513));
+        assert_eq!(
+            (publish.topic.as_str(), publish.pkid),
+            ("devices/loop-00001/traffic", 513)
+        );
         assert_eq!(publish.payload, payload);
-        assert!(matches!(v4::Packet::read(&mut stream, 100).unwrap(), v4::Packet::PingReq));
-        assert!(matches!(v4::Packet::read(&mut stream, 100).unwrap(), v4::Packet::Disconnect));
+        assert!(matches!(
+            v4::Packet::read(&mut stream, 100).unwrap(),
+            v4::Packet::PingReq
+        ));
+        assert!(matches!(
+            v4::Packet::read(&mut stream, 100).unwrap(),
+            v4::Packet::Disconnect
+        ));
     }
 }

@@ -30,7 +30,12 @@ pub struct Options {
     http: Option<String>,
     /// Addresses of this machine to send from, in turn [default: the system's choice; for a gateway on 127.x.x.x as many
     /// loopback addresses as there must be].
-    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', help_heading = "Where to send")]
+    #[arg(
+        long,
+        value_name = "ADDRESS,…",
+        value_delimiter = ',',
+        help_heading = "Where to send"
+    )]
     from: Vec<IpAddr>,
     /// Username of MQTT's CONNECT and of HTTP's Basic authentication.
     #[arg(long, value_name = "NAME", help_heading = "Where to send")]
@@ -215,7 +220,10 @@ fn positive_time(text: &str) -> Result<Duration, String> {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let number: f64 = text.replace('_', "").parse().map_err(|_| "expected messages per second")?;
+    let number: f64 = text
+        .replace('_', "")
+        .parse()
+        .map_err(|_| "expected messages per second")?;
     if (0.001..=100_000_000.0).contains(&number) {
         Ok(number)
     } else {
@@ -229,7 +237,8 @@ mod tests {
 
     #[test]
     fn times_and_rates_are_read_as_people_write_them() {
-        let check = |text: &str, milliseconds: u64| assert_eq!(time(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        let check =
+            |text: &str, milliseconds: u64| assert_eq!(time(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         check("250ms", 250);
         check("5s", 5000);
         check("5", 5000);

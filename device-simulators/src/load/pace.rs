@@ -100,8 +100,14 @@ mod tests {
             let schedule = Schedule::new(rate, 12_345, 3);
             for message in (0..100_000).step_by(997) {
                 let due = schedule.due(message);
-                assert!(schedule.count_due(due) > message, "{rate}: {message} is due at its moment");
-                assert!(schedule.count_due(due - 1) <= message, "{rate}: {message} is not due before");
+                assert!(
+                    schedule.count_due(due) > message,
+                    "{rate}: {message} is due at its moment"
+                );
+                assert!(
+                    schedule.count_due(due - 1) <= message,
+                    "{rate}: {message} is not due before"
+                );
             }
         }
     }

@@ -63,11 +63,21 @@ impl Poller {
 
     /// Closing the socket ends it.
     pub fn add(&self, socket: impl AsFd, token: usize, interest: Interest) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(token as u64), interest.flags())?)
+        Ok(epoll::add(
+            &self.epoll,
+            socket,
+            EventData::new_u64(token as u64),
+            interest.flags(),
+        )?)
     }
 
     pub fn modify(&self, socket: impl AsFd, token: usize, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(token as u64), interest.flags())?)
+        Ok(epoll::modify(
+            &self.epoll,
+            socket,
+            EventData::new_u64(token as u64),
+            interest.flags(),
+        )?)
     }
 
     /// Waits for `timeout` nanoseconds at most.

@@ -182,8 +182,15 @@ impl Port {
 
     fn answered(&mut self, token: [u8; TOKEN_BYTES], code: Code, context: &mut Context) {
         let (slot, generation) = from_token(token);
-        let is_current = self.letters.get(usize::from(slot)).is_some_and(|letter| letter.generation == generation);
-        let matched = if is_current { self.slots.answer(slot) } else { Match::Nothing };
+        let is_current = self
+            .letters
+            .get(usize::from(slot))
+            .is_some_and(|letter| letter.generation == generation);
+        let matched = if is_current {
+            self.slots.answer(slot)
+        } else {
+            Match::Nothing
+        };
         self.count(matched, code, context);
     }
 
@@ -197,7 +204,9 @@ impl Port {
     /// The slot of the message with this id, if it still waits. Needed for separate responses only, so it may search.
     fn slot_of(&self, id: u16) -> Option<u16> {
         let slots = 0..self.letters.len() as u16;
-        slots.into_iter().find(|slot| self.letters[usize::from(*slot)].id == id && self.slots.waits(*slot).is_some())
+        slots
+            .into_iter()
+            .find(|slot| self.letters[usize::from(*slot)].id == id && self.slots.waits(*slot).is_some())
     }
 
     /// Sends what is due and has room.
@@ -243,7 +252,12 @@ impl Port {
         let letter = &self.letters[usize::from(slot)];
         let pool = context.readings.of(self.sender.kind, self.sender.index);
         let reading = pool.of(letter.number);
-        coap::post(output, letter.id, to_token(slot, letter.generation), self.sender.place());
+        coap::post(
+            output,
+            letter.id,
+            to_token(slot, letter.generation),
+            self.sender.place(),
+        );
         let observed_at = if letter.unix_ms == context.stamp.unix_ms {
             context.stamp.digits
         } else {
@@ -262,7 +276,9 @@ impl Port {
         let at_once = self.batches.as_ref().map_or(1, UdpSocketState::max_gso_segments);
         for part in bytes.chunks(length * at_once.max(1)) {
             let sent = match &self.batches {
-                Some(batches) if part.len() > length => batches.try_send(socket.into(), &segmented(address, part, length)),
+                Some(batches) if part.len() > length => {
+                    batches.try_send(socket.into(), &segmented(address, part, length))
+                }
                 _ => socket.send(part).map(drop),
             };
             // A datagram that was not taken is as good as lost: it is sent again when its time comes.
@@ -328,7 +344,8 @@ impl Port {
     /// The run is over: counts what is left without an answer.
     pub fn finish(&mut self, context: &mut Context) {
         let now = context.now;
-        self.slots.clear(|due| context.tally.unanswered(COAP, Code::NoAnswer, due, now));
+        self.slots
+            .clear(|due| context.tally.unanswered(COAP, Code::NoAnswer, due, now));
         self.sender.finish(context);
     }
 }
@@ -372,7 +389,10 @@ mod tests {
     #[test]
     fn the_first_timeout_is_that_of_the_rfc() {
         let all: Vec<Nanos> = (0..=u16::MAX).map(first_timeout).collect();
-        assert!(all.iter().all(|timeout| (2_000_000_000..3_000_000_000).contains(timeout)));
+        assert!(
+            all.iter()
+                .all(|timeout| (2_000_000_000..3_000_000_000).contains(timeout))
+        );
         let mean = all.iter().sum::<Nanos>() / all.len() as u64;
         assert!((2_450_000_000..2_550_000_000).contains(&mean), "{mean}");
     }

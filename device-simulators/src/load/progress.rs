@@ -52,11 +52,20 @@ fn line(point: &Point, book: &Book, settings: &Settings) -> String {
         _ => "waiting for answers",
     };
     let up: u64 = book.up.iter().sum();
-    let mut text = format!("{:>5.0} s {phase}, {} of {} up", point.to_s, grouped(up), grouped(settings.connections as u64));
+    let mut text = format!(
+        "{:>5.0} s {phase}, {} of {} up",
+        point.to_s,
+        grouped(up),
+        grouped(settings.connections as u64)
+    );
     let length = (point.to_s - point.from_s).max(0.001);
     for (protocol, figures) in &point.by_protocol {
         let rate = (figures.positive as f64 / length).round() as u64;
-        text.push_str(&format!(" | {protocol} {}/s p99 {}", grouped(rate), milliseconds(figures.p99_ms)));
+        text.push_str(&format!(
+            " | {protocol} {}/s p99 {}",
+            grouped(rate),
+            milliseconds(figures.p99_ms)
+        ));
         let bad = figures.negative + figures.unanswered;
         if bad > 0 {
             text.push_str(&format!(" {} not positive", grouped(bad)));

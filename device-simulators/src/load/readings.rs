@@ -53,7 +53,11 @@ impl Readings {
     /// Makes the pools for the city that `seed` describes, as of `now_ms` (milliseconds since 1970).
     pub fn make(seed: u64, now_ms: u64) -> anyhow::Result<Readings> {
         let pool = |kind, device| Pool::make(&Device::new(kind, seed, device), now_ms);
-        let pools = |kind| (0..DEVICES).map(|device| pool(kind, device)).collect::<anyhow::Result<_>>();
+        let pools = |kind| {
+            (0..DEVICES)
+                .map(|device| pool(kind, device))
+                .collect::<anyhow::Result<_>>()
+        };
         let [traffic, weather, energy] = Kind::ALL.map(pools);
         Ok(Readings {
             pools: [traffic?, weather?, energy?],
@@ -215,7 +219,11 @@ mod tests {
             let all = (0..DEVICES as usize).flat_map(|device| (0..MOMENTS).map(move |number| (device, number)));
             let bytes = all.map(|(device, number)| readings.of(kind, device).of(number).json.clone());
             let different: std::collections::HashSet<_> = bytes.collect();
-            assert!(different.len() as u64 > DEVICES * MOMENTS / 2, "{kind}: {}", different.len());
+            assert!(
+                different.len() as u64 > DEVICES * MOMENTS / 2,
+                "{kind}: {}",
+                different.len()
+            );
         }
     }
 

@@ -146,9 +146,10 @@ impl Measured {
     /// Processor time over the steady part, and its length in seconds.
     fn spent(&self) -> (f64, f64) {
         match (self.processor, self.processor_end) {
-            (Some((before, from)), Some((after, to))) => {
-                ((after.saturating_sub(before)).as_secs_f64(), seconds(to.saturating_sub(from)))
-            }
+            (Some((before, from)), Some((after, to))) => (
+                (after.saturating_sub(before)).as_secs_f64(),
+                seconds(to.saturating_sub(from)),
+            ),
             _ => (0.0, 0.0),
         }
     }
@@ -232,7 +233,10 @@ impl Report {
         if let (Some(rate), false) = (self.set.rate, self.seconds <= 0.0) {
             let reached = self.total.per_second / rate;
             if reached < 0.99 {
-                notes.push(format!("{:.1} % of the rate that was asked for was reached", reached * 100.0));
+                notes.push(format!(
+                    "{:.1} % of the rate that was asked for was reached",
+                    reached * 100.0
+                ));
             }
         }
         notes
@@ -243,10 +247,16 @@ impl Report {
         match &self.ended {
             Ended::Timely => None,
             Ended::Interrupted { at_s } => Some(format!("interrupted after {at_s:.1} s")),
-            Ended::Gone { at_s, protocol, because } => {
-                Some(format!("no {protocol} gateway is there any more, after {at_s:.1} s: {because}"))
+            Ended::Gone {
+                at_s,
+                protocol,
+                because,
+            } => Some(format!(
+                "no {protocol} gateway is there any more, after {at_s:.1} s: {because}"
+            )),
+            Ended::Refused { protocol, because, .. } => {
+                Some(format!("the gateway refuses the {protocol} credentials: {because}"))
             }
-            Ended::Refused { protocol, because, .. } => Some(format!("the gateway refuses the {protocol} credentials: {because}")),
         }
     }
 }
@@ -254,12 +264,19 @@ impl Report {
 /// Protocols that the run used, each once.
 fn present(settings: &Settings) -> impl Iterator<Item = (Protocol, usize)> {
     let used = |protocol: &Protocol| settings.connections_of(*protocol) > 0;
-    Protocol::ALL.into_iter().filter(used).map(|protocol| (protocol, protocol.index()))
+    Protocol::ALL
+        .into_iter()
+        .filter(used)
+        .map(|protocol| (protocol, protocol.index()))
 }
 
 fn steady_of(settings: &Settings, steady: [Steady; 3]) -> impl Iterator<Item = Steady> {
     let used = Protocol::ALL.map(|protocol| settings.connections_of(protocol) > 0);
-    steady.into_iter().zip(used).filter(|(_, used)| *used).map(|(steady, _)| steady)
+    steady
+        .into_iter()
+        .zip(used)
+        .filter(|(_, used)| *used)
+        .map(|(steady, _)| steady)
 }
 
 fn steady_pongs(steady: &Steady) -> u64 {
@@ -291,7 +308,11 @@ impl Set {
 impl Line {
     fn new(figures: &Figures, steady: &Steady, seconds: f64) -> Line {
         let positive = figures.positive();
-        let per_second = if seconds > 0.0 { steady.positive as f64 / seconds } else { 0.0 };
+        let per_second = if seconds > 0.0 {
+            steady.positive as f64 / seconds
+        } else {
+            0.0
+        };
         Line {
             connections: 0,
             connections_up: 0,
@@ -309,7 +330,11 @@ impl Line {
             retransmissions: figures.retransmissions,
             strays: figures.strays,
             pings_answered: figures.pongs,
-            curve: steady.latency.as_deref().or(steady.pong.as_deref()).map_or_else(Vec::new, curve),
+            curve: steady
+                .latency
+                .as_deref()
+                .or(steady.pong.as_deref())
+                .map_or_else(Vec::new, curve),
         }
     }
 }
@@ -420,7 +445,10 @@ impl Report {
     /// A column for each protocol, and one for all if there are several.
     fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = (self.by_protocol.len() != 1).then_some(("all".to_owned(), &self.total));
-        let each = self.by_protocol.iter().map(|(protocol, line)| (protocol.name().to_owned(), line));
+        let each = self
+            .by_protocol
+            .iter()
+            .map(|(protocol, line)| (protocol.name().to_owned(), line));
         let columns: Vec<(String, &Line)> = all.into_iter().chain(each).collect();
         let mut row = |name: &str, cell: &dyn Fn(&Line) -> String| {
             write!(f, "{name:<18}")?;
@@ -452,7 +480,9 @@ impl Report {
         }
         row("positive per s", &|line| grouped(line.per_second.round() as u64))?;
         for (index, (name, _)) in self.total.latency.rows().iter().enumerate() {
-            row(&format!("latency {name}"), &|line| milliseconds(line.latency.rows()[index].1))?;
+            row(&format!("latency {name}"), &|line| {
+                milliseconds(line.latency.rows()[index].1)
+            })?;
         }
         Ok(())
     }
@@ -460,7 +490,10 @@ impl Report {
     fn write_codes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
         for (protocol, line) in &self.by_protocol {
-            let besides = [("sent again", line.retransmissions), ("answers to nothing", line.strays)];
+            let besides = [
+                ("sent again", line.retransmissions),
+                ("answers to nothing", line.strays),
+            ];
             let besides = besides.iter().map(|(name, count)| (*name, *count));
             let counts = line.answers.iter().chain(&line.connection_events);
             for (name, count) in counts.map(|(name, count)| (name.as_str(), *count)).chain(besides) {
@@ -474,7 +507,11 @@ impl Report {
 
     fn write_generator(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let generator = &self.generator;
-        write!(f, "\nthe generator: {:.2} s of processor time in {:.1} s", generator.processor_s, self.seconds)?;
+        write!(
+            f,
+            "\nthe generator: {:.2} s of processor time in {:.1} s",
+            generator.processor_s, self.seconds
+        )?;
         if let Some(per_message) = generator.processor_us_per_message {
             write!(f, ", {per_message:.2} µs a message")?;
         }

@@ -120,7 +120,11 @@ pub fn make_room(connections: usize) -> anyhow::Result<()> {
     if allows(limit.current) {
         return Ok(());
     }
-    let maximum = if allows(limit.maximum) { limit.maximum } else { Some(needed) };
+    let maximum = if allows(limit.maximum) {
+        limit.maximum
+    } else {
+        Some(needed)
+    };
     let raised = Rlimit {
         current: Some(needed),
         maximum,
@@ -142,12 +146,19 @@ mod tests {
     fn a_loopback_gateway_is_reached_from_as_many_addresses_as_it_takes() {
         let check = |server: &str, connections, expected: &[&str]| {
             let targets = [(Protocol::Mqtt, server.parse().unwrap())];
-            let found: Vec<String> = loopback_sources(&targets, connections).iter().map(ToString::to_string).collect();
+            let found: Vec<String> = loopback_sources(&targets, connections)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             assert_eq!(found, expected, "{connections} to {server}");
         };
         check("127.0.0.1:1883", 12_000, &[]);
         check("127.0.0.1:1883", 12_001, &["127.0.0.1", "127.0.0.2"]);
-        check("127.0.0.1:1883", 50_000, &["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"]);
+        check(
+            "127.0.0.1:1883",
+            50_000,
+            &["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"],
+        );
         check("10.0.0.1:1883", 50_000, &[]);
         check("[::1]:1883", 50_000, &[]);
     }
@@ -160,7 +171,10 @@ mod tests {
             connections: 10,
             ..Settings::default()
         };
-        assert_eq!(Protocol::ALL.map(|protocol| settings.connections_of(protocol)), [4, 3, 3]);
+        assert_eq!(
+            Protocol::ALL.map(|protocol| settings.connections_of(protocol)),
+            [4, 3, 3]
+        );
     }
 
     #[test]

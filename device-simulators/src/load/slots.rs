@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn a_window_bounds_what_waits_and_an_answer_makes_room() {
         let mut slots = Slots::new(2);
-        assert_eq!((slots.take(10), slots.take(20), slots.take(30)), (Some(0), Some(1), None));
+        assert_eq!(
+            (slots.take(10), slots.take(20), slots.take(30)),
+            (Some(0), Some(1), None)
+        );
         assert_eq!(slots.answer(1), Match::Waited(20));
         assert_eq!(slots.answer(1), Match::Nothing, "answered twice");
         assert_eq!(slots.answer(7), Match::Nothing, "never lent");
@@ -158,6 +161,9 @@ mod tests {
         assert_eq!(slots.take(30), Some(0));
         let mut lost = Vec::new();
         slots.clear(|due| lost.push(due));
-        assert_eq!((lost.as_slice(), slots.waiting(), slots.take(40)), ([30, 20].as_slice(), 0, Some(0)));
+        assert_eq!(
+            (lost.as_slice(), slots.waiting(), slots.take(40)),
+            ([30, 20].as_slice(), 0, Some(0))
+        );
     }
 }

@@ -13,11 +13,11 @@ use socket2::{Domain, Protocol as Transport, Socket, Type};
 use super::clock::{Nanos, nanos};
 use super::codes::{Code, Event};
 use super::context::Context;
+use super::http;
 use super::mqtt::{self, Garbled};
 use super::poller::{Interest, Ready};
 use super::sender::Sender;
 use super::slots::{Match, Slots};
-use super::http;
 use crate::uplinks::Protocol;
 
 /// How long connecting and greeting may take.
@@ -53,11 +53,17 @@ pub struct Stream {
 enum State {
     /// Before its time in the ramp.
     New,
-    Connecting { deadline: Nanos },
+    Connecting {
+        deadline: Nanos,
+    },
     /// MQTT: CONNECT is on its way.
-    Greeting { deadline: Nanos },
+    Greeting {
+        deadline: Nanos,
+    },
     Up,
-    Down { retry_at: Nanos },
+    Down {
+        retry_at: Nanos,
+    },
     /// For good.
     Refused,
 }
@@ -146,7 +152,13 @@ impl Stream {
         let settings = &context.settings;
         let keep_alive_s = settings.keep_alive.as_secs().clamp(1, 65_535) as u16;
         let mut hello = Vec::with_capacity(64);
-        mqtt::connect(&mut hello, settings.mqtt_version, &self.sender.device, keep_alive_s, &settings.credentials);
+        mqtt::connect(
+            &mut hello,
+            settings.mqtt_version,
+            &self.sender.device,
+            keep_alive_s,
+            &settings.credentials,
+        );
         self.set_keep_alive(keep_alive_s);
         let deadline = context.now + nanos(CONNECT_TIMEOUT);
         self.state = State::Greeting { deadline };
@@ -380,7 +392,8 @@ impl Stream {
             State::New | State::Down { .. } | State::Refused => return,
         }
         context.tally.event(protocol, event);
-        self.slots.clear(|due| context.tally.unanswered(protocol, Code::ConnectionLost, due, now));
+        self.slots
+            .clear(|due| context.tally.unanswered(protocol, Code::ConnectionLost, due, now));
         // Spread over as much again, so that what broke together does not come back together.
         let pause = nanos(RETRY_PAUSE);
         let spread = self.sender.index as u64 * 7_919 * 1_000_000 % pause;
@@ -398,7 +411,8 @@ impl Stream {
     /// The run is over: says goodbye, and counts what is left without an answer.
     pub fn finish(&mut self, context: &mut Context) {
         let (protocol, now) = (self.sender.protocol, context.now);
-        self.slots.clear(|due| context.tally.unanswered(protocol, Code::NoAnswer, due, now));
+        self.slots
+            .clear(|due| context.tally.unanswered(protocol, Code::NoAnswer, due, now));
         self.sender.finish(context);
         if let (State::Up, Protocol::Mqtt, Some(mut socket)) = (self.state, protocol, self.socket.as_ref()) {
             // Whether it arrives makes no difference to anybody here.

@@ -287,7 +287,11 @@ mod tests {
         let check = |ramp_ms, index, start_ms: u64, end_ms: u64| {
             let intervals = Intervals::new(Duration::from_millis(ramp_ms));
             let found = (intervals.start(index), intervals.end(index));
-            assert_eq!(found, (start_ms * 1_000_000, end_ms * 1_000_000), "ramp {ramp_ms} ms, {index}");
+            assert_eq!(
+                found,
+                (start_ms * 1_000_000, end_ms * 1_000_000),
+                "ramp {ramp_ms} ms, {index}"
+            );
         };
         check(0, 0, 0, 1000);
         check(2000, 2, 2000, 3000);

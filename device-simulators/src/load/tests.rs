@@ -24,7 +24,9 @@ fn sink_for(protocols: &[Protocol]) -> Sink {
 fn settings(sink: &Sink) -> Settings {
     let addresses = Protocol::ALL.into_iter().zip(sink.addresses);
     Settings {
-        targets: addresses.filter_map(|(protocol, address)| Some((protocol, address?))).collect(),
+        targets: addresses
+            .filter_map(|(protocol, address)| Some((protocol, address?)))
+            .collect(),
         connections: 12,
         windows: [4, 4, 2],
         ramp: Duration::from_millis(50),
@@ -36,7 +38,9 @@ fn settings(sink: &Sink) -> Settings {
 }
 
 async fn load(settings: Settings) -> Report {
-    let report = conduct::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, pending()).await.unwrap();
+    let report = conduct::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, pending())
+        .await
+        .unwrap();
     for line in report.by_protocol.values().chain([&report.total]) {
         // The law of the generator: a message that was due ends in exactly one way.
         let ends: u64 = line.answers.values().sum();
@@ -72,7 +76,10 @@ async fn what_the_generator_counts_is_what_the_sink_counted() {
             assert_eq!(sink.answered(*protocol), line.sent + line.retransmissions, "{protocol}");
             assert_eq!((line.connections, line.connections_up), (4, 4), "{protocol}");
             let latency = line.latency;
-            assert!(latency.p50_ms <= latency.p99_ms && latency.p99_ms <= latency.max_ms, "{latency:?}");
+            assert!(
+                latency.p50_ms <= latency.p99_ms && latency.p99_ms <= latency.max_ms,
+                "{latency:?}"
+            );
             assert!(latency.count > 0 && latency.count <= line.sent);
         }
         assert_eq!(report.exit_code(), ExitCode::SUCCESS);
@@ -105,7 +112,11 @@ async fn a_stall_shows_in_all_messages_that_were_due_meanwhile() {
         .await;
         stalling.await.unwrap();
         let line = &report.by_protocol[&protocol];
-        assert_eq!(line.positive + line.not_sent, 3000, "{protocol}: what is due does not depend on the server");
+        assert_eq!(
+            line.positive + line.not_sent,
+            3000,
+            "{protocol}: what is due does not depend on the server"
+        );
         assert_eq!(line.latency.count, 3000, "{protocol}");
         // A thousand of 3000 waited, evenly between nothing and half a second: 500 more than a quarter of a second.
         let p90 = line.latency.p90_ms.unwrap();
@@ -161,13 +172,19 @@ async fn a_sink_that_dies_ends_the_run_with_what_was_measured_until_then() {
         let began = Instant::now();
         let report = load(settings).await;
         dying.await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(20), "{protocol}: it must not go on");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{protocol}: it must not go on"
+        );
         let Ended::Gone { because, .. } = &report.ended else {
             panic!("{protocol}: {:?}", report.ended)
         };
         assert!(!because.is_empty());
         let line = &report.by_protocol[&protocol];
-        assert!(line.positive >= 200 && line.connection_events.contains_key("connection refused"), "{line:?}");
+        assert!(
+            line.positive >= 200 && line.connection_events.contains_key("connection refused"),
+            "{line:?}"
+        );
         assert!(report.seconds > 0.0 && report.seconds < 20.0, "{}", report.seconds);
         assert_eq!(report.exit_code(), ExitCode::from(1));
         assert!(report.ending().unwrap().contains(protocol.name()));
@@ -184,10 +201,19 @@ async fn other_answers_are_counted_by_their_codes() {
     let report = load(settings(&sink)).await;
     let check = |protocol: Protocol, good: &str, other: &str| {
         let line = &report.by_protocol[&protocol];
-        assert_eq!(line.answers.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), [good, other].into());
+        assert_eq!(
+            line.answers
+                .keys()
+                .map(String::as_str)
+                .collect::<std::collections::BTreeSet<_>>(),
+            [good, other].into()
+        );
         let share = line.answers[other] as f64 / line.sent as f64;
         assert!((0.15..0.26).contains(&share), "{protocol}: {share}");
-        assert_eq!((line.positive, line.negative), (line.answers[good], line.answers[other]));
+        assert_eq!(
+            (line.positive, line.negative),
+            (line.answers[good], line.answers[other])
+        );
     };
     check(Protocol::Mqtt, "PUBACK 0x00 success", "PUBACK 0x97 quota exceeded");
     check(Protocol::Coap, "2.04 Changed", "5.03 Service Unavailable");
@@ -212,9 +238,15 @@ async fn refused_credentials_end_the_run_in_words() {
             ..settings(&sink)
         })
         .await;
-        assert!(began.elapsed() < Duration::from_secs(20), "{protocol}: it must not go on");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{protocol}: it must not go on"
+        );
         let ending = report.ending().unwrap();
-        assert!(matches!(report.ended, Ended::Refused { .. }) && ending.contains(words), "{ending}");
+        assert!(
+            matches!(report.ended, Ended::Refused { .. }) && ending.contains(words),
+            "{ending}"
+        );
         assert_eq!(report.exit_code(), ExitCode::from(2), "nothing was measured");
     };
     check(Protocol::Mqtt, 0x86, 0, "CONNACK 0x86 bad user name or password").await;
@@ -233,7 +265,10 @@ async fn idle_connections_are_kept_alive_and_cost_little() {
         ..settings(&sink)
     })
     .await;
-    assert_eq!((report.total.connections_up, report.total.sent, sink.accepted()), (50, 0, 50));
+    assert_eq!(
+        (report.total.connections_up, report.total.sent, sink.accepted()),
+        (50, 0, 50)
+    );
     assert!(report.total.pings_answered >= 50, "{}", report.total.pings_answered);
     assert!(report.total.connection_events.is_empty() && report.total.ping.p50_ms.is_some());
     assert_eq!(report.exit_code(), ExitCode::SUCCESS);
@@ -247,10 +282,15 @@ async fn a_run_can_be_interrupted() {
         ..settings(&sink)
     };
     let interrupted = tokio::time::sleep(Duration::from_millis(500));
-    let report = conduct::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, interrupted).await.unwrap();
+    let report = conduct::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, interrupted)
+        .await
+        .unwrap();
     assert!(matches!(report.ended, Ended::Interrupted { .. }), "{:?}", report.ended);
     assert!(report.seconds > 0.0 && report.seconds < 10.0);
-    assert_eq!((report.total.positive, report.exit_code()), (report.total.sent, ExitCode::SUCCESS));
+    assert_eq!(
+        (report.total.positive, report.exit_code()),
+        (report.total.sent, ExitCode::SUCCESS)
+    );
 }
 
 #[tokio::test]
@@ -259,11 +299,16 @@ async fn the_page_has_every_curve_and_needs_nothing_else() {
     let report = load(settings(&sink)).await;
     let page = html::page(&report);
     assert_eq!(page.matches("<svg").count(), 3);
-    assert!(page.matches("<path class=\"curve\"").count() >= 3, "a curve for each protocol");
+    assert!(
+        page.matches("<path class=\"curve\"").count() >= 3,
+        "a curve for each protocol"
+    );
     for foreign in ["<script", "src=", "href=", "url(", "@import"] {
         assert!(!page.contains(foreign), "{foreign}");
     }
-    for element in ["svg", "table", "figure", "section", "main", "g", "tr", "td", "th", "text", "title"] {
+    for element in [
+        "svg", "table", "figure", "section", "main", "g", "tr", "td", "th", "text", "title",
+    ] {
         let opened = page.matches(&format!("<{element}>")).count() + page.matches(&format!("<{element} ")).count();
         assert_eq!(opened, page.matches(&format!("</{element}>")).count(), "{element}");
     }
@@ -273,5 +318,8 @@ async fn the_page_has_every_curve_and_needs_nothing_else() {
     html::Page::create(&path).unwrap().write(&report).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), page);
     assert!(html::Page::create(folder.path()).is_err(), "a folder");
-    assert!(html::Page::create(folder.path().join("none/report.html")).is_err(), "no such folder");
+    assert!(
+        html::Page::create(folder.path().join("none/report.html")).is_err(),
+        "no such folder"
+    );
 }

@@ -175,11 +175,27 @@ impl Worker {
         let settings = Arc::clone(&task.settings);
         let steady_from = nanos(settings.ramp);
         let steady_part = steady_from..steady_from + nanos(settings.steady);
-        let tally = Tally::new(Intervals::new(settings.ramp), steady_part.clone(), task.finished.clone());
-        let lanes: Vec<Lane> = task.connections.clone().enumerate().map(|(lane, index)| Lane::new(index, lane, &task)).collect();
+        let tally = Tally::new(
+            Intervals::new(settings.ramp),
+            steady_part.clone(),
+            task.finished.clone(),
+        );
+        let lanes: Vec<Lane> = task
+            .connections
+            .clone()
+            .enumerate()
+            .map(|(lane, index)| Lane::new(index, lane, &task))
+            .collect();
         let has_datagrams = settings.targets.iter().any(|(protocol, _)| *protocol == Protocol::Coap);
-        let input_bytes = if has_datagrams { INPUT_BYTES * quinn_udp::BATCH_SIZE } else { INPUT_BYTES };
-        let http = settings.targets.iter().find(|(protocol, _)| *protocol == Protocol::Http);
+        let input_bytes = if has_datagrams {
+            INPUT_BYTES * quinn_udp::BATCH_SIZE
+        } else {
+            INPUT_BYTES
+        };
+        let http = settings
+            .targets
+            .iter()
+            .find(|(protocol, _)| *protocol == Protocol::Http);
         let host = http.map_or_else(String::new, |(_, address)| address.to_string());
         let now = task.clock.now();
         let context = Context {
@@ -348,7 +364,9 @@ impl Worker {
 
 /// The part of the rate that falls to these connections.
 fn schedule(settings: &Settings, connections: &Range<usize>) -> Option<Schedule> {
-    let Pace::Open { rate } = settings.pace else { return None };
+    let Pace::Open { rate } = settings.pace else {
+        return None;
+    };
     let share = connections.len() as f64 / settings.connections.max(1) as f64;
     // The threads' messages fall between each other, not on the same moments.
     let phase = (connections.start as f64 / settings.connections.max(1) as f64 * 1e9 / rate.max(1e-9)) as Nanos;

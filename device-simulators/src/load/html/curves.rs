@@ -31,16 +31,26 @@ struct Span {
 pub(super) fn percentiles(report: &Report) -> String {
     let lines = || report.by_protocol.iter().filter(|(_, line)| !line.curve.is_empty());
     let nines = |quantile: f64| -(1.0 - quantile).log10();
-    let end = lines().filter_map(|(_, line)| line.curve.last()).map(|(quantile, _)| nines(*quantile)).fold(1.0, f64::max);
+    let end = lines()
+        .filter_map(|(_, line)| line.curve.last())
+        .map(|(quantile, _)| nines(*quantile))
+        .fold(1.0, f64::max);
     let curves = lines().map(|(protocol, line)| Curve {
         class: protocol.name().to_owned(),
-        points: line.curve.iter().map(|(quantile, ms)| (nines(*quantile), Some(*ms))).collect(),
+        points: line
+            .curve
+            .iter()
+            .map(|(quantile, ms)| (nines(*quantile), Some(*ms)))
+            .collect(),
     });
     let ticks = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999_999];
-    let ticks = ticks.into_iter().filter(|quantile| nines(*quantile) <= end + 0.01).map(|quantile| Tick {
-        at: nines(quantile),
-        text: percent(quantile),
-    });
+    let ticks = ticks
+        .into_iter()
+        .filter(|quantile| nines(*quantile) <= end + 0.01)
+        .map(|quantile| Tick {
+            at: nines(quantile),
+            text: percent(quantile),
+        });
     let hints = (0..(end * 10.0).round() as u32).map(|step| {
         let at = f64::from(step) / 10.0;
         Hint {
@@ -81,24 +91,53 @@ fn percent(quantile: f64) -> String {
 pub(super) fn rates(report: &Report) -> String {
     let spans = spans(report);
     let value = |stretch: &Stretch| Some(stretch.rate);
-    let max = spans.iter().flat_map(|span| span.by_protocol.values()).map(|stretch| stretch.rate).fold(1.0, f64::max);
-    over_time(report, &spans, Scale::linear(max), value, "Positive answers per second over time").svg(short_count)
+    let max = spans
+        .iter()
+        .flat_map(|span| span.by_protocol.values())
+        .map(|stretch| stretch.rate)
+        .fold(1.0, f64::max);
+    over_time(
+        report,
+        &spans,
+        Scale::linear(max),
+        value,
+        "Positive answers per second over time",
+    )
+    .svg(short_count)
 }
 
 /// The 99th percentile of every second.
 pub(super) fn latencies(report: &Report) -> String {
     let spans = spans(report);
-    let all = spans.iter().flat_map(|span| span.by_protocol.values()).filter_map(|stretch| stretch.p99_ms);
+    let all = spans
+        .iter()
+        .flat_map(|span| span.by_protocol.values())
+        .filter_map(|stretch| stretch.p99_ms);
     let scale = Scale::logarithmic(all);
-    let chart = over_time(report, &spans, scale, |stretch| stretch.p99_ms, "99th percentile of latency over time");
+    let chart = over_time(
+        report,
+        &spans,
+        scale,
+        |stretch| stretch.p99_ms,
+        "99th percentile of latency over time",
+    );
     chart.svg(short_milliseconds)
 }
 
-fn over_time(report: &Report, spans: &[Span], y: Scale, value: fn(&Stretch) -> Option<f64>, description: &str) -> Chart {
+fn over_time(
+    report: &Report,
+    spans: &[Span],
+    y: Scale,
+    value: fn(&Stretch) -> Option<f64>,
+    description: &str,
+) -> Chart {
     let end = spans.last().map_or(1.0, |span| span.to_s);
     let curves = report.by_protocol.keys().map(|protocol| Curve {
         class: protocol.name().to_owned(),
-        points: spans.iter().map(|span| (span.middle(), span.by_protocol.get(protocol).and_then(value))).collect(),
+        points: spans
+            .iter()
+            .map(|span| (span.middle(), span.by_protocol.get(protocol).and_then(value)))
+            .collect(),
     });
     let hints = spans.iter().map(|span| Hint {
         from: span.from_s,
@@ -124,7 +163,11 @@ fn over_time(report: &Report, spans: &[Span], y: Scale, value: fn(&Stretch) -> O
 /// The run until the end of its steady part, in as many parts as can be drawn.
 fn spans(report: &Report) -> Vec<Span> {
     let end = report.set.ramp_s + report.set.steady_s;
-    let count = report.over_time.iter().filter(|point| point.from_s < end - 0.001).count();
+    let count = report
+        .over_time
+        .iter()
+        .filter(|point| point.from_s < end - 0.001)
+        .count();
     let shown = &report.over_time[..count];
     shown.chunks(count.div_ceil(POINTS_MAX).max(1)).map(Span::new).collect()
 }
@@ -136,12 +179,18 @@ impl Span {
         let from_s = points.first().map_or(0.0, |point| point.from_s);
         let to_s = points.last().map_or(0.0, |point| point.to_s);
         let stretch = |protocol: Protocol| {
-            let figures: Vec<_> = points.iter().filter_map(|point| point.by_protocol.get(&protocol)).collect();
+            let figures: Vec<_> = points
+                .iter()
+                .filter_map(|point| point.by_protocol.get(&protocol))
+                .collect();
             let positive: u64 = figures.iter().map(|figures| figures.positive).sum();
             let stretch = Stretch {
                 rate: positive as f64 / (to_s - from_s).max(0.001),
                 p99_ms: figures.iter().filter_map(|figures| figures.p99_ms).reduce(f64::max),
-                bad: figures.iter().map(|figures| figures.negative + figures.unanswered).sum(),
+                bad: figures
+                    .iter()
+                    .map(|figures| figures.negative + figures.unanswered)
+                    .sum(),
             };
             (!figures.is_empty()).then_some((protocol, stretch))
         };

@@ -46,7 +46,10 @@ impl Page {
         // Temporary files are private; a report is for others too.
         let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         self.file.as_file().set_permissions(everyone).with_context(said)?;
-        self.file.persist(&self.path).map_err(|error| error.error).with_context(said)?;
+        self.file
+            .persist(&self.path)
+            .map_err(|error| error.error)
+            .with_context(said)?;
         Ok(())
     }
 }
@@ -62,7 +65,11 @@ pub fn page(report: &Report) -> String {
         let legend = legend(report);
         body.push_str(&figure("Latency by percentile", &legend, &curves::percentiles(report)));
         body.push_str(&figure("Positive answers per second", &legend, &curves::rates(report)));
-        body.push_str(&figure("Latency over time, 99th percentile", &legend, &curves::latencies(report)));
+        body.push_str(&figure(
+            "Latency over time, 99th percentile",
+            &legend,
+            &curves::latencies(report),
+        ));
     }
     body.push_str(&answers(report));
     body.push_str(&table(report));
@@ -95,7 +102,9 @@ fn header(report: &Report) -> String {
         (false, Some(rate)) => format!("open loop at {} messages per second", grouped(rate.round() as u64)),
         (false, None) => {
             let windows = set.windows.iter();
-            let windows: Vec<String> = windows.map(|(protocol, window)| format!("{} {window}", display(*protocol))).collect();
+            let windows: Vec<String> = windows
+                .map(|(protocol, window)| format!("{} {window}", display(*protocol)))
+                .collect();
             format!("closed loop, unanswered per connection: {}", windows.join(", "))
         }
     };
@@ -123,15 +132,29 @@ fn tiles(report: &Report) -> String {
         let bytes = report.generator.resident_bytes_per_connection.unwrap_or(0);
         tiles.push(("memory per connection", format!("{:.1} KiB", bytes as f64 / 1024.0), ""));
     } else {
-        tiles.push(("positive answers per second", grouped(total.per_second.round() as u64), ""));
+        tiles.push((
+            "positive answers per second",
+            grouped(total.per_second.round() as u64),
+            "",
+        ));
         tiles.push(("latency, median", milliseconds(total.latency.p50_ms), ""));
         tiles.push(("latency, 99th percentile", milliseconds(total.latency.p99_ms), ""));
-        tiles.push(("not answered positively", grouped(bad), if bad > 0 { "bad" } else { "good" }));
-        tiles.push(("generator per message", cost.map_or_else(|| "-".to_owned(), |cost| format!("{cost:.2} µs")), ""));
+        tiles.push((
+            "not answered positively",
+            grouped(bad),
+            if bad > 0 { "bad" } else { "good" },
+        ));
+        tiles.push((
+            "generator per message",
+            cost.map_or_else(|| "-".to_owned(), |cost| format!("{cost:.2} µs")),
+            "",
+        ));
     }
     let mut text = String::from("<dl class=\"tiles\">\n");
     for (name, value, class) in tiles {
-        text.push_str(&format!("<div><dt>{name}</dt><dd class=\"{class}\">{value}</dd></div>\n"));
+        text.push_str(&format!(
+            "<div><dt>{name}</dt><dd class=\"{class}\">{value}</dd></div>\n"
+        ));
     }
     text + "</dl>\n"
 }
@@ -156,8 +179,14 @@ fn answers(report: &Report) -> String {
             ("sent again (CoAP retransmission)", line.retransmissions),
             ("answers to nothing that was waited for", line.strays),
         ];
-        let counts = line.answers.iter().map(|(name, count)| (name.as_str(), "message", *count));
-        let events = line.connection_events.iter().map(|(name, count)| (name.as_str(), "connection", *count));
+        let counts = line
+            .answers
+            .iter()
+            .map(|(name, count)| (name.as_str(), "message", *count));
+        let events = line
+            .connection_events
+            .iter()
+            .map(|(name, count)| (name.as_str(), "connection", *count));
         let besides = besides.into_iter().map(|(name, count)| (name, "besides", count));
         for (name, what, count) in counts.chain(events).chain(besides).filter(|(.., count)| *count > 0) {
             rows.push_str(&format!(
@@ -180,8 +209,15 @@ fn table(report: &Report) -> String {
     if report.by_protocol.len() != 1 {
         columns.push(("All", &report.total));
     }
-    columns.extend(report.by_protocol.iter().map(|(protocol, line)| (display(*protocol), line)));
-    let mut text = String::from("<section>\n<h2>Figures of the steady part</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th></th>");
+    columns.extend(
+        report
+            .by_protocol
+            .iter()
+            .map(|(protocol, line)| (display(*protocol), line)),
+    );
+    let mut text = String::from(
+        "<section>\n<h2>Figures of the steady part</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th></th>",
+    );
     for (name, _) in &columns {
         text.push_str(&format!("<th class=\"number\">{name}</th>"));
     }

@@ -173,7 +173,9 @@ impl Sink {
     pub fn stop(&mut self) -> io::Result<()> {
         self.shared.stopping.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            thread.join().map_err(|_| io::Error::other("a thread of the sink failed"))??;
+            thread
+                .join()
+                .map_err(|_| io::Error::other("a thread of the sink failed"))??;
         }
         Ok(())
     }

@@ -69,7 +69,11 @@ fn packet_id(body: &[u8]) -> Option<[u8; 2]> {
 /// One HTTP request; `None` if it is not complete.
 pub(super) fn http(bytes: &[u8], out: &mut Vec<u8>, mood: &Mood, count: u64) -> Result<Option<(Took, usize)>, Garbled> {
     let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return if bytes.len() > 16 * 1024 { Err(Garbled) } else { Ok(None) };
+        return if bytes.len() > 16 * 1024 {
+            Err(Garbled)
+        } else {
+            Ok(None)
+        };
     };
     let length = head + 4 + content_length(&bytes[..head])?;
     if length > MESSAGE_BYTES_MAX {
@@ -117,7 +121,11 @@ pub(super) fn coap(datagram: &[u8], out: &mut Vec<u8>, mood: &Mood, count: u64) 
         (1, 0 | 1, 1..32) => {
             // Piggybacked on the acknowledgement; to a non-confirmable request, non-confirmable.
             let kind = if kind == 0 { 0x60 } else { 0x50 };
-            let code = if mood.is_other(count) { mood.coap.load(Ordering::Relaxed) } else { 0x44 };
+            let code = if mood.is_other(count) {
+                mood.coap.load(Ordering::Relaxed)
+            } else {
+                0x44
+            };
             out.extend_from_slice(&[kind | (first & 15), code, high, low]);
             out.extend_from_slice(token);
             true
