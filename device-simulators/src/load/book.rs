@@ -18,11 +18,19 @@ pub struct Book {
     intervals: Intervals,
     threads: usize,
     /// Seconds that not every thread has handed in, by their index.
-    open: BTreeMap<usize, (usize, [Figures; 3])>,
+    open: BTreeMap<usize, Open>,
     points: Vec<Point>,
     totals: [Figures; 3],
     /// Connections that are up.
     pub up: [u64; 3],
+}
+
+/// A second that not every thread has handed in.
+#[derive(Debug, Default)]
+struct Open {
+    reports: usize,
+    end: Nanos,
+    figures: [Figures; 3],
 }
 
 /// A second of the run.
@@ -74,30 +82,30 @@ impl Book {
 
     /// Adds what one thread handed in.
     pub fn add(&mut self, interval: Interval) {
-        let (reports, sums) = self.open.entry(interval.index).or_default();
-        *reports += 1;
-        for (sum, figures) in sums.iter_mut().zip(interval.figures) {
+        let open = self.open.entry(interval.index).or_default();
+        open.reports += 1;
+        open.end = open.end.max(interval.end);
+        for (sum, figures) in open.figures.iter_mut().zip(interval.figures) {
             sum.add(figures);
         }
         while let Some(entry) = self.open.first_entry()
-            && entry.get().0 == self.threads
+            && entry.get().reports == self.threads
         {
-            let index = *entry.key();
-            let (_, figures) = entry.remove();
-            self.close(index, figures, self.intervals.end(index));
+            let (index, open) = entry.remove_entry();
+            self.close(index, open);
         }
     }
 
-    /// Closes what is open; the run ended at `now`.
-    pub fn finish(&mut self, now: Nanos) {
-        while let Some((index, (_, figures))) = self.open.pop_first() {
-            self.close(index, figures, self.intervals.end(index).min(now));
+    /// Closes what is open: the run is over, and not every thread lasted equally long.
+    pub fn finish(&mut self) {
+        while let Some((index, open)) = self.open.pop_first() {
+            self.close(index, open);
         }
     }
 
-    fn close(&mut self, index: usize, figures: [Figures; 3], end: Nanos) {
+    fn close(&mut self, index: usize, open: Open) {
         let mut by_protocol = BTreeMap::new();
-        for (protocol, figures) in Protocol::ALL.into_iter().zip(figures) {
+        for (protocol, figures) in Protocol::ALL.into_iter().zip(open.figures) {
             if figures.sent > 0 || !figures.codes.is_empty() {
                 by_protocol.insert(protocol, PointFigures::new(&figures));
             }
@@ -105,7 +113,7 @@ impl Book {
         }
         self.points.push(Point {
             from_s: seconds(self.intervals.start(index)),
-            to_s: seconds(end),
+            to_s: seconds(open.end),
             by_protocol,
         });
     }
@@ -143,7 +151,8 @@ mod tests {
             let mut figures: [Figures; 3] = Default::default();
             figures[1].sent = sent;
             figures[1].codes.insert(Code::Coap(0x44), sent);
-            Interval { index, figures }
+            let end = 1_000_000_000 * (index as u64 + 1);
+            Interval { index, end, figures }
         };
         book.add(interval(0, 10));
         book.add(interval(1, 20));
@@ -152,8 +161,8 @@ mod tests {
         assert_eq!(book.points().len(), 1);
         assert_eq!(book.points()[0].by_protocol[&Protocol::Coap].positive, 11);
         assert_eq!(book.total(Protocol::Coap).sent, 11);
-        book.finish(1_500_000_000);
-        assert_eq!((book.points().len(), book.points()[1].to_s), (2, 1.5));
+        book.finish();
+        assert_eq!((book.points().len(), book.points()[1].to_s), (2, 2.0));
         assert_eq!(book.total(Protocol::Coap).sent, 31);
         assert!(!book.points()[1].by_protocol.contains_key(&Protocol::Mqtt));
     }

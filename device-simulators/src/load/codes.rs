@@ -20,7 +20,7 @@ pub enum Code {
     NoAnswer,
     /// The connection broke while it waited.
     ConnectionLost,
-    /// It was due, but the window had no room until the end.
+    /// It was due, but there was no room for it, or no connection, until the end.
     NotSent,
 }
 

@@ -146,7 +146,7 @@ pub async fn run(
     let mut book = lock(&book);
     let book = book.as_mut().context("the book is gone")?;
     let steady = orchestra.join(book)?;
-    book.finish(clock.now());
+    book.finish();
     Ok(Report::new(&settings, book, steady, &measured, ended))
 }
 

@@ -34,7 +34,7 @@ pub struct Context {
     pub stamp: Stamp,
     /// The number that the first reading of every device bears; later runs begin higher.
     pub first_sequence: u64,
-    /// Nothing new is sent any more, only answers are waited for.
+    /// Nothing more falls due; answers are waited for.
     pub draining: bool,
     /// Connections that are being made.
     pub handshakes: usize,

@@ -196,7 +196,11 @@ mod tests {
         latency.saturating_record(200);
         latency.saturating_record(3_000_000);
         figures[0].latency = Some(latency);
-        book.add(Interval { index: 0, figures });
+        book.add(Interval {
+            index: 0,
+            end: 1_000_000_000,
+            figures,
+        });
         let text = TextEncoder::new().encode_to_string(&families(&book)).unwrap();
         for line in [
             r#"device_simulators_load_sent_total{protocol="mqtt"} 3"#,

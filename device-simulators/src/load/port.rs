@@ -209,6 +209,11 @@ impl Port {
             .find(|slot| self.letters[usize::from(*slot)].id == id && self.slots.waits(*slot).is_some())
     }
 
+    /// Whether something is due that it could send, now or when an answer has made room.
+    pub fn is_behind(&self, context: &Context) -> bool {
+        self.socket.is_some() && self.sender.due(context).is_some()
+    }
+
     /// Sends what is due and has room.
     pub fn pump(&mut self, context: &mut Context) {
         if self.socket.is_none() {

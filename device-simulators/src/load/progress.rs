@@ -26,6 +26,11 @@ impl Progress {
 
     pub fn show(&self, book: &Book, settings: &Settings) {
         let Some(last) = book.points().last() else { return };
+        // What is left at the end is not a second.
+        let end_s = (settings.ramp + settings.steady).as_secs_f64();
+        if last.from_s >= end_s && last.to_s - last.from_s < 0.999 {
+            return;
+        }
         if self.is_terminal {
             // To the first column, and clear what was there.
             eprint!("\r\x1b[K{}", line(last, book, settings));

@@ -50,12 +50,13 @@ impl Sender {
         }
     }
 
-    /// When the next message is or was due; `None` if none is due now.
+    /// When the next message is or was due; `None` if none is due now. In the open loop what fell due before the end is
+    /// still to be sent after it.
     pub fn due(&self, context: &Context) -> Option<Nanos> {
         match &context.schedule {
             Some(schedule) => {
                 let next = self.next.filter(|next| *next < context.count_due)?;
-                (!context.draining).then(|| schedule.due(next))
+                Some(schedule.due(next))
             }
             None => (context.settings.pace == Pace::Closed && !context.draining).then_some(context.now),
         }

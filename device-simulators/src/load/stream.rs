@@ -175,6 +175,11 @@ impl Stream {
         self.pump(context);
     }
 
+    /// Whether something is due that it could send, now or when an answer has made room.
+    pub fn is_behind(&self, context: &Context) -> bool {
+        self.state == State::Up && self.sender.due(context).is_some()
+    }
+
     /// Sends what is due and has room.
     pub fn pump(&mut self, context: &mut Context) {
         if self.state != State::Up {

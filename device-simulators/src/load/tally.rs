@@ -62,6 +62,8 @@ pub struct Steady {
 #[derive(Debug)]
 pub struct Interval {
     pub index: usize,
+    /// The last one is shorter.
+    pub end: Nanos,
     pub figures: [Figures; 3],
 }
 
@@ -257,21 +259,22 @@ impl Tally {
     /// Hands over the intervals that are complete at `now`.
     pub fn roll(&mut self, now: Nanos) {
         while now >= self.index_end {
-            self.hand_over();
+            self.hand_over(self.index_end);
         }
     }
 
-    fn hand_over(&mut self) {
+    fn hand_over(&mut self, end: Nanos) {
         let (index, figures) = (self.index, std::mem::take(&mut self.figures));
         // Nobody listens any more only when the run has been dropped.
-        self.finished.send(Interval { index, figures }).unwrap_or_default();
+        self.finished.send(Interval { index, end, figures }).unwrap_or_default();
         self.index += 1;
         self.index_end = self.intervals.end(self.index);
     }
 
-    /// Hands over the last interval too.
-    pub fn close(mut self) -> [Steady; 3] {
-        self.hand_over();
+    /// Hands over the last interval too, which ends `now`.
+    pub fn close(mut self, now: Nanos) -> [Steady; 3] {
+        self.roll(now);
+        self.hand_over(now);
         self.steady
     }
 }
@@ -317,7 +320,7 @@ mod tests {
         tally.unanswered(MQTT, Code::ConnectionLost, SECOND + 7, 2 * SECOND);
         tally.not_sent(MQTT, SECOND + 8, 3 * SECOND + 8);
         assert_eq!(tally.outstanding(), 0);
-        let [steady, ..] = tally.close();
+        let [steady, ..] = tally.close(3 * SECOND + 10);
         assert_eq!((steady.due, steady.positive, steady.answers), (5, 2, 3));
         let latency = steady.latency.unwrap();
         assert_eq!(latency.len(), 3, "one answered, one in vain, one not sent");

@@ -146,6 +146,13 @@ impl Lane {
         }
     }
 
+    fn is_behind(&self, context: &Context) -> bool {
+        match self {
+            Lane::Stream(stream) => stream.is_behind(context),
+            Lane::Port(port) => port.is_behind(context),
+        }
+    }
+
     fn sweep(&mut self, context: &mut Context) {
         match self {
             Lane::Stream(stream) => stream.sweep(context),
@@ -253,7 +260,7 @@ impl Worker {
             lane.finish(&mut self.context);
         }
         self.tell_up();
-        Ok(self.context.tally.close())
+        Ok(self.context.tally.close(self.context.now))
     }
 
     /// Opens the connections whose time in the ramp has come.
@@ -345,13 +352,15 @@ impl Worker {
         }
     }
 
-    /// Waits for outstanding answers.
+    /// Sends what fell due before, and waits for outstanding answers.
     fn drain(&mut self, end: Nanos, events: &mut Events) -> io::Result<()> {
         self.context.tick();
-        // Whatever ended the run, what fell due until now was due.
         self.context.draining = true;
+        for lane in &mut self.lanes {
+            lane.pump(&mut self.context);
+        }
         let deadline = self.context.now.min(end) + nanos(self.context.settings.timeout);
-        while self.context.tally.outstanding() > 0
+        while (self.context.tally.outstanding() > 0 || self.is_behind())
             && self.context.now < deadline
             && self.shared.ending() != Ending::Abandon
         {
@@ -359,6 +368,10 @@ impl Worker {
             self.serve(wake, events)?;
         }
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_behind(&self.context))
     }
 }
 
