@@ -21,6 +21,16 @@ pub enum Version {
     V5,
 }
 
+/// A packet as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Type and flags.
+    pub first: u8,
+    pub body: &'a [u8],
+    /// Of everything, in bytes.
+    pub length: usize,
+}
+
 /// What a server says to a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -116,14 +126,14 @@ pub fn heard(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Garbled> {
     if !bytes.first().is_none_or(|first| is_of_server(*first)) {
         return Err(Garbled);
     }
-    let Some((first, body, length)) = packet(bytes, PACKET_BYTES_MAX)? else {
+    let Some(packet) = packet(bytes, PACKET_BYTES_MAX)? else {
         return Ok(None);
     };
-    Ok(Some((meaning(first, body)?, length)))
+    Ok(Some((meaning(packet.first, packet.body)?, packet.length)))
 }
 
-/// The first byte, the content and the whole length of the first packet; `None` if it is not complete.
-pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<(u8, &[u8], usize)>, Garbled> {
+/// The first packet of `bytes`; `None` if it is not complete.
+pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<Packet<'_>>, Garbled> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
@@ -133,8 +143,12 @@ pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<(u8, &[u8], usize
     if length > bytes_max {
         return Err(Garbled);
     }
-    let content = rest.get(digits..digits + length);
-    Ok(content.map(|content| (first, content, 1 + digits + length)))
+    let length = digits + length;
+    Ok(rest.get(digits..length).map(|body| Packet {
+        first,
+        body,
+        length: 1 + length,
+    }))
 }
 
 /// A variable byte integer and how many bytes it takes; `None` if it is not complete.

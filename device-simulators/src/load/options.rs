@@ -114,7 +114,7 @@ impl Options {
         );
         make_room(connections)?;
         let sources = match self.from.is_empty() {
-            true => loopback_sources(&targets, connections),
+            true => loopback_sources(&targets, connections, self.first_device),
             false => self.from.clone(),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

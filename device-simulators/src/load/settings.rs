@@ -16,6 +16,10 @@ const FILES_BESIDES: u64 = 40;
 /// Connections from one loopback address: well below the 28,000 ports that Linux gives out by itself.
 const CONNECTIONS_PER_SOURCE: usize = 12_000;
 
+/// The ports that connections with a given address come from.
+const FIRST_SOURCE_PORT: u16 = 10_000;
+const SOURCE_PORTS: usize = 50_000;
+
 /// Username and password, as MQTT's CONNECT and HTTP's Basic authentication bear them.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -100,16 +104,27 @@ impl Settings {
     }
 }
 
-/// As many loopback addresses as it takes to have a port for each connection; none if all `targets` are not loopback, where
-/// the system chooses.
-pub fn loopback_sources(targets: &[(Protocol, SocketAddr)], connections: usize) -> Vec<IpAddr> {
+/// As many loopback addresses as it takes to have a port for each connection, other ones for other devices, so that
+/// several generators do not meet. None if one will do, or if some target is not loopback, where the system chooses.
+pub fn loopback_sources(targets: &[(Protocol, SocketAddr)], connections: usize, first_device: u64) -> Vec<IpAddr> {
     let is_loopback_v4 = |address: &SocketAddr| matches!(address.ip(), IpAddr::V4(ip) if ip.is_loopback());
-    let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE);
-    if needed < 2 || !targets.iter().all(|(_, address)| is_loopback_v4(address)) {
+    let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE) as u64;
+    let first = first_device / CONNECTIONS_PER_SOURCE as u64;
+    if needed + first < 2 || !targets.iter().all(|(_, address)| is_loopback_v4(address)) {
         return Vec::new();
     }
-    let address = |number: usize| IpAddr::V4(Ipv4Addr::new(127, 0, (number / 250) as u8, (number % 250 + 1) as u8));
-    (0..needed).map(address).collect()
+    let address = |number: u64| {
+        let number = number % 50_000;
+        IpAddr::V4(Ipv4Addr::new(127, 1, (number / 250) as u8, (number % 250 + 1) as u8))
+    };
+    (first..first + needed).map(address).collect()
+}
+
+/// A TCP port to send from: given out here, because the system searches long where many are taken, and does not give out
+/// those that are still cooling down (TIME-WAIT). `attempt` counts those that were found to be taken.
+pub fn source_port(index: usize, sources: usize, attempt: usize) -> u16 {
+    let place = index / sources.max(1) + attempt * CONNECTIONS_PER_SOURCE;
+    FIRST_SOURCE_PORT + (place % SOURCE_PORTS) as u16
 }
 
 /// Raises this process' limit of open files to what `connections` need; says in words why it cannot.
@@ -144,23 +159,28 @@ mod tests {
 
     #[test]
     fn a_loopback_gateway_is_reached_from_as_many_addresses_as_it_takes() {
-        let check = |server: &str, connections, expected: &[&str]| {
+        let check = |server: &str, connections, first_device, expected: &[&str]| {
             let targets = [(Protocol::Mqtt, server.parse().unwrap())];
-            let found: Vec<String> = loopback_sources(&targets, connections)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
+            let found = loopback_sources(&targets, connections, first_device);
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found, expected, "{connections} to {server}");
         };
-        check("127.0.0.1:1883", 12_000, &[]);
-        check("127.0.0.1:1883", 12_001, &["127.0.0.1", "127.0.0.2"]);
-        check(
-            "127.0.0.1:1883",
-            50_000,
-            &["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"],
-        );
-        check("10.0.0.1:1883", 50_000, &[]);
-        check("[::1]:1883", 50_000, &[]);
+        check("127.0.0.1:1883", 12_000, 0, &[]);
+        check("127.0.0.1:1883", 12_001, 0, &["127.1.0.1", "127.1.0.2"]);
+        check("127.0.0.1:1883", 30_000, 0, &["127.1.0.1", "127.1.0.2", "127.1.0.3"]);
+        check("127.0.0.1:1883", 16_000, 24_000, &["127.1.0.3", "127.1.0.4"]);
+        check("127.0.0.1:1883", 10, 3_000_000, &["127.1.1.1"]);
+        check("10.0.0.1:1883", 50_000, 0, &[]);
+        check("[::1]:1883", 50_000, 0, &[]);
+    }
+
+    #[test]
+    fn no_two_connections_have_the_same_address_and_port() {
+        let ends: std::collections::HashSet<_> =
+            (0..24_000).map(|index| (index % 2, source_port(index, 2, 0))).collect();
+        assert_eq!(ends.len(), 24_000);
+        assert!((0..10).all(|attempt| source_port(23_999, 2, attempt) >= FIRST_SOURCE_PORT));
+        assert_ne!(source_port(7, 2, 0), source_port(7, 2, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! stays down. What the kernel does not take at once is kept, and nothing is added until it is gone.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol as Transport, Socket, Type};
@@ -17,6 +17,7 @@ use super::http;
 use super::mqtt::{self, Garbled};
 use super::poller::{Interest, Ready};
 use super::sender::Sender;
+use super::settings::source_port;
 use super::slots::{Match, Slots};
 use crate::uplinks::Protocol;
 
@@ -25,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause before a connection is made anew is between this and twice this.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Ports that are tried before a connection counts as failed.
+const BIND_ATTEMPTS: usize = 4;
 
 /// Bytes after which a write is made before more is put together.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -108,7 +112,7 @@ impl Stream {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = context.source(self.sender.index) {
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+            self.bind(&socket, source, context.settings.sources.len())?;
         }
         match socket.connect(&address.into()) {
             Ok(()) => {}
@@ -118,6 +122,21 @@ impl Stream {
         let socket = TcpStream::from(socket);
         context.poller.add(&socket, self.sender.lane, Interest::Write)?;
         Ok(socket)
+    }
+
+    fn bind(&self, socket: &Socket, source: IpAddr, sources: usize) -> io::Result<()> {
+        // A port whose last connection is still cooling down may be taken.
+        socket.set_reuse_address(true)?;
+        let mut outcome = Ok(());
+        for attempt in 0..BIND_ATTEMPTS {
+            let port = source_port(self.sender.index, sources, attempt);
+            outcome = socket.bind(&SocketAddr::new(source, port).into());
+            match &outcome {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                _ => break,
+            }
+        }
+        outcome
     }
 
     /// The socket is ready for something.

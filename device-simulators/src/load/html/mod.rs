@@ -35,7 +35,7 @@ impl Page {
         anyhow::ensure!(!path.is_dir(), "--html {}: this is a folder", path.display());
         let file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")));
         Ok(Page {
-            file: file.with_context(|| format!("--html {}", path.display()))?,
+            file: file.with_context(|| format!("--html {}: nothing can be written in its folder", path.display()))?,
             path: path.to_owned(),
         })
     }

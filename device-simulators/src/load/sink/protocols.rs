@@ -27,7 +27,7 @@ pub(super) fn mqtt(
     count: u64,
     is_v5: &mut bool,
 ) -> Result<Option<(Took, usize)>, Garbled> {
-    let Some((first, body, length)) = mqtt::packet(bytes, MESSAGE_BYTES_MAX)? else {
+    let Some(mqtt::Packet { first, body, length }) = mqtt::packet(bytes, MESSAGE_BYTES_MAX)? else {
         return Ok(None);
     };
     let took = match first {
