@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::mqtt::Version;
 use super::pace::Pace;
-use super::settings::{Credentials, Settings, loopback_sources, make_room};
+use super::settings::{Credentials, FIRST_DEVICE, Settings, loopback_sources, make_room};
 use crate::uplinks::{Protocol, coap};
 
 /// How long a gateway may take to say that it is there.
@@ -86,8 +86,9 @@ pub struct Options {
     /// The same seed gives the same devices, roads and weather.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What to send")]
     seed: u64,
-    /// Number of the first device, so that several generators do not share any.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What to send")]
+    /// Number of the first device. Several generators must not share any: who connects with a device's name takes its MQTT
+    /// session over.
+    #[arg(long, value_name = "N", default_value_t = FIRST_DEVICE, value_parser = clap::value_parser!(u64).range(..=1_000_000_000), help_heading = "What to send")]
     first_device: u64,
 
     /// Print the report as JSON.

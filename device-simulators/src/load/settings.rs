@@ -16,6 +16,9 @@ const FILES_BESIDES: u64 = 40;
 /// Connections from one loopback address: well below the 28,000 ports that Linux gives out by itself.
 const CONNECTIONS_PER_SOURCE: usize = 12_000;
 
+/// Number of the first device if nobody says otherwise: beyond those of a fleet, which would take their sessions over.
+pub const FIRST_DEVICE: u64 = 100_000;
+
 /// The ports that connections with a given address come from.
 const FIRST_SOURCE_PORT: u16 = 10_000;
 const SOURCE_PORTS: usize = 50_000;
@@ -84,7 +87,7 @@ impl Default for Settings {
             mqtt_version: Version::V5,
             threads: 1,
             seed: 1,
-            first_device: 0,
+            first_device: FIRST_DEVICE,
         }
     }
 }
@@ -109,7 +112,7 @@ impl Settings {
 pub fn loopback_sources(targets: &[(Protocol, SocketAddr)], connections: usize, first_device: u64) -> Vec<IpAddr> {
     let is_loopback_v4 = |address: &SocketAddr| matches!(address.ip(), IpAddr::V4(ip) if ip.is_loopback());
     let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE) as u64;
-    let first = first_device / CONNECTIONS_PER_SOURCE as u64;
+    let first = first_device.saturating_sub(FIRST_DEVICE) / CONNECTIONS_PER_SOURCE as u64;
     if needed + first < 2 || !targets.iter().all(|(_, address)| is_loopback_v4(address)) {
         return Vec::new();
     }
@@ -161,7 +164,7 @@ mod tests {
     fn a_loopback_gateway_is_reached_from_as_many_addresses_as_it_takes() {
         let check = |server: &str, connections, first_device, expected: &[&str]| {
             let targets = [(Protocol::Mqtt, server.parse().unwrap())];
-            let found = loopback_sources(&targets, connections, first_device);
+            let found = loopback_sources(&targets, connections, FIRST_DEVICE + first_device);
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found, expected, "{connections} to {server}");
         };
