@@ -62,7 +62,24 @@ struct Orchestra {
     intervals: mpsc::Receiver<Interval>,
 }
 
+/// A run that goes on.
+struct Performance {
+    settings: Arc<Settings>,
+    clock: Clock,
+    orchestra: Orchestra,
+    steady_from: Nanos,
+    end: Nanos,
+    measured: Measured,
+    watch: Watch,
+    ended: Ended,
+    /// When what is left is not waited for any more, once the run has been ended early.
+    abandon_at: Option<Nanos>,
+    /// Seconds that were shown.
+    points: usize,
+}
+
 /// What the conductor watches to know when to stop.
+#[derive(Default)]
 struct Watch {
     /// When each protocol last was seen alive.
     alive: [Nanos; 3],
@@ -82,72 +99,100 @@ pub async fn run(
     mut each_second: impl FnMut(&Book, &Settings),
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Report> {
-    anyhow::ensure!(
-        !settings.targets.is_empty() && settings.connections > 0,
-        "there is nowhere to send to"
-    );
-    let settings = Arc::new(settings);
-    let threads = settings.threads.clamp(1, settings.connections);
-    let clock = Clock::start();
-    let readings = Arc::new(Readings::make(settings.seed, clock.unix_ms(0))?);
-    let intervals = Intervals::new(settings.ramp);
-    *lock(&book) = Some(Book::new(intervals, threads));
-
-    let resident_before = resident_bytes();
-    let clock = Clock::start();
-    let orchestra = Orchestra::start(&settings, &readings, clock, threads)?;
-    let (steady_from, end) = (nanos(settings.ramp), nanos(settings.ramp) + nanos(settings.steady));
-    let mut measured = Measured::new(resident_before);
-    let mut watch = Watch {
-        alive: [0; 3],
-        answers: [0; 3],
-    };
-    let (mut ended, mut abandon_at) = (Ended::Timely, None);
+    let mut performance = Performance::start(settings, &book)?;
     let mut interrupted = std::pin::pin!(interrupted);
-    let mut points = 0;
-    while !orchestra.is_over() {
-        let now = clock.now();
-        let next = [steady_from, end]
-            .into_iter()
-            .find(|moment| *moment > now)
-            .unwrap_or(Nanos::MAX);
-        let wake = Instant::from_std(clock.instant(next.min(now + BEAT)));
-        let is_running = abandon_at.is_none() && now < end;
+    while !performance.orchestra.is_over() {
+        let wake = Instant::from_std(performance.clock.instant(performance.next_beat()));
         tokio::select! {
             () = sleep_until(wake) => {}
-            () = &mut interrupted, if is_running => {
-                ended = Ended::Interrupted { at_s: seconds(clock.now()) };
+            () = &mut interrupted, if performance.is_running() => {
+                let at_s = seconds(performance.clock.now());
+                performance.end(Ended::Interrupted { at_s });
             }
         }
-        let now = clock.now();
-        measured.sample(now, steady_from, end);
-        {
-            let mut book = lock(&book);
-            let Some(book) = book.as_mut() else { continue };
-            orchestra.collect(book);
-            if book.points().len() > points {
-                points = book.points().len();
-                each_second(book, &settings);
-            }
-            if is_running && ended == Ended::Timely {
-                ended = watch.judge(book, &settings, now).unwrap_or(Ended::Timely);
-            }
-        }
-        if ended != Ended::Timely && is_running {
-            measured.stop(now);
-            orchestra.shared.end(Ending::Drain);
-            abandon_at = Some(now + EARLY_DRAIN);
-        }
-        if abandon_at.is_some_and(|moment| now >= moment) {
-            orchestra.shared.end(Ending::Abandon);
+        if let Some(book) = lock(&book).as_mut() {
+            performance.beat(book, &mut each_second);
         }
     }
-    measured.stop(clock.now());
+    performance.measured.stop(performance.clock.now());
     let mut book = lock(&book);
     let book = book.as_mut().context("the book is gone")?;
-    let steady = orchestra.join(book)?;
+    let steady = performance.orchestra.join(book)?;
     book.finish();
+    let Performance {
+        settings,
+        measured,
+        ended,
+        ..
+    } = performance;
     Ok(Report::new(&settings, book, steady, &measured, ended))
+}
+
+// === impl Performance ===
+
+impl Performance {
+    fn start(settings: Settings, book: &SharedBook) -> anyhow::Result<Performance> {
+        let somewhere = !settings.targets.is_empty() && settings.connections > 0;
+        anyhow::ensure!(somewhere, "there is nowhere to send to");
+        let settings = Arc::new(settings);
+        let threads = settings.threads.clamp(1, settings.connections);
+        let readings = Arc::new(Readings::make(settings.seed, Clock::start().unix_ms(0))?);
+        *lock(book) = Some(Book::new(Intervals::new(settings.ramp), threads));
+        let measured = Measured::new(resident_bytes());
+        let steady_from = nanos(settings.ramp);
+        let clock = Clock::start();
+        Ok(Performance {
+            orchestra: Orchestra::start(&settings, &readings, clock, threads)?,
+            clock,
+            steady_from,
+            end: steady_from + nanos(settings.steady),
+            measured,
+            watch: Watch::default(),
+            ended: Ended::Timely,
+            abandon_at: None,
+            points: 0,
+            settings,
+        })
+    }
+
+    /// Whether it may still end early.
+    fn is_running(&self) -> bool {
+        self.abandon_at.is_none() && self.clock.now() < self.end
+    }
+
+    fn next_beat(&self) -> Nanos {
+        let now = self.clock.now();
+        let turn = [self.steady_from, self.end].into_iter().find(|moment| *moment > now);
+        turn.unwrap_or(Nanos::MAX).min(now + BEAT)
+    }
+
+    /// Takes in what the threads have counted, and decides whether to go on.
+    fn beat(&mut self, book: &mut Book, each_second: &mut impl FnMut(&Book, &Settings)) {
+        let now = self.clock.now();
+        self.measured.sample(now, self.steady_from, self.end);
+        self.orchestra.collect(book);
+        if book.points().len() > self.points {
+            self.points = book.points().len();
+            each_second(book, &self.settings);
+        }
+        if self.is_running()
+            && let Some(ended) = self.watch.judge(book, &self.settings, now)
+        {
+            self.end(ended);
+        }
+        if self.abandon_at.is_some_and(|moment| now >= moment) {
+            self.orchestra.shared.end(Ending::Abandon);
+        }
+    }
+
+    /// Ends the run before its time.
+    fn end(&mut self, ended: Ended) {
+        let now = self.clock.now();
+        self.ended = ended;
+        self.measured.stop(now);
+        self.orchestra.shared.end(Ending::Drain);
+        self.abandon_at = Some(now + EARLY_DRAIN);
+    }
 }
 
 // === impl Orchestra ===

@@ -39,6 +39,7 @@ pub mod settings;
 pub mod sink;
 mod slots;
 mod stream;
+pub mod table;
 pub mod tally;
 mod worker;
 

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, Write, stderr};
 
 use super::book::{Book, Point};
-use super::report::{grouped, milliseconds};
 use super::settings::Settings;
+use super::table::{grouped, milliseconds};
 
 /// Seconds between two lines where nobody looks on.
 const SPARSE: usize = 10;

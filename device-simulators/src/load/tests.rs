@@ -209,7 +209,10 @@ async fn other_answers_are_counted_by_their_codes() {
             [good, other].into()
         );
         let share = line.answers[other] as f64 / line.sent as f64;
-        assert!((0.15..0.26).contains(&share), "{protocol}: {share}");
+        assert!(
+            share > 0.0 && share <= 0.25,
+            "{protocol}: every fourth of each connection, not {share}"
+        );
         assert_eq!(
             (line.positive, line.negative),
             (line.answers[good], line.answers[other])

@@ -159,9 +159,15 @@ impl Chart {
         }
         for tick in &self.x_ticks {
             let x = self.place_x(tick.at);
+            // The last one would stick out.
+            let (text_x, anchor) = if x > right - 20.0 {
+                (WIDTH, "end")
+            } else {
+                (x, "middle")
+            };
             writeln!(
                 svg,
-                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                "<text x=\"{text_x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 HEIGHT - 8.0,
                 tick.text
             )?;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::chart::{Chart, Curve, Hint, Scale, Tick, round_step};
 use super::display;
 use crate::load::book::Point;
-use crate::load::report::{Line, Report, grouped, milliseconds};
+use crate::load::report::{Line, Report};
+use crate::load::table::{grouped, milliseconds};
 use crate::uplinks::Protocol;
 
 /// Points of a curve over time; of a longer run several seconds are drawn as one.

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tempfile::NamedTempFile;
 
-use super::report::{Line, Report, grouped, milliseconds};
+use super::report::{Line, Report};
+use super::table::{grouped, milliseconds};
 use crate::uplinks::Protocol;
 
 const STYLE: &str = include_str!("page.css");

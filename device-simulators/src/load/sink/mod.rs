@@ -21,7 +21,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::clock::processor_time;
 use super::poller::{Interest, Poller};
-use super::report::grouped;
+use super::table::grouped;
 use crate::uplinks::Protocol;
 
 /// Bytes that the kernel keeps of datagrams that were not read; it grants no more than net.core.rmem_max.
