@@ -1,5 +1,5 @@
 //! The command line of the fleet: `device-simulators run` drives a gateway and ends with a verdict, `prove` does damage
-//! meanwhile.
+//! meanwhile, `load` measures how much it takes, and `sink` is what `load` is measured against.
 //!
 //! Exit codes: 0 = every acknowledged reading is in Kafka; 1 = something acknowledged is missing; 2 = the run could not
 //! take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
-use device_simulators::prove;
 use device_simulators::uplinks::{Protocol, coap};
 use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
+use device_simulators::{load, prove};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
@@ -45,6 +45,19 @@ enum Command {
     ///
     /// Exit codes: 0 the promise held; 1 something acknowledged is lost or out of order; 2 it could not be run.
     Prove(prove::Options),
+    /// Send as many readings as a gateway takes, or at a fixed rate, and measure.
+    ///
+    /// Examples: device-simulators load --mqtt 127.0.0.1:1883 --window 16
+    ///           device-simulators load --http 127.0.0.1:8080 --rate 5000 --html report.html
+    ///
+    /// Exit codes: 0 every message got a positive answer; 1 some did not, or a connection broke; 2 it could not be run, or
+    /// nothing was answered at all.
+    #[command(verbatim_doc_comment)]
+    Load(Box<load::Options>),
+    /// Acknowledge everything and keep nothing: what the load generator is measured against.
+    ///
+    /// Exit codes: 0 it ended as asked; 2 it could not listen.
+    Sink(load::sink::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,7 +115,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
     let quiet = match command {
-        Command::Run(_) => "warn,rumqttc=off",
+        Command::Run(_) | Command::Load(_) | Command::Sink(_) => "warn,rumqttc=off",
         Command::Prove(_) => "warn,rumqttc=off,rdkafka=off,librdkafka=off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
@@ -123,6 +136,14 @@ fn main() -> ExitCode {
         Command::Prove(options) => {
             let proved = runtime.block_on(prove::run(options));
             proved.unwrap_or_else(|error| failed(&error))
+        }
+        Command::Load(options) => {
+            let loaded = runtime.block_on(load::run(*options));
+            loaded.unwrap_or_else(|error| failed(&error))
+        }
+        Command::Sink(options) => {
+            let served = runtime.block_on(load::sink::run(options));
+            served.unwrap_or_else(|error| failed(&error))
         }
     }
 }
