@@ -52,7 +52,9 @@ pub(crate) fn exp(x: f64) -> f64 {
     let twos = (x * std::f64::consts::LOG2_E).round();
     let rest = x - twos * std::f64::consts::LN_2;
     let mut sum = 1.0;
-    for term in [14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0] {
+    for term in [
+        14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0,
+    ] {
         sum = 1.0 + sum * rest / term;
     }
     sum * f64::from_bits(((1023 + twos as i64) as u64) << 52)

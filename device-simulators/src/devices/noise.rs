@@ -88,8 +88,9 @@ impl Noise {
 
 /// `key` for one name; FNV-1a's step.
 fn named(key: u64, name: &str) -> u64 {
-    name.bytes()
-        .fold(key, |key, byte| (key ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    name.bytes().fold(key, |key, byte| {
+        (key ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }
 
 /// The finaliser of splitmix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
@@ -147,7 +148,11 @@ mod tests {
         };
         check(moments(|tick| noise.normal("n", tick)), (0.0, 1.0), 0.03);
         check(moments(|tick| noise.smooth("s", tick * 100_003, 600)), (0.0, 0.5), 0.03);
-        check(moments(|tick| noise.rippled("r", tick * 100_003, 600)), (0.0, 0.95), 0.08);
+        check(
+            moments(|tick| noise.rippled("r", tick * 100_003, 600)),
+            (0.0, 0.95),
+            0.08,
+        );
         for mean in [0.0, 0.3, 4.0, 39.0, 41.0, 400.0] {
             let drawn = moments(|tick| f64::from(noise.poisson("p", tick, mean)));
             check(drawn, (mean, mean.sqrt()), 0.02 * mean + 0.02);

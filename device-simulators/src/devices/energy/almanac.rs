@@ -60,7 +60,13 @@ impl Almanac {
     /// Hours of full street light from the first day to the beginning of a local `day`.
     pub(super) fn lit_h(&self, city: &City, day: i64) -> f64 {
         let index = (day - FIRST_DAY).clamp(0, DAYS_MAX) as usize;
-        if let Some(sum) = self.sums.read().unwrap_or_else(PoisonError::into_inner).lit_h.get(index) {
+        if let Some(sum) = self
+            .sums
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lit_h
+            .get(index)
+        {
             return *sum;
         }
         let mut sums = self.sums.write().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +84,13 @@ impl Almanac {
 
     fn node(&self, city: &City, node: i64) -> f64 {
         let index = node as usize;
-        if let Some(sum) = self.sums.read().unwrap_or_else(PoisonError::into_inner).sunshine.get(index) {
+        if let Some(sum) = self
+            .sums
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sunshine
+            .get(index)
+        {
             return *sum;
         }
         let mut sums = self.sums.write().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +132,11 @@ mod tests {
         let (one, other) = (City::new(CITY_SEED), City::new(CITY_SEED));
         let times = [500, 3, 900, 901, 40].map(|day| (FIRST_DAY + day) * DAY_MS + 45_000_123);
         let asked: Vec<_> = times.iter().map(|&time| one.almanac.sunshine(&one, time)).collect();
-        let backwards: Vec<_> = times.iter().rev().map(|&time| other.almanac.sunshine(&other, time)).collect();
+        let backwards: Vec<_> = times
+            .iter()
+            .rev()
+            .map(|&time| other.almanac.sunshine(&other, time))
+            .collect();
         assert!(asked.iter().eq(backwards.iter().rev()));
         let lit = |city: &City, day| city.almanac.lit_h(city, FIRST_DAY + day);
         assert_eq!((lit(&one, 30), lit(&one, 700)), {

@@ -162,7 +162,10 @@ impl Load<'_> {
         let before: f64 = shares.iter().take(third).sum();
         let share = shares.get(third).copied().unwrap_or_default();
         let drawn = (before + share * (within - third as f64)) / sum;
-        (day_wh * past / all + quarter_wh * drawn, quarter_wh * share / sum * 12.0)
+        (
+            day_wh * past / all + quarter_wh * drawn,
+            quarter_wh * share / sum * 12.0,
+        )
     }
 
     fn quarter_share(&self, profile: &[f64; 24], day: i64, quarter: usize) -> f64 {
@@ -267,7 +270,10 @@ mod tests {
                 assert!(drawn.power_w > 0.0);
             }
             let energy_kwh = load.at(WEDNESDAY + 6, 0.0).energy_kwh - from;
-            assert!((energy_kwh / integral_kwh - 1.0).abs() < 1e-9, "{energy_kwh} {integral_kwh}");
+            assert!(
+                (energy_kwh / integral_kwh - 1.0).abs() < 1e-9,
+                "{energy_kwh} {integral_kwh}"
+            );
         }
     }
 
@@ -298,7 +304,10 @@ mod tests {
     fn lights_burn_from_dusk_to_dawn_and_dimmed_in_the_small_hours() {
         let check = |daylight, hour: f64, hours: f64, brightness: f64| {
             let (lit_h, bright) = lit(daylight, hour);
-            assert!((lit_h - hours).abs() < 1e-9 && bright == brightness, "{hour}: {lit_h} h, {bright}");
+            assert!(
+                (lit_h - hours).abs() < 1e-9 && bright == brightness,
+                "{hour}: {lit_h} h, {bright}"
+            );
         };
         let winter = (8.0, 16.0);
         check(winter, 0.0, 0.0, 0.6);

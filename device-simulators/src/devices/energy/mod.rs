@@ -275,7 +275,10 @@ mod tests {
                 // In the middle of each minute.
                 let power = |minute: i32| read(&city, consumer, index, (f64::from(minute) + 0.5) / 60.0).power_w;
                 let integral = (0..2880).map(power).sum::<f64>() / 60_000.0;
-                assert!((net - integral).abs() < 0.02 + 0.001 * net.abs(), "{consumer:?} {index}: {net} {integral}");
+                assert!(
+                    (net - integral).abs() < 0.02 + 0.001 * net.abs(),
+                    "{consumer:?} {index}: {net} {integral}"
+                );
             }
         }
     }

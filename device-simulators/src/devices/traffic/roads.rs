@@ -26,7 +26,7 @@ const SPACING_M: f64 = 300.0;
 const DETECTORS: u64 = 24;
 
 /// Density of a queue that does not move, vehicles per kilometre and lane.
-const JAM_VEH_KM: f64 = 130.0;
+const JAM_VEH_KM: f64 = 145.0;
 
 /// How fast a disturbance runs upstream through a queue, km/h.
 const WAVE_KMH: f64 = 18.0;
@@ -129,7 +129,7 @@ impl Detector {
 impl<'c> Road<'c> {
     pub(super) fn of(city: &'c City, number: u64) -> Road<'c> {
         let noise = Noise::new(city.seed, "road", number);
-        let sorts = [(50.0, 1500.0), (70.0, 1800.0), (100.0, 2000.0)];
+        let sorts = [(50.0, 1500.0), (70.0, 1800.0), (100.0, 2200.0)];
         let sort = (noise.fixed("sort") * 3.0) as usize % 3;
         let (limit_kmh, capacity_veh_h) = sorts.get(sort).copied().unwrap_or((70.0, 1800.0));
         Road {
@@ -138,7 +138,7 @@ impl<'c> Road<'c> {
             lanes: 1 + (noise.fixed("lanes") * 3.0) as u32,
             free_kmh: limit_kmh * (1.0 + 0.06 * noise.signed("free speed")),
             capacity_veh_h,
-            importance: 0.4 + 0.62 * noise.fixed("importance"),
+            importance: 0.2 + 0.83 * noise.fixed("importance"),
             bias: 0.2 * noise.signed("bias"),
             bottleneck_m: 3600.0 + 3300.0 * noise.fixed("bottleneck"),
             bottleneck_veh_h: capacity_veh_h * (0.8 + 0.15 * noise.fixed("bottleneck capacity")),
@@ -335,7 +335,9 @@ mod tests {
             let road = Road::of(city, *number);
             let (noon, hours) = (at(10.0).observed_at_ms, 4 * 3_600_000);
             let share = road.demand(20_621, 10.0) / road.capacity_veh_h;
-            let no_incident = [noon - hours, noon, noon + hours].iter().all(|&time| road.incidents(time).next().is_none());
+            let no_incident = [noon - hours, noon, noon + hours]
+                .iter()
+                .all(|&time| road.incidents(time).next().is_none());
             (0.40..0.60).contains(&share) && road.lanes == 2 && road.bottleneck(noon).1 == 0.0 && no_incident
         };
         (0..500).find(calm).unwrap()
@@ -368,7 +370,9 @@ mod tests {
             reached.push((position_m, from, until));
         }
         for pair in reached.windows(2) {
-            let [(near_m, near_from, near_until), (far_m, far_from, far_until)] = pair else { continue };
+            let [(near_m, near_from, near_until), (far_m, far_from, far_until)] = pair else {
+                continue;
+            };
             assert!(far_from > near_from && far_until > near_until, "{reached:?}");
             // Shock waves run at walking to cycling pace, the recovery faster than the tail.
             let kilometres = (near_m - far_m) / 1000.0;
@@ -432,7 +436,10 @@ mod tests {
             let time_ms = at(0.0).observed_at_ms + step as i64 * 97_003;
             let state = road.state((step % 24) as f64 * 300.0, time_ms);
             let density = state.flow_veh_h / state.speed_kmh;
-            assert!(density <= JAM_VEH_KM && state.flow_veh_h <= road.capacity_veh_h, "{state:?}");
+            assert!(
+                density <= JAM_VEH_KM && state.flow_veh_h <= road.capacity_veh_h,
+                "{state:?}"
+            );
             assert!(state.speed_kmh > 0.0 && state.speed_kmh <= road.free_kmh, "{state:?}");
             if state.is_queue {
                 queues += 1;

@@ -86,7 +86,8 @@ impl Front {
         passage.warmer_c += self.cooling_c * (0.35 * ahead - 0.65 * after);
         passage.moister_c += self.cooling_c * (0.55 * ahead - 0.9 * after);
         passage.pressure_hpa -= self.trough_hpa * math::exp(-hours.abs() / 9.0);
-        passage.wind_m_s += self.squall_m_s * (0.35 * math::hill(hours / 10.0) + 0.65 * math::hill((hours - 0.1) / 0.8));
+        passage.wind_m_s +=
+            self.squall_m_s * (0.35 * math::hill(hours / 10.0) + 0.65 * math::hill((hours - 0.1) / 0.8));
         passage.veer_deg += 45.0 * after - 35.0 * ahead;
         passage.cloud += 0.75 * math::step(hours, -9.0, -3.0) * (1.0 - math::step(hours, 1.0, 4.0));
         passage.showery += math::step(hours, 1.5, 4.0) * (1.0 - math::step(hours, 8.0, 20.0));

@@ -69,7 +69,7 @@ pub(super) fn reading(city: &City, noise: &Noise, spot: Spot, altitude_m: f64, m
         wind_speed_m_s: rounded(wind, 1),
         wind_gust_m_s: rounded(gust, 1),
         wind_direction_deg: direction,
-        rain_mm: rounded(sky.rain_mm_h * moment.interval.as_secs_f64() / 3600.0, 3),
+        rain_mm: rounded(fallen_mm(city, spot, moment), 3),
         irradiance_w_m2: rounded(sun::clear_sky_w_m2(sine) * through(sky.cover), 1),
         visibility_m: visibility(humidity, sky.rain_mm_h),
         uv_index: rounded(11.0 * math::pow(sine, 2.4) * (0.3 + 0.7 * through(sky.cover)), 1),
@@ -83,6 +83,18 @@ pub(super) fn irradiance(city: &City, spot: Spot, time_ms: i64) -> f64 {
         return 0.0;
     }
     clear * through(sky(city, spot, time_ms).cover)
+}
+
+/// Rain in the interval: a sum of five minutes each, of an hour's at most.
+fn fallen_mm(city: &City, spot: Spot, moment: Moment) -> f64 {
+    let interval_s = moment.interval.as_secs_f64();
+    let parts = (interval_s / 300.0).round().clamp(1.0, 12.0);
+    let part_ms = (1000.0 * interval_s.min(3600.0) / parts) as i64;
+    let rate = |part: i64| {
+        let at_ms = moment.observed_at_ms.saturating_sub(part * part_ms);
+        sky(city, spot, at_ms).rain_mm_h
+    };
+    (0..parts as i64).map(rate).sum::<f64>() / parts * interval_s / 3600.0
 }
 
 /// The share of the clear sky's irradiance that clouds let through (Kasten and Czeplak 1980).
@@ -100,11 +112,11 @@ fn sky(city: &City, spot: Spot, time_ms: i64) -> Sky {
     let cumulus = city.noise.rippled("cumulus", drifted_ms, 1500);
     let fair = 0.56 + 0.34 * regime + 0.14 * cumulus;
     let cover = (fair.max(0.0) + passage.cloud).clamp(0.0, 1.0);
-    let shower = (cumulus - 1.35 + 0.55 * passage.showery.min(1.0) + 0.4 * (regime - 1.0)).max(0.0);
+    let shower = (cumulus - 1.75 + 0.55 * passage.showery.min(1.0) + 0.4 * (regime - 1.0)).max(0.0);
     Sky {
         passage,
         cover: if shower > 0.0 { cover.max(0.9) } else { cover },
-        rain_mm_h: passage.rain_mm_h + 6.0 * shower,
+        rain_mm_h: passage.rain_mm_h + 9.0 * shower,
     }
 }
 
@@ -120,15 +132,15 @@ fn air(city: &City, noise: &Noise, sky: &Sky, time_ms: i64) -> (f64, f64) {
     let regime = city.noise.rippled("cover", time_ms, 22 * HOUR_S);
     let slow_cover = (0.56 + 0.34 * regime + sky.passage.cloud).clamp(0.0, 1.0);
     let range = (4.6 + 2.2 * season) * (1.0 - 0.6 * slow_cover);
-    // Coldest at five, warmest at half past two.
-    let first = math::cos_turns((local.hour - 14.6) / 24.0);
-    let second = math::cos_turns((local.hour - 14.0) / 12.0);
+    // Coldest at five, warmest at half past one.
+    let first = math::cos_turns((local.hour - 13.9) / 24.0);
+    let second = math::cos_turns((local.hour - 13.2) / 12.0);
     let day = range * (0.93 * first + 0.12 * second);
     let wet = math::step(sky.rain_mm_h, 0.0, 3.0);
     let here = 0.6 * noise.signed("temperature") + 0.15 * noise.smooth("temperature", time_ms, 900);
     let temperature = air_mass + sky.passage.warmer_c + day - 1.5 * wet + here;
 
-    let dryness = 4.6 - 0.5 * season + 2.6 * city.noise.rippled("dryness", time_ms, 30 * HOUR_S);
+    let dryness = 4.6 - 0.5 * season + 2.6 * city.noise.rippled("dryness", time_ms, 44 * HOUR_S);
     let spread = dryness.max(0.4) * (1.0 - 0.7 * wet);
     let dew_point = air_mass + sky.passage.moister_c - spread + 0.3 * noise.signed("dew point");
     (temperature, dew_point.min(temperature - 0.1))
@@ -148,14 +160,16 @@ fn saturation_hpa(temperature_c: f64) -> f64 {
 fn sea_level_pressure(city: &City, passage: &Passage, time_ms: i64) -> f64 {
     let local = LocalTime::of(time_ms, city.place.utc_offset_ms);
     let tide = 0.5 * math::cos_turns((local.hour - 9.8) / 12.0) + 0.3 * math::cos_turns((local.hour - 7.0) / 24.0);
-    1017.5 + 6.0 * city.noise.rippled("pressure", time_ms, 90 * HOUR_S) + passage.pressure_hpa + tide
+    1020.0 + 7.0 * city.noise.rippled("pressure", time_ms, 90 * HOUR_S) + passage.pressure_hpa + tide
 }
 
 /// Mean and gust in m/s, and where the wind comes from, 0 up to 360.
 fn wind(city: &City, noise: &Noise, passage: &Passage, time_ms: i64) -> (f64, f64, f64) {
     let synoptic = 4.1 + 1.9 * city.noise.rippled("wind", time_ms, 16 * HOUR_S) + passage.wind_m_s;
-    let day = 0.92 + 0.35 * city.place.sun(time_ms).max(0.0);
-    let eddies = 1.0 + 0.34 * noise.smooth("eddies", time_ms, 1500) + 0.16 * noise.smooth("wind", time_ms, 120);
+    // By day the warm ground stirs the air.
+    let hour = LocalTime::of(time_ms, city.place.utc_offset_ms).hour;
+    let day = 0.86 + 0.4 * math::hill((hour - 14.8) / 9.5);
+    let eddies = 1.0 + 0.26 * noise.smooth("eddies", time_ms, 1500) + 0.14 * noise.smooth("wind", time_ms, 120);
     let mean = (synoptic * day * eddies * (0.8 + 0.4 * noise.fixed("exposure"))).max(0.0);
     let gustiness = 1.4 + 0.25 * noise.smooth("gust", time_ms, 60);
 
@@ -197,7 +211,10 @@ mod tests {
             assert!(weather.dew_point_c <= weather.temperature_c, "{weather:?}");
             assert!(weather.wind_gust_m_s >= weather.wind_speed_m_s, "{weather:?}");
             let expected = humidity(weather.temperature_c, weather.dew_point_c);
-            assert!((weather.relative_humidity_percent - expected).abs() < 0.06, "{weather:?}");
+            assert!(
+                (weather.relative_humidity_percent - expected).abs() < 0.06,
+                "{weather:?}"
+            );
             assert!(weather.pressure_hpa < weather.sea_level_pressure_hpa, "{weather:?}");
             if city.place.sun(moment.observed_at_ms) < 0.0 {
                 assert_eq!((weather.irradiance_w_m2, weather.uv_index), (0.0, 0.0), "{weather:?}");
@@ -214,7 +231,10 @@ mod tests {
     fn neighbours_have_the_same_weather() {
         let city = city();
         for hour in 0..480 {
-            let (one, other) = (station(&city, 1, at(f64::from(hour))), station(&city, 2, at(f64::from(hour))));
+            let (one, other) = (
+                station(&city, 1, at(f64::from(hour))),
+                station(&city, 2, at(f64::from(hour))),
+            );
             assert!((one.temperature_c - other.temperature_c).abs() < 5.0);
             assert!((one.pressure_hpa - other.pressure_hpa).abs() <= 3.0);
         }
@@ -246,7 +266,10 @@ mod tests {
             let expected = 9000.0 / front.speed_m_s / 60.0;
             for (late, early) in [(downwind.0, upwind.0), (downwind.1, upwind.1)] {
                 let minutes = (late - early) as f64;
-                assert!((minutes - expected).abs() < 3.0, "{minutes} min, not {expected}: {front:?}");
+                assert!(
+                    (minutes - expected).abs() < 3.0,
+                    "{minutes} min, not {expected}: {front:?}"
+                );
             }
         }
     }
