@@ -140,7 +140,7 @@ fn air(city: &City, noise: &Noise, sky: &Sky, time_ms: i64) -> (f64, f64) {
     let here = 0.6 * noise.signed("temperature") + 0.15 * noise.smooth("temperature", time_ms, 900);
     let temperature = air_mass + sky.passage.warmer_c + day - 1.5 * wet + here;
 
-    let dryness = 4.6 - 0.5 * season + 2.6 * city.noise.rippled("dryness", time_ms, 44 * HOUR_S);
+    let dryness = 5.4 - 0.5 * season + 3.4 * city.noise.rippled("dryness", time_ms, 44 * HOUR_S);
     let spread = dryness.max(0.4) * (1.0 - 0.7 * wet);
     let dew_point = air_mass + sky.passage.moister_c - spread + 0.3 * noise.signed("dew point");
     (temperature, dew_point.min(temperature - 0.1))
@@ -165,7 +165,7 @@ fn sea_level_pressure(city: &City, passage: &Passage, time_ms: i64) -> f64 {
 
 /// Mean and gust in m/s, and where the wind comes from, 0 up to 360.
 fn wind(city: &City, noise: &Noise, passage: &Passage, time_ms: i64) -> (f64, f64, f64) {
-    let synoptic = 4.1 + 1.9 * city.noise.rippled("wind", time_ms, 16 * HOUR_S) + passage.wind_m_s;
+    let synoptic = 4.3 + 2.2 * city.noise.rippled("wind", time_ms, 16 * HOUR_S) + passage.wind_m_s;
     // By day the warm ground stirs the air.
     let hour = LocalTime::of(time_ms, city.place.utc_offset_ms).hour;
     let day = 0.86 + 0.4 * math::hill((hour - 14.8) / 9.5);
