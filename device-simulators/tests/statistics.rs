@@ -152,13 +152,13 @@ impl Comparison {
         )
         .unwrap();
         if let Some((r, least)) = day
-            && !(r >= least)
+            && (r.is_nan() || r < least)
         {
             self.complaints
                 .push(format!("{what}: the mean day correlates by {r:.3}, less than {least}"));
         }
         let off = (theirs.lag1 - ours.lag1).abs();
-        if !(off <= bounds.lag1) {
+        if off.is_nan() || off > bounds.lag1 {
             self.complaints
                 .push(format!("{what}: lag 1 is off by {off:.3}, more than {}", bounds.lag1));
         }
@@ -169,7 +169,7 @@ impl Comparison {
             ("p99", theirs.p99, ours.p99),
         ] {
             let off = (theirs - ours).abs() / width;
-            if !(off <= bounds.range) {
+            if off.is_nan() || off > bounds.range {
                 self.complaints.push(format!(
                     "{what}: {name} is off by {off:.2} of the real range, more than {}",
                     bounds.range
@@ -192,9 +192,14 @@ impl Comparison {
         text.push_str(&header);
         text.push_str(&kinds);
         text.push_str(&self.table);
-        std::io::stderr().write_all(text.as_bytes()).unwrap();
+        say(&text);
         assert!(self.complaints.is_empty(), "\n{}\n{text}", self.complaints.join("\n"));
     }
+}
+
+/// Past the test harness, which would swallow it.
+fn say(text: &str) {
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
 }
 
 // === the corpus ===
@@ -206,7 +211,7 @@ fn corpus() -> Option<PathBuf> {
         return Some(folder);
     }
     let said = format!("SKIPPED: no series of real devices at {}", folder.display());
-    writeln!(std::io::stderr(), "{said}").unwrap();
+    say(&format!("{said}\n"));
     None
 }
 
@@ -313,7 +318,7 @@ fn the_comparison_can_fail() {
     };
     check(wave(1.1, 0.5, 0.01), &[]);
     check(wave(1.0, 3.0, 0.0), &["the mean day correlates by 0.707"]);
-    check(wave(1.0, 0.0, 0.3), &["lag 1 is off"]);
+    check(wave(1.0, 0.0, 0.2), &["lag 1 is off"]);
     check(wave(1.6, 0.0, 0.0), &["p1 is off by 0.30", "p99 is off by 0.30"]);
     let constant = Series {
         points: (0..240).map(|hour| (hour * HOUR_MS, 0.0)).collect(),
@@ -415,11 +420,9 @@ fn it_rains_as_often_as_at_an_airport() {
     let station = Device::in_city(&city, Kind::Weather, 1);
     let hours = simulated(&city, &station, "/rain_mm", civil(2025, 1, 1, 0), 3600, 8760);
     let ours = wet(hours.values().collect());
-    writeln!(
-        std::io::stderr(),
-        "\nShare of wet hours (0.25 mm or more): real {real:.3}, simulated {ours:.3}"
-    )
-    .unwrap();
+    say(&format!(
+        "\nShare of wet hours (0.25 mm or more): real {real:.3}, simulated {ours:.3}\n"
+    ));
     assert!((0.5..2.0).contains(&(ours / real)), "{ours} and {real}");
 }
 
@@ -445,11 +448,9 @@ fn the_sun_shines_as_on_a_pyranometer() {
         }
         real.points.push((time + place.utc_offset_ms, columns[8].max(0.0)));
     }
-    writeln!(
-        std::io::stderr(),
-        "\nThe sun's zenith angle, SURFRAD 2016-01-01, above 5°: off by {worst:.3}° at most"
-    )
-    .unwrap();
+    say(&format!(
+        "\nThe sun's zenith angle, SURFRAD 2016-01-01, above 5°: off by {worst:.3}° at most\n"
+    ));
     assert!(worst < 0.35, "{worst}°");
     real.points.sort_by_key(|point| point.0);
 
@@ -633,11 +634,9 @@ fn traffic_flows_as_on_a_motorway() {
         "Traffic: England's motorway counters, five minutes by the minute, beside some 400 simulated detectors",
     );
     // Occupancy, flow and speed together are a length: of a vehicle, and the loop.
-    writeln!(
-        std::io::stderr(),
-        "Occupied length of a vehicle at 900 veh/h or more: real {theirs:.1} m, simulated {mine:.1} m"
-    )
-    .unwrap();
+    say(&format!(
+        "Occupied length of a vehicle at 900 veh/h or more: real {theirs:.1} m, simulated {mine:.1} m\n"
+    ));
     assert!(
         (3.0..9.0).contains(&mine) && (mine / theirs) < 2.5,
         "{mine} m and {theirs} m"

@@ -37,11 +37,6 @@ impl LocalTime {
         }
     }
 
-    /// 0 is Monday.
-    pub(crate) fn weekday(self) -> usize {
-        weekday(self.day)
-    }
-
     pub(crate) fn day_type(self) -> DayType {
         day_type(self.day)
     }
@@ -106,7 +101,7 @@ mod tests {
         check(3 * DAY_MS, 1.0, DayType::Sunday);
         check(4 * DAY_MS + DAY_MS / 2, 13.0, DayType::Workday); // Monday
         check(-DAY_MS, 1.0, DayType::Workday);
-        assert_eq!(LocalTime::of(4 * DAY_MS, 0).weekday(), 0);
+        assert_eq!((weekday(4), weekday(-4)), (0, 6));
     }
 
     #[test]

@@ -232,10 +232,10 @@ pub(super) fn lit(daylight: (f64, f64), hour: f64) -> (f64, f64) {
     let is_dark = hour < off || hour >= on;
     let brightness = if !is_dark {
         0.0
-    } else if hour < DIM_UNTIL_H || hour >= DIM_FROM_H {
-        DIMMED
-    } else {
+    } else if (DIM_UNTIL_H..DIM_FROM_H).contains(&hour) {
         1.0
+    } else {
+        DIMMED
     };
     (hours, brightness)
 }
