@@ -19,6 +19,7 @@ use apache_avro::types::Value;
 use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
@@ -353,12 +354,14 @@ impl Reader<'_> {
         let reader = readers.get(index).and_then(Option::as_ref);
         let Some(topic) = topics.get(index) else { return };
         match (&topic.content, device) {
-            (Content::DeadLetters, Some(device)) => {
-                if let Some(sequence) = sequence_of_json(payload) {
-                    self.found.dead_letter(device, sequence);
+            (Content::DeadLetters, device) => {
+                if let Some(reason) = reason(&message) {
+                    self.found.dead_letter_reason(reason);
+                }
+                if let Some(device) = device {
+                    self.found.dead_letter(device, sequence_of_json(payload));
                 }
             }
-            (Content::DeadLetters, None) => {}
             (Content::Readings { .. }, device) => {
                 self.records.fetch_add(1, Ordering::Relaxed);
                 if let Some(dated_ms) = message.timestamp().to_millis() {
@@ -451,6 +454,13 @@ fn number(value: &Value) -> Option<u64> {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
+}
+
+/// The gateway's word for why it did not take a message.
+fn reason<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m str> {
+    let mut headers = message.headers()?.iter();
+    let header = headers.find(|header| header.key == "reason")?;
+    header.value.and_then(|value| std::str::from_utf8(value).ok())
 }
 
 fn sequence_of_json(value: &[u8]) -> Option<u64> {
