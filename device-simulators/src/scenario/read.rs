@@ -206,10 +206,10 @@ fn incident(reader: &mut Reader<'_>, mut section: Section<'_>) -> Incident {
 
 /// The good ones of the groups, and the names of all.
 fn groups(reader: &mut Reader<'_>, root: &mut Section<'_>, speed: u32) -> (Vec<Group>, Vec<String>) {
-    let sections = reader.sections(root, "group", "group");
-    if sections.is_empty() && !root.has("group") {
+    if !root.has("group") {
         reader.mistake(root.at, "there are no devices: write at least one [[group]]");
     }
+    let sections = reader.sections(root, "group", "group");
     let (mut groups, mut names) = (Vec::<Group>::new(), Vec::<String>::new());
     for mut section in sections {
         let at = section.at;
