@@ -20,14 +20,20 @@ finish() {
 }
 trap finish EXIT
 
-# Ports that are free now.
+# Ports that are free now, for TCP and UDP.
 ports() { # HOW_MANY
   "${PYTHON:-python3}" - "$1" <<'PYTHON'
 import socket, sys
-sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
-for one in sockets:
-    one.bind(("127.0.0.1", 0))
-print(*(one.getsockname()[1] for one in sockets))
+taken = []
+while len(taken) < 2 * int(sys.argv[1]):
+    tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        taken += tcp, udp
+    except OSError:
+        pass
+print(*(tcp.getsockname()[1] for tcp in taken[::2]))
 PYTHON
 }
 

@@ -19,6 +19,7 @@ use apache_avro::types::Value;
 use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
@@ -272,8 +273,7 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
             anyhow::bail!("Kafka at {} has no topic {name}", config.bootstrap);
         }
         for partition in partitions.iter().map(|partition| partition.id()) {
-            let (low, high) = consumer
-                .fetch_watermarks(name, partition, QUERY_TIMEOUT)
+            let (low, high) = watermarks(consumer, name, partition)
                 .with_context(|| format!("cannot find the ends of {name}, partition {partition}"))?;
             let next = match config.begin {
                 Begin::Earliest => low,
@@ -283,6 +283,17 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
         }
     }
     Ok(positions)
+}
+
+/// Where a partition begins and ends. One that was made a moment ago has no leader yet, which is waited for.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+    let deadline = Instant::now() + QUERY_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, QUERY_TIMEOUT) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+            result => return result,
+        }
+    }
 }
 
 fn assign(consumer: &BaseConsumer, topics: &[Topic], positions: &[Position]) -> anyhow::Result<()> {

@@ -35,6 +35,8 @@ pub struct Report {
     pub spooled: Option<u64>,
     #[serde(flatten)]
     pub latency: Percentiles,
+    /// Of `acknowledged`, those of readings that were acknowledged before: a fault made a device send them again.
+    pub acknowledged_again: u64,
     pub in_kafka: u64,
     pub dead_lettered: u64,
     pub lost: u64,
@@ -116,6 +118,7 @@ impl Report {
         let counters = &outcome.counters;
         let snapshot = counters.snapshot();
         let Reconciliation {
+            acknowledged,
             in_kafka,
             dead_lettered,
             lost,
@@ -161,6 +164,7 @@ impl Report {
             delivered: None,
             spooled: None,
             latency: counters.percentiles(),
+            acknowledged_again: snapshot.total().acknowledged.saturating_sub(acknowledged),
             in_kafka,
             dead_lettered,
             lost,
@@ -352,6 +356,10 @@ impl fmt::Display for Report {
             (
                 self.dead_lettered,
                 "acknowledged by MQTT 3.1.1 and kept in the dead-letter topic",
+            ),
+            (
+                self.acknowledged_again,
+                "acknowledged once more: a fault made the device send them again",
             ),
             (self.duplicates, "duplicates (allowed: at least once)"),
             (
