@@ -19,6 +19,8 @@ use apache_avro::types::Value;
 use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
@@ -271,8 +273,7 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
             anyhow::bail!("Kafka at {} has no topic {name}", config.bootstrap);
         }
         for partition in partitions.iter().map(|partition| partition.id()) {
-            let (low, high) = consumer
-                .fetch_watermarks(name, partition, QUERY_TIMEOUT)
+            let (low, high) = watermarks(consumer, name, partition)
                 .with_context(|| format!("cannot find the ends of {name}, partition {partition}"))?;
             let next = match config.begin {
                 Begin::Earliest => low,
@@ -282,6 +283,17 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
         }
     }
     Ok(positions)
+}
+
+/// Where a partition begins and ends. One that was made a moment ago has no leader yet, which is waited for.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+    let deadline = Instant::now() + QUERY_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, QUERY_TIMEOUT) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+            result => return result,
+        }
+    }
 }
 
 fn assign(consumer: &BaseConsumer, topics: &[Topic], positions: &[Position]) -> anyhow::Result<()> {
@@ -353,12 +365,14 @@ impl Reader<'_> {
         let reader = readers.get(index).and_then(Option::as_ref);
         let Some(topic) = topics.get(index) else { return };
         match (&topic.content, device) {
-            (Content::DeadLetters, Some(device)) => {
-                if let Some(sequence) = sequence_of_json(payload) {
-                    self.found.dead_letter(device, sequence);
+            (Content::DeadLetters, device) => {
+                if let Some(reason) = reason(&message) {
+                    self.found.dead_letter_reason(reason);
+                }
+                if let Some(device) = device {
+                    self.found.dead_letter(device, sequence_of_json(payload));
                 }
             }
-            (Content::DeadLetters, None) => {}
             (Content::Readings { .. }, device) => {
                 self.records.fetch_add(1, Ordering::Relaxed);
                 if let Some(dated_ms) = message.timestamp().to_millis() {
@@ -451,6 +465,13 @@ fn number(value: &Value) -> Option<u64> {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
+}
+
+/// The gateway's word for why it did not take a message.
+fn reason<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m str> {
+    let mut headers = message.headers()?.iter();
+    let header = headers.find(|header| header.key == "reason")?;
+    header.value.and_then(|value| std::str::from_utf8(value).ok())
 }
 
 fn sequence_of_json(value: &[u8]) -> Option<u64> {

@@ -21,13 +21,19 @@ pub mod counters;
 
 pub mod phases;
 
+pub mod grades;
+
 pub mod runs;
+
+pub mod timeline;
 
 pub mod ledger;
 
 pub mod follower;
 
 pub mod report;
+
+pub mod scenario;
 
 pub mod prove;
 
