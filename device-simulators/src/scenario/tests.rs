@@ -262,7 +262,13 @@ fn mistakes_are_named() {
         ],
     );
     check("group = 5", &["5:1: group is a list of tables: write [[group]]"]);
-    check(&format!("{GROUP}[short\n"), &["11:"]);
+}
+
+#[test]
+fn what_is_not_toml_is_named_with_its_place() {
+    let mistakes = Scenario::parse("x", "name = 'x'\nshows = \n").unwrap_err();
+    let expected = "x:2:9: string values must be quoted, expected literal string";
+    assert!(mistakes.lines().iter().any(|line| line == expected), "{mistakes}");
 }
 
 #[test]
