@@ -284,10 +284,20 @@ async fn a_run_can_be_interrupted() {
         steady: Duration::from_secs(60),
         ..settings(&sink)
     };
-    let interrupted = tokio::time::sleep(Duration::from_millis(500));
-    let report = conduct::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, interrupted)
-        .await
-        .unwrap();
+    // After the second line of progress, whenever that is.
+    let second_line = Arc::new(tokio::sync::Notify::new());
+    let (heard, mut lines) = (second_line.clone(), 0);
+    let each_second = move |_: &_, _: &_| {
+        lines += 1;
+        if lines == 2 {
+            heard.notify_one();
+        }
+    };
+    let report = conduct::run(settings, Arc::new(Mutex::new(None)), each_second, async move {
+        second_line.notified().await
+    })
+    .await
+    .unwrap();
     assert!(matches!(report.ended, Ended::Interrupted { .. }), "{:?}", report.ended);
     assert!(report.seconds > 0.0 && report.seconds < 10.0);
     assert_eq!(
