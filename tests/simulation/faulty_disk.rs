@@ -445,11 +445,6 @@ impl DiskFile for Handle {
             Ok(())
         })
     }
-
-    fn bytes(&self) -> io::Result<u64> {
-        self.disk
-            .operate(self.life, |state| Ok(state.files[self.file].now.len() as u64))
-    }
 }
 
 impl Lock for Held {}
