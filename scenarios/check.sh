@@ -62,7 +62,8 @@ TOML
 "$citygate" run --config "$work/citygate.toml" 2>"$work/gateway.log" &
 gateway=$!
 for ((tries = 0; ; tries++)); do
-  if curl -fs "http://127.0.0.1:$admin/readyz" >/dev/null; then break; fi
+  # Ready it is with its spool alone; the fleet looks for topics that it makes.
+  if curl -fs "http://127.0.0.1:$admin/metrics" | grep -q '^citygate_kafka_up 1'; then break; fi
   if ((tries > 150)) || ! kill -0 "$gateway"; then cat "$work/gateway.log" >&2 && exit 1; fi
   sleep 0.2
 done
