@@ -36,6 +36,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often the end of the partitions is looked up while something is still missing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// How long nothing may come, with records still to be read, until a new consumer goes on where the old one was: after an
+/// outage librdkafka's has been seen to stay silent.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// Where in each partition to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
@@ -102,6 +106,10 @@ struct Position {
 /// The state of the thread.
 struct Reader<'a> {
     consumer: BaseConsumer,
+    /// For another one.
+    client: ClientConfig,
+    /// When a record came, or a new consumer was made.
+    heard_at: Instant,
     /// Asks where partitions end. On the consumer's own connection a question would wait behind a fetch.
     enquirer: BaseConsumer,
     topics: &'a [Topic],
@@ -189,6 +197,8 @@ impl Follower {
         let read = move || {
             let reader = Reader {
                 consumer,
+                client,
+                heard_at: Instant::now(),
                 enquirer,
                 topics: &topics,
                 positions,
@@ -328,11 +338,27 @@ impl Reader<'_> {
                     if self.found.complete && order.ledger.missing(&self.found) == 0 {
                         return self.found;
                     }
+                    if !self.found.complete && self.heard_at.elapsed() > SILENCE_MAX {
+                        self.go_on_with_another();
+                    }
                     look_at = Instant::now() + LOOK_AGAIN;
                 }
                 Some(_) => {}
             }
             self.take_next(&readers);
+        }
+    }
+
+    fn go_on_with_another(&mut self) {
+        self.heard_at = Instant::now();
+        let another: anyhow::Result<BaseConsumer> = self.client.create().map_err(Into::into);
+        let assigned = another.and_then(|consumer| {
+            assign(&consumer, self.topics, &self.positions)?;
+            Ok(consumer)
+        });
+        match assigned {
+            Ok(consumer) => self.consumer = consumer,
+            Err(error) => tracing::warn!(%error, "no new kafka consumer"),
         }
     }
 
@@ -347,6 +373,7 @@ impl Reader<'_> {
                 return;
             }
         };
+        self.heard_at = Instant::now();
         let Some(index) = topics.iter().position(|topic| topic.name == message.topic()) else {
             return;
         };
