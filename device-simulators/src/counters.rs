@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::devices::Kind;
+use crate::grades::Grades;
 use crate::phases::Phases;
 use crate::uplinks::{Answer, Protocol};
 
@@ -31,8 +32,12 @@ pub struct Counters {
     complaints: Mutex<BTreeMap<String, u64>>,
     /// CoAP requests that were repeated for want of an answer; to a gateway that restarted meanwhile they are new.
     retransmissions: AtomicU64,
+    /// Answers of any sort; as long as there are some, the gateway is there.
+    heard: AtomicU64,
     /// The same again by what was going on at the time.
     pub phases: Phases,
+    /// The same again by what was wrong with them.
+    pub grades: Grades,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +103,9 @@ impl Counters {
             latencies: std::array::from_fn(|_| Mutex::new(histogram())),
             complaints: Mutex::default(),
             retransmissions: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             phases: Phases::new(),
+            grades: Grades::default(),
         }
     }
 
@@ -142,8 +149,16 @@ impl Counters {
         self.retransmissions.load(Ordering::Relaxed)
     }
 
+    /// Positive, negative and busy answers so far.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
     /// Remembers an answer that was not a positive one.
     pub fn complain(&self, protocol: Protocol, answer: &Answer) {
+        if !matches!(answer, Answer::Unanswered { .. }) {
+            self.heard.fetch_add(1, Ordering::Relaxed);
+        }
         let what = match answer {
             Answer::Acknowledged => return,
             Answer::Rejected { code, text } => format!("{protocol} rejected, {code}: {text}"),

@@ -1,11 +1,12 @@
 //! The fleet: devices of every kind on every protocol, started together and stopped in order.
 //!
 //! The mix follows from the device's number: kinds turn fastest, then protocols, then the variants of a protocol, so nine
-//! devices already meet every kind on every protocol. Each device is one task with one connection. [`Fleet::stop`] ends
-//! the measuring, waits a bounded time for outstanding answers, and returns the ledger.
+//! devices already meet every kind on every protocol. A scenario casts its [`Part`]s itself. Each device is one task with
+//! one connection. [`Fleet::stop`] ends the measuring, waits a bounded time for outstanding answers, and returns the ledger.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,9 +15,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counters, Snapshot};
-use crate::devices::{Device, Kind};
+use crate::devices::faults::{ClockLimits, FaultPlan, Faulty};
+use crate::devices::{City, Device, Kind};
 use crate::ledger::{Ledger, Page};
-use crate::member::Member;
+use crate::member::{Member, Pace};
 use crate::uplinks::mqtt::{Quality, Version};
 use crate::uplinks::{Protocol, Uplink, coap, http, mqtt};
 
@@ -51,6 +53,34 @@ pub struct FleetConfig {
     pub batch_readings: usize,
     /// How long [`Fleet::stop`] waits for outstanding answers.
     pub stop_timeout: Duration,
+}
+
+/// One device of a fleet, and how it lives.
+#[derive(Debug)]
+pub struct Part {
+    pub device: Faulty,
+    pub manner: Manner,
+    pub(crate) pace: Pace,
+    /// After the start, by the clock.
+    pub first_due: Duration,
+    /// Without power from when to when after the start, by the clock; the earliest first.
+    pub power_cuts: Vec<(Duration, Duration)>,
+}
+
+/// A protocol, and the form of it that a device speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Mqtt {
+        version: Version,
+        quality: Quality,
+    },
+    Coap {
+        confirmable: bool,
+    },
+    Http {
+        /// In one message; with more than 1 in an array.
+        readings: usize,
+    },
 }
 
 /// A running fleet.
@@ -108,31 +138,115 @@ impl FleetConfig {
     }
 }
 
+impl FleetConfig {
+    /// A device of every kind on every protocol that there is an address for, in turn.
+    fn parts(&self) -> Vec<Part> {
+        let addresses = self.addresses();
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let city = Arc::new(City::new(self.seed));
+        let part = |index: usize| {
+            let device = Device::in_city(&city, pick(&Kind::ALL, index), index as u64);
+            let (protocol, _) = pick(&addresses, index / Kind::ALL.len());
+            let interval = self.interval;
+            Part {
+                device: Faulty::new(self.seed, device, &FaultPlan::default(), ClockLimits::default()),
+                manner: self.manner(protocol, index / (Kind::ALL.len() * addresses.len())),
+                pace: Pace::Live { interval },
+                first_due: self.start_spread.mul_f64(index as f64 / self.devices as f64),
+                power_cuts: Vec::new(),
+            }
+        };
+        (0..self.devices).map(part).collect()
+    }
+
+    /// Most speak their protocol in its plain form, every fourth in its rarest.
+    fn manner(&self, protocol: Protocol, variant: usize) -> Manner {
+        let is_fourth = variant % 4 == 3;
+        match protocol {
+            Protocol::Mqtt => {
+                let variants = [
+                    (Version::V5, Quality::AtLeastOnce),
+                    (Version::V4, Quality::AtLeastOnce),
+                    (Version::V4, Quality::ExactlyOnce),
+                    (Version::V5, Quality::ExactlyOnce),
+                ];
+                let (version, quality) = pick(&variants, variant);
+                Manner::Mqtt { version, quality }
+            }
+            Protocol::Coap => Manner::Coap {
+                confirmable: !is_fourth,
+            },
+            Protocol::Http => Manner::Http {
+                readings: if is_fourth { self.batch_readings } else { 1 },
+            },
+        }
+    }
+}
+
+// === impl Part ===
+
+#[cfg(test)]
+impl Part {
+    /// What it measures in a slot.
+    pub(crate) fn moment_of_slot(&self, number: u32) -> crate::devices::Moment {
+        let mut pace = self.pace;
+        if let Pace::Slots { slot, .. } = &mut pace {
+            *slot = number;
+        }
+        pace.moment(0)
+    }
+}
+
+// === impl Manner ===
+
+impl Manner {
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Manner::Mqtt { .. } => Protocol::Mqtt,
+            Manner::Coap { .. } => Protocol::Coap,
+            Manner::Http { .. } => Protocol::Http,
+        }
+    }
+}
+
 // === impl Fleet ===
 
 impl Fleet {
     /// Starts every device; must be called within a Tokio runtime. Fails without an address, and when this machine cannot
     /// open one more socket.
     pub fn start(config: FleetConfig) -> anyhow::Result<Fleet> {
-        let uplinks = Uplinks::new(&config)?;
+        let parts = config.parts();
+        Fleet::start_parts(&config, parts)
+    }
+
+    /// As [`Fleet::start`], with the devices that are given; `devices`, `seed`, `interval` and `start_spread` of the
+    /// configuration are not looked at.
+    pub fn start_parts(config: &FleetConfig, parts: Vec<Part>) -> anyhow::Result<Fleet> {
+        let uplinks = Arc::new(Uplinks::new(config)?);
         let counters = Arc::new(Counters::new());
         let (stopping, abandoning) = (CancellationToken::new(), CancellationToken::new());
         let started = Instant::now();
-        let mut members = Vec::with_capacity(config.devices);
-        for index in 0..config.devices {
-            let device = Device::new(pick(&Kind::ALL, index), config.seed, index as u64);
+        let devices = parts.len();
+        let mut members = Vec::with_capacity(devices);
+        for (index, part) in parts.into_iter().enumerate() {
             let uplink = uplinks
-                .of(&device, index)
-                .with_context(|| format!("device {} of {} cannot be started", index + 1, config.devices))?;
+                .connect(part.device.device(), part.manner)
+                .with_context(|| format!("device {} of {devices} cannot be started", index + 1))?;
+            let cut = |(from, until): (Duration, Duration)| (started + from, started + until);
             members.push(Member {
-                device,
+                device: part.device,
                 uplink,
+                manner: part.manner,
+                uplinks: Arc::clone(&uplinks),
                 counters: Arc::clone(&counters),
-                interval: config.interval,
-                first_due: started + config.start_spread.mul_f64(index as f64 / config.devices as f64),
+                pace: part.pace,
+                first_due: started + part.first_due,
                 first_sequence: config.first_sequence,
                 tries_max: config.tries_max.max(1),
                 pause_max: config.pause_max,
+                power_cuts: part.power_cuts.into_iter().map(cut).collect(),
                 stopping: stopping.clone(),
                 abandoning: abandoning.clone(),
             });
@@ -190,59 +304,54 @@ fn pick<T: Copy>(choices: &[T], number: usize) -> T {
 }
 
 /// Where the fleet sends, and how patient it is.
-struct Uplinks {
-    addresses: Vec<(Protocol, SocketAddr)>,
+#[derive(Debug)]
+pub(crate) struct Uplinks {
+    config: FleetConfig,
     http: Option<http::Clients>,
-    answer_timeout: Duration,
-    batch_readings: usize,
+    /// Uplinks made so far.
+    made: AtomicU64,
 }
 
 // === impl Uplinks ===
 
 impl Uplinks {
     fn new(config: &FleetConfig) -> anyhow::Result<Uplinks> {
-        let addresses = config.addresses();
         anyhow::ensure!(
-            !addresses.is_empty(),
+            !config.addresses().is_empty(),
             "the fleet has no address to send to: give one for mqtt, coap or http"
         );
         let http = config
             .http
             .map(|server| http::Clients::new(server, config.answer_timeout));
         Ok(Uplinks {
-            addresses,
+            config: config.clone(),
             http: http.transpose()?,
-            answer_timeout: config.answer_timeout,
-            batch_readings: config.batch_readings,
+            made: AtomicU64::new(0),
         })
     }
 
-    /// The client of the `index`th device. Most speak their protocol in its plain form, every fourth in its rarest.
-    fn of(&self, device: &Device, index: usize) -> anyhow::Result<Uplink> {
-        let (protocol, server) = pick(&self.addresses, index / Kind::ALL.len());
-        let variant = index / (Kind::ALL.len() * self.addresses.len());
-        let is_fourth = variant % 4 == 3;
+    /// A client of its own for the device, with a connection of its own once it has something to send.
+    pub(crate) fn connect(&self, device: &Device, manner: Manner) -> anyhow::Result<Uplink> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let patience = self.config.answer_timeout;
         let path = format!("devices/{}/{}", device.name(), device.kind());
-        match protocol {
-            Protocol::Mqtt => {
-                let variants = [
-                    (Version::V5, Quality::AtLeastOnce),
-                    (Version::V4, Quality::AtLeastOnce),
-                    (Version::V4, Quality::ExactlyOnce),
-                    (Version::V5, Quality::ExactlyOnce),
-                ];
-                let variant = pick(&variants, variant);
-                let uplink = mqtt::Uplink::new(server, device.name(), &path, variant, self.answer_timeout);
+        let nowhere = || format!("there is no address for {}", manner.protocol());
+        match manner {
+            Manner::Mqtt { version, quality } => {
+                let server = self.config.mqtt.with_context(nowhere)?;
+                let uplink = mqtt::Uplink::new(server, device.name(), &path, (version, quality), patience);
                 Ok(Uplink::Mqtt(Box::new(uplink)))
             }
-            Protocol::Coap => {
-                let uplink = coap::Uplink::new(server, &path, !is_fourth, self.answer_timeout);
+            Manner::Coap { confirmable } => {
+                let server = self.config.coap.with_context(nowhere)?;
+                let uplink = coap::Uplink::new(server, &path, confirmable, patience);
                 Ok(Uplink::Coap(Box::new(uplink.context("cannot open a UDP socket")?)))
             }
-            Protocol::Http => {
-                let readings = if is_fourth { self.batch_readings } else { 1 };
-                let clients = self.http.as_ref().context("no HTTP client")?;
-                Ok(Uplink::Http(Box::new(clients.uplink(device.name(), &path, readings))))
+            Manner::Http { readings } => {
+                let clients = self.http.as_ref().with_context(nowhere)?;
+                // Connections are kept by this name: a device that comes back gets a new one.
+                let name = format!("{}-{number}", device.name());
+                Ok(Uplink::Http(Box::new(clients.uplink(&name, &path, readings))))
             }
         }
     }

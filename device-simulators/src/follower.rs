@@ -19,6 +19,8 @@ use apache_avro::types::Value;
 use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
@@ -33,6 +35,10 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// How often the end of the partitions is looked up while something is still missing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long nothing may come, with records still to be read, until a new consumer goes on where the old one was: after an
+/// outage librdkafka's has been seen to stay silent.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Where in each partition to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +106,10 @@ struct Position {
 /// The state of the thread.
 struct Reader<'a> {
     consumer: BaseConsumer,
+    /// For another one.
+    client: ClientConfig,
+    /// When a record came, or a new consumer was made.
+    heard_at: Instant,
     /// Asks where partitions end. On the consumer's own connection a question would wait behind a fetch.
     enquirer: BaseConsumer,
     topics: &'a [Topic],
@@ -187,6 +197,8 @@ impl Follower {
         let read = move || {
             let reader = Reader {
                 consumer,
+                client,
+                heard_at: Instant::now(),
                 enquirer,
                 topics: &topics,
                 positions,
@@ -271,8 +283,7 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
             anyhow::bail!("Kafka at {} has no topic {name}", config.bootstrap);
         }
         for partition in partitions.iter().map(|partition| partition.id()) {
-            let (low, high) = consumer
-                .fetch_watermarks(name, partition, QUERY_TIMEOUT)
+            let (low, high) = watermarks(consumer, name, partition)
                 .with_context(|| format!("cannot find the ends of {name}, partition {partition}"))?;
             let next = match config.begin {
                 Begin::Earliest => low,
@@ -282,6 +293,17 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
         }
     }
     Ok(positions)
+}
+
+/// Where a partition begins and ends. One that was made a moment ago has no leader yet, which is waited for.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+    let deadline = Instant::now() + QUERY_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, QUERY_TIMEOUT) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+            result => return result,
+        }
+    }
 }
 
 fn assign(consumer: &BaseConsumer, topics: &[Topic], positions: &[Position]) -> anyhow::Result<()> {
@@ -316,11 +338,27 @@ impl Reader<'_> {
                     if self.found.complete && order.ledger.missing(&self.found) == 0 {
                         return self.found;
                     }
+                    if !self.found.complete && self.heard_at.elapsed() > SILENCE_MAX {
+                        self.go_on_with_another();
+                    }
                     look_at = Instant::now() + LOOK_AGAIN;
                 }
                 Some(_) => {}
             }
             self.take_next(&readers);
+        }
+    }
+
+    fn go_on_with_another(&mut self) {
+        self.heard_at = Instant::now();
+        let another: anyhow::Result<BaseConsumer> = self.client.create().map_err(Into::into);
+        let assigned = another.and_then(|consumer| {
+            assign(&consumer, self.topics, &self.positions)?;
+            Ok(consumer)
+        });
+        match assigned {
+            Ok(consumer) => self.consumer = consumer,
+            Err(error) => tracing::warn!(%error, "no new kafka consumer"),
         }
     }
 
@@ -335,6 +373,7 @@ impl Reader<'_> {
                 return;
             }
         };
+        self.heard_at = Instant::now();
         let Some(index) = topics.iter().position(|topic| topic.name == message.topic()) else {
             return;
         };
@@ -353,12 +392,14 @@ impl Reader<'_> {
         let reader = readers.get(index).and_then(Option::as_ref);
         let Some(topic) = topics.get(index) else { return };
         match (&topic.content, device) {
-            (Content::DeadLetters, Some(device)) => {
-                if let Some(sequence) = sequence_of_json(payload) {
-                    self.found.dead_letter(device, sequence);
+            (Content::DeadLetters, device) => {
+                if let Some(reason) = reason(&message) {
+                    self.found.dead_letter_reason(reason);
+                }
+                if let Some(device) = device {
+                    self.found.dead_letter(device, sequence_of_json(payload));
                 }
             }
-            (Content::DeadLetters, None) => {}
             (Content::Readings { .. }, device) => {
                 self.records.fetch_add(1, Ordering::Relaxed);
                 if let Some(dated_ms) = message.timestamp().to_millis() {
@@ -451,6 +492,13 @@ fn number(value: &Value) -> Option<u64> {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
+}
+
+/// The gateway's word for why it did not take a message.
+fn reason<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m str> {
+    let mut headers = message.headers()?.iter();
+    let header = headers.find(|header| header.key == "reason")?;
+    header.value.and_then(|value| std::str::from_utf8(value).ok())
 }
 
 fn sequence_of_json(value: &[u8]) -> Option<u64> {

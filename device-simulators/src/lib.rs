@@ -5,6 +5,8 @@
 //! in Kafka. When the [fleet] has stopped, the two are compared: *every acknowledged reading is in Kafka at least
 //! once*. The [report] says so, or names what is missing.
 //!
+//! Where figures matter more than faithful devices, [load] sends as fast as it is asked to, and measures.
+//!
 //! This crate knows the schemas' field names and the protocols, as any device maker would. It never imports the gateway.
 
 pub mod devices;
@@ -19,7 +21,11 @@ pub mod counters;
 
 pub mod phases;
 
+pub mod grades;
+
 pub mod runs;
+
+pub mod timeline;
 
 pub mod ledger;
 
@@ -27,7 +33,11 @@ pub mod follower;
 
 pub mod report;
 
+pub mod scenario;
+
 pub mod prove;
+
+pub mod load;
 
 pub use fleet::{Fleet, FleetConfig, FleetOutcome};
 pub use follower::{Begin, Follower, FollowerConfig};

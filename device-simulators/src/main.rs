@@ -1,25 +1,31 @@
 //! The command line of the fleet: `device-simulators run` drives a gateway and ends with a verdict, `prove` does damage
-//! meanwhile.
+//! meanwhile, `load` measures how much it takes, and `sink` is what `load` is measured against.
 //!
-//! Exit codes: 0 = every acknowledged reading is in Kafka; 1 = something acknowledged is missing; 2 = the run could not
-//! take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
+//! Exit codes: 0 = every acknowledged reading is in Kafka; 1 = something acknowledged is missing, or is not as a scenario
+//! expects; 2 = the run could not take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
-use device_simulators::prove;
+use device_simulators::scenario::Scenario;
+use device_simulators::scenario::course::{self, Course, Limits, Outages};
 use device_simulators::uplinks::{Protocol, coap};
-use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
+use device_simulators::{Begin, Fleet, FleetConfig, FollowerConfig, Report};
+use device_simulators::{load, prove};
+use rustix::process::Pid;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
 /// How long a gateway may take to say that it is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a fleet without a scenario sends.
+const SECONDS: u64 = 30;
 
 /// A fleet of simulated city devices that checks what became of its readings.
 #[derive(Debug, Parser)]
@@ -35,9 +41,11 @@ enum Command {
     ///
     /// Traffic counters, weather stations and energy meters send over every protocol that an address is given for, and
     /// send again what was answered "busy" or not at all. At the end every reading that got a positive answer must be
-    /// found in Kafka. Ctrl-C ends the run early, with a report.
+    /// found in Kafka. Ctrl-C ends the run early, with a report. Example:
+    /// device-simulators run scenarios/rush_hour.toml --speed 60
     ///
-    /// Exit codes: 0 nothing is lost; 1 an acknowledged reading is missing; 2 the run could not take place.
+    /// Exit codes: 0 nothing is lost, and what the scenario expects holds; 1 it is not so, or the gateway went away; 2 the
+    /// run could not take place.
     Run(Run),
     /// Damage a gateway and its Kafka while a fleet sends, and compare what was acknowledged with what arrived.
     ///
@@ -45,22 +53,64 @@ enum Command {
     ///
     /// Exit codes: 0 the promise held; 1 something acknowledged is lost or out of order; 2 it could not be run.
     Prove(prove::Options),
+    /// Send as many readings as a gateway takes, or at a fixed rate, and measure.
+    ///
+    /// Examples: device-simulators load --mqtt 127.0.0.1:1883 --window 16
+    ///           device-simulators load --http 127.0.0.1:8080 --rate 5000 --html report.html
+    ///
+    /// Exit codes: 0 every message got a positive answer; 1 some did not, or a connection broke; 2 it could not be run, or
+    /// nothing was answered at all.
+    #[command(verbatim_doc_comment)]
+    Load(Box<load::Options>),
+    /// Acknowledge everything and keep nothing: what the load generator is measured against.
+    ///
+    /// Exit codes: 0 it ended as asked; 2 it could not listen.
+    Sink(load::sink::Options),
 }
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// The gateway's MQTT listener.
-    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["coap", "http"], help_heading = "Where to send")]
+    /// A scenario: who sends what, what happens meanwhile, and what must hold in the end.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How much faster than the clock the scenario's time runs.
+    #[arg(long, value_name = "N", requires = "file", value_parser = clap::value_parser!(u32).range(1..=86400), help_heading = "The scenario")]
+    speed: Option<u32>,
+    /// Play the scenario's short form.
+    #[arg(long, requires = "file", help_heading = "The scenario")]
+    short: bool,
+    /// The process to freeze when the scenario takes Kafka away.
+    #[arg(long, value_name = "PID", requires = "file", value_parser = pid, help_heading = "The scenario")]
+    freeze_pid: Option<Pid>,
+    /// Say when Kafka is to be stopped and started, and leave it to the reader.
+    #[arg(
+        long,
+        requires = "file",
+        conflicts_with = "freeze_pid",
+        help_heading = "The scenario"
+    )]
+    by_hand: bool,
+
+    /// The gateway's MQTT listener; with a scenario, 127.0.0.1:1883 if not given.
+    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["coap", "http", "file"], help_heading = "Where to send")]
     mqtt: Option<String>,
-    /// The gateway's CoAP listener (UDP).
+    /// The gateway's CoAP listener (UDP); with a scenario, 127.0.0.1:5683 if not given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Where to send")]
     coap: Option<String>,
-    /// The gateway's HTTP listener.
+    /// The gateway's HTTP listener; with a scenario, 127.0.0.1:8080 if not given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Where to send")]
     http: Option<String>,
+    /// So long without any answer, and the run ends with a partial report.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = "Where to send")]
+    give_up: Duration,
 
     /// Kafka's bootstrap servers.
-    #[arg(long, value_name = "HOST:PORT,…", help_heading = "Where to look")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        default_value = "127.0.0.1:9092",
+        help_heading = "Where to look"
+    )]
     kafka: String,
     /// Folder of the <kind>.avsc files that the gateway validates against.
     #[arg(
@@ -81,17 +131,23 @@ struct Run {
     patience: u64,
 
     /// How many devices there are.
-    #[arg(long, value_name = "N", default_value_t = 300, help_heading = "What to send")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 300,
+        conflicts_with = "file",
+        help_heading = "What to send"
+    )]
     devices: usize,
-    /// How long they send.
-    #[arg(long, value_name = "N", default_value_t = 30, help_heading = "What to send")]
-    seconds: u64,
+    /// How long they send; 30, or as long as the scenario lasts.
+    #[arg(long, value_name = "N", help_heading = "What to send")]
+    seconds: Option<u64>,
     /// How often each device sends a reading.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..), help_heading = "What to send")]
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "file", value_parser = clap::value_parser!(u64).range(1..), help_heading = "What to send")]
     interval_ms: u64,
-    /// The same seed gives the same devices, roads and weather.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What to send")]
-    seed: u64,
+    /// The same seed gives the same devices, roads and weather; 1, or the scenario's.
+    #[arg(long, value_name = "N", help_heading = "What to send")]
+    seed: Option<u64>,
 
     /// Print the report as JSON.
     #[arg(long)]
@@ -102,7 +158,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
     let quiet = match command {
-        Command::Run(_) => "warn,rumqttc=off",
+        Command::Run(_) | Command::Load(_) | Command::Sink(_) => "warn,rumqttc=off",
         Command::Prove(_) => "warn,rumqttc=off,rdkafka=off,librdkafka=off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
@@ -123,6 +179,14 @@ fn main() -> ExitCode {
         Command::Prove(options) => {
             let proved = runtime.block_on(prove::run(options));
             proved.unwrap_or_else(|error| failed(&error))
+        }
+        Command::Load(options) => {
+            let loaded = runtime.block_on(load::run(*options));
+            loaded.unwrap_or_else(|error| failed(&error))
+        }
+        Command::Sink(options) => {
+            let served = runtime.block_on(load::sink::run(options));
+            served.unwrap_or_else(|error| failed(&error))
         }
     }
 }
@@ -156,46 +220,82 @@ fn property(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// `30s`.
+fn time(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    span.try_into().map_err(|_| "a time to come".to_owned())
+}
+
+fn pid(text: &str) -> Result<Pid, String> {
+    let number = text.parse().ok().filter(|number| *number > 1);
+    number
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| "not the id of a process".to_owned())
+}
+
 // === impl Run ===
 
 impl Run {
     async fn run(self) -> anyhow::Result<Report> {
-        let config = self.fleet_config().await?;
-        let follower_config = self.follower_config();
-        let follower = tokio::task::spawn_blocking(move || Follower::start(&follower_config)).await??;
-        let fleet = Fleet::start(config)?;
-        let started = Instant::now();
-        self.watch(&fleet, &follower, started).await;
-        eprintln!("stopping: waiting for the answers that are still due");
-        let elapsed = started.elapsed();
-        let outcome = fleet.stop().await;
-        let found = follower
-            .finish(&outcome.ledger, Duration::from_secs(self.patience))
-            .await?;
-        Ok(Report::new(&outcome, &found, elapsed))
+        match &self.file {
+            Some(file) => self.play(file).await,
+            None => self.send().await,
+        }
     }
 
-    /// Finds the addresses, and somebody at each of them.
-    async fn fleet_config(&self) -> anyhow::Result<FleetConfig> {
-        let mut config = FleetConfig {
+    async fn play(&self, file: &Path) -> anyhow::Result<Report> {
+        let mut scenario = self.scenario(file)?;
+        scenario.seed = self.seed.unwrap_or(scenario.seed);
+        if self.short {
+            scenario = scenario.shortened();
+        }
+        scenario.speed = self.speed.unwrap_or(scenario.speed);
+        scenario.check_speed()?;
+        let usual = |protocol: Protocol, port: u16| scenario.speaks(protocol).then(|| format!("127.0.0.1:{port}"));
+        // Numbers begin at 1: the faults depend on them, and with the seed they are the same each time.
+        let fleet = FleetConfig {
+            first_sequence: 1,
+            mqtt: find(Protocol::Mqtt, &self.mqtt.clone().or(usual(Protocol::Mqtt, 1883))).await?,
+            coap: find(Protocol::Coap, &self.coap.clone().or(usual(Protocol::Coap, 5683))).await?,
+            http: find(Protocol::Http, &self.http.clone().or(usual(Protocol::Http, 8080))).await?,
+            ..FleetConfig::default()
+        };
+        let outages = match self.freeze_pid {
+            Some(pid) => Some(Outages::Freeze(pid)),
+            None => self.by_hand.then_some(Outages::ByHand),
+        };
+        let limits = self.limits(scenario.length());
+        course::play(&scenario, fleet, self.follower_config(), limits, outages).await
+    }
+
+    fn scenario(&self, file: &Path) -> anyhow::Result<Scenario> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Scenario::parse(&file.display().to_string(), &text)?)
+    }
+
+    async fn send(&self) -> anyhow::Result<Report> {
+        let fleet = FleetConfig {
             devices: self.devices,
-            seed: self.seed,
+            seed: self.seed.unwrap_or(1),
             interval: Duration::from_millis(self.interval_ms),
             start_spread: Duration::from_millis(self.interval_ms),
             // Milliseconds as the first number: no device sends faster, so no later run meets the numbers of this one.
             first_sequence: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64,
+            mqtt: find(Protocol::Mqtt, &self.mqtt).await?,
+            coap: find(Protocol::Coap, &self.coap).await?,
+            http: find(Protocol::Http, &self.http).await?,
             ..FleetConfig::default()
         };
-        for (protocol, address, slot) in [
-            (Protocol::Mqtt, &self.mqtt, &mut config.mqtt),
-            (Protocol::Coap, &self.coap, &mut config.coap),
-            (Protocol::Http, &self.http, &mut config.http),
-        ] {
-            if let Some(address) = address {
-                *slot = Some(reach(protocol, address).await?);
-            }
+        let course = Course::plain(self.limits(Duration::from_secs(SECONDS)));
+        course.run(|| Fleet::start(fleet), self.follower_config()).await
+    }
+
+    fn limits(&self, usually: Duration) -> Limits {
+        Limits {
+            length: self.seconds.map_or(usually, Duration::from_secs),
+            give_up: self.give_up,
+            patience: Duration::from_secs(self.patience),
         }
-        Ok(config)
     }
 
     fn follower_config(&self) -> FollowerConfig {
@@ -204,18 +304,13 @@ impl Run {
         config.properties = self.kafka_property.clone();
         config
     }
+}
 
-    /// A line a second, until the time is over or somebody presses Ctrl-C.
-    async fn watch(&self, fleet: &Fleet, follower: &Follower, started: Instant) {
-        let counters = fleet.live();
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.tick().await;
-        while started.elapsed() < Duration::from_secs(self.seconds) {
-            tokio::select! {
-                _ = second.tick() => eprintln!("{}", live_line(started.elapsed(), &counters, follower.records())),
-                _ = tokio::signal::ctrl_c() => return,
-            }
-        }
+/// The address, if there is one to find.
+async fn find(protocol: Protocol, address: &Option<String>) -> anyhow::Result<Option<SocketAddr>> {
+    match address {
+        Some(address) => reach(protocol, address).await.map(Some),
+        None => Ok(None),
     }
 }
 

@@ -2,17 +2,22 @@
 //!
 //! A device has one message outstanding. What was answered *busy*, or not at all, is sent again with the same sequence
 //! number, after a growing and jittered pause; after `tries_max` the device gives it up and goes on. Stopping is in two
-//! steps: after `stopping` nothing new is measured, after `abandoning` nothing is waited for. Either way every reading
-//! that was sent ends on the device's page.
+//! steps: after `stopping` nothing new is measured, after `abandoning` nothing is waited for. A device that loses power
+//! forgets what it had not sent, and never learns what became of what it had. Either way every reading that was sent ends
+//! on the device's page.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counters, End};
-use crate::devices::{Device, Moment};
+use crate::devices::Moment;
+use crate::devices::faults::{Emission, Expected, Faulty, Labels};
+use crate::fleet::{Manner, Uplinks};
+use crate::grades::Due;
 use crate::ledger::Page;
 use crate::uplinks::{Answer, Protocol, Reading, Uplink};
 
@@ -25,26 +30,51 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// A device of a fleet, with its uplink.
 #[derive(Debug)]
 pub(crate) struct Member {
-    pub(crate) device: Device,
+    pub(crate) device: Faulty,
     pub(crate) uplink: Uplink,
+    pub(crate) manner: Manner,
+    /// Makes a new uplink after a loss of power.
+    pub(crate) uplinks: Arc<Uplinks>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) interval: Duration,
+    pub(crate) pace: Pace,
     /// When the first reading is due.
     pub(crate) first_due: Instant,
     pub(crate) first_sequence: u64,
     pub(crate) tries_max: u32,
     pub(crate) pause_max: Duration,
+    /// From when to when the device is without power, the earliest first.
+    pub(crate) power_cuts: VecDeque<(Instant, Instant)>,
     /// No new readings.
     pub(crate) stopping: CancellationToken,
     /// No more waiting for answers.
     pub(crate) abandoning: CancellationToken,
 }
 
+/// When a device measures, and what time it is then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// The city's time is the clock's. A device that had to wait measures at once.
+    Live { interval: Duration },
+    /// The city has a time of its own: the n-th slot of the device is at a given time, whatever the clock says. Slots that
+    /// were missed for waiting are left out.
+    Slots {
+        /// The city's time between two slots.
+        interval: Duration,
+        /// The same by the clock.
+        clock_interval: Duration,
+        /// The city's time in the first slot, milliseconds since 1970.
+        first_ms: i64,
+        slot: u32,
+    },
+}
+
 /// A reading that has no final answer yet.
 struct Pending {
     reading: Reading,
-    /// How it would end if the device gave up now.
-    end: End,
+    labels: Labels,
+    expected: Expected,
+    /// The answer if the device gave up now.
+    answer: Answer,
 }
 
 // === impl Member ===
@@ -54,20 +84,23 @@ impl Member {
         let mut page = self.page();
         let mut due = self.first_due;
         let mut sequence = self.first_sequence;
-        let mut collected = Vec::with_capacity(self.uplink.readings_per_message());
+        let mut collected: Vec<Emission> = Vec::new();
         loop {
+            let power_cut = self.power_cuts.front().copied();
             tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => break,
+                () = reached(power_cut.map(|(from, _)| from)) => {
+                    collected.clear();
+                    due = self.lose_power().await;
+                    continue;
+                }
                 () = self.uplink.idle(due) => {}
             }
-            collected.push(self.measure(sequence));
+            collected.extend(self.measure(sequence));
             sequence += 1;
-            if collected.len() >= self.uplink.readings_per_message() {
-                self.deliver(std::mem::take(&mut collected), &mut page).await;
-            }
-            // A device that had to wait for an answer does not catch up on what it missed.
-            due = (due + self.interval).max(Instant::now());
+            self.deliver_whole_messages(&mut collected, &mut page).await;
+            due = self.pace.next(self.first_due, due, Instant::now());
         }
         self.deliver(collected, &mut page).await;
         if !self.abandoning.is_cancelled() {
@@ -77,44 +110,77 @@ impl Member {
     }
 
     fn page(&self) -> Page {
-        let mut page = Page::new(self.device.name(), self.device.kind(), self.uplink.protocol());
+        let device = self.device.device();
+        let mut page = Page::new(device.name(), device.kind(), self.uplink.protocol());
         page.accepts_dead_letter = self.uplink.accepts_dead_letter();
         page
     }
 
-    fn measure(&self, sequence: u64) -> Reading {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let moment = Moment {
-            observed_at_ms: now.as_millis() as i64,
-            interval: self.interval,
+    fn measure(&mut self, sequence: u64) -> Vec<Emission> {
+        let now_ms = now_ms();
+        self.device.measure(sequence, self.pace.moment(now_ms), now_ms)
+    }
+
+    /// Drops the connection without a word, and is gone until the power is back; when the next reading is due.
+    async fn lose_power(&mut self) -> Instant {
+        let Some((_, until)) = self.power_cuts.pop_front() else {
+            return Instant::now();
         };
-        Reading {
-            sequence,
-            json: self.device.reading(sequence, moment),
+        match self.uplinks.connect(self.device.device(), self.manner) {
+            Ok(uplink) => self.uplink = uplink,
+            Err(error) => tracing::warn!(%error, "a device keeps its connection while it has no power"),
+        }
+        let stopping = self.stopping.clone();
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = sleep_until(until) => {}
+        }
+        let now = Instant::now();
+        // It measures at once: everybody is back, and has something to say.
+        self.pace.resume(self.first_due, now);
+        now
+    }
+
+    async fn deliver_whole_messages(&mut self, collected: &mut Vec<Emission>, page: &mut Page) {
+        let size = self.uplink.readings_per_message();
+        while collected.len() >= size && !self.has_no_power() {
+            let rest = collected.split_off(size);
+            let message = std::mem::replace(collected, rest);
+            self.deliver(message, page).await;
         }
     }
 
+    fn has_no_power(&self) -> bool {
+        self.power_cuts.front().is_some_and(|(from, _)| *from <= Instant::now())
+    }
+
     /// Sends readings until each has its end, and writes the ends down.
-    async fn deliver(&mut self, readings: Vec<Reading>, page: &mut Page) {
+    async fn deliver(&mut self, readings: Vec<Emission>, page: &mut Page) {
         if readings.is_empty() {
             return;
         }
-        let (protocol, kind) = (self.uplink.protocol(), self.device.kind());
+        let (protocol, kind) = (self.uplink.protocol(), self.device.device().kind());
         self.counters.sent(protocol, kind, readings.len() as u64);
+        let now_ms = now_ms();
+        for reading in &readings {
+            page.timeline.note(reading.sequence, now_ms);
+        }
         let mut pending: Vec<Pending> = readings.into_iter().map(Pending::new).collect();
         let abandoning = self.abandoning.clone();
+        let power_cut = self.power_cuts.front().copied();
         tokio::select! {
             () = abandoning.cancelled() => {}
+            () = reached(power_cut.map(|(from, _)| from)) => {}
             () = self.try_until_answered(&mut pending, page) => {}
         }
-        for given_up in pending {
-            self.write_down(given_up.reading.sequence, given_up.end, page);
+        for given_up in &pending {
+            self.write_down(given_up, page);
         }
     }
 
     /// Leaves in `pending` what has no final answer after the last try.
     async fn try_until_answered(&mut self, pending: &mut Vec<Pending>, page: &mut Page) {
-        let (protocol, kind) = (self.uplink.protocol(), self.device.kind());
+        let (protocol, kind) = (self.uplink.protocol(), self.device.device().kind());
         let first_sent = Instant::now();
         let sent_in = self.counters.phases.sent(protocol, pending.len() as u64);
         for attempt in 1..=self.tries_max {
@@ -127,7 +193,6 @@ impl Member {
                 self.counters
                     .phases
                     .answered(protocol, sent_in, &answer, first_sent.elapsed());
-                entry.end = end(&answer);
                 if let Answer::Busy {
                     retry_after: Some(wanted),
                     ..
@@ -135,13 +200,15 @@ impl Member {
                 {
                     wait = wait.max(wanted.min(RETRY_AFTER_MAX));
                 }
+                entry.answer = answer;
             }
             pending.retain(|entry| {
-                let is_final = matches!(entry.end, End::Acknowledged | End::Rejected);
+                let end = end(&entry.answer);
+                let is_final = matches!(end, End::Acknowledged | End::Rejected);
                 if is_final {
-                    self.write_down(entry.reading.sequence, entry.end, page);
+                    self.write_down(entry, page);
                 }
-                if entry.end == End::Acknowledged {
+                if end == End::Acknowledged {
                     self.counters.latency(protocol, first_sent.elapsed());
                 }
                 !is_final
@@ -154,9 +221,11 @@ impl Member {
         }
     }
 
-    fn write_down(&self, sequence: u64, end: End, page: &mut Page) {
-        let (protocol, kind): (Protocol, _) = (self.uplink.protocol(), self.device.kind());
+    fn write_down(&self, entry: &Pending, page: &mut Page) {
+        let (protocol, kind): (Protocol, _) = (self.uplink.protocol(), self.device.device().kind());
+        let end = end(&entry.answer);
         self.counters.ended(protocol, kind, end);
+        let sequence = entry.reading.sequence;
         let set = match end {
             End::Acknowledged => &mut page.acknowledged,
             End::Rejected => &mut page.rejected,
@@ -164,17 +233,98 @@ impl Member {
             End::Unanswered => &mut page.unanswered,
         };
         set.insert(sequence);
+        if end == End::Acknowledged && page.accepts_dead_letter {
+            page.grade_later(entry.labels, Due::of(entry.expected), sequence);
+        } else {
+            self.counters.grades.note(entry.labels, entry.expected, &entry.answer);
+        }
+        if matches!(end, End::Acknowledged | End::Rejected) {
+            self.counters.grades.note_due(entry.expected);
+        }
     }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// What is measured when the clock says `now_ms`.
+    pub(crate) fn moment(&self, now_ms: i64) -> Moment {
+        match *self {
+            Pace::Live { interval } => Moment {
+                observed_at_ms: now_ms,
+                interval,
+            },
+            Pace::Slots {
+                interval,
+                first_ms,
+                slot,
+                ..
+            } => Moment {
+                observed_at_ms: first_ms.saturating_add((interval.as_millis() as i64).saturating_mul(slot.into())),
+                interval,
+            },
+        }
+    }
+
+    /// The slot that has begun.
+    fn resume(&mut self, first_due: Instant, now: Instant) {
+        if let Pace::Slots {
+            clock_interval, slot, ..
+        } = self
+        {
+            *slot = slots(first_due, now, *clock_interval).floor() as u32;
+        }
+    }
+
+    /// When the next reading is due, the last having been due at `due`.
+    fn next(&mut self, first_due: Instant, due: Instant, now: Instant) -> Instant {
+        match self {
+            // A device that had to wait for an answer does not catch up on what it missed.
+            Pace::Live { interval } => (due + *interval).max(now),
+            Pace::Slots {
+                clock_interval, slot, ..
+            } => {
+                let passed = slots(first_due, now, *clock_interval).ceil() as u32;
+                *slot = slot.saturating_add(1).max(passed);
+                first_due + *clock_interval * *slot
+            }
+        }
+    }
+}
+
+/// How many slots there were from `first_due` to `now`.
+fn slots(first_due: Instant, now: Instant, clock_interval: Duration) -> f64 {
+    now.saturating_duration_since(first_due).as_secs_f64() / clock_interval.as_secs_f64()
 }
 
 // === impl Pending ===
 
 impl Pending {
-    fn new(reading: Reading) -> Pending {
+    fn new(emission: Emission) -> Pending {
         Pending {
-            reading,
-            end: End::Unanswered,
+            reading: Reading {
+                sequence: emission.sequence,
+                json: emission.payload,
+            },
+            labels: emission.labels,
+            expected: emission.expected,
+            answer: Answer::Unanswered {
+                because: "the device did not wait".to_owned(),
+            },
         }
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as i64
+}
+
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -216,5 +366,27 @@ mod tests {
         check(1, 0.0, 125);
         check(1, 1.0, 375);
         check(6, 1.0, 7500);
+    }
+
+    #[test]
+    fn a_city_with_a_time_of_its_own_is_asked_slot_by_slot() {
+        let first_due = Instant::now();
+        let mut pace = Pace::Slots {
+            interval: Duration::from_secs(60),
+            clock_interval: Duration::from_secs(1),
+            first_ms: 1_000_000,
+            slot: 0,
+        };
+        // Asked for the next slot so long after the first one was due → when that is due, and the city's time then.
+        let mut check = |now_ms: u64, due_ms: u64, city_ms: i64| {
+            let now = first_due + Duration::from_millis(now_ms);
+            let due = pace.next(first_due, now, now);
+            assert_eq!(due, first_due + Duration::from_millis(due_ms), "at {now_ms}");
+            assert_eq!(pace.moment(0).observed_at_ms, city_ms, "at {now_ms}");
+        };
+        check(3, 1000, 1_060_000);
+        check(1003, 2000, 1_120_000);
+        // Kept waiting for 2.4 s, it leaves two slots out.
+        check(4400, 5000, 1_300_000);
     }
 }

@@ -8,12 +8,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::counters::{Complaint, Counters, Percentiles, Tally};
 use crate::devices::Kind;
 use crate::fleet::FleetOutcome;
-use crate::ledger::{Found, Reconciliation};
+use crate::grades::{self, Cause, Grade};
+use crate::ledger::{Found, LostRange, Reconciliation};
+use crate::scenario::Expect;
+use crate::scenario::course::Ending;
+use crate::scenario::expect::Expectation;
 use crate::uplinks::Protocol;
 
 /// How many complaints the table shows; the JSON has all that were kept.
@@ -30,6 +35,8 @@ pub struct Report {
     pub spooled: Option<u64>,
     #[serde(flatten)]
     pub latency: Percentiles,
+    /// Of `acknowledged`, those of readings that were acknowledged before: a fault made a device send them again.
+    pub acknowledged_again: u64,
     pub in_kafka: u64,
     pub dead_lettered: u64,
     pub lost: u64,
@@ -41,9 +48,47 @@ pub struct Report {
     pub kafka_read_to_end: bool,
     pub by_protocol: BTreeMap<Protocol, ProtocolLine>,
     pub by_kind: BTreeMap<Kind, KindLine>,
-    pub lost_named: Vec<crate::ledger::LostRange>,
+    /// Acknowledged, and only counted: see the ledger.
+    pub not_compared: u64,
+    pub lost_named: Vec<LostRange>,
+    pub duplicates_named: Vec<LostRange>,
+    /// By what was wrong with the readings; `none` for nothing.
+    pub grades: BTreeMap<&'static str, GradeLine>,
+    /// Dead letters by reason: those that are there, and those that were due for that reason alone.
+    pub dead_letter_reasons: BTreeMap<String, u64>,
+    pub due_reasons: BTreeMap<&'static str, u64>,
+    /// Dead letters that were due for any of several reasons, or that may have been due.
+    pub ambiguous: u64,
+    /// The scenario that was played.
+    pub scenario: Option<Played>,
+    /// Why the run ended before its time.
+    pub partial: Option<String>,
+    /// Whether the gateway was given up.
+    pub gave_up: bool,
+    pub expectations: Vec<Expectation>,
     pub unreadable_because: Option<String>,
     pub complaints: Vec<Complaint>,
+}
+
+/// Which scenario a report is of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Played {
+    pub name: String,
+    pub shows: String,
+    pub seed: u64,
+    pub speed: u32,
+    /// The city's time at the start: with the seed, it says what was sent.
+    pub city_start: String,
+    pub devices: usize,
+}
+
+/// How the readings with one fault fared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct GradeLine {
+    #[serde(flatten)]
+    pub grade: Grade,
+    /// The share of the answered ones that was rejected.
+    pub detected: Option<f64>,
 }
 
 /// One protocol's share.
@@ -73,6 +118,7 @@ impl Report {
         let counters = &outcome.counters;
         let snapshot = counters.snapshot();
         let Reconciliation {
+            acknowledged,
             in_kafka,
             dead_lettered,
             lost,
@@ -81,8 +127,22 @@ impl Report {
             extra,
             out_of_order,
             unreadable,
+            not_compared,
+            duplicates_named,
             ..
         } = outcome.ledger.reconcile(found);
+        let mut table = counters.grades.table();
+        outcome.ledger.grade(found, &mut table);
+        let grade_line = |(cause, grade): (&Cause, &Grade)| {
+            let detected = grade.detected();
+            (
+                grades::name(*cause),
+                GradeLine {
+                    grade: *grade,
+                    detected,
+                },
+            )
+        };
         let protocol_line = |protocol| {
             let tally = snapshot.of_protocol(protocol);
             let latency = counters.percentiles_of(protocol);
@@ -104,6 +164,7 @@ impl Report {
             delivered: None,
             spooled: None,
             latency: counters.percentiles(),
+            acknowledged_again: snapshot.total().acknowledged.saturating_sub(acknowledged),
             in_kafka,
             dead_lettered,
             lost,
@@ -114,7 +175,17 @@ impl Report {
             kafka_read_to_end: found.complete,
             by_protocol: Protocol::ALL.into_iter().map(protocol_line).collect(),
             by_kind: Kind::ALL.into_iter().map(kind_line).collect(),
+            not_compared,
             lost_named,
+            duplicates_named,
+            grades: table.lines.iter().map(grade_line).collect(),
+            dead_letter_reasons: found.dead_letter_reasons.clone(),
+            due_reasons: table.due_reasons,
+            ambiguous: table.ambiguous,
+            scenario: None,
+            partial: None,
+            gave_up: false,
+            expectations: Vec::new(),
             unreadable_because: found.unreadable_because.clone(),
             complaints: counters.complaints(),
         }
@@ -127,9 +198,36 @@ impl Report {
         self
     }
 
-    /// The promise was kept, and tested: readings got a positive answer, and none of them is missing.
+    /// Says that the run ended before its time, and why.
+    pub fn with_ending(mut self, ending: &Ending) -> Report {
+        self.partial = match ending {
+            Ending::InTime => None,
+            Ending::Interrupted => Some("interrupted".to_owned()),
+            Ending::GaveUp { because } => Some(because.clone()),
+        };
+        self.gave_up = matches!(ending, Ending::GaveUp { .. });
+        self
+    }
+
+    /// Holds the report against what a scenario expects.
+    pub fn with_scenario(mut self, played: Played, expect: &Expect) -> Report {
+        self.expectations = expect.hold_against(&self);
+        self.scenario = Some(played);
+        self
+    }
+
+    /// The share of the answered readings whose verdict is the one that they deserve.
+    pub fn as_expected(&self) -> Option<f64> {
+        let grades = || self.grades.values().map(|line| line.grade);
+        let answered: u64 = grades().map(|grade| grade.accepted + grade.rejected).sum();
+        grades::share(grades().map(|grade| grade.as_expected).sum(), answered)
+    }
+
+    /// The promise was kept, and tested: readings got a positive answer, none of them is missing, the gateway was there to
+    /// the end, and whatever a scenario expects did hold.
     pub fn passed(&self) -> bool {
-        self.lost == 0 && self.tally.acknowledged > 0
+        let expected = self.expectations.iter().all(|expectation| expectation.holds);
+        self.lost == 0 && self.tally.acknowledged > 0 && !self.gave_up && expected
     }
 
     fn table(&self) -> Vec<Row> {
@@ -163,6 +261,67 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Faults × what became of them; nothing where there were none and nothing was amiss.
+    fn write_grades(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let amiss = |line: &GradeLine| line.grade.as_expected < line.grade.accepted + line.grade.rejected;
+        if self.grades.len() < 2 && !self.grades.values().any(amiss) {
+            return Ok(());
+        }
+        let columns = ["sent", "accepted", "rejected", "open", "as expected", "not so"];
+        write!(f, "\n{:<14}", "fault")?;
+        columns.iter().try_for_each(|column| write!(f, "{column:>12}"))?;
+        writeln!(f)?;
+        for (name, GradeLine { grade, .. }) in &self.grades {
+            let wrong = (grade.accepted + grade.rejected).saturating_sub(grade.as_expected);
+            let cells = [
+                grade.sent,
+                grade.accepted,
+                grade.rejected,
+                grade.open,
+                grade.as_expected,
+                wrong,
+            ];
+            write!(f, "{name:<14}")?;
+            cells.iter().try_for_each(|cell| write!(f, "{:>12}", grouped(*cell)))?;
+            writeln!(f)?;
+        }
+        for (reason, there) in &self.dead_letter_reasons {
+            let due = self.due_reasons.get(reason.as_str()).copied().unwrap_or(0);
+            let (there, due) = (grouped(*there), grouped(due));
+            writeln!(
+                f,
+                "dead letters: {there} {reason}, {due} were due for that reason alone"
+            )?;
+        }
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for LostRange {
+    /// `loop-00417 (traffic, mqtt): 12 to 15, sent between 07:58:01 and 07:58:09`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LostRange {
+            device,
+            kind,
+            protocol,
+            first,
+            last,
+            from_ms,
+            until_ms,
+        } = self;
+        write!(f, "{device} ({kind}, {protocol}): {first} to {last}")?;
+        let time = |ms: &Option<i64>| ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        match (time(from_ms), time(until_ms)) {
+            (Some(from), Some(until)) => {
+                let (from, until) = (from.strftime("%H:%M:%S"), until.strftime("%H:%M:%S"));
+                write!(f, ", sent between {from} and {until} UTC")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A line of the table: right-aligned cells behind a name.
 struct Row {
     name: &'static str,
@@ -187,6 +346,7 @@ impl fmt::Display for Report {
                 "{kind:<14}{sent:>12} sent, {there} of {acknowledged} acknowledged are in Kafka"
             )?;
         }
+        self.write_grades(f)?;
         if let (Some(delivered), Some(spooled)) = (self.delivered, self.spooled) {
             let (delivered, spooled) = (grouped(delivered), grouped(spooled));
             writeln!(f, "the gateway says: {delivered} delivered, {spooled} spooled")?;
@@ -197,6 +357,10 @@ impl fmt::Display for Report {
                 self.dead_lettered,
                 "acknowledged by MQTT 3.1.1 and kept in the dead-letter topic",
             ),
+            (
+                self.acknowledged_again,
+                "acknowledged once more: a fault made the device send them again",
+            ),
             (self.duplicates, "duplicates (allowed: at least once)"),
             (
                 self.extra,
@@ -204,6 +368,10 @@ impl fmt::Display for Report {
             ),
             (self.out_of_order, "behind a later reading of the same device"),
             (self.unreadable, "records that could not be read"),
+            (
+                self.not_compared,
+                "acknowledged long ago amid many gaps: counted, not compared",
+            ),
         ];
         for (count, what) in named.into_iter().filter(|(count, _)| *count > 0) {
             writeln!(f, "{:>14} {what}", grouped(count))?;
@@ -214,19 +382,29 @@ impl fmt::Display for Report {
         for complaint in self.complaints.iter().take(COMPLAINTS_SHOWN) {
             writeln!(f, "{:>13}× {}", grouped(complaint.times), complaint.what)?;
         }
-        for range in &self.lost_named {
-            let (device, kind, protocol) = (&range.device, range.kind, range.protocol);
-            writeln!(
-                f,
-                "LOST {device} ({kind}, {protocol}): {} to {}",
-                range.first, range.last
-            )?;
+        for (what, ranges) in [("LOST", &self.lost_named), ("twice", &self.duplicates_named)] {
+            for range in ranges {
+                writeln!(f, "{what} {range}")?;
+            }
         }
         if !self.kafka_read_to_end {
             writeln!(
                 f,
                 "Kafka was not read to its end in time: what is missing may still be there"
             )?;
+        }
+        for Expectation {
+            what,
+            wanted,
+            is,
+            holds,
+        } in &self.expectations
+        {
+            let verdict = if *holds { "ok    " } else { "FAILED" };
+            writeln!(f, "{verdict} {what:<26} {is:<16} expected: {wanted}")?;
+        }
+        if let Some(why) = &self.partial {
+            writeln!(f, "PARTIAL after {:.0} s: {why}", self.seconds)?;
         }
         let (acknowledged, there) = (grouped(self.tally.acknowledged), grouped(self.in_kafka));
         write!(

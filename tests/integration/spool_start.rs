@@ -81,11 +81,14 @@ fn start(folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Chil
         spool.segment_bytes = "1 MiB"
         spool.entry_bytes_max = "900 KiB"
         "#,
-        repository().join("schemas"),
+        schemas(files),
     );
     fs::set_permissions(files, Permissions::from_mode(0o755)).unwrap();
     fs::write(files.join("citygate.toml"), config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_citygate"));
+    let mut command = Command::new(match user {
+        Some(_) => for_others(files)?,
+        None => env!("CARGO_BIN_EXE_citygate").into(),
+    });
     command
         .args(["run", "--config"])
         .arg(files.join("citygate.toml"))
@@ -96,6 +99,24 @@ fn start(folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Chil
         command.uid(user).gid(user);
     }
     command.spawn()
+}
+
+/// The program where others may run it: the folder it was built in may be closed to them.
+fn for_others(files: &Path) -> std::io::Result<PathBuf> {
+    let program = files.join("citygate");
+    fs::copy(env!("CARGO_BIN_EXE_citygate"), &program)?;
+    Ok(program)
+}
+
+/// The schemas where others may read them.
+fn schemas(files: &Path) -> PathBuf {
+    let folder = files.join("schemas");
+    fs::create_dir(&folder).unwrap();
+    for file in fs::read_dir(repository().join("schemas")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    folder
 }
 
 /// Waits for its end; kills it if it does not come.

@@ -185,10 +185,11 @@ impl FaultyDisk {
         }
         let at = state.rng.random_range(start..end);
         let bit = 1 << state.rng.random_range(0..8);
-        content.now[at] ^= bit;
-        if let Some(byte) = content.durable.get_mut(at) {
-            *byte ^= bit;
-        }
+        // Whichever copy of it counts in the end.
+        let dirty = content.dirty.iter_mut();
+        let dirty = dirty.filter_map(|(offset, bytes)| bytes.get_mut(at.checked_sub(*offset)?));
+        let copies = [content.now.get_mut(at), content.durable.get_mut(at)];
+        copies.into_iter().flatten().chain(dirty).for_each(|byte| *byte ^= bit);
         Some((name.clone(), at))
     }
 
@@ -443,11 +444,6 @@ impl DiskFile for Handle {
             }
             Ok(())
         })
-    }
-
-    fn bytes(&self) -> io::Result<u64> {
-        self.disk
-            .operate(self.life, |state| Ok(state.files[self.file].now.len() as u64))
     }
 }
 

@@ -1,24 +1,35 @@
 //! What the city's devices measure.
 //!
-//! A reading is a pure function of (seed, device, sequence, moment): the same inputs give the same bytes, on any run. A
-//! fleet is therefore described by its seed alone, and a reading that has to be sent again need not be kept. Each kind
-//! has its own file and knows only `calendar` and `noise`; how a reading travels is `uplinks`' business.
+//! A reading is a pure function of (seed, device, sequence, moment): the same inputs give the same bytes, in any order, at
+//! any speed, on any machine. A fleet is therefore described by its seed alone, and a reading that has to be sent again
+//! need not be kept. Devices of one [`City`] share its weather, its roads and its grid; each kind has its own room. How a
+//! reading travels is `uplinks`' business; what [`faults`] make of it on its way out is theirs.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 mod calendar;
+mod city;
 pub mod energy;
+pub mod faults;
+mod math;
 mod noise;
+mod sun;
 pub mod traffic;
 pub mod weather;
 
+pub use city::{City, Spot};
+pub use sun::Place;
+
+use energy::Consumer;
 use noise::Noise;
+use traffic::Detector;
 
 /// What a device measures; also the name of its schema, and the last part of its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Traffic,
@@ -35,12 +46,23 @@ pub struct Moment {
     pub interval: Duration,
 }
 
-/// One simulated device: its place in the city follows from `seed` and `index`.
+/// One simulated device: all about it follows from its city's seed and its number.
 #[derive(Clone, Debug)]
 pub struct Device {
-    kind: Kind,
     name: String,
+    city: Arc<City>,
     noise: Noise,
+    /// What it measures.
+    sort: Sort,
+    location: Location,
+}
+
+/// What a device measures, with what that takes.
+#[derive(Clone, Copy, Debug)]
+enum Sort {
+    Traffic(Detector),
+    Weather(Spot),
+    Energy(Consumer),
 }
 
 /// The fields that every kind has (design: `device` and `received_at` are the gateway's to fill in).
@@ -98,17 +120,51 @@ impl fmt::Display for Kind {
 // === impl Device ===
 
 impl Device {
-    /// The `index`th device of the fleet that `seed` describes.
+    /// The `index`th device of the fleet that `seed` describes, in a city of its own. Devices of a fleet should share one:
+    /// see [`Device::in_city`].
     pub fn new(kind: Kind, seed: u64, index: u64) -> Device {
+        Device::in_city(&Arc::new(City::new(seed)), kind, index)
+    }
+
+    /// The `index`th device of a city. Traffic detectors of neighbouring numbers are on the same road (see
+    /// [`Detector::of`]); who is behind a meter follows from chance.
+    pub fn in_city(city: &Arc<City>, kind: Kind, index: u64) -> Device {
+        let noise = Noise::new(city.seed, "device", index);
+        let (sort, spot) = match kind {
+            Kind::Traffic => {
+                let detector = Detector::of(index);
+                (Sort::Traffic(detector), detector.spot(city))
+            }
+            Kind::Weather => (Sort::Weather(Spot::of(&noise)), Spot::of(&noise)),
+            Kind::Energy => (Sort::Energy(Consumer::by_chance(&noise)), Spot::of(&noise)),
+        };
+        let (latitude, longitude) = city.coordinates(spot);
         Device {
-            kind,
             name: format!("{}-{index:05}", kind.device_prefix()),
-            noise: Noise::new(seed, index),
+            city: Arc::clone(city),
+            sort,
+            location: Location {
+                latitude: rounded(latitude, 5),
+                longitude: rounded(longitude, 5),
+                altitude_m: rounded(4.0 + 30.0 * noise.fixed("altitude"), 1),
+            },
+            noise,
         }
     }
 
+    /// The `index`th device of a city: a meter, with a consumer of that sort behind it.
+    pub fn meter(city: &Arc<City>, consumer: Consumer, index: u64) -> Device {
+        let device = Device::in_city(city, Kind::Energy, index);
+        let sort = Sort::Energy(consumer);
+        Device { sort, ..device }
+    }
+
     pub fn kind(&self) -> Kind {
-        self.kind
+        match self.sort {
+            Sort::Traffic(_) => Kind::Traffic,
+            Sort::Weather(_) => Kind::Weather,
+            Sort::Energy(_) => Kind::Energy,
+        }
     }
 
     /// The device id: `loop-00417`.
@@ -119,24 +175,23 @@ impl Device {
     /// The reading as JSON; `sequence` is the device's own counter.
     pub fn reading(&self, sequence: u64, moment: Moment) -> Vec<u8> {
         let header = self.header(sequence, moment);
-        match self.kind {
-            Kind::Traffic => json(header, traffic::reading(&self.noise, moment)),
-            Kind::Weather => json(header, weather::reading(&self.noise, moment)),
-            Kind::Energy => json(header, energy::reading(&self.noise, moment)),
+        let (city, noise) = (self.city.as_ref(), &self.noise);
+        match self.sort {
+            Sort::Traffic(detector) => json(header, traffic::reading(city, noise, detector, moment)),
+            Sort::Weather(spot) => {
+                let altitude_m = self.location.altitude_m;
+                json(header, weather::reading(city, noise, spot, altitude_m, moment))
+            }
+            Sort::Energy(consumer) => json(header, energy::reading(city, noise, consumer, moment)),
         }
     }
 
     fn header(&self, sequence: u64, moment: Moment) -> Header {
-        let location = Location {
-            latitude: rounded(calendar::LATITUDE + 0.05 * self.noise.signed("latitude"), 5),
-            longitude: rounded(calendar::LONGITUDE + 0.08 * self.noise.signed("longitude"), 5),
-            altitude_m: rounded(4.0 + 30.0 * self.noise.fixed("altitude"), 1),
-        };
         Header {
             observed_at: moment.observed_at_ms,
             sequence,
             interval_s: rounded(moment.interval.as_secs_f64(), 3),
-            location,
+            location: self.location,
             // One device in fifty reports that it is not at its best; what it measures is still a reading.
             status: if self.noise.fixed("status") < 0.02 {
                 "degraded"
@@ -160,8 +215,15 @@ fn json(header: Header, values: impl Serialize) -> Vec<u8> {
 }
 
 /// To the resolution of the sensor: no real thermometer says 11.283746521.
-fn rounded(value: f64, decimals: i32) -> f64 {
-    let scale = 10f64.powi(decimals);
+fn rounded(value: f64, decimals: u8) -> f64 {
+    let scale = match decimals {
+        0 => 1.0,
+        1 => 10.0,
+        2 => 100.0,
+        3 => 1_000.0,
+        4 => 10_000.0,
+        _ => 100_000.0,
+    };
     let result = (value * scale).round() / scale;
     // A sensor does not say minus zero.
     if result == 0.0 { 0.0 } else { result }
@@ -172,26 +234,68 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
+    /// The city that tests look at, unless they look at many.
+    pub(super) const CITY_SEED: u64 = 7;
+
     /// Wednesday 2026-06-17 00:00 UTC.
     const WEDNESDAY_MS: i64 = 1_781_654_400_000;
 
-    /// That Wednesday at `hour`, local standard time.
+    /// That Wednesday at `hour`, local standard time; a minute long.
     pub(super) fn at(hour: f64) -> Moment {
-        let midnight = WEDNESDAY_MS - calendar::UTC_OFFSET_MS;
+        let midnight = WEDNESDAY_MS - Place::UTRECHT.utc_offset_ms;
         Moment {
             observed_at_ms: midnight + (hour * 3_600_000.0) as i64,
             interval: Duration::from_secs(60),
         }
     }
 
-    fn parsed(kind: Kind, seed: u64, index: u64, moment: Moment) -> Value {
-        serde_json::from_slice(&Device::new(kind, seed, index).reading(1, moment)).unwrap()
+    fn city() -> Arc<City> {
+        Arc::new(City::new(CITY_SEED))
     }
 
-    /// The mean of one field over forty devices.
-    fn mean(kind: Kind, field: &str, hour: f64) -> f64 {
-        let value = |index| parsed(kind, 7, index, at(hour))[field].as_f64().unwrap();
-        (0..40).map(value).sum::<f64>() / 40.0
+    fn parsed(city: &Arc<City>, kind: Kind, index: u64, moment: Moment) -> Value {
+        serde_json::from_slice(&Device::in_city(city, kind, index).reading(1, moment)).unwrap()
+    }
+
+    /// The mean of one field over many devices, on five workdays.
+    fn mean(city: &Arc<City>, kind: Kind, field: &str, hour: f64) -> f64 {
+        let value = |index: u64| {
+            let moment = at(hour + 24.0 * [0.0, 1.0, 2.0, 5.0, 6.0][index as usize % 5]);
+            parsed(city, kind, index * 5, moment)[field].as_f64()
+        };
+        let values: Vec<f64> = (0..200).filter_map(value).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_city_byte_for_byte() {
+        // FNV-1a over all that the city's devices say; in whatever order they are asked, on whatever machine.
+        let sum_of = |seed: u64, order: &dyn Fn(u64) -> u64| {
+            let city = Arc::new(City::new(seed));
+            let mut sums = vec![0u64; 3000];
+            for asked in 0..3000 {
+                let number = order(asked);
+                let kind = Kind::ALL[number as usize % 3];
+                let mut moment = at(number as f64 * 1.37);
+                moment.interval = Duration::from_secs([1, 60, 900][number as usize / 3 % 3]);
+                let bytes = Device::in_city(&city, kind, number % 500).reading(number, moment);
+                sums[number as usize] = fnv(&bytes);
+            }
+            fnv(&sums.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>())
+        };
+        let forwards = sum_of(1, &|asked| asked);
+        assert_eq!(forwards, sum_of(1, &|asked| 2999 - asked), "backwards");
+        assert_eq!(forwards, sum_of(1, &|asked| asked * 1117 % 3000), "at random");
+        assert_ne!(forwards, sum_of(2, &|asked| asked), "another city");
+        assert_eq!(forwards, CITY_ONE, "{forwards:#x}: not the city that it was");
+    }
+
+    /// Changes with every change of what devices say, on purpose: it shows that none happens by accident.
+    const CITY_ONE: u64 = 0xf33c_6319_60ea_fbf0;
+
+    fn fnv(bytes: &[u8]) -> u64 {
+        let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
     }
 
     #[test]
@@ -207,10 +311,11 @@ mod tests {
 
     #[test]
     fn every_reading_carries_the_header_and_fits_a_datagram() {
+        let city = city();
         for kind in Kind::ALL {
-            for index in 0..30 {
+            for index in 0..300 {
                 let moment = at(index as f64 * 0.8);
-                let bytes = Device::new(kind, 3, index).reading(42, moment);
+                let bytes = Device::in_city(&city, kind, index * 7).reading(42, moment);
                 // CoAP devices send it whole: with header and options it must stay under 1280 bytes (RFC 7252 §4.6).
                 assert!(bytes.len() <= 1152, "{kind} is {} bytes", bytes.len());
                 let reading: Value = serde_json::from_slice(&bytes).unwrap();
@@ -227,21 +332,26 @@ mod tests {
 
     #[test]
     fn values_stay_in_the_range_of_their_sensors() {
+        let city = city();
         let check = |kind: Kind, field: &str, minimum: f64, maximum: f64| {
             for step in 0..2000u64 {
                 let mut moment = at(0.0);
                 moment.observed_at_ms += step as i64 * 4_391_003; // some 100 days, never twice at the same hour
-                let reading = parsed(kind, 11, step % 50, moment);
-                let value = reading[field].as_f64();
+                let reading = parsed(&city, kind, step % 500, moment);
+                let value = match (&reading[field], &reading["vehicle_count"]) {
+                    // Nobody came, so nobody was measured.
+                    (Value::Null, Value::Number(count)) if count.as_u64() == Some(0) => continue,
+                    (value, _) => value.as_f64(),
+                };
                 let value = value.unwrap_or_else(|| panic!("{kind}.{field} is {:?}", reading[field]));
                 assert!((minimum..=maximum).contains(&value), "{kind}.{field} = {value}");
             }
         };
-        check(Kind::Traffic, "vehicle_count", 0.0, 120.0);
-        check(Kind::Traffic, "flow_veh_h", 0.0, 6000.0);
-        check(Kind::Traffic, "speed_kmh", 5.0, 140.0);
+        check(Kind::Traffic, "vehicle_count", 0.0, 160.0);
+        check(Kind::Traffic, "flow_veh_h", 0.0, 9000.0);
+        check(Kind::Traffic, "speed_kmh", 1.0, 160.0);
         check(Kind::Traffic, "occupancy_percent", 0.0, 100.0);
-        check(Kind::Traffic, "headway_s", 0.5, 900.0);
+        check(Kind::Traffic, "headway_s", 0.3, 3600.0);
         check(Kind::Weather, "temperature_c", -20.0, 42.0);
         check(Kind::Weather, "dew_point_c", -30.0, 30.0);
         check(Kind::Weather, "relative_humidity_percent", 5.0, 100.0);
@@ -249,19 +359,22 @@ mod tests {
         check(Kind::Weather, "wind_speed_m_s", 0.0, 30.0);
         check(Kind::Weather, "wind_gust_m_s", 0.0, 50.0);
         check(Kind::Weather, "wind_direction_deg", 0.0, 359.99);
-        check(Kind::Weather, "rain_mm", 0.0, 2.0);
+        check(Kind::Weather, "rain_mm", 0.0, 1.0);
+        check(Kind::Weather, "sea_level_pressure_hpa", 970.0, 1055.0);
         check(Kind::Weather, "irradiance_w_m2", 0.0, 1100.0);
         check(Kind::Weather, "visibility_m", 50.0, 50_000.0);
         check(Kind::Weather, "uv_index", 0.0, 11.0);
         check(Kind::Energy, "energy_import_kwh", 0.0, 100_000.0);
         check(Kind::Energy, "energy_export_kwh", 0.0, 100_000.0);
-        check(Kind::Energy, "power_w", -6000.0, 6000.0);
+        check(Kind::Energy, "power_w", -25_000.0, 25_000.0);
         check(Kind::Energy, "power_factor", 0.8, 1.0);
         check(Kind::Energy, "frequency_hz", 49.8, 50.2);
     }
 
     #[test]
     fn the_city_has_a_day() {
+        let city = city();
+        let mean = |kind: Kind, field: &str, hour: f64| mean(&city, kind, field, hour);
         let more = |kind: Kind, field: &str, more: f64, less: f64| {
             let (high, low) = (mean(kind, field, more), mean(kind, field, less));
             assert!(high > low, "{kind}.{field}: {high} at {more} h, {low} at {less} h");
@@ -275,7 +388,7 @@ mod tests {
         more(Kind::Weather, "irradiance_w_m2", 12.0, 8.0);
         more(Kind::Weather, "relative_humidity_percent", 5.0, 15.0);
         more(Kind::Energy, "power_w", 19.0, 3.0);
-        more(Kind::Energy, "power_w", 19.0, 13.0);
+        more(Kind::Energy, "reactive_power_var", 11.0, 4.0);
         assert_eq!(mean(Kind::Weather, "irradiance_w_m2", 1.0), 0.0);
         assert_eq!(mean(Kind::Weather, "uv_index", 1.0), 0.0);
     }

@@ -38,8 +38,6 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// As `fdatasync(2)`: the bytes, and the size if it changed. After an error nothing is known of what was written.
     fn sync(&self) -> io::Result<()>;
-    /// Its size.
-    fn bytes(&self) -> io::Result<u64>;
 }
 
 /// A lock, held until dropped (or until the process ends, however it ends).
@@ -202,10 +200,6 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
-    }
-
-    fn bytes(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
     }
 }
 

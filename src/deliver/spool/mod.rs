@@ -40,7 +40,7 @@
 //! of an earlier life of a file are never taken for its own.
 //!
 //! # Writing
-//! One thread ([`writer`]) takes what waits, writes it with one `pwrite` behind the last frame, calls `fdatasync`, and
+//! One thread ([`writer`], `thread`) takes what waits, writes it with one `pwrite` behind the last frame, calls `fdatasync`, and
 //! tells the owners. Segments are filled with zeros before they are used, and used again when they are done, so that
 //! `fdatasync` has no metadata to commit (a third faster on ext4), and a full disk is noticed where nobody waits.
 //! Folders are synced after every rename. An fsync that fails is never tried again.
@@ -51,8 +51,8 @@
 //! Segments below the saved cursor become spares or are removed. A segment with one uncommitted entry stays.
 //!
 //! # Recovery
-//! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash: cut, never
-//! acknowledged. A bad place with something good behind it is damage: kept aside, reported with file, offset and
+//! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash, never acknowledged:
+//! it is cut, and whole frames in it are zeroed. A bad place with something good behind it is damage: kept aside, reported with file, offset and
 //! length, and what is good is replayed. A foreign file, a segment that was cut short, one of a later version, or a
 //! second process end the start; nothing is overwritten.
 //!
@@ -60,8 +60,9 @@
 //! * Recovery reads every segment: about a second per GiB from a warm cache, the disk's speed from a cold one.
 //! * The last group is protected by its end mark. If both are destroyed together it looks like a torn tail.
 //! * A disk that reports an fsync it did not do loses what it lied about; a shorter log cannot be told from a true one.
-//! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as *full*.
-//! * Entries of one group are the unit of ordering with other processes: there is one process, and one writer.
+//! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as
+//!   *full*, and what it has written of itself is covered before the next one.
+//! * One process, on one machine: `flock` of some network file systems keeps only processes of the same machine out.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,10 @@ pub mod frame;
 pub mod segment;
 
 pub mod writer;
+
+mod stock;
+
+mod thread;
 
 pub mod reader;
 
@@ -130,7 +135,7 @@ pub struct Config {
 /// The spool cannot be opened, or not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused; at the start nothing was changed, later the spool is poisoned.
+    /// The operating system refused; at the start nothing that the folder holds was given up, later the spool is poisoned.
     #[error("spool: cannot {doing} {}: {source}{}", path.display(), advice(source))]
     Io {
         doing: &'static str,
@@ -162,7 +167,8 @@ pub enum Error {
 /// Why an entry was not appended. It is not durable and will not be replayed, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No room on disk, in the budget or in the file system.
+    /// No room on disk, in the budget or in the file system. (If only a part of it was written, and the process dies
+    /// before that is covered, it may be replayed.)
     #[error("the spool is full")]
     Full,
     /// More bytes wait for the writer than may.
@@ -263,7 +269,7 @@ pub fn open<T: Send + 'static>(
     let (interval, bytes) = (config.commit_interval, config.commit_bytes.as_u64());
     let thread = std::thread::Builder::new()
         .name("spool".into())
-        .spawn(move || writer::run(writer, interval, bytes))
+        .spawn(move || thread::run(writer, interval, bytes))
         .map_err(|error| Error::io("start the writer of", &config.folder, error))?;
     *locked(&spool.thread) = Some(thread);
     Ok((spool, recovery))

@@ -18,7 +18,8 @@ use super::disk::{Disk, DiskFile, Lock, Mode, read_full, write_full};
 use super::frame::Mark;
 use super::ledger::{Ledger, Part};
 use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan, VERSION};
-use super::writer::{Active, SPARES_MAX};
+use super::stock::SPARES_MAX;
+use super::writer::Active;
 use super::{Config, Error};
 
 /// What was found at the start.
@@ -32,7 +33,7 @@ pub struct Recovery {
     pub oldest_ms: Option<i64>,
     /// Acknowledged entries may be among what is missing: an operator should look.
     pub damage: Vec<Damage>,
-    /// Bytes behind the last good frame, at most: the last write before a crash, never acknowledged.
+    /// Bytes behind the last good frame, at most: the last write before a crash, never acknowledged. They are cut.
     pub torn_tail_bytes: u64,
 }
 

@@ -581,7 +581,4 @@ impl DiskFile for FailingFile {
             false => self.file.sync(),
         }
     }
-    fn bytes(&self) -> io::Result<u64> {
-        self.file.bytes()
-    }
 }

@@ -1,31 +1,27 @@
 //! The one writer: groups of entries to disk, durable before anyone is told.
 //!
-//! [`Writer::turn`] is everything the writer does, one step at a time, so that a simulation can drive it; [`run`] is the
-//! thread around it. A turn writes what waits (one write and one fsync per group), then does some of the upkeep: zeros
-//! for the next segment a piece at a time, the cursor, segments that are no longer needed. Nothing that an append needs
-//! is locked while the disk works.
+//! [`Writer::turn`] is everything the writer does, one step at a time, so that a simulation can drive it; `thread` takes
+//! the turns. A turn writes what waits (one write and one fsync per group), then does some of the upkeep: the cursor,
+//! and a piece of the next segment, which `stock` has. Nothing that an append needs is locked while the disk works.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::cursor::CursorFile;
-use super::disk::{DiskFile, Lock, Mode, is_full, write_full};
+use super::disk::{DiskFile, Lock, is_full, write_full};
 use super::frame::{self, Frame, Mark};
-use super::segment::{self, HEADER_BYTES, OVERHEAD_BYTES};
+use super::segment::{self, OVERHEAD_BYTES};
+use super::stock::Filling;
 use super::{Config, Error, Failure, Shared, locked};
 
-/// Spares that are kept; more segments than that are removed when they are no longer needed.
-pub(super) const SPARES_MAX: usize = 2;
-/// Zeros written (and synced) between two groups: a few milliseconds of disk.
-const FILL_BYTES: u64 = 1 << 20;
 /// How old the cursor on disk may be. What was committed since is replayed after a crash.
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
 /// How soon after *no room on the file system* it is asked again.
-const FULL_RETRY: Duration = Duration::from_secs(1);
+pub(super) const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// Called with each group's tokens, in the order of their appends.
 pub type Done<T> = Box<dyn FnMut(Vec<(T, Result<u64, Failure>)>) + Send>;
@@ -74,27 +70,20 @@ pub(super) struct Active {
     pub(super) torn_to: Option<u64>,
 }
 
-/// A spare being made.
-#[derive(Debug)]
-struct Filling {
-    file: Box<dyn DiskFile>,
-    filled: u64,
-}
-
 /// The writer. There is one per folder; the lock it holds sees to that.
 pub struct Writer<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
     done: Done<T>,
-    segment_bytes: u64,
-    active: Option<Active>,
+    pub(super) segment_bytes: u64,
+    pub(super) active: Option<Active>,
     /// Epochs in the names of the spares.
-    spares: Vec<u32>,
-    filling: Option<Filling>,
-    full_until: Option<Duration>,
+    pub(super) spares: Vec<u32>,
+    pub(super) filling: Option<Filling>,
+    pub(super) full_until: Option<Duration>,
     cursor: CursorFile,
-    saved_low: u64,
+    pub(super) saved_low: u64,
     saved_at: Duration,
-    epoch: u32,
+    pub(super) epoch: u32,
     // Kept from group to group for their memory.
     group: Vec<Waiting<T>>,
     buffer: Vec<u8>,
@@ -112,7 +101,7 @@ pub enum Next {
 }
 
 /// Why a group was not written.
-enum Stop {
+pub(super) enum Stop {
     /// No room, on disk or in the budget. It can be tried again.
     Full,
     /// The disk failed: never again.
@@ -362,139 +351,6 @@ impl<T: Send + 'static> Writer<T> {
         }
     }
 
-    // --- segments
-
-    /// Goes on in a new segment; its first frame will have this sequence.
-    fn roll(&mut self, sequence: u64) -> Result<(), Stop> {
-        if self.spares.is_empty() {
-            // Perhaps only the upkeep is behind.
-            self.save_cursor()?;
-            self.recycle()?;
-        }
-        while self.spares.is_empty() {
-            self.fill()?;
-        }
-        let Some(spare) = self.spares.pop() else {
-            return Err(Stop::Full);
-        };
-        match self.open_segment(spare, sequence) {
-            Ok(active) => {
-                locked(&self.shared.ledger).start(active.epoch, active.capacity);
-                self.active = Some(active);
-                Ok(())
-            }
-            Err(stop) => {
-                self.spares.push(spare);
-                Err(stop)
-            }
-        }
-    }
-
-    /// Turns a spare into a segment. It gets its header while it is still called a spare, and is called a segment once
-    /// that is durable: no crash leaves a segment with the header of another epoch.
-    fn open_segment(&mut self, spare: u32, sequence: u64) -> Result<Active, Stop> {
-        let from = self.shared.folder.join(segment::spare_name(spare));
-        self.epoch += 1;
-        let epoch = self.epoch;
-        let path = self.shared.folder.join(segment::name(epoch));
-        let disk = &*self.shared.disk;
-        let file = disk
-            .open(&from, Mode::ReadWrite)
-            .map_err(|error| stop("open", &from, error))?;
-        let start = segment::start(epoch, self.segment_bytes, self.shared.clock.wall_ms(), sequence);
-        write_full(&*file, &start, 0).map_err(|error| stop("write", &from, error))?;
-        file.sync()
-            .map_err(|error| Stop::Failed(Error::io("sync", &from, error)))?;
-        self.rename(&from, &path)?;
-        Ok(Active {
-            epoch,
-            path,
-            file,
-            offset: HEADER_BYTES as u64,
-            capacity: self.segment_bytes,
-            torn_to: None,
-        })
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Stop> {
-        let disk = &*self.shared.disk;
-        disk.rename(from, to).map_err(|error| stop("rename", from, error))?;
-        self.sync_folder()
-    }
-
-    fn sync_folder(&self) -> Result<(), Stop> {
-        let folder = &self.shared.folder;
-        let synced = self.shared.disk.sync_folder(folder);
-        synced.map_err(|error| Stop::Failed(Error::io("sync the folder", folder, error)))
-    }
-
-    /// Writes a piece of a new spare's zeros. Over written blocks, an fsync later has no metadata to commit; and a disk
-    /// that is full says so here, where nobody waits.
-    fn fill(&mut self) -> Result<(), Stop> {
-        let filled = self.fill_piece();
-        if matches!(filled, Err(Stop::Full)) {
-            self.drop_filling()?;
-            self.full_until = Some(self.shared.disk.uptime() + FULL_RETRY);
-        }
-        filled
-    }
-
-    fn fill_piece(&mut self) -> Result<(), Stop> {
-        let path = self.shared.folder.join("filling");
-        let filling = match &mut self.filling {
-            Some(filling) => filling,
-            None => {
-                if self.creatable() == 0 || !self.shared.budget.take(self.segment_bytes) {
-                    return Err(Stop::Full);
-                }
-                let opened = self.shared.disk.open(&path, Mode::Create);
-                match opened {
-                    Ok(file) => self.filling.insert(Filling { file, filled: 0 }),
-                    // No entry depends on it: whatever the reason, there is no room for now.
-                    Err(error) => {
-                        tracing::warn!(%error, file = %path.display(), "spool segment could not be created");
-                        self.shared.budget.give_back(self.segment_bytes);
-                        return Err(Stop::Full);
-                    }
-                }
-            }
-        };
-        let piece = (self.segment_bytes - filling.filled).min(FILL_BYTES);
-        let zeros = vec![0; piece as usize];
-        write_full(&*filling.file, &zeros, filling.filled).map_err(|error| stop("write", &path, error))?;
-        filling.file.sync().map_err(|error| stop("sync", &path, error))?;
-        filling.filled += piece;
-        if filling.filled == self.segment_bytes {
-            self.filling = None;
-            self.epoch += 1;
-            self.rename(&path, &self.shared.folder.join(segment::spare_name(self.epoch)))?;
-            self.spares.push(self.epoch);
-        }
-        Ok(())
-    }
-
-    fn drop_filling(&mut self) -> Result<(), Stop> {
-        if self.filling.take().is_some() {
-            let path = self.shared.folder.join("filling");
-            let removed = self.shared.disk.remove(&path);
-            removed.map_err(|error| stop("remove", &path, error))?;
-            self.shared.budget.give_back(self.segment_bytes);
-        }
-        Ok(())
-    }
-
-    /// How many segments could be made now.
-    fn creatable(&mut self) -> u64 {
-        let now = self.shared.disk.uptime();
-        if self.full_until.is_some_and(|until| now < until) {
-            return 0;
-        }
-        self.full_until = None;
-        // A file system that cannot say how much it has left is not trusted with more.
-        let free = self.shared.disk.free_bytes(&self.shared.folder).unwrap_or_default();
-        self.shared.budget.segments(free)
-    }
-
     // --- upkeep
 
     fn upkeep(&mut self) -> Result<Next, Stop> {
@@ -526,7 +382,7 @@ impl<T: Send + 'static> Writer<T> {
     }
 
     /// Saves the cursor if it moved.
-    fn save_cursor(&mut self) -> Result<(), Stop> {
+    pub(super) fn save_cursor(&mut self) -> Result<(), Stop> {
         let low = locked(&self.shared.ledger).low();
         if low == self.saved_low {
             return Ok(());
@@ -542,29 +398,6 @@ impl<T: Send + 'static> Writer<T> {
         self.saved_low = low;
         self.saved_at = self.shared.disk.uptime();
         Ok(())
-    }
-
-    /// Makes spares of segments that the cursor on disk has left behind, or removes them.
-    fn recycle(&mut self) -> Result<(), Stop> {
-        loop {
-            // Off the books first: a reader that finds strange bytes asks there whether they should trouble it.
-            let Some(part) = locked(&self.shared.ledger).take_done(self.saved_low) else {
-                return Ok(());
-            };
-            let path = self.shared.folder.join(segment::name(part.epoch));
-            if part.file_bytes == self.segment_bytes && self.spares.len() < SPARES_MAX {
-                let spare = self.shared.folder.join(segment::spare_name(part.epoch));
-                self.rename(&path, &spare)?;
-                self.spares.insert(0, part.epoch);
-            } else {
-                self.shared
-                    .disk
-                    .remove(&path)
-                    .map_err(|error| stop("remove", &path, error))?;
-                self.sync_folder()?;
-                self.shared.budget.give_back(part.file_bytes);
-            }
-        }
     }
 
     /// Tells those who append how much there is room for.
@@ -601,67 +434,10 @@ pub(super) struct Found {
     pub(super) lock: Box<dyn Lock>,
 }
 
-fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
+pub(super) fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
     if is_full(&error) {
         Stop::Full
     } else {
         Stop::Failed(Error::io(doing, path, error))
-    }
-}
-
-/// The thread: a turn whenever a group is due or the upkeep wants one.
-pub(super) fn run<T: Send + 'static>(mut writer: Writer<T>, commit_interval: Duration, commit_bytes: u64) {
-    let shared = writer.shared.clone();
-    // Whatever ends this thread early, nobody may go on waiting for it.
-    let _guard = Guard(shared.clone());
-    let mut last_group: Option<Duration> = None;
-    let mut next = Next::Now;
-    loop {
-        let mut queue = locked(&shared.queue);
-        loop {
-            let now = shared.disk.uptime();
-            // The first entry after a while is written at once; what comes behind it, in groups.
-            let due = last_group.map_or(Duration::ZERO, |last| (last + commit_interval).saturating_sub(now));
-            let waits = !queue.waiting.is_empty();
-            let wait = match (waits, next) {
-                _ if queue.closing => break,
-                (true, _) if queue.bytes >= commit_bytes => break,
-                (true, _) => due,
-                (false, Next::Now) => break,
-                (false, Next::After(wait)) => wait,
-                (false, Next::Idle) if shared.committed.load(Ordering::SeqCst) => CURSOR_INTERVAL,
-                (false, Next::Idle) => Duration::MAX,
-            };
-            if wait.is_zero() {
-                break;
-            }
-            let waited = shared.wake.wait_timeout(queue, wait.min(Duration::from_secs(3600)));
-            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            queue = woken;
-            if timeout.timed_out() && !waits {
-                break;
-            }
-        }
-        let closing = queue.closing;
-        if !queue.waiting.is_empty() {
-            last_group = Some(shared.disk.uptime());
-        }
-        drop(queue);
-        if closing {
-            return writer.finish();
-        }
-        next = writer.turn();
-    }
-}
-
-/// Poisons the spool if the thread ends in any way but [`Writer::finish`].
-struct Guard<T>(Arc<Shared<T>>);
-
-impl<T> Drop for Guard<T> {
-    fn drop(&mut self) {
-        let ended = locked(&self.0.queue).state.clone();
-        if !matches!(ended, State::Closed | State::Poisoned) {
-            self.0.poison("its writer ended unexpectedly");
-        }
     }
 }

@@ -1,0 +1,464 @@
+//! What a fault makes of a reading's bytes.
+//!
+//! Edits are made in the text, as `printf` in a firmware makes them: whatever is not touched stays as it was, in its order.
+//! Each says which answer it deserves by the gateway's documented rules (`validate`: what is taken).
+
+use std::ops::Range as Bytes;
+
+use super::super::rounded;
+use super::fields::{Field, Range};
+use super::{Fault, Kind, Reason, Spell, fields};
+
+/// A reading after a fault.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Altered {
+    pub(super) payload: Vec<u8>,
+    /// Why it must be rejected, its clock aside.
+    pub(super) reason: Option<Reason>,
+    /// What it says about its time.
+    pub(super) observed_ms: i64,
+}
+
+/// Where the count of weeks of the first GPS receivers begins anew.
+const GPS_ERA_MS: i64 = 1024 * 7 * 86_400_000;
+
+/// 2036-02-07 06:28:16, when the seconds of NTP's first era end.
+const NTP_ERA_ENDS_MS: i64 = 2_085_978_496_000;
+
+const YEAR_2000_MS: i64 = 946_684_800_000;
+
+/// Off by: time zones and summer time, dropped or doubled; crystals; a date that was never right.
+const SKEWS_MS: [i64; 9] = [
+    3_600_000,
+    7_200_000,
+    -3_600_000,
+    -18_000_000,
+    90_000,
+    -90_000,
+    86_400_000,
+    -86_400_000,
+    -40 * 86_400_000,
+];
+
+/// What firmware gets wrong about JSON, or about the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slip {
+    NotANumber,
+    DecimalComma,
+    LeadingZero,
+    TrailingComma,
+    SingleQuotes,
+    BadUtf8,
+    ByteOrderMark,
+    NulAtTheEnd,
+    TwoInOne,
+    ModemNoise,
+    NumberAsText,
+    FractionForInteger,
+    UnknownField,
+    FieldTwice,
+    ReceiptClaimed,
+    OtherDevice,
+    ShoutedSymbol,
+}
+
+// === impl Slip ===
+
+impl Slip {
+    pub(super) const ALL: [Slip; 17] = [
+        Slip::NotANumber,
+        Slip::DecimalComma,
+        Slip::LeadingZero,
+        Slip::TrailingComma,
+        Slip::SingleQuotes,
+        Slip::BadUtf8,
+        Slip::ByteOrderMark,
+        Slip::NulAtTheEnd,
+        Slip::TwoInOne,
+        Slip::ModemNoise,
+        Slip::NumberAsText,
+        Slip::FractionForInteger,
+        Slip::UnknownField,
+        Slip::FieldTwice,
+        Slip::ReceiptClaimed,
+        Slip::OtherDevice,
+        Slip::ShoutedSymbol,
+    ];
+
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Slip::NotANumber
+            | Slip::DecimalComma
+            | Slip::LeadingZero
+            | Slip::TrailingComma
+            | Slip::SingleQuotes
+            | Slip::BadUtf8
+            | Slip::ByteOrderMark
+            | Slip::NulAtTheEnd
+            | Slip::TwoInOne
+            | Slip::ModemNoise => Reason::Malformed,
+            Slip::NumberAsText
+            | Slip::FractionForInteger
+            | Slip::UnknownField
+            | Slip::FieldTwice
+            | Slip::ReceiptClaimed
+            | Slip::OtherDevice
+            | Slip::ShoutedSymbol => Reason::SchemaMismatch,
+        }
+    }
+
+    /// The reading as this firmware sends it; None where there is nothing to get wrong.
+    pub(super) fn slip(self, reading: &[u8], field: &Field) -> Option<Vec<u8>> {
+        let number = |change: &dyn Fn(&str) -> String| {
+            let bytes = number(reading, field)?;
+            let digits = std::str::from_utf8(reading.get(bytes.clone())?).ok()?;
+            Some(replaced(reading, bytes, change(digits).as_bytes()))
+        };
+        let at_the_end = |more: &str| {
+            let (_, start) = reading.split_last()?;
+            Some([start, more.as_bytes()].concat())
+        };
+        match self {
+            Slip::NotANumber => number(&|_| "NaN".to_owned()),
+            Slip::DecimalComma => number(&|digits| match digits.split_once('.') {
+                Some((whole, fraction)) => format!("{whole},{fraction}"),
+                None => format!("{digits},0"),
+            }),
+            Slip::LeadingZero => number(&|digits| match digits.strip_prefix('-') {
+                Some(digits) => format!("-00{digits}"),
+                None => format!("00{digits}"),
+            }),
+            Slip::NumberAsText => number(&|digits| format!("\"{digits}\"")),
+            Slip::TrailingComma => at_the_end(",}"),
+            Slip::UnknownField => at_the_end(r#","fw":"2.1.7-rc3"}"#),
+            Slip::FieldTwice => at_the_end(r#","sequence":0}"#),
+            Slip::ReceiptClaimed => at_the_end(r#","received_at":1795262400000}"#),
+            Slip::OtherDevice => at_the_end(r#","device":"factory-default"}"#),
+            Slip::NulAtTheEnd => at_the_end("}\0"),
+            Slip::SingleQuotes => Some(swapped(reading, b'"', b'\'')),
+            Slip::TwoInOne => Some([reading, reading].concat()),
+            Slip::ModemNoise => Some([b"+CME ERROR: 30\r\n", reading].concat()),
+            Slip::ByteOrderMark => Some([b"\xef\xbb\xbf", reading].concat()),
+            Slip::FractionForInteger => {
+                let end = token(reading, "", "sequence")?.end;
+                Some(replaced(reading, end..end, b".0"))
+            }
+            Slip::BadUtf8 => {
+                let start = token(reading, "", "status")?.start + 1;
+                Some(replaced(reading, start..start, b"\xb0"))
+            }
+            Slip::ShoutedSymbol => Some(replaced(reading, token(reading, "", "status")?, br#""OK""#)),
+        }
+    }
+}
+
+/// The reading of a device of `kind` under a spell; None where the fault finds nothing to change.
+pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, spell: &Spell) -> Option<Altered> {
+    let unchanged = |payload: Vec<u8>| Altered {
+        payload,
+        reason: None,
+        observed_ms,
+    };
+    match spell.fault {
+        Fault::Stuck => stuck(reading, spell.frozen.as_deref()?).map(unchanged),
+        Fault::Truncated => {
+            // At least one byte is sent, and at least one is missing: an object without its end is no JSON.
+            let length = 1 + spell.dice % (reading.len() as u64).saturating_sub(1).max(1);
+            let payload = reading.get(..length as usize)?.to_vec();
+            Some(Altered {
+                reason: Some(Reason::Malformed),
+                ..unchanged(payload)
+            })
+        }
+        Fault::Malformed => {
+            let slip = Slip::ALL.get(spell.dice as usize % Slip::ALL.len())?;
+            let (field, _) = chosen(kind, reading, spell)?;
+            Some(Altered {
+                reason: Some(slip.reason()),
+                ..unchanged(slip.slip(reading, field)?)
+            })
+        }
+        Fault::DeadClock | Fault::ClockSkew => {
+            let said_ms = said(observed_ms, spell);
+            let bytes = token(reading, "", "observed_at")?;
+            Some(Altered {
+                payload: replaced(reading, bytes, said_ms.to_string().as_bytes()),
+                reason: None,
+                observed_ms: said_ms,
+            })
+        }
+        Fault::Spike | Fault::Drift | Fault::Sentinel | Fault::UnitMixUp => {
+            let (field, value) = chosen(kind, reading, spell)?;
+            let (payload, reason) = revalued(reading, field, value_under(field, value, observed_ms, spell))?;
+            Some(Altered {
+                reason,
+                ..unchanged(payload)
+            })
+        }
+        Fault::Duplicate | Fault::LateBurst | Fault::Resend => None,
+    }
+}
+
+/// The header of now with the values of then.
+fn stuck(reading: &[u8], frozen: &[u8]) -> Option<Vec<u8>> {
+    let now = token(reading, "", "status")?.end;
+    let then = token(frozen, "", "status")?.end;
+    Some([reading.get(..now)?, frozen.get(then..)?].concat())
+}
+
+/// What a clock that is dead or off says.
+fn said(observed_ms: i64, spell: &Spell) -> i64 {
+    let uptime_ms = observed_ms.saturating_sub(spell.from_ms);
+    if spell.fault == Fault::ClockSkew {
+        let skew = SKEWS_MS.get(spell.dice as usize % SKEWS_MS.len());
+        return observed_ms.saturating_add(skew.copied().unwrap_or_default());
+    }
+    match spell.dice % 5 {
+        0 => uptime_ms,
+        1 => YEAR_2000_MS + uptime_ms,
+        // Seconds for milliseconds.
+        2 => observed_ms / 1000,
+        3 => observed_ms - GPS_ERA_MS,
+        _ => NTP_ERA_ENDS_MS + uptime_ms,
+    }
+}
+
+/// The field that a spell chose, or the next one that has a value, and that value.
+fn chosen<'f>(kind: Kind, reading: &[u8], spell: &Spell) -> Option<(&'f Field, f64)> {
+    let fields = fields::of(kind);
+    let first = (spell.dice >> 8) as usize % fields.len();
+    let rotated = fields.iter().cycle().skip(first).take(fields.len());
+    let mut found = rotated.filter_map(|field| Some((field, value(reading, field)?)));
+    found.next()
+}
+
+fn value_under(field: &Field, value: f64, observed_ms: i64, spell: &Spell) -> f64 {
+    let pick = |values: &[f64]| values.get((spell.dice >> 16) as usize % values.len().max(1)).copied();
+    let sign = if spell.dice & 0x10 == 0 { 1.0 } else { -1.0 };
+    let jumped = match spell.fault {
+        Fault::Spike if spell.dice & 0x20 == 0 => field.wild,
+        Fault::Spike => value + sign * field.jump,
+        Fault::Drift => {
+            let lasts_ms = spell.until_ms.saturating_sub(spell.from_ms).max(1) as f64;
+            let progress = observed_ms.saturating_sub(spell.from_ms) as f64 / lasts_ms;
+            value + sign * field.jump * progress.clamp(0.0, 1.0)
+        }
+        Fault::Sentinel => return pick(field.said).unwrap_or(value),
+        Fault::UnitMixUp => {
+            let unit = field.units.get((spell.dice >> 16) as usize % field.units.len().max(1));
+            let (factor, offset) = unit.copied().unwrap_or((1.0, 0.0));
+            value * factor + offset
+        }
+        _ => value,
+    };
+    rounded(jumped, 3)
+}
+
+/// The reading with another value in a field, and whether that is a reason to reject it.
+fn revalued(reading: &[u8], field: &Field, value: f64) -> Option<(Vec<u8>, Option<Reason>)> {
+    let reason = match field.judge(value) {
+        Range::Inside | Range::Sentinel => None,
+        Range::Outside => Some(Reason::OutOfRange),
+    };
+    let bytes = number(reading, field)?;
+    Some((replaced(reading, bytes, value.to_string().as_bytes()), reason))
+}
+
+// === text ===
+
+/// Where a number stands.
+fn number(reading: &[u8], field: &Field) -> Option<Bytes<usize>> {
+    let bytes = token(reading, field.within, field.name)?;
+    let first = *reading.get(bytes.start)?;
+    (first == b'-' || first.is_ascii_digit()).then_some(bytes)
+}
+
+fn value(reading: &[u8], field: &Field) -> Option<f64> {
+    let digits = reading.get(number(reading, field)?)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Where the value of a field begins and ends, as far as it has no commas or brackets in it; in the first element of an
+/// array, where one is named. Devices write their fields in one order, the reading's own before those of its parts.
+fn token(reading: &[u8], within: &str, name: &str) -> Option<Bytes<usize>> {
+    let from = if within.is_empty() {
+        0
+    } else {
+        after(reading, 0, &format!("\"{within}\":["))?
+    };
+    let start = after(reading, from, &format!("\"{name}\":"))?;
+    let rest = reading.get(start..)?;
+    let length = rest.iter().position(|byte| b",}]".contains(byte))?;
+    Some(start..start + length)
+}
+
+/// The first position after `text`, from `from` on.
+fn after(reading: &[u8], from: usize, text: &str) -> Option<usize> {
+    let windows = reading.get(from..)?.windows(text.len());
+    let at = windows.into_iter().position(|window| window == text.as_bytes())?;
+    Some(from + at + text.len())
+}
+
+fn replaced(reading: &[u8], bytes: Bytes<usize>, with: &[u8]) -> Vec<u8> {
+    let before = reading.get(..bytes.start).unwrap_or_default();
+    let behind = reading.get(bytes.end..).unwrap_or_default();
+    [before, with, behind].concat()
+}
+
+fn swapped(reading: &[u8], from: u8, to: u8) -> Vec<u8> {
+    let swap = |byte: &u8| if *byte == from { to } else { *byte };
+    reading.iter().map(swap).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEATHER: &str =
+        r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","temperature_c":-2.5,"rain_mm":0.0}"#;
+    const TRAFFIC: &str = r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","flow_veh_h":120.0,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"speed_kmh":50.5}]}"#;
+
+    fn spell(fault: Fault, dice: u64) -> Spell {
+        Spell {
+            fault,
+            from_ms: 1_781_654_400_000 - 60_000,
+            until_ms: 1_781_654_400_000 + 60_000,
+            dice,
+            frozen: None,
+        }
+    }
+
+    #[test]
+    fn slips_are_made_in_the_text() {
+        use Reason::{Malformed, SchemaMismatch};
+        let temperature = fields::of(Kind::Weather)[0];
+        let check = |slip: Slip, part: &[u8], reason: Reason| {
+            let sent = slip.slip(WEATHER.as_bytes(), &temperature).unwrap();
+            let shown = String::from_utf8_lossy(&sent);
+            assert!(
+                sent.windows(part.len()).any(|window| window == part),
+                "{slip:?}: {shown}"
+            );
+            assert_eq!(slip.reason(), reason, "{slip:?}");
+        };
+        check(Slip::NotANumber, br#""temperature_c":NaN,"#, Malformed);
+        check(Slip::DecimalComma, br#""temperature_c":-2,5,"#, Malformed);
+        check(Slip::LeadingZero, br#""temperature_c":-002.5,"#, Malformed);
+        check(Slip::TrailingComma, br#"0.0,}"#, Malformed);
+        check(Slip::SingleQuotes, b"'status':'ok'", Malformed);
+        check(Slip::BadUtf8, b"\"\xb0ok\"", Malformed);
+        check(Slip::ByteOrderMark, b"\xef\xbb\xbf{", Malformed);
+        check(Slip::NulAtTheEnd, b"}\0", Malformed);
+        check(Slip::TwoInOne, b"}{", Malformed);
+        check(Slip::ModemNoise, b"30\r\n{", Malformed);
+        check(Slip::NumberAsText, br#":"-2.5","#, SchemaMismatch);
+        check(Slip::FractionForInteger, br#""sequence":7.0,"#, SchemaMismatch);
+        check(Slip::UnknownField, br#"0.0,"fw":"#, SchemaMismatch);
+        check(Slip::FieldTwice, br#"0.0,"sequence":0}"#, SchemaMismatch);
+        check(Slip::ReceiptClaimed, br#","received_at":1"#, SchemaMismatch);
+        check(Slip::OtherDevice, br#","device":"factory-default"}"#, SchemaMismatch);
+        check(Slip::ShoutedSymbol, br#""status":"OK","#, SchemaMismatch);
+    }
+
+    #[test]
+    fn values_change_as_their_fault_says() {
+        use Reason::OutOfRange;
+        let temperature = 0;
+        let check = |fault: Fault, dice: u64, expected: &str, reason: Option<Reason>| {
+            let dice = dice | temperature << 8;
+            let altered = altered(
+                Kind::Weather,
+                WEATHER.as_bytes(),
+                1_781_654_400_000,
+                &spell(fault, dice),
+            )
+            .unwrap();
+            let text = String::from_utf8(altered.payload).unwrap();
+            let part = format!("\"temperature_c\":{expected},");
+            assert!(text.contains(&part), "{fault} {dice:#x}: {text}, not {part}");
+            assert_eq!(altered.reason, reason, "{fault} {dice:#x}");
+        };
+        // The 6th bit: wild or plausible; the 5th: up or down. From the 17th bit on: which of the values.
+        check(Fault::Spike, 0x00, "3276.7", Some(OutOfRange));
+        check(Fault::Spike, 0x20, "12.5", None);
+        check(Fault::Spike, 0x30, "-17.5", None);
+        check(Fault::Drift, 0x00, "5", None);
+        check(Fault::Drift, 0x10, "-10", None);
+        // Of the last choice, six fields further: the same again.
+        check(Fault::Sentinel, 6 << 8, "-9999.9", None);
+        check(Fault::Sentinel, 0x1_0000 * 6, "-999.9", None);
+        check(Fault::UnitMixUp, 0, "27.5", None);
+        check(Fault::UnitMixUp, 0x3_0000, "270.65", Some(OutOfRange));
+    }
+
+    #[test]
+    fn a_null_is_passed_over_for_the_next_value() {
+        // Speed is null, occupancy not there at all: flow is next, and 15300 is a value of a whole road.
+        let altered = altered(Kind::Traffic, TRAFFIC.as_bytes(), 0, &spell(Fault::Sentinel, 0)).unwrap();
+        let text = String::from_utf8(altered.payload).unwrap();
+        assert!(
+            text.contains(r#""ok","flow_veh_h":15300,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"#),
+            "{text}"
+        );
+        let of_a_lane = spell(Fault::Sentinel, 3 << 8);
+        let altered = super::altered(Kind::Traffic, TRAFFIC.as_bytes(), 0, &of_a_lane).unwrap();
+        let text = String::from_utf8(altered.payload).unwrap();
+        assert!(text.contains(r#""lanes":[{"lane":1,"flow_veh_h":15300,"#), "{text}");
+        let nothing_measured = br#"{"observed_at":1,"sequence":7,"status":"ok"}"#;
+        assert_eq!(
+            super::altered(Kind::Energy, nothing_measured, 0, &spell(Fault::Drift, 0)),
+            None
+        );
+    }
+
+    #[test]
+    fn clocks_say_what_dead_clocks_say() {
+        let check = |fault: Fault, dice: u64, expected: i64| {
+            let altered = altered(
+                Kind::Weather,
+                WEATHER.as_bytes(),
+                1_781_654_400_000,
+                &spell(fault, dice),
+            )
+            .unwrap();
+            let text = String::from_utf8(altered.payload).unwrap();
+            assert!(
+                text.starts_with(&format!("{{\"observed_at\":{expected},\"sequence\":7,")),
+                "{text}"
+            );
+            assert_eq!((altered.observed_ms, altered.reason), (expected, None));
+        };
+        check(Fault::DeadClock, 0, 60_000);
+        check(Fault::DeadClock, 1, 946_684_860_000);
+        check(Fault::DeadClock, 2, 1_781_654_400);
+        check(Fault::DeadClock, 3, 1_162_339_200_000);
+        check(Fault::DeadClock, 4, 2_085_978_556_000);
+        check(Fault::ClockSkew, 0, 1_781_658_000_000);
+        check(Fault::ClockSkew, 8, 1_778_198_400_000);
+    }
+
+    #[test]
+    fn stuck_values_travel_under_a_new_header() {
+        let mut spell = spell(Fault::Stuck, 0);
+        spell.frozen = Some(
+            br#"{"observed_at":1,"sequence":6,"status":"ok","temperature_c":9.9}"#
+                .as_slice()
+                .into(),
+        );
+        let altered = altered(Kind::Weather, WEATHER.as_bytes(), 5, &spell).unwrap();
+        let text = String::from_utf8(altered.payload).unwrap();
+        assert_eq!(
+            text,
+            r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","temperature_c":9.9}"#
+        );
+    }
+
+    #[test]
+    fn what_is_cut_is_never_whole_and_never_nothing() {
+        for dice in 0..500 {
+            let altered = altered(Kind::Weather, WEATHER.as_bytes(), 5, &spell(Fault::Truncated, dice)).unwrap();
+            assert!((1..WEATHER.len()).contains(&altered.payload.len()));
+            assert!(serde_json::from_slice::<serde_json::Value>(&altered.payload).is_err());
+        }
+    }
+}

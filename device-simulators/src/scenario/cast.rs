@@ -1,0 +1,96 @@
+//! The devices of a scenario, and their time.
+//!
+//! Everything is a function of the scenario and of the city's time at its start: a device's n-th slot has the same time, and
+//! so the same reading and the same faults, at any speed. Only who had to wait for an answer leaves slots out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Scenario, Start};
+use crate::devices::faults::{ClockLimits, Faulty};
+use crate::devices::{City, Device};
+use crate::fleet::Part;
+use crate::member::Pace;
+
+const DAY_MS: i64 = 24 * 3_600_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// The golden ratio's fraction: its multiples are spread evenly, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
+/// When the city's time begins for a run that begins at `now_ms`, both in milliseconds since 1970; see the map of
+/// [`scenario`](super).
+pub fn start_ms(scenario: &Scenario, now_ms: i64) -> i64 {
+    let latest = now_ms + milliseconds(scenario.length()) - milliseconds(scenario.duration);
+    let Start::At { weekday, minute } = scenario.start else {
+        return latest;
+    };
+    let offset_ms = City::new(scenario.seed).place().utc_offset_ms;
+    let minute_ms = i64::from(minute) * MINUTE_MS;
+    let mut day = (latest + offset_ms - minute_ms).div_euclid(DAY_MS);
+    // 1970-01-01 was a Thursday.
+    while weekday.is_some_and(|weekday| (day + 3).rem_euclid(7) != i64::from(weekday)) {
+        day -= 1;
+    }
+    day * DAY_MS + minute_ms - offset_ms
+}
+
+/// The devices of a scenario whose city's time begins at `start_ms`.
+pub fn parts(scenario: &Scenario, start_ms: i64) -> Vec<Part> {
+    let city = Arc::new(city(scenario, start_ms));
+    let mut parts = Vec::with_capacity(scenario.devices());
+    for (number, group) in scenario.groups.iter().enumerate() {
+        let clock_interval = scenario.clock(group.interval);
+        for index in 0..group.count {
+            let device = Device::in_city(&city, group.kind, parts.len() as u64);
+            // Spread over an interval, or they would all send at once.
+            let share = index as f64 / group.count as f64;
+            let first = group.interval.mul_f64(share);
+            parts.push(Part {
+                device: Faulty::new(scenario.seed, device, &group.faults, ClockLimits::default()),
+                manner: group.manner,
+                pace: Pace::Slots {
+                    interval: group.interval,
+                    clock_interval,
+                    first_ms: start_ms + milliseconds(first),
+                    slot: 0,
+                },
+                first_due: scenario.clock(first),
+                power_cuts: power_cuts(scenario, number, index),
+            });
+        }
+    }
+    parts
+}
+
+fn city(scenario: &Scenario, start_ms: i64) -> City {
+    let mut city = City::new(scenario.seed);
+    for front in &scenario.fronts {
+        let mut front = *front;
+        front.at_ms += start_ms;
+        city = city.with_front(front);
+    }
+    for incident in &scenario.incidents {
+        let mut incident = *incident;
+        incident.at_ms += start_ms;
+        city = city.with_incident(incident);
+    }
+    city
+}
+
+/// From when to when after the start the `index`th device of a group has no power, by the clock.
+fn power_cuts(scenario: &Scenario, group: usize, index: usize) -> Vec<(Duration, Duration)> {
+    let losses = scenario.power_losses.iter().filter(|loss| loss.groups.contains(&group));
+    let cut = |loss: &super::PowerLoss| {
+        let from = scenario.clock(loss.at);
+        let late = loss.back_within.mul_f64((index as f64 * GOLDEN).fract());
+        (from, from + loss.lasts + late)
+    };
+    let mut cuts: Vec<(Duration, Duration)> = losses.map(cut).collect();
+    cuts.sort();
+    cuts
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
