@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::Pending;
 
-/// Holding back begins when no more than this is left to be handed to the producer: one or two turns of the replay.
-const BEHIND_MAX: u64 = 5_000;
+/// Holding back begins when no more than this is left to be handed to the producer or to be confirmed by Kafka: what is
+/// held back waits for the one, and stands behind the other.
+const BEHIND_MAX: u64 = 1_000;
 const RECORDS_MAX: usize = 5_000;
 const BYTES_MAX: usize = 16 << 20;
 /// Longer than an fsync or two; after that their devices have waited long enough.

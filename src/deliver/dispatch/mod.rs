@@ -559,7 +559,9 @@ impl State {
     /// Whether the replay is so close to its end that new records of waiting lanes are held back for it: a lane that is
     /// never idle would go through the spool for ever otherwise.
     fn catches_up(&self, now: Instant) -> bool {
-        self.doubled == 0 && !self.replay.must_rewind() && self.held.takes(now, self.lanes.behind())
+        self.doubled == 0
+            && !self.replay.must_rewind()
+            && self.held.takes(now, self.lanes.behind() + self.replay.flying() as u64)
     }
 
     fn hold(&mut self, now: Instant, parcel: Vec<u8>, pending: Pending, lane: usize) {
