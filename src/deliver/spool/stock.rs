@@ -14,7 +14,7 @@ use super::{Error, locked};
 /// Spares that are kept; more segments than that are removed when they are no longer needed.
 pub(super) const SPARES_MAX: usize = 2;
 /// Zeros written (and synced) between two groups: a few milliseconds of disk.
-const FILL_BYTES: u64 = 1 << 20;
+const FILL_BYTES: u64 = 256 << 10;
 
 /// A spare being made.
 #[derive(Debug)]
