@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::clock::Clock;
 use crate::message::Record;
@@ -239,9 +239,6 @@ fn open_spool(
         }
     };
     let (spool, recovery) = spool::open(config, Arc::new(spool::RealDisk::default()), clock, done)?;
-    for damage in &recovery.damage {
-        warn!(?damage, "the spool is damaged; what is readable is replayed");
-    }
     if recovery.entries > 0 {
         info!(
             readings = recovery.entries,

@@ -38,7 +38,7 @@ pub struct Waiting {
 // === impl Held ===
 
 impl Held {
-    /// Whether one more may wait, with so many entries of the spool before it.
+    /// Whether one more may wait, with so many records before it: in the spool, or with the producer for their replay.
     pub fn takes(&self, now: Instant, behind: u64) -> bool {
         behind <= BEHIND_MAX
             && self.records.len() < RECORDS_MAX
