@@ -87,6 +87,10 @@ impl Receipt {
         }
     }
 
+    pub fn received_at(&self) -> Instant {
+        self.received_at
+    }
+
     /// Ends the reading: counts the outcome, answers, and returns the permit.
     pub fn resolve(mut self, outcome: Outcome) {
         self.close(outcome);
