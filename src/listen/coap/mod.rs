@@ -33,11 +33,11 @@ mod peers;
 
 mod resource;
 
+mod socket;
+
 use counters::Counters;
 use exchange::{Exchanges, Intake, Outgoing};
-
-/// Datagrams read before answers and deadlines are looked at again.
-const DATAGRAMS_PER_TURN: usize = 64;
+use socket::Socket;
 
 /// Rest after an error of the socket that may last, so that it cannot spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
@@ -94,14 +94,14 @@ pub struct Bound {
 
 /// The socket, and what the task needs beside it.
 struct Server {
-    socket: UdpSocket,
+    socket: Socket,
     front: Front,
     exchanges: Exchanges,
     mailbox: Arc<Mailbox>,
     // Reused from turn to turn.
-    buffer: Vec<u8>,
     answers: Vec<(u64, Answer)>,
     out: Vec<Outgoing>,
+    intakes: Vec<Intake>,
     /// Set when told to stop: when to give up waiting for acknowledgements.
     stops_at: Option<Instant>,
     /// How long acknowledgements of separate responses are awaited then.
@@ -221,13 +221,13 @@ impl Bound {
         let counters = Counters::new(&front.metrics.coap);
         let server = Server {
             exchanges: Exchanges::new(&self.config, &kinds, counters, now, rand::random()),
-            // One byte more than is allowed shows that a datagram was longer.
-            buffer: vec![0; self.config.datagram_bytes() + 1],
             linger: self.config.ack_timeout,
-            socket: self.socket,
+            // One byte more than is allowed shows that a datagram was longer.
+            socket: Socket::new(self.socket, self.config.datagram_bytes() + 1),
             mailbox: Mailbox::new(),
             answers: Vec::new(),
             out: Vec::new(),
+            intakes: Vec::new(),
             stops_at: None,
             front: front.clone(),
         };
@@ -248,8 +248,7 @@ impl Server {
                 }
                 () = self.mailbox.wait() => {}
                 () = sleep_until(due) => {}
-                // Readiness is only a hint: whether it was an error shows when the socket is read.
-                _ = self.socket.readable() => {
+                () = self.socket.readable() => {
                     if let Err(error) = self.receive() {
                         tracing::debug!(%error, "coap socket cannot be read");
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -278,21 +277,14 @@ impl Server {
     /// Reads a batch of datagrams and hands over what they bring.
     fn receive(&mut self) -> std::io::Result<()> {
         let now = Instant::now();
-        for _ in 0..DATAGRAMS_PER_TURN {
-            match self.socket.try_recv_from(&mut self.buffer) {
-                Ok((bytes, peer)) => {
-                    let datagram = &self.buffer[..bytes];
-                    if let Some(intake) = self.exchanges.on_datagram(now, peer, datagram, &mut self.out) {
-                        self.hand_over(intake);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // A peer's port is closed: news of an earlier send, not of this socket.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let (exchanges, out, intakes) = (&mut self.exchanges, &mut self.out, &mut self.intakes);
+        let read = self.socket.receive(|peer, datagram| {
+            intakes.extend(exchanges.on_datagram(now, peer, datagram, out));
+        });
+        let mut intakes = std::mem::take(&mut self.intakes);
+        intakes.drain(..).for_each(|intake| self.hand_over(intake));
+        self.intakes = intakes;
+        read
     }
 
     /// Gives a message to the pipeline, which answers through the mailbox.
@@ -330,12 +322,11 @@ impl Server {
     /// again and is answered again.
     fn send(&mut self) {
         let metrics = &self.front.metrics.coap;
-        for Outgoing { peer, message } in self.out.drain(..) {
-            if let Err(error) = self.socket.try_send_to(&message, peer) {
-                metrics.coap_send_failures_total.inc();
-                tracing::debug!(%error, %peer, "coap datagram not sent");
-            }
-        }
+        self.socket.send(&self.out, |peer, error| {
+            metrics.coap_send_failures_total.inc();
+            tracing::debug!(%error, %peer, "coap datagram not sent");
+        });
+        self.out.clear();
         metrics.coap_peers.set(self.exchanges.peers() as i64);
         metrics.coap_exchanges.set(self.exchanges.open() as i64);
     }
