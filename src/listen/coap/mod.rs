@@ -1,9 +1,10 @@
-//! CoAP over UDP (RFC 7252): one socket, one task, no task or timer per exchange.
+//! CoAP over UDP (RFC 7252): one socket, one thread, no task or timer per exchange.
 //!
-//! The task reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers come
-//! back through one mailbox. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
+//! The thread reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers come
+//! back through one mailbox. It has a runtime of its own: on one that is shared, an idle thread is woken by each datagram
+//! that arrives while another is at work on the ones before. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
 //! [`resource`] understand requests, [`peers`] remembers duplicates, [`deadlines`] keeps time. Nothing a peer sends, and
-//! no error of the socket, ends the task; it ends when it is told to and owes no answer. Not here yet: Block1 (large
+//! no error of the socket, ends it; it ends when it is told to and owes no answer. Not here yet: Block1 (large
 //! bodies; refused with 4.02), DTLS, Observe.
 
 use std::net::SocketAddr;
@@ -87,7 +88,7 @@ pub struct Config {
 /// A listener that has its address and does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
-    socket: UdpSocket,
+    socket: std::net::UdpSocket,
     address: SocketAddr,
     config: Config,
 }
@@ -193,7 +194,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Error> {
     })
 }
 
-fn open_socket(config: &Config) -> std::io::Result<UdpSocket> {
+fn open_socket(config: &Config) -> std::io::Result<std::net::UdpSocket> {
     let domain = socket2::Domain::for_address(config.listen);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     let wanted = usize::try_from(config.receive_buffer.as_u64()).unwrap_or(usize::MAX);
@@ -203,7 +204,7 @@ fn open_socket(config: &Config) -> std::io::Result<UdpSocket> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&config.listen.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 // === impl Bound ===
@@ -214,31 +215,51 @@ impl Bound {
         self.address
     }
 
-    /// Serves on `front.tasks` until `front.stopping`, and then until no answer is owed.
-    pub fn serve(self, front: Front) {
-        let now = Instant::now();
-        let kinds = front.pipeline.schemas.names();
-        let counters = Counters::new(&front.metrics.coap);
-        let server = Server {
-            exchanges: Exchanges::new(&self.config, &kinds, counters, now, rand::random()),
-            linger: self.config.ack_timeout,
-            // One byte more than is allowed shows that a datagram was longer.
-            socket: Socket::new(self.socket, self.config.datagram_bytes() + 1),
-            mailbox: Mailbox::new(),
-            answers: Vec::new(),
-            out: Vec::new(),
-            intakes: Vec::new(),
-            stops_at: None,
-            front: front.clone(),
+    /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
+    pub fn serve(self, front: Front) -> Result<(), Error> {
+        let failed = |source| Error::Thread {
+            listener: "coap",
+            source,
         };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let serving = front.tasks.token();
+        let socket = {
+            let _here = runtime.enter();
+            UdpSocket::from_std(self.socket).map_err(failed)?
+        };
+        let server = Server::new(socket, &self.config, front);
+        let serve = move || {
+            runtime.block_on(server.run());
+            drop(serving);
+        };
+        let thread = std::thread::Builder::new().name("coap".into());
+        thread.spawn(serve).map_err(failed)?;
         tracing::info!(address = %self.address, "coap listening");
-        front.tasks.spawn(server.run());
+        Ok(())
     }
 }
 
 // === impl Server ===
 
 impl Server {
+    fn new(socket: UdpSocket, config: &Config, front: Front) -> Self {
+        let kinds = front.pipeline.schemas.names();
+        let counters = Counters::new(&front.metrics.coap);
+        Server {
+            exchanges: Exchanges::new(config, &kinds, counters, Instant::now(), rand::random()),
+            linger: config.ack_timeout,
+            // One byte more than is allowed shows that a datagram was longer.
+            socket: Socket::new(socket, config.datagram_bytes() + 1),
+            mailbox: Mailbox::new(),
+            answers: Vec::new(),
+            out: Vec::new(),
+            intakes: Vec::new(),
+            stops_at: None,
+            front,
+        }
+    }
+
     async fn run(mut self) {
         while !self.is_done() {
             let due = self.next_due();

@@ -120,16 +120,19 @@ fn read_batch(
     })
 }
 
-fn write_batch(
-    socket: &UdpSocket,
-    batch: &[Outgoing],
-    peers: &mut Vec<Option<SockaddrStorage>>,
-) -> io::Result<usize> {
+fn write_batch(socket: &UdpSocket, batch: &[Outgoing], peers: &mut Vec<Option<SockaddrStorage>>) -> io::Result<usize> {
     peers.clear();
     peers.extend(batch.iter().map(|outgoing| Some(outgoing.peer.into())));
     let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|outgoing| [IoSlice::new(&outgoing.message)]).collect();
     OUTBOUND.with_borrow_mut(|headers| {
-        let sent = sendmmsg(socket.as_raw_fd(), headers, &slices, &*peers, [], MsgFlags::MSG_DONTWAIT);
+        let sent = sendmmsg(
+            socket.as_raw_fd(),
+            headers,
+            &slices,
+            &*peers,
+            [],
+            MsgFlags::MSG_DONTWAIT,
+        );
         sent.map(Iterator::count).map_err(|error: Errno| error.into())
     })
 }
