@@ -1,7 +1,7 @@
 //! A schema as a flat program, and the functions that write Avro by it.
 //!
-//! [`compile`](super::compile) makes a [`Program`] once; a driver ([`json`](super::json)) walks a reading's JSON and
-//! calls the functions here with what it meets: `emit_*` for scalars, `enter_*` for arrays and objects. They know no
+//! [`compile`](super::compile) makes a [`Program`] once; a driver ([`scan`](super::scan) in service,
+//! [`json`](super::json) as its judge) walks a reading's JSON and calls the functions here with what it meets: `emit_*` for scalars, `enter_*` for arrays and objects. They know no
 //! parser. Whatever does not fit is a [`Fault`], a code that costs
 //! nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by [`pass`](super::pass).
 
@@ -15,6 +15,9 @@ pub const DEPTH_MAX: u32 = 64;
 pub struct Program {
     pub nodes: Vec<Node>,
     pub root: NodeId,
+    /// For each record, from [`Record::successors`] on: the field that is likeliest to come first, then the one after
+    /// each field, as the schema has them. What is learned of devices starts from it.
+    pub successors: Vec<u32>,
 }
 
 /// Position in [`Program::nodes`].
@@ -75,11 +78,15 @@ pub struct Real {
 #[derive(Debug)]
 pub struct Record {
     pub fields: Box<[Field]>,
+    /// Its place in [`Program::successors`].
+    pub successors: usize,
 }
 
 #[derive(Debug)]
 pub struct Field {
     pub name: Box<str>,
+    /// The name as JSON nearly always has it: `"name":`.
+    pub quoted: Box<[u8]>,
     pub node: NodeId,
     pub absent: Absent,
     /// `"fill": "received_at"`: the gateway's to write, never the device's.
@@ -141,6 +148,11 @@ pub enum Fault {
     TooOld,
     /// Nested deeper than [`DEPTH_MAX`].
     Depth,
+}
+
+/// Whether what stands inside `depth` arrays and objects may be one itself.
+pub fn deeper(depth: u32) -> Result<(), Fault> {
+    if depth < DEPTH_MAX { Ok(()) } else { Err(Fault::Depth) }
 }
 
 // === impl Program: scalars ===
