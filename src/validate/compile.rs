@@ -141,10 +141,7 @@ impl Compiler {
         }
         let successors = self.program.successors.len();
         self.program.successors.extend(0..=fields.len() as u32);
-        self.program.nodes[node as usize] = Node::Record(Record {
-            fields: fields.into(),
-            successors,
-        });
+        self.program.nodes[node as usize] = Node::Record(Record::new(fields, successors));
         node
     }
 }

@@ -63,6 +63,7 @@ pub struct OpenBlock {
 
 impl Pass<'_> {
     /// Begins a record. Every one that is begun and does not fail must be closed.
+    #[inline]
     pub fn open_record(&mut self, record: &Record) -> OpenRecord {
         let base = self.buffers.spans.len();
         self.buffers.spans.resize(base + record.fields.len(), ABSENT);
@@ -76,7 +77,7 @@ impl Pass<'_> {
 
     /// Which field a key names: one that may come, and has not come yet.
     pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &str) -> Result<usize, Fault> {
-        let index = record.find(key, open.next).ok_or(Fault::Unknown)?;
+        let index = record.find(key).ok_or(Fault::Unknown)?;
         self.admit(record, open, index).map(|()| index)
     }
 
@@ -109,6 +110,7 @@ impl Pass<'_> {
     }
 
     /// Notes that the bytes from `start` to the end of `out` are the field's value.
+    #[inline]
     pub fn close_field(&mut self, open: &mut OpenRecord, index: usize, start: usize) {
         self.buffers.spans[open.base + index] = (start, self.buffers.out.len());
         open.next = index + 1;
@@ -163,6 +165,7 @@ impl Pass<'_> {
 
 impl OpenRecord {
     /// The field after the last one that came.
+    #[inline]
     pub fn next(&self) -> usize {
         self.next
     }
@@ -171,6 +174,7 @@ impl OpenRecord {
 // === impl Pass: arrays and maps ===
 
 impl Pass<'_> {
+    #[inline]
     pub fn open_block(&mut self) -> OpenBlock {
         let at = self.buffers.out.len();
         self.buffers.out.push(0);
@@ -267,22 +271,29 @@ impl Buffers {
 // === impl Pass: unions ===
 
 impl Pass<'_> {
-    /// Chooses a branch: writes its number, gives its node.
-    pub fn take(&mut self, branch: Option<Branch>) -> Result<NodeId, Fault> {
-        let branch = branch.ok_or(Fault::Type)?;
-        self.buffers.out.push(branch.byte);
-        Ok(branch.node)
+    /// Writes a branch's number; gives its node.
+    #[inline]
+    pub fn take(&mut self, byte: u8, node: NodeId) -> NodeId {
+        self.buffers.out.push(byte);
+        node
     }
 
-    /// Writes a number as `branch`, or as null if it is a sentinel there.
+    /// The same, if there is such a branch.
+    pub fn take_branch(&mut self, branch: Option<Branch>) -> Result<NodeId, Fault> {
+        let branch = branch.ok_or(Fault::Type)?;
+        Ok(self.take(branch.byte, branch.node))
+    }
+
+    /// Writes a number as the branch `byte`, or as null if it is a sentinel there.
+    #[inline]
     pub fn number(
         &mut self,
         null: Option<u8>,
-        branch: Branch,
+        byte: u8,
         emit: impl FnOnce(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let at = self.buffers.out.len();
-        self.buffers.out.push(branch.byte);
+        self.buffers.out.push(byte);
         match (emit(self), null) {
             (Err(Fault::Sentinel), Some(null)) => {
                 self.buffers.out.truncate(at);
@@ -297,6 +308,7 @@ impl Pass<'_> {
 // === writers ===
 
 /// Appends Avro's zig-zag variable-length integer.
+#[inline]
 pub fn write_long(value: i64, out: &mut Vec<u8>) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
@@ -307,6 +319,7 @@ pub fn write_long(value: i64, out: &mut Vec<u8>) {
 }
 
 /// Appends an Avro string.
+#[inline]
 pub fn write_text(text: &str, out: &mut Vec<u8>) {
     write_long(text.len() as i64, out);
     out.extend_from_slice(text.as_bytes());

@@ -46,12 +46,25 @@ impl<'b> Cursor<'b> {
     }
 
     #[inline]
-    pub(super) fn byte(&self, at: usize) -> u8 {
+    fn byte(&self, at: usize) -> u8 {
         self.bytes.get(at).copied().unwrap_or_default()
     }
 
-    pub(super) fn move_to(&mut self, at: usize) {
-        self.at = at;
+    #[inline]
+    fn eight_at(&self, at: usize) -> Option<u64> {
+        let rest = self.bytes.get(at..)?;
+        rest.first_chunk().map(|eight| u64::from_le_bytes(*eight))
+    }
+
+    #[inline]
+    pub fn rest(&self) -> &'b [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Over bytes that were looked at.
+    #[inline]
+    pub fn skip(&mut self, count: usize) {
+        self.at += count;
     }
 
     /// Over the byte that was peeked.
@@ -76,9 +89,10 @@ impl<'b> Cursor<'b> {
 
     #[inline]
     pub fn eat_all(&mut self, bytes: &[u8]) -> bool {
-        let found = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(bytes));
+        let end = self.at + bytes.len();
+        let found = self.bytes.get(self.at..end).is_some_and(|next| equal(next, bytes));
         if found {
-            self.at += bytes.len();
+            self.at = end;
         }
         found
     }
@@ -147,8 +161,8 @@ impl<'b> Cursor<'b> {
     /// The first place from `at` on of a quotation mark, a backslash or a control character; or the end.
     #[inline]
     fn plain_until(&self, mut at: usize) -> usize {
-        while let Some(eight) = self.bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-            let found = special(u64::from_le_bytes(*eight));
+        while let Some(eight) = self.eight_at(at) {
+            let found = special(eight);
             if found != 0 {
                 return at + (found.trailing_zeros() / 8) as usize;
             }
@@ -212,6 +226,19 @@ impl<'b> Cursor<'b> {
             self.at += 1;
         }
         Ok(code)
+    }
+}
+
+/// Whether two pieces of the same length are equal. They are short: a call of `memcmp` costs more than this.
+#[inline]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    let (ones, one_rest) = one.as_chunks::<8>();
+    let (others, other_rest) = other.as_chunks::<8>();
+    let whole = ones.iter().zip(others).all(|(one, other)| one == other);
+    // The last eight bytes of both, which overlap the ones before.
+    match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        (Some(one), Some(other)) => whole && one == other,
+        _ => one_rest.iter().zip(other_rest).all(|(one, other)| one == other),
     }
 }
 

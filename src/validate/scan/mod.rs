@@ -176,6 +176,7 @@ impl Scanner<'_, '_> {
     }
 
     /// `depth` arrays and objects are around it.
+    #[inline]
     fn value(&mut self, node: NodeId, depth: u32) -> Result<(), Stop> {
         self.cursor.skip_whitespace();
         match self.cursor.peek() {
@@ -209,6 +210,7 @@ impl Scanner<'_, '_> {
         result.map_err(|fault| self.refuse(fault, node, Got::Boolean(value)))
     }
 
+    #[inline]
     fn text(&mut self, node: NodeId) -> Result<(), Stop> {
         let text = self.cursor.text(self.unescaped)?;
         let Scanner {
@@ -218,6 +220,7 @@ impl Scanner<'_, '_> {
         result.map_err(|fault| verdict.refuse(program, pass, fault, node, Got::Text(text)))
     }
 
+    #[inline]
     fn number(&mut self, node: NodeId) -> Result<(), Stop> {
         let start = self.cursor.position();
         match self.cursor.number()? {
@@ -241,6 +244,7 @@ impl Scanner<'_, '_> {
         }
     }
 
+    #[inline(never)]
     fn array(&mut self, node: NodeId, depth: u32) -> Result<(), Stop> {
         let item = self
             .program
@@ -261,6 +265,7 @@ impl Scanner<'_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn object(&mut self, node: NodeId, depth: u32) -> Result<(), Stop> {
         let program = self.program;
         let object = program

@@ -65,17 +65,15 @@ impl Cursor<'_> {
     #[inline]
     fn digits(&mut self, before: Digits) -> Digits {
         let Digits { mut value, mut count } = before;
-        let mut at = self.position();
-        loop {
-            let digit = self.byte(at).wrapping_sub(b'0');
+        for byte in self.rest() {
+            let digit = byte.wrapping_sub(b'0');
             if digit > 9 {
                 break;
             }
             value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            at += 1;
             count += 1;
         }
-        self.move_to(at);
+        self.skip(count - before.count);
         Digits { value, count }
     }
 

@@ -1,7 +1,7 @@
 //! The scanner against its judge, the serde_json driver: the same verdict, reason, words and bytes for any reading of
 //! any schema; and apache-avro reads from the bytes what the device sent.
 //!
-//! Schemas and readings are drawn from a seed (CITYGATE_SEED); CITYGATE_CASES says how many readings (500000). A
+//! Schemas and readings are drawn from a seed (CITYGATE_SEED); CITYGATE_CASES says how many readings (300000). A
 //! batch of readings has its own seed, which is the given one for the first of them: so a finding is repeated by its
 //! seed alone. With captures of real devices at hand (CITYGATE_CORPUS), schemas are made for them, too.
 
@@ -212,7 +212,7 @@ fn batch(court: &mut Court, seed: u64, cases: usize) {
 #[test]
 fn the_scanner_takes_writes_and_says_what_its_judge_does() {
     let first = number("CITYGATE_SEED").unwrap_or(SEED);
-    let cases = number("CITYGATE_CASES").unwrap_or(500_000) as usize;
+    let cases = number("CITYGATE_CASES").unwrap_or(300_000) as usize;
     let mut court = Court::default();
     for (number, start) in (0..cases).step_by(BATCH).enumerate() {
         batch(&mut court, first + number as u64, BATCH.min(cases - start));
