@@ -1,0 +1,239 @@
+//! The closed loops: MQTT, CoAP and HTTP through the gateway and, in the same round, against the floors.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Part;
+use crate::floors::producer;
+use crate::gateway::Gateway;
+use crate::load::{Load, Percentiles, RAMP, Report};
+use crate::parts;
+use crate::process::{Usage, resident_mib};
+use crate::stage::Stage;
+
+/// What is left out at the beginning and at the end of a measurement.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// Everything that was measured.
+#[derive(Debug, Default, Serialize)]
+pub struct Results {
+    /// By case, one entry a round.
+    pub cases: BTreeMap<&'static str, Vec<Round>>,
+    /// One entry a round; of each, one a gateway.
+    pub rate: Vec<Vec<parts::Answered>>,
+    pub invalid: Vec<Vec<Measured>>,
+    pub slow: Vec<Vec<Measured>>,
+    pub syscalls: Option<parts::Syscalls>,
+    pub idle: Option<Vec<parts::Idle>>,
+    /// What the first gateway has logged over the whole run.
+    pub log_bytes: u64,
+}
+
+/// A protocol and its devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    pub connections: usize,
+    pub window: usize,
+}
+
+/// One case in one round.
+#[derive(Debug, Serialize)]
+pub struct Round {
+    pub gateways: Vec<Measured>,
+    pub sink: Measured,
+    pub producer: Measured,
+    /// HTTP only.
+    pub web: Option<Measured>,
+}
+
+/// What one target took; CPU in microseconds a message.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    pub messages: u64,
+    pub per_second: f64,
+    pub cpu_us: f64,
+    pub user_us: f64,
+    pub system_us: f64,
+    /// CPU by the name of the thread.
+    pub threads_us: BTreeMap<String, f64>,
+    /// Times a message that a thread went to sleep, and that one was sent away from its core.
+    pub sleeps: f64,
+    pub preemptions: f64,
+    pub load_us: Option<f64>,
+    pub kafka_us: Option<f64>,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    pub p999_ms: Option<f64>,
+    pub resident_mib: f64,
+    /// Messages without an answer.
+    pub unanswered: u64,
+}
+
+// === impl Case ===
+
+impl Case {
+    pub fn of(part: Part) -> Case {
+        let case = |name, connections, window| Case {
+            name,
+            connections,
+            window,
+        };
+        match part {
+            Part::Coap => case("coap", 500, 1),
+            Part::Http => case("http", 500, 1),
+            _ => case("mqtt", 100, 20),
+        }
+    }
+
+    /// Flags of the load generator for the server at `address`.
+    pub fn arguments(self, address: &str) -> Vec<String> {
+        let Case {
+            name,
+            connections,
+            window,
+        } = self;
+        let flags = format!("--{name} {address} --connections {connections} --window {window}");
+        flags.split(' ').map(str::to_owned).collect()
+    }
+
+    fn of_gateway(self, gateway: &Gateway) -> Vec<String> {
+        let address = match self.name {
+            "coap" => gateway.coap(),
+            "http" => gateway.http(),
+            _ => gateway.mqtt(),
+        };
+        self.arguments(&address)
+    }
+}
+
+/// One round of a case: every gateway, then the floors.
+pub fn measure(part: Part, stage: &Stage, results: &mut Results) -> anyhow::Result<()> {
+    let case = Case::of(part);
+    let mut gateways = Vec::new();
+    for gateway in &stage.gateways {
+        let measured = drive(stage, gateway, &case.of_gateway(gateway), RAMP)?;
+        gateways.push(measured);
+    }
+    let protocol = ["mqtt", "coap", "http"].iter().position(|name| *name == case.name);
+    let address = &stage.sink.addresses[protocol.unwrap_or_default()];
+    let sink = drive_floor(stage, stage.sink.pid(), &case.arguments(address))?;
+    let web = match part {
+        Part::Http => Some(drive_floor(
+            stage,
+            stage.web.pid(),
+            &case.arguments(&stage.web.address),
+        )?),
+        _ => None,
+    };
+    let round = Round {
+        gateways,
+        sink,
+        producer: produce(stage, case.connections * case.window)?,
+        web,
+    };
+    results.cases.entry(case.name).or_default().push(round);
+    Ok(())
+}
+
+/// Sends to a gateway for a while; what that took of it, of the generator and of Kafka. The gateway counts what it
+/// answers, so that beginning and end are left out.
+pub fn drive(stage: &Stage, gateway: &Gateway, arguments: &[String], ramp: Duration) -> anyhow::Result<Measured> {
+    let load = Load::start(&stage.simulators, arguments, ramp, stage.seconds)?;
+    std::thread::sleep(ramp + MARGIN);
+    let (before, answered) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?.answered());
+    std::thread::sleep(Duration::from_secs(stage.seconds) - 2 * MARGIN);
+    let (after, answered_then) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?.answered());
+    let mut measured = Measured::new(answered_then - answered, &before, &after);
+    measured.tell(&load.report()?);
+    measured.resident_mib = resident_mib(gateway.pid())?;
+    Ok(measured)
+}
+
+/// The same for a server that does not say what it has answered: the whole run counts.
+fn drive_floor(stage: &Stage, pid: u32, arguments: &[String]) -> anyhow::Result<Measured> {
+    let before = Look::at(pid, stage)?;
+    let report = Load::start(&stage.simulators, arguments, RAMP, stage.seconds)?.report()?;
+    let after = Look::at(pid, stage)?;
+    let mut measured = Measured::new(report.answers(), &before, &after);
+    measured.tell(&report);
+    measured.resident_mib = resident_mib(pid)?;
+    Ok(measured)
+}
+
+/// The bare producer, with so many records out.
+fn produce(stage: &Stage, window: usize) -> anyhow::Result<Measured> {
+    let kafka = |stage: &Stage| stage.kafka.pid.map(Usage::of).transpose();
+    let before = kafka(stage)?;
+    let outcome = producer::start(stage.place(), window, stage.seconds)?;
+    let looks = [
+        (before, Usage::default(), 0.0),
+        (kafka(stage)?, outcome.used(), outcome.seconds),
+    ];
+    let [before, after] = looks.map(|(kafka, target, at_s)| Look { at_s, target, kafka });
+    Ok(Measured::new(outcome.records, &before, &after))
+}
+
+/// What somebody and Kafka had used at one moment.
+struct Look {
+    /// Of a clock that is the same for two looks.
+    at_s: f64,
+    target: Usage,
+    kafka: Option<Usage>,
+}
+
+// === impl Look ===
+
+impl Look {
+    fn at(pid: u32, stage: &Stage) -> anyhow::Result<Look> {
+        Ok(Look {
+            at_s: stage.began.elapsed().as_secs_f64(),
+            target: Usage::of(pid)?,
+            kafka: stage.kafka.pid.map(Usage::of).transpose()?,
+        })
+    }
+}
+
+// === impl Measured ===
+
+impl Measured {
+    fn new(messages: u64, before: &Look, after: &Look) -> Measured {
+        let each = |total: f64| total / messages.max(1) as f64;
+        let used = after.target.since(&before.target);
+        let kafka = before.kafka.as_ref().zip(after.kafka.as_ref());
+        let threads = used.threads.iter();
+        Measured {
+            messages,
+            per_second: messages as f64 / (after.at_s - before.at_s),
+            cpu_us: each(used.cpu_s() * 1e6),
+            user_us: each(used.user_s * 1e6),
+            system_us: each(used.system_s * 1e6),
+            threads_us: threads
+                .map(|(name, seconds)| (name.clone(), each(seconds * 1e6)))
+                .collect(),
+            sleeps: each(used.sleeps as f64),
+            preemptions: each(used.preemptions as f64),
+            load_us: None,
+            kafka_us: kafka.map(|(before, after)| each((after.cpu_s() - before.cpu_s()) * 1e6)),
+            p50_ms: None,
+            p99_ms: None,
+            p999_ms: None,
+            resident_mib: 0.0,
+            unanswered: 0,
+        }
+    }
+
+    /// What the generator has to say of it.
+    fn tell(&mut self, report: &Report) {
+        let Percentiles {
+            p50_ms,
+            p99_ms,
+            p999_ms,
+        } = report.total.latency;
+        (self.p50_ms, self.p99_ms, self.p999_ms) = (p50_ms, p99_ms, p999_ms);
+        self.load_us = report.generator.processor_us_per_message;
+        self.unanswered = report.total.unanswered + report.total.not_sent;
+    }
+}
