@@ -1,5 +1,6 @@
 //! The other parts: the open loop, invalid readings, many slow devices, and memory at rest.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -39,8 +40,17 @@ pub struct Syscalls {
     pub counted_by: &'static str,
     pub rate: u32,
     pub readings: u64,
-    /// A reading; the most frequent first.
-    pub each: Vec<(String, f64)>,
+    /// Calls a reading, by thread and name.
+    pub threads: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+// === impl Syscalls ===
+
+impl Syscalls {
+    /// Of all threads, a reading.
+    pub fn total(&self) -> f64 {
+        self.threads.values().flat_map(BTreeMap::values).sum()
+    }
 }
 
 /// Memory of a gateway, in MiB.
@@ -103,13 +113,19 @@ pub fn syscalls(stage: &Stage) -> anyhow::Result<Option<Syscalls>> {
     let share = COUNTED.as_secs_f64() / began.elapsed().as_secs_f64();
     let readings = ((gateway.scrape()?.answered() - before) as f64 * share) as u64;
     load.report()?;
+    let each = |calls: BTreeMap<String, u64>| -> BTreeMap<String, f64> {
+        let calls = calls.into_iter();
+        calls
+            .map(|(name, count)| (name, count as f64 / readings.max(1) as f64))
+            .collect()
+    };
     Ok(counted.map(|(counted_by, counts)| Syscalls {
         counted_by,
         rate: SLOW_RATE,
         readings,
-        each: counts
+        threads: counts
             .into_iter()
-            .map(|(name, count)| (name, count as f64 / readings.max(1) as f64))
+            .map(|(thread, calls)| (thread, each(calls)))
             .collect(),
     }))
 }

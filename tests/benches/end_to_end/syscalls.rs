@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tempfile::TempDir;
 
-type Counts = Vec<(String, u64)>;
+/// By thread (numbers at the end of its name left out), then by name.
+pub type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// The calls that perf tells apart: to prepare all 360 takes it many seconds.
 const NAMED: [&str; 22] = [
@@ -37,7 +38,7 @@ const NAMED: [&str; 22] = [
     "writev",
 ];
 
-/// Names the tool, and the calls by name, the most frequent first; `None` if there is no tool that works here.
+/// Names the tool, and what it counted; `None` if there is no tool that works here.
 pub fn count(pid: u32, over: Duration) -> anyhow::Result<Option<(&'static str, Counts)>> {
     let folder = TempDir::new()?;
     let file = folder.path().join("counts");
@@ -47,7 +48,7 @@ pub fn count(pid: u32, over: Duration) -> anyhow::Result<Option<(&'static str, C
     let events: Vec<String> = NAMED.iter().map(|name| format!("syscalls:sys_enter_{name}")).collect();
     let perf = format!(
         "if [ ! -e /sys/kernel/tracing/events ]; then mount -t tracefs nodev /sys/kernel/tracing; fi && \
-         perf stat -x, -o {out} -e raw_syscalls:sys_enter,{} -p {pid} -- sleep {seconds}",
+         perf stat -x, --per-thread -o {out} -e raw_syscalls:sys_enter,{} -p {pid} -- sleep {seconds}",
         events.join(",")
     );
     if quietly(Command::new("unshare").args(["-m", "sh", "-c", &perf])) {
@@ -70,21 +71,35 @@ fn quietly(command: &mut Command) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// `59,,syscalls:sys_enter_futex,286599289,100.00,,`, and all of them as `raw_syscalls:sys_enter`.
+/// `tokio-rt-worker-4711,59,,syscalls:sys_enter_futex,286599289,100.00,,`, and all of a thread as `raw_syscalls:sys_enter`.
 fn of_perf(text: &str) -> Counts {
-    let count = |event: &str| {
-        let line = text.lines().find(|line| line.split(',').nth(2) == Some(event));
-        line.and_then(|line| line.split(',').next()?.parse().ok())
-            .unwrap_or(0_u64)
-    };
-    let named = NAMED.map(|name| (name.to_owned(), count(&format!("syscalls:sys_enter_{name}"))));
-    let mut counts = BTreeMap::from(named);
-    let known: u64 = counts.values().sum();
-    counts.insert(
-        "others".to_owned(),
-        count("raw_syscalls:sys_enter").saturating_sub(known),
-    );
-    sorted(counts)
+    let mut counts = Counts::new();
+    for line in text.lines() {
+        let [thread, count, _, event, ..] = line.split(',').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let (Ok(count), Some((thread, _))) = (count.parse::<u64>(), thread.rsplit_once('-')) else {
+            continue;
+        };
+        let name = event.rsplit_once("sys_enter_").map_or("others", |(_, name)| name);
+        let thread = thread.trim_end_matches(|last: char| last.is_ascii_digit());
+        *counts
+            .entry(thread.to_owned())
+            .or_default()
+            .entry(name.to_owned())
+            .or_default() += count;
+    }
+    for calls in counts.values_mut() {
+        let named: u64 = calls
+            .iter()
+            .filter(|(name, _)| *name != "others")
+            .map(|(_, count)| count)
+            .sum();
+        if let Some(all) = calls.get_mut("others") {
+            *all = all.saturating_sub(named);
+        }
+    }
+    counts
 }
 
 /// `% time     seconds  usecs/call     calls    errors syscall`, where `errors` may be left out.
@@ -94,11 +109,10 @@ fn of_strace(text: &str) -> Counts {
         let name = words.last().filter(|name| **name != "total")?;
         Some(((*name).to_owned(), words.get(3)?.parse().ok()?))
     });
-    sorted(lines.collect())
-}
-
-fn sorted(counts: BTreeMap<String, u64>) -> Counts {
-    let mut counts: Counts = counts.into_iter().filter(|(_, count)| *count > 0).collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts
+    let calls: BTreeMap<String, u64> = lines.collect();
+    if calls.is_empty() {
+        Counts::new()
+    } else {
+        Counts::from([("all threads".to_owned(), calls)])
+    }
 }

@@ -1,5 +1,7 @@
 //! Prints what was measured: each part, and at the end the aims beside the results.
 
+use std::collections::BTreeMap;
+
 use crate::cases::{Measured, Results, Round};
 use crate::series::{median, short, spread};
 use crate::stage::Stage;
@@ -153,19 +155,24 @@ fn others(results: &Results, index: usize) {
         );
     }
     if let (0, Some(syscalls)) = (index, &results.syscalls) {
-        let each: Vec<String> = syscalls
-            .each
-            .iter()
-            .filter(|(_, count)| *count >= 0.005)
-            .map(|(name, count)| format!("{name} {count:.2}"))
-            .collect();
         println!(
-            "  system calls a reading ({}, {} readings at {}/s over 10,000 connections): {}",
-            syscalls.counted_by,
-            syscalls.readings,
-            syscalls.rate,
-            each.join(", ")
+            "  system calls a reading ({}, {} readings at {}/s over 10,000 connections):",
+            syscalls.counted_by, syscalls.readings, syscalls.rate
         );
+        for (thread, calls) in &syscalls.threads {
+            system_calls(thread, calls);
+        }
+    }
+}
+
+/// One thread's, the most frequent first; what hardly happens is left out.
+fn system_calls(thread: &str, calls: &BTreeMap<String, f64>) {
+    let total: f64 = calls.values().sum();
+    let mut calls: Vec<(&String, &f64)> = calls.iter().filter(|(_, each)| **each >= 0.005).collect();
+    calls.sort_by(|one, other| other.1.total_cmp(one.1));
+    let calls: Vec<String> = calls.iter().map(|(name, each)| format!("{name} {each:.2}")).collect();
+    if !calls.is_empty() {
+        println!("    {thread} {total:.2}: {}", calls.join(", "));
     }
 }
 
@@ -174,8 +181,8 @@ fn aims(results: &Results, index: usize) {
     let mut lines: Vec<Line> = Vec::new();
     closed_loops(results, index, &mut lines);
     if let (0, Some(syscalls)) = (index, &results.syscalls) {
-        let all: f64 = syscalls.each.iter().map(|(_, count)| count).sum();
-        lines.push(("system calls a reading, 1 reading a read", "<= 2.2", short(all)));
+        let found = short(syscalls.total());
+        lines.push(("system calls a reading, 1 reading a read", "<= 2.2", found));
     }
     if !results.rate.is_empty() {
         let sent = results
