@@ -19,6 +19,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// Everything that was measured.
 #[derive(Debug, Default, Serialize)]
 pub struct Results {
+    /// Mean length of the JSON, by kind: traffic, weather, energy.
+    pub reading_bytes: [f64; 3],
     /// By case, one entry a round.
     pub cases: BTreeMap<&'static str, Vec<Round>>,
     /// One entry a round; of each, one a gateway.
@@ -45,6 +47,8 @@ pub struct Round {
     pub gateways: Vec<Measured>,
     pub sink: Measured,
     pub producer: Measured,
+    /// Mean length of the producer's values, which are what the gateway makes of these readings.
+    pub value_bytes: f64,
     /// HTTP only.
     pub web: Option<Measured>,
 }
@@ -70,6 +74,9 @@ pub struct Measured {
     pub resident_mib: f64,
     /// Messages without an answer.
     pub unanswered: u64,
+    /// Readings that went to the spool, because Kafka took longer than the gateway's patience, or were busy.
+    pub spooled: u64,
+    pub busy: u64,
 }
 
 // === impl Case ===
@@ -128,10 +135,12 @@ pub fn measure(part: Part, stage: &Stage, results: &mut Results) -> anyhow::Resu
         )?),
         _ => None,
     };
+    let (producer, value_bytes) = produce(stage, case.connections * case.window)?;
     let round = Round {
         gateways,
         sink,
-        producer: produce(stage, case.connections * case.window)?,
+        producer,
+        value_bytes,
         web,
     };
     results.cases.entry(case.name).or_default().push(round);
@@ -143,10 +152,12 @@ pub fn measure(part: Part, stage: &Stage, results: &mut Results) -> anyhow::Resu
 pub fn drive(stage: &Stage, gateway: &Gateway, arguments: &[String], ramp: Duration) -> anyhow::Result<Measured> {
     let load = Load::start(&stage.simulators, arguments, ramp, stage.seconds)?;
     std::thread::sleep(ramp + MARGIN);
-    let (before, answered) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?.answered());
+    let (before, counted) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?);
     std::thread::sleep(Duration::from_secs(stage.seconds) - 2 * MARGIN);
-    let (after, answered_then) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?.answered());
-    let mut measured = Measured::new(answered_then - answered, &before, &after);
+    let (after, counted_then) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?);
+    let mut measured = Measured::new(counted_then.answered() - counted.answered(), &before, &after);
+    let ended = |how| counted_then.ended(how) - counted.ended(how);
+    (measured.spooled, measured.busy) = (ended("spooled"), ended("busy"));
     measured.tell(&load.report()?);
     measured.resident_mib = resident_mib(gateway.pid())?;
     Ok(measured)
@@ -164,7 +175,7 @@ fn drive_floor(stage: &Stage, pid: u32, arguments: &[String]) -> anyhow::Result<
 }
 
 /// The bare producer, with so many records out.
-fn produce(stage: &Stage, window: usize) -> anyhow::Result<Measured> {
+fn produce(stage: &Stage, window: usize) -> anyhow::Result<(Measured, f64)> {
     let kafka = |stage: &Stage| stage.kafka.pid.map(Usage::of).transpose();
     let before = kafka(stage)?;
     let outcome = producer::start(stage.place(), window, stage.seconds)?;
@@ -173,7 +184,7 @@ fn produce(stage: &Stage, window: usize) -> anyhow::Result<Measured> {
         (kafka(stage)?, outcome.used(), outcome.seconds),
     ];
     let [before, after] = looks.map(|(kafka, target, at_s)| Look { at_s, target, kafka });
-    Ok(Measured::new(outcome.records, &before, &after))
+    Ok((Measured::new(outcome.records, &before, &after), outcome.value_bytes))
 }
 
 /// What somebody and Kafka had used at one moment.
@@ -222,6 +233,8 @@ impl Measured {
             p999_ms: None,
             resident_mib: 0.0,
             unanswered: 0,
+            spooled: 0,
+            busy: 0,
         }
     }
 

@@ -96,6 +96,15 @@ impl Gateway {
         Ok(Scrape(text))
     }
 
+    /// Waits until nothing is in its spool any more.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
+        self.eventually(|gateway| {
+            let scrape = gateway.scrape().ok()?;
+            let waiting = scrape.sum("citygate_spool_readings", &[]) + scrape.sum("citygate_in_flight_bytes", &[]);
+            (waiting == 0.0).then_some(())
+        })
+    }
+
     pub fn log_bytes(&self) -> u64 {
         fs::metadata(self.log_file()).map_or(0, |file| file.len())
     }
@@ -165,6 +174,11 @@ impl Scrape {
     /// Readings that have their outcome.
     pub fn answered(&self) -> u64 {
         self.sum("citygate_readings_total", &[]) as u64
+    }
+
+    /// Readings that ended so.
+    pub fn ended(&self, outcome: &str) -> u64 {
+        self.sum("citygate_readings_total", &[&format!("outcome=\"{outcome}\"")]) as u64
     }
 
     /// The histogram of received → answered: (upper bound in seconds, readings up to it), ascending.

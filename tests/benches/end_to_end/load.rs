@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use device_simulators::devices::Kind;
+use device_simulators::load::readings::Readings;
 use serde::Deserialize;
 
 use crate::process::Helper;
@@ -50,6 +52,21 @@ pub struct Percentiles {
 #[derive(Debug, Deserialize)]
 pub struct Generator {
     pub processor_us_per_message: Option<f64>,
+}
+
+/// Mean length of the generator's readings in bytes, by kind.
+pub fn reading_bytes(padding: usize) -> anyhow::Result<[f64; 3]> {
+    const NOW_MS: u64 = 1_781_654_400_123;
+    const DEVICES: usize = 128;
+    let readings = Readings::make(1, NOW_MS, padding)?;
+    Ok(Kind::ALL.map(|kind| {
+        let lengths = (0..DEVICES).map(|device| readings.of(kind, device).of(0).len());
+        lengths.sum::<usize>() as f64 / DEVICES as f64
+    }))
+}
+
+pub fn mean(values: [f64; 3]) -> f64 {
+    values.iter().sum::<f64>() / 3.0
 }
 
 // === impl Load ===

@@ -110,7 +110,8 @@ fn main() -> anyhow::Result<()> {
 
 fn run(options: &Options) -> anyhow::Result<()> {
     let mut results = Results::default();
-    println!("{}\n", machine::describe());
+    println!("{}", machine::describe());
+    results.reading_bytes = load::reading_bytes(0)?;
     let stage = Stage::build(options)?;
     if options.only.contains(&Part::Idle) {
         results.idle = Some(parts::idle(&stage)?);

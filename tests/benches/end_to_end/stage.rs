@@ -35,11 +35,6 @@ pub struct Stage {
 
 impl Stage {
     pub fn build(options: &Options) -> anyhow::Result<Stage> {
-        Stage::with_schemas(options, Path::new(REPOSITORY).join("schemas"))
-    }
-
-    /// The same with other kinds.
-    pub fn with_schemas(options: &Options, schemas: PathBuf) -> anyhow::Result<Stage> {
         let own = PathBuf::from(env!("CARGO_BIN_EXE_citygate"));
         let simulators = own.with_file_name("device-simulators");
         ensure!(
@@ -57,7 +52,7 @@ impl Stage {
             sink: Sink::start(&simulators)?,
             web: Web::start()?,
             simulators,
-            schemas,
+            schemas: Path::new(REPOSITORY).join("schemas"),
             topic_prefix: format!("bench{}.", std::process::id()),
             seconds: options.seconds,
             began: Instant::now(),
@@ -74,6 +69,11 @@ impl Stage {
             .iter()
             .map(|program| Gateway::start(program, self.place()))
             .collect()
+    }
+
+    /// The program that is measured where only one is.
+    pub fn program(&self) -> &Path {
+        &self.programs[0]
     }
 
     /// Sends over every protocol for a while; nothing is measured.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cases::{Measured, Results, Round};
+use crate::load::mean;
 use crate::series::{median, short, spread};
 use crate::stage::Stage;
 
@@ -10,10 +11,20 @@ use crate::stage::Stage;
 type Line = (&'static str, &'static str, String);
 
 pub fn print(results: &Results, stage: &Stage) {
+    let [traffic, weather, energy] = results.reading_bytes;
+    let values = results
+        .cases
+        .values()
+        .flatten()
+        .next()
+        .map_or(f64::NAN, |round| round.value_bytes);
     println!(
-        "{} rounds of {} s; median (least-most)\n",
+        "{} rounds of {} s; median (least-most); readings of {:.0} B on average (traffic {traffic:.0}, weather {weather:.0}, \
+         energy {energy:.0}), {} B as Avro\n",
         rounds(results),
-        stage.seconds
+        stage.seconds,
+        mean(results.reading_bytes),
+        short(values.round()),
     );
     for index in 0..stage.gateways.len() {
         println!("== {}", stage.gateways[index].name);
@@ -128,9 +139,19 @@ fn row<'a>(name: &str, rounds: impl Iterator<Item = &'a Measured>) {
         known(&|measured| measured.p999_ms),
         of(&|measured| measured.resident_mib.round()),
     );
-    let unanswered: u64 = rounds.iter().map(|measured| measured.unanswered).sum();
-    if unanswered > 0 {
-        println!("  {name}: {unanswered} readings without an answer");
+    complaints(name, &rounds);
+}
+
+/// What makes figures doubtful.
+pub fn complaints(name: &str, rounds: &[&Measured]) {
+    let sum = |of: fn(&Measured) -> u64| rounds.iter().map(|measured| of(measured)).sum::<u64>();
+    let found = [
+        (sum(|measured| measured.unanswered), "without an answer"),
+        (sum(|measured| measured.spooled), "spooled: Kafka was slow"),
+        (sum(|measured| measured.busy), "answered busy"),
+    ];
+    for (count, what) in found.into_iter().filter(|(count, _)| *count > 0) {
+        println!("  {name}: {count} readings {what}");
     }
 }
 
