@@ -10,7 +10,7 @@ use crate::floors::producer;
 use crate::gateway::Gateway;
 use crate::load::{Load, Percentiles, RAMP, Report};
 use crate::parts;
-use crate::process::{Usage, resident_mib};
+use crate::process::{Usage, machine_s, resident_mib};
 use crate::stage::Stage;
 
 /// What is left out at the beginning and at the end of a measurement.
@@ -72,6 +72,8 @@ pub struct Measured {
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub resident_mib: f64,
+    /// Of all cores' time, what others took.
+    pub others_percent: f64,
     /// Messages without an answer.
     pub unanswered: u64,
     /// Readings that went to the spool, because Kafka took longer than the gateway's patience, or were busy.
@@ -155,10 +157,12 @@ pub fn drive(stage: &Stage, gateway: &Gateway, arguments: &[String], ramp: Durat
     let (before, counted) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?);
     std::thread::sleep(Duration::from_secs(stage.seconds) - 2 * MARGIN);
     let (after, counted_then) = (Look::at(gateway.pid(), stage)?, gateway.scrape()?);
-    let mut measured = Measured::new(counted_then.answered() - counted.answered(), &before, &after);
+    let report = load.report()?;
+    let messages = counted_then.answered() - counted.answered();
+    let mut measured = Measured::new(messages, report.generator.processor_us_per_message, &before, &after);
     let ended = |how| counted_then.ended(how) - counted.ended(how);
     (measured.spooled, measured.busy) = (ended("spooled"), ended("busy"));
-    measured.tell(&load.report()?);
+    measured.tell(&report);
     measured.resident_mib = resident_mib(gateway.pid())?;
     Ok(measured)
 }
@@ -168,7 +172,8 @@ fn drive_floor(stage: &Stage, pid: u32, arguments: &[String]) -> anyhow::Result<
     let before = Look::at(pid, stage)?;
     let report = Load::start(&stage.simulators, arguments, RAMP, stage.seconds)?.report()?;
     let after = Look::at(pid, stage)?;
-    let mut measured = Measured::new(report.answers(), &before, &after);
+    let load_us = report.generator.processor_us_per_message;
+    let mut measured = Measured::new(report.answers(), load_us, &before, &after);
     measured.tell(&report);
     measured.resident_mib = resident_mib(pid)?;
     Ok(measured)
@@ -176,15 +181,21 @@ fn drive_floor(stage: &Stage, pid: u32, arguments: &[String]) -> anyhow::Result<
 
 /// The bare producer, with so many records out.
 fn produce(stage: &Stage, window: usize) -> anyhow::Result<(Measured, f64)> {
-    let kafka = |stage: &Stage| stage.kafka.pid.map(Usage::of).transpose();
-    let before = kafka(stage)?;
+    let look = |at_s, target| -> anyhow::Result<Look> {
+        Ok(Look {
+            at_s,
+            target,
+            kafka: stage.kafka.pid.map(Usage::of).transpose()?,
+            machine_s: 0.0,
+        })
+    };
+    let before = look(0.0, Usage::default())?;
     let outcome = producer::start(stage.place(), window, stage.seconds)?;
-    let looks = [
-        (before, Usage::default(), 0.0),
-        (kafka(stage)?, outcome.used(), outcome.seconds),
-    ];
-    let [before, after] = looks.map(|(kafka, target, at_s)| Look { at_s, target, kafka });
-    Ok((Measured::new(outcome.records, &before, &after), outcome.value_bytes))
+    let after = look(outcome.seconds, outcome.used())?;
+    let mut measured = Measured::new(outcome.records, None, &before, &after);
+    // It measures its own loop; what the machine did meanwhile is not known here.
+    measured.others_percent = f64::NAN;
+    Ok((measured, outcome.value_bytes))
 }
 
 /// What somebody and Kafka had used at one moment.
@@ -193,6 +204,7 @@ struct Look {
     at_s: f64,
     target: Usage,
     kafka: Option<Usage>,
+    machine_s: f64,
 }
 
 // === impl Look ===
@@ -203,6 +215,7 @@ impl Look {
             at_s: stage.began.elapsed().as_secs_f64(),
             target: Usage::of(pid)?,
             kafka: stage.kafka.pid.map(Usage::of).transpose()?,
+            machine_s: machine_s()?,
         })
     }
 }
@@ -210,14 +223,19 @@ impl Look {
 // === impl Measured ===
 
 impl Measured {
-    fn new(messages: u64, before: &Look, after: &Look) -> Measured {
+    fn new(messages: u64, load_us: Option<f64>, before: &Look, after: &Look) -> Measured {
         let each = |total: f64| total / messages.max(1) as f64;
         let used = after.target.since(&before.target);
         let kafka = before.kafka.as_ref().zip(after.kafka.as_ref());
+        let kafka_s = kafka.map(|(before, after)| after.cpu_s() - before.cpu_s());
+        let elapsed_s = after.at_s - before.at_s;
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+        let load_s = load_us.unwrap_or(0.0) * messages as f64 / 1e6;
+        let others_s = after.machine_s - before.machine_s - used.cpu_s() - kafka_s.unwrap_or(0.0) - load_s;
         let threads = used.threads.iter();
         Measured {
             messages,
-            per_second: messages as f64 / (after.at_s - before.at_s),
+            per_second: messages as f64 / elapsed_s,
             cpu_us: each(used.cpu_s() * 1e6),
             user_us: each(used.user_s * 1e6),
             system_us: each(used.system_s * 1e6),
@@ -226,12 +244,13 @@ impl Measured {
                 .collect(),
             sleeps: each(used.sleeps as f64),
             preemptions: each(used.preemptions as f64),
-            load_us: None,
-            kafka_us: kafka.map(|(before, after)| each((after.cpu_s() - before.cpu_s()) * 1e6)),
+            load_us,
+            kafka_us: kafka_s.map(|kafka_s| each(kafka_s * 1e6)),
             p50_ms: None,
             p99_ms: None,
             p999_ms: None,
             resident_mib: 0.0,
+            others_percent: others_s * 100.0 / (elapsed_s * cores),
             unanswered: 0,
             spooled: 0,
             busy: 0,
@@ -246,7 +265,6 @@ impl Measured {
             p999_ms,
         } = report.total.latency;
         (self.p50_ms, self.p99_ms, self.p999_ms) = (p50_ms, p99_ms, p999_ms);
-        self.load_us = report.generator.processor_us_per_message;
         self.unanswered = report.total.unanswered + report.total.not_sent;
     }
 }

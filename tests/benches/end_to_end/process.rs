@@ -72,6 +72,19 @@ impl Usage {
     }
 }
 
+/// CPU that the whole machine has used, in seconds over all cores.
+pub fn machine_s() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let first = stat.lines().next().unwrap_or_default();
+    let fields: Vec<f64> = first
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    // user nice system idle iowait irq softirq steal; guests are in user already.
+    let idle: f64 = fields.iter().skip(3).take(2).sum();
+    Ok((fields.iter().take(8).sum::<f64>() - idle) / TICKS_PER_S)
+}
+
 /// Memory of a process, in MiB.
 pub fn resident_mib(pid: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

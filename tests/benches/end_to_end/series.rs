@@ -31,6 +31,7 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> String {
 pub fn short(value: f64) -> String {
     match value {
         value if !value.is_finite() => "-".to_owned(),
+        value if value.fract() == 0.0 => format!("{value:.0}"),
         value if value.abs() < 100.0 => format!("{value:.2}"),
         value if value.abs() < 1000.0 => format!("{value:.1}"),
         value => format!("{value:.0}"),

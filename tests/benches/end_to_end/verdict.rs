@@ -100,7 +100,7 @@ fn threads(rounds: &[Round], index: usize) {
 
 fn heading() {
     println!(
-        "  {:<25} {:>8} {:>18} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>7} {:>7} {:>7} {:>5}",
+        "  {:<25} {:>8} {:>18} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>7} {:>7} {:>7} {:>5} {:>7}",
         "",
         "msg/s",
         "CPU us/msg",
@@ -113,7 +113,8 @@ fn heading() {
         "p50 ms",
         "p99 ms",
         "p99.9",
-        "MiB"
+        "MiB",
+        "others"
     );
 }
 
@@ -125,7 +126,7 @@ fn row<'a>(name: &str, rounds: impl Iterator<Item = &'a Measured>) {
     let of = |field: &dyn Fn(&Measured) -> f64| short(median(rounds.iter().map(|measured| field(measured))));
     let known = |field: &dyn Fn(&Measured) -> Option<f64>| of(&|measured| field(measured).unwrap_or(f64::NAN));
     println!(
-        "  {name:<25} {:>8} {:>18} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>7} {:>7} {:>7} {:>5}",
+        "  {name:<25} {:>8} {:>18} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>7} {:>7} {:>7} {:>5} {:>5} %",
         of(&|measured| measured.per_second),
         spread(rounds.iter().map(|measured| measured.cpu_us)),
         of(&|measured| measured.user_us),
@@ -138,6 +139,7 @@ fn row<'a>(name: &str, rounds: impl Iterator<Item = &'a Measured>) {
         known(&|measured| measured.p99_ms),
         known(&|measured| measured.p999_ms),
         of(&|measured| measured.resident_mib.round()),
+        of(&|measured| measured.others_percent.round()),
     );
     complaints(name, &rounds);
 }

@@ -113,6 +113,8 @@ fn verdict(counted: &Baseline, known: &Baseline) -> ExitCode {
     if counted.instructions.iter().any(faster) {
         println!("\nsome stages are faster, or new: keep that by `{how}`");
     }
+    let gone = known.instructions.keys().filter(|name| !stages::names().contains(name));
+    gone.for_each(|name| println!("\n{name:?} is in the baseline, and is no stage any more"));
     if slower == 0 {
         return ExitCode::SUCCESS;
     }
