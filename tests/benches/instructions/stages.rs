@@ -228,9 +228,11 @@ impl House {
     fn parcel(self) -> Stage {
         let sent = self.sent();
         let values = self.values(&sent);
+        let mut buffer = Vec::new();
         Box::new(move |number| {
             let record = route::record(&sent[number].reading(&values[number]));
-            black_box(parcel::pack(&record));
+            buffer.clear();
+            black_box(parcel::pack(&record, &mut buffer));
         })
     }
 
