@@ -30,6 +30,7 @@ mod attributes;
 pub mod clock;
 pub mod compile;
 pub mod json;
+pub mod lookup;
 pub mod pass;
 pub mod program;
 pub mod refusal;

@@ -5,6 +5,7 @@
 //! parser. Whatever does not fit is a [`Fault`], a code that costs
 //! nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by [`pass`](super::pass).
 
+use super::lookup::Lookup;
 use super::pass::{Pass, write_long, write_text};
 
 /// Levels of arrays and objects in a reading; a recursive schema could otherwise nest without end.
@@ -81,15 +82,6 @@ pub struct Record {
     /// Its place in [`Program::successors`].
     pub successors: usize,
     by_name: Lookup,
-}
-
-/// Finds names by their hash. A schema chooses the names, not a device: how long a search can last is known beforehand.
-#[derive(Debug)]
-struct Lookup {
-    /// Indices, each at its name's place or behind it where that was taken.
-    slots: Box<[u32]>,
-    /// What of a hash is not used.
-    shift: u32,
 }
 
 #[derive(Debug)]
@@ -364,51 +356,5 @@ impl Record {
     pub fn find(&self, key: &str) -> Option<usize> {
         let mut candidates = self.by_name.candidates(key);
         candidates.find(|&index| self.fields.get(index).is_some_and(|field| *field.name == *key))
-    }
-}
-
-// === impl Lookup ===
-
-impl Lookup {
-    const NONE: u32 = u32::MAX;
-
-    fn new(names: &[&str]) -> Self {
-        // At least half of the slots stay free, so that a search ends soon.
-        let bits = (2 * names.len()).max(2).next_power_of_two().trailing_zeros();
-        let mut lookup = Lookup {
-            slots: vec![Lookup::NONE; 1 << bits].into(),
-            shift: 64 - bits,
-        };
-        for (index, name) in names.iter().enumerate() {
-            let mut slot = lookup.slot(name);
-            while lookup.slots[slot] != Lookup::NONE {
-                slot = (slot + 1) % lookup.slots.len();
-            }
-            lookup.slots[slot] = index as u32;
-        }
-        lookup
-    }
-
-    /// Where the name would be in an empty table: by its length and its first and last eight bytes.
-    #[inline]
-    fn slot(&self, name: &str) -> usize {
-        let bytes = name.as_bytes();
-        let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight);
-        let mixed = match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(first), Some(last)) => word(first) ^ word(last).rotate_left(29),
-            _ => bytes.iter().fold(0, |mixed, &byte| mixed << 8 | u64::from(byte)),
-        };
-        let mixed = mixed.wrapping_add(bytes.len() as u64);
-        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
-    }
-
-    /// The indices of what might be meant.
-    #[inline]
-    fn candidates(&self, name: &str) -> impl Iterator<Item = usize> {
-        let (before, after) = self.slots.split_at(self.slot(name));
-        let from_slot = after.iter().chain(before);
-        from_slot
-            .take_while(|&&index| index != Lookup::NONE)
-            .map(|&index| index as usize)
     }
 }

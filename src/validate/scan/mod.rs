@@ -3,22 +3,23 @@
 //! It takes what the serde_json driver ([`json`]) takes, writes the same bytes and refuses in the same words, at a
 //! fraction of its cost: no visitor stands between the text and the program, a key is compared with the field that came
 //! after the last one before ([`Memory`]), and text without escapes is copied once, into the output. What is not JSON is
-//! handed to [`json`], which knows serde_json's words for it. `tests::oracle` and `tests/fuzz` hold the two against each
-//! other. [`cursor`] reads text, [`number`] numbers.
-
-use serde::de::IgnoredAny;
+//! handed to [`json`], which knows serde_json's words for it. `tests::judge` and `tests/fuzz` hold the two against each
+//! other. [`cursor`] reads text, [`number`] numbers; [`verdict`] is what is learned when a reading does not fit.
 
 use super::json;
 use super::pass::{OpenRecord, Pass};
 use super::program::{Fault, Node, NodeId, Program, Record, deeper};
 use super::refusal::{self, Got, Step};
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::Rejection;
 
 pub mod cursor;
 pub mod number;
+pub mod verdict;
 
-use cursor::{Cursor, Malformed};
+use cursor::Cursor;
 use number::Number;
+pub use verdict::Failure;
+use verdict::{Stop, Verdict};
 
 /// What one thread remembers from reading to reading.
 #[derive(Debug, Default)]
@@ -29,21 +30,6 @@ pub struct Memory {
     unescaped: String,
 }
 
-/// Why a scan ends early.
-#[derive(Debug)]
-pub enum Failure {
-    /// It is not JSON; the words for that are serde_json's.
-    Malformed,
-    Refused(Rejection),
-}
-
-/// The same on its way up through the scanner; the refusal is kept in [`Verdict`].
-#[derive(Clone, Copy)]
-enum Stop {
-    Malformed,
-    Refused,
-}
-
 /// One reading being scanned.
 struct Scanner<'s, 'p> {
     program: &'s Program,
@@ -52,14 +38,6 @@ struct Scanner<'s, 'p> {
     successors: &'s mut [u32],
     unescaped: &'s mut String,
     verdict: Verdict,
-}
-
-/// What is learned when a scan fails.
-#[derive(Default)]
-struct Verdict {
-    /// The path, innermost step first; filled while unwinding.
-    steps: Vec<Step>,
-    refusal: Option<(Reason, String)>,
 }
 
 /// Writes the JSON text `json` as the Avro of the program's root, behind what is in the pass's buffers. `kind` tells
@@ -81,6 +59,7 @@ pub fn write(
         Ok(()) => Ok(()),
         Err(Failure::Refused(rejection)) => Err(rejection),
         Err(Failure::Malformed) => {
+            // From the start: it takes some three times as long as a reading that fits, and that is little enough.
             pass.buffers.rewind(start);
             json::write(program, program.root, json, pass)
         }
@@ -123,42 +102,6 @@ impl Memory {
             successors.clone_from(&program.successors);
         }
         (successors, &mut self.unescaped)
-    }
-}
-
-// === impl Stop, Verdict ===
-
-impl From<Malformed> for Stop {
-    fn from(_: Malformed) -> Self {
-        Stop::Malformed
-    }
-}
-
-impl Verdict {
-    #[cold]
-    fn refuse(&mut self, program: &Program, pass: &Pass<'_>, fault: Fault, node: NodeId, got: Got<'_>) -> Stop {
-        self.refusal = Some((fault.reason(), fault.text(program, node, got, pass)));
-        Stop::Refused
-    }
-
-    #[cold]
-    fn within(&mut self, step: impl FnOnce() -> Step, stop: Stop) -> Stop {
-        if let Stop::Refused = stop {
-            self.steps.push(step());
-        }
-        stop
-    }
-
-    /// Not being JSON goes before all else, wherever it shows.
-    #[cold]
-    fn failure(&mut self, stop: Stop, text: &str) -> Failure {
-        match (stop, self.refusal.take()) {
-            (Stop::Refused, Some((reason, what))) => Failure::Refused(match serde_json::from_str::<IgnoredAny>(text) {
-                Err(error) => json::malformed(&error),
-                Ok(_) => Rejection::new(reason, refusal::located(&self.steps, &what)),
-            }),
-            _ => Failure::Malformed,
-        }
     }
 }
 
@@ -236,11 +179,7 @@ impl Scanner<'_, '_> {
                 let result = self.program.emit_f64(node, value as f64, self.pass);
                 result.map_err(|fault| self.refuse(fault, node, Got::Large(value)))
             }
-            Number::Beyond => {
-                let what = refusal::beyond(self.cursor.since(start));
-                self.verdict.refusal = Some((Reason::OutOfRange, what));
-                Err(Stop::Refused)
-            }
+            Number::Beyond => Err(self.verdict.refuse_beyond(self.cursor.since(start))),
         }
     }
 
@@ -324,7 +263,7 @@ impl Scanner<'_, '_> {
         let Scanner {
             program, pass, verdict, ..
         } = self;
-        let index = result.map_err(|fault| refuse_field(verdict, program, pass, fault, node, key))?;
+        let index = result.map_err(|fault| verdict.refuse_field(program, pass, fault, node, key))?;
         self.cursor.colon()?;
         Ok(index)
     }
@@ -353,19 +292,6 @@ impl Scanner<'_, '_> {
     }
 
     fn refuse_field(&mut self, fault: Fault, node: NodeId, key: &str) -> Stop {
-        refuse_field(&mut self.verdict, self.program, self.pass, fault, node, key)
+        self.verdict.refuse_field(self.program, self.pass, fault, node, key)
     }
-}
-
-#[cold]
-fn refuse_field(
-    verdict: &mut Verdict,
-    program: &Program,
-    pass: &Pass<'_>,
-    fault: Fault,
-    node: NodeId,
-    key: &str,
-) -> Stop {
-    verdict.steps.push(Step::Field(refusal::cut(key)));
-    verdict.refuse(program, pass, fault, node, Got::Nothing)
 }
