@@ -198,7 +198,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         let Walk { program, pass, .. } = &mut *self.walk;
-        let result = program.emit_str(self.node, text, pass);
+        let result = program.emit_str(self.node, text.as_bytes(), pass);
         result.map_err(|fault| self.walk.refuse(fault, self.node, Got::Text(text)))
     }
 
@@ -318,7 +318,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<usize, E> {
-        let found = self.walk.pass.find_field(self.record, self.open, key);
+        let found = self.walk.pass.find_field(self.record, self.open, key.as_bytes());
         found.map_err(|fault| self.walk.refuse_field(fault, self.node, key))
     }
 }
@@ -339,7 +339,7 @@ impl<'de> Visitor<'de> for KeySeed<'_, '_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<(), E> {
-        self.walk.pass.write_key(key);
+        self.walk.pass.write_key(key.as_bytes());
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ pub struct Lookup {
 impl Lookup {
     const NONE: u32 = u32::MAX;
 
-    pub fn new(names: &[&str]) -> Self {
+    pub fn new(names: &[&[u8]]) -> Self {
         // At least half of the slots stay free, so that a search ends soon.
         let bits = (2 * names.len()).max(2).next_power_of_two().trailing_zeros();
         let mut lookup = Lookup {
@@ -33,20 +33,19 @@ impl Lookup {
 
     /// Where the name would be in an empty table: by its length and its first and last eight bytes.
     #[inline]
-    fn slot(&self, name: &str) -> usize {
-        let bytes = name.as_bytes();
+    fn slot(&self, name: &[u8]) -> usize {
         let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight);
-        let mixed = match (bytes.first_chunk(), bytes.last_chunk()) {
+        let mixed = match (name.first_chunk(), name.last_chunk()) {
             (Some(first), Some(last)) => word(first) ^ word(last).rotate_left(29),
-            _ => bytes.iter().fold(0, |mixed, &byte| mixed << 8 | u64::from(byte)),
+            _ => name.iter().fold(0, |mixed, &byte| mixed << 8 | u64::from(byte)),
         };
-        let mixed = mixed.wrapping_add(bytes.len() as u64);
+        let mixed = mixed.wrapping_add(name.len() as u64);
         (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
     }
 
     /// The indices of what might be meant.
     #[inline]
-    pub fn candidates(&self, name: &str) -> impl Iterator<Item = usize> {
+    pub fn candidates(&self, name: &[u8]) -> impl Iterator<Item = usize> {
         let (before, after) = self.slots.split_at(self.slot(name));
         let from_slot = after.iter().chain(before);
         from_slot

@@ -76,7 +76,7 @@ impl Pass<'_> {
     }
 
     /// Which field a key names: one that may come, and has not come yet.
-    pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &str) -> Result<usize, Fault> {
+    pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &[u8]) -> Result<usize, Fault> {
         let index = record.find(key).ok_or(Fault::Unknown)?;
         self.admit(record, open, index).map(|()| index)
     }
@@ -154,7 +154,7 @@ impl Pass<'_> {
         match &field.absent {
             Absent::Refused => return None,
             Absent::Default(bytes) => out.extend_from_slice(bytes),
-            Absent::Device => write_text(self.device, out),
+            Absent::Device => write_text(self.device.as_bytes(), out),
             Absent::ReceivedAt => write_long(self.received_at_ms, out),
         }
         Some(())
@@ -186,7 +186,7 @@ impl Pass<'_> {
     }
 
     /// The key of a map's next value.
-    pub fn write_key(&mut self, key: &str) {
+    pub fn write_key(&mut self, key: &[u8]) {
         let Buffers { out, keys, .. } = &mut *self.buffers;
         write_text(key, out);
         keys.push((out.len() - key.len(), out.len()));
@@ -320,7 +320,7 @@ pub fn write_long(value: i64, out: &mut Vec<u8>) {
 
 /// Appends an Avro string.
 #[inline]
-pub fn write_text(text: &str, out: &mut Vec<u8>) {
+pub fn write_text(text: &[u8], out: &mut Vec<u8>) {
     write_long(text.len() as i64, out);
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
 }

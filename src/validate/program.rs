@@ -166,7 +166,7 @@ impl Program {
     }
 
     /// A number without fraction or exponent that fits 64 bits. Drivers pass larger ones to [`Program::emit_f64`].
-    #[inline]
+    #[inline(always)]
     pub fn emit_i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.i64(*node, value, pass)),
@@ -179,7 +179,7 @@ impl Program {
     }
 
     /// The same in no union; none lies directly in another.
-    #[inline]
+    #[inline(always)]
     fn i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Integer(integer) => integer.emit(value, &mut pass.buffers.out),
@@ -195,7 +195,7 @@ impl Program {
 
     /// A number with fraction or exponent, or too large for 64 bits; finite. `-0` counts as such, since JSON parsers
     /// commonly keep its sign; it is a fine integer all the same.
-    #[inline]
+    #[inline(always)]
     pub fn emit_f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.f64(*node, value, pass)),
@@ -207,7 +207,7 @@ impl Program {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Real(real) => real.emit(value, &mut pass.buffers.out),
@@ -217,8 +217,9 @@ impl Program {
         }
     }
 
+    /// A text, which is UTF-8.
     #[inline]
-    pub fn emit_str(&self, node: NodeId, text: &str, pass: &mut Pass<'_>) -> Result<(), Fault> {
+    pub fn emit_str(&self, node: NodeId, text: &[u8], pass: &mut Pass<'_>) -> Result<(), Fault> {
         let leaf = match self.node(node) {
             Node::Optional { some, node, .. } => pass.take(*some, *node),
             Node::Union(union) => pass.take_branch(union.text)?,
@@ -227,10 +228,10 @@ impl Program {
         match self.node(leaf) {
             Node::Text => write_text(text, &mut pass.buffers.out),
             Node::Enum(symbols) => {
-                let index = symbols.iter().position(|symbol| **symbol == *text);
+                let index = symbols.iter().position(|symbol| symbol.as_bytes() == text);
                 write_long(index.ok_or(Fault::Symbol)? as i64, &mut pass.buffers.out);
             }
-            Node::Device if text == pass.device => write_text(text, &mut pass.buffers.out),
+            Node::Device if text == pass.device.as_bytes() => write_text(text, &mut pass.buffers.out),
             Node::Device => return Err(Fault::OtherDevice),
             _ => return Err(Fault::Type),
         }
@@ -305,7 +306,7 @@ fn not_an_integer(value: f64) -> Fault {
 // === impl Integer, Real ===
 
 impl Integer {
-    #[inline]
+    #[inline(always)]
     fn emit(&self, value: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
         if (self.minimum..=self.maximum).contains(&value) {
             write_long(value, out);
@@ -321,7 +322,7 @@ impl Integer {
 }
 
 impl Real {
-    #[inline]
+    #[inline(always)]
     fn emit(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
         if (self.minimum..=self.maximum).contains(&value) {
             if self.single {
@@ -344,7 +345,7 @@ impl Real {
 
 impl Record {
     pub fn new(fields: Vec<Field>, successors: usize) -> Self {
-        let names: Vec<&str> = fields.iter().map(|field| &*field.name).collect();
+        let names: Vec<&[u8]> = fields.iter().map(|field| field.name.as_bytes()).collect();
         Record {
             by_name: Lookup::new(&names),
             fields: fields.into(),
@@ -353,8 +354,8 @@ impl Record {
     }
 
     /// The index of the field `key`.
-    pub fn find(&self, key: &str) -> Option<usize> {
+    pub fn find(&self, key: &[u8]) -> Option<usize> {
         let mut candidates = self.by_name.candidates(key);
-        candidates.find(|&index| self.fields.get(index).is_some_and(|field| *field.name == *key))
+        candidates.find(|&index| self.fields.get(index).is_some_and(|field| field.name.as_bytes() == key))
     }
 }

@@ -1,12 +1,12 @@
 //! A place in a JSON text, and what moves it: punctuation, literals, strings.
 //!
-//! Whatever is not JSON is [`Malformed`], without words. The text is UTF-8 as a whole, so strings need no check of their own;
-//! they are searched eight bytes at a time for what ends or interrupts them, and borrowed unless they hold escapes.
+//! Whatever is not JSON is [`Malformed`], without words. Strings are searched eight bytes at a time for what ends or
+//! interrupts them, and borrowed unless they hold escapes; only those that are not ASCII are checked to be UTF-8. Outside
+//! of strings nothing but ASCII is JSON, so a text that was scanned to its end is UTF-8 as a whole.
 
-/// A place in a text.
+/// A place in a text, which may not be UTF-8.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor<'b> {
-    text: &'b str,
     bytes: &'b [u8],
     at: usize,
 }
@@ -18,12 +18,8 @@ pub struct Malformed;
 // === impl Cursor: punctuation ===
 
 impl<'b> Cursor<'b> {
-    pub fn new(text: &'b str) -> Self {
-        Cursor {
-            text,
-            bytes: text.as_bytes(),
-            at: 0,
-        }
+    pub fn new(bytes: &'b [u8]) -> Self {
+        Cursor { bytes, at: 0 }
     }
 
     pub fn position(&self) -> usize {
@@ -34,9 +30,10 @@ impl<'b> Cursor<'b> {
         self.at == self.bytes.len()
     }
 
-    /// What lies between an earlier position and this one.
+    /// The number that lies between an earlier position and this one.
     pub fn since(&self, start: usize) -> &'b str {
-        self.text.get(start..self.at).unwrap_or_default()
+        let bytes = self.bytes.get(start..self.at).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// The next byte; 0, which is nowhere JSON, at the end.
@@ -126,7 +123,7 @@ impl<'b> Cursor<'b> {
 // === impl Cursor: strings ===
 
 impl<'b> Cursor<'b> {
-    pub fn key<'t>(&mut self, unescaped: &'t mut String) -> Result<&'t str, Malformed>
+    pub fn key<'t>(&mut self, unescaped: &'t mut String) -> Result<&'t [u8], Malformed>
     where
         'b: 't,
     {
@@ -137,18 +134,23 @@ impl<'b> Cursor<'b> {
         }
     }
 
-    /// A string, whose opening quotation mark was peeked; in `unescaped` if it has escapes.
+    /// A string, whose opening quotation mark was peeked; in `unescaped` if it has escapes. It is UTF-8.
     #[inline]
-    pub fn text<'t>(&mut self, unescaped: &'t mut String) -> Result<&'t str, Malformed>
+    pub fn text<'t>(&mut self, unescaped: &'t mut String) -> Result<&'t [u8], Malformed>
     where
         'b: 't,
     {
         let start = self.at + 1;
-        let end = self.plain_until(start);
+        let (end, is_ascii) = self.plain_until(start);
         match self.byte(end) {
             b'"' => {
                 self.at = end + 1;
-                self.text.get(start..end).ok_or(Malformed)
+                let text = self.bytes.get(start..end).ok_or(Malformed)?;
+                if is_ascii || std::str::from_utf8(text).is_ok() {
+                    Ok(text)
+                } else {
+                    Err(Malformed)
+                }
             }
             b'\\' => {
                 self.at = start;
@@ -158,32 +160,38 @@ impl<'b> Cursor<'b> {
         }
     }
 
-    /// The first place from `at` on of a quotation mark, a backslash or a control character; or the end.
+    /// The first place from `at` on of a quotation mark, a backslash or a control character, or the end; and whether all
+    /// before it is ASCII.
     #[inline]
-    fn plain_until(&self, mut at: usize) -> usize {
+    fn plain_until(&self, mut at: usize) -> (usize, bool) {
+        let mut seen = 0;
         while let Some(eight) = self.eight_at(at) {
             let found = special(eight);
             if found != 0 {
-                return at + (found.trailing_zeros() / 8) as usize;
+                let bits = found.trailing_zeros() & !7;
+                seen |= eight & ((1 << bits) - 1);
+                return (at + (bits / 8) as usize, seen & HIGHEST == 0);
             }
+            seen |= eight;
             at += 8;
         }
-        let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20);
-        while self.bytes.get(at).is_some_and(is_plain) {
+        while let byte @ (0x20..=b'!' | b'#'..=b'[' | b']'..) = self.byte(at) {
+            seen |= u64::from(byte);
             at += 1;
         }
-        at
+        (at, seen & HIGHEST == 0)
     }
 
     #[cold]
-    fn escaped<'t>(&mut self, unescaped: &'t mut String) -> Result<&'t str, Malformed> {
+    fn escaped<'t>(&mut self, unescaped: &'t mut String) -> Result<&'t [u8], Malformed> {
         unescaped.clear();
         loop {
-            let end = self.plain_until(self.at);
-            unescaped.push_str(self.text.get(self.at..end).ok_or(Malformed)?);
+            let (end, _) = self.plain_until(self.at);
+            let piece = self.bytes.get(self.at..end).ok_or(Malformed)?;
+            unescaped.push_str(std::str::from_utf8(piece).map_err(|_| Malformed)?);
             self.at = end + 1;
             match self.byte(end) {
-                b'"' => return Ok(unescaped),
+                b'"' => return Ok(unescaped.as_bytes()),
                 b'\\' => unescaped.push(self.escape()?),
                 _ => return Err(Malformed),
             }
@@ -229,6 +237,10 @@ impl<'b> Cursor<'b> {
     }
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// The bits that ASCII leaves free.
+const HIGHEST: u64 = ONES << 7;
+
 /// Whether two pieces of the same length are equal. They are short: a call of `memcmp` costs more than this.
 #[inline]
 fn equal(one: &[u8], other: &[u8]) -> bool {
@@ -245,10 +257,9 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 /// Marks, in the highest bit of its byte, the first quotation mark, backslash or control character; what lies behind it may be marked wrongly.
 #[inline]
 fn special(eight: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
     let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;
     let quote = zero_in(eight ^ (ONES * b'"' as u64));
     let backslash = zero_in(eight ^ (ONES * b'\\' as u64));
     let control = eight.wrapping_sub(ONES * 0x20) & !eight;
-    (quote | backslash | control) & (ONES << 7)
+    (quote | backslash | control) & HIGHEST
 }

@@ -52,10 +52,8 @@ pub fn write(
     pass: &mut Pass<'_>,
     memory: &mut Memory,
 ) -> Result<(), Rejection> {
-    // Once for the whole body: then every piece of it between two quotation marks is UTF-8 as well.
-    let text = std::str::from_utf8(json).map_err(|error| json::not_utf8(json, error.valid_up_to()))?;
     let start = pass.buffers.out.len();
-    match scan(program, kind, text, pass, memory) {
+    match scan(program, kind, json, pass, memory) {
         Ok(()) => Ok(()),
         Err(Failure::Refused(rejection)) => Err(rejection),
         Err(Failure::Malformed) => {
@@ -73,7 +71,7 @@ pub fn write(
 pub fn scan(
     program: &Program,
     kind: usize,
-    text: &str,
+    json: &[u8],
     pass: &mut Pass<'_>,
     memory: &mut Memory,
 ) -> Result<(), Failure> {
@@ -81,12 +79,12 @@ pub fn scan(
     let mut scanner = Scanner {
         program,
         pass,
-        cursor: Cursor::new(text),
+        cursor: Cursor::new(json),
         successors,
         unescaped,
         verdict: Verdict::default(),
     };
-    scanner.document().map_err(|stop| scanner.verdict.failure(stop, text))
+    scanner.document().map_err(|stop| scanner.verdict.failure(stop, json))
 }
 
 // === impl Memory ===
@@ -160,7 +158,7 @@ impl Scanner<'_, '_> {
             program, pass, verdict, ..
         } = self;
         let result = program.emit_str(node, text, pass);
-        result.map_err(|fault| verdict.refuse(program, pass, fault, node, Got::Text(text)))
+        result.map_err(|fault| verdict.refuse(program, pass, fault, node, Got::Text(shown(text))))
     }
 
     #[inline]
@@ -263,7 +261,7 @@ impl Scanner<'_, '_> {
         let Scanner {
             program, pass, verdict, ..
         } = self;
-        let index = result.map_err(|fault| verdict.refuse_field(program, pass, fault, node, key))?;
+        let index = result.map_err(|fault| verdict.refuse_field(program, pass, fault, node, shown(key)))?;
         self.cursor.colon()?;
         Ok(index)
     }
@@ -294,4 +292,9 @@ impl Scanner<'_, '_> {
     fn refuse_field(&mut self, fault: Fault, node: NodeId, key: &str) -> Stop {
         self.verdict.refuse_field(self.program, self.pass, fault, node, key)
     }
+}
+
+/// What was scanned as text, for people.
+fn shown(text: &[u8]) -> &str {
+    std::str::from_utf8(text).unwrap_or_default()
 }

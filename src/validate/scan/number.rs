@@ -42,7 +42,7 @@ struct Digits {
 
 impl Cursor<'_> {
     /// A number, whose first byte was peeked.
-    #[inline]
+    #[inline(always)]
     pub fn number(&mut self) -> Result<Number, Malformed> {
         let start = self.position();
         let negative = self.eat(b'-');
@@ -62,7 +62,7 @@ impl Cursor<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn digits(&mut self, before: Digits) -> Digits {
         let Digits { mut value, mut count } = before;
         for byte in self.rest() {
@@ -78,7 +78,7 @@ impl Cursor<'_> {
     }
 
     /// Behind the digits before the point.
-    #[inline]
+    #[inline(always)]
     fn real(&mut self, start: usize, negative: bool, whole: Digits) -> Result<Number, Malformed> {
         let mut digits = whole;
         if self.eat(b'.') {

@@ -74,13 +74,16 @@ impl Verdict {
 
     /// Not being JSON goes before all else, wherever it shows.
     #[cold]
-    pub fn failure(&mut self, stop: Stop, text: &str) -> Failure {
-        match (stop, self.refusal.take()) {
-            (Stop::Refused, Some((reason, what))) => Failure::Refused(match serde_json::from_str::<IgnoredAny>(text) {
-                Err(error) => json::malformed(&error),
-                Ok(_) => Rejection::new(reason, refusal::located(&self.steps, &what)),
-            }),
-            _ => Failure::Malformed,
-        }
+    pub fn failure(&mut self, stop: Stop, json: &[u8]) -> Failure {
+        let (Stop::Refused, Some((reason, what))) = (stop, self.refusal.take()) else {
+            return Failure::Malformed;
+        };
+        let Ok(text) = std::str::from_utf8(json) else {
+            return Failure::Malformed;
+        };
+        Failure::Refused(match serde_json::from_str::<IgnoredAny>(text) {
+            Err(error) => json::malformed(&error),
+            Ok(_) => Rejection::new(reason, refusal::located(&self.steps, &what)),
+        })
     }
 }

@@ -60,10 +60,7 @@ impl Court {
         let mut malformed = false;
         let Scratch { buffers, memory } = scanner;
         let scanned = bench.validator.run(kind, DEVICE, NOW_MS, buffers, |program, pass| {
-            let Ok(text) = std::str::from_utf8(json) else {
-                return scan::write(program, kind.index, json, pass, memory);
-            };
-            scan::scan(program, kind.index, text, pass, memory).map_err(|failure| match failure {
+            scan::scan(program, kind.index, json, pass, memory).map_err(|failure| match failure {
                 Failure::Refused(rejection) => rejection,
                 Failure::Malformed => {
                     malformed = true;
