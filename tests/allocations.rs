@@ -48,7 +48,10 @@ fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
     config.kafka.probe_interval = Duration::from_secs(3600);
     config.spool.enabled = true;
     config.spool.folder = spool.path().join("spool");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let gateway = runtime.block_on(async {
         let gateway = Gateway::start(config).await.unwrap();
         gateway.health().wait_for(Health::is_up).await.unwrap();
@@ -69,8 +72,14 @@ fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
     let readings = ROUNDS * u64::from(WINDOW);
     let each = allocations as f64 / readings as f64;
     println!("{allocations} allocations, {readings} readings: {each:.3} each, of which 1 is rdkafka's");
-    assert!(allocations >= readings, "they are not counted: {allocations} for {readings} readings");
-    assert!(each - 1.0 <= 0.1, "{each:.3} allocations per reading, 1 of them rdkafka's");
+    assert!(
+        allocations >= readings,
+        "they are not counted: {allocations} for {readings} readings"
+    );
+    assert!(
+        each - 1.0 <= 0.1,
+        "{each:.3} allocations per reading, 1 of them rdkafka's"
+    );
 }
 
 /// A client that allocates nothing: the same packets again and again.
@@ -85,7 +94,9 @@ impl Device {
         let mut stream = TcpStream::connect(gateway).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         // CONNECT, 3.1.1, Clean Session, no keep-alive.
-        stream.write_all(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05count").unwrap();
+        stream
+            .write_all(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05count")
+            .unwrap();
         let mut connack = [0; 4];
         stream.read_exact(&mut connack).unwrap();
         assert_eq!(connack, [0x20, 2, 0, 0]);
