@@ -27,7 +27,7 @@ pub struct Results {
     pub rate: Vec<Vec<parts::Answered>>,
     pub invalid: Vec<Vec<Measured>>,
     pub slow: Vec<Vec<Measured>>,
-    pub syscalls: Option<parts::Syscalls>,
+    pub syscalls: Vec<parts::Syscalls>,
     pub idle: Option<Vec<parts::Idle>>,
     /// What the first gateway has logged over the whole run.
     pub log_bytes: u64,

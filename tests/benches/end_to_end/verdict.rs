@@ -177,7 +177,7 @@ fn others(results: &Results, index: usize) {
             short(of(2))
         );
     }
-    if let (0, Some(syscalls)) = (index, &results.syscalls) {
+    for syscalls in results.syscalls.iter().filter(|_| index == 0) {
         println!(
             "  system calls a reading ({}, {} readings at {}/s over 10,000 connections):",
             syscalls.counted_by, syscalls.readings, syscalls.rate
@@ -203,8 +203,8 @@ fn system_calls(thread: &str, calls: &BTreeMap<String, f64>) {
 fn aims(results: &Results, index: usize) {
     let mut lines: Vec<Line> = Vec::new();
     closed_loops(results, index, &mut lines);
-    if let (0, Some(syscalls)) = (index, &results.syscalls) {
-        let found = short(syscalls.total());
+    for syscalls in results.syscalls.iter().filter(|_| index == 0) {
+        let found = format!("{} at {}/s", short(syscalls.total()), syscalls.rate);
         lines.push(("system calls a reading, 1 reading a read", "<= 2.2", found));
     }
     if !results.rate.is_empty() {
