@@ -22,8 +22,8 @@ pub struct Flights {
 
 /// As many parcels as are usually on their way at once.
 const SPARES_MAX: usize = 4096;
-/// Larger buffers are given back to the system.
-const SPARE_BYTES_MAX: usize = 1024;
+/// Larger buffers are given back to the system; a dead letter with its headers is seldom larger.
+const SPARE_BYTES_MAX: usize = 2048;
 
 /// Times at which flights are to be looked at, in order.
 type Deadlines = VecDeque<(Instant, Name)>;

@@ -40,6 +40,21 @@ pub trait Broker {
     /// Queues a record; its end is told by [`Dispatch::reported`] with the same slot. Records of one key are written in
     /// the order of these calls.
     fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused>;
+
+    /// Changes when the producer takes back what it holds, and is replaced or closed.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// The same as `produce`, but for a producer of this epoch alone: to a later one the record would come before those
+    /// that were taken back.
+    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        if epoch == self.epoch() {
+            self.produce(record, slot)
+        } else {
+            Err(Refused::Purged)
+        }
+    }
 }
 
 /// The spool, as far as it matters here.
@@ -229,15 +244,17 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 return pending.busy(Busy::KafkaAway);
             }
             let name = self.depart(&mut state, now, lane, pending, None);
+            let epoch = self.broker.epoch();
             drop(state);
-            return self.hand_over(record, name);
+            return self.hand_over(epoch, record, name);
         };
         state.taken_in += parcel.len() as u64;
         if self.health.is_up() && !state.lanes.waits(lane) {
             let name = self.depart(&mut state, now, lane, pending, Some(parcel));
             SPARE.set(state.flights.spare());
+            let epoch = self.broker.epoch();
             drop(state);
-            self.hand_over(record, name);
+            self.hand_over(epoch, record, name);
         } else if self.health.is_up() && state.catches_up(now) {
             state.hold(now, parcel, pending, lane);
         } else {
@@ -256,7 +273,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         parcel::pack(record, &mut parcel).map(|()| Some(parcel)).ok_or(())
     }
 
-    /// Notes that the producer has the record, or will have it in a moment.
+    /// Notes that the producer has the record, or will have it in a moment. Until then it may be copied into the spool,
+    /// and answered *spooled*, as if the producer had it.
     fn depart(&self, state: &mut State, now: Instant, lane: usize, pending: Pending, parcel: Option<Vec<u8>>) -> Name {
         let mut flight = Flight::new(lane, now, Spooled::No);
         (flight.pending, flight.parcel) = (Some(pending), parcel);
@@ -270,8 +288,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
 
     /// Gives a departed record to the producer; without the lock, for that takes as long as all the rest. A device's
     /// records still come in order: its connection sends the next one when this has returned.
-    fn hand_over(&self, record: &Record<'_>, name: Name) {
-        match self.broker.produce(record, name.slot) {
+    fn hand_over(&self, epoch: u64, record: &Record<'_>, name: Name) {
+        match self.broker.produce_in(epoch, record, name.slot) {
             Ok(()) => self.metrics.kafka_records_sent_total.inc(),
             Err(refused) => self.not_taken(&mut self.state(), name, refused),
         }
