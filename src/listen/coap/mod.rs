@@ -1,11 +1,11 @@
 //! CoAP over UDP (RFC 7252): one socket, one thread, no task or timer per exchange.
 //!
-//! The thread reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers come
-//! back through one mailbox. It has a runtime of its own: on one that is shared, an idle thread is woken by each datagram
-//! that arrives while another is at work on the ones before. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
-//! [`resource`] understand requests, [`peers`] remembers duplicates, [`deadlines`] keeps time. Nothing a peer sends, and
-//! no error of the socket, ends it; it ends when it is told to and owes no answer. Not here yet: Block1 (large
-//! bodies; refused with 4.02), DTLS, Observe.
+//! The thread reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers
+//! come back through one mailbox. It has a runtime of its own: on one that is shared, an idle thread is woken by each
+//! datagram that arrives while another is at work on the ones before. The layers below know no socket: [`packet`]
+//! judges and writes messages, [`options`] and [`resource`] understand requests, [`peers`] remembers duplicates,
+//! [`deadlines`] keeps time. Nothing a peer sends, and no error of the socket, ends it; it ends when it is told to and
+//! owes no answer. Not here yet: Block1 (large bodies; refused with 4.02), DTLS, Observe.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ pub struct Bound {
     config: Config,
 }
 
-/// The socket, and what the task needs beside it.
+/// The socket, and what the thread needs beside it.
 struct Server {
     socket: Socket,
     front: Front,
@@ -217,25 +217,35 @@ impl Bound {
 
     /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
     pub fn serve(self, front: Front) -> Result<(), Error> {
+        let address = self.address;
         let failed = |source| Error::Thread {
             listener: "coap",
             source,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(failed)?;
         let serving = front.tasks.token();
-        let socket = {
-            let _here = runtime.enter();
-            UdpSocket::from_std(self.socket).map_err(failed)?
-        };
-        let server = Server::new(socket, &self.config, front);
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        // The runtime is made, and dropped, on the thread: in a task it must not be.
         let serve = move || {
-            runtime.block_on(server.run());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let ready = runtime.and_then(|runtime| {
+                let socket = runtime.block_on(async { UdpSocket::from_std(self.socket) })?;
+                Ok((Server::new(socket, &self.config, front), runtime))
+            });
+            let (server, result) = match ready {
+                Ok(ready) => (Some(ready), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            started.send(result).ok();
+            if let Some((server, runtime)) = server {
+                runtime.block_on(server.run());
+            }
             drop(serving);
         };
         let thread = std::thread::Builder::new().name("coap".into());
         thread.spawn(serve).map_err(failed)?;
-        tracing::info!(address = %self.address, "coap listening");
+        let gone = || Err(std::io::ErrorKind::BrokenPipe.into());
+        starting.recv().unwrap_or_else(|_| gone()).map_err(failed)?;
+        tracing::info!(%address, "coap listening");
         Ok(())
     }
 }
@@ -284,7 +294,7 @@ impl Server {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        // Once that is past, only an answer that is still owed keeps the task here.
+        // Once that is past, only an answer that is still owed keeps the thread here.
         let stops_at = self.stops_at.filter(|at| *at > Instant::now());
         [self.exchanges.next_timeout(), stops_at].into_iter().flatten().min()
     }

@@ -2,15 +2,16 @@
 //!
 //! On loopback a system call costs more than all else that is done for a small request, so datagrams are read and written
 //! up to [`BATCH`] at a time (recvmmsg, sendmmsg). Readiness is given back when a batch was not full, without asking the
-//! kernel once more. What a datagram means is left to `packet`.
+//! kernel once more; should there be more after all, the next datagram tells. What a datagram means is left to `packet`.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use rustix::net::addr::SocketAddrArg as _;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -20,10 +21,9 @@ use super::exchange::Outgoing;
 pub const BATCH: usize = 64;
 
 thread_local! {
-    // The kernel's view of a batch holds pointers, so it stays on its thread. One for each direction: a call leaves its
-    // addresses in it, and the other direction would take them for its own.
+    // The kernel's view of a batch holds pointers, so it stays on its thread. It also keeps the length of the addresses as
+    // the kernel left it, which is right for one socket: a thread serves one.
     static INBOUND: RefCell<MultiHeaders<SockaddrStorage>> = RefCell::new(MultiHeaders::preallocate(BATCH, None));
-    static OUTBOUND: RefCell<MultiHeaders<SockaddrStorage>> = RefCell::new(MultiHeaders::preallocate(BATCH, None));
 }
 
 /// The socket with the buffers of one batch.
@@ -35,7 +35,6 @@ pub struct Socket {
     buffer_bytes: usize,
     // Reused from batch to batch.
     arrived: Vec<(usize, Option<SocketAddr>)>,
-    peers: Vec<Option<SockaddrStorage>>,
 }
 
 impl Socket {
@@ -46,7 +45,6 @@ impl Socket {
             buffers: vec![0; BATCH * buffer_bytes].into(),
             buffer_bytes,
             arrived: Vec::with_capacity(BATCH),
-            peers: Vec::with_capacity(BATCH),
         }
     }
 
@@ -88,8 +86,8 @@ impl Socket {
         let mut rest = messages;
         while !rest.is_empty() {
             let batch = &rest[..rest.len().min(BATCH)];
-            let (socket, peers) = (&self.socket, &mut self.peers);
-            let sent = match socket.try_io(Interest::WRITABLE, || write_batch(socket, batch, peers)) {
+            let socket = &self.socket;
+            let sent = match socket.try_io(Interest::WRITABLE, || write_batch(socket, batch)) {
                 Ok(sent) => sent,
                 // It is the first that was not taken; the others are tried.
                 Err(error) => {
@@ -120,21 +118,16 @@ fn read_batch(
     })
 }
 
-fn write_batch(socket: &UdpSocket, batch: &[Outgoing], peers: &mut Vec<Option<SockaddrStorage>>) -> io::Result<usize> {
-    peers.clear();
-    peers.extend(batch.iter().map(|outgoing| Some(outgoing.peer.into())));
+/// How many were sent, from the first on.
+fn write_batch(socket: &UdpSocket, batch: &[Outgoing]) -> io::Result<usize> {
+    let peers: Vec<SocketAddrAny> = batch.iter().map(|outgoing| outgoing.peer.as_any()).collect();
     let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|outgoing| [IoSlice::new(&outgoing.message)]).collect();
-    OUTBOUND.with_borrow_mut(|headers| {
-        let sent = sendmmsg(
-            socket.as_raw_fd(),
-            headers,
-            &slices,
-            &*peers,
-            [],
-            MsgFlags::MSG_DONTWAIT,
-        );
-        sent.map(Iterator::count).map_err(|error: Errno| error.into())
-    })
+    let mut nothing: [SendAncillaryBuffer<'_, '_, '_>; BATCH] = std::array::from_fn(|_| SendAncillaryBuffer::default());
+    let messages = peers.iter().zip(&slices).zip(&mut nothing);
+    let mut messages: Vec<MMsgHdr<'_>> = messages
+        .map(|((peer, slice), nothing)| MMsgHdr::new_with_addr(peer, slice, nothing))
+        .collect();
+    Ok(sendmmsg(socket, &mut messages, SendFlags::DONTWAIT)?)
 }
 
 fn address(peer: &SockaddrStorage) -> Option<SocketAddr> {

@@ -2,9 +2,10 @@
 //!
 //! `POST /devices/<device>/<kind>` takes one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
 //! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and their
-//! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an `Idempotency-Key` a
-//! request may be repeated without passing its readings on again ([`idempotency`] says how far that goes). The handler's form
-//! and the framing are axum's and hyper's; [`request`] is the way of one request, [`response`] the words of its answer.
+//! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an
+//! `Idempotency-Key` a request may be repeated without passing its readings on again ([`idempotency`] says how far that
+//! goes). The handler's form and the framing are axum's and hyper's; [`request`] is the way of one request,
+//! [`response`] the words of its answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
