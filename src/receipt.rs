@@ -55,7 +55,7 @@ pub enum Answer {
 
 /// Where the answers to one connection's messages arrive, in any order.
 ///
-/// Posting wakes the connection only when the mailbox was empty, so that a batch of delivery reports costs one wake.
+/// Posting wakes the task that waits, once: until it waits again, a batch of delivery reports costs no other wake.
 #[derive(Debug, Default)]
 pub struct Mailbox(Mutex<Post>);
 

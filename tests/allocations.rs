@@ -46,6 +46,9 @@ fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
     // Nothing that goes by the clock is counted.
     config.kafka.statistics_interval = Duration::from_secs(3600);
     config.kafka.probe_interval = Duration::from_secs(3600);
+    // Nor is the spool's way, should the machine be slow.
+    config.kafka.delivery_timeout = Duration::from_secs(60);
+    config.kafka.patience = Duration::from_secs(30);
     config.spool.enabled = true;
     config.spool.folder = spool.path().join("spool");
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -2,8 +2,8 @@
 //!
 //! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`scan`] drives it, writing Avro
 //! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests);
-//! [`pass`] lays the bytes out. What is wrong is said by
-//! [`refusal`]: path, expected, got. [`clock`] judges `observed_at`. Synchronous, no I/O; knows nouns only.
+//! [`pass`] lays the bytes out. What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges
+//! `observed_at`. Synchronous, no I/O; knows nouns only.
 //!
 //! # What a schema's attributes mean
 //! Avro allows them and ignores them; the gateway does not. No field is known by its name.

@@ -2,8 +2,8 @@
 //!
 //! The bytes equal apache-avro's: one block per array or map, and a record's fields in the schema's order whatever the
 //! order of arrival. Fields that come in order, some left out, are written once, where they belong; otherwise the
-//! record's bytes are copied once. Buffers are reused from reading to reading, so that in a steady state nothing is allocated. The work is
-//! linear in the reading (but for sorting a map's keys), whatever a device sends.
+//! record's bytes are copied once. Buffers are reused from reading to reading, so that in a steady state nothing is
+//! allocated. The work is linear in the reading (but for sorting a map's keys), whatever a device sends.
 
 use super::clock::Limits;
 use super::program::{Absent, Branch, Fault, Field, NodeId, Record};

@@ -1,9 +1,10 @@
 //! A schema as a flat program, and the functions that write Avro by it.
 //!
 //! [`compile`](super::compile) makes a [`Program`] once; a driver ([`scan`](super::scan) in service,
-//! [`json`](super::json) as its judge) walks a reading's JSON and calls the functions here with what it meets: `emit_*` for scalars, `enter_*` for arrays and objects. They know no
-//! parser. Whatever does not fit is a [`Fault`], a code that costs
-//! nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by [`pass`](super::pass).
+//! [`json`](super::json) as its judge) walks a reading's JSON and calls the functions here with what it meets: `emit_*`
+//! for scalars, `enter_*` for arrays and objects. They know no parser. Whatever does not fit is a [`Fault`], a code
+//! that costs nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by
+//! [`pass`](super::pass).
 
 use super::lookup::Lookup;
 use super::pass::{Pass, write_long, write_text};

@@ -254,7 +254,8 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
-/// Marks, in the highest bit of its byte, the first quotation mark, backslash or control character; what lies behind it may be marked wrongly.
+/// Marks, in the highest bit of its byte, the first quotation mark, backslash or control character; what lies behind it may
+/// be marked wrongly.
 #[inline]
 fn special(eight: u64) -> u64 {
     let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;

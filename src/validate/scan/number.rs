@@ -1,9 +1,9 @@
 //! JSON numbers: exact, whatever their length.
 //!
-//! Up to nineteen digits are gathered as they are met. A decimal whose digits and power of ten are both exact as doubles needs
-//! one multiplication or division, which rounds once and therefore correctly (Clinger, "How to read floating point
-//! numbers accurately", 1990, §4: the fast path); that is what sensors send. All others go to the standard library, which
-//! rounds correctly as well.
+//! Up to nineteen digits are gathered as they are met. A decimal whose digits and power of ten are both exact as
+//! doubles needs one multiplication or division, which rounds once and therefore correctly (Clinger, "How to read
+//! floating point numbers accurately", 1990, §4: the fast path); that is what sensors send. All others go to the
+//! standard library, which rounds correctly as well.
 
 use super::cursor::{Cursor, Malformed};
 
@@ -95,7 +95,8 @@ impl Cursor<'_> {
             return self.exactly(start);
         }
         let value = digits.value as f64;
-        let value = match POWERS.get(power.unsigned_abs() as usize) {
+        let scale = usize::try_from(power.unsigned_abs()).ok();
+        let value = match scale.and_then(|power| POWERS.get(power)) {
             Some(scale) if power < 0 => value / scale,
             Some(scale) => value * scale,
             None => return self.exactly(start),

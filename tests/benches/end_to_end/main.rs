@@ -3,7 +3,7 @@
 //! ```text
 //! cargo build --release --workspace && cargo bench --bench end_to_end              # about ten minutes
 //! cargo bench --bench end_to_end -- --only mqtt --rounds 1                         # half a minute
-//! cargo bench --bench end_to_end -- --gateway target/release/citygate --gateway /tmp/citygate-before
+//! cargo bench --bench end_to_end -- --gateway target/release/citygate --gateway ../before/citygate
 //! cargo bench --bench end_to_end -- growth                                         # how cost grows: a chart
 //! ```
 //! Every figure stands beside floors that were measured in the same round: a sink that only acknowledges (the protocol's),
@@ -53,7 +53,8 @@ struct Options {
     /// How long each measurement lasts.
     #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u64).range(2..))]
     seconds: u64,
-    /// Programs to measure instead of this build's own; several are measured in turn. Settings may be given by CITYGATE_* variables.
+    /// Programs to measure instead of this build's own; several are measured in turn. Settings may be given by CITYGATE_*
+    /// variables.
     #[arg(long, global = true, value_name = "FILE")]
     gateway: Vec<PathBuf>,
     /// Kafka's process, where CITYGATE_TEST_KAFKA names one that runs already.
