@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
 use crate::listen::admit::Admit;
-use crate::listen::{Front, coap, http, mqtt};
+use crate::listen::{self, Front, coap, http, mqtt};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::schemas::{Schemas, registry};
@@ -68,7 +68,9 @@ impl Gateway {
         let addresses = bound.addresses();
         let front = build(&config).await?;
         let closing = CancellationToken::new();
-        let admin = bound.serve(&front, addresses, closing.clone());
+        let admin = bound
+            .serve(&front, addresses, closing.clone())
+            .map_err(|error| Error(vec![error.to_string()]))?;
         info!(
             mqtt = show(addresses.mqtt),
             coap = show(addresses.coap),
@@ -234,12 +236,17 @@ impl Bound {
     }
 
     /// Starts every listener; returns the admin port's task, which outlives the others.
-    fn serve(self, front: &Front, addresses: Addresses, closing: CancellationToken) -> Option<JoinHandle<()>> {
+    fn serve(
+        self,
+        front: &Front,
+        addresses: Addresses,
+        closing: CancellationToken,
+    ) -> Result<Option<JoinHandle<()>>, listen::Error> {
+        if let Some(coap) = self.coap {
+            coap.serve(front.clone())?;
+        }
         if let Some(mqtt) = self.mqtt {
             mqtt.serve(front.clone());
-        }
-        if let Some(coap) = self.coap {
-            coap.serve(front.clone());
         }
         if let Some(http) = self.http {
             http.serve(front.clone());
@@ -249,11 +256,11 @@ impl Bound {
             "http": show(addresses.http), "admin": show(addresses.admin),
         });
         // Outside the tracker: it must answer until the drain is over.
-        self.admin
-            .map(|admin| TaskTracker::new().spawn(admin.serve(front.clone(), listeners, closing)))
+        let admin = self.admin;
+        Ok(admin.map(|admin| TaskTracker::new().spawn(admin.serve(front.clone(), listeners, closing))))
     }
 }
 
-fn kept<T>(result: Result<T, crate::listen::Error>, errors: &mut Vec<String>) -> Option<T> {
+fn kept<T>(result: Result<T, listen::Error>, errors: &mut Vec<String>) -> Option<T> {
     result.map_err(|error| errors.push(error.to_string())).ok()
 }

@@ -5,10 +5,12 @@
 //! a bug. Since `received` is counted when a receipt is made and the outcome when it is resolved, this one type makes the
 //! law of the house true: `received = delivered + spooled + rejected + busy` whenever nothing is in flight.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::metrics::Tally;
 use crate::outcome::{Busy, Outcome};
@@ -53,11 +55,15 @@ pub enum Answer {
 
 /// Where the answers to one connection's messages arrive, in any order.
 ///
-/// Posting wakes the connection only when the mailbox was empty, so that a batch of delivery reports costs one wake.
+/// Posting wakes the task that waits, once: until it waits again, a batch of delivery reports costs no other wake.
 #[derive(Debug, Default)]
-pub struct Mailbox {
-    answers: Mutex<Vec<(u64, Answer)>>,
-    wake: Notify,
+pub struct Mailbox(Mutex<Post>);
+
+#[derive(Debug, Default)]
+struct Post {
+    answers: Vec<(u64, Answer)>,
+    /// Of the task that waits, if one does.
+    waker: Option<Waker>,
 }
 
 /// Several readings that came in one message and are answered together.
@@ -85,6 +91,10 @@ impl Receipt {
             received_at: Instant::now(),
             open: Some(Open { reply, _permit: permit }),
         }
+    }
+
+    pub fn received_at(&self) -> Instant {
+        self.received_at
     }
 
     /// Ends the reading: counts the outcome, answers, and returns the permit.
@@ -154,26 +164,40 @@ impl Mailbox {
         Arc::default()
     }
 
+    fn lock(&self) -> MutexGuard<'_, Post> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn post(&self, ticket: u64, answer: Answer) {
-        let was_empty = {
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            answers.push((ticket, answer));
-            answers.len() == 1
+        let waker = {
+            let mut post = self.lock();
+            post.answers.push((ticket, answer));
+            post.waker.take()
         };
-        if was_empty {
-            self.wake.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
     /// Appends what has arrived to `into`, in the order of arrival.
     pub fn take(&self, into: &mut Vec<(u64, Answer)>) {
-        into.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        into.append(&mut self.lock().answers);
     }
 
-    /// Returns when something may have arrived. One task waits at a time; cancel safe; a wake is never lost, but may
-    /// be spurious.
+    /// Returns when something has arrived that was not taken. One task waits at a time; cancel safe; a wake is never lost.
     pub async fn wait(&self) {
-        self.wake.notified().await;
+        poll_fn(|context| {
+            let mut post = self.lock();
+            if !post.answers.is_empty() {
+                return Poll::Ready(());
+            }
+            let waker = context.waker();
+            if !post.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                post.waker = Some(waker.clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

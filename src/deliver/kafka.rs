@@ -6,6 +6,7 @@
 //! that failed for good is replaced.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Kafka {
     producer_config: ClientConfig,
     // Replaced after a fatal error only; read once per record.
     producer: RwLock<Producer>,
+    // Raised under the lock above, for writing.
+    epoch: AtomicU64,
     reports: Reports,
 }
 
@@ -77,6 +80,7 @@ impl Kafka {
             client: config.client(),
             producer_config,
             producer,
+            epoch: AtomicU64::new(0),
             reports,
         })
     }
@@ -123,6 +127,7 @@ impl Kafka {
                 self.take_back();
                 let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
                 let failed = std::mem::replace(&mut *current, producer);
+                self.epoch.fetch_add(1, Ordering::Relaxed);
                 drop(current);
                 // Not while the lock is held that senders wait for.
                 drop(failed);
@@ -136,6 +141,11 @@ impl Kafka {
 
     /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is taken back.
     pub fn close(&self, deadline: Duration) {
+        {
+            // What was let through before, and is not here yet, would wait for a report in vain.
+            let _alone = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+            self.epoch.fetch_add(1, Ordering::Relaxed);
+        }
         let flushed = self
             .producer
             .read()
@@ -145,6 +155,20 @@ impl Kafka {
             info!(%error, "kafka did not confirm everything before the deadline");
             self.take_back();
         }
+    }
+
+    fn queue(&self, producer: &Producer, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        let mut queued = BaseRecord::with_opaque_to(record.topic, slot)
+            .payload(record.value)
+            .timestamp(record.timestamp_ms);
+        if !record.headers.is_empty() {
+            queued = queued.headers(headers(record.headers));
+        }
+        if !record.key.is_empty() {
+            queued = queued.key(record.key.as_bytes());
+        }
+        let sent = producer.send(queued);
+        sent.map_err(|(error, _)| self.reports.refusal(&error))
     }
 
     /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
@@ -159,21 +183,20 @@ impl Kafka {
 
 impl Broker for Arc<Kafka> {
     fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
-        let mut queued = BaseRecord::with_opaque_to(record.topic, slot)
-            .payload(record.value)
-            .timestamp(record.timestamp_ms);
-        if !record.headers.is_empty() {
-            queued = queued.headers(headers(record.headers));
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        self.queue(&producer, record, slot)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        if epoch != self.epoch() {
+            return Err(Refused::Purged);
         }
-        if !record.key.is_empty() {
-            queued = queued.key(record.key.as_bytes());
-        }
-        let sent = self
-            .producer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .send(queued);
-        sent.map_err(|(error, _)| self.reports.refusal(&error))
+        self.queue(&producer, record, slot)
     }
 }
 

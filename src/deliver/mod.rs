@@ -144,7 +144,7 @@ impl Deliver {
     /// Resolves `receipt` with *delivered* or *spooled* once the record is safe.
     pub fn send(&self, record: &Record<'_>, receipt: Receipt) {
         self.dispatch.send(
-            Instant::now(),
+            receipt.received_at(),
             record,
             Pending {
                 receipt,
@@ -159,7 +159,7 @@ impl Deliver {
         let headers = letter.headers();
         let record = letter.record(&self.dead_letter_topic, &headers);
         self.dispatch.send(
-            Instant::now(),
+            receipt.received_at(),
             &record,
             Pending {
                 receipt,

@@ -25,15 +25,14 @@ pub enum Error {
     Inconsistent { bytes: usize },
 }
 
-/// Writes a record. `None` if a part is longer than its length field; such a record is refused before.
-pub fn pack(record: &Record<'_>) -> Option<Vec<u8>> {
+/// Appends a record to `parcel`. `None` if a part is longer than its length field; such a record is refused.
+pub fn pack(record: &Record<'_>, parcel: &mut Vec<u8>) -> Option<()> {
     let headers: usize = record
         .headers
         .iter()
         .map(|(name, value)| 6 + name.len() + value.len())
         .sum();
-    let mut parcel =
-        Vec::with_capacity(HEAD_BYTES + record.topic.len() + record.key.len() + headers + record.value.len());
+    parcel.reserve(HEAD_BYTES + record.topic.len() + record.key.len() + headers + record.value.len());
     parcel.push(VERSION);
     parcel.push(u8::try_from(record.headers.len()).ok()?);
     parcel.extend_from_slice(&u16::try_from(record.topic.len()).ok()?.to_le_bytes());
@@ -48,7 +47,7 @@ pub fn pack(record: &Record<'_>) -> Option<Vec<u8>> {
         parcel.extend_from_slice(value.as_bytes());
     }
     parcel.extend_from_slice(record.value);
-    Some(parcel)
+    Some(())
 }
 
 /// Reads a record and hands it to `act`; its parts borrow from the parcel.
@@ -113,6 +112,12 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
+    fn packed(record: &Record<'_>) -> Vec<u8> {
+        let mut parcel = Vec::new();
+        pack(record, &mut parcel).unwrap();
+        parcel
+    }
+
     fn sample<'a>(headers: &'a [(&'a str, &'a str)]) -> Record<'a> {
         Record {
             topic: "city.weather",
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was() {
         for headers in [&[][..], &[("reason", "malformed"), ("detail", "")][..]] {
-            let parcel = pack(&sample(headers)).unwrap();
+            let parcel = packed(&sample(headers));
             open(&parcel, |record| {
                 let is = (
                     record.topic,
@@ -143,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_parcel_that_cannot_be_opened_is_named() {
-        let good = pack(&sample(&[("reason", "malformed")])).unwrap();
+        let good = packed(&sample(&[("reason", "malformed")]));
         let mut later = good.clone();
         later[0] = 2;
         let check = |parcel: &[u8], expected: Error| assert_eq!(open(parcel, |_| ()), Err(expected));

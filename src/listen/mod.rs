@@ -47,4 +47,10 @@ pub enum Error {
         address: std::net::SocketAddr,
         source: std::io::Error,
     },
+    /// The system gives no thread, or no poll descriptor.
+    #[error("{listener} has no thread of its own: {source}")]
+    Thread {
+        listener: &'static str,
+        source: std::io::Error,
+    },
 }

@@ -56,6 +56,7 @@ impl Limits {
     }
 
     /// Whether a reading observed at one time can be received at the other; both in milliseconds since 1970.
+    #[inline]
     pub fn judge(&self, observed_ms: i64, received_ms: i64) -> Result<(), Fault> {
         if observed_ms.saturating_sub(received_ms) > self.ahead_ms {
             Err(Fault::TooFarAhead)

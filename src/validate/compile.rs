@@ -139,7 +139,9 @@ impl Compiler {
             fields.push(self.field(field, text, outermost));
             self.path.pop();
         }
-        self.program.nodes[node as usize] = Node::Record(Record { fields: fields.into() });
+        let successors = self.program.successors.len();
+        self.program.successors.extend(0..=fields.len() as u32);
+        self.program.nodes[node as usize] = Node::Record(Record::new(fields, successors));
         node
     }
 }
@@ -183,6 +185,7 @@ impl Compiler {
         };
         Field {
             name: field.name.as_str().into(),
+            quoted: format!("\"{}\":", field.name).into_bytes().into(),
             node,
             absent,
             reserved: role == Role::ReceivedAt,

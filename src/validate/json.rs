@@ -1,4 +1,7 @@
-//! The driver: serde_json walks a reading's JSON, a program writes Avro as it goes.
+//! The judge among drivers: serde_json walks a reading's JSON, a program writes Avro as it goes.
+//!
+//! In service [`scan`](super::scan) does this, several times as fast; it is held against this driver, and comes here for
+//! the words for what is not JSON. A schema's defaults are read here, too.
 //!
 //! No tree is built: a visitor per value calls the program with what it meets. Everything is visited as what it is
 //! (`deserialize_any`), so that a refusal can show what came. Paths are put together while a failed pass unwinds.
@@ -8,8 +11,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::pass::{OpenRecord, Pass, Span};
-use super::program::{DEPTH_MAX, Fault, Node, NodeId, Program, Record};
+use super::pass::{OpenRecord, Pass};
+use super::program::{Fault, Node, NodeId, Program, Record, deeper};
 use super::refusal::{self, Got, Step};
 use crate::outcome::{Reason, Rejection};
 
@@ -88,10 +91,6 @@ impl Walk<'_, '_> {
         error
     }
 
-    fn key(&self, (from, to): Span) -> String {
-        String::from_utf8_lossy(&self.pass.buffers.out[from..to]).into_owned()
-    }
-
     /// Not being JSON goes before all else, wherever it shows: half a number may well be out of range.
     #[cold]
     fn rejection(self, text: &str, error: &serde_json::Error) -> Rejection {
@@ -105,15 +104,16 @@ impl Walk<'_, '_> {
         let (reason, what) = match self.refusal {
             Some((fault, what)) => (fault.reason(), what),
             None => {
-                let got = number_at(text, error.line(), error.column());
-                (Reason::OutOfRange, format!("{got} is beyond the range of a double"))
+                let number = number_at(text, error.line(), error.column());
+                (Reason::OutOfRange, refusal::beyond(&number))
             }
         };
         Rejection::new(reason, refusal::located(&self.steps, &what))
     }
 }
 
-fn malformed(error: &serde_json::Error) -> Rejection {
+/// What serde_json says is not JSON.
+pub(super) fn malformed(error: &serde_json::Error) -> Rejection {
     refusal::malformed(error.line(), error.column(), &said(error))
 }
 
@@ -136,10 +136,10 @@ fn number_at(text: &str, line: usize, column: usize) -> String {
     let (before, after) = bytes.split_at(column.min(bytes.len()));
     let start = before.len() - before.iter().rev().take_while(|byte| is_part(byte)).count();
     let end = before.len() + after.iter().take_while(|byte| is_part(byte)).count();
-    refusal::cut(&String::from_utf8_lossy(&bytes[start..end]))
+    String::from_utf8_lossy(&bytes[start..end]).into_owned()
 }
 
-fn not_utf8(json: &[u8], valid: usize) -> Rejection {
+pub(super) fn not_utf8(json: &[u8], valid: usize) -> Rejection {
     let before = &json[..valid];
     let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
     let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
@@ -198,7 +198,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         let Walk { program, pass, .. } = &mut *self.walk;
-        let result = program.emit_str(self.node, text, pass);
+        let result = program.emit_str(self.node, text.as_bytes(), pass);
         result.map_err(|fault| self.walk.refuse(fault, self.node, Got::Text(text)))
     }
 
@@ -241,10 +241,6 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
     }
 }
 
-fn deeper(depth: u32) -> Result<(), Fault> {
-    if depth < DEPTH_MAX { Ok(()) } else { Err(Fault::Depth) }
-}
-
 // === impl Walk: objects ===
 
 impl<'w> Walk<'w, '_> {
@@ -267,7 +263,7 @@ impl<'w> Walk<'w, '_> {
                 break;
             };
             let field = &record.fields[index];
-            let start = self.pass.buffers.out.len();
+            let start = self.pass.open_field(record, &mut open, index);
             let value = Seed {
                 walk: &mut *self,
                 node: field.node,
@@ -292,13 +288,13 @@ impl<'w> Walk<'w, '_> {
                 depth,
             };
             if let Err(error) = entries.next_value_seed(value) {
-                let key = self.key(self.pass.current_key(&open));
+                let key = self.pass.key(self.pass.current_key(&open));
                 return Err(self.within(Step::Field(refusal::cut(&key)), error));
             }
             open.items += 1;
         }
         self.pass.close_map(&open).map_err(|key| {
-            let key = self.key(key);
+            let key = self.pass.key(key);
             self.refuse_field(Fault::Duplicate, values, &key)
         })
     }
@@ -322,7 +318,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<usize, E> {
-        let found = self.walk.pass.find_field(self.record, self.open, key);
+        let found = self.walk.pass.find_field(self.record, self.open, key.as_bytes());
         found.map_err(|fault| self.walk.refuse_field(fault, self.node, key))
     }
 }
@@ -343,7 +339,7 @@ impl<'de> Visitor<'de> for KeySeed<'_, '_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<(), E> {
-        self.walk.pass.write_key(key);
+        self.walk.pass.write_key(key.as_bytes());
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! One pass from a reading's JSON to checked Avro bytes.
 //!
-//! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`json`] drives it with serde_json,
-//! writing Avro while it parses, with no tree in between; [`pass`] lays the bytes out. What is wrong is said by
-//! [`refusal`]: path, expected, got. [`clock`] judges `observed_at`. Synchronous, no I/O; knows nouns only.
+//! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`scan`] drives it, writing Avro
+//! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests);
+//! [`pass`] lays the bytes out. What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges
+//! `observed_at`. Synchronous, no I/O; knows nouns only.
 //!
 //! # What a schema's attributes mean
 //! Avro allows them and ignores them; the gateway does not. No field is known by its name.
@@ -29,9 +30,11 @@ mod attributes;
 pub mod clock;
 pub mod compile;
 pub mod json;
+pub mod lookup;
 pub mod pass;
 pub mod program;
 pub mod refusal;
+pub mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +55,7 @@ pub struct Validator {
 #[derive(Debug, Default)]
 pub struct Scratch {
     buffers: Buffers,
+    memory: scan::Memory,
 }
 
 // === impl Validator ===
@@ -90,20 +94,51 @@ impl Validator {
         json: &[u8],
         scratch: &mut Scratch,
     ) -> Result<(), Rejection> {
-        scratch.buffers.reset();
+        let Scratch { buffers, memory } = scratch;
+        self.run(kind, device, received_at_ms, buffers, |program, pass| {
+            scan::write(program, kind.index, json, pass, memory)
+        })
+    }
+
+    /// The same by the serde_json driver: slower, and what [`Validator::reading`] is held against.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn judgement(
+        &self,
+        kind: &Kind,
+        device: &str,
+        received_at_ms: i64,
+        json: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), Rejection> {
+        self.run(kind, device, received_at_ms, &mut scratch.buffers, |program, pass| {
+            json::write(program, program.root, json, pass)
+        })
+    }
+
+    fn run(
+        &self,
+        kind: &Kind,
+        device: &str,
+        received_at_ms: i64,
+        buffers: &mut Buffers,
+        drive: impl FnOnce(&Program, &mut Pass<'_>) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
+        buffers.reset();
         let program = self.programs.get(kind.index).ok_or_else(|| {
             let what = format!("{}: no such kind when the gateway started", kind.name);
             Rejection::new(Reason::UnknownKind, what)
         })?;
-        scratch.buffers.out.extend_from_slice(&kind.prefix);
+        buffers.out.extend_from_slice(&kind.prefix);
         let mut pass = Pass {
-            buffers: &mut scratch.buffers,
+            buffers,
             device,
             received_at_ms,
             limits: &self.limits,
         };
-        let result = json::write(program, program.root, json, &mut pass);
-        result.inspect_err(|_| scratch.buffers.reset())
+        let result = drive(program, &mut pass);
+        result.inspect_err(|_| buffers.reset())
     }
 }
 

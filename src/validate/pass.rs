@@ -1,9 +1,9 @@
 //! One reading on its way through a program: its bytes, and where in them each field lies.
 //!
 //! The bytes equal apache-avro's: one block per array or map, and a record's fields in the schema's order whatever the
-//! order of arrival. Fields that come in order are written once, where they belong; otherwise the record's bytes are
-//! copied once. Buffers are reused from reading to reading, so that in a steady state nothing is allocated. The work is
-//! linear in the reading (but for sorting a map's keys), whatever a device sends.
+//! order of arrival. Fields that come in order, some left out, are written once, where they belong; otherwise the
+//! record's bytes are copied once. Buffers are reused from reading to reading, so that in a steady state nothing is
+//! allocated. The work is linear in the reading (but for sorting a map's keys), whatever a device sends.
 
 use super::clock::Limits;
 use super::program::{Absent, Branch, Fault, Field, NodeId, Record};
@@ -45,7 +45,7 @@ pub struct OpenRecord {
     start: usize,
     /// The field after the last one that came: the likeliest to come now.
     next: usize,
-    seen: usize,
+    /// Whatever has come or been left out so far is where it belongs.
     in_order: bool,
 }
 
@@ -63,6 +63,7 @@ pub struct OpenBlock {
 
 impl Pass<'_> {
     /// Begins a record. Every one that is begun and does not fail must be closed.
+    #[inline]
     pub fn open_record(&mut self, record: &Record) -> OpenRecord {
         let base = self.buffers.spans.len();
         self.buffers.spans.resize(base + record.fields.len(), ABSENT);
@@ -70,29 +71,49 @@ impl Pass<'_> {
             base,
             start: self.buffers.out.len(),
             next: 0,
-            seen: 0,
             in_order: true,
         }
     }
 
     /// Which field a key names: one that may come, and has not come yet.
-    pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &str) -> Result<usize, Fault> {
-        let index = record.find(key, open.next).ok_or(Fault::Unknown)?;
+    pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &[u8]) -> Result<usize, Fault> {
+        let index = record.find(key).ok_or(Fault::Unknown)?;
+        self.admit(record, open, index).map(|()| index)
+    }
+
+    /// Whether a field may come, and has not come yet.
+    #[inline]
+    pub fn admit(&self, record: &Record, open: &OpenRecord, index: usize) -> Result<(), Fault> {
         if record.fields[index].reserved {
             Err(Fault::Reserved)
         } else if self.buffers.spans[open.base + index] != ABSENT {
             Err(Fault::Duplicate)
         } else {
-            Ok(index)
+            Ok(())
         }
     }
 
+    /// Makes ready for a field's value; gives where its bytes will begin.
+    #[inline]
+    pub fn open_field(&mut self, record: &Record, open: &mut OpenRecord, index: usize) -> usize {
+        if index != open.next && open.in_order {
+            open.in_order = self.pass_over(record, open.next, index);
+        }
+        self.buffers.out.len()
+    }
+
+    /// Devices leave out the same fields time and again, if only those that the gateway fills. What stands for them is
+    /// written as soon as a later one comes, as if in order; should they come after all, it is dropped.
+    fn pass_over(&mut self, record: &Record, from: usize, to: usize) -> bool {
+        let skipped = record.fields.get(from..to);
+        skipped.is_some_and(|fields| fields.iter().all(|field| self.absent(field).is_some()))
+    }
+
     /// Notes that the bytes from `start` to the end of `out` are the field's value.
+    #[inline]
     pub fn close_field(&mut self, open: &mut OpenRecord, index: usize, start: usize) {
         self.buffers.spans[open.base + index] = (start, self.buffers.out.len());
-        open.in_order &= index == open.next;
         open.next = index + 1;
-        open.seen += 1;
     }
 
     /// Ends a record: defaults and filled fields are written, and all put in the schema's order.
@@ -100,8 +121,8 @@ impl Pass<'_> {
     /// # Errors
     /// The index of the first required field that has not come.
     pub fn close_record(&mut self, record: &Record, open: &OpenRecord) -> Result<(), usize> {
-        // In order without a hole: the fields are where they belong, and only the last ones may be absent.
-        let settled = if open.in_order && open.seen == open.next {
+        // In order: the fields are where they belong, and only the last ones may be absent.
+        let settled = if open.in_order {
             open.next
         } else {
             self.lift_record(open);
@@ -133,16 +154,27 @@ impl Pass<'_> {
         match &field.absent {
             Absent::Refused => return None,
             Absent::Default(bytes) => out.extend_from_slice(bytes),
-            Absent::Device => write_text(self.device, out),
+            Absent::Device => write_text(self.device.as_bytes(), out),
             Absent::ReceivedAt => write_long(self.received_at_ms, out),
         }
         Some(())
     }
 }
 
+// === impl OpenRecord ===
+
+impl OpenRecord {
+    /// The field after the last one that came.
+    #[inline]
+    pub fn next(&self) -> usize {
+        self.next
+    }
+}
+
 // === impl Pass: arrays and maps ===
 
 impl Pass<'_> {
+    #[inline]
     pub fn open_block(&mut self) -> OpenBlock {
         let at = self.buffers.out.len();
         self.buffers.out.push(0);
@@ -154,7 +186,7 @@ impl Pass<'_> {
     }
 
     /// The key of a map's next value.
-    pub fn write_key(&mut self, key: &str) {
+    pub fn write_key(&mut self, key: &[u8]) {
         let Buffers { out, keys, .. } = &mut *self.buffers;
         write_text(key, out);
         keys.push((out.len() - key.len(), out.len()));
@@ -198,6 +230,11 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// A map's key, for people.
+    pub fn key(&self, (from, to): Span) -> String {
+        String::from_utf8_lossy(&self.buffers.out[from..to]).into_owned()
+    }
+
     /// Where the key lies whose value is being written.
     pub fn current_key(&self, open: &OpenBlock) -> Span {
         self.buffers.keys[open.keys + open.items]
@@ -207,12 +244,17 @@ impl Pass<'_> {
 // === impl Buffers ===
 
 impl Buffers {
-    /// Empties them for the next reading, which may follow a failed one; what they hold of memory stays.
-    pub fn reset(&mut self) {
-        self.out.clear();
+    /// Drops what was written behind the first `length` bytes.
+    pub fn rewind(&mut self, length: usize) {
+        self.out.truncate(length);
         self.spans.clear();
         self.keys.clear();
         self.moved.clear();
+    }
+
+    /// Empties them for the next reading, which may follow a failed one; what they hold of memory stays.
+    pub fn reset(&mut self) {
+        self.rewind(0);
     }
 
     #[cfg(test)]
@@ -229,22 +271,29 @@ impl Buffers {
 // === impl Pass: unions ===
 
 impl Pass<'_> {
-    /// Chooses a branch: writes its number, gives its node.
-    pub fn take(&mut self, branch: Option<Branch>) -> Result<NodeId, Fault> {
-        let branch = branch.ok_or(Fault::Type)?;
-        self.buffers.out.push(branch.byte);
-        Ok(branch.node)
+    /// Writes a branch's number; gives its node.
+    #[inline]
+    pub fn take(&mut self, byte: u8, node: NodeId) -> NodeId {
+        self.buffers.out.push(byte);
+        node
     }
 
-    /// Writes a number as `branch`, or as null if it is a sentinel there.
+    /// The same, if there is such a branch.
+    pub fn take_branch(&mut self, branch: Option<Branch>) -> Result<NodeId, Fault> {
+        let branch = branch.ok_or(Fault::Type)?;
+        Ok(self.take(branch.byte, branch.node))
+    }
+
+    /// Writes a number as the branch `byte`, or as null if it is a sentinel there.
+    #[inline]
     pub fn number(
         &mut self,
         null: Option<u8>,
-        branch: Branch,
+        byte: u8,
         emit: impl FnOnce(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let at = self.buffers.out.len();
-        self.buffers.out.push(branch.byte);
+        self.buffers.out.push(byte);
         match (emit(self), null) {
             (Err(Fault::Sentinel), Some(null)) => {
                 self.buffers.out.truncate(at);
@@ -259,6 +308,7 @@ impl Pass<'_> {
 // === writers ===
 
 /// Appends Avro's zig-zag variable-length integer.
+#[inline]
 pub fn write_long(value: i64, out: &mut Vec<u8>) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
@@ -269,7 +319,8 @@ pub fn write_long(value: i64, out: &mut Vec<u8>) {
 }
 
 /// Appends an Avro string.
-pub fn write_text(text: &str, out: &mut Vec<u8>) {
+#[inline]
+pub fn write_text(text: &[u8], out: &mut Vec<u8>) {
     write_long(text.len() as i64, out);
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
 }

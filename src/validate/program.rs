@@ -1,10 +1,12 @@
 //! A schema as a flat program, and the functions that write Avro by it.
 //!
-//! [`compile`](super::compile) makes a [`Program`] once; a driver ([`json`](super::json)) walks a reading's JSON and
-//! calls the functions here with what it meets: `emit_*` for scalars, `enter_*` for arrays and objects. They know no
-//! parser. Whatever does not fit is a [`Fault`], a code that costs
-//! nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by [`pass`](super::pass).
+//! [`compile`](super::compile) makes a [`Program`] once; a driver ([`scan`](super::scan) in service,
+//! [`json`](super::json) as its judge) walks a reading's JSON and calls the functions here with what it meets: `emit_*`
+//! for scalars, `enter_*` for arrays and objects. They know no parser. Whatever does not fit is a [`Fault`], a code
+//! that costs nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by
+//! [`pass`](super::pass).
 
+use super::lookup::Lookup;
 use super::pass::{Pass, write_long, write_text};
 
 /// Levels of arrays and objects in a reading; a recursive schema could otherwise nest without end.
@@ -15,6 +17,9 @@ pub const DEPTH_MAX: u32 = 64;
 pub struct Program {
     pub nodes: Vec<Node>,
     pub root: NodeId,
+    /// For each record, from [`Record::successors`] on: the field that is likeliest to come first, then the one after
+    /// each field, as the schema has them. What is learned of devices starts from it.
+    pub successors: Vec<u32>,
 }
 
 /// Position in [`Program::nodes`].
@@ -75,11 +80,16 @@ pub struct Real {
 #[derive(Debug)]
 pub struct Record {
     pub fields: Box<[Field]>,
+    /// Its place in [`Program::successors`].
+    pub successors: usize,
+    by_name: Lookup,
 }
 
 #[derive(Debug)]
 pub struct Field {
     pub name: Box<str>,
+    /// The name as JSON nearly always has it: `"name":`.
+    pub quoted: Box<[u8]>,
     pub node: NodeId,
     pub absent: Absent,
     /// `"fill": "received_at"`: the gateway's to write, never the device's.
@@ -143,15 +153,36 @@ pub enum Fault {
     Depth,
 }
 
+/// Whether what stands inside `depth` arrays and objects may be one itself.
+pub fn deeper(depth: u32) -> Result<(), Fault> {
+    if depth < DEPTH_MAX { Ok(()) } else { Err(Fault::Depth) }
+}
+
 // === impl Program: scalars ===
+// Numbers are inlined by force, here and in `scan::number`: calls would cost some 5 % of a reading (bench `stages`).
 
 impl Program {
+    #[inline]
     pub fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node as usize]
     }
 
     /// A number without fraction or exponent that fits 64 bits. Drivers pass larger ones to [`Program::emit_f64`].
+    #[inline(always)]
     pub fn emit_i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.i64(*node, value, pass)),
+            Node::Union(union) => {
+                let branch = union.integer.or(union.real).ok_or(Fault::Type)?;
+                pass.number(union.null, branch.byte, |pass| self.i64(branch.node, value, pass))
+            }
+            _ => self.i64(node, value, pass),
+        }
+    }
+
+    /// The same in no union; none lies directly in another.
+    #[inline(always)]
+    fn i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Integer(integer) => integer.emit(value, &mut pass.buffers.out),
             Node::Real(real) => real.emit(value as f64, &mut pass.buffers.out),
@@ -160,75 +191,66 @@ impl Program {
                 write_long(value, &mut pass.buffers.out);
                 Ok(())
             }
-            Node::Optional { null, some, node } => {
-                let branch = Branch {
-                    byte: *some,
-                    node: *node,
-                };
-                pass.number(Some(*null), branch, |pass| self.emit_i64(branch.node, value, pass))
-            }
-            Node::Union(union) => {
-                let branch = union.integer.or(union.real).ok_or(Fault::Type)?;
-                pass.number(union.null, branch, |pass| self.emit_i64(branch.node, value, pass))
-            }
             _ => Err(Fault::Type),
         }
     }
 
     /// A number with fraction or exponent, or too large for 64 bits; finite. `-0` counts as such, since JSON parsers
     /// commonly keep its sign; it is a fine integer all the same.
+    #[inline(always)]
     pub fn emit_f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
-            Node::Real(real) => real.emit(value, &mut pass.buffers.out),
-            Node::Integer(_) | Node::ObservedAt if value == 0.0 && value.is_sign_negative() => {
-                self.emit_i64(node, 0, pass)
-            }
-            Node::Integer(_) | Node::ObservedAt => Err(not_an_integer(value)),
-            Node::Optional { null, some, node } => {
-                let branch = Branch {
-                    byte: *some,
-                    node: *node,
-                };
-                pass.number(Some(*null), branch, |pass| self.emit_f64(branch.node, value, pass))
-            }
+            Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.f64(*node, value, pass)),
             Node::Union(union) => {
                 let branch = union.real.or(union.integer).ok_or(Fault::Type)?;
-                pass.number(union.null, branch, |pass| self.emit_f64(branch.node, value, pass))
+                pass.number(union.null, branch.byte, |pass| self.f64(branch.node, value, pass))
             }
+            _ => self.f64(node, value, pass),
+        }
+    }
+
+    #[inline(always)]
+    fn f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        match self.node(node) {
+            Node::Real(real) => real.emit(value, &mut pass.buffers.out),
+            Node::Integer(_) | Node::ObservedAt if value == 0.0 && value.is_sign_negative() => self.i64(node, 0, pass),
+            Node::Integer(_) | Node::ObservedAt => Err(not_an_integer(value)),
             _ => Err(Fault::Type),
         }
     }
 
-    pub fn emit_str(&self, node: NodeId, text: &str, pass: &mut Pass<'_>) -> Result<(), Fault> {
-        match self.node(node) {
+    /// A text, which is UTF-8.
+    #[inline]
+    pub fn emit_str(&self, node: NodeId, text: &[u8], pass: &mut Pass<'_>) -> Result<(), Fault> {
+        let leaf = match self.node(node) {
+            Node::Optional { some, node, .. } => pass.take(*some, *node),
+            Node::Union(union) => pass.take_branch(union.text)?,
+            _ => node,
+        };
+        match self.node(leaf) {
             Node::Text => write_text(text, &mut pass.buffers.out),
             Node::Enum(symbols) => {
-                let index = symbols.iter().position(|symbol| **symbol == *text);
+                let index = symbols.iter().position(|symbol| symbol.as_bytes() == text);
                 write_long(index.ok_or(Fault::Symbol)? as i64, &mut pass.buffers.out);
             }
-            Node::Device if text == pass.device => write_text(text, &mut pass.buffers.out),
+            Node::Device if text == pass.device.as_bytes() => write_text(text, &mut pass.buffers.out),
             Node::Device => return Err(Fault::OtherDevice),
-            Node::Optional { some, node, .. } => {
-                pass.buffers.out.push(*some);
-                return self.emit_str(*node, text, pass);
-            }
-            Node::Union(union) => return self.emit_str(pass.take(union.text)?, text, pass),
             _ => return Err(Fault::Type),
         }
         Ok(())
     }
 
     pub fn emit_bool(&self, node: NodeId, value: bool, pass: &mut Pass<'_>) -> Result<(), Fault> {
-        match self.node(node) {
+        let leaf = match self.node(node) {
+            Node::Optional { some, node, .. } => pass.take(*some, *node),
+            Node::Union(union) => pass.take_branch(union.boolean)?,
+            _ => node,
+        };
+        match self.node(leaf) {
             Node::Boolean => {
                 pass.buffers.out.push(u8::from(value));
                 Ok(())
             }
-            Node::Optional { some, node, .. } => {
-                pass.buffers.out.push(*some);
-                self.emit_bool(*node, value, pass)
-            }
-            Node::Union(union) => self.emit_bool(pass.take(union.boolean)?, value, pass),
             _ => Err(Fault::Type),
         }
     }
@@ -245,26 +267,26 @@ impl Program {
 
     /// A `[`: writes what precedes the block, and gives the node of the items.
     pub fn enter_array(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<NodeId, Fault> {
-        match self.node(node) {
+        let leaf = match self.node(node) {
+            Node::Optional { some, node, .. } => pass.take(*some, *node),
+            Node::Union(union) => pass.take_branch(union.array)?,
+            _ => node,
+        };
+        match self.node(leaf) {
             Node::Array(items) => Ok(*items),
-            Node::Optional { some, node, .. } => {
-                pass.buffers.out.push(*some);
-                self.enter_array(*node, pass)
-            }
-            Node::Union(union) => self.enter_array(pass.take(union.array)?, pass),
             _ => Err(Fault::Type),
         }
     }
 
     /// A `{`: writes what precedes the object, and gives its node, a [`Node::Record`] or [`Node::Map`].
     pub fn enter_object(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<NodeId, Fault> {
-        match self.node(node) {
-            Node::Record(_) | Node::Map(_) => Ok(node),
-            Node::Optional { some, node, .. } => {
-                pass.buffers.out.push(*some);
-                self.enter_object(*node, pass)
-            }
-            Node::Union(union) => self.enter_object(pass.take(union.object)?, pass),
+        let leaf = match self.node(node) {
+            Node::Optional { some, node, .. } => pass.take(*some, *node),
+            Node::Union(union) => pass.take_branch(union.object)?,
+            _ => node,
+        };
+        match self.node(leaf) {
+            Node::Record(_) | Node::Map(_) => Ok(leaf),
             _ => Err(Fault::Type),
         }
     }
@@ -286,6 +308,7 @@ fn not_an_integer(value: f64) -> Fault {
 // === impl Integer, Real ===
 
 impl Integer {
+    #[inline(always)]
     fn emit(&self, value: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
         if (self.minimum..=self.maximum).contains(&value) {
             write_long(value, out);
@@ -301,6 +324,7 @@ impl Integer {
 }
 
 impl Real {
+    #[inline(always)]
     fn emit(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
         if (self.minimum..=self.maximum).contains(&value) {
             if self.single {
@@ -322,13 +346,18 @@ impl Real {
 // === impl Record ===
 
 impl Record {
-    /// The index of the field `key`. Devices send fields in a steady order, so the search begins at `guess`: where
-    /// the last one ended.
-    pub fn find(&self, key: &str, guess: usize) -> Option<usize> {
-        let (before, after) = self.fields.split_at(guess.min(self.fields.len()));
-        let found = after.iter().position(|field| *field.name == *key);
-        found
-            .map(|index| index + before.len())
-            .or_else(|| before.iter().position(|field| *field.name == *key))
+    pub fn new(fields: Vec<Field>, successors: usize) -> Self {
+        let names: Vec<&[u8]> = fields.iter().map(|field| field.name.as_bytes()).collect();
+        Record {
+            by_name: Lookup::new(&names),
+            fields: fields.into(),
+            successors,
+        }
+    }
+
+    /// The index of the field `key`.
+    pub fn find(&self, key: &[u8]) -> Option<usize> {
+        let mut candidates = self.by_name.candidates(key);
+        candidates.find(|&index| self.fields.get(index).is_some_and(|field| field.name.as_bytes() == key))
     }
 }

@@ -144,6 +144,11 @@ fn one_of(symbols: &[Box<str>]) -> String {
     text
 }
 
+/// Of a number, as it was sent, that no double can hold.
+pub fn beyond(number: &str) -> String {
+    format!("{} is beyond the range of a double", cut(number))
+}
+
 // === impl Got ===
 
 impl fmt::Display for Got<'_> {

@@ -65,6 +65,11 @@ struct BrokerState {
     /// Refuses a record now and then for what it is.
     picky: bool,
     refused: BTreeSet<(usize, u64)>,
+    epoch: u64,
+    /// What other threads do after a record has departed and before the producer is given it.
+    interlude: Option<Box<dyn FnOnce()>>,
+    /// Something was taken back that had been written.
+    doubtful: bool,
 }
 
 #[derive(Clone)]
@@ -94,6 +99,21 @@ impl Broker for FaultyBroker {
         let number = u64::from_le_bytes(record.value.try_into().unwrap());
         state.queue.push_back((slot, device, number));
         Ok(())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.borrow().epoch
+    }
+
+    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        let interlude = self.0.borrow_mut().interlude.take();
+        if let Some(interlude) = interlude {
+            interlude();
+        }
+        if epoch != self.epoch() {
+            return Err(Refused::Purged);
+        }
+        self.produce(record, slot)
     }
 }
 
@@ -148,6 +168,51 @@ impl Store for SlowStore {
     }
 }
 
+impl FaultyBroker {
+    /// The producer failed for good: what it holds is taken back, written or not.
+    fn replace(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>, random: &mut StdRng) {
+        let (held, written): (Vec<_>, Vec<_>) = {
+            let mut state = self.0.borrow_mut();
+            (
+                state.queue.drain(..).map(|(slot, ..)| slot).collect(),
+                state.replies.drain(..).collect(),
+            )
+        };
+        self.0.borrow_mut().doubtful |= !written.is_empty();
+        // In any order: librdkafka takes back what is queued before what is on the wire.
+        let mut taken_back: Vec<_> = written.into_iter().chain(held).collect();
+        taken_back.shuffle(random);
+        for slot in taken_back {
+            dispatch.reported(slot, Err(Refused::Purged));
+        }
+        self.0.borrow_mut().epoch += 1;
+    }
+}
+
+impl SlowStore {
+    /// Makes some entries durable; now and then there is no room for one.
+    fn write(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>, count: usize, random: &mut StdRng) {
+        let mut written = Vec::new();
+        {
+            let mut state = self.0.borrow_mut();
+            for _ in 0..count {
+                let Some((parcel, ticket)) = state.appended.pop_front() else {
+                    break;
+                };
+                if random.random_ratio(1, 50) {
+                    written.push((ticket, Err(Busy::SpoolFull)));
+                    continue;
+                }
+                let sequence = state.next;
+                state.next += 1;
+                state.durable.insert(sequence, parcel);
+                written.push((ticket, Ok(sequence)));
+            }
+        }
+        dispatch.stored(written);
+    }
+}
+
 #[derive(Default)]
 struct Device {
     /// The numbers that are on their way, and where their answers come.
@@ -168,7 +233,7 @@ struct Run {
     log: Log,
     health: Arc<Monitor>,
     metrics: Metrics,
-    dispatch: Dispatch<FaultyBroker, SlowStore>,
+    dispatch: Rc<Dispatch<FaultyBroker, SlowStore>>,
     devices: Vec<Device>,
     outcomes: Outcomes,
     /// Whether processes die in this run; in the others, nothing excuses a duplicate but a time-out.
@@ -184,21 +249,21 @@ fn dispatch(
     store: &SlowStore,
     health: &Arc<Monitor>,
     metrics: &Metrics,
-) -> Dispatch<FaultyBroker, SlowStore> {
+) -> Rc<Dispatch<FaultyBroker, SlowStore>> {
     let recovered = (store.0.borrow().durable.len() as u64, store.0.borrow().next);
     let times = Times {
         patience: Duration::from_millis(250),
         delivery_timeout: Duration::from_secs(5),
         try_again: Duration::from_secs(60),
     };
-    Dispatch::new(
+    Rc::new(Dispatch::new(
         broker.clone(),
         Some(store.clone()),
         recovered,
         times,
         health.clone(),
         (metrics.kafka.clone(), metrics.spool.clone()),
-    )
+    ))
 }
 
 fn monitor() -> Arc<Monitor> {
@@ -219,6 +284,9 @@ impl Run {
             lies: canary == Canary::BrokerLies,
             picky: seed.is_multiple_of(3),
             refused: BTreeSet::new(),
+            epoch: 0,
+            interlude: None,
+            doubtful: false,
         })));
         let store = SlowStore(Rc::default());
         store.0.borrow_mut().queue_max = if seed.is_multiple_of(5) { 6 } else { usize::MAX };
@@ -291,14 +359,48 @@ impl Run {
         };
         let reply = Reply::To { mailbox, ticket: 0 };
         let receipt = Receipt::new(self.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
+        let (sent_at, queue_max) = (self.now, self.broker.0.borrow().queue_max);
+        if self.random.random_ratio(1, 8) {
+            let interlude = self.interlude();
+            self.broker.0.borrow_mut().interlude = Some(interlude);
+        }
         self.dispatch.send(
-            self.now,
+            sent_at,
             &record,
             Pending {
                 receipt,
                 once_safe: Outcome::Delivered,
             },
         );
+        // It did not go to the producer.
+        self.broker.0.borrow_mut().interlude = None;
+        self.broker.0.borrow_mut().queue_max = queue_max;
+        self.doubtful |= self.broker.0.borrow().doubtful;
+    }
+
+    /// The thread that sends a record is stalled: patience ends, the store writes, the producer is full or replaced.
+    fn interlude(&mut self) -> Box<dyn FnOnce()> {
+        let (broker, store, dispatch) = (self.broker.clone(), self.store.clone(), Rc::downgrade(&self.dispatch));
+        let replaced = self.violent && self.random.random_ratio(1, 3);
+        let [impatient, durable, full] = std::array::from_fn(|_| self.random.random_ratio(1, 2));
+        self.now += Duration::from_millis(300);
+        let now = self.now;
+        let mut random = StdRng::seed_from_u64(self.random.random());
+        Box::new(move || {
+            let Some(dispatch) = dispatch.upgrade() else { return };
+            if impatient {
+                dispatch.tick(now);
+            }
+            if replaced {
+                broker.replace(&dispatch, &mut random);
+            }
+            if durable {
+                store.write(&dispatch, 6, &mut random);
+            }
+            if full {
+                broker.0.borrow_mut().queue_max = 0;
+            }
+        })
     }
 
     fn broker_writes(&mut self) {
@@ -336,44 +438,14 @@ impl Run {
         }
     }
 
-    /// The producer failed for good: what it holds is taken back, written or not.
     fn broker_replaced(&mut self) {
-        let (held, written): (Vec<_>, Vec<_>) = {
-            let mut state = self.broker.0.borrow_mut();
-            (
-                state.queue.drain(..).map(|(slot, ..)| slot).collect(),
-                state.replies.drain(..).collect(),
-            )
-        };
-        self.doubtful |= !written.is_empty();
-        // In any order: librdkafka takes back what is queued before what is on the wire.
-        let mut taken_back: Vec<_> = written.into_iter().chain(held).collect();
-        taken_back.shuffle(&mut self.random);
-        for slot in taken_back {
-            self.dispatch.reported(slot, Err(Refused::Purged));
-        }
+        self.broker.replace(&self.dispatch, &mut self.random);
+        self.doubtful |= self.broker.0.borrow().doubtful;
     }
 
     fn store_writes(&mut self) {
         let count = self.random.random_range(0..6);
-        let mut written = Vec::new();
-        {
-            let mut state = self.store.0.borrow_mut();
-            for _ in 0..count {
-                let Some((parcel, ticket)) = state.appended.pop_front() else {
-                    break;
-                };
-                if self.random.random_ratio(1, 50) {
-                    written.push((ticket, Err(Busy::SpoolFull)));
-                    continue;
-                }
-                let sequence = state.next;
-                state.next += 1;
-                state.durable.insert(sequence, parcel);
-                written.push((ticket, Ok(sequence)));
-            }
-        }
-        self.dispatch.stored(written);
+        self.store.write(&self.dispatch, count, &mut self.random);
     }
 
     /// The process dies: what is durable stays, everything else is forgotten, no answer is given.

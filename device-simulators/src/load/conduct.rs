@@ -136,7 +136,11 @@ impl Performance {
         anyhow::ensure!(somewhere, "there is nowhere to send to");
         let settings = Arc::new(settings);
         let threads = settings.threads.clamp(1, settings.connections);
-        let readings = Arc::new(Readings::make(settings.seed, Clock::start().unix_ms(0))?);
+        let readings = Arc::new(Readings::make(
+            settings.seed,
+            Clock::start().unix_ms(0),
+            settings.padding,
+        )?);
         *lock(book) = Some(Book::new(Intervals::new(settings.ramp), threads));
         let measured = Measured::new(resident_bytes());
         let steady_from = nanos(settings.ramp);

@@ -90,6 +90,15 @@ pub struct Options {
     /// session over.
     #[arg(long, value_name = "N", default_value_t = FIRST_DEVICE, value_parser = clap::value_parser!(u64).range(..=1_000_000_000), help_heading = "What to send")]
     first_device: u64,
+    /// So many of a hundred readings are invalid: of a wrong type, or cut off.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100), help_heading = "What to send")]
+    invalid: u8,
+    /// Bytes of text in a further field `padding`, which the gateway's schemas must have; 0 for none.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000), help_heading = "What to send")]
+    padding: u32,
+    /// Names that each kind goes under, connection by connection: traffic, traffic-2, traffic-3 and so on.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000), help_heading = "What to send")]
+    kind_names: u16,
 
     /// Print the report as JSON.
     #[arg(long, help_heading = "What to show")]
@@ -137,6 +146,9 @@ impl Options {
             threads: self.threads.map_or((cores / 2).max(1), usize::from),
             seed: self.seed,
             first_device: self.first_device,
+            padding: self.padding as usize,
+            kind_names: self.kind_names.into(),
+            invalid_percent: self.invalid,
             ..Settings::default()
         })
     }

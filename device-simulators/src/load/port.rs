@@ -268,7 +268,8 @@ impl Port {
         } else {
             super::readings::Digits::of(letter.unix_ms)
         };
-        reading.append(output, observed_at, context.first_sequence + letter.number);
+        let flaw = context.settings.flaw(letter.number);
+        reading.append(output, observed_at, context.first_sequence + letter.number, flaw);
         output.resize(output.len() + pool.bytes_max() - reading.len(), b' ');
     }
 

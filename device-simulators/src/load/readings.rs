@@ -2,7 +2,8 @@
 //!
 //! Making a reading costs more than sending it, so a pool of each kind is made at the start: many devices, several moments
 //! of the last hour. Every message is one of these with its own `sequence` and the present `observed_at`; both are 13
-//! digits at a fixed place, so that nothing moves. A gateway that checks clocks, ranges and schemas finds nothing wrong.
+//! digits at a fixed place, so that nothing moves. A gateway that checks clocks, ranges and schemas finds nothing wrong,
+//! unless a [`Flaw`] is asked for.
 
 use std::time::Duration;
 
@@ -47,12 +48,22 @@ pub struct Template {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digits([u8; DIGITS]);
 
+/// What is wrong with a reading; its length is that of the good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// `sequence` is a text.
+    WrongType,
+    /// Its end is missing.
+    Cut,
+}
+
 // === impl Readings ===
 
 impl Readings {
-    /// Makes the pools for the city that `seed` describes, as of `now_ms` (milliseconds since 1970).
-    pub fn make(seed: u64, now_ms: u64) -> anyhow::Result<Readings> {
-        let pool = |kind, device| Pool::make(&Device::new(kind, seed, device), now_ms);
+    /// Makes the pools for the city that `seed` describes, as of `now_ms` (milliseconds since 1970); each reading is
+    /// `padding` bytes of text longer than its device makes it, if not 0.
+    pub fn make(seed: u64, now_ms: u64, padding: usize) -> anyhow::Result<Readings> {
+        let pool = |kind, device| Pool::make(&Device::new(kind, seed, device), now_ms, padding);
         let pools = |kind| {
             (0..DEVICES)
                 .map(|device| pool(kind, device))
@@ -74,13 +85,15 @@ impl Readings {
 // === impl Pool ===
 
 impl Pool {
-    fn make(device: &Device, now_ms: u64) -> anyhow::Result<Pool> {
+    fn make(device: &Device, now_ms: u64, padding: usize) -> anyhow::Result<Pool> {
         let reading = |back: u64| {
             let moment = Moment {
                 observed_at_ms: (now_ms - back * INTERVAL.as_millis() as u64) as i64,
                 interval: INTERVAL,
             };
-            Template::new(device.reading(now_ms, moment))
+            let mut json = device.reading(now_ms, moment);
+            pad(&mut json, padding);
+            Template::new(json)
         };
         let readings: anyhow::Result<Vec<Template>> = (0..MOMENTS).map(reading).collect();
         let readings = readings.with_context(|| format!("a reading of {}", device.name()))?;
@@ -120,7 +133,7 @@ impl Template {
     }
 
     /// Writes the reading with its time and sequence.
-    pub fn append(&self, out: &mut Vec<u8>, observed_at: Digits, sequence: u64) {
+    pub fn append(&self, out: &mut Vec<u8>, observed_at: Digits, sequence: u64, flaw: Option<Flaw>) {
         let start = out.len();
         out.extend_from_slice(&self.json);
         let mut put = |place: usize, digits: Digits| {
@@ -128,6 +141,24 @@ impl Template {
         };
         put(self.observed_at, observed_at);
         put(self.sequence, Digits::of(sequence));
+        match flaw {
+            None => {}
+            Some(Flaw::WrongType) => {
+                out[start + self.sequence] = b'"';
+                out[start + self.sequence + DIGITS - 1] = b'"';
+            }
+            // A blank for the last brace.
+            Some(Flaw::Cut) => out[start + self.json.len() - 1] = b' ',
+        }
+    }
+}
+
+/// Puts a field `padding` with so many bytes of text at the end of a JSON object; none for 0.
+fn pad(json: &mut Vec<u8>, bytes: usize) {
+    if bytes > 0 && json.pop() == Some(b'}') {
+        json.extend_from_slice(b",\"padding\":\"");
+        json.resize(json.len() + bytes, b'x');
+        json.extend_from_slice(b"\"}");
     }
 }
 
@@ -188,13 +219,13 @@ mod tests {
 
     #[test]
     fn a_patched_reading_is_the_device_s_own_but_for_time_and_sequence() {
-        let readings = Readings::make(7, NOW_MS).unwrap();
+        let readings = Readings::make(7, NOW_MS, 0).unwrap();
         for kind in Kind::ALL {
             let device = Device::new(kind, 7, 5);
             for number in 0..MOMENTS {
                 let template = readings.of(kind, 5).of(number);
                 let mut bytes = b"before".to_vec();
-                template.append(&mut bytes, Digits::of(NOW_MS + 77), NOW_MS + number);
+                template.append(&mut bytes, Digits::of(NOW_MS + 77), NOW_MS + number, None);
                 let patched: Value = serde_json::from_slice(&bytes[6..]).unwrap();
                 let mut expected: Value = serde_json::from_slice(&device.reading(
                     NOW_MS,
@@ -214,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_pool_is_not_one_reading_over_and_over() {
-        let readings = Readings::make(1, NOW_MS).unwrap();
+        let readings = Readings::make(1, NOW_MS, 0).unwrap();
         for kind in Kind::ALL {
             let all = (0..DEVICES as usize).flat_map(|device| (0..MOMENTS).map(move |number| (device, number)));
             let bytes = all.map(|(device, number)| readings.of(kind, device).of(number).json.clone());
@@ -236,6 +267,34 @@ mod tests {
         ] {
             assert!(Template::new(json.into()).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn a_flaw_is_what_it_is_called_and_changes_no_length() {
+        let readings = Readings::make(1, NOW_MS, 0).unwrap();
+        let template = readings.of(Kind::Weather, 0).of(0);
+        let written = |flaw| {
+            let mut bytes = Vec::new();
+            template.append(&mut bytes, Digits::of(NOW_MS), NOW_MS, flaw);
+            bytes
+        };
+        let [good, wrong, cut] = [None, Some(Flaw::WrongType), Some(Flaw::Cut)].map(written);
+        assert_eq!((wrong.len(), cut.len()), (good.len(), good.len()));
+        let wrong: Value = serde_json::from_slice(&wrong).unwrap();
+        assert!(wrong["sequence"].is_string() && wrong["observed_at"].is_u64());
+        assert!(serde_json::from_slice::<Value>(&cut).unwrap_err().is_eof());
+    }
+
+    #[test]
+    fn padding_is_one_field_more() {
+        let bytes = |padding| {
+            let readings = Readings::make(1, NOW_MS, padding).unwrap();
+            readings.of(Kind::Energy, 3).of(1).json.to_vec()
+        };
+        let [plain, padded] = [0, 500].map(|padding| serde_json::from_slice::<Value>(&bytes(padding)).unwrap());
+        let mut expected = plain.clone();
+        expected["padding"] = "x".repeat(500).into();
+        assert_eq!(padded, expected);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::uplinks::Protocol;
 pub struct Sender {
     pub protocol: Protocol,
     pub kind: Kind,
+    /// The kind's name in topics and paths.
+    place: Box<str>,
     pub device: Box<str>,
     /// Among all connections of the run.
     pub index: usize,
@@ -25,10 +27,12 @@ pub struct Sender {
 // === impl Sender ===
 
 impl Sender {
-    pub fn new(protocol: Protocol, kind: Kind, device: &str, index: usize, lane: usize) -> Sender {
+    /// `place` is the kind's name in topics and paths.
+    pub fn new(protocol: Protocol, (kind, place): (Kind, String), device: &str, index: usize, lane: usize) -> Sender {
         Sender {
             protocol,
             kind,
+            place: place.into(),
             device: device.into(),
             index,
             lane,
@@ -39,7 +43,7 @@ impl Sender {
 
     /// Device and kind, as in topics and paths.
     pub fn place(&self) -> (&str, &str) {
-        (&self.device, self.kind.name())
+        (&self.device, &self.place)
     }
 
     /// Takes part in the schedule with what is due at `from` and later. Only the first call counts: whoever loses its

@@ -8,6 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::mqtt::Version;
 use super::pace::Pace;
+use super::readings::Flaw;
+use crate::devices::Kind;
 use crate::uplinks::Protocol;
 
 /// Files that are open besides connections, with room to spare.
@@ -57,6 +59,12 @@ pub struct Settings {
     pub seed: u64,
     /// Number of the first connection's device.
     pub first_device: u64,
+    /// Bytes of text by which readings are longer.
+    pub padding: usize,
+    /// How many names each kind goes under.
+    pub kind_names: usize,
+    /// How many of a hundred readings have a flaw.
+    pub invalid_percent: u8,
 }
 
 // === impl Credentials ===
@@ -88,6 +96,9 @@ impl Default for Settings {
             threads: 1,
             seed: 1,
             first_device: FIRST_DEVICE,
+            padding: 0,
+            kind_names: 1,
+            invalid_percent: 0,
         }
     }
 }
@@ -98,6 +109,24 @@ impl Settings {
             Pace::Idle => 0,
             Pace::Closed | Pace::Open { .. } => self.windows[protocol.index()],
         }
+    }
+
+    /// The name of a kind in topics and paths for the connection whose `turn` it is: `traffic`, `traffic-2`, `traffic-3` …
+    pub fn place(&self, kind: Kind, turn: usize) -> String {
+        match turn % self.kind_names.max(1) {
+            0 => kind.name().to_owned(),
+            other => format!("{}-{}", kind.name(), other + 1),
+        }
+    }
+
+    /// What is wrong with message `number` of a connection, if anything: evenly spread, one flaw after the other.
+    pub fn flaw(&self, number: u64) -> Option<Flaw> {
+        let percent = u64::from(self.invalid_percent);
+        let (spoilt, rest) = (number * percent / 100, number * percent % 100);
+        (rest < percent).then_some(match spoilt % 2 {
+            0 => Flaw::WrongType,
+            _ => Flaw::Cut,
+        })
     }
 
     /// Connections of one protocol.
@@ -198,6 +227,36 @@ mod tests {
             Protocol::ALL.map(|protocol| settings.connections_of(protocol)),
             [4, 3, 3]
         );
+    }
+
+    #[test]
+    fn as_many_readings_are_flawed_as_was_asked_for() {
+        let check = |invalid_percent, expected: [usize; 3]| {
+            let settings = Settings {
+                invalid_percent,
+                ..Settings::default()
+            };
+            let count = |flaw| (0..1000).filter(|number| settings.flaw(*number) == flaw).count();
+            let found = [None, Some(Flaw::WrongType), Some(Flaw::Cut)].map(count);
+            assert_eq!(found, expected, "{invalid_percent} %");
+        };
+        check(0, [1000, 0, 0]);
+        check(5, [950, 25, 25]);
+        check(30, [700, 150, 150]);
+        check(100, [0, 500, 500]);
+    }
+
+    #[test]
+    fn a_kind_goes_under_as_many_names_as_was_asked_for() {
+        let names = |kind_names| {
+            let settings = Settings {
+                kind_names,
+                ..Settings::default()
+            };
+            [0, 1, 2, 3].map(|turn| settings.place(Kind::Energy, turn))
+        };
+        assert_eq!(names(1), ["energy"; 4]);
+        assert_eq!(names(3), ["energy", "energy-2", "energy-3", "energy"]);
     }
 
     #[test]

@@ -231,7 +231,8 @@ impl Stream {
             // Packet ids are not 0 [MQTT-2.2.1-3].
             _ => mqtt::publish(output, context.settings.mqtt_version, place, slot + 1, length),
         }
-        reading.append(output, context.stamp.digits, context.first_sequence + number);
+        let flaw = context.settings.flaw(number);
+        reading.append(output, context.stamp.digits, context.first_sequence + number, flaw);
     }
 
     fn write(&mut self, bytes: &[u8], context: &mut Context) {

@@ -116,7 +116,9 @@ impl Lane {
         // The kind changes only when every protocol has had its turn, so that each gets all kinds.
         let kind = Kind::ALL[index / settings.targets.len() % Kind::ALL.len()];
         let device = Device::new(kind, settings.seed, settings.first_device + index as u64);
-        let sender = Sender::new(protocol, kind, device.name(), index, lane);
+        let turn = index / settings.targets.len() / Kind::ALL.len();
+        let place = settings.place(kind, turn);
+        let sender = Sender::new(protocol, (kind, place), device.name(), index, lane);
         let window = settings.window(protocol);
         let first_id = task.first_message_id.wrapping_add((index as u16).wrapping_mul(257));
         match protocol {

@@ -15,7 +15,15 @@ pub struct Flights {
     /// In the order of their sending, with when each is to be looked at.
     patience: Deadlines,
     overdue: Deadlines,
+    /// Buffers of parcels that were not needed, for the next ones: an allocation per reading that one thread makes and
+    /// another frees makes both wait for each other.
+    spares: Vec<Vec<u8>>,
 }
+
+/// As many parcels as are usually on their way at once.
+const SPARES_MAX: usize = 4096;
+/// Larger buffers are given back to the system; a dead letter with its headers is seldom larger.
+const SPARE_BYTES_MAX: usize = 2048;
 
 /// Times at which flights are to be looked at, in order.
 type Deadlines = VecDeque<(Instant, Name)>;
@@ -95,6 +103,17 @@ impl Flights {
     /// The producer no longer holds it.
     pub fn land(&mut self, slot: usize) -> Flight {
         self.slab.remove(slot)
+    }
+
+    /// A buffer to pack a parcel into.
+    pub fn spare(&mut self) -> Vec<u8> {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    pub fn keep_spare(&mut self, parcel: Vec<u8>) {
+        if self.spares.len() < SPARES_MAX && parcel.capacity() <= SPARE_BYTES_MAX {
+            self.spares.push(parcel);
+        }
     }
 
     /// Devices that wait for an answer.

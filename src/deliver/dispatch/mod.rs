@@ -9,6 +9,7 @@
 //! No I/O, no thread and no clock of its own: [`Broker`] and [`Store`] are seams, time is an argument, so the simulation
 //! can run it step by step.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,21 @@ pub trait Broker {
     /// Queues a record; its end is told by [`Dispatch::reported`] with the same slot. Records of one key are written in
     /// the order of these calls.
     fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused>;
+
+    /// Changes when the producer takes back what it holds, and is replaced or closed.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// The same as `produce`, but for a producer of this epoch alone: to a later one the record would come before those
+    /// that were taken back.
+    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        if epoch == self.epoch() {
+            self.produce(record, slot)
+        } else {
+            Err(Refused::Purged)
+        }
+    }
 }
 
 /// The spool, as far as it matters here.
@@ -133,6 +149,11 @@ struct State {
     held: Held,
 }
 
+thread_local! {
+    /// The buffer that the thread's next record is packed into.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 // === impl Pending ===
 
 impl Pending {
@@ -210,23 +231,30 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Takes a record in; `pending` is resolved when the record is safe, or when it is known that it will not be.
     pub fn send(&self, now: Instant, record: &Record<'_>, pending: Pending) {
         let lane = lanes::lane(record);
+        let Ok(parcel) = self.packed(record) else {
+            return pending.too_large();
+        };
         let mut state = self.state();
         // Under the lock: nothing is taken in behind the back of `close`.
         if self.health.is_closed() {
             return pending.busy(Busy::Draining);
         }
-        let Some(store) = &self.store else {
-            return match self.health.is_up() {
-                true => self.produce(&mut state, now, record, pending, lane, None),
-                false => pending.busy(Busy::KafkaAway),
-            };
-        };
-        let Some(parcel) = parcel::pack(record) else {
-            return pending.too_large();
+        let Some((store, parcel)) = self.store.as_ref().zip(parcel) else {
+            if !self.health.is_up() {
+                return pending.busy(Busy::KafkaAway);
+            }
+            let name = self.depart(&mut state, now, lane, pending, None);
+            let epoch = self.broker.epoch();
+            drop(state);
+            return self.hand_over(epoch, record, name);
         };
         state.taken_in += parcel.len() as u64;
         if self.health.is_up() && !state.lanes.waits(lane) {
-            self.produce(&mut state, now, record, pending, lane, Some(parcel));
+            let name = self.depart(&mut state, now, lane, pending, Some(parcel));
+            SPARE.set(state.flights.spare());
+            let epoch = self.broker.epoch();
+            drop(state);
+            self.hand_over(epoch, record, name);
         } else if self.health.is_up() && state.catches_up(now) {
             state.hold(now, parcel, pending, lane);
         } else {
@@ -235,33 +263,54 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    fn produce(
-        &self,
-        state: &mut State,
-        now: Instant,
-        record: &Record<'_>,
-        pending: Pending,
-        lane: usize,
-        parcel: Option<Vec<u8>>,
-    ) {
+    /// The record for the spool, should it be needed there; in a buffer that was used before. The error: too large.
+    fn packed(&self, record: &Record<'_>) -> Result<Option<Vec<u8>>, ()> {
+        if self.store.is_none() {
+            return Ok(None);
+        }
+        let mut parcel = SPARE.take();
+        parcel.clear();
+        parcel::pack(record, &mut parcel).map(|()| Some(parcel)).ok_or(())
+    }
+
+    /// Notes that the producer has the record, or will have it in a moment. Until then it may be copied into the spool,
+    /// and answered *spooled*, as if the producer had it.
+    fn depart(&self, state: &mut State, now: Instant, lane: usize, pending: Pending, parcel: Option<Vec<u8>>) -> Name {
         let mut flight = Flight::new(lane, now, Spooled::No);
         (flight.pending, flight.parcel) = (Some(pending), parcel);
         let name = state.flights.depart(flight);
-        match self.broker.produce(record, name.slot) {
-            Ok(()) => {
-                self.metrics.kafka_records_sent_total.inc();
-                if self.store.is_some() {
-                    state.lanes.took_off(lane);
-                    state.flights.lose_patience_at(now + self.times.patience, name);
-                }
-            }
-            Err(refused) => {
-                if let Some(store) = self.store.as_ref().filter(|_| refused != Refused::TooLarge) {
-                    self.copy_before(state, store, lane);
-                }
-                self.refused(state, name.slot, refused);
-            }
+        if self.store.is_some() {
+            state.lanes.took_off(lane);
+            state.flights.lose_patience_at(now + self.times.patience, name);
         }
+        name
+    }
+
+    /// Gives a departed record to the producer; without the lock, for that takes as long as all the rest. A device's
+    /// records still come in order: its connection sends the next one when this has returned.
+    fn hand_over(&self, epoch: u64, record: &Record<'_>, name: Name) {
+        match self.broker.produce_in(epoch, record, name.slot) {
+            Ok(()) => self.metrics.kafka_records_sent_total.inc(),
+            Err(refused) => self.not_taken(&mut self.state(), name, refused),
+        }
+    }
+
+    /// The producer did not take a departed record.
+    fn not_taken(&self, state: &mut State, name: Name, refused: Refused) {
+        let Some(flight) = state.flights.get(name) else { return };
+        if flight.spooled != Spooled::No {
+            // Its patience has ended meanwhile; nobody is answered for a failure.
+            let answered = self.ended(state, name.slot, Err(refused));
+            return debug_assert!(answered.is_none());
+        }
+        let flight = state.flights.land(name.slot);
+        if flight.parcel.is_some() {
+            state.lanes.touched_down(flight.lane);
+        }
+        if let Some(store) = self.store.as_ref().filter(|_| refused != Refused::TooLarge) {
+            self.copy_before(state, store, flight.lane);
+        }
+        self.refused(state, flight, refused);
     }
 
     /// The producer's last word on a record.
@@ -269,31 +318,33 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if result.is_ok() {
             self.health.confirmed();
         }
-        let mut state = self.state();
-        let Some(flight) = state.flights.at(slot) else {
-            return;
-        };
+        let delivered = self.ended(&mut self.state(), slot, result);
+        // Without the lock: the answer wakes a connection.
+        if let Some(pending) = delivered {
+            pending.delivered();
+        }
+    }
+
+    /// The same, under the lock; who is to be told that the record is in Kafka.
+    fn ended(&self, state: &mut State, slot: usize, result: Result<(), Refused>) -> Option<Pending> {
+        let flight = state.flights.at(slot)?;
         match (flight.spooled, result) {
             (Spooled::No, Ok(())) => {
                 let flight = state.flights.land(slot);
-                if flight.parcel.is_some() {
+                if let Some(parcel) = flight.parcel {
                     state.lanes.touched_down(flight.lane);
+                    state.flights.keep_spare(parcel);
                 }
-                drop(state);
-                if let Some(pending) = flight.pending {
-                    pending.delivered();
-                }
+                return flight.pending;
             }
-            (Spooled::No, Err(refused)) => self.given_back(&mut state, slot, refused),
+            (Spooled::No, Err(refused)) => self.given_back(state, slot, refused),
             (Spooled::Asked, result) => {
                 let (delivered, lane) = (result.is_ok(), flight.lane);
                 flight.spooled = Spooled::AskedAndReported { delivered };
-                if let Some(pending) = result.ok().and_then(|()| flight.pending.take()) {
-                    pending.delivered();
+                if delivered {
+                    return flight.pending.take();
                 }
-                if !delivered {
-                    state.lanes.wait(lane);
-                }
+                state.lanes.wait(lane);
             }
             (Spooled::AskedAndReported { .. }, _) => {}
             (Spooled::At(sequence), result) => {
@@ -304,8 +355,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     Err(_) => state.lanes.wait(lane),
                 }
             }
-            (Spooled::Replayed(sequence), result) => self.replay_reported(&mut state, slot, sequence, result),
+            (Spooled::Replayed(sequence), result) => self.replay_reported(state, slot, sequence, result),
         }
+        None
     }
 
     /// The producer gives a record back that the spool does not have. More of them may follow, the youngest first
@@ -325,12 +377,12 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if flight.parcel.is_some() {
             state.lanes.touched_down(lane);
         }
-        self.refused(state, slot, refused);
+        let flight = state.flights.land(slot);
+        self.refused(state, flight, refused);
     }
 
     /// The producer does not have the record (any more), and the spool does not have it either.
-    fn refused(&self, state: &mut State, slot: usize, refused: Refused) {
-        let flight = state.flights.land(slot);
+    fn refused(&self, state: &mut State, flight: Flight, refused: Refused) {
         let Some(pending) = flight.pending else { return };
         match (refused, &self.store, flight.parcel) {
             (Refused::TooLarge, _, _) => pending.too_large(),

@@ -324,7 +324,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             let (pending, lane) = (waiting.pending, waiting.lane);
             // It was packed a moment ago by the same function.
             drop(parcel::open(&parcel, |record| {
-                self.produce(state, now, record, pending, lane, Some(waiting.parcel))
+                let name = self.depart(state, now, lane, pending, Some(waiting.parcel));
+                match self.broker.produce(record, name.slot) {
+                    Ok(()) => self.metrics.kafka_records_sent_total.inc(),
+                    Err(refused) => self.not_taken(state, name, refused),
+                }
             }));
         }
     }

@@ -1,10 +1,11 @@
-//! CoAP over UDP (RFC 7252): one socket, one task, no task or timer per exchange.
+//! CoAP over UDP (RFC 7252): one socket, one thread, no task or timer per exchange.
 //!
-//! The task reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers come
-//! back through one mailbox. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
-//! [`resource`] understand requests, [`peers`] remembers duplicates, [`deadlines`] keeps time. Nothing a peer sends, and
-//! no error of the socket, ends the task; it ends when it is told to and owes no answer. Not here yet: Block1 (large
-//! bodies; refused with 4.02), DTLS, Observe.
+//! The thread reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers
+//! come back through one mailbox. It has a runtime of its own: on one that is shared, an idle thread is woken by each
+//! datagram that arrives while another is at work on the ones before. The layers below know no socket: [`packet`]
+//! judges and writes messages, [`options`] and [`resource`] understand requests, [`peers`] remembers duplicates,
+//! [`deadlines`] keeps time. Nothing a peer sends, and no error of the socket, ends it; it ends when it is told to and
+//! owes no answer. Not here yet: Block1 (large bodies; refused with 4.02), DTLS, Observe.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,11 +34,11 @@ mod peers;
 
 mod resource;
 
+mod socket;
+
 use counters::Counters;
 use exchange::{Exchanges, Intake, Outgoing};
-
-/// Datagrams read before answers and deadlines are looked at again.
-const DATAGRAMS_PER_TURN: usize = 64;
+use socket::Socket;
 
 /// Rest after an error of the socket that may last, so that it cannot spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
@@ -87,21 +88,21 @@ pub struct Config {
 /// A listener that has its address and does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
-    socket: UdpSocket,
+    socket: std::net::UdpSocket,
     address: SocketAddr,
     config: Config,
 }
 
-/// The socket, and what the task needs beside it.
+/// The socket, and what the thread needs beside it.
 struct Server {
-    socket: UdpSocket,
+    socket: Socket,
     front: Front,
     exchanges: Exchanges,
     mailbox: Arc<Mailbox>,
     // Reused from turn to turn.
-    buffer: Vec<u8>,
     answers: Vec<(u64, Answer)>,
     out: Vec<Outgoing>,
+    intakes: Vec<Intake>,
     /// Set when told to stop: when to give up waiting for acknowledgements.
     stops_at: Option<Instant>,
     /// How long acknowledgements of separate responses are awaited then.
@@ -193,7 +194,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Error> {
     })
 }
 
-fn open_socket(config: &Config) -> std::io::Result<UdpSocket> {
+fn open_socket(config: &Config) -> std::io::Result<std::net::UdpSocket> {
     let domain = socket2::Domain::for_address(config.listen);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     let wanted = usize::try_from(config.receive_buffer.as_u64()).unwrap_or(usize::MAX);
@@ -203,7 +204,7 @@ fn open_socket(config: &Config) -> std::io::Result<UdpSocket> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&config.listen.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 // === impl Bound ===
@@ -214,31 +215,61 @@ impl Bound {
         self.address
     }
 
-    /// Serves on `front.tasks` until `front.stopping`, and then until no answer is owed.
-    pub fn serve(self, front: Front) {
-        let now = Instant::now();
-        let kinds = front.pipeline.schemas.names();
-        let counters = Counters::new(&front.metrics.coap);
-        let server = Server {
-            exchanges: Exchanges::new(&self.config, &kinds, counters, now, rand::random()),
-            // One byte more than is allowed shows that a datagram was longer.
-            buffer: vec![0; self.config.datagram_bytes() + 1],
-            linger: self.config.ack_timeout,
-            socket: self.socket,
-            mailbox: Mailbox::new(),
-            answers: Vec::new(),
-            out: Vec::new(),
-            stops_at: None,
-            front: front.clone(),
+    /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
+    pub fn serve(self, front: Front) -> Result<(), Error> {
+        let address = self.address;
+        let failed = |source| Error::Thread {
+            listener: "coap",
+            source,
         };
-        tracing::info!(address = %self.address, "coap listening");
-        front.tasks.spawn(server.run());
+        let serving = front.tasks.token();
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        // The runtime is made, and dropped, on the thread: in a task it must not be.
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let ready = runtime.and_then(|runtime| {
+                let socket = runtime.block_on(async { UdpSocket::from_std(self.socket) })?;
+                Ok((Server::new(socket, &self.config, front), runtime))
+            });
+            let (server, result) = match ready {
+                Ok(ready) => (Some(ready), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            started.send(result).ok();
+            if let Some((server, runtime)) = server {
+                runtime.block_on(server.run());
+            }
+            drop(serving);
+        };
+        let thread = std::thread::Builder::new().name("coap".into());
+        thread.spawn(serve).map_err(failed)?;
+        let gone = || Err(std::io::ErrorKind::BrokenPipe.into());
+        starting.recv().unwrap_or_else(|_| gone()).map_err(failed)?;
+        tracing::info!(%address, "coap listening");
+        Ok(())
     }
 }
 
 // === impl Server ===
 
 impl Server {
+    fn new(socket: UdpSocket, config: &Config, front: Front) -> Self {
+        let kinds = front.pipeline.schemas.names();
+        let counters = Counters::new(&front.metrics.coap);
+        Server {
+            exchanges: Exchanges::new(config, &kinds, counters, Instant::now(), rand::random()),
+            linger: config.ack_timeout,
+            // One byte more than is allowed shows that a datagram was longer.
+            socket: Socket::new(socket, config.datagram_bytes() + 1),
+            mailbox: Mailbox::new(),
+            answers: Vec::new(),
+            out: Vec::new(),
+            intakes: Vec::new(),
+            stops_at: None,
+            front,
+        }
+    }
+
     async fn run(mut self) {
         while !self.is_done() {
             let due = self.next_due();
@@ -248,8 +279,7 @@ impl Server {
                 }
                 () = self.mailbox.wait() => {}
                 () = sleep_until(due) => {}
-                // Readiness is only a hint: whether it was an error shows when the socket is read.
-                _ = self.socket.readable() => {
+                () = self.socket.readable() => {
                     if let Err(error) = self.receive() {
                         tracing::debug!(%error, "coap socket cannot be read");
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -264,7 +294,7 @@ impl Server {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        // Once that is past, only an answer that is still owed keeps the task here.
+        // Once that is past, only an answer that is still owed keeps the thread here.
         let stops_at = self.stops_at.filter(|at| *at > Instant::now());
         [self.exchanges.next_timeout(), stops_at].into_iter().flatten().min()
     }
@@ -278,21 +308,14 @@ impl Server {
     /// Reads a batch of datagrams and hands over what they bring.
     fn receive(&mut self) -> std::io::Result<()> {
         let now = Instant::now();
-        for _ in 0..DATAGRAMS_PER_TURN {
-            match self.socket.try_recv_from(&mut self.buffer) {
-                Ok((bytes, peer)) => {
-                    let datagram = &self.buffer[..bytes];
-                    if let Some(intake) = self.exchanges.on_datagram(now, peer, datagram, &mut self.out) {
-                        self.hand_over(intake);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // A peer's port is closed: news of an earlier send, not of this socket.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let (exchanges, out, intakes) = (&mut self.exchanges, &mut self.out, &mut self.intakes);
+        let read = self.socket.receive(|peer, datagram| {
+            intakes.extend(exchanges.on_datagram(now, peer, datagram, out));
+        });
+        let mut intakes = std::mem::take(&mut self.intakes);
+        intakes.drain(..).for_each(|intake| self.hand_over(intake));
+        self.intakes = intakes;
+        read
     }
 
     /// Gives a message to the pipeline, which answers through the mailbox.
@@ -330,12 +353,11 @@ impl Server {
     /// again and is answered again.
     fn send(&mut self) {
         let metrics = &self.front.metrics.coap;
-        for Outgoing { peer, message } in self.out.drain(..) {
-            if let Err(error) = self.socket.try_send_to(&message, peer) {
-                metrics.coap_send_failures_total.inc();
-                tracing::debug!(%error, %peer, "coap datagram not sent");
-            }
-        }
+        self.socket.send(&self.out, |peer, error| {
+            metrics.coap_send_failures_total.inc();
+            tracing::debug!(%error, %peer, "coap datagram not sent");
+        });
+        self.out.clear();
         metrics.coap_peers.set(self.exchanges.peers() as i64);
         metrics.coap_exchanges.set(self.exchanges.open() as i64);
     }

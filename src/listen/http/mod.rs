@@ -2,19 +2,22 @@
 //!
 //! `POST /devices/<device>/<kind>` takes one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
 //! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and their
-//! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an `Idempotency-Key` a
-//! request may be repeated without passing its readings on again ([`idempotency`] says how far that goes). The routing
-//! and the framing are axum's and hyper's; [`request`] is the way of one request, [`response`] the words of its answer.
+//! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an
+//! `Idempotency-Key` a request may be repeated without passing its readings on again ([`idempotency`] says how far that
+//! goes). The handler's form and the framing are axum's and hyper's; [`request`] is the way of one request,
+//! [`response`] the words of its answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::handler::Handler as _;
+use axum::http::StatusCode;
 use bytesize::ByteSize;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -106,11 +109,12 @@ pub struct Bound {
 }
 
 /// What a request handler knows.
-#[derive(Clone)]
 struct House {
     front: Front,
-    config: Arc<Config>,
+    config: Config,
     keys: Arc<idempotency::Keys>,
+    /// Of the one status that nearly all responses have.
+    no_content: IntCounter,
     /// Bytes of bodies under way: announced, and perhaps never sent.
     room: Arc<Semaphore>,
 }
@@ -147,19 +151,20 @@ impl Bound {
         let room = usize::try_from(self.config.body_bytes_max.as_u64())
             .unwrap_or(usize::MAX)
             .saturating_mul(BODIES_UNDER_WAY);
+        let responses = &front.metrics.http.http_responses_total;
         let house = House {
+            no_content: responses.with_label_values(&[StatusCode::NO_CONTENT.as_str()]),
             room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
             keys: idempotency::Keys::new(limits, front.metrics.http.clone()),
             front: front.clone(),
-            config: Arc::new(self.config),
+            config: self.config,
         };
-        front.tasks.clone().spawn(accept(self.listener, seats, house));
+        front.tasks.clone().spawn(accept(self.listener, seats, Arc::new(house)));
     }
 }
 
 /// Accepts a connection only when there is a seat for it; more wait in the kernel's queue.
-async fn accept(listener: TcpListener, seats: Seats, house: House) {
-    let router = Router::new().fallback(request::post).with_state(house.clone());
+async fn accept(listener: TcpListener, seats: Seats, house: Arc<House>) {
     let stopping = house.front.stopping.clone();
     loop {
         let accepted = async { (seats.take().await, listener.accept().await) };
@@ -169,7 +174,7 @@ async fn accept(listener: TcpListener, seats: Seats, house: House) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = serve_connection(stream, seat, router.clone(), house.clone());
+                let connection = serve_connection(stream, seat, house.clone());
                 house.front.tasks.spawn(connection);
             }
             Err(error) => {
@@ -181,8 +186,8 @@ async fn accept(listener: TcpListener, seats: Seats, house: House) {
     }
 }
 
-/// One connection: hyper frames, axum routes. The seat returns when it closes.
-async fn serve_connection(stream: TcpStream, seat: Seat, router: Router, house: House) {
+/// One connection: hyper frames, axum calls the handler. The seat returns when it closes.
+async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
     // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
     // one, and says so when it is read.
     stream.set_nodelay(true).ok();
@@ -191,7 +196,9 @@ async fn serve_connection(stream: TcpStream, seat: Seat, router: Router, house: 
         .timer(TokioTimer::new())
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // There is one handler, so there is no router.
+    let service = TowerToHyperService::new(request::post.with_state(house.clone()));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

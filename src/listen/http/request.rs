@@ -4,12 +4,13 @@
 //! request itself (method, `Idempotency-Key`) is no reading and counts as none. A request with a key is awaited by a
 //! task of its own: the outcome is remembered also when the client has gone before its answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, Method, Request, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 use tracing::error;
@@ -22,13 +23,17 @@ use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
 /// Answers a request, and counts the response.
-pub async fn post(State(house): State<House>, request: Request<Body>) -> Response {
+pub async fn post(State(house): State<Arc<House>>, request: Request<Body>) -> Response {
     let response = answer(&house, request)
         .await
         .unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
-    let responses = &house.front.metrics.http.http_responses_total;
-    responses.with_label_values(&[status.as_str()]).inc();
+    if status == StatusCode::NO_CONTENT {
+        house.no_content.inc();
+    } else {
+        let responses = &house.front.metrics.http.http_responses_total;
+        responses.with_label_values(&[status.as_str()]).inc();
+    }
     response
 }
 
@@ -178,9 +183,16 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 
 /// The path without its leading slash, percent-decoded per segment; a segment that decodes to a slash or to bad UTF-8
 /// stays as it came, and is then refused as an address.
-fn decoded_path(uri: &Uri) -> String {
+fn decoded_path(uri: &Uri) -> Cow<'_, str> {
     let path = uri.path().strip_prefix('/').unwrap_or_default();
-    path.split('/').map(decoded_segment).collect::<Vec<_>>().join("/")
+    if !path.contains('%') {
+        return path.into();
+    }
+    path.split('/')
+        .map(decoded_segment)
+        .collect::<Vec<_>>()
+        .join("/")
+        .into()
 }
 
 fn decoded_segment(segment: &str) -> String {

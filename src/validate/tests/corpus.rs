@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 
 /// The captures' folder, if there is one.
-fn corpus() -> Option<PathBuf> {
+pub(super) fn corpus() -> Option<PathBuf> {
     let named = std::env::var_os("CITYGATE_CORPUS").map(PathBuf::from);
     let folder = named.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"));
     if folder.is_dir() {

@@ -2,7 +2,9 @@
 
 mod clock;
 mod corpus;
+mod generate;
 mod identity;
+mod judge;
 mod matrix;
 mod mistakes;
 mod mutation;

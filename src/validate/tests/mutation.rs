@@ -18,7 +18,7 @@ fn writer(bench: &Bench, kind: usize) -> Writer<'_> {
 /// Bytes that mean something in JSON or in UTF-8, or that are in nobody's interest.
 const BYTES: &[u8] = b"\"\\{}[]:,0123456789.-+eEtrufalsn \t\n\x00\x1f\x7f\x80\xc3\xe2\xed\xf0\xff";
 
-fn damage(json: &mut Vec<u8>, random: &mut StdRng) {
+pub(super) fn damage(json: &mut Vec<u8>, random: &mut StdRng) {
     for _ in 0..random.random_range(1..4) {
         let at = random.random_range(0..json.len());
         let byte = BYTES[random.random_range(0..BYTES.len())];

@@ -1,0 +1,587 @@
+//! Random schemas, and random readings that fit them, nearly fit them, or are hardly JSON.
+
+use std::fmt::Write as _;
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+
+use super::program::{Absent, Integer, Node, NodeId, Program, Real, Record};
+use super::*;
+
+// === schemas ===
+
+/// Draws schemas that compile.
+pub(super) struct Schemer {
+    random: StdRng,
+    /// Types named so far; records among them may be referred to where that has an end.
+    names: usize,
+}
+
+impl Schemer {
+    pub(super) fn new(seed: u64) -> Self {
+        Schemer {
+            random: StdRng::seed_from_u64(seed),
+            names: 0,
+        }
+    }
+
+    pub(super) fn schema(&mut self) -> String {
+        self.names = 0;
+        let own = self.fields(0);
+        let at = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
+        let mut fields = vec![own];
+        for (name, kind, role) in [
+            ("device", r#""string""#, r#""fill":"device""#),
+            ("received_at", at, r#""fill":"received_at""#),
+            ("observed_at", at, r#""clock":"observed""#),
+        ] {
+            if self.random.random_bool(0.5) {
+                fields.push(format!(r#"{{"name":"{name}","type":{kind},{role}}}"#));
+            }
+        }
+        fields.shuffle(&mut self.random);
+        fields.retain(|text| !text.is_empty());
+        record(&fields.join(","))
+    }
+
+    fn fields(&mut self, depth: usize) -> String {
+        // Names that begin alike, end alike, or are one another's beginning.
+        let mut names = vec![
+            "a",
+            "ab",
+            "abc",
+            "b",
+            "speed_kmh",
+            "speed_kmg",
+            "temperature_c",
+            "x_1",
+            "x_2",
+            "_",
+        ];
+        names.shuffle(&mut self.random);
+        let count = self.random.random_range(0..=if depth == 0 { 10 } else { 4 });
+        let fields: Vec<String> = names.iter().take(count).map(|name| self.field(name, depth)).collect();
+        fields.join(",")
+    }
+
+    fn field(&mut self, name: &str, depth: usize) -> String {
+        let nullable = self.random.random_bool(0.4);
+        let (kind, default) = self.kind(depth + 1, nullable);
+        match (nullable, self.random.random_range(0..3)) {
+            (true, 0) => format!(r#"{{"name":"{name}","type":[{kind},"null"]}}"#),
+            (true, _) => format!(r#"{{"name":"{name}","type":["null",{kind}],"default":null}}"#),
+            (false, 0) if !default.is_empty() => format!(r#"{{"name":"{name}","type":{kind},"default":{default}}}"#),
+            (false, _) => format!(r#"{{"name":"{name}","type":{kind}}}"#),
+        }
+    }
+
+    /// A type that is no union with null, and a default for it, if there is an easy one.
+    fn kind(&mut self, depth: usize, nullable: bool) -> (String, &'static str) {
+        let simple = depth > 3;
+        match self.random.random_range(0..if simple { 9 } else { 13 }) {
+            0 => (r#""boolean""#.to_owned(), "false"),
+            1 | 2 => (self.integer(nullable), ""),
+            3..=5 => (self.real(nullable), ""),
+            6 => (r#""string""#.to_owned(), r#""é""#),
+            7 => (r#"{"type":"int","logicalType":"date"}"#.to_owned(), "-3"),
+            8 => (self.symbols(), r#""ok""#),
+            9 => {
+                let nullable = self.random.random_bool(0.3);
+                let (items, _) = self.kind(depth + 1, nullable);
+                (
+                    format!(r#"{{"type":"array","items":{}}}"#, within(items, nullable)),
+                    "[]",
+                )
+            }
+            10 => {
+                let nullable = self.random.random_bool(0.3);
+                let (values, _) = self.kind(depth + 1, nullable);
+                (
+                    format!(r#"{{"type":"map","values":{}}}"#, within(values, nullable)),
+                    "{}",
+                )
+            }
+            11 if nullable => (r#""Test""#.to_owned(), ""),
+            12 if !nullable => (self.union(), ""),
+            _ => {
+                self.names += 1;
+                let name = self.names;
+                let fields = self.fields(depth);
+                (
+                    format!(r#"{{"type":"record","name":"R{name}","fields":[{fields}]}}"#),
+                    "",
+                )
+            }
+        }
+    }
+
+    fn symbols(&mut self) -> String {
+        self.names += 1;
+        format!(
+            r#"{{"type":"enum","name":"E{}","symbols":["ok","OK","o","okay","degraded"]}}"#,
+            self.names
+        )
+    }
+
+    fn union(&mut self) -> String {
+        let symbols = self.symbols();
+        let mut branches = vec![
+            r#""boolean""#,
+            r#""long""#,
+            r#""double""#,
+            &symbols,
+            r#"{"type":"array","items":"Test"}"#,
+            r#"{"type":"map","values":["null","double"]}"#,
+            r#""null""#,
+        ];
+        branches.shuffle(&mut self.random);
+        branches.truncate(self.random.random_range(1..=7));
+        format!("[{}]", branches.join(","))
+    }
+
+    fn integer(&mut self, nullable: bool) -> String {
+        let name = *["int", "long"].choose(&mut self.random).unwrap();
+        match self.random.random_range(0..4) {
+            0 => format!(r#"{{"type":"{name}"}}"#),
+            1 => format!(r#"{{"type":"{name}","minimum":-5,"maximum":70}}"#),
+            _ if nullable => format!(r#"{{"type":"{name}","minimum":0,"maximum":250,"sentinels":[255,-1]}}"#),
+            _ => format!(r#"{{"type":"{name}","minimum":0}}"#),
+        }
+    }
+
+    fn real(&mut self, nullable: bool) -> String {
+        let name = *["float", "double"].choose(&mut self.random).unwrap();
+        match self.random.random_range(0..4) {
+            0 => format!(r#"{{"type":"{name}"}}"#),
+            1 => format!(r#"{{"type":"{name}","minimum":-90.5,"maximum":70}}"#),
+            _ if nullable => format!(r#"{{"type":"{name}","minimum":0,"maximum":250,"sentinels":[255,-9999.9]}}"#),
+            _ => format!(r#"{{"type":"{name}","maximum":1e9}}"#),
+        }
+    }
+}
+
+fn within(kind: String, nullable: bool) -> String {
+    if nullable { format!(r#"["null",{kind}]"#) } else { kind }
+}
+
+// === readings ===
+
+/// Draws readings for one program.
+pub(super) struct Drawer<'p> {
+    program: &'p Program,
+    random: StdRng,
+    out: String,
+    style: Style,
+    /// Values that may still be drawn before all becomes as short as can be.
+    budget: usize,
+}
+
+/// What one reading is like as a whole.
+#[derive(Clone, Copy)]
+struct Style {
+    spaces: Spaces,
+    order: Order,
+    /// How likely each value, key or comma is none that fits.
+    mistakes: f64,
+    escapes: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Spaces {
+    None,
+    Python,
+    Wild,
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    Schema,
+    Reverse,
+    Random,
+}
+
+/// What fits somewhere, seldom, or nowhere.
+const STRANGE: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0",
+    "-0.0",
+    "0.0",
+    "3.0",
+    "3e0",
+    "1E+2",
+    "1e-2",
+    "0e999999999999",
+    "-0e-5",
+    "1e400",
+    "-1e400",
+    "1e99999999999999999999",
+    "1e-99999999999999999999",
+    "4.9e-324",
+    "2.4703282292062327e-324",
+    "2.4703282292062328e-324",
+    "1.7976931348623157e308",
+    "1.7976931348623159e308",
+    "9007199254740993",
+    "9007199254740993.0",
+    "9007199254740992.0",
+    "0.1e23",
+    "1e22",
+    "1e23",
+    "8.5e-22",
+    "123456789012345678",
+    "1234567890123456789",
+    "12345678901234567890",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "-9223372036854775809",
+    "18446744073709551615",
+    "18446744073709551616",
+    "-18446744073709551615",
+    "100000000000000000000000000000",
+    "0.00000000000000000000000001",
+    "0.30000000000000004",
+    "255",
+    "255.0",
+    "-9999.9",
+    "2147483648",
+    "-2147483649",
+    "\"\"",
+    "\"ok\"",
+    "\"o\\u006b\"",
+    "\"device-1\"",
+    "\"devic\\u0065-1\"",
+    "\"device-2\"",
+    "\"NaN\"",
+    "\"\\ud83d\\ude00\"",
+    "\"\\ud800\"",
+    "\"\\udc00\"",
+    "\"\\ud800\\u0041\"",
+    "\"\\ud800\\\"",
+    "\"\\uD8\"",
+    "\"\\u00zz\"",
+    "\"\\x\"",
+    "\"\\b\\f\\n\\r\\t\\/\\\\\\\"\"",
+    "\"\t\"",
+    "\"\u{1f}\"",
+    "\"\u{0}\"",
+    "\"\u{7f}\"",
+    "\"1234567\\n\"",
+    "\"12345678\"",
+    "\"123456789\"",
+    "\"日本語の文\"",
+    "[]",
+    "{}",
+    "[[]]",
+    "[null]",
+    "{\"a\":1}",
+    "{\"a\":1,\"a\":2}",
+    "{\"\":0}",
+    "[1,]",
+    "{\"a\":1,}",
+    "[,]",
+    "{,}",
+    "{1:2}",
+    "{\"a\"}",
+    "01",
+    "-01",
+    "00",
+    "1.",
+    ".5",
+    "1.e5",
+    "1e",
+    "1e+",
+    "+1",
+    "-",
+    "--1",
+    "0x1",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "nul",
+    "nulll",
+    "tru",
+    "True",
+    "'a'",
+    "\"",
+    "\\",
+    "",
+    "1 2",
+    "\u{feff}1",
+    "/**/1",
+];
+
+impl<'p> Drawer<'p> {
+    pub(super) fn new(program: &'p Program, seed: u64) -> Self {
+        Drawer {
+            program,
+            random: StdRng::seed_from_u64(seed),
+            out: String::new(),
+            style: Style {
+                spaces: Spaces::None,
+                order: Order::Schema,
+                mistakes: 0.0,
+                escapes: 0.0,
+            },
+            budget: 0,
+        }
+    }
+
+    pub(super) fn reading(&mut self) -> String {
+        self.style = Style {
+            spaces: *[Spaces::None, Spaces::None, Spaces::Python, Spaces::Wild]
+                .choose(&mut self.random)
+                .unwrap(),
+            order: *[Order::Schema, Order::Reverse, Order::Random]
+                .choose(&mut self.random)
+                .unwrap(),
+            mistakes: *[0.0, 0.0, 0.01, 0.05].choose(&mut self.random).unwrap(),
+            escapes: *[0.0, 0.0, 0.1].choose(&mut self.random).unwrap(),
+        };
+        self.budget = 80;
+        self.out.clear();
+        self.space();
+        self.value(self.program.root, 0);
+        self.space();
+        if self.mistaken() {
+            self.strange();
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn mistaken(&mut self) -> bool {
+        self.style.mistakes > 0.0 && self.random.random_bool(self.style.mistakes)
+    }
+
+    fn strange(&mut self) {
+        self.out.push_str(STRANGE.choose(&mut self.random).unwrap());
+    }
+
+    fn space(&mut self) {
+        if let Spaces::Wild = self.style.spaces
+            && self.random.random_bool(0.3)
+        {
+            let spaces = [" ", "\n", "\t", "\r\n", "        ", " \t "];
+            self.out.push_str(spaces.choose(&mut self.random).unwrap());
+        }
+    }
+
+    fn value(&mut self, node: NodeId, depth: usize) {
+        if self.mistaken() {
+            return self.strange();
+        }
+        self.budget = self.budget.saturating_sub(1);
+        let program = self.program;
+        match program.node(node) {
+            Node::Null => self.out.push_str("null"),
+            Node::Boolean => self.out.push_str(["true", "false"].choose(&mut self.random).unwrap()),
+            Node::Integer(integer) => self.integer(integer),
+            Node::Real(real) => self.real(real),
+            Node::Text => self.text(),
+            Node::Device => self.out.push_str("\"device-1\""),
+            Node::ObservedAt => {
+                let now = NOW_MS - self.random.random_range(-1000..1_000_000);
+                write!(self.out, "{now}").unwrap();
+            }
+            Node::Enum(symbols) => {
+                let symbol = symbols.choose(&mut self.random).unwrap().to_string();
+                self.quoted(&symbol);
+            }
+            Node::Array(items) => self.array(*items, depth),
+            Node::Map(values) => self.map(*values, depth),
+            Node::Record(record) => self.record(record, depth),
+            Node::Optional { .. } if depth > 6 || self.budget == 0 || self.random.random_bool(0.2) => {
+                self.out.push_str("null");
+            }
+            Node::Optional { node, .. } => self.value(*node, depth),
+            Node::Union(union) => {
+                let flat = [union.boolean, union.integer, union.real, union.text];
+                let deep = [union.array, union.object];
+                let deep = if depth > 6 || self.budget == 0 {
+                    &deep[..0]
+                } else {
+                    &deep
+                };
+                let forms: Vec<_> = flat.iter().chain(deep).flatten().collect();
+                match forms.choose(&mut self.random) {
+                    Some(form) => self.value(form.node, depth),
+                    None if union.array.is_some() => self.out.push_str("[]"),
+                    None => self.out.push_str(if union.object.is_some() { "{}" } else { "null" }),
+                }
+            }
+        }
+    }
+
+    fn integer(&mut self, integer: &Integer) {
+        let (minimum, maximum) = (integer.minimum, integer.maximum);
+        let value = match self.random.random_range(0..8) {
+            0 => self.random.random_range(minimum..=maximum),
+            1 => minimum,
+            2 => maximum,
+            3 => minimum.wrapping_sub(1),
+            4 => integer.sentinels.choose(&mut self.random).copied().unwrap_or(maximum),
+            _ => self.random.random_range(minimum.max(-200)..=maximum.min(200)),
+        };
+        write!(self.out, "{value}").unwrap();
+    }
+
+    fn real(&mut self, real: &Real) {
+        let (low, high) = (real.minimum.max(-1e6), real.maximum.min(1e6));
+        let value = self.random.random_range(low..=high);
+        let digits = self.random.random_range(0..22_usize);
+        let out = &mut self.out;
+        let written = match self.random.random_range(0..12) {
+            0 => write!(out, "{}", value.trunc() as i64),
+            1..=4 => write!(out, "{value:.0$}", digits % 4),
+            5 => write!(out, "{value:e}"),
+            6 => write!(out, "{value:.digits$}"),
+            7 => write!(out, "{value:.digits$E}"),
+            8 => write!(out, "{:?}", real.sentinels.first().unwrap_or(&high)),
+            9 => write!(out, "{:?}", if digits > 11 { real.minimum } else { real.maximum }),
+            10 => {
+                // Any double at all, but for those that are none.
+                let any = f64::from_bits(self.random.random());
+                write!(out, "{:?}", if any.is_finite() { any } else { value })
+            }
+            _ => {
+                let (digits, power) = (self.random.random::<u64>() >> digits, self.random.random_range(-40..40));
+                write!(out, "{digits}e{power}")
+            }
+        };
+        written.unwrap();
+    }
+
+    fn text(&mut self) {
+        let texts = [
+            "",
+            "a",
+            "Überführung",
+            "日本語",
+            "😀",
+            "q\"uote\\",
+            "line\nbreak\t",
+            "\u{7f}\u{0}",
+            "plain text",
+        ];
+        let times = self.random.random_range(0..12);
+        let text = texts.choose(&mut self.random).unwrap().repeat(times);
+        self.quoted(&text);
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.out.push('"');
+        for character in text.chars() {
+            match character {
+                '"' | '\\' => write!(self.out, "\\{character}").unwrap(),
+                '\0'..=' ' => write!(self.out, "\\u{:04x}", character as u32).unwrap(),
+                _ if self.style.escapes > 0.0 && self.random.random_bool(self.style.escapes) => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        write!(self.out, "\\u{unit:04X}").unwrap();
+                    }
+                }
+                _ => self.out.push(character),
+            }
+        }
+        self.out.push('"');
+    }
+
+    /// Between items: a comma, or seldom none, or two.
+    fn comma(&mut self, index: usize) {
+        let times = usize::from(index > 0);
+        let times = if self.mistaken() {
+            self.random.random_range(0..3)
+        } else {
+            times
+        };
+        self.out.push_str(&",".repeat(times));
+        if let Spaces::Python = self.style.spaces
+            && times > 0
+        {
+            self.out.push(' ');
+        }
+        self.space();
+    }
+
+    fn key(&mut self, key: &str) {
+        if self.mistaken() {
+            let other = key.chars().skip(1).chain(['c']).collect::<String>();
+            self.quoted(&other);
+        } else {
+            self.quoted(key);
+        }
+        self.space();
+        self.out.push_str(match self.style.spaces {
+            Spaces::None => ":",
+            Spaces::Python => ": ",
+            Spaces::Wild => ":\t",
+        });
+        self.space();
+    }
+
+    fn array(&mut self, items: NodeId, depth: usize) {
+        let length = match self.random.random_range(0..60) {
+            _ if self.budget == 0 || depth > 6 => 0,
+            0 if depth < 3 => self.random.random_range(60..140),
+            _ => self.random.random_range(0..4),
+        };
+        self.out.push('[');
+        self.space();
+        for index in 0..length {
+            self.comma(index);
+            self.value(items, depth + 1);
+            self.space();
+        }
+        self.out.push(']');
+    }
+
+    fn map(&mut self, values: NodeId, depth: usize) {
+        let length = match self.random.random_range(0..60) {
+            _ if self.budget == 0 || depth > 6 => 0,
+            0 if depth < 3 => self.random.random_range(60..140),
+            _ => self.random.random_range(0..4),
+        };
+        self.out.push('{');
+        self.space();
+        for index in 0..length {
+            self.comma(index);
+            let twice = self.mistaken();
+            self.key(&format!("key {}", if twice { 0 } else { index }));
+            self.value(values, depth + 1);
+            self.space();
+        }
+        self.out.push('}');
+    }
+
+    fn record(&mut self, record: &Record, depth: usize) {
+        let mut fields = Vec::new();
+        for field in &record.fields {
+            let wanted = match field.absent {
+                Absent::Refused => !self.mistaken(),
+                _ if field.reserved => self.mistaken(),
+                _ => self.budget > 0 && depth < 7 && self.random.random_bool(0.7),
+            };
+            fields.extend(wanted.then_some(field));
+            if wanted && self.mistaken() {
+                fields.push(field);
+            }
+        }
+        match self.style.order {
+            Order::Schema => {}
+            Order::Reverse => fields.reverse(),
+            Order::Random => fields.shuffle(&mut self.random),
+        }
+        self.out.push('{');
+        self.space();
+        for (index, field) in fields.into_iter().enumerate() {
+            self.comma(index);
+            self.key(&field.name);
+            self.value(field.node, depth + 1);
+            self.space();
+        }
+        self.out.push('}');
+    }
+}

@@ -1,0 +1,358 @@
+//! The scanner against its judge, the serde_json driver: the same verdict, reason, words and bytes for any reading of
+//! any schema; and apache-avro reads from the bytes what the device sent.
+//!
+//! Schemas and readings are drawn from a seed (CITYGATE_SEED); CITYGATE_CASES says how many readings (300000). A
+//! batch of readings has its own seed, which is the given one for the first of them: so a finding is repeated by its
+//! seed alone. With captures of real devices at hand (CITYGATE_CORPUS), schemas are made for them, too.
+
+use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value as Json;
+
+use super::generate::{Drawer, Schemer};
+use super::identity::{SEED, ZOO};
+use super::mutation::damage;
+use super::program::{Node, NodeId};
+use super::scan::Failure;
+use super::*;
+
+/// Readings of one batch: of two schemas in turns, with what the thread remembers of the one met by the other.
+const BATCH: usize = 500;
+
+/// What was tried.
+#[derive(Debug, Default)]
+struct Tally {
+    cases: usize,
+    taken: usize,
+    malformed: usize,
+    refused: usize,
+    decoded: usize,
+}
+
+/// The two scratches, as of one thread.
+#[derive(Default)]
+struct Court {
+    scanner: Scratch,
+    judge: Scratch,
+    tally: Tally,
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.replace('_', "")
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text}")),
+    )
+}
+
+// === impl Court ===
+
+impl Court {
+    /// Panics where the two differ.
+    fn try_case(&mut self, bench: &Bench, kind: &Kind, json: &[u8], context: &dyn Fn() -> String) {
+        let context = || format!("{}, {:?}", context(), String::from_utf8_lossy(json));
+        let Court { scanner, judge, tally } = self;
+        let judged = bench.validator.judgement(kind, DEVICE, NOW_MS, json, judge);
+        // Without its way out: were the scanner to call JSON malformed, the judge would take it in its place.
+        let mut malformed = false;
+        let Scratch { buffers, memory } = scanner;
+        let scanned = bench.validator.run(kind, DEVICE, NOW_MS, buffers, |program, pass| {
+            scan::scan(program, kind.index, json, pass, memory).map_err(|failure| match failure {
+                Failure::Refused(rejection) => rejection,
+                Failure::Malformed => {
+                    malformed = true;
+                    Rejection::new(Reason::Malformed, String::new())
+                }
+            })
+        });
+        tally.cases += 1;
+        match (scanned, judged) {
+            (Ok(()), Ok(())) => {
+                assert_eq!(scanner.value(), judge.value(), "{}", context());
+                tally.taken += 1;
+            }
+            (Err(_), Err(judged)) if malformed => {
+                assert_eq!(judged.reason, Reason::Malformed, "{judged}, {}", context());
+                tally.malformed += 1;
+            }
+            (Err(scanned), Err(judged)) => {
+                assert_eq!(scanned.to_string(), judged.to_string(), "{}", context());
+                assert_eq!(scanned.reason, judged.reason, "{}", context());
+                tally.refused += 1;
+            }
+            (scanned, judged) => panic!("scanned {scanned:?}, judged {judged:?}: {}", context()),
+        }
+    }
+
+    /// What the judge took last, as apache-avro reads it, is what was sent.
+    fn decode_case(&mut self, bench: &Bench, kind: &Kind, json: &[u8], context: &dyn Fn() -> String) {
+        let Ok(value) = bench.decoded(&kind.name, json) else {
+            return;
+        };
+        let program = &bench.validator.programs[kind.index];
+        let sent: Json = serde_json::from_slice(json).unwrap();
+        assert!(
+            agrees(program, program.root, &sent, &value),
+            "{sent} became {value:?}: {}",
+            context()
+        );
+        self.tally.decoded += 1;
+    }
+}
+
+/// Whether a value is stored as it was sent, or as null where it was a sentinel.
+fn agrees(program: &Program, node: NodeId, sent: &Json, stored: &Value) -> bool {
+    let stored = bare(stored);
+    match program.node(node) {
+        Node::Null => sent.is_null() && *stored == Value::Null,
+        Node::Boolean => sent.as_bool().is_some_and(|sent| *stored == Value::Boolean(sent)),
+        Node::Integer(integer) => match (whole(sent), stored) {
+            (Some(sent), Value::Null) => integer.sentinels.contains(&sent),
+            (sent, stored) => sent == stored_integer(stored),
+        },
+        Node::ObservedAt => whole(sent) == stored_integer(stored),
+        Node::Real(real) => match (sent.as_f64(), stored) {
+            (Some(sent), Value::Null) => real.sentinels.contains(&sent),
+            (Some(sent), Value::Double(stored)) => sent.to_bits() == stored.to_bits() || whole(&sent.into()) == Some(0),
+            (Some(sent), Value::Float(stored)) => sent as f32 == *stored,
+            _ => false,
+        },
+        Node::Text | Node::Device | Node::Enum(_) => match stored {
+            Value::String(stored) | Value::Enum(_, stored) => sent.as_str() == Some(stored),
+            _ => false,
+        },
+        Node::Array(items) => match (sent, stored) {
+            (Json::Array(sent), Value::Array(stored)) => {
+                let mut pairs = sent.iter().zip(stored);
+                sent.len() == stored.len() && pairs.all(|(sent, stored)| agrees(program, *items, sent, stored))
+            }
+            _ => false,
+        },
+        Node::Map(values) => match (sent, stored) {
+            (Json::Object(sent), Value::Map(stored)) => {
+                let mut entries = sent.iter();
+                sent.len() == stored.len()
+                    && entries.all(|(key, sent)| agrees(program, *values, sent, &stored[key.as_str()]))
+            }
+            _ => false,
+        },
+        Node::Record(record) => match (sent, stored) {
+            (Json::Object(sent), Value::Record(stored)) => record.fields.iter().zip(stored).all(|(field, stored)| {
+                let sent = sent.get(&*field.name);
+                field.name.as_ref() == stored.0 && sent.is_none_or(|sent| agrees(program, field.node, sent, &stored.1))
+            }),
+            _ => false,
+        },
+        Node::Optional { .. } if sent.is_null() => *stored == Value::Null,
+        Node::Optional { node, .. } => agrees(program, *node, sent, stored),
+        Node::Union(_) if sent.is_null() => *stored == Value::Null,
+        Node::Union(union) => {
+            let branch = match sent {
+                Json::Bool(_) => union.boolean,
+                Json::Number(number) if number.is_i64() => union.integer.or(union.real),
+                Json::Number(_) => union.real.or(union.integer),
+                Json::String(_) => union.text,
+                Json::Array(_) => union.array,
+                _ => union.object,
+            };
+            branch.is_some_and(|branch| agrees(program, branch.node, sent, stored))
+        }
+    }
+}
+
+fn whole(sent: &Json) -> Option<i64> {
+    sent.as_i64()
+        .or_else(|| sent.as_f64().and_then(|value| (value == 0.0).then_some(0)))
+}
+
+fn stored_integer(stored: &Value) -> Option<i64> {
+    match *stored {
+        Value::Int(value) | Value::Date(value) => Some(value.into()),
+        Value::Long(value) | Value::TimestampMillis(value) => Some(value),
+        _ => None,
+    }
+}
+
+// === drawn schemas and readings ===
+
+/// Says how a batch is repeated that panics where nobody knows its seed.
+struct Repeat(u64);
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("CITYGATE_SEED={} cargo test --release --lib judge", self.0);
+        }
+    }
+}
+
+fn batch(court: &mut Court, seed: u64, cases: usize) {
+    let _repeat = Repeat(seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut schemer = Schemer::new(seed);
+    let schemas = [schemer.schema(), schemer.schema()];
+    let benches = schemas.each_ref().map(|schema| Bench::of(schema));
+    let mut drawers = benches
+        .each_ref()
+        .map(|bench| Drawer::new(&bench.validator.programs[0], seed));
+    court.scanner = Scratch::default();
+    for number in 0..cases {
+        let which = usize::from(random.random_bool(0.5));
+        let mut json = drawers[which].reading().into_bytes();
+        let damaged = random.random_bool(0.3);
+        if damaged && !json.is_empty() {
+            damage(&mut json, &mut random);
+        }
+        let context = || format!("seed {seed}, case {number}, {}", schemas[which]);
+        let (bench, kind) = (&benches[which], &benches[which].schemas.kinds()[0]);
+        court.try_case(bench, kind, &json, &context);
+        if number % 16 == 0 {
+            court.decode_case(bench, kind, &json, &context);
+        }
+    }
+}
+
+#[test]
+fn the_scanner_takes_writes_and_says_what_its_judge_does() {
+    let first = number("CITYGATE_SEED").unwrap_or(SEED);
+    let cases = number("CITYGATE_CASES").unwrap_or(300_000) as usize;
+    let mut court = Court::default();
+    for (number, start) in (0..cases).step_by(BATCH).enumerate() {
+        batch(&mut court, first + number as u64, BATCH.min(cases - start));
+    }
+    println!("seed {first}: {:?}", court.tally);
+    let Tally {
+        taken,
+        malformed,
+        refused,
+        decoded,
+        ..
+    } = court.tally;
+    // Generators that have gone astray try nothing any more.
+    for part in [taken, malformed, refused, decoded * 16] {
+        assert!(part >= cases / 8 || cases < 100_000, "{:?}", court.tally);
+    }
+}
+
+#[test]
+fn nesting_is_bounded_alike() {
+    let schema = record(
+        r#"{"name":"me","type":["null","Test"],"default":null},
+           {"name":"all","type":{"type":"array","items":"Test"},"default":[]},
+           {"name":"by","type":{"type":"map","values":"Test"},"default":{}}"#,
+    );
+    let bench = Bench::of(&schema);
+    let mut court = Court::default();
+    for depth in 1..200 {
+        for (opening, closing) in [(r#"{"me":"#, "}"), (r#"{"all":["#, "]}"), (r#"{"by":{"x":"#, "}}")] {
+            for core in ["{}", "{", "1", r#"{"me":"\ud800"}"#, "1e400"] {
+                let json = format!("{}{core}{}", opening.repeat(depth), closing.repeat(depth));
+                let context = || format!("{depth} levels");
+                court.try_case(&bench, &bench.schemas.kinds()[0], json.as_bytes(), &context);
+            }
+        }
+    }
+    assert_eq!(
+        (court.tally.cases, court.tally.taken),
+        (199 * 15, 63 + 31 + 31),
+        "{:?}",
+        court.tally
+    );
+}
+
+// === captures of real devices ===
+
+fn captures(folder: &Path, texts: &mut Vec<String>) {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension {
+            _ if path.is_dir() => captures(&path, texts),
+            Some("ndjson") => {
+                let text = std::fs::read_to_string(&path).unwrap();
+                texts.extend(text.lines().take(50).map(str::to_owned));
+            }
+            Some("json" | "jsonld") => texts.push(std::fs::read_to_string(&path).unwrap()),
+            _ => {}
+        }
+    }
+}
+
+/// A schema that takes a value: what an adapter's author might write who sees one reading.
+fn schema_of(sent: &Json, names: &mut usize) -> Json {
+    match sent {
+        Json::Null => "null".into(),
+        Json::Bool(_) => "boolean".into(),
+        Json::Number(number) if number.is_i64() => "long".into(),
+        Json::Number(_) => "double".into(),
+        Json::String(_) => "string".into(),
+        Json::Array(items) => {
+            let items = items.first().map_or("string".into(), |item| schema_of(item, names));
+            serde_json::json!({"type": "array", "items": items})
+        }
+        Json::Object(entries) => {
+            *names += 1;
+            let name = format!("R{names}");
+            let is_name = |key: &String| {
+                let mut characters = key.chars();
+                characters
+                    .next()
+                    .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+                    && characters.all(|other| other.is_ascii_alphanumeric() || other == '_')
+            };
+            if !entries.keys().all(is_name) {
+                let values = entries
+                    .values()
+                    .next()
+                    .map_or("string".into(), |value| schema_of(value, names));
+                return serde_json::json!({"type": "map", "values": values});
+            }
+            let fields: Vec<Json> = entries
+                .iter()
+                .map(|(key, value)| serde_json::json!({"name": key, "type": schema_of(value, names)}))
+                .collect();
+            serde_json::json!({"type": "record", "name": name, "fields": fields})
+        }
+    }
+}
+
+#[test]
+fn captures_of_real_devices_are_judged_alike_whole_and_damaged() {
+    let mut texts = Vec::new();
+    if let Some(folder) = corpus::corpus() {
+        captures(&folder, &mut texts);
+    }
+    let shipped = Bench::shipped(&Config::default());
+    let zoo = Bench::of(ZOO);
+    let mut court = Court::default();
+    let mut random = StdRng::seed_from_u64(SEED);
+    for text in &texts {
+        let sent = serde_json::from_str::<Json>(text).ok().filter(Json::is_object);
+        let schema = sent.map(|sent| schema_of(&sent, &mut 0).to_string());
+        let own = schema.filter(|schema| schema.contains(r#""fields""#)).map(|schema| {
+            let schemas = load(&schema);
+            Bench::new(schemas, &Config::default()).unwrap()
+        });
+        for bench in own.iter().chain([&shipped, &zoo]) {
+            for kind in bench.schemas.kinds() {
+                let context = || kind.text.clone();
+                court.try_case(bench, kind, text.as_bytes(), &context);
+                court.decode_case(bench, kind, text.as_bytes(), &context);
+                for _ in 0..20 {
+                    let mut json = text.clone().into_bytes();
+                    damage(&mut json, &mut random);
+                    court.try_case(bench, kind, &json, &context);
+                }
+            }
+        }
+    }
+    println!("{} captures: {:?}", texts.len(), court.tally);
+    assert!(texts.is_empty() || court.tally.taken > 50, "{:?}", court.tally);
+}

@@ -1,0 +1,356 @@
+//! The stages by name: each is an operation on reading number N that callgrind watches.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use citygate::decode::{address, envelope};
+use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
+use citygate::deliver::health::Monitor;
+use citygate::deliver::parcel;
+use citygate::deliver::spool::frame::{self, Frame, Mark};
+use citygate::message::{Inbound, Protocol, Reading, Record};
+use citygate::metrics::Metrics;
+use citygate::outcome::{Busy, Outcome};
+use citygate::receipt::{Mailbox, Receipt, Reply};
+use citygate::route;
+use citygate::schemas::{Kind, Schemas};
+use citygate::validate::{self, Scratch, Validator};
+
+use crate::callgrind::OPERATIONS;
+use crate::json::{self, NOW_MS, Order};
+
+/// What callgrind watches.
+pub type Stage = Box<dyn FnMut(usize)>;
+
+/// Readings that are unconfirmed at a time on the whole path; as many as an MQTT connection has in its window.
+const WINDOW: usize = 20;
+
+/// Nothing loses patience while it is watched.
+const LONG: Duration = Duration::from_secs(3600);
+
+const KINDS: [&str; 3] = ["traffic", "weather", "energy"];
+
+pub fn names() -> Vec<String> {
+    let orders = |kind| Order::ALL.map(|order| format!("validate {kind}, {}", order.name()));
+    let validate = KINDS.into_iter().flat_map(orders);
+    let others = [
+        "refuse a wrong type",
+        "refuse a cut reading",
+        "address and envelope",
+        "receipt to mailbox",
+        "parcel",
+        "spool frame",
+        "whole path, MQTT, no broker",
+    ];
+    validate.chain(others.map(str::to_owned)).collect()
+}
+
+/// The stage of this name, ready to be watched.
+pub fn build(name: &str) -> anyhow::Result<Stage> {
+    let house = House::new()?;
+    if let Some(rest) = name.strip_prefix("validate ") {
+        let (kind, order) = rest.split_once(", ").context("no such stage")?;
+        let order = Order::ALL.into_iter().find(|one| one.name() == order);
+        return Ok(house.validate(kind, order.context("no such order")?));
+    }
+    match name {
+        "refuse a wrong type" => Ok(house.refuse(|json| {
+            let text = String::from_utf8_lossy(json).replacen("\"sequence\":", "\"sequence\":\"\",\"x\":", 1);
+            text.into_bytes()
+        })),
+        "refuse a cut reading" => {
+            Ok(house.refuse(|json| json.split_last().map_or(Vec::new(), |(_, rest)| rest.to_vec())))
+        }
+        "address and envelope" => Ok(house.open()),
+        "receipt to mailbox" => Ok(house.receipt()),
+        "parcel" => Ok(house.parcel()),
+        "spool frame" => Ok(house.frame()),
+        "whole path, MQTT, no broker" => Ok(house.path()),
+        _ => Err(anyhow!("there is no stage {name:?}")),
+    }
+}
+
+/// What the stages need of the gateway.
+struct House {
+    schemas: Arc<Schemas>,
+    validator: Validator,
+    metrics: Metrics,
+}
+
+/// A message as it comes, with the device that sends it.
+struct Sent {
+    device: String,
+    path: String,
+    body: Vec<u8>,
+    kind: Kind,
+}
+
+/// A broker that remembers what it was given until it is asked to confirm it.
+#[derive(Debug, Default)]
+struct Null(Mutex<Vec<usize>>);
+
+impl Broker for Null {
+    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        black_box(record.value);
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(slot);
+        Ok(())
+    }
+}
+
+/// A spool that nothing is written to.
+#[derive(Debug)]
+struct NoSpool;
+
+impl Store for NoSpool {
+    fn append(&self, _parcel: Vec<u8>, _ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
+        unreachable!("nothing is spooled while the broker confirms")
+    }
+
+    fn read(&self, _entries_max: usize, _bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+        Ok(Vec::new())
+    }
+
+    fn rewind(&self) {}
+
+    fn commit(&self, _sequence: u64) {}
+
+    fn refuses(&self) -> Option<Busy> {
+        None
+    }
+
+    fn uncommitted(&self) -> u64 {
+        0
+    }
+}
+
+// === impl House ===
+
+impl House {
+    fn new() -> anyhow::Result<House> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        let schemas = Schemas::load(&folder, "city.").map_err(|errors| anyhow!("{errors:?}"))?;
+        let clock = validate::Config::default();
+        let validator = Validator::new(&schemas, &clock).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+        Ok(House {
+            metrics: Metrics::new(&schemas.names()),
+            schemas: Arc::new(schemas),
+            validator,
+        })
+    }
+
+    fn kind(&self, name: &str) -> Kind {
+        let kind = self.schemas.kind(name).cloned();
+        kind.unwrap_or_else(|| unreachable!("schemas/{name}.avsc is there"))
+    }
+
+    /// Messages of all kinds in turn.
+    fn sent(&self) -> Vec<Sent> {
+        let of_kind = KINDS.map(|name| (self.kind(name), json::readings(&self.kind(name), Order::Schema)));
+        let turns = (0..OPERATIONS).map(|turn| {
+            let (kind, readings) = &of_kind[turn % KINDS.len()];
+            let (device, body) = &readings[turn / KINDS.len() % readings.len()];
+            Sent {
+                path: format!("devices/{device}/{}", kind.name),
+                device: device.clone(),
+                body: body.clone(),
+                kind: kind.clone(),
+            }
+        });
+        turns.collect()
+    }
+
+    /// The Avro values of these messages.
+    fn values(&self, sent: &[Sent]) -> Vec<Vec<u8>> {
+        let mut scratch = Scratch::default();
+        let value = |sent: &Sent| {
+            let valid = self
+                .validator
+                .reading(&sent.kind, &sent.device, NOW_MS, &sent.body, &mut scratch);
+            valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
+            scratch.value().to_vec()
+        };
+        sent.iter().map(value).collect()
+    }
+
+    fn validate(self, kind: &str, order: Order) -> Stage {
+        let kind = self.kind(kind);
+        let readings = json::readings(&kind, order);
+        let mut scratch = Scratch::default();
+        Box::new(move |number| {
+            let (device, body) = &readings[number % readings.len()];
+            let valid = self.validator.reading(&kind, device, NOW_MS, body, &mut scratch);
+            valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
+            black_box(scratch.value());
+        })
+    }
+
+    fn refuse(self, spoil: impl Fn(&[u8]) -> Vec<u8>) -> Stage {
+        let kind = self.kind("weather");
+        let mut readings = json::readings(&kind, Order::Schema);
+        readings.iter_mut().for_each(|(_, body)| *body = spoil(body));
+        let mut scratch = Scratch::default();
+        Box::new(move |number| {
+            let (device, body) = &readings[number % readings.len()];
+            let refused = self.validator.reading(&kind, device, NOW_MS, body, &mut scratch);
+            assert!(black_box(refused).is_err());
+        })
+    }
+
+    fn open(self) -> Stage {
+        let sent = self.sent();
+        Box::new(move |number| {
+            let inbound = sent[number].inbound();
+            let address = address::parse(inbound.path).unwrap_or_else(|rejection| unreachable!("{rejection}"));
+            black_box(self.schemas.kind(address.kind));
+            black_box(envelope::open(&inbound, address.batch, 1).is_ok());
+        })
+    }
+
+    fn receipt(self) -> Stage {
+        let tally = self.metrics.tally(Protocol::Mqtt, Some(0));
+        let (mailbox, mut answers) = (Mailbox::new(), Vec::new());
+        Box::new(move |number| {
+            Receipt::new(tally.clone(), reply(&mailbox, number), None).resolve(Outcome::Delivered);
+            if number % WINDOW == WINDOW - 1 {
+                mailbox.take(&mut answers);
+                assert_eq!(black_box(&answers).len(), WINDOW);
+                answers.clear();
+            }
+        })
+    }
+
+    fn parcel(self) -> Stage {
+        let sent = self.sent();
+        let values = self.values(&sent);
+        let mut buffer = Vec::new();
+        Box::new(move |number| {
+            let record = route::record(&sent[number].reading(&values[number]));
+            buffer.clear();
+            black_box(parcel::pack(&record, &mut buffer));
+        })
+    }
+
+    fn frame(self) -> Stage {
+        let values = self.values(&self.sent());
+        let mut buffer = Vec::new();
+        Box::new(move |number| {
+            if number.is_multiple_of(WINDOW) {
+                buffer.clear();
+            }
+            let mark = Mark::Entry {
+                arrived_ms: NOW_MS,
+                place: (number % WINDOW) as u32,
+            };
+            let frame = Frame {
+                sequence: number as u64,
+                mark,
+                entry: &values[number],
+            };
+            frame::encode(&mut buffer, 1, frame);
+            black_box(&buffer);
+        })
+    }
+
+    /// What `Pipeline::accept` does, up to a broker that confirms a window at a time, and the answers back.
+    fn path(self) -> Stage {
+        let sent = self.sent();
+        let health = Arc::new(Monitor::new(self.metrics.kafka.kafka_up.clone()));
+        health.found();
+        let times = Times {
+            patience: LONG,
+            delivery_timeout: LONG * 2,
+            try_again: LONG,
+        };
+        let metrics = (self.metrics.kafka.clone(), self.metrics.spool.clone());
+        let dispatch = Dispatch::new(Null::default(), Some(NoSpool), (0, 0), times, health, metrics);
+        let (mailbox, mut answers) = (Mailbox::new(), Vec::new());
+        let mut scratch = Scratch::default();
+        let mut slots = Vec::new();
+        Box::new(move |number| {
+            self.accept(
+                &sent[number].inbound(),
+                reply(&mailbox, number),
+                &dispatch,
+                &mut scratch,
+            );
+            if number % WINDOW == WINDOW - 1 {
+                std::mem::swap(
+                    &mut slots,
+                    &mut dispatch
+                        .broker()
+                        .0
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner),
+                );
+                for slot in slots.drain(..) {
+                    dispatch.reported(slot, Ok(()));
+                }
+                mailbox.take(&mut answers);
+                assert_eq!(answers.len(), WINDOW);
+                answers.clear();
+                dispatch.tick(Instant::now());
+            }
+        })
+    }
+
+    fn accept(&self, inbound: &Inbound<'_>, reply: Reply, dispatch: &Dispatch<Null, NoSpool>, scratch: &mut Scratch) {
+        let address = address::parse(inbound.path).unwrap_or_else(|rejection| unreachable!("{rejection}"));
+        let kind = self.schemas.kind(address.kind);
+        let tally = self.metrics.tally(inbound.protocol, kind.map(|kind| kind.index));
+        let Some(kind) = kind else {
+            unreachable!("{}", address.kind)
+        };
+        let Ok(envelope::Envelope::Single(body)) = envelope::open(inbound, address.batch, 1) else {
+            unreachable!("one reading")
+        };
+        let receipt = Receipt::new(tally, reply, None);
+        let valid = self.validator.reading(kind, address.device, NOW_MS, body, scratch);
+        valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
+        let reading = Reading {
+            device: address.device,
+            kind,
+            value: scratch.value(),
+            received_at_ms: NOW_MS,
+        };
+        let pending = Pending {
+            receipt,
+            once_safe: Outcome::Delivered,
+        };
+        dispatch.send(Instant::now(), &route::record(&reading), pending);
+    }
+}
+
+fn reply(mailbox: &Arc<Mailbox>, number: usize) -> Reply {
+    Reply::To {
+        mailbox: mailbox.clone(),
+        ticket: number as u64,
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    fn inbound(&self) -> Inbound<'_> {
+        Inbound {
+            protocol: Protocol::Mqtt,
+            path: &self.path,
+            body: &self.body,
+            content_type: "",
+        }
+    }
+
+    fn reading<'a>(&'a self, value: &'a [u8]) -> Reading<'a> {
+        Reading {
+            device: &self.device,
+            kind: &self.kind,
+            value,
+            received_at_ms: NOW_MS,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! A reading that is taken costs no allocation, once the thread's buffers have grown to its size.
+//!
+//! A test of its own, since it counts with the whole process's allocator.
+
+// `unwrap` is how a test says what must not fail; and there is what only the benches use.
+#![allow(clippy::unwrap_used, dead_code)]
+
+mod payloads;
+
+use citygate::validate::Scratch;
+
+use payloads::{DEVICE, Kinds, Order};
+
+/// Allocations while all payloads of a kind are taken once more.
+fn allocations(order: Order) -> Vec<u64> {
+    let kinds = Kinds::load();
+    let mut counts = Vec::new();
+    for kind in kinds.schemas.kinds() {
+        let payloads = kinds.payloads(kind.index, order);
+        let mut scratch = Scratch::default();
+        let mut all = || {
+            for json in &payloads {
+                let taken = kinds.validator.reading(kind, DEVICE, kinds.now_ms, json, &mut scratch);
+                taken.unwrap();
+            }
+        };
+        all();
+        counts.push(allocation_counter::measure(all).count_total);
+    }
+    counts
+}
+
+#[test]
+fn a_reading_is_taken_without_an_allocation_whatever_the_order_of_its_fields() {
+    for order in Order::ALL {
+        assert_eq!(allocations(order), [0, 0, 0], "{order}");
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    let counted = allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 100])));
+    assert_eq!(counted.count_total, 1);
+}

@@ -1,0 +1,300 @@
+//! The readings that are measured: what the fleet's devices send, their fields in three orders; or, for other people's
+//! schemas, values drawn from what a schema allows.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use citygate::schemas::Schemas;
+use citygate::validate::compile::compile;
+use citygate::validate::program::{Absent, Integer, Node, NodeId, Program, Real};
+use citygate::validate::{Config, Validator};
+use device_simulators::devices::{City, Device, Kind as Measured, Moment};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+pub const SEED: u64 = 20_261_121;
+/// Readings of one kind in one order.
+pub const COUNT: usize = 2000;
+/// The id of the device that the address names; the fleet does not send it.
+pub const DEVICE: &str = "loop-00417";
+
+/// The schemas being measured, by default the repository's.
+pub struct Kinds {
+    pub schemas: Schemas,
+    pub validator: Validator,
+    pub now_ms: i64,
+    shipped: bool,
+}
+
+/// How a device orders the fields of its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Schema,
+    Alphabetical,
+    /// Another one in every reading: no device does this.
+    Random,
+}
+
+/// A JSON value that keeps the order of its fields.
+enum Tree {
+    /// A scalar as it is written.
+    Leaf(String),
+    Array(Vec<Tree>),
+    Object(Vec<(String, Tree)>),
+}
+
+/// Draws values that a program takes.
+struct Draw<'p> {
+    program: &'p Program,
+    random: StdRng,
+    now_ms: i64,
+}
+
+// === impl Order ===
+
+impl Order {
+    pub const ALL: [Order; 3] = [Order::Schema, Order::Alphabetical, Order::Random];
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Order::Schema => "schema order",
+            Order::Alphabetical => "alphabetical",
+            Order::Random => "random",
+        })
+    }
+}
+
+// === impl Kinds ===
+
+impl Kinds {
+    /// Of CITYGATE_BENCH_SCHEMAS, if it is set.
+    pub fn load() -> Self {
+        let chosen = std::env::var_os("CITYGATE_BENCH_SCHEMAS").map(PathBuf::from);
+        let shipped = chosen.is_none();
+        let folder = chosen.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas"));
+        let schemas = Schemas::load(&folder, "city.").unwrap();
+        let validator = Validator::new(&schemas, &Config::default()).unwrap();
+        Kinds {
+            schemas,
+            validator,
+            now_ms: jiff::Timestamp::now().as_millisecond(),
+            shipped,
+        }
+    }
+
+    /// [`COUNT`] readings of a kind.
+    pub fn payloads(&self, kind: usize, order: Order) -> Vec<Vec<u8>> {
+        let mut random = StdRng::seed_from_u64(SEED);
+        let trees = if self.shipped {
+            self.sent(kind)
+        } else {
+            self.drawn(kind)
+        };
+        let texts = trees.into_iter().map(|mut tree| {
+            tree.put_in(order, &mut random);
+            tree.to_string().into_bytes()
+        });
+        texts.collect()
+    }
+
+    /// What the fleet's devices of that kind send over a day.
+    fn sent(&self, kind: usize) -> Vec<Tree> {
+        let name = &self.schemas.kinds()[kind].name;
+        let measured = Measured::ALL
+            .into_iter()
+            .find(|measured| measured.name() == name)
+            .unwrap();
+        let city = Arc::new(City::new(SEED));
+        let devices: Vec<_> = (0..50).map(|index| Device::in_city(&city, measured, index)).collect();
+        let reading = |number: usize| {
+            let moment = Moment {
+                observed_at_ms: self.now_ms - 43_200 * (COUNT - number) as i64,
+                interval: Duration::from_secs(60),
+            };
+            let json = devices[number % devices.len()].reading(number as u64, moment);
+            serde_json::from_slice(&json).unwrap()
+        };
+        (0..COUNT).map(reading).collect()
+    }
+
+    fn drawn(&self, kind: usize) -> Vec<Tree> {
+        let kind = &self.schemas.kinds()[kind];
+        let program = compile(&kind.schema, &kind.text).unwrap();
+        let mut draw = Draw {
+            program: &program,
+            random: StdRng::seed_from_u64(SEED),
+            now_ms: self.now_ms,
+        };
+        (0..COUNT).map(|_| draw.value(program.root, 0)).collect()
+    }
+}
+
+// === impl Tree ===
+
+impl Tree {
+    fn put_in(&mut self, order: Order, random: &mut StdRng) {
+        match self {
+            Tree::Leaf(_) => {}
+            Tree::Array(items) => items.iter_mut().for_each(|item| item.put_in(order, random)),
+            Tree::Object(fields) => {
+                fields.iter_mut().for_each(|(_, value)| value.put_in(order, random));
+                match order {
+                    Order::Schema => {}
+                    Order::Alphabetical => fields.sort_by(|(one, _), (other, _)| one.cmp(other)),
+                    Order::Random => fields.shuffle(random),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let comma = |index: usize| if index > 0 { "," } else { "" };
+        match self {
+            Tree::Leaf(text) => f.write_str(text),
+            Tree::Array(items) => {
+                f.write_str("[")?;
+                for (index, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", comma(index))?;
+                }
+                f.write_str("]")
+            }
+            Tree::Object(fields) => {
+                f.write_str("{")?;
+                for (index, (name, value)) in fields.iter().enumerate() {
+                    write!(f, "{}{name:?}:{value}", comma(index))?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TreeVisitor)
+    }
+}
+
+struct TreeVisitor;
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Leaf("null".to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(format!("{value:?}")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree::Leaf(serde_json::Value::from(value).to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
+        let mut tree = Vec::new();
+        while let Some(item) = items.next_element()? {
+            tree.push(item);
+        }
+        Ok(Tree::Array(tree))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Tree, A::Error> {
+        let mut tree = Vec::new();
+        while let Some(field) = fields.next_entry()? {
+            tree.push(field);
+        }
+        Ok(Tree::Object(tree))
+    }
+}
+
+// === impl Draw ===
+
+impl Draw<'_> {
+    fn value(&mut self, node: NodeId, depth: usize) -> Tree {
+        let program = self.program;
+        match program.node(node) {
+            Node::Null => Tree::Leaf("null".to_owned()),
+            Node::Boolean => Tree::Leaf(self.random.random_bool(0.9).to_string()),
+            Node::Integer(integer) => Tree::Leaf(self.integer(integer).to_string()),
+            Node::Real(real) => Tree::Leaf(self.real(real)),
+            Node::Text => Tree::Leaf(format!("\"text-{:05}\"", self.random.random_range(0..100_000))),
+            Node::Device => Tree::Leaf(format!("\"{DEVICE}\"")),
+            Node::ObservedAt => Tree::Leaf((self.now_ms - self.random.random_range(0..86_400_000)).to_string()),
+            Node::Enum(symbols) => Tree::Leaf(format!("\"{}\"", symbols[self.random.random_range(0..symbols.len())])),
+            Node::Optional { .. } if depth > 4 || self.random.random_bool(0.1) => Tree::Leaf("null".to_owned()),
+            Node::Optional { node, .. } => self.value(*node, depth),
+            Node::Array(items) => {
+                let length = self.random.random_range(1..=4);
+                Tree::Array((0..length).map(|_| self.value(*items, depth + 1)).collect())
+            }
+            Node::Map(values) => Tree::Object(
+                ["car", "bus", "truck"]
+                    .iter()
+                    .map(|key| (key.to_string(), self.value(*values, depth + 1)))
+                    .collect(),
+            ),
+            Node::Record(record) => {
+                let mut fields = Vec::new();
+                for field in record.fields.iter().filter(|field| !field.reserved) {
+                    if matches!(field.absent, Absent::Refused) || self.random.random_bool(0.9) {
+                        fields.push((field.name.to_string(), self.value(field.node, depth + 1)));
+                    }
+                }
+                Tree::Object(fields)
+            }
+            Node::Union(union) => {
+                let forms = [
+                    union.boolean,
+                    union.integer,
+                    union.real,
+                    union.text,
+                    union.array,
+                    union.object,
+                ];
+                let form = forms.into_iter().flatten().next().unwrap();
+                self.value(form.node, depth)
+            }
+        }
+    }
+
+    fn integer(&mut self, integer: &Integer) -> i64 {
+        let (low, high) = (integer.minimum.max(0), integer.maximum.min(1_000_000));
+        self.random.random_range(low.min(high)..=high)
+    }
+
+    /// With up to three digits behind the point, as sensors send.
+    fn real(&mut self, real: &Real) -> String {
+        let (low, high) = (real.minimum.max(-1000.0), real.maximum.min(1000.0));
+        let value = self.random.random_range(low..=high);
+        let digits = self.random.random_range(0..=3_usize);
+        let rounded = format!("{value:.digits$}");
+        let fits = rounded.parse().is_ok_and(|value| (low..=high).contains(&value));
+        if fits { rounded } else { format!("{value:?}") }
+    }
+}
