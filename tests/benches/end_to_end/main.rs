@@ -1,7 +1,7 @@
 //! What a reading costs from end to end: load generator → gateway → real Kafka, all on this machine, in one run.
 //!
 //! ```text
-//! cargo build --release --workspace && cargo bench --bench end_to_end              # about ten minutes
+//! cargo build --release --workspace && cargo bench --bench end_to_end              # several minutes
 //! cargo bench --bench end_to_end -- --only mqtt --rounds 1                         # half a minute
 //! cargo bench --bench end_to_end -- --gateway target/release/citygate --gateway ../before/citygate
 //! cargo bench --bench end_to_end -- growth                                         # how cost grows: a chart
