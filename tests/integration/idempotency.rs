@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::harness::{Broker, TestGateway, eventually};
@@ -244,10 +244,7 @@ async fn abandon(gateway: &TestGateway, device: &str, key: &str) {
     let before = received(gateway);
     stream.write_all(request.as_bytes()).await.unwrap();
     eventually("it is taken in", async || (received(gateway) > before).then_some(())).await;
-    stream.shutdown().await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.is_empty(), "the connection is closed before the answer is known");
+    drop(stream);
 }
 
 /// Repeats a request under the key `k` until the answer is what it should become.

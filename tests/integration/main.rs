@@ -14,6 +14,8 @@ mod accepts;
 
 mod rejects;
 
+mod http;
+
 mod idempotency;
 
 mod outage;

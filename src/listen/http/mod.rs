@@ -4,19 +4,18 @@
 //! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and their
 //! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an
 //! `Idempotency-Key` a request may be repeated without passing its readings on again ([`idempotency`] says how far that
-//! goes). The handler's form and the framing are axum's and hyper's; [`request`] is the way of one request,
+//! goes). The framing is hyper's, and there is one handler, so there is no router; [`request`] is the way of one request,
 //! [`response`] the words of its answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::handler::Handler as _;
 use axum::http::StatusCode;
 use bytesize::ByteSize;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
@@ -186,7 +185,7 @@ async fn accept(listener: TcpListener, seats: Seats, house: Arc<House>) {
     }
 }
 
-/// One connection: hyper frames, axum calls the handler. The seat returns when it closes.
+/// One connection. The seat returns when it closes.
 async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
     // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
     // one, and says so when it is read.
@@ -194,10 +193,12 @@ async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        // Who has sent all it wants to say may wait for the answer; and to look for the end of the stream meanwhile would
+        // cost each request a new buffer, as its body is still in the old one.
+        .half_close(true)
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
-    // There is one handler, so there is no router.
-    let service = TowerToHyperService::new(request::post.with_state(house.clone()));
+    let service = service_fn(|request| request::post(&house, request));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -5,13 +5,17 @@
 //! task of its own: the outcome is remembered also when the client has gone before its answer.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::State;
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 use tracing::error;
 
@@ -23,10 +27,8 @@ use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
 /// Answers a request, and counts the response.
-pub async fn post(State(house): State<Arc<House>>, request: Request<Body>) -> Response {
-    let response = answer(&house, request)
-        .await
-        .unwrap_or_else(IntoResponse::into_response);
+pub async fn post(house: &House, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let response = answer(house, request).await.unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
         house.no_content.inc();
@@ -34,11 +36,11 @@ pub async fn post(State(house): State<Arc<House>>, request: Request<Body>) -> Re
         let responses = &house.front.metrics.http.http_responses_total;
         responses.with_label_values(&[status.as_str()]).inc();
     }
-    response
+    Ok(response)
 }
 
 /// The order of a request.
-async fn answer(house: &House, request: Request<Body>) -> Result<Response, Problem> {
+async fn answer(house: &House, request: Request<Incoming>) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let path = decoded_path(&head.uri);
     if path.is_empty() && matches!(head.method, Method::GET | Method::HEAD) {
@@ -96,7 +98,7 @@ fn refuse(house: &House, path: &str, outcome: Outcome) -> Problem {
 ///
 /// A body under way is held against a room of this listener's own: who announces much and sends nothing must not hold what
 /// the other protocols need.
-async fn read(house: &House, headers: &HeaderMap, body: Body) -> Result<(Bytes, Permit), Outcome> {
+async fn read(house: &House, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Permit), Outcome> {
     if house.front.stopping.is_cancelled() {
         return Err(Outcome::Busy(Busy::Draining));
     }
@@ -117,17 +119,35 @@ async fn read(house: &House, headers: &HeaderMap, body: Body) -> Result<(Bytes, 
     let Ok(_room) = house.room.try_acquire_many(needed) else {
         return Err(Outcome::Busy(Busy::MemoryFull));
     };
-    let body = match timeout(house.config.body_timeout, to_bytes(body, bytes_max as usize)).await {
-        Ok(Ok(body)) => body,
-        // Axum reports a body over the limit and one that was cut off by the same error.
-        Ok(Err(_)) if declared.is_none() => return Err(too_large(bytes_max)),
-        Ok(Err(_)) => return Err(Rejection::new(Reason::Malformed, "the body was cut off").into()),
+    let body = match timeout(house.config.body_timeout, whole(body, bytes_max)).await {
+        Ok(body) => body?,
         Err(_) => return Err(Rejection::new(Reason::Malformed, "the body did not arrive in time").into()),
     };
     let permit = house.front.admit.try_bytes(body.len());
     permit
         .map(|permit| (body, permit))
         .ok_or(Outcome::Busy(Busy::MemoryFull))
+}
+
+/// A body's bytes; those of one that came in one piece stay where they are.
+async fn whole(mut body: Incoming, bytes_max: u64) -> Result<Bytes, Outcome> {
+    let mut whole = Bytes::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|_| Rejection::new(Reason::Malformed, "the body was cut off"))?;
+        // What is not data are trailers.
+        let Ok(data) = frame.into_data() else { continue };
+        if (whole.len() + data.len()) as u64 > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        whole = if whole.is_empty() {
+            data
+        } else {
+            let mut joined = BytesMut::from(whole);
+            joined.extend_from_slice(&data);
+            joined.freeze()
+        };
+    }
+    Ok(whole)
 }
 
 /// Gives a message to the pipeline, but for the readings that `before` knows to be safe or rejected.
