@@ -23,6 +23,7 @@ use crate::listen::admit::Admit;
 use crate::listen::{self, Front, coap, http, mqtt};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
+use crate::quota::Quota;
 use crate::schemas::{Schemas, registry};
 use crate::validate::Validator;
 use crate::{admin, deliver, schemas};
@@ -188,6 +189,7 @@ async fn build(config: &Config) -> Result<Front, Error> {
         deliver,
         metrics: metrics.clone(),
         clock,
+        quota: Quota::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };
     Ok(Front {

@@ -47,6 +47,8 @@ pub mod schemas;
 
 pub mod outcome;
 
+pub mod quota;
+
 pub mod clock;
 
 // --- running it

@@ -34,6 +34,8 @@ pub struct Inbound<'a> {
     pub body: &'a [u8],
     /// As the device named it (a media type; CoAP's number is translated by its listener); empty if it did not.
     pub content_type: &'a str,
+    /// That it was rejected cannot be told, only acknowledged (MQTT 3.1.1): so it must be kept.
+    pub must_keep: bool,
 }
 
 /// Where a reading belongs: `devices/<device>/<kind>`, with `/batch` behind it for several readings in one body.

@@ -69,6 +69,8 @@ metrics! {
         readings_total: IntCounterVec["protocol", "kind", "outcome"],
         /// Readings rejected, by protocol and reason.
         readings_rejected_total: IntCounterVec["protocol", "reason"],
+        /// Rejected readings that are counted but not kept: beyond their device's limits.dead_letters_per_minute.
+        dead_letters_skipped_total: IntCounter,
         /// Readings answered busy, by protocol and reason.
         readings_busy_total: IntCounterVec["protocol", "reason"],
         /// Receipts dropped without an outcome: each one is a bug in citygate.

@@ -7,6 +7,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use crate::clock::Clock;
 use crate::decode::address;
 use crate::decode::envelope::{self, Envelope};
@@ -14,6 +16,7 @@ use crate::deliver::Deliver;
 use crate::message::{Address, Inbound, Protocol, Reading};
 use crate::metrics::{Metrics, Tally};
 use crate::outcome::{Outcome, Reason, Rejection};
+use crate::quota::{Fate, Quota};
 use crate::receipt::{Batch, Permit, Receipt, Reply};
 use crate::route::{self, DeadLetter};
 use crate::schemas::{Kind, Schemas};
@@ -27,6 +30,8 @@ pub struct Pipeline {
     pub deliver: Deliver,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
+    /// How much of what is rejected is kept.
+    pub quota: Quota,
     /// Readings in one message (`limits.batch_readings`).
     pub batch_readings_max: usize,
 }
@@ -93,6 +98,7 @@ impl Pipeline {
             path,
             body: &[],
             content_type: "",
+            must_keep: false,
         };
         Receipt::new(self.arrive(&inbound).tally, reply, None).resolve(outcome);
     }
@@ -150,8 +156,29 @@ impl Pipeline {
             .address
             .as_ref()
             .map_or(("", ""), |address| (address.device, address.kind));
+        if !arrival.inbound.must_keep && !self.keeps(names.0, arrival.received_at_ms) {
+            return receipt.resolve(rejection.into());
+        }
         let letter = DeadLetter::new(arrival.inbound, body, &rejection, names, arrival.received_at_ms);
         self.deliver.dead_letter(&letter, receipt);
+    }
+
+    /// Whether the device's quota of dead letters has room for one more.
+    fn keeps(&self, device: &str, received_at_ms: i64) -> bool {
+        let fate = self.quota.spend(device, received_at_ms);
+        if fate == Fate::Kept {
+            return true;
+        }
+        self.metrics.readings.dead_letters_skipped_total.inc();
+        if fate == Fate::CountedFirst {
+            let kept = self.quota.per_minute();
+            warn!(
+                device,
+                kept,
+                "more rejected readings of a device within a minute than are kept; the others are counted, not kept"
+            );
+        }
+        false
     }
 
     fn unknown_kind(&self, kind: &str) -> Rejection {

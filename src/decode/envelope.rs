@@ -92,6 +92,7 @@ mod tests {
             path: "devices/a/weather",
             body: body.as_bytes(),
             content_type,
+            must_keep: false,
         };
         let text = |item: &[u8]| String::from_utf8(item.to_vec()).unwrap();
         match open(&inbound, batch, 3) {

@@ -20,6 +20,9 @@ pub struct Config {
     pub in_flight_bytes: ByteSize,
     /// Readings in one message (JSON array, NDJSON).
     pub batch_readings: usize,
+    /// Rejected readings of a device that are kept whole in a minute; of those beyond it one in a hundred is, where the
+    /// protocol can say that they were rejected.
+    pub dead_letters_per_minute: u32,
 }
 
 impl Default for Config {
@@ -27,6 +30,7 @@ impl Default for Config {
         Config {
             in_flight_bytes: ByteSize::mib(64),
             batch_readings: 10_000,
+            dead_letters_per_minute: 600,
         }
     }
 }

@@ -357,3 +357,49 @@ async fn a_batch_that_belongs_nowhere_is_one_dead_letter() {
     assert!(letters.iter().all(|letter| letter.header("path").len() <= 512));
     gateway.finish().await;
 }
+
+/// A device that sends nothing but rubbish fills no topic. It is told all the same; where it cannot be told, what is
+/// acknowledged is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_poison_loop_the_first_are_kept() {
+    const QUOTA: u32 = 3;
+    const SENT: usize = 12;
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.limits.dead_letters_per_minute = QUOTA;
+    })
+    .await;
+    let minute = || now_ms() / 60_000;
+    let began = minute();
+    let mut skipped = 0;
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        let device = format!("poison-{via:?}");
+        for _ in 0..SENT {
+            let answer = client.send(&format!("devices/{device}/weather"), "", b"rubbish").await;
+            assert_eq!(answer.is_yes(via), via == Via::Mqtt311, "{answer:?}");
+        }
+        let letters = gateway.dead_letters();
+        let kept = letters.iter().filter(|letter| letter.key == device).count();
+        // A minute that ended meanwhile brought a new quota.
+        let quotas = 1 + usize::try_from(minute() - began).unwrap();
+        match via {
+            Via::Mqtt311 => assert_eq!(kept, SENT),
+            _ => assert!(
+                (QUOTA as usize..=quotas * QUOTA as usize).contains(&kept),
+                "{via:?}: {kept}"
+            ),
+        }
+        skipped += SENT - kept;
+    }
+    let good = gateway
+        .client(Via::Http)
+        .await
+        .send("devices/poison-Http/weather", "", GOOD)
+        .await;
+    assert!(good.is_yes(Via::Http), "its good readings are taken: {good:?}");
+    assert_eq!(
+        gateway.scrape().sum("citygate_dead_letters_skipped_total", &[]),
+        skipped as u64
+    );
+    gateway.finish().await;
+}

@@ -16,7 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 8] = [
     // It stands beside the listeners, and is given the same `Front`.
     ("admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 6] = ["message", "receipt", "schemas", "outcome", "clock", "metrics"];
+const NOUNS: [&str; 7] = ["message", "receipt", "schemas", "outcome", "quota", "clock", "metrics"];
 
 #[test]
 fn rooms_know_only_whom_they_may() {

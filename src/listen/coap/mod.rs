@@ -337,6 +337,7 @@ impl Server {
             path: &intake.path,
             body: &intake.body,
             content_type: &intake.content_type,
+            must_keep: false,
         };
         pipeline.accept(&inbound, Some(permit), reply);
     }

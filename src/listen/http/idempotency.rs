@@ -373,6 +373,7 @@ mod tests {
             path,
             body: body.as_bytes(),
             content_type: "",
+            must_keep: false,
         };
         keys.enter(key, &inbound, now)
     }

@@ -57,6 +57,7 @@ async fn answer(house: &House, request: Request<Incoming>) -> Result<Response, P
         path: &path,
         body: &body,
         content_type: text(&head.headers, header::CONTENT_TYPE),
+        must_keep: false,
     };
     let Some(key) = key else {
         let mailbox = pass_on(house, &inbound, permit, &[]);

@@ -342,6 +342,7 @@ impl Sent {
             path: &self.path,
             body: &self.body,
             content_type: "",
+            must_keep: false,
         }
     }
 

@@ -240,6 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             path,
             body: &publish.payload,
             content_type: publish.content_type.as_deref().unwrap_or_default(),
+            must_keep: publish.qos > 0 && self.client.encoder.version == Version::V3,
         };
         self.shared.front.pipeline.accept(&inbound, permit, reply);
         Ok(())
