@@ -22,7 +22,8 @@ pub struct Config {
     pub dead_letter_topic: String,
     /// Create topics that are missing; otherwise Kafka counts as away until they are there.
     pub create_topics: bool,
-    /// Partitions of a topic created here.
+    /// Partitions of a topic created here. Each one that readings come for costs a request per `linger`: of this process,
+    /// and of Kafka.
     pub partitions: i32,
     /// Replicas of a topic created here; -1 is the cluster's default.
     pub replication_factor: i32,
@@ -102,7 +103,7 @@ impl Default for Config {
             topic_prefix: "city.".into(),
             dead_letter_topic: "city.dead-letter".into(),
             create_topics: false,
-            partitions: 6,
+            partitions: 3,
             replication_factor: -1,
             linger: Duration::from_millis(5),
             batch_bytes: ByteSize::mib(1),

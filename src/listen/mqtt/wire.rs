@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Bytes asked for at once, unless a large packet is under way.
-const READ_BYTES: usize = 8 * 1024;
+/// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings. Of the spare buffer, so that
+/// no connection holds more for it.
+const READ_BYTES: usize = 16 * 1024;
 
 /// Bytes asked for at once of a large packet.
 const READ_BYTES_MAX: usize = 64 * 1024;

@@ -35,6 +35,8 @@ pub struct Gateway {
 pub struct Place<'a> {
     pub servers: &'a str,
     pub topic_prefix: &'a str,
+    /// Of each topic.
+    pub partitions: i32,
     pub schemas: &'a Path,
 }
 
@@ -140,11 +142,12 @@ fn config(folder: &Path, place: Place<'_>) -> String {
     let Place {
         servers,
         topic_prefix,
+        partitions,
         schemas,
     } = place;
     format!(
         "{listeners}[log]\nformat = \"json\"\n[schemas]\nfolder = {schemas:?}\n[spool]\nfolder = {:?}\n\
-         [kafka]\nbootstrap_servers = \"{servers}\"\ncreate_topics = true\ntopic_prefix = \"{topic_prefix}\"\n\
+         [kafka]\nbootstrap_servers = \"{servers}\"\ncreate_topics = true\npartitions = {partitions}\ntopic_prefix = \"{topic_prefix}\"\n\
          dead_letter_topic = \"{topic_prefix}dead-letter\"\n",
         folder.join("spool")
     )

@@ -1,4 +1,4 @@
-//! How cost grows: CPU a reading over connections, kinds and bytes, each at an equal total rate, and latency over the rate.
+//! How cost grows: CPU a reading over connections, kinds, partitions and bytes, each at an equal total rate, and latency over the rate.
 //!
 //! At a fixed rate batches are as small as the rate makes them, so a reading costs more here than at full speed; what
 //! matters is the shape. Kinds are copies of the three under further names, a longer reading has a text in a field more.
@@ -35,6 +35,9 @@ const WARM_UP_S: u64 = 8;
 /// Names of each kind where kinds grow: 3, 33 and 99 kinds.
 const KIND_NAMES: [u32; 3] = [1, 11, 33];
 
+/// Partitions of each topic where they grow.
+const PARTITIONS: [i32; 4] = [1, 3, 6, 12];
+
 /// The longest bar of the chart, in characters.
 const BAR: f64 = 40.0;
 
@@ -45,7 +48,7 @@ pub struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "connections,kinds,bytes,rate"
+        default_value = "connections,kinds,partitions,bytes,rate"
     )]
     only: Vec<Grows>,
 }
@@ -54,6 +57,7 @@ pub struct Options {
 enum Grows {
     Connections,
     Kinds,
+    Partitions,
     Bytes,
     Rate,
 }
@@ -81,22 +85,30 @@ struct Point {
     measured: Vec<Measured>,
 }
 
-/// The gateways: with three kinds, and with ninety-nine.
+/// The gateways: with three kinds, with ninety-nine, and with three again for each number of partitions.
 const THREE: usize = 0;
 const MANY: usize = 1;
+const BY_PARTITIONS: usize = 2;
 
 pub fn run(options: &crate::Options, growth: &Options) -> anyhow::Result<()> {
     println!("{}\n", machine::describe());
     let stage = Stage::build(options)?;
     stage.warm_up()?;
-    let folders = [TempDir::new()?, TempDir::new()?];
-    let many = KIND_NAMES.into_iter().max().unwrap_or(1);
+    let [three, many] = [TempDir::new()?, TempDir::new()?];
+    let names_max = KIND_NAMES.into_iter().max().unwrap_or(1);
+    write_schemas(&stage.schemas, three.path(), 1)?;
+    write_schemas(&stage.schemas, many.path(), names_max)?;
+    let usual = stage.place().partitions;
+    let mut houses = vec![(&three, 1, usual), (&many, names_max, usual)];
+    if growth.only.contains(&Grows::Partitions) {
+        houses.extend(PARTITIONS.map(|partitions| (&three, 1, partitions)));
+    }
     let mut gateways = Vec::new();
-    for ((folder, names), prefix) in folders.iter().zip([1, many]).zip(["three.", "many."]) {
-        write_schemas(&stage.schemas, folder.path(), names)?;
+    for (number, (folder, names, partitions)) in houses.into_iter().enumerate() {
         let place = Place {
             schemas: folder.path(),
-            topic_prefix: prefix,
+            topic_prefix: &format!("growth-{number}."),
+            partitions,
             ..stage.place()
         };
         let mut gateway = Gateway::start(stage.program(), place)?;
@@ -158,6 +170,16 @@ fn curve(grows: Grows, stage: &Stage, gateways: &[Gateway]) -> anyhow::Result<Cu
             let mut points = vec![Point::new("3 used of 3".to_owned(), steady.clone(), THREE, RAMP)];
             points.extend(KIND_NAMES.map(used));
             ("kinds, at 10,000 readings a second", points)
+        }
+        Grows::Partitions => {
+            let point = |(number, partitions)| {
+                let label = format!("{partitions} of each topic");
+                Point::new(label, steady.clone(), BY_PARTITIONS + number, RAMP)
+            };
+            (
+                "partitions, 3 topics, at 10,000 readings a second",
+                PARTITIONS.into_iter().enumerate().map(point).collect(),
+            )
         }
         Grows::Bytes => {
             let point = |padding: u32| {

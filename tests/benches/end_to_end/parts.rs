@@ -24,8 +24,8 @@ const SLOW_RATE: u32 = 5000;
 const SLOW_RAMP: Duration = Duration::from_secs(3);
 
 /// What all of them send a second while system calls are counted: the slower, the fewer readings share a wake-up of the
-/// gateway, a batch of Kafka's or a call of epoll; the faster of them is near to what two cores carry.
-const COUNTED_RATES: [u32; 2] = [SLOW_RATE, 25_000];
+/// gateway, a batch of Kafka's or a call of epoll. None: each sends as soon as it is answered.
+const COUNTED_RATES: [Option<u32>; 3] = [None, Some(25_000), Some(SLOW_RATE)];
 
 /// How long system calls are counted.
 const COUNTED: Duration = Duration::from_secs(4);
@@ -42,7 +42,8 @@ pub struct Answered {
 #[derive(Debug, Serialize)]
 pub struct Syscalls {
     pub counted_by: &'static str,
-    pub rate: u32,
+    /// Readings a second of all connections; none: as many as they get answered.
+    pub rate: Option<u32>,
     pub readings: u64,
     /// Calls a reading, by thread and name.
     pub threads: BTreeMap<String, BTreeMap<String, f64>>,
@@ -51,6 +52,12 @@ pub struct Syscalls {
 // === impl Syscalls ===
 
 impl Syscalls {
+    /// The rate, in words.
+    pub fn pace(&self) -> String {
+        self.rate
+            .map_or_else(|| "full speed".to_owned(), |rate| format!("{rate}/s"))
+    }
+
     /// Of all threads, a reading.
     pub fn total(&self) -> f64 {
         self.threads.values().flat_map(BTreeMap::values).sum()
@@ -112,9 +119,12 @@ pub fn syscalls(stage: &Stage) -> anyhow::Result<Vec<Syscalls>> {
     Ok(counted?.into_iter().flatten().collect())
 }
 
-fn syscalls_at(stage: &Stage, rate: u32) -> anyhow::Result<Option<Syscalls>> {
+fn syscalls_at(stage: &Stage, rate: Option<u32>) -> anyhow::Result<Option<Syscalls>> {
     let gateway = &stage.gateways[0];
-    let arguments = open_loop(gateway, SLOW_CONNECTIONS, rate);
+    let arguments = match rate {
+        Some(rate) => open_loop(gateway, SLOW_CONNECTIONS, rate),
+        None => arguments(gateway, SLOW_CONNECTIONS, "--window 1"),
+    };
     let load = Load::start(&stage.simulators, &arguments, SLOW_RAMP, COUNTED.as_secs() + 8)?;
     std::thread::sleep(SLOW_RAMP + Duration::from_secs(2));
     let (before, began) = (gateway.scrape()?.answered(), Instant::now());
@@ -167,7 +177,11 @@ fn idle_of(stage: &Stage, gateway: &Gateway) -> anyhow::Result<Idle> {
 }
 
 pub fn open_loop(gateway: &Gateway, connections: u32, rate: u32) -> Vec<String> {
-    let flags = format!("--mqtt {} --connections {connections} --rate {rate}", gateway.mqtt());
+    arguments(gateway, connections, &format!("--rate {rate}"))
+}
+
+fn arguments(gateway: &Gateway, connections: u32, pace: &str) -> Vec<String> {
+    let flags = format!("--mqtt {} --connections {connections} {pace}", gateway.mqtt());
     flags.split(' ').map(str::to_owned).collect()
 }
 

@@ -7,6 +7,8 @@ use anyhow::ensure;
 
 use crate::Options;
 use crate::floors::{Sink, Web};
+use citygate::deliver;
+
 use crate::gateway::{Gateway, Place};
 use crate::kafka::Kafka;
 use crate::load::{Load, RAMP};
@@ -100,6 +102,7 @@ impl Stage {
         Place {
             servers: &self.kafka.servers,
             topic_prefix: &self.topic_prefix,
+            partitions: deliver::Config::default().partitions,
             schemas: &self.schemas,
         }
     }

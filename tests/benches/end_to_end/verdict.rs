@@ -179,8 +179,10 @@ fn others(results: &Results, index: usize) {
     }
     for syscalls in results.syscalls.iter().filter(|_| index == 0) {
         println!(
-            "  system calls a reading ({}, {} readings at {}/s over 10,000 connections):",
-            syscalls.counted_by, syscalls.readings, syscalls.rate
+            "  system calls a reading ({}, {} readings at {} over 10,000 connections):",
+            syscalls.counted_by,
+            syscalls.readings,
+            syscalls.pace()
         );
         for (thread, calls) in &syscalls.threads {
             system_calls(thread, calls);
@@ -204,7 +206,7 @@ fn aims(results: &Results, index: usize) {
     let mut lines: Vec<Line> = Vec::new();
     closed_loops(results, index, &mut lines);
     for syscalls in results.syscalls.iter().filter(|_| index == 0) {
-        let found = format!("{} at {}/s", short(syscalls.total()), syscalls.rate);
+        let found = format!("{} at {}", short(syscalls.total()), syscalls.pace());
         lines.push(("system calls a reading, 1 reading a read", "<= 2.2", found));
     }
     if !results.rate.is_empty() {
