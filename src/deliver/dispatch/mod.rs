@@ -9,7 +9,6 @@
 //! No I/O, no thread and no clock of its own: [`Broker`] and [`Store`] are seams, time is an argument, so the simulation
 //! can run it step by step.
 
-use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,11 @@ use crate::metrics::{KafkaMetrics, SpoolMetrics};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::Receipt;
 
+mod copies;
+
 mod flights;
+
+mod hand_over;
 
 mod held;
 
@@ -30,6 +33,7 @@ mod lanes;
 mod replay;
 
 use flights::{Flight, Flights, Name, Spooled};
+use hand_over::SPARE;
 use held::Held;
 use lanes::Lanes;
 use replay::Replay;
@@ -149,11 +153,6 @@ struct State {
     held: Held,
 }
 
-thread_local! {
-    /// The buffer that the thread's next record is packed into.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
 // === impl Pending ===
 
 impl Pending {
@@ -261,56 +260,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             self.spill(&mut state, store, now);
             self.append(&mut state, store, parcel, pending, lane);
         }
-    }
-
-    /// The record for the spool, should it be needed there; in a buffer that was used before. The error: too large.
-    fn packed(&self, record: &Record<'_>) -> Result<Option<Vec<u8>>, ()> {
-        if self.store.is_none() {
-            return Ok(None);
-        }
-        let mut parcel = SPARE.take();
-        parcel.clear();
-        parcel::pack(record, &mut parcel).map(|()| Some(parcel)).ok_or(())
-    }
-
-    /// Notes that the producer has the record, or will have it in a moment. Until then it may be copied into the spool,
-    /// and answered *spooled*, as if the producer had it.
-    fn depart(&self, state: &mut State, now: Instant, lane: usize, pending: Pending, parcel: Option<Vec<u8>>) -> Name {
-        let mut flight = Flight::new(lane, now, Spooled::No);
-        (flight.pending, flight.parcel) = (Some(pending), parcel);
-        let name = state.flights.depart(flight);
-        if self.store.is_some() {
-            state.lanes.took_off(lane);
-            state.flights.lose_patience_at(now + self.times.patience, name);
-        }
-        name
-    }
-
-    /// Gives a departed record to the producer; without the lock, for that takes as long as all the rest. A device's
-    /// records still come in order: its connection sends the next one when this has returned.
-    fn hand_over(&self, epoch: u64, record: &Record<'_>, name: Name) {
-        match self.broker.produce_in(epoch, record, name.slot) {
-            Ok(()) => self.metrics.kafka_records_sent_total.inc(),
-            Err(refused) => self.not_taken(&mut self.state(), name, refused),
-        }
-    }
-
-    /// The producer did not take a departed record.
-    fn not_taken(&self, state: &mut State, name: Name, refused: Refused) {
-        let Some(flight) = state.flights.get(name) else { return };
-        if flight.spooled != Spooled::No {
-            // Its patience has ended meanwhile; nobody is answered for a failure.
-            let answered = self.ended(state, name.slot, Err(refused));
-            return debug_assert!(answered.is_none());
-        }
-        let flight = state.flights.land(name.slot);
-        if flight.parcel.is_some() {
-            state.lanes.touched_down(flight.lane);
-        }
-        if let Some(store) = self.store.as_ref().filter(|_| refused != Refused::TooLarge) {
-            self.copy_before(state, store, flight.lane);
-        }
-        self.refused(state, flight, refused);
     }
 
     /// The producer's last word on a record.
@@ -427,41 +376,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    fn copied(&self, state: &mut State, name: Name, result: Result<u64, Busy>) {
-        let Some(flight) = state.flights.get(name) else {
-            return;
-        };
-        match (flight.spooled, result) {
-            (Spooled::AskedAndReported { delivered }, result) => {
-                let Flight { pending, lane, .. } = state.flights.land(name.slot);
-                state.doubled -= 1;
-                match result {
-                    Ok(sequence) if delivered => self.commit(sequence),
-                    // It waits in the spool for its replay.
-                    Ok(_) => pending.into_iter().for_each(Pending::spooled),
-                    Err(_) if delivered => {}
-                    Err(busy) => {
-                        state.lanes.go(lane);
-                        pending.into_iter().for_each(|pending| pending.busy(busy));
-                    }
-                }
-            }
-            (_, Ok(sequence)) => {
-                flight.spooled = Spooled::At(sequence);
-                if let Some(pending) = flight.pending.take() {
-                    pending.spooled();
-                }
-            }
-            (_, Err(_)) => {
-                // Kafka may still confirm it; until `overdue` its device waits.
-                flight.spooled = Spooled::No;
-                let due = flight.sent_at + self.times.delivery_timeout;
-                state.doubled -= 1;
-                state.flights.overdue_at(due, name);
-            }
-        }
-    }
-
     /// Looks after records that Kafka does not confirm. To be called every few milliseconds.
     pub fn tick(&self, now: Instant) {
         let Some(store) = &self.store else { return };
@@ -490,49 +404,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    fn lose_patience(&self, state: &mut State, name: Name) {
-        let waiting = state.flights.get(name).filter(|flight| flight.pending.is_some());
-        if waiting.is_some_and(|flight| !self.health.confirmed_since(flight.sent_at)) {
-            self.health
-                .unconfirmed("kafka has not confirmed a reading within kafka.patience");
-        }
-    }
-
-    /// Gives a record that the producer holds to the store as well. False: the store's queue is full, and will have room
-    /// in a moment.
-    fn copy(&self, state: &mut State, store: &S, name: Name) -> bool {
-        let Some(flight) = state.flights.get(name) else {
-            return true;
-        };
-        if flight.pending.is_none() || flight.spooled != Spooled::No {
-            return true;
-        }
-        let Some(parcel) = flight.parcel.take() else {
-            return true;
-        };
-        let (lane, due) = (flight.lane, flight.sent_at + self.times.delivery_timeout);
-        match store.append(parcel, Ticket::Copy(name)) {
-            Ok(()) => {
-                flight.spooled = Spooled::Asked;
-                state.lanes.touched_down(lane);
-                state.lanes.copied();
-                state.doubled += 1;
-                state.copies += 1;
-            }
-            Err((_, parcel, Busy::SpoolBusy)) => {
-                flight.parcel = Some(parcel);
-                state.flights.look_again(name);
-                return false;
-            }
-            Err(_) => {
-                // Not tried again: later records of its lane may be in the store by then.
-                state.lanes.touched_down(lane);
-                state.flights.overdue_at(due, name);
-            }
-        }
-        true
-    }
-
     /// A record that was set aside is in the store once more.
     fn moved(&self, state: &mut State, from: u64, to: Option<u64>) {
         let Some(to) = to else {
@@ -541,22 +412,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         // If it was confirmed meanwhile, the new one needs no replay.
         let done = if state.replay.moved(from, to) { from } else { to };
         self.commit(done);
-    }
-
-    /// Before a record of this lane is appended to the store, those that the producer holds are: should it give them back,
-    /// they must not stand behind this one. If one must be copied, all are: their patience would end soon as well.
-    fn copy_before(&self, state: &mut State, store: &S, lane: usize) {
-        if state.lanes.is_aloft(lane) {
-            self.copy_all(state, store);
-        }
-    }
-
-    fn copy_all(&self, state: &mut State, store: &S) {
-        while let Some(name) = state.flights.oldest() {
-            if !self.copy(state, store, name) {
-                return;
-            }
-        }
     }
 
     fn append(&self, state: &mut State, store: &S, parcel: Vec<u8>, pending: Pending, lane: usize) {
