@@ -5,7 +5,8 @@
 //!    permit in bytes before it is taken in, so that pressure is pushed back instead of buffered without bound.
 //! 2. [`pipeline`] is the whole path on one screen: [`decode`] finds the address and splits batches, [`validate`] turns
 //!    JSON into checked Avro in one pass, [`route`] names topic, key and headers.
-//! 3. [`deliver`] hands the record to Kafka. A rejected message goes the same way, to the dead-letter topic.
+//! 3. [`deliver`] hands the record to Kafka. A rejected message goes the same way, to the dead-letter topic, as far
+//!    as its device's [`quota`] reaches.
 //! 4. The delivery report resolves the reading's [`receipt`]: the outcome is counted, the permit returned, and the
 //!    answer posted to the connection that waits.
 //! 5. The listener sends what [`acknowledge`] calls that outcome in its protocol, in the protocol's order.

@@ -34,7 +34,7 @@ pub struct Inbound<'a> {
     pub body: &'a [u8],
     /// As the device named it (a media type; CoAP's number is translated by its listener); empty if it did not.
     pub content_type: &'a str,
-    /// That it was rejected cannot be told, only acknowledged (MQTT 3.1.1): so it must be kept.
+    /// If it is rejected, the answer may be positive all the same (MQTT 3.1.1): so it must be kept.
     pub must_keep: bool,
 }
 

@@ -175,7 +175,7 @@ impl Pipeline {
             warn!(
                 device,
                 kept,
-                "more rejected readings of a device within a minute than are kept; the others are counted, not kept"
+                "more rejected readings of a device (empty: of addresses that name none) in a minute than are kept"
             );
         }
         false

@@ -1,28 +1,44 @@
-//! How many rejected readings of a device are kept whole.
+//! How many rejected readings of a device are sent to the dead-letter topic.
 //!
-//! A device that sends nothing but rubbish must neither fill the dead-letter topic nor cost more than one that sends
-//! readings. Of each minute's rejections the first `limits.dead_letters_per_minute` of a device are kept, and of those
-//! beyond it one in [`SAMPLED`]; the others are counted and answered only. Bounded: devices share [`PLACES`] counters by
-//! a hash keyed at random, so a few have one in common, and nobody can aim for another's.
+//! A device that sends nothing but rubbish must neither fill the topic nor cost more than one that sends readings. Of each
+//! minute's rejections the first `limits.dead_letters_per_minute` of a device are kept, and of those beyond it one in
+//! [`SAMPLED`]; the others are counted and answered only. Nothing is held of devices that are not rejected; of those that
+//! are a number for a minute, and bounded: beyond [`DEVICES_MAX`] of them in a minute the later ones share one.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Counters: 32 KiB.
-const PLACES: usize = 4096;
+use std::sync::{Mutex, PoisonError};
 
 /// Of the rejections beyond the quota, one in so many is kept.
 pub const SAMPLED: u32 = 100;
+
+/// Devices that are told apart in a minute; 2 MiB at most.
+pub const DEVICES_MAX: usize = SHARDS * SHARD_DEVICES_MAX;
+
+/// So that threads seldom wait for each other.
+const SHARDS: usize = 16;
+const SHARD_DEVICES_MAX: usize = 4096;
+
+/// What the devices beyond [`DEVICES_MAX`] are counted under; as a hash, one device in 2^64 has it.
+const OTHERS: u64 = 0;
 
 /// The quotas of all devices.
 #[derive(Debug)]
 pub struct Quota {
     per_minute: u32,
+    /// Keyed at random, so that nobody can aim for another's number.
     hasher: RandomState,
-    /// A minute (the upper half), and the rejections in it.
-    places: Box<[AtomicU64]>,
+    shards: [Mutex<Minute>; SHARDS],
     /// One more than the last minute in which somebody exceeded a quota.
     exceeded_in: AtomicU64,
+}
+
+/// The rejections of a minute, by the hash of their device.
+#[derive(Debug, Default)]
+struct Minute {
+    minute: i64,
+    rejections: HashMap<u64, u32>,
 }
 
 /// What becomes of a rejected reading.
@@ -41,7 +57,7 @@ impl Quota {
         Quota {
             per_minute,
             hasher: RandomState::new(),
-            places: (0..PLACES).map(|_| AtomicU64::default()).collect(),
+            shards: Default::default(),
             exceeded_in: AtomicU64::default(),
         }
     }
@@ -50,18 +66,19 @@ impl Quota {
         self.per_minute
     }
 
-    /// Counts a rejection of a device (empty: of those that an address does not name) at a time in milliseconds since 1970.
+    /// Counts a rejection of a device (empty: of those whose address names none) at a time in milliseconds since 1970.
     pub fn spend(&self, device: &str, now_ms: i64) -> Fate {
-        let minute = now_ms.div_euclid(60_000) as u32;
-        let place = self.hasher.hash_one(device) as usize % PLACES;
-        let before = count(&self.places[place], minute);
+        let minute = now_ms.div_euclid(60_000);
+        let hash = self.hasher.hash_one(device);
+        let shard = &self.shards[hash as usize % SHARDS];
+        let before = shard.lock().unwrap_or_else(PoisonError::into_inner).count(minute, hash);
         let Some(beyond) = before.checked_sub(self.per_minute) else {
             return Fate::Kept;
         };
         if beyond % SAMPLED == SAMPLED - 1 {
             return Fate::Kept;
         }
-        let this = u64::from(minute) + 1;
+        let this = minute.unsigned_abs() + 1;
         // Looked at first: a store per rejection would send the cache line from core to core.
         if self.exceeded_in.load(Ordering::Relaxed) == this || self.exceeded_in.swap(this, Ordering::Relaxed) == this {
             return Fate::Counted;
@@ -70,22 +87,26 @@ impl Quota {
     }
 }
 
-/// Counts one more in this minute, and returns how many there were; another minute than the last begins at none.
-fn count(place: &AtomicU64, minute: u32) -> u32 {
-    let one_more = |seen: u64| {
-        let count = if seen >> 32 == u64::from(minute) {
-            seen as u32
-        } else {
-            0
+// === impl Minute ===
+
+impl Minute {
+    /// Counts one more, and returns how many there were; another minute than the last begins at none.
+    fn count(&mut self, minute: i64, hash: u64) -> u32 {
+        if self.minute != minute {
+            *self = Minute {
+                minute,
+                rejections: HashMap::new(),
+            };
+        }
+        let is_full = self.rejections.len() >= SHARD_DEVICES_MAX;
+        let counted_as = match is_full && !self.rejections.contains_key(&hash) {
+            true => OTHERS,
+            false => hash,
         };
-        Some(u64::from(minute) << 32 | u64::from(count.saturating_add(1)))
-    };
-    let seen = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-    let seen = seen.unwrap_or_else(|seen| seen);
-    if seen >> 32 == u64::from(minute) {
-        seen as u32
-    } else {
-        0
+        let rejections = self.rejections.entry(counted_as).or_default();
+        let before = *rejections;
+        *rejections = before.saturating_add(1);
+        before
     }
 }
 
@@ -93,7 +114,7 @@ fn count(place: &AtomicU64, minute: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// The fates of so many rejections, one after the other: how many were kept.
+    /// Of so many rejections, one after the other, how many are kept.
     fn kept(quota: &Quota, device: &str, now_ms: i64, rejections: u32) -> u32 {
         (0..rejections)
             .map(|_| u32::from(quota.spend(device, now_ms) == Fate::Kept))
@@ -125,9 +146,23 @@ mod tests {
     fn a_device_that_exceeds_its_quota_takes_nothing_from_others() {
         let quota = Quota::new(5);
         kept(&quota, "loud", 0, 10_000);
-        let quiet = (0..100).filter(|number| kept(&quota, &format!("quiet-{number}"), 0, 5) == 5);
-        // One in 4096 shares the place of the loud one.
-        assert!(quiet.count() >= 98);
+        for number in 0..10_000 {
+            assert_eq!(kept(&quota, &format!("quiet-{number}"), 0, 5), 5, "quiet-{number}");
+        }
+    }
+
+    #[test]
+    fn devices_without_end_take_no_memory_without_end() {
+        let quota = Quota::new(5);
+        let devices = 2 * DEVICES_MAX as u32;
+        let all_kept = (0..devices)
+            .map(|number| kept(&quota, &number.to_string(), 0, 1))
+            .sum::<u32>();
+        let most = DEVICES_MAX as u32 + devices / SAMPLED + SHARDS as u32 * 6;
+        assert!(all_kept <= most, "{all_kept} of {devices} kept");
+        for shard in &quota.shards {
+            assert!(shard.lock().unwrap().rejections.len() <= SHARD_DEVICES_MAX + 1);
+        }
     }
 
     #[test]

@@ -314,11 +314,11 @@ listen = \"127.0.0.1:1\"
             ("CITYGATE_REQUIRE_KAFKA", "1"),
             ("HOME", "/root"),
         ];
-        let config = parse("[kafka]\nbootstrap_servers = \"x:1\"\npartitions = 3", &environment).unwrap();
+        let config = parse("[kafka]\nbootstrap_servers = \"x:1\"\npartitions = 7", &environment).unwrap();
         assert_eq!(config.kafka.bootstrap_servers, "kafka-1:9092,kafka-2:9092");
         assert!(config.kafka.create_topics);
         assert_eq!(config.kafka.linger, Duration::from_millis(20));
-        assert_eq!(config.kafka.partitions, 3);
+        assert_eq!(config.kafka.partitions, 7);
         assert_eq!(config.limits.in_flight_bytes, bytesize::ByteSize::mib(128));
     }
 }

@@ -20,8 +20,8 @@ pub struct Config {
     pub in_flight_bytes: ByteSize,
     /// Readings in one message (JSON array, NDJSON).
     pub batch_readings: usize,
-    /// Rejected readings of a device that are kept whole in a minute; of those beyond it one in a hundred is, where the
-    /// protocol can say that they were rejected.
+    /// Rejected readings of a device that are sent to the dead-letter topic in a minute; of those beyond it one in a hundred
+    /// is, unless their answer may be positive.
     pub dead_letters_per_minute: u32,
 }
 

@@ -8,7 +8,7 @@ use crate::harness::{Broker, PATIENCE, TestGateway};
 
 const HEAD: &str = "POST /devices/a/weather HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
 
-/// A request as pieces, each of which the server sees before the next; the status, and part of the answer.
+/// A request as pieces, which the server may or may not see one by one; the status, and part of the answer.
 type Case = (&'static [&'static str], u16, &'static str);
 
 const CASES: &[Case] = &[
@@ -92,7 +92,7 @@ async fn exchange(gateway: &TestGateway, pieces: impl Iterator<Item = String>) -
             writer.write_all(HEAD.as_bytes()).await?;
             for piece in pieces {
                 writer.write_all(piece.as_bytes()).await?;
-                // A moment for the server to read it on its own; nothing rests on it.
+                // A chance for the server to read it on its own.
                 tokio::task::yield_now().await;
             }
             writer.shutdown().await

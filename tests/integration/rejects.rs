@@ -3,6 +3,7 @@
 //! One table of what devices get wrong, run over every protocol; the codes are the contract of the README.
 
 use crate::harness::broker::Record;
+use crate::harness::clients::send_exactly_once;
 use crate::harness::{Broker, Client, TestGateway, Via, now_ms};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
@@ -391,6 +392,19 @@ async fn of_a_poison_loop_the_first_are_kept() {
         }
         skipped += SENT - kept;
     }
+    // A later connection of the session, which may be one of 3.1.1, may ask for these again.
+    let Client::Mqtt(mut mqtt) = gateway.client(Via::Mqtt5).await else {
+        unreachable!()
+    };
+    for _ in 0..SENT {
+        let answer = send_exactly_once(&mut mqtt, "devices/poison-qos-2/weather", b"rubbish").await;
+        assert!(!answer.is_yes(Via::Mqtt5), "{answer:?}");
+    }
+    let letters = gateway.dead_letters();
+    assert_eq!(
+        letters.iter().filter(|letter| letter.key == "poison-qos-2").count(),
+        SENT
+    );
     let good = gateway
         .client(Via::Http)
         .await

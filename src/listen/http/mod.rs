@@ -194,7 +194,7 @@ async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
     builder
         .timer(TokioTimer::new())
         // Who has sent all it wants to say may wait for the answer; and to look for the end of the stream meanwhile would
-        // cost each request a new buffer, as its body is still in the old one.
+        // cost each request a new buffer, as its body is still in the old one. Who has gone is noticed with the answer.
         .half_close(true)
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);

@@ -2,7 +2,7 @@
 //!
 //! Bytes are permitted before the body is read. What cannot be read whole is refused and counted; what is wrong with the
 //! request itself (method, `Idempotency-Key`) is no reading and counts as none. A request with a key is awaited by a
-//! task of its own: the outcome is remembered also when the client has gone before its answer.
+//! task of its own: the outcome is remembered also when its connection has ended before the answer.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -120,7 +120,7 @@ async fn read(house: &House, headers: &HeaderMap, body: Incoming) -> Result<(Byt
     let Ok(_room) = house.room.try_acquire_many(needed) else {
         return Err(Outcome::Busy(Busy::MemoryFull));
     };
-    let body = match timeout(house.config.body_timeout, whole(body, bytes_max)).await {
+    let body = match timeout(house.config.body_timeout, whole(body, declared, bytes_max)).await {
         Ok(body) => body?,
         Err(_) => return Err(Rejection::new(Reason::Malformed, "the body did not arrive in time").into()),
     };
@@ -130,8 +130,8 @@ async fn read(house: &House, headers: &HeaderMap, body: Incoming) -> Result<(Byt
         .ok_or(Outcome::Busy(Busy::MemoryFull))
 }
 
-/// A body's bytes; those of one that came in one piece stay where they are.
-async fn whole(mut body: Incoming, bytes_max: u64) -> Result<Bytes, Outcome> {
+/// A body's bytes; those of one that came in one piece stay where they are, others get room for their declared length.
+async fn whole(mut body: Incoming, declared: Option<u64>, bytes_max: u64) -> Result<Bytes, Outcome> {
     let mut whole = Bytes::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|_| Rejection::new(Reason::Malformed, "the body was cut off"))?;
@@ -144,6 +144,8 @@ async fn whole(mut body: Incoming, bytes_max: u64) -> Result<Bytes, Outcome> {
             data
         } else {
             let mut joined = BytesMut::from(whole);
+            let declared = declared.map_or(0, |bytes| bytes.min(bytes_max) as usize);
+            joined.reserve(data.len().max(declared.saturating_sub(joined.len())));
             joined.extend_from_slice(&data);
             joined.freeze()
         };

@@ -12,8 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings. Of the spare buffer, so that
-/// no connection holds more for it.
+/// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings.
 const READ_BYTES: usize = 16 * 1024;
 
 /// Bytes asked for at once of a large packet.
@@ -101,19 +100,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.inbound.is_empty() {
+        if self.inbound.len() >= READ_BYTES || self.missing > READ_BYTES {
             let more = self.missing.clamp(READ_BYTES, READ_BYTES_MAX);
             self.inbound.reserve(more);
             self.held = self.held.max(self.inbound.capacity());
             let mut rest = (&mut self.inbound).limit(more);
             return pin!(self.stream.read_buf(&mut rest)).poll(context);
         }
+        // Behind part of a packet, too: who has sent one byte of it and then nothing must not hold room for the rest.
+        let part = self.inbound.len();
         let mut buffer = SPARE.take();
         buffer.clear();
-        buffer.reserve(READ_BYTES);
+        buffer.reserve(part + READ_BYTES);
+        buffer.extend_from_slice(&self.inbound);
         let mut start = (&mut buffer).limit(READ_BYTES);
         let polled = pin!(self.stream.read_buf(&mut start)).poll(context);
-        if buffer.is_empty() {
+        if buffer.len() == part {
             SPARE.set(buffer);
         } else {
             self.held = buffer.capacity();
@@ -193,6 +195,11 @@ mod tests {
         wire.settle();
         assert_eq!(wire.inbound[..], [7; 10]);
         assert!(wire.held < 600, "{}", wire.held);
+        let waits = std::future::poll_fn(|context| Poll::Ready(wire.poll(context, true).is_pending())).await;
+        assert!(
+            waits && wire.inbound.capacity() < 600,
+            "nor while the rest is waited for"
+        );
         far.write_all(&[8; 5000]).await.unwrap();
         assert_eq!(read(&mut wire).await, Moved::Read(5000));
         assert_eq!(wire.inbound.len(), 5010);

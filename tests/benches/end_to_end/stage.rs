@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::ensure;
+use citygate::deliver;
 
 use crate::Options;
 use crate::floors::{Sink, Web};
-use citygate::deliver;
-
 use crate::gateway::{Gateway, Place};
 use crate::kafka::Kafka;
 use crate::load::{Load, RAMP};

@@ -240,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             path,
             body: &publish.payload,
             content_type: publish.content_type.as_deref().unwrap_or_default(),
-            must_keep: publish.qos > 0 && self.client.encoder.version == Version::V3,
+            must_keep: must_keep(publish.qos, self.client.encoder.version),
         };
         self.shared.front.pipeline.accept(&inbound, permit, reply);
         Ok(())
@@ -266,6 +266,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         Ok(())
     }
+}
+
+/// Whether the answer may be positive though the reading was rejected. Of QoS 2 a later connection of the session may ask
+/// again, in a version of its own.
+fn must_keep(qos: u8, version: Version) -> bool {
+    qos == 2 || qos == 1 && version == Version::V3
 }
 
 fn too_large() -> Fault {
