@@ -201,9 +201,11 @@ async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
     let service = service_fn(|request| request::post(&house, request));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // Of its own: it is looked at with every wake, and all connections would wait for each other at a common one.
+    let stopping = house.front.stopping.child_token();
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = house.front.stopping.cancelled() => {
+        () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
