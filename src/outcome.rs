@@ -14,7 +14,7 @@ pub enum Outcome {
     /// Fsynced in the local spool, from which it will reach Kafka.
     Spooled,
     /// The device's mistake; the original bytes are safe in the dead-letter topic where one could be written, unless the
-    /// device has sent more of the kind than its [`quota`](crate::quota) and is told no.
+    /// device has made more of them than its [`quota`](crate::quota) and is not told yes.
     Rejected(Box<Rejection>),
     /// Neither Kafka nor the spool could take it; the device keeps it and tries again.
     Busy(Busy),

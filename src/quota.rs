@@ -3,7 +3,7 @@
 //! A device that sends nothing but rubbish must neither fill the topic nor cost more than one that sends readings. Of each
 //! minute's rejections the first `limits.dead_letters_per_minute` of a device are kept, and of those beyond it one in
 //! [`SAMPLED`]; the others are counted and answered only. Nothing is held of devices that are not rejected; of those that
-//! are a number for a minute, and bounded: beyond [`DEVICES_MAX`] of them in a minute the later ones share one.
+//! are a number, until a later minute's rejections: beyond [`DEVICES_MAX`] devices in a minute the later ones share one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 /// Of the rejections beyond the quota, one in so many is kept.
 pub const SAMPLED: u32 = 100;
 
-/// Devices that are told apart in a minute; 2 MiB at most.
+/// Devices that are told apart in a minute; less than 3 MiB.
 pub const DEVICES_MAX: usize = SHARDS * SHARD_DEVICES_MAX;
 
 /// So that threads seldom wait for each other.

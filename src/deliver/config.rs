@@ -198,7 +198,7 @@ impl Config {
 
     /// The producer's properties. With a spool it holds a record until Kafka confirms it (librdkafka: 0 is for ever): to
     /// give one up while a later one passes would change a device's order, and make a duplicate of the one given up.
-    pub(super) fn producer(&self, spooling: bool) -> ClientConfig {
+    pub fn producer(&self, spooling: bool) -> ClientConfig {
         let mut client = self.client();
         client
             .set("enable.idempotence", "true")

@@ -1,4 +1,5 @@
-//! How cost grows: CPU a reading over connections, kinds, partitions and bytes, each at an equal total rate, and latency over the rate.
+//! How cost grows: CPU a reading over connections, kinds, partitions and bytes, each at an equal total rate, and latency
+//! over the rate.
 //!
 //! At a fixed rate batches are as small as the rate makes them, so a reading costs more here than at full speed; what
 //! matters is the shape. Kinds are copies of the three under further names, a longer reading has a text in a field more.

@@ -91,7 +91,7 @@ enum Part {
     Http,
     /// Latency in the open loop at 20,000 readings a second.
     Rate,
-    /// MQTT again, with nothing but invalid readings.
+    /// MQTT again, with nothing but invalid readings: nearly all are beyond limits.dead_letters_per_minute, and not kept.
     Invalid,
     /// 10,000 connections that send a reading now and then: system calls.
     Slow,

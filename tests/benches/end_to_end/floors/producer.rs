@@ -157,32 +157,13 @@ fn send(producer: &ThreadedProducer<Callbacks>, reports: &Reports, record: &Reco
     sent.map_err(|(error, _)| error).context("a record is not taken")
 }
 
-/// The properties of the gateway's producer (`deliver::config`), from the same defaults.
+/// The gateway's own, with a spool behind it.
 fn settings(servers: &str) -> ClientConfig {
-    let config = deliver::Config::default();
-    let mut client = ClientConfig::new();
-    client
-        .set("bootstrap.servers", servers)
-        .set("client.id", "bare")
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("partitioner", "murmur2_random")
-        .set("linger.ms", config.linger.as_millis().to_string())
-        .set("batch.size", config.batch_bytes.as_u64().to_string())
-        .set("batch.num.messages", config.batch_readings.to_string())
-        .set("compression.type", "lz4")
-        .set("message.timeout.ms", "0")
-        .set("queue.buffering.max.messages", config.queue_readings.to_string())
-        .set(
-            "queue.buffering.max.kbytes",
-            (config.queue_bytes.as_u64() / 1024).to_string(),
-        )
-        .set(
-            "statistics.interval.ms",
-            config.statistics_interval.as_millis().to_string(),
-        )
-        .set("socket.keepalive.enable", "true");
-    client
+    let config = deliver::Config {
+        bootstrap_servers: servers.to_owned(),
+        ..deliver::Config::default()
+    };
+    config.producer(true)
 }
 
 /// What the gateway would make of the load generator's readings.
