@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -14,11 +14,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::deliver::health::Health;
+use crate::listen::addresses::ListenAddresses;
+use crate::listen::tcp::Listeners;
 use crate::listen::{Error, Front};
 use crate::outcome::Outcome;
 
@@ -27,15 +29,15 @@ use crate::outcome::Outcome;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub enabled: bool,
-    /// Where to listen; keep it on loopback or on a private network.
-    pub listen: SocketAddr,
+    /// Where to listen, one address or several; keep it on loopback or on a private network.
+    pub listen: ListenAddresses,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)).into(),
         }
     }
 }
@@ -43,9 +45,11 @@ impl Default for Config {
 /// A bound admin port that does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listeners,
 }
+
+/// After a connection could not be accepted; descriptors, which it lacks most likely, do not come back at once.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct House {
@@ -54,21 +58,17 @@ struct House {
     started: Instant,
 }
 
-/// Binds the address, so that it is known and reserved before anything starts.
+/// Binds the addresses, so that they are known and reserved before anything starts.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
-    let failed = |source| Error::Bind {
-        listener: "admin",
-        address: config.listen,
-        source,
-    };
-    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok(Bound { listener, address })
+    Ok(Bound {
+        listener: Listeners::bind("admin", &config.listen)?,
+    })
 }
 
 impl Bound {
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the ports that were given for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.listener.addresses()
     }
 
     /// Serves until `closing`; `listeners` is what `/status` says of the other ports.
@@ -90,6 +90,27 @@ impl Bound {
         if let Err(error) = served {
             warn!(%error, "admin listener ended");
         }
+    }
+}
+
+impl axum::serve::Listener for Listeners {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match Listeners::accept(self).await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    warn!(%error, "admin connection not accepted");
+                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.addresses()[0])
     }
 }
 
@@ -146,8 +167,22 @@ async fn status(State(house): State<House>) -> Response {
         "spool": front.pipeline.deliver.describe_spool(),
         "readings": readings(front),
         "in_flight_bytes": front.admit.observe(),
+        "coap": coap(front),
     });
     ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
+}
+
+/// What the CoAP listener remembers and could not.
+fn coap(front: &Front) -> Value {
+    let metrics = &front.metrics.coap;
+    json!({
+        "peers": metrics.coap_peers.get(),
+        "messages_remembered": metrics.coap_messages_remembered.get(),
+        "remembered_bytes": metrics.coap_remembered_bytes.get(),
+        "messages_forgotten": metrics.coap_messages_forgotten_total.get(),
+        "own_addresses": metrics.coap_own_addresses.get(),
+        "own_addresses_failed": metrics.coap_own_addresses_failed_total.get(),
+    })
 }
 
 /// The law of the house in figures, over all kinds, by protocol.

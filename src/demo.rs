@@ -92,10 +92,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 fn config(schemas: &Path) -> Config {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = Config::default();
-    config.mqtt.listen = any;
-    config.coap.listen = any;
-    config.http.listen = any;
-    config.admin.listen = any;
+    config.mqtt.listen = any.into();
+    config.coap.listen = any.into();
+    config.http.listen = any.into();
+    config.admin.listen = any.into();
     config.schemas.folder = schemas.to_owned();
     // The embedded broker keeps nothing, so a spool would only outlive it.
     config.spool.enabled = false;

@@ -19,6 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
+use crate::listen::addresses::show;
 use crate::listen::admit::Admit;
 use crate::listen::{self, Front, coap, http, mqtt};
 use crate::metrics::Metrics;
@@ -38,7 +39,7 @@ pub struct Gateway {
     admin: Option<JoinHandle<()>>,
 }
 
-/// Where a gateway listens; `None` for a listener that is not enabled.
+/// Where a gateway listens; the first address of each listener, and `None` for one that is not enabled.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Addresses {
     pub mqtt: Option<SocketAddr>,
@@ -67,16 +68,17 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let bound = Bound::bind(&config).await?;
         let addresses = bound.addresses();
+        let [mqtt, coap, http, admin_port] = bound.listening();
         let front = build(&config).await?;
         let closing = CancellationToken::new();
         let admin = bound
-            .serve(&front, addresses, closing.clone())
+            .serve(&front, closing.clone())
             .map_err(|error| Error(vec![error.to_string()]))?;
         info!(
-            mqtt = show(addresses.mqtt),
-            coap = show(addresses.coap),
-            http = show(addresses.http),
-            admin = show(addresses.admin),
+            mqtt,
+            coap,
+            http,
+            admin = admin_port,
             kafka = config.kafka.bootstrap_servers,
             kinds = front.pipeline.schemas.names().join(","),
             "citygate is running"
@@ -90,6 +92,7 @@ impl Gateway {
         })
     }
 
+    /// The first address of each listener.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
@@ -147,10 +150,6 @@ impl Gateway {
         info!(answered, "citygate has ended");
         answered
     }
-}
-
-fn show(address: Option<SocketAddr>) -> String {
-    address.map_or_else(|| "off".to_owned(), |address| address.to_string())
 }
 
 /// Loads the schemas and puts their registry ids in; all mistakes of the files at once.
@@ -230,20 +229,28 @@ impl Bound {
 
     fn addresses(&self) -> Addresses {
         Addresses {
-            mqtt: self.mqtt.as_ref().map(mqtt::Bound::local_addr),
-            coap: self.coap.as_ref().map(coap::Bound::local_addr),
-            http: self.http.as_ref().map(http::Bound::local_addr),
-            admin: self.admin.as_ref().map(admin::Bound::local_addr),
+            mqtt: self.mqtt.as_ref().map(|bound| bound.addresses()[0]),
+            coap: self.coap.as_ref().map(|bound| bound.addresses()[0]),
+            http: self.http.as_ref().map(|bound| bound.addresses()[0]),
+            admin: self.admin.as_ref().map(|bound| bound.addresses()[0]),
         }
     }
 
+    /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.
+    fn listening(&self) -> [String; 4] {
+        [
+            self.mqtt.as_ref().map(mqtt::Bound::addresses),
+            self.coap.as_ref().map(coap::Bound::addresses),
+            self.http.as_ref().map(http::Bound::addresses),
+            self.admin.as_ref().map(admin::Bound::addresses),
+        ]
+        .map(|addresses| addresses.map_or_else(|| "off".to_owned(), show))
+    }
+
     /// Starts every listener; returns the admin port's task, which outlives the others.
-    fn serve(
-        self,
-        front: &Front,
-        addresses: Addresses,
-        closing: CancellationToken,
-    ) -> Result<Option<JoinHandle<()>>, listen::Error> {
+    fn serve(self, front: &Front, closing: CancellationToken) -> Result<Option<JoinHandle<()>>, listen::Error> {
+        let [mqtt, coap, http, admin] = self.listening();
+        let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
         if let Some(coap) = self.coap {
             coap.serve(front.clone())?;
         }
@@ -253,10 +260,6 @@ impl Bound {
         if let Some(http) = self.http {
             http.serve(front.clone());
         }
-        let listeners = json!({
-            "mqtt": show(addresses.mqtt), "coap": show(addresses.coap),
-            "http": show(addresses.http), "admin": show(addresses.admin),
-        });
         // Outside the tracker: it must answer until the drain is over.
         let admin = self.admin;
         Ok(admin.map(|admin| TaskTracker::new().spawn(admin.serve(front.clone(), listeners, closing))))

@@ -168,10 +168,10 @@ impl Config {
     pub fn for_testing() -> Self {
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = Config::default();
-        config.mqtt.listen = any;
-        config.coap.listen = any;
-        config.http.listen = any;
-        config.admin.listen = any;
+        config.mqtt.listen = any.into();
+        config.coap.listen = any.into();
+        config.http.listen = any.into();
+        config.admin.listen = any.into();
         config.schemas.folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
         config.registry.cache_file = None;
         // Tests of the spool give it a folder of their own.
@@ -202,7 +202,7 @@ mod tests {
         let config = parse("", &[]).unwrap();
         assert_eq!(config.kafka.bootstrap_servers, "127.0.0.1:9092");
         assert!(
-            config.http.listen.ip().is_loopback(),
+            config.http.listen[0].ip().is_loopback(),
             "plain ports are on loopback by default"
         );
     }
@@ -311,6 +311,8 @@ listen = \"127.0.0.1:1\"
             ("CITYGATE_KAFKA_CREATE_TOPICS", "true"),
             ("CITYGATE_KAFKA_LINGER", "20ms"),
             ("CITYGATE_LIMITS_IN_FLIGHT_BYTES", "128 MiB"),
+            ("CITYGATE_COAP_LISTEN", "127.0.0.1:5683,[::1]:5683"),
+            ("CITYGATE_MQTT_LISTEN", "[\"127.0.0.1:1883\", \"[::1]:1883\"]"),
             ("CITYGATE_REQUIRE_KAFKA", "1"),
             ("HOME", "/root"),
         ];
@@ -319,6 +321,8 @@ listen = \"127.0.0.1:1\"
         assert!(config.kafka.create_topics);
         assert_eq!(config.kafka.linger, Duration::from_millis(20));
         assert_eq!(config.kafka.partitions, 7);
+        assert_eq!(config.coap.listen.to_string(), "127.0.0.1:5683, [::1]:5683");
+        assert_eq!(config.mqtt.listen.to_string(), "127.0.0.1:1883, [::1]:1883");
         assert_eq!(config.limits.in_flight_bytes, bytesize::ByteSize::mib(128));
     }
 }

@@ -15,6 +15,8 @@ use crate::deliver::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 
+pub mod addresses;
+
 pub mod admit;
 
 pub mod coap;
@@ -22,6 +24,8 @@ pub mod coap;
 pub mod http;
 
 pub mod mqtt;
+
+pub mod tcp;
 
 /// What every listener is given.
 #[derive(Clone, Debug)]

@@ -12,6 +12,8 @@ mod harness;
 
 mod accepts;
 
+mod addresses;
+
 mod rejects;
 
 mod http;

@@ -9,6 +9,8 @@ use crate::metrics::CoapMetrics;
 pub struct Counters {
     pub received: IntCounter,
     pub retransmissions: IntCounter,
+    /// Messages forgotten while their clients may still repeat them.
+    pub forgotten: IntCounter,
     unanswered: Vec<IntCounter>,
     responses: Vec<Option<IntCounter>>,
     metrics: CoapMetrics,
@@ -20,6 +22,7 @@ impl Counters {
         Counters {
             received: metrics.coap_datagrams_received_total.clone(),
             retransmissions: metrics.coap_retransmissions_total.clone(),
+            forgotten: metrics.coap_messages_forgotten_total.clone(),
             unanswered: Unanswered::ALL
                 .map(|why| ignored.with_label_values(&[why.label()]))
                 .into(),

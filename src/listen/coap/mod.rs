@@ -1,20 +1,20 @@
-//! CoAP over UDP (RFC 7252): one socket, one thread, no task or timer per exchange.
+//! CoAP over UDP (RFC 7252): one thread for all sockets, no task or timer per exchange.
 //!
 //! The thread reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers
 //! come back through one mailbox. It has a runtime of its own: on one that is shared, an idle thread is woken by each
-//! datagram that arrives while another is at work on the ones before. The layers below know no socket: [`packet`]
-//! judges and writes messages, [`options`] and [`resource`] understand requests, [`peers`] remembers duplicates,
+//! datagram that arrives while another is at work on the ones before. [`sockets`] see to it that an answer leaves from the
+//! address that was asked. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and [`resource`] understand requests, [`peers`] remembers duplicates,
 //! [`deadlines`] keeps time. Nothing a peer sends, and no error of the socket, ends it; it ends when it is told to and
 //! owes no answer. Not here yet: Block1 (large bodies; refused with 4.02), DTLS, Observe.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use tokio::net::UdpSocket;
 
+use super::addresses::{ListenAddresses, show};
 use super::{Error, Front};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Busy, Outcome};
@@ -23,6 +23,8 @@ use crate::receipt::{Answer, Mailbox, Reply};
 mod counters;
 
 mod deadlines;
+
+mod endpoints;
 
 mod exchange;
 
@@ -36,9 +38,11 @@ mod resource;
 
 mod socket;
 
+mod sockets;
+
 use counters::Counters;
 use exchange::{Exchanges, Intake, Outgoing};
-use socket::Socket;
+use sockets::Sockets;
 
 /// Rest after an error of the socket that may last, so that it cannot spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
@@ -48,8 +52,8 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub enabled: bool,
-    /// UDP address. Plain CoAP shows everything to anyone on the way: loopback unless you say otherwise.
-    pub listen: SocketAddr,
+    /// UDP address, or several. Plain CoAP shows everything to anyone on the way: loopback unless you say otherwise.
+    pub listen: ListenAddresses,
     /// Longest datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
     pub datagram_bytes_max: ByteSize,
     /// Longest text beside an error code; never more than three times the request's length is answered in all.
@@ -58,11 +62,9 @@ pub struct Config {
     pub exchanges_max: usize,
     /// Separate responses that await their acknowledgement; further ones are sent non-confirmable. At most 32,768.
     pub separate_max: usize,
-    /// Peers (address and port) whose duplicates are known; the longest silent is forgotten first.
-    pub peers_max: usize,
-    /// Messages remembered of one peer.
+    /// Messages remembered of one peer (address and port), so that it is told apart when they come again.
     pub messages_per_peer: usize,
-    /// Memory for duplicates over all peers, estimated.
+    /// Memory for duplicates over all peers.
     pub remembered_bytes_max: ByteSize,
     /// How long a confirmable request may come again (EXCHANGE_LIFETIME).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
@@ -85,17 +87,17 @@ pub struct Config {
     pub receive_buffer: ByteSize,
 }
 
-/// A listener that has its address and does not serve yet.
+/// A listener that has its addresses and does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
-    socket: std::net::UdpSocket,
-    address: SocketAddr,
+    sockets: Vec<std::net::UdpSocket>,
+    addresses: Vec<SocketAddr>,
     config: Config,
 }
 
-/// The socket, and what the thread needs beside it.
+/// The sockets, and what the thread needs beside it.
 struct Server {
-    socket: Socket,
+    sockets: Sockets,
     front: Front,
     exchanges: Exchanges,
     mailbox: Arc<Mailbox>,
@@ -115,13 +117,12 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 5683)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 5683)).into(),
             datagram_bytes_max: ByteSize::b(2048),
             diagnostic_bytes_max: 128,
             exchanges_max: 65_536,
             separate_max: 4096,
-            peers_max: 100_000,
-            messages_per_peer: 64,
+            messages_per_peer: 16_384,
             remembered_bytes_max: ByteSize::mib(64),
             exchange_lifetime: Duration::from_secs(247),
             non_lifetime: Duration::from_secs(145),
@@ -158,7 +159,6 @@ impl Config {
             (self.max_retransmit > 10, "coap.max_retransmit must be at most 10"),
             (self.exchanges_max == 0, "coap.exchanges_max must be at least 1"),
             (self.separate_max > 32_768, "coap.separate_max must be at most 32768"),
-            (self.peers_max == 0, "coap.peers_max must be at least 1"),
             (self.messages_per_peer == 0, "coap.messages_per_peer must be at least 1"),
         ]
         .into_iter()
@@ -173,51 +173,53 @@ impl Config {
         if factor.is_nan() { 1.0 } else { factor.clamp(1.0, 10.0) }
     }
 
+    fn receive_buffer_bytes(&self) -> usize {
+        usize::try_from(self.receive_buffer.as_u64()).unwrap_or(usize::MAX)
+    }
+
     fn datagram_bytes(&self) -> usize {
         usize::try_from(self.datagram_bytes_max.as_u64()).map_or(65_507, |bytes| bytes.clamp(64, 65_507))
     }
 }
 
-/// Takes the address.
+/// Takes the addresses. Where the system lets an IPv6 wildcard receive IPv4, too, that is a socket of its own: it then
+/// tells IPv4's broadcasts apart.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
-    let failed = |source| Error::Bind {
-        listener: "coap",
-        address: config.listen,
-        source,
-    };
-    let socket = open_socket(config).map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
-    Ok(Bound {
-        socket,
-        address,
+    let mut bound = Bound {
+        sockets: Vec::new(),
+        addresses: Vec::new(),
         config: config.clone(),
-    })
-}
-
-fn open_socket(config: &Config) -> std::io::Result<std::net::UdpSocket> {
-    let domain = socket2::Domain::for_address(config.listen);
-    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-    let wanted = usize::try_from(config.receive_buffer.as_u64()).unwrap_or(usize::MAX);
-    // A smaller buffer drops more in a burst; that is no reason not to serve.
-    if let Err(error) = socket.set_recv_buffer_size(wanted) {
-        tracing::warn!(%error, wanted, "coap receive buffer not set");
+    };
+    for &address in config.listen.iter() {
+        let failed = |source| Error::Bind {
+            listener: "coap",
+            address,
+            source,
+        };
+        let receive_buffer = config.receive_buffer_bytes();
+        let socket = sockets::open(address, receive_buffer).map_err(failed)?;
+        let own = socket.local_addr().map_err(failed)?;
+        bound.addresses.push(own);
+        bound.sockets.push(socket);
+        if sockets::is_for_both_families(own, config.listen.only_v6(address)) {
+            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, own.port()));
+            bound.sockets.push(sockets::open(any, receive_buffer).map_err(failed)?);
+        }
     }
-    socket.set_nonblocking(true)?;
-    socket.bind(&config.listen.into())?;
-    Ok(socket.into())
+    Ok(bound)
 }
 
 // === impl Bound ===
 
 impl Bound {
-    /// The address, with the port that was given for port 0.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the ports that were given for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
     pub fn serve(self, front: Front) -> Result<(), Error> {
-        let address = self.address;
+        let addresses = show(&self.addresses);
         let failed = |source| Error::Thread {
             listener: "coap",
             source,
@@ -228,8 +230,8 @@ impl Bound {
         let serve = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let ready = runtime.and_then(|runtime| {
-                let socket = runtime.block_on(async { UdpSocket::from_std(self.socket) })?;
-                Ok((Server::new(socket, &self.config, front), runtime))
+                let server = runtime.block_on(async { Server::new(self.sockets, &self.config, front) })?;
+                Ok((server, runtime))
             });
             let (server, result) = match ready {
                 Ok(ready) => (Some(ready), Ok(())),
@@ -245,7 +247,7 @@ impl Bound {
         thread.spawn(serve).map_err(failed)?;
         let gone = || Err(std::io::ErrorKind::BrokenPipe.into());
         starting.recv().unwrap_or_else(|_| gone()).map_err(failed)?;
-        tracing::info!(%address, "coap listening");
+        tracing::info!(addresses, "coap listening");
         Ok(())
     }
 }
@@ -253,21 +255,29 @@ impl Bound {
 // === impl Server ===
 
 impl Server {
-    fn new(socket: UdpSocket, config: &Config, front: Front) -> Self {
+    /// Within the runtime that serves it.
+    fn new(bound: Vec<std::net::UdpSocket>, config: &Config, front: Front) -> std::io::Result<Self> {
         let kinds = front.pipeline.schemas.names();
         let counters = Counters::new(&front.metrics.coap);
-        Server {
+        // One byte more than is allowed shows that a datagram was longer.
+        let datagram_bytes = config.datagram_bytes() + 1;
+        let sockets = Sockets::new(
+            bound,
+            datagram_bytes,
+            config.receive_buffer_bytes(),
+            &front.metrics.coap,
+        )?;
+        Ok(Server {
             exchanges: Exchanges::new(config, &kinds, counters, Instant::now(), rand::random()),
             linger: config.ack_timeout,
-            // One byte more than is allowed shows that a datagram was longer.
-            socket: Socket::new(socket, config.datagram_bytes() + 1),
+            sockets,
             mailbox: Mailbox::new(),
             answers: Vec::new(),
             out: Vec::new(),
             intakes: Vec::new(),
             stops_at: None,
             front,
-        }
+        })
     }
 
     async fn run(mut self) {
@@ -279,7 +289,7 @@ impl Server {
                 }
                 () = self.mailbox.wait() => {}
                 () = sleep_until(due) => {}
-                () = self.socket.readable() => {
+                () = self.sockets.readable() => {
                     if let Err(error) = self.receive() {
                         tracing::debug!(%error, "coap socket cannot be read");
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -309,8 +319,8 @@ impl Server {
     fn receive(&mut self) -> std::io::Result<()> {
         let now = Instant::now();
         let (exchanges, out, intakes) = (&mut self.exchanges, &mut self.out, &mut self.intakes);
-        let read = self.socket.receive(|peer, datagram| {
-            intakes.extend(exchanges.on_datagram(now, peer, datagram, out));
+        let read = self.sockets.receive(now, |ends, cast, datagram| {
+            intakes.extend(exchanges.on_datagram(now, ends, cast, datagram, out));
         });
         let mut intakes = std::mem::take(&mut self.intakes);
         intakes.drain(..).for_each(|intake| self.hand_over(intake));
@@ -354,12 +364,15 @@ impl Server {
     /// again and is answered again.
     fn send(&mut self) {
         let metrics = &self.front.metrics.coap;
-        self.socket.send(&self.out, |peer, error| {
+        self.sockets.send(&mut self.out, |peer, error| {
             metrics.coap_send_failures_total.inc();
             tracing::debug!(%error, %peer, "coap datagram not sent");
         });
         self.out.clear();
-        metrics.coap_peers.set(self.exchanges.peers() as i64);
+        let peers = self.exchanges.peers();
+        metrics.coap_peers.set(peers.len() as i64);
+        metrics.coap_messages_remembered.set(peers.messages() as i64);
+        metrics.coap_remembered_bytes.set(peers.bytes() as i64);
         metrics.coap_exchanges.set(self.exchanges.open() as i64);
     }
 }

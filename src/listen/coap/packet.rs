@@ -87,6 +87,8 @@ pub enum Unanswered {
     Duplicate,
     /// A non-confirmable request with a critical option that is not understood (§5.4.1).
     BadOption,
+    /// Sent to a multicast or broadcast address, and not to be answered (§8.2).
+    Multicast,
 }
 
 /// What a response says; how it travels is decided when it is [encoded](encode).
@@ -103,7 +105,7 @@ pub struct Response {
 // === impl Unanswered ===
 
 impl Unanswered {
-    pub const ALL: [Unanswered; 8] = [
+    pub const ALL: [Unanswered; 9] = [
         Unanswered::NotCoap,
         Unanswered::Malformed,
         Unanswered::Ping,
@@ -112,6 +114,7 @@ impl Unanswered {
         Unanswered::Response,
         Unanswered::Duplicate,
         Unanswered::BadOption,
+        Unanswered::Multicast,
     ];
 
     pub fn label(self) -> &'static str {
@@ -124,6 +127,7 @@ impl Unanswered {
             Unanswered::Response => "response",
             Unanswered::Duplicate => "duplicate",
             Unanswered::BadOption => "bad_option",
+            Unanswered::Multicast => "multicast",
         }
     }
 }
@@ -225,6 +229,16 @@ impl Response {
     /// Class of the code: 2, 4 or 5.
     pub fn class(&self) -> u8 {
         self.code >> 5
+    }
+
+    /// Whether it says yes.
+    pub fn is_positive(&self) -> bool {
+        self.class() == 2
+    }
+
+    /// Whether its code says all.
+    pub fn is_bare(&self) -> bool {
+        *self == Response::new(self.code)
     }
 }
 

@@ -1,34 +1,42 @@
 //! Who has sent what lately: the memory that tells a duplicate from a new message (RFC 7252 §4.5).
 //!
-//! Limits: at most `messages_per_peer` messages of one peer (a ring; the oldest is forgotten), `peers_max` peers and
-//! `remembered_bytes_max` bytes over all (the peer that has been silent longest is forgotten). Forgetting never loses a
-//! reading: at worst a retransmission is taken in twice, which *at least once* allows.
+//! Remembered are requests that bring readings, whatever their outcome; all others are answered anew. A duplicate is the
+//! same datagram between the same endpoints, not only the same message id: a device that starts again within four minutes
+//! may count its ids from the same start, and its new reading must not be answered with an old one's 2.04. Several
+//! datagrams with one id are remembered side by side. A look-up is one probe of a hash table, however many there are.
 //!
-//! A duplicate is the same datagram, not only the same message id. A device that starts again within four minutes may
-//! count its message ids from the same start; its new reading must not be answered with an old one's 2.04.
+//! Limits: `messages_per_peer` of one peer and `bytes_max` over all, each message and peer charged at most what it can
+//! occupy. Forgotten first are messages older than [`MAX_TRANSMIT_SPAN`], which a client no longer repeats; then those of
+//! peers that no reading was accepted from, then first readings that were accepted, then those of peers that had one
+//! accepted before: whoever only spoofs addresses displaces himself. Within each the oldest goes first, and a sixteenth of
+//! the room is left to each, so that a newcomer has a place beside a large fleet that is known. Forgetting never loses a reading: at worst a retransmission is taken in twice, which *at least once* allows, and the metric says so.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashTable;
+use prometheus::IntCounter;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use slab::Slab;
 
+use super::endpoints::Endpoints;
 use super::packet::Message;
 
-/// Where a list of peers ends.
-const NONE: usize = usize::MAX;
+/// How long a client repeats a confirmable message, at most, with the parameters of RFC 7252 §4.8 (§4.8.2).
+pub const MAX_TRANSMIT_SPAN: Duration = Duration::from_secs(45);
+
+/// Where a list ends.
+const NONE: u32 = u32::MAX;
 
 /// How much is remembered, and how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    pub peers_max: usize,
     pub messages_per_peer: usize,
     pub bytes_max: usize,
-    /// A confirmable message (EXCHANGE_LIFETIME), and a silent peer.
+    /// A confirmable message (EXCHANGE_LIFETIME); kept up to a second longer.
     pub confirmable: Duration,
-    /// A non-confirmable message (NON_LIFETIME).
+    /// A non-confirmable message (NON_LIFETIME); kept up to a second longer.
     pub non_confirmable: Duration,
 }
 
@@ -36,328 +44,677 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {
     New,
-    /// Seen before, and what it was answered with, if it was.
-    Duplicate(Option<Message>),
+    /// Seen before, and what it was answered with.
+    Duplicate(Answered),
+}
+
+/// What a request was answered with. An answer without options and payload is no more than its code: message id and
+/// token are the request's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Answered {
+    #[default]
+    Nothing,
+    Code(u8),
+    Message(Box<Message>),
 }
 
 /// A message of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    pub peer: SocketAddr,
+    pub ends: Endpoints,
     pub mid: u16,
-    /// Hash of the whole datagram.
+    /// Hash of both endpoints and the whole datagram, under a key that no peer knows.
     pub fingerprint: u64,
 }
 
+/// All that is remembered.
 #[derive(Debug)]
 pub struct Peers {
     limits: Limits,
-    by_address: HashMap<SocketAddr, usize>,
+    started: Instant,
+    messages: Slab<Remembered>,
+    by_fingerprint: HashTable<u32>,
     peers: Slab<Peer>,
-    // A list through all peers by when they were last heard.
-    newest: usize,
-    oldest: usize,
+    by_endpoints: HashTable<u32>,
+    hasher: RandomState,
+    /// By standing; within each in the order in which they came to it.
+    lists: [List; STANDINGS],
     bytes: usize,
+    forgotten: IntCounter,
     random: StdRng,
 }
 
 #[derive(Debug)]
 struct Peer {
-    address: SocketAddr,
-    messages: VecDeque<Remembered>,
+    ends: Endpoints,
+    oldest: u32,
+    newest: u32,
+    messages: u32,
     /// The id of our next message to it: in sequence, so that none returns within its lifetime.
     next_mid: u16,
-    heard: Instant,
-    newer: usize,
-    older: usize,
+    /// A reading of it was accepted.
+    accepted: bool,
 }
 
 #[derive(Debug)]
 struct Remembered {
-    mid: u16,
     fingerprint: u64,
-    expires: Instant,
-    reply: Option<Message>,
+    answered: Answered,
+    /// Seconds since `started`.
+    arrived: u32,
+    peer: u32,
+    // In the list of its standing, and in that of its peer.
+    older: u32,
+    newer: u32,
+    older_of_peer: u32,
+    newer_of_peer: u32,
+    mid: u16,
+    standing: Standing,
 }
 
-// What they occupy, within a factor of two (growing room of the collections is not counted).
-const PEER_BYTES: usize = size_of::<Peer>() + size_of::<(SocketAddr, usize)>();
-const MESSAGE_BYTES: usize = size_of::<Remembered>();
-const REPLY_BYTES: usize = 16;
+/// Who is forgotten first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// No reading of its peer was accepted when it came, nor was it.
+    Unknown,
+    /// It was accepted, the first of its peer.
+    Accepted,
+    /// A reading of its peer had been accepted when it came.
+    Proven,
+}
+
+const STANDINGS: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    oldest: u32,
+    newest: u32,
+    messages: usize,
+}
+
+// What each occupies at most: its own size and an eighth, by which the slabs grow, and its place in a table of four-byte
+// indices, which is at least seven sixteenths full. (While one grows, an allocator that cannot do so in place holds both.)
+const TABLE_BYTES: usize = 12;
+const PEER_BYTES: usize = size_of::<Peer>() * 9 / 8 + TABLE_BYTES;
+const MESSAGE_BYTES: usize = size_of::<Remembered>() * 9 / 8 + TABLE_BYTES;
+/// The part of the room that no other standing takes: one in so many messages.
+const SHARE: usize = 16;
+/// Least growth of a slab.
+const GROWTH_MIN: usize = 64;
+/// The two heap blocks of an answer, beside its bytes.
+const ANSWER_BYTES: usize = 64;
 
 // === impl Peers ===
 
 impl Peers {
-    pub fn new(limits: Limits, seed: u64) -> Self {
+    /// `forgotten` counts what is forgotten within [`MAX_TRANSMIT_SPAN`].
+    pub fn new(limits: Limits, now: Instant, seed: u64, forgotten: IntCounter) -> Self {
         Peers {
             limits,
-            by_address: HashMap::new(),
+            started: now,
+            messages: Slab::new(),
+            by_fingerprint: HashTable::new(),
             peers: Slab::new(),
-            newest: NONE,
-            oldest: NONE,
+            by_endpoints: HashTable::new(),
+            hasher: RandomState::new(),
+            lists: [List::EMPTY; STANDINGS],
             bytes: 0,
+            forgotten,
             random: StdRng::seed_from_u64(seed),
         }
     }
 
-    /// Looks a request up and remembers it.
+    /// Looks a request up, and remembers it if it is new.
     pub fn arrive(&mut self, now: Instant, key: Key, confirmable: bool) -> Arrival {
-        let index = self.heard(now, key.peer);
-        let peer = &mut self.peers[index];
-        if let Some(at) = peer.messages.iter().position(|message| message.mid == key.mid) {
-            let known = &peer.messages[at];
-            if known.fingerprint == key.fingerprint && known.expires > now {
-                return Arrival::Duplicate(known.reply.clone());
+        let seconds = self.seconds(now);
+        if let Some(index) = self.find(key) {
+            let known = &self.messages[index as usize];
+            if u64::from(seconds - known.arrived) <= self.lifetime(confirmable).as_secs() {
+                return Arrival::Duplicate(known.answered.clone());
             }
-            self.bytes -= peer.messages.remove(at).map_or(0, |message| message.bytes());
+            // Out of its lifetime: it stays until its turn, but is not found.
+            self.hide(index);
         }
-        let is_over = |message: &Remembered| message.expires <= now;
-        while peer.messages.front().is_some_and(is_over) || peer.messages.len() >= self.limits.messages_per_peer.max(1)
-        {
-            self.bytes -= peer.messages.pop_front().map_or(0, |message| message.bytes());
+        let mut peer = self.peer(key.ends);
+        if self.peers[peer as usize].messages as usize >= self.limits.messages_per_peer.max(1) {
+            self.forget_early(self.peers[peer as usize].oldest, seconds);
+            // It may have been forgotten with its only message.
+            peer = self.peer(key.ends);
         }
-        let lifetime = match confirmable {
-            true => self.limits.confirmable,
-            false => self.limits.non_confirmable,
-        };
-        peer.messages.push_back(Remembered {
-            mid: key.mid,
-            fingerprint: key.fingerprint,
-            expires: now + lifetime,
-            reply: None,
-        });
-        self.bytes += MESSAGE_BYTES;
-        self.trim();
+        self.remember(key, peer, seconds);
+        self.trim(seconds);
         Arrival::New
     }
 
     /// Remembers what a request was answered with, should it come again.
-    pub fn answered(&mut self, key: Key, reply: &Message) {
-        let Some(&index) = self.by_address.get(&key.peer) else {
-            return;
-        };
-        let is_it = |message: &&mut Remembered| message.mid == key.mid && message.fingerprint == key.fingerprint;
-        let Some(message) = self.peers[index].messages.iter_mut().find(is_it) else {
-            return;
-        };
-        self.bytes -= message.bytes();
-        message.reply = Some(reply.clone());
-        self.bytes += message.bytes();
-        self.trim();
+    pub fn answered(&mut self, now: Instant, key: Key, answered: Answered) {
+        let Some(index) = self.find(key) else { return };
+        let message = &mut self.messages[index as usize];
+        self.bytes = self.bytes + answered.bytes() - message.answered.bytes();
+        message.answered = answered;
+        self.trim(self.seconds(now));
     }
 
-    /// An id for a message of ours to this peer.
-    pub fn next_mid(&mut self, address: SocketAddr) -> u16 {
-        let Some(&index) = self.by_address.get(&address) else {
+    /// The reading of this request was accepted: its peer is forgotten after those that had none accepted.
+    pub fn accepted(&mut self, key: Key) {
+        let Some(index) = self.find(key) else { return };
+        let message = &self.messages[index as usize];
+        self.peers[message.peer as usize].accepted = true;
+        if message.standing == Standing::Unknown {
+            self.unlink(index);
+            self.link(index, Standing::Accepted);
+        }
+    }
+
+    /// An id for a message of ours between these endpoints.
+    pub fn next_mid(&mut self, ends: Endpoints) -> u16 {
+        let Some(index) = self.find_peer(ends) else {
             return self.random.random();
         };
-        let peer = &mut self.peers[index];
+        let peer = &mut self.peers[index as usize];
         peer.next_mid = peer.next_mid.wrapping_add(1);
         peer.next_mid
     }
 
-    /// Forgets the peers that have been silent for a whole exchange lifetime.
+    /// Forgets what is older than any lifetime.
     pub fn expire(&mut self, now: Instant) {
-        while self.next_expiry().is_some_and(|at| at <= now) {
-            self.forget_oldest();
+        let seconds = self.seconds(now);
+        let lifetime = self.longest_lifetime();
+        for standing in 0..STANDINGS {
+            while let Some(oldest) = self.messages.get(self.lists[standing].oldest as usize)
+                && u64::from(seconds - oldest.arrived) > lifetime
+            {
+                self.forget(self.lists[standing].oldest);
+            }
         }
     }
 
-    /// When the next peer is to be forgotten.
+    /// When the next message is to be forgotten; at most once in a second.
     pub fn next_expiry(&self) -> Option<Instant> {
-        let oldest = self.peers.get(self.oldest)?;
-        Some(oldest.heard + self.limits.confirmable.max(self.limits.non_confirmable))
+        let oldest = self
+            .lists
+            .iter()
+            .filter_map(|list| self.messages.get(list.oldest as usize));
+        let arrived = oldest.map(|oldest| oldest.arrived).min()?;
+        let second = u64::from(arrived) + self.longest_lifetime() + 1;
+        Some(self.started + Duration::from_secs(second))
     }
 
-    /// Peers remembered.
+    /// Peers that messages are remembered of.
     pub fn len(&self) -> usize {
         self.peers.len()
     }
 
-    /// Makes the peer the newest, and known if it was not.
-    fn heard(&mut self, now: Instant, address: SocketAddr) -> usize {
-        let index = match self.by_address.get(&address) {
-            Some(&index) => {
-                self.unlink(index);
-                index
-            }
-            None => {
-                let index = self.peers.insert(Peer {
-                    address,
-                    messages: VecDeque::new(),
-                    next_mid: self.random.random(),
-                    heard: now,
-                    newer: NONE,
-                    older: NONE,
-                });
-                self.by_address.insert(address, index);
-                self.bytes += PEER_BYTES;
-                index
-            }
+    /// Messages remembered.
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Bytes charged for all of it.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn seconds(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.started).as_secs();
+        u32::try_from(passed).unwrap_or(u32::MAX)
+    }
+
+    fn lifetime(&self, confirmable: bool) -> Duration {
+        match confirmable {
+            true => self.limits.confirmable,
+            false => self.limits.non_confirmable,
+        }
+    }
+
+    fn longest_lifetime(&self) -> u64 {
+        self.limits.confirmable.max(self.limits.non_confirmable).as_secs()
+    }
+
+    fn find(&self, key: Key) -> Option<u32> {
+        let is_it = |&index: &u32| {
+            let message = &self.messages[index as usize];
+            message.fingerprint == key.fingerprint
+                && message.mid == key.mid
+                && self.peers[message.peer as usize].ends == key.ends
         };
-        self.link(index);
-        self.peers[index].heard = now;
+        self.by_fingerprint.find(key.fingerprint, is_it).copied()
+    }
+
+    fn find_peer(&self, ends: Endpoints) -> Option<u32> {
+        let is_it = |&index: &u32| self.peers[index as usize].ends == ends;
+        self.by_endpoints.find(self.hasher.hash_one(ends), is_it).copied()
+    }
+
+    /// The peer, known from now on.
+    fn peer(&mut self, ends: Endpoints) -> u32 {
+        if let Some(index) = self.find_peer(ends) {
+            return index;
+        }
+        grow(&mut self.peers);
+        let index = self.peers.insert(Peer {
+            ends,
+            oldest: NONE,
+            newest: NONE,
+            messages: 0,
+            next_mid: self.random.random(),
+            accepted: false,
+        }) as u32;
+        let (peers, hasher) = (&self.peers, &self.hasher);
+        let hash = |&index: &u32| hasher.hash_one(peers[index as usize].ends);
+        self.by_endpoints.insert_unique(hasher.hash_one(ends), index, hash);
+        self.bytes += PEER_BYTES;
         index
     }
 
-    fn trim(&mut self) {
-        let is_over = |peers: &Self| peers.len() > peers.limits.peers_max || peers.bytes > peers.limits.bytes_max;
-        // The newest stays, whatever the limits: it is the one that is being served.
-        while self.len() > 1 && is_over(self) {
-            self.forget_oldest();
+    fn remember(&mut self, key: Key, peer: u32, seconds: u32) {
+        let known = &self.peers[peer as usize];
+        let standing = match known.accepted {
+            true => Standing::Proven,
+            false => Standing::Unknown,
+        };
+        let older_of_peer = known.newest;
+        grow(&mut self.messages);
+        let index = self.messages.insert(Remembered {
+            fingerprint: key.fingerprint,
+            answered: Answered::Nothing,
+            arrived: seconds,
+            peer,
+            older: NONE,
+            newer: NONE,
+            older_of_peer,
+            newer_of_peer: NONE,
+            mid: key.mid,
+            standing,
+        }) as u32;
+        let messages = &self.messages;
+        let hash = |&index: &u32| messages[index as usize].fingerprint;
+        self.by_fingerprint.insert_unique(key.fingerprint, index, hash);
+        match self.messages.get_mut(older_of_peer as usize) {
+            Some(older) => older.newer_of_peer = index,
+            None => self.peers[peer as usize].oldest = index,
+        }
+        let known = &mut self.peers[peer as usize];
+        known.newest = index;
+        known.messages += 1;
+        self.link(index, standing);
+        self.bytes += MESSAGE_BYTES;
+    }
+
+    fn trim(&mut self, seconds: u32) {
+        // The last one stays, whatever the limit: it is the one that is being served.
+        while self.bytes > self.limits.bytes_max && self.messages.len() > 1 {
+            let Some(victim) = self.victim(seconds) else { return };
+            self.forget_early(victim, seconds);
         }
     }
 
-    fn forget_oldest(&mut self) {
-        let index = self.oldest;
+    /// Who is to be forgotten next, for want of room.
+    fn victim(&self, seconds: u32) -> Option<u32> {
+        let oldest = self.lists.iter().map(|list| list.oldest).filter(|&index| index != NONE);
+        let past = oldest.clone().find(|&index| !self.may_be_repeated(index, seconds));
+        let has_more_than_its_share = |list: &&List| list.messages * SHARE > self.messages.len();
+        let crowded = || self.lists.iter().find(has_more_than_its_share).map(|list| list.oldest);
+        past.or_else(crowded)
+    }
+
+    /// Whether a client that sent this message may still repeat it.
+    fn may_be_repeated(&self, index: u32, seconds: u32) -> bool {
+        u64::from(seconds - self.messages[index as usize].arrived) <= MAX_TRANSMIT_SPAN.as_secs()
+    }
+
+    fn forget_early(&mut self, index: u32, seconds: u32) {
+        if self.may_be_repeated(index, seconds) {
+            self.forgotten.inc();
+        }
+        self.forget(index);
+    }
+
+    /// Forgets a message, and its peer with its last one.
+    fn forget(&mut self, index: u32) {
+        self.hide(index);
         self.unlink(index);
-        let peer = self.peers.remove(index);
-        self.by_address.remove(&peer.address);
-        let messages: usize = peer.messages.iter().map(Remembered::bytes).sum();
-        self.bytes -= PEER_BYTES + messages;
+        let message = self.messages.remove(index as usize);
+        self.bytes -= MESSAGE_BYTES + message.answered.bytes();
+        let peer = &mut self.peers[message.peer as usize];
+        peer.messages -= 1;
+        match self.messages.get_mut(message.newer_of_peer as usize) {
+            Some(newer) => newer.older_of_peer = message.older_of_peer,
+            None => peer.newest = message.older_of_peer,
+        }
+        match self.messages.get_mut(message.older_of_peer as usize) {
+            Some(older) => older.newer_of_peer = message.newer_of_peer,
+            None => peer.oldest = message.newer_of_peer,
+        }
+        if peer.messages == 0 {
+            self.forget_peer(message.peer);
+        }
     }
 
-    fn link(&mut self, index: usize) {
-        self.peers[index].newer = NONE;
-        self.peers[index].older = self.newest;
-        match self.peers.get_mut(self.newest) {
-            Some(second) => second.newer = index,
-            None => self.oldest = index,
+    fn forget_peer(&mut self, index: u32) {
+        let hash = self.hasher.hash_one(self.peers[index as usize].ends);
+        if let Ok(found) = self.by_endpoints.find_entry(hash, |&other| other == index) {
+            found.remove();
         }
-        self.newest = index;
+        self.peers.remove(index as usize);
+        self.bytes -= PEER_BYTES;
     }
 
-    fn unlink(&mut self, index: usize) {
-        let (newer, older) = (self.peers[index].newer, self.peers[index].older);
-        match self.peers.get_mut(newer) {
-            Some(peer) => peer.older = older,
-            None => self.newest = older,
+    /// Takes a message out of the table, if it is still there.
+    fn hide(&mut self, index: u32) {
+        let fingerprint = self.messages[index as usize].fingerprint;
+        if let Ok(found) = self.by_fingerprint.find_entry(fingerprint, |&other| other == index) {
+            found.remove();
         }
-        match self.peers.get_mut(older) {
-            Some(peer) => peer.newer = newer,
-            None => self.oldest = newer,
+    }
+
+    /// Makes a message the newest of a standing.
+    fn link(&mut self, index: u32, standing: Standing) {
+        let list = &mut self.lists[standing as usize];
+        list.messages += 1;
+        let older = std::mem::replace(&mut list.newest, index);
+        match self.messages.get_mut(older as usize) {
+            Some(older) => older.newer = index,
+            None => list.oldest = index,
+        }
+        let message = &mut self.messages[index as usize];
+        (message.standing, message.older, message.newer) = (standing, older, NONE);
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let message = &self.messages[index as usize];
+        let (standing, older, newer) = (message.standing, message.older, message.newer);
+        let list = &mut self.lists[standing as usize];
+        list.messages -= 1;
+        match self.messages.get_mut(newer as usize) {
+            Some(message) => message.older = older,
+            None => list.newest = older,
+        }
+        match self.messages.get_mut(older as usize) {
+            Some(message) => message.newer = newer,
+            None => list.oldest = newer,
         }
     }
 }
 
-impl Remembered {
+/// Makes room for one more, in smaller steps than a vector's.
+fn grow<T>(slab: &mut Slab<T>) {
+    if slab.len() == slab.capacity() {
+        slab.reserve_exact(GROWTH_MIN.max(slab.len() / 8));
+    }
+}
+
+impl List {
+    const EMPTY: List = List {
+        oldest: NONE,
+        newest: NONE,
+        messages: 0,
+    };
+}
+
+impl Answered {
     fn bytes(&self) -> usize {
-        MESSAGE_BYTES + self.reply.as_ref().map_or(0, |reply| REPLY_BYTES + reply.len())
+        match self {
+            Answered::Nothing | Answered::Code(_) => 0,
+            Answered::Message(message) => ANSWER_BYTES + message.len(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    use std::net::SocketAddr;
+
     use super::*;
 
     const LIMITS: Limits = Limits {
-        peers_max: 3,
         messages_per_peer: 4,
         bytes_max: 1 << 20,
         confirmable: Duration::from_secs(247),
         non_confirmable: Duration::from_secs(145),
     };
 
+    fn peers(limits: Limits) -> (Peers, Instant) {
+        let now = Instant::now();
+        let forgotten = IntCounter::new("forgotten", "in these tests").unwrap();
+        (Peers::new(limits, now, 1, forgotten), now)
+    }
+
     fn key(port: u16, mid: u16) -> Key {
+        let peer = SocketAddr::from(([10, 0, 0, 1], port));
+        let mut hash = DefaultHasher::new();
+        (port, mid).hash(&mut hash);
         Key {
-            peer: SocketAddr::from(([10, 0, 0, 1], port)),
+            ends: Endpoints::of(peer),
             mid,
-            fingerprint: u64::from(mid),
+            fingerprint: hash.finish(),
         }
     }
 
-    fn is_new(arrival: Arrival) -> bool {
-        arrival == Arrival::New
+    fn code(code: u8) -> Answered {
+        Answered::Code(code)
+    }
+
+    /// Whether it is remembered; looking does not change that.
+    fn knows(peers: &Peers, key: Key) -> bool {
+        peers.find(key).is_some()
+    }
+
+    /// A message of each of these ports, answered or not.
+    fn fill(peers: &mut Peers, now: Instant, ports: std::ops::Range<u16>, is_accepted: bool) {
+        for port in ports {
+            peers.arrive(now, key(port, 1), true);
+            if is_accepted {
+                peers.accepted(key(port, 1));
+            }
+        }
     }
 
     #[test]
     fn a_message_is_remembered_for_its_lifetime() {
-        let start = Instant::now();
         let check = |confirmable, seconds, expected| {
-            let mut peers = Peers::new(LIMITS, 1);
-            assert!(is_new(peers.arrive(start, key(1, 7), confirmable)));
-            let arrival = peers.arrive(start + Duration::from_secs(seconds), key(1, 7), confirmable);
-            assert_eq!(is_new(arrival), expected, "{confirmable} after {seconds} s");
+            let (mut peers, start) = peers(LIMITS);
+            let key = key(1, 7);
+            assert_eq!(peers.arrive(start, key, confirmable), Arrival::New);
+            let arrival = peers.arrive(start + Duration::from_secs(seconds), key, confirmable);
+            assert_eq!(arrival == Arrival::New, expected, "{confirmable} after {seconds} s");
         };
         check(true, 0, false);
-        check(true, 246, false);
-        check(true, 247, true);
-        check(false, 144, false);
-        check(false, 145, true);
+        check(true, 247, false);
+        check(true, 248, true);
+        check(false, 145, false);
+        check(false, 146, true);
     }
 
     #[test]
-    fn another_datagram_with_a_known_id_is_new() {
-        let now = Instant::now();
-        let mut peers = Peers::new(LIMITS, 1);
+    fn a_message_that_outlived_its_time_is_remembered_anew() {
+        let (mut peers, start) = peers(LIMITS);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let key = key(1, 7);
+        peers.arrive(start, key, false);
+        peers.answered(start, key, code(1));
+        assert_eq!(peers.arrive(at(200), key, false), Arrival::New);
+        peers.answered(at(200), key, code(2));
+        peers.expire(at(248));
+        assert_eq!(peers.arrive(at(300), key, false), Arrival::Duplicate(code(2)));
+        peers.expire(at(448));
+        assert_eq!((peers.len(), peers.messages(), peers.bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn datagrams_with_one_id_are_remembered_side_by_side() {
+        let (mut peers, now) = peers(LIMITS);
         let old = key(1, 7);
         let new = Key { fingerprint: 99, ..old };
-        assert!(is_new(peers.arrive(now, old, true)));
-        assert!(is_new(peers.arrive(now, new, true)));
-        // The answer to the old one is not taken for the new one's.
-        peers.answered(old, &Message::from([1]));
-        assert_eq!(peers.arrive(now, new, true), Arrival::Duplicate(None));
-        peers.answered(new, &Message::from([2]));
+        assert_eq!(peers.arrive(now, old, true), Arrival::New);
+        assert_eq!(peers.arrive(now, new, true), Arrival::New);
+        peers.answered(now, old, code(1));
+        assert_eq!(peers.arrive(now, new, true), Arrival::Duplicate(Answered::Nothing));
+        peers.answered(now, new, Answered::Message(Box::new(Message::from([2]))));
+        let whole = Answered::Message(Box::new(Message::from([2])));
+        assert_eq!(peers.arrive(now, new, true), Arrival::Duplicate(whole));
+        assert_eq!(peers.arrive(now, old, true), Arrival::Duplicate(code(1)));
+    }
+
+    #[test]
+    fn one_fingerprint_of_two_peers_is_not_one_message() {
+        let (mut peers, now) = peers(LIMITS);
+        let one = key(1, 7);
+        for other in [
+            Key {
+                ends: key(2, 7).ends,
+                ..one
+            },
+            Key { mid: 8, ..one },
+        ] {
+            peers.arrive(now, one, true);
+            assert_eq!(peers.arrive(now, other, true), Arrival::New);
+        }
+        let local = super::super::endpoints::Local(1);
+        let ends = Endpoints { local, ..one.ends };
         assert_eq!(
-            peers.arrive(now, new, true),
-            Arrival::Duplicate(Some(Message::from([2])))
+            peers.arrive(now, Key { ends, ..one }, true),
+            Arrival::New,
+            "another address of ours"
         );
     }
 
     #[test]
     fn a_peer_is_remembered_by_its_last_messages() {
-        let now = Instant::now();
-        let mut peers = Peers::new(LIMITS, 1);
-        for mid in 0..5 {
-            assert!(is_new(peers.arrive(now, key(1, mid), true)));
+        let (mut peers, start) = peers(LIMITS);
+        for mid in 0..4 {
+            peers.arrive(start, key(1, mid), true);
         }
-        for mid in 1..5 {
-            assert!(!is_new(peers.arrive(now, key(1, mid), true)), "{mid}");
+        // Too early for the first of these, late enough for the second.
+        for (mid, seconds, forgotten) in [(4, 45, 1), (5, 46, 1)] {
+            peers.arrive(start + Duration::from_secs(seconds), key(1, mid), true);
+            assert_eq!(peers.forgotten.get(), forgotten, "after {seconds} s");
         }
-        assert!(is_new(peers.arrive(now, key(1, 0), true)));
+        let known: Vec<u16> = (0..6).filter(|&mid| knows(&peers, key(1, mid))).collect();
+        assert_eq!(known, [2, 3, 4, 5]);
+        assert_eq!((peers.len(), peers.messages()), (1, 4));
     }
 
     #[test]
-    fn the_peer_that_has_been_silent_longest_is_forgotten() {
-        let now = Instant::now();
-        let mut peers = Peers::new(LIMITS, 1);
-        for port in [1, 2, 3, 1, 4] {
-            peers.arrive(now, key(port, 7), true);
-        }
-        assert_eq!(peers.len(), 3);
-        for port in [3, 1, 4] {
-            assert!(!is_new(peers.arrive(now, key(port, 7), true)), "{port}");
-        }
-        assert!(is_new(peers.arrive(now, key(2, 7), true)));
-    }
-
-    #[test]
-    fn bytes_are_bounded_and_all_returned() {
-        let now = Instant::now();
-        let bytes_max = 8 * 1024;
-        let limits = Limits {
-            peers_max: 1000,
-            bytes_max,
+    fn who_had_a_reading_accepted_is_forgotten_last() {
+        let (mut peers, now) = peers(Limits {
+            bytes_max: 320 * (PEER_BYTES + MESSAGE_BYTES),
+            messages_per_peer: 100,
             ..LIMITS
+        });
+        let known = |peers: &Peers| {
+            [1..101, 101..201, 201..301].map(|mut ports: std::ops::Range<u16>| {
+                let with = |port, mid| knows(peers, key(port, mid));
+                let mut count = 0;
+                ports
+                    .by_ref()
+                    .for_each(|port| count += usize::from(with(port, 1) || with(port, 2)));
+                count
+            })
         };
-        let mut peers = Peers::new(limits, 1);
-        for number in 0..2000 {
-            let key = key(number % 100, number);
-            peers.arrive(now, key, true);
-            peers.answered(key, &Message::from([0; 100]));
-            assert!(peers.bytes <= bytes_max, "{}", peers.bytes);
+        // Ports 1 to 100 had a reading accepted before, 101 to 200 have one accepted, 201 to 300 none.
+        fill(&mut peers, now, 1..201, true);
+        fill(&mut peers, now, 201..301, false);
+        for port in 1..101 {
+            peers.arrive(now, key(port, 2), true);
         }
-        assert!(peers.len() > 5, "{}", peers.len());
-        peers.expire(now + Duration::from_secs(247));
-        assert_eq!((peers.len(), peers.bytes, peers.next_expiry()), (0, 0, None));
+        fill(&mut peers, now, 1000..3000, false);
+        assert_eq!(known(&peers), [100, 100, 0]);
+        // Its own share is left to each: newcomers and those that are accepted for the first time.
+        fill(&mut peers, now, 3000..5000, true);
+        let [proven, accepted, unknown] = known(&peers);
+        assert_eq!((proven, unknown), (100, 0));
+        assert_eq!(accepted, 0, "they are older than those that are accepted now");
+        for mid in 3..103 {
+            for port in 1..101 {
+                peers.arrive(now, key(port, mid), true);
+            }
+        }
+        fill(&mut peers, now, 5000..6000, false);
+        let shares = peers.lists.map(|list| 10 * SHARE * list.messages / peers.messages());
+        assert!(
+            shares[..2].iter().all(|share| (8..=10).contains(share)),
+            "{shares:?} of 160"
+        );
+        assert!(peers.bytes() <= peers.limits.bytes_max);
+    }
+
+    #[test]
+    fn what_no_client_repeats_any_more_is_forgotten_before_what_one_may() {
+        let (mut peers, start) = peers(Limits {
+            bytes_max: 10 * (PEER_BYTES + MESSAGE_BYTES),
+            ..LIMITS
+        });
+        fill(&mut peers, start, 0..5, true);
+        for port in 0..5 {
+            peers.arrive(start, key(port, 2), true);
+        }
+        let later = start + MAX_TRANSMIT_SPAN + Duration::from_secs(1);
+        fill(&mut peers, later, 100..110, false);
+        assert_eq!((100..110).filter(|&port| knows(&peers, key(port, 1))).count(), 10);
+        assert_eq!(peers.forgotten.get(), 0);
+        fill(&mut peers, later, 110..111, false);
+        assert_eq!(peers.forgotten.get(), 1);
+    }
+
+    #[test]
+    fn the_last_message_stays_whatever_the_bound() {
+        let (mut peers, now) = peers(Limits { bytes_max: 0, ..LIMITS });
+        for mid in 0..3 {
+            peers.arrive(now, key(1, mid), true);
+            assert!(knows(&peers, key(1, mid)));
+            assert_eq!(peers.messages(), 1);
+        }
+    }
+
+    #[test]
+    fn memory_is_within_its_bound() {
+        println!("charged: {MESSAGE_BYTES} bytes a message, {PEER_BYTES} a peer");
+        let check = |name: &str, ports: u32, text: usize, expected: usize| {
+            let bytes_max = 4 << 20;
+            let limits = Limits {
+                messages_per_peer: 100_000,
+                bytes_max,
+                ..LIMITS
+            };
+            let mut kept = None;
+            let measured = allocation_counter::measure(|| {
+                let (mut peers, now) = peers(limits);
+                for number in 0..100_000 {
+                    let key = key((number % ports) as u16, (number / ports) as u16);
+                    peers.arrive(now, key, true);
+                    if text > 0 {
+                        let message = Message::from(vec![0; text]);
+                        peers.answered(now, key, Answered::Message(Box::new(message)));
+                    }
+                    assert!(peers.bytes() <= bytes_max, "{name}: {}", peers.bytes());
+                }
+                kept = Some((peers, now));
+            });
+            let (mut peers, now) = kept.unwrap();
+            let (messages, bytes) = (peers.messages(), measured.bytes_current as usize);
+            println!(
+                "{name}: {messages} messages in {bytes} bytes, {} each",
+                bytes / messages
+            );
+            assert!(bytes <= bytes_max, "{name}: {bytes} bytes");
+            assert!(messages >= expected, "{name}: {messages} messages");
+            peers.expire(now + Duration::from_secs(248));
+            assert_eq!((peers.len(), peers.messages(), peers.bytes()), (0, 0, 0), "{name}");
+            assert_eq!(peers.next_expiry(), None);
+        };
+        check("one peer", 1, 0, 50_000);
+        check("ten peers", 10, 0, 50_000);
+        check("a peer each", 65_536, 0, 25_000);
+        check("a peer each, and a diagnostic", 65_536, 128, 10_000);
     }
 
     #[test]
     fn ids_of_our_messages_are_in_sequence() {
-        let now = Instant::now();
-        let mut peers = Peers::new(LIMITS, 1);
+        let (mut peers, now) = peers(LIMITS);
         peers.arrive(now, key(1, 7), true);
-        let first = peers.next_mid(key(1, 7).peer);
-        assert_eq!(peers.next_mid(key(1, 7).peer), first.wrapping_add(1));
+        let first = peers.next_mid(key(1, 7).ends);
+        assert_eq!(peers.next_mid(key(1, 7).ends), first.wrapping_add(1));
     }
 }

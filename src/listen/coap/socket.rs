@@ -1,78 +1,123 @@
-//! The UDP socket: many datagrams in one system call.
+//! A UDP socket: many datagrams in one system call.
 //!
 //! On loopback a system call costs more than all else that is done for a small request, so datagrams are read and written
 //! up to [`BATCH`] at a time (recvmmsg, sendmmsg). Readiness is given back when a batch was not full, without asking the
-//! kernel once more; should there be more after all, the next datagram tells. What a datagram means is left to `packet`.
+//! kernel once more; should there be more after all, the next datagram tells. A socket that is bound to a wildcard also
+//! learns which address each datagram was sent to. What a datagram means is left to `packet`, from which address it is
+//! answered to [`sockets`](super::sockets).
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, setsockopt, sockopt,
+};
 use rustix::net::addr::SocketAddrArg as _;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::endpoints::{Cast, Local};
 use super::exchange::Outgoing;
 
 /// Datagrams in one system call.
 pub const BATCH: usize = 64;
 
-thread_local! {
-    // The kernel's view of a batch holds pointers, so it stays on its thread. It also keeps the length of the addresses as
-    // the kernel left it, which is right for one socket: a thread serves one.
-    static INBOUND: RefCell<MultiHeaders<SockaddrStorage>> = RefCell::new(MultiHeaders::preallocate(BATCH, None));
-}
+/// Room for the packet info of a datagram; IPv6's needs 40 bytes, IPv4's 32.
+const INFO_BYTES: usize = 64;
 
-/// The socket with the buffers of one batch.
+/// A socket and the kernel's view of a batch, which holds pointers and so stays on its thread.
 #[derive(Debug)]
 pub struct Socket {
     socket: UdpSocket,
-    buffers: Box<[u8]>,
-    /// Of one datagram.
-    buffer_bytes: usize,
-    // Reused from batch to batch.
-    arrived: Vec<(usize, Option<SocketAddr>)>,
+    local: Local,
+    /// Where it is bound.
+    address: SocketAddr,
+    // Keeps the length of addresses and packet info as the kernel left it, which is right for one socket. Never used for
+    // sending: there it would be left with pointers to addresses that are gone.
+    inbound: MultiHeaders<SockaddrStorage>,
 }
 
+/// A datagram that has been read.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    pub bytes: usize,
+    /// `None` if the kernel gives no IP address.
+    pub peer: Option<SocketAddr>,
+    /// Where it was sent to, if the socket is bound to a wildcard.
+    pub target: Option<Target>,
+}
+
+/// Where a datagram was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This address of ours, with the socket's port.
+    Own(SocketAddr),
+    /// A multicast or broadcast address.
+    Many,
+}
+
+// === impl Socket ===
+
 impl Socket {
-    /// A datagram that is longer than `buffer_bytes` is cut there.
-    pub fn new(socket: UdpSocket, buffer_bytes: usize) -> Self {
-        Socket {
-            socket,
-            buffers: vec![0; BATCH * buffer_bytes].into(),
-            buffer_bytes,
-            arrived: Vec::with_capacity(BATCH),
-        }
+    /// Makes the bound `socket` known to the runtime of this thread.
+    pub fn new(socket: std::net::UdpSocket, local: Local) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        Ok(Socket {
+            socket: UdpSocket::from_std(socket)?,
+            local,
+            address,
+            inbound: headers(address),
+        })
     }
 
-    pub async fn readable(&self) {
+    pub fn local(&self) -> Local {
+        self.local
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it receives what is sent to any address of this host.
+    pub fn is_wildcard(&self) -> bool {
+        self.address.ip().is_unspecified()
+    }
+
+    /// Lets other sockets of this process be bound to single addresses of the same port, or not.
+    pub fn share_port(&self, shared: bool) -> io::Result<()> {
+        socket2::SockRef::from(&self.socket).set_reuse_port(shared)
+    }
+
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         // Readiness is only a hint: whether it was an error shows when the socket is read.
-        self.socket.readable().await.ok();
+        self.socket.poll_recv_ready(context).map(|_| ())
     }
 
-    /// Reads a batch and shows each datagram to `act`.
-    pub fn receive(&mut self, act: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
-        self.arrived.clear();
-        let (socket, buffers, arrived) = (&self.socket, &mut self.buffers, &mut self.arrived);
+    /// Reads a batch into `buffers` of `buffer_bytes` each; without a system call if there is nothing to be read.
+    pub fn receive(&mut self, buffers: &mut [u8], buffer_bytes: usize, arrived: &mut Vec<Arrived>) -> io::Result<()> {
+        arrived.clear();
+        let (socket, inbound, address) = (&self.socket, &mut self.inbound, self.address);
         let read = socket.try_io(Interest::READABLE, || {
-            let read = read_batch(socket, buffers, self.buffer_bytes, arrived);
+            let read = read_batch(
+                socket,
+                address,
+                inbound,
+                buffers.chunks_exact_mut(buffer_bytes),
+                arrived,
+            );
             // Not full: there is no more, which the runtime learns without another call.
             read.and_then(|()| match arrived.len() {
                 BATCH => Ok(()),
                 _ => Err(io::ErrorKind::WouldBlock.into()),
             })
         });
-        let buffers = self.buffers.chunks_exact(self.buffer_bytes);
-        let datagrams = self.arrived.iter().zip(buffers);
-        datagrams
-            .filter_map(|(&(bytes, peer), buffer)| peer.map(|peer| (peer, &buffer[..bytes.min(buffer.len())])))
-            .for_each({
-                let mut act = act;
-                move |(peer, datagram)| act(peer, datagram)
-            });
+        if self.is_wildcard() && arrived.iter().any(|datagram| datagram.target.is_none()) {
+            // The kernel leaves the room for packet info as long as the last one was.
+            self.inbound = headers(self.address);
+        }
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             // A peer's port is closed: news of an earlier send, not of this socket.
@@ -82,7 +127,7 @@ impl Socket {
     }
 
     /// Sends what is to be sent; `failed` is told of each that the socket does not take.
-    pub fn send(&mut self, messages: &[Outgoing], mut failed: impl FnMut(SocketAddr, io::Error)) {
+    pub fn send(&self, messages: &[Outgoing], failed: &mut impl FnMut(SocketAddr, io::Error)) {
         let mut rest = messages;
         while !rest.is_empty() {
             let batch = &rest[..rest.len().min(BATCH)];
@@ -91,7 +136,7 @@ impl Socket {
                 Ok(sent) => sent,
                 // It is the first that was not taken; the others are tried.
                 Err(error) => {
-                    failed(batch[0].peer, error);
+                    failed(batch[0].ends.peer, error);
                     1
                 }
             };
@@ -100,27 +145,57 @@ impl Socket {
     }
 }
 
-fn read_batch(
+impl Target {
+    /// To whom the datagram was sent.
+    pub fn cast(self) -> Cast {
+        match self {
+            Target::Own(_) => Cast::Unicast,
+            Target::Many => Cast::Multicast,
+        }
+    }
+}
+
+/// Asks the kernel for the packet info of every datagram; to be done before the socket is bound, so that none comes
+/// without.
+pub fn tell_targets(socket: &socket2::Socket, domain: socket2::Domain) -> io::Result<()> {
+    match domain {
+        socket2::Domain::IPV4 => setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?,
+        _ => setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    }
+    Ok(())
+}
+
+fn headers(address: SocketAddr) -> MultiHeaders<SockaddrStorage> {
+    let info = address.ip().is_unspecified().then(|| vec![0; INFO_BYTES]);
+    MultiHeaders::preallocate(BATCH, info)
+}
+
+fn read_batch<'a>(
     socket: &UdpSocket,
-    buffers: &mut [u8],
-    buffer_bytes: usize,
-    arrived: &mut Vec<(usize, Option<SocketAddr>)>,
+    bound: SocketAddr,
+    inbound: &mut MultiHeaders<SockaddrStorage>,
+    mut buffers: impl Iterator<Item = &'a mut [u8]>,
+    arrived: &mut Vec<Arrived>,
 ) -> io::Result<()> {
-    INBOUND.with_borrow_mut(|headers| {
-        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
-            let mut chunks = buffers.chunks_exact_mut(buffer_bytes);
-            std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())])
-        };
-        let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
-        let messages = recvmmsg(fd, headers, slices.iter_mut(), flags, None)?;
-        arrived.extend(messages.map(|message| (message.bytes, message.address.and_then(|peer| address(&peer)))));
-        Ok(())
-    })
+    let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+        std::array::from_fn(|_| [IoSliceMut::new(buffers.next().unwrap_or_default())]);
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let messages = recvmmsg(fd, inbound, slices.iter_mut(), flags, None)?;
+    arrived.extend(messages.map(|message| Arrived {
+        bytes: message.bytes,
+        peer: message.address.as_ref().and_then(address),
+        target: if bound.ip().is_unspecified() {
+            target(&message, bound.port())
+        } else {
+            None
+        },
+    }));
+    Ok(())
 }
 
 /// How many were sent, from the first on.
 fn write_batch(socket: &UdpSocket, batch: &[Outgoing]) -> io::Result<usize> {
-    let peers: Vec<SocketAddrAny> = batch.iter().map(|outgoing| outgoing.peer.as_any()).collect();
+    let peers: Vec<SocketAddrAny> = batch.iter().map(|outgoing| outgoing.ends.peer.as_any()).collect();
     let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|outgoing| [IoSlice::new(&outgoing.message)]).collect();
     let mut nothing: [SendAncillaryBuffer<'_, '_, '_>; BATCH] = std::array::from_fn(|_| SendAncillaryBuffer::default());
     let messages = peers.iter().zip(&slices).zip(&mut nothing);
@@ -134,4 +209,63 @@ fn address(peer: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = || peer.as_sockaddr_in().map(|peer| SocketAddr::V4((*peer).into()));
     let v6 = || peer.as_sockaddr_in6().map(|peer| SocketAddr::V6((*peer).into()));
     v4().or_else(v6)
+}
+
+fn target(message: &RecvMsg<'_, '_, SockaddrStorage>, port: u16) -> Option<Target> {
+    message.cmsgs().ok()?.find_map(|info| match info {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            let [sent_to, own] = [info.ipi_addr, info.ipi_spec_dst].map(|ip| Ipv4Addr::from(u32::from_be(ip.s_addr)));
+            Some(target_v4(sent_to, own, port))
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            Some(target_v6(info.ipi6_addr.s6_addr.into(), info.ipi6_ifindex, port))
+        }
+        _ => None,
+    })
+}
+
+/// `own` is the address that the kernel would answer from: another than the one that was asked, if that is a group or the
+/// broadcast address of one of our networks.
+fn target_v4(sent_to: Ipv4Addr, own: Ipv4Addr, port: u16) -> Target {
+    match sent_to.is_multicast() || sent_to.is_broadcast() || sent_to != own && !own.is_unspecified() {
+        true => Target::Many,
+        false => Target::Own(SocketAddr::new(IpAddr::V4(sent_to), port)),
+    }
+}
+
+fn target_v6(sent_to: Ipv6Addr, interface: u32, port: u16) -> Target {
+    let scope = if sent_to.is_unicast_link_local() { interface } else { 0 };
+    match sent_to.is_multicast() {
+        true => Target::Many,
+        false => Target::Own(SocketAddrV6::new(sent_to, port, 0, scope).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packet_info_tells_where_a_datagram_was_sent_to() {
+        let check = |sent_to: &str, own: &str, expected: Option<&str>| {
+            let target = target_v4(sent_to.parse().unwrap(), own.parse().unwrap(), 5683);
+            let expected = expected.map_or(Target::Many, |address| Target::Own(address.parse().unwrap()));
+            assert_eq!(target, expected, "{sent_to} {own}");
+        };
+        check("10.77.0.2", "10.77.0.2", Some("10.77.0.2:5683"));
+        check("10.77.0.2", "0.0.0.0", Some("10.77.0.2:5683"));
+        check("10.77.0.255", "10.77.0.1", None);
+        check("255.255.255.255", "10.77.0.1", None);
+        check("224.0.1.187", "10.77.0.1", None);
+        check("224.0.1.187", "0.0.0.0", None);
+        let check = |sent_to: &str, expected: Option<&str>| {
+            let target = target_v6(sent_to.parse().unwrap(), 3, 5683);
+            let expected = expected.map_or(Target::Many, |address| Target::Own(address.parse().unwrap()));
+            assert_eq!(target, expected, "{sent_to}");
+        };
+        check("fd77::2", Some("[fd77::2]:5683"));
+        check("fe80::2", Some("[fe80::2%3]:5683"));
+        check("ff02::1", None);
+        check("ff05::fd", None);
+    }
 }

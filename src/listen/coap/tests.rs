@@ -4,7 +4,7 @@ use super::*;
 
 fn anywhere() -> Config {
     Config {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
         ..Config::default()
     }
 }
@@ -12,19 +12,19 @@ fn anywhere() -> Config {
 #[tokio::test]
 async fn a_listener_knows_the_port_it_was_given() {
     let bound = bind(&anywhere()).await.unwrap();
-    assert!(bound.local_addr().ip().is_loopback());
-    assert_ne!(bound.local_addr().port(), 0);
+    assert!(bound.addresses()[0].ip().is_loopback());
+    assert_ne!(bound.addresses()[0].port(), 0);
 }
 
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let first = bind(&anywhere()).await.unwrap();
     let config = Config {
-        listen: first.local_addr(),
+        listen: first.addresses()[0].into(),
         ..Config::default()
     };
     let error = bind(&config).await.unwrap_err().to_string();
-    let expected = format!("coap cannot listen on {}: ", first.local_addr());
+    let expected = format!("coap cannot listen on {}: ", first.addresses()[0]);
     assert!(error.starts_with(&expected), "{error}");
 }
 
@@ -37,7 +37,7 @@ fn the_section_is_read_with_its_units() {
         piggyback_timeout = "250ms"
     "#;
     let config: Config = toml::from_str(text).unwrap();
-    assert!(config.listen.is_ipv6());
+    assert!(config.listen[0].is_ipv6());
     assert_eq!(config.datagram_bytes(), 1472);
     assert_eq!(config.exchange_lifetime, Duration::from_secs(60));
     assert_eq!(config.piggyback_timeout, Duration::from_millis(250));

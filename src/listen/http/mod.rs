@@ -18,11 +18,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
+use super::tcp::Listeners;
 use super::{Error, Front};
 
 mod idempotency;
@@ -36,8 +38,9 @@ mod response;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub enabled: bool,
-    /// Where to listen; plain text, so loopback unless a proxy or a trusted network stands in front.
-    pub listen: SocketAddr,
+    /// Where to listen, one address or several; plain text, so loopback unless a proxy or a trusted network stands in
+    /// front.
+    pub listen: ListenAddresses,
     /// Connections open at once; more wait in the kernel's queue.
     pub connections_max: usize,
     /// Largest body.
@@ -67,7 +70,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             connections_max: 10_000,
             body_bytes_max: ByteSize::kib(768),
             body_timeout: Duration::from_secs(30),
@@ -103,8 +106,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Bound {
     config: Config,
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listeners,
 }
 
 /// What a request handler knows.
@@ -118,25 +120,18 @@ struct House {
     room: Arc<Semaphore>,
 }
 
-/// Binds the address, so that it is known and reserved before anything starts.
+/// Binds the addresses, so that they are known and reserved before anything starts.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
-    let failed = |source| Error::Bind {
-        listener: "http",
-        address: config.listen,
-        source,
-    };
-    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
     Ok(Bound {
         config: config.clone(),
-        listener,
-        address,
+        listener: Listeners::bind("http", &config.listen)?,
     })
 }
 
 impl Bound {
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the ports that were given for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.listener.addresses()
     }
 
     /// Serves until `front.stopping`, then answers what it has taken in, and ends.
@@ -163,7 +158,7 @@ impl Bound {
 }
 
 /// Accepts a connection only when there is a seat for it; more wait in the kernel's queue.
-async fn accept(listener: TcpListener, seats: Seats, house: Arc<House>) {
+async fn accept(listener: Listeners, seats: Seats, house: Arc<House>) {
     let stopping = house.front.stopping.clone();
     loop {
         let accepted = async { (seats.take().await, listener.accept().await) };

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -34,7 +34,9 @@ mod sessions;
 mod wire;
 
 use super::Front;
+use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
+use super::tcp::Listeners;
 use counters::{Close, Counters};
 use sessions::Sessions;
 
@@ -44,8 +46,8 @@ use sessions::Sessions;
 pub struct Config {
     /// Whether to listen at all.
     pub enabled: bool,
-    /// Address and port; plain text, so loopback unless told otherwise.
-    pub listen: SocketAddr,
+    /// Address and port, or several; plain text, so loopback unless told otherwise.
+    pub listen: ListenAddresses,
     /// Connections open at once; further ones are closed as soon as they are accepted.
     pub connections_max: usize,
     /// The largest PUBLISH, header included (Maximum Packet Size of MQTT 5). Other packets are held to 16 KiB.
@@ -103,7 +105,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)).into(),
             connections_max: 10_000,
             packet_bytes_max: ByteSize::kib(256),
             receive_maximum: 64,
@@ -119,11 +121,10 @@ impl Default for Config {
     }
 }
 
-/// A listener that has its address and does not accept yet.
+/// A listener that has its addresses and does not accept yet.
 #[derive(Debug)]
 pub struct Bound {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listeners,
     config: Config,
 }
 
@@ -151,18 +152,10 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// once.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Takes the address; nothing is accepted until [`Bound::serve`].
+/// Takes the addresses; nothing is accepted until [`Bound::serve`].
 pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
-    let error = |source| super::Error::Bind {
-        listener: "mqtt",
-        address: config.listen,
-        source,
-    };
-    let listener = TcpListener::bind(config.listen).await.map_err(error)?;
-    let address = listener.local_addr().map_err(error)?;
     Ok(Bound {
-        listener,
-        address,
+        listener: Listeners::bind("mqtt", &config.listen)?,
         config: config.clone(),
     })
 }
@@ -184,8 +177,9 @@ impl Config {
 // === impl Bound ===
 
 impl Bound {
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the ports that were given for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.listener.addresses()
     }
 
     /// Accepts until `front.stopping`; each connection is a task of `front.tasks`, and so is this loop.
@@ -291,13 +285,17 @@ mod tests {
     #[tokio::test]
     async fn an_address_is_reserved_once() {
         let config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
             ..Config::default()
         };
         let first = bind(&config).await.unwrap();
-        let listen = first.local_addr();
+        let listen = first.addresses()[0];
         assert_ne!(listen.port(), 0);
-        let error = bind(&Config { listen, ..config }).await.unwrap_err();
+        let taken = Config {
+            listen: listen.into(),
+            ..config
+        };
+        let error = bind(&taken).await.unwrap_err();
         assert!(
             error
                 .to_string()

@@ -182,7 +182,8 @@ pub async fn send_exactly_once(mqtt: &mut Mqtt, topic: &str, payload: &[u8]) -> 
 
 impl Coap {
     pub async fn open(server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let own = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(own).await.unwrap();
         socket.connect(server).await.unwrap();
         Coap {
             socket,

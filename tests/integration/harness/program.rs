@@ -40,10 +40,10 @@ impl Program {
         let folder = TempDir::new().unwrap();
         let config = gateway::config(broker, |config| {
             topic_prefix = config.kafka.topic_prefix.clone();
-            config.mqtt.listen = at(mqtt);
-            config.coap.listen = at(coap);
-            config.http.listen = at(http);
-            config.admin.listen = at(admin);
+            config.mqtt.listen = at(mqtt).into();
+            config.coap.listen = at(coap).into();
+            config.http.listen = at(http).into();
+            config.admin.listen = at(admin).into();
             config.spool.enabled = true;
             config.spool.folder = folder.path().join("spool");
         });

@@ -3,7 +3,8 @@
 //! A request becomes an [`Intake`] with a ticket; its answer comes back under that ticket. In time it travels on the
 //! acknowledgement; otherwise the peer gets an empty acknowledgement, and later a confirmable response that is repeated
 //! until it is acknowledged. A non-confirmable request gets a non-confirmable response, once. A response is positive only
-//! if the reading's outcome is; what has been answered is answered the same way to a duplicate (see `peers`).
+//! if the reading's outcome is; what has been answered is answered the same way to a duplicate (see `peers`). What was sent
+//! to a multicast or broadcast address as well as to us is left to [`multicast`].
 //!
 //! Bounded: `exchanges_max` requests await their answer (further ones are told 5.03), `separate_max` responses await
 //! their acknowledgement (further ones go out non-confirmable, as §5.2.2 allows). No reply to an unproved address is
@@ -12,7 +13,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use coap_lite::{MessageType, Packet};
@@ -23,13 +23,16 @@ use slab::Slab;
 use super::Config;
 use super::counters::Counters;
 use super::deadlines::Deadlines;
+use super::endpoints::{Cast, Endpoints};
 use super::options;
 use super::packet::{self, Head, Message, Response, Unanswered, Verdict};
-use super::peers::{Arrival, Key, Limits, Peers};
+use super::peers::{Answered, Arrival, Key, Limits, Peers};
 use super::resource::{self, AMPLIFICATION_MAX, Links, Reachability, Wanted};
 use crate::acknowledge;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::Answer;
+
+mod multicast;
 
 mod separate;
 
@@ -41,7 +44,7 @@ const PROOF_NEEDED: &str = "repeat the Echo, or ask ?rt=citygate.<kind>";
 /// A datagram to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    pub peer: SocketAddr,
+    pub ends: Endpoints,
     pub message: Message,
 }
 
@@ -59,7 +62,7 @@ pub struct Intake {
     pub refusal: Option<Outcome>,
 }
 
-/// All exchanges of one socket.
+/// All exchanges of the listener.
 #[derive(Debug)]
 pub struct Exchanges {
     config: Config,
@@ -67,8 +70,10 @@ pub struct Exchanges {
     reachability: Reachability,
     peers: Peers,
     open: Slab<Exchange>,
-    /// Responses that await their acknowledgement, by peer and message id.
-    separate: HashMap<(SocketAddr, u16), u64>,
+    /// Responses that await their acknowledgement, by endpoints and message id.
+    separate: HashMap<(Endpoints, u16), u64>,
+    /// Responses to requests that were multicast, which await their time.
+    delayed: usize,
     deadlines: Deadlines,
     generation: u32,
     hasher: RandomState,
@@ -79,7 +84,7 @@ pub struct Exchanges {
 #[derive(Debug)]
 struct Exchange {
     generation: u32,
-    peer: SocketAddr,
+    ends: Endpoints,
     due: Option<Instant>,
     state: State,
 }
@@ -90,6 +95,8 @@ enum State {
     Waiting(Waiting),
     /// For the acknowledgement of our response.
     Separate(Separate),
+    /// For the time at which this response to a multicast request is to be sent.
+    Delayed(Message),
 }
 
 #[derive(Debug)]
@@ -116,7 +123,6 @@ impl Exchanges {
     /// `seed` decides message ids and the jitter of retransmissions.
     pub fn new(config: &Config, kinds: &[String], counters: Counters, now: Instant, seed: u64) -> Self {
         let limits = Limits {
-            peers_max: config.peers_max,
             messages_per_peer: config.messages_per_peer,
             bytes_max: usize::try_from(config.remembered_bytes_max.as_u64()).unwrap_or(usize::MAX),
             confirmable: config.exchange_lifetime,
@@ -128,9 +134,10 @@ impl Exchanges {
             config,
             links: Links::new(kinds),
             reachability: Reachability::new(now),
-            peers: Peers::new(limits, seed),
+            peers: Peers::new(limits, now, seed, counters.forgotten.clone()),
             open: Slab::new(),
             separate: HashMap::new(),
+            delayed: 0,
             deadlines: Deadlines::default(),
             generation: 0,
             hasher: RandomState::new(),
@@ -143,23 +150,26 @@ impl Exchanges {
     pub fn on_datagram(
         &mut self,
         now: Instant,
-        peer: SocketAddr,
+        ends: Endpoints,
+        cast: Cast,
         datagram: &[u8],
         out: &mut Vec<Outgoing>,
     ) -> Option<Intake> {
         self.counters.received.inc();
-        match packet::vet(datagram, self.config.datagram_bytes()) {
-            Verdict::Request(head) => return self.on_request(now, peer, datagram, head, out),
-            Verdict::Ignore(why) => self.counters.unanswered(why),
-            Verdict::Reject(mid, why) => self.reject(peer, mid, why, out),
-            Verdict::Ping(mid) => self.reject(peer, mid, Unanswered::Ping, out),
-            Verdict::Acknowledgement(mid) => {
+        let verdict = packet::vet(datagram, self.config.datagram_bytes());
+        match (verdict, cast) {
+            (Verdict::Ignore(why), _) => self.counters.unanswered(why),
+            (verdict, Cast::Multicast) => self.on_multicast(now, ends, datagram, verdict),
+            (Verdict::Request(head), _) => return self.on_request(now, ends, datagram, head, out),
+            (Verdict::Reject(mid, why), _) => self.reject(ends, mid, why, out),
+            (Verdict::Ping(mid), _) => self.reject(ends, mid, Unanswered::Ping, out),
+            (Verdict::Acknowledgement(mid), _) => {
                 self.counters.unanswered(Unanswered::Acknowledgement);
-                self.stop(peer, mid);
+                self.stop(ends, mid);
             }
-            Verdict::Reset(mid) => {
+            (Verdict::Reset(mid), _) => {
                 self.counters.unanswered(Unanswered::Reset);
-                self.stop(peer, mid);
+                self.stop(ends, mid);
             }
         }
         None
@@ -186,13 +196,12 @@ impl Exchanges {
                 &summary
             }
         };
-        self.answer(
-            now,
-            &waiting,
-            said(outcome),
-            acknowledge::text(outcome).unwrap_or_default(),
-            out,
-        );
+        let response = said(outcome);
+        if response.is_positive() {
+            self.peers.accepted(waiting.request.key);
+        }
+        let text = acknowledge::text(outcome).unwrap_or_default();
+        self.answer(now, &waiting, response, text, out);
     }
 
     /// Does what is due: empty acknowledgements, retransmissions, forgetting.
@@ -215,47 +224,36 @@ impl Exchanges {
 
     /// Requests that have not been answered.
     pub fn owed(&self) -> usize {
-        self.open.len() - self.separate.len()
+        self.open.len() - self.separate.len() - self.delayed
     }
 
-    /// Requests that have not been answered, and responses that have not been acknowledged.
+    /// Requests that have not been answered, and responses that have not been sent or not been acknowledged.
     pub fn open(&self) -> usize {
         self.open.len()
     }
 
-    /// Peers remembered.
-    pub fn peers(&self) -> usize {
-        self.peers.len()
+    /// The memory for duplicates.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     fn on_request(
         &mut self,
         now: Instant,
-        peer: SocketAddr,
+        ends: Endpoints,
         datagram: &[u8],
         head: Head<'_>,
         out: &mut Vec<Outgoing>,
     ) -> Option<Intake> {
         let kept = datagram.get(..self.config.datagram_bytes()).unwrap_or(datagram);
-        let fingerprint = self.hasher.hash_one(kept);
-        let key = Key {
-            peer,
-            mid: head.mid,
-            fingerprint,
-        };
-        if let Arrival::Duplicate(reply) = self.peers.arrive(now, key, head.confirmable) {
-            self.counters.unanswered(Unanswered::Duplicate);
-            // One that is not confirmable is dropped; one that waits has its answer coming.
-            out.extend(
-                reply
-                    .filter(|_| head.confirmable)
-                    .map(|message| Outgoing { peer, message }),
-            );
-            return None;
-        }
         let Ok(packet) = Packet::from_bytes(kept) else {
-            self.reject(peer, head.mid, Unanswered::Malformed, out);
+            self.reject(ends, head.mid, Unanswered::Malformed, out);
             return None;
+        };
+        let key = Key {
+            ends,
+            mid: head.mid,
+            fingerprint: self.hasher.hash_one((ends, kept)),
         };
         let request = Request {
             key,
@@ -266,9 +264,15 @@ impl Exchanges {
         };
         let wanted = resource::find(&packet, head.code, |packet| self.discover(now, &request, packet));
         match wanted {
-            Wanted::Reading(path) => Some(self.take_in(now, request, head.oversize, path, packet, out)),
+            Wanted::Reading(path) => match self.peers.arrive(now, key, head.confirmable) {
+                Arrival::New => Some(self.take_in(now, request, head.oversize, path, packet, out)),
+                Arrival::Duplicate(answered) => {
+                    self.on_duplicate(&request, answered, out);
+                    None
+                }
+            },
             Wanted::BadOption(..) if !head.confirmable => {
-                self.reject(peer, head.mid, Unanswered::BadOption, out);
+                self.reject(ends, head.mid, Unanswered::BadOption, out);
                 None
             }
             Wanted::Answer(response, text) | Wanted::BadOption(response, text) => {
@@ -276,6 +280,23 @@ impl Exchanges {
                 None
             }
         }
+    }
+
+    /// Answers a confirmable duplicate as its original was. One that is not confirmable is dropped; one that waits has its
+    /// answer coming.
+    fn on_duplicate(&self, request: &Request, answered: Answered, out: &mut Vec<Outgoing>) {
+        self.counters.unanswered(Unanswered::Duplicate);
+        let (ends, mid) = (request.key.ends, request.key.mid);
+        let message = match answered {
+            _ if !request.confirmable => return,
+            Answered::Nothing => return,
+            Answered::Code(packet::EMPTY) => packet::empty(MessageType::Acknowledgement, mid),
+            Answered::Code(code) => {
+                packet::encode(MessageType::Acknowledgement, mid, &request.token, &Response::new(code))
+            }
+            Answered::Message(message) => *message,
+        };
+        out.push(Outgoing { ends, message });
     }
 
     /// Opens an exchange for a message with readings, or refuses it if there are too many.
@@ -304,15 +325,15 @@ impl Exchanges {
             return intake;
         }
         let due = request.confirmable.then(|| now + self.config.piggyback_timeout);
-        let peer = request.key.peer;
-        intake.ticket = Some(self.insert(peer, due, State::Waiting(Waiting::new(request))));
+        let ends = request.key.ends;
+        intake.ticket = Some(self.insert(ends, due, State::Waiting(Waiting::new(request))));
         intake
     }
 
     /// The list of streams; to an address that may be forged, only if it is short.
     fn discover(&self, now: Instant, request: &Request, packet: &Packet) -> Response {
         let response = self.links.list(packet);
-        let peer = request.key.peer;
+        let peer = request.key.ends.peer;
         if request.room(1) >= response.payload.len() || self.reachability.is_proved(now, peer, options::echo(packet)) {
             return response;
         }
@@ -328,10 +349,10 @@ impl Exchanges {
     /// Answers a request in the form that it is due, with as much of `text` as its length allows.
     fn answer(&mut self, now: Instant, waiting: &Waiting, mut response: Response, text: &str, out: &mut Vec<Outgoing>) {
         let request = &waiting.request;
-        let peer = request.key.peer;
-        if request.no_response & 1 << (response.class() - 1) != 0 {
+        let ends = request.key.ends;
+        if !request.wants(&response) {
             if request.confirmable && !waiting.acknowledged {
-                self.acknowledge(request.key, out);
+                self.acknowledge(now, request.key, out);
             }
             return;
         }
@@ -344,41 +365,43 @@ impl Exchanges {
         self.counters.response(response.code);
         let encode = |kind, mid| packet::encode(kind, mid, &request.token, &response);
         let message = if is_separate {
-            let mid = self.free_mid(peer);
+            let mid = self.free_mid(ends);
             let message = encode(MessageType::Confirmable, mid);
-            self.await_acknowledgement(now, peer, mid, message.clone());
+            self.await_acknowledgement(now, ends, mid, message.clone());
             message
         } else if waiting.acknowledged || !request.confirmable {
-            encode(MessageType::NonConfirmable, self.free_mid(peer))
+            encode(MessageType::NonConfirmable, self.free_mid(ends))
         } else {
             let message = encode(MessageType::Acknowledgement, request.key.mid);
-            self.peers.answered(request.key, &message);
+            let answered = match response.is_bare() {
+                true => Answered::Code(response.code),
+                false => Answered::Message(Box::new(message.clone())),
+            };
+            self.peers.answered(now, request.key, answered);
             message
         };
-        out.push(Outgoing { peer, message });
+        out.push(Outgoing { ends, message });
     }
 
-    fn acknowledge(&mut self, key: Key, out: &mut Vec<Outgoing>) {
+    fn acknowledge(&mut self, now: Instant, key: Key, out: &mut Vec<Outgoing>) {
         let message = packet::empty(MessageType::Acknowledgement, key.mid);
-        self.peers.answered(key, &message);
-        out.push(Outgoing {
-            peer: key.peer,
-            message,
-        });
+        self.peers.answered(now, key, Answered::Code(packet::EMPTY));
+        let ends = key.ends;
+        out.push(Outgoing { ends, message });
     }
 
-    fn reject(&mut self, peer: SocketAddr, mid: u16, why: Unanswered, out: &mut Vec<Outgoing>) {
+    fn reject(&mut self, ends: Endpoints, mid: u16, why: Unanswered, out: &mut Vec<Outgoing>) {
         self.counters.unanswered(why);
         let message = packet::empty(MessageType::Reset, mid);
-        out.push(Outgoing { peer, message });
+        out.push(Outgoing { ends, message });
     }
 
-    fn insert(&mut self, peer: SocketAddr, due: Option<Instant>, state: State) -> u64 {
+    fn insert(&mut self, ends: Endpoints, due: Option<Instant>, state: State) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let slot = self.open.insert(Exchange {
             generation,
-            peer,
+            ends,
             due,
             state,
         });
@@ -412,6 +435,11 @@ impl Waiting {
 }
 
 impl Request {
+    /// Whether the client wants a response of this class (RFC 7967).
+    fn wants(&self, response: &Response) -> bool {
+        self.no_response & 1 << (response.class() - 1) == 0
+    }
+
     /// Bytes that a payload may have, if it is sent this many times to an address that may be forged.
     fn room(&self, transmissions: u32) -> usize {
         // Header, Content-Format or Max-Age, and the payload marker.

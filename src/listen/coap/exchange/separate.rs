@@ -1,11 +1,11 @@
 //! Answers that come too late for the acknowledgement (RFC 7252 §5.2.2): the empty acknowledgement in their stead, then a
 //! confirmable response, repeated with doubling waits until the peer acknowledges it, resets it, or is given up (§4.2).
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::super::endpoints::Endpoints;
 use super::super::packet::Message;
 use super::{Exchanges, Outgoing, State, slot};
 
@@ -23,7 +23,7 @@ pub(super) struct Separate {
 // === impl Exchanges ===
 
 impl Exchanges {
-    pub(super) fn await_acknowledgement(&mut self, now: Instant, peer: SocketAddr, mid: u16, message: Message) {
+    pub(super) fn await_acknowledgement(&mut self, now: Instant, ends: Endpoints, mid: u16, message: Message) {
         let factor = self.config.random_factor();
         let timeout = self.config.ack_timeout.mul_f64(self.random.random_range(1.0..=factor));
         let separate = Separate {
@@ -32,20 +32,20 @@ impl Exchanges {
             timeout,
             retransmissions: 0,
         };
-        let ticket = self.insert(peer, Some(now + timeout), State::Separate(separate));
-        self.separate.insert((peer, mid), ticket);
+        let ticket = self.insert(ends, Some(now + timeout), State::Separate(separate));
+        self.separate.insert((ends, mid), ticket);
     }
 
     /// A deadline of this exchange has come.
     pub(super) fn due(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
         let exchange = &mut self.open[slot(ticket)];
-        let peer = exchange.peer;
+        let ends = exchange.ends;
         exchange.due = None;
         match &mut exchange.state {
             State::Waiting(waiting) => {
                 waiting.acknowledged = true;
                 let key = waiting.request.key;
-                self.acknowledge(key, out);
+                self.acknowledge(now, key, out);
             }
             State::Separate(separate) if separate.retransmissions < self.config.max_retransmit => {
                 separate.retransmissions += 1;
@@ -53,7 +53,7 @@ impl Exchanges {
                 let at = now + separate.timeout;
                 exchange.due = Some(at);
                 out.push(Outgoing {
-                    peer,
+                    ends,
                     message: separate.message.clone(),
                 });
                 self.counters.retransmissions.inc();
@@ -61,23 +61,24 @@ impl Exchanges {
             }
             State::Separate(separate) => {
                 let mid = separate.mid;
-                self.stop(peer, mid);
+                self.stop(ends, mid);
             }
+            State::Delayed(_) => self.send_delayed(ticket, out),
         }
     }
 
     /// Our message of this id needs no more repeating.
-    pub(super) fn stop(&mut self, peer: SocketAddr, mid: u16) {
-        if let Some(ticket) = self.separate.remove(&(peer, mid)) {
+    pub(super) fn stop(&mut self, ends: Endpoints, mid: u16) {
+        if let Some(ticket) = self.separate.remove(&(ends, mid)) {
             self.open.remove(slot(ticket));
         }
     }
 
     /// An id under which nothing of ours awaits this peer's acknowledgement.
-    pub(super) fn free_mid(&mut self, peer: SocketAddr) -> u16 {
-        let mut mid = self.peers.next_mid(peer);
+    pub(super) fn free_mid(&mut self, ends: Endpoints) -> u16 {
+        let mut mid = self.peers.next_mid(ends);
         // Ends: there are more ids than `SEPARATE_MAX`.
-        while self.separate.contains_key(&(peer, mid)) {
+        while self.separate.contains_key(&(ends, mid)) {
             mid = mid.wrapping_add(1);
         }
         mid

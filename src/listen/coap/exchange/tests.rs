@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::metrics::Metrics;
 
@@ -99,9 +101,14 @@ fn sent(kind: u8, code: u8, mid: u16, payload: &str) -> Sent {
 }
 
 impl World {
-    fn receive_from(&mut self, port: u16, datagram: &[u8]) -> Option<Intake> {
+    fn receive_at(&mut self, peer: SocketAddr, datagram: &[u8]) -> Option<Intake> {
+        let ends = Endpoints::of(peer);
         self.exchanges
-            .on_datagram(self.now, peer(port), datagram, &mut self.out)
+            .on_datagram(self.now, ends, Cast::Unicast, datagram, &mut self.out)
+    }
+
+    fn receive_from(&mut self, port: u16, datagram: &[u8]) -> Option<Intake> {
+        self.receive_at(peer(port), datagram)
     }
 
     fn receive(&mut self, datagram: &[u8]) -> Option<Intake> {
@@ -451,17 +458,17 @@ fn peers_do_not_share_their_ids() {
 
 #[test]
 fn a_forgotten_duplicate_is_taken_in_again_and_nothing_breaks() {
-    let mut world = world(|config| config.peers_max = 1);
+    let mut world = world(|config| config.remembered_bytes_max = bytesize::ByteSize::b(1));
     let first = world.take(&post(CON, 1));
     world.receive_from(2, &post(CON, 1)).unwrap();
-    assert_eq!(world.exchanges.peers(), 1);
+    assert_eq!(world.exchanges.peers().len(), 1);
     let again = world.take(&post(CON, 1));
     for ticket in [first, again] {
         world.answer(ticket, &delivered());
         assert_eq!(world.said(), [sent(ACK, CHANGED, 1, "")]);
     }
-    world.pass(248_000);
-    assert_eq!(world.exchanges.peers(), 0);
+    world.pass(249_000);
+    assert_eq!(world.exchanges.peers().len(), 0);
 }
 
 #[test]
@@ -483,6 +490,246 @@ fn a_stale_ticket_answers_nobody() {
     world.said();
     world.answer(ticket, &delivered());
     assert_eq!(world.said(), []);
+}
+
+#[test]
+fn readings_with_one_id_stand_side_by_side() {
+    let mut world = world(|_| {});
+    let bodies = [1, 2, 3].map(|count| format!(r#"{{"vehicle_count":{count}}}"#));
+    let mut records = 0;
+    // Each is sent, then each is repeated.
+    for body in bodies.iter().chain(&bodies) {
+        if let Some(intake) = world.receive(&request(CON, packet::POST, 1, &[], body)) {
+            records += 1;
+            world.answer(intake.ticket.unwrap(), &rejected(body));
+        }
+        assert_eq!(world.said(), [sent(ACK, BAD_REQUEST, 1, body)], "the answer is its own");
+    }
+    assert_eq!(records, 3, "records for 3 readings");
+}
+
+/// An aggregator sends at a steady rate; three in ten of its acknowledgements are lost, and then it repeats the datagram
+/// after `wait`. Gives how many were repeated, and how many of these became a second record.
+fn second_records(world: &mut World, messages: u16, per_second: u32, wait: Duration) -> (u64, u64) {
+    let start = world.now;
+    let mut lost = std::collections::VecDeque::new();
+    let (mut repeated, mut second) = (0, 0);
+    for mid in 0..messages {
+        world.now = start + Duration::from_secs(1) / per_second * u32::from(mid);
+        while let Some((_, again)) = lost.pop_front_if(|(at, _)| *at <= world.now) {
+            repeated += 1;
+            second += u64::from(accept(world, &post(CON, again)));
+        }
+        assert!(accept(world, &post(CON, mid)), "{mid} is new");
+        if mid % 10 < 3 {
+            lost.push_back((world.now + wait, mid));
+        }
+    }
+    (repeated, second)
+}
+
+/// Receives a datagram and has its reading accepted; whether there was one.
+fn accept(world: &mut World, datagram: &[u8]) -> bool {
+    let intake = world.receive(datagram);
+    if let Some(intake) = &intake {
+        world.answer(intake.ticket.unwrap(), &delivered());
+    }
+    assert_eq!(world.said_one().code, CHANGED);
+    intake.is_some()
+}
+
+#[test]
+fn the_retransmissions_of_an_aggregator_are_known_as_such() {
+    let check = |messages, per_second, seconds, expected| {
+        let mut world = world(|_| {});
+        let found = second_records(&mut world, messages, per_second, Duration::from_secs(seconds));
+        assert_eq!(
+            found, expected,
+            "{messages} at {per_second}/s, repeated after {seconds} s"
+        );
+        assert_eq!(world.metrics.coap.coap_messages_forgotten_total.get(), 0);
+    };
+    check(400, 100, 2, (60, 0));
+    check(6000, 100, 45, (450, 0));
+    // As many as the message ids of one client allow (65,536 in 247 s).
+    check(18_000, 265, 45, (1824, 0));
+}
+
+#[test]
+fn what_is_forgotten_while_it_may_be_repeated_is_counted() {
+    let mut world = world(|config| config.messages_per_peer = 100);
+    let (repeated, second) = second_records(&mut world, 400, 100, Duration::from_secs(2));
+    assert_eq!((repeated, second), (60, 60));
+    assert_eq!(world.metrics.coap.coap_messages_forgotten_total.get(), 400 + 60 - 100);
+}
+
+/// 250,000 datagrams, each from an address of its own.
+fn flood(world: &mut World, datagram: &[u8], answer: Option<&Answer>) {
+    for number in 0..250_000u32 {
+        let address = std::net::Ipv4Addr::from(0x0A00_0000 + number);
+        let intake = world.receive_at(SocketAddr::from((address, 5683)), datagram);
+        if let Some((intake, answer)) = intake.zip(answer) {
+            world.answer(intake.ticket.unwrap(), answer);
+        }
+        world.out.clear();
+    }
+}
+
+#[test]
+fn spoofed_addresses_do_not_make_a_retransmission_a_second_record() {
+    let spoofed = post(CON, 9);
+    let empty = [CON, packet::GET, 0, 1, 0xC0];
+    let check = |datagram: &[u8], answer: Option<Answer>, before: u16, remembered: usize| {
+        // Room for a fifth of them, or a seventh with what each is told.
+        let mut world = world(|config| config.remembered_bytes_max = bytesize::ByteSize::mib(8));
+        for mid in 0..before {
+            assert!(accept(&mut world, &post(CON, mid)));
+        }
+        assert!(accept(&mut world, &post(CON, 1000)));
+        flood(&mut world, datagram, answer.as_ref());
+        let again = accept(&mut world, &post(CON, 1000));
+        assert!(!again, "{datagram:02x?} {answer:?} after {before} readings");
+        let peers = world.exchanges.peers();
+        assert!(peers.bytes() <= 8 << 20);
+        assert!(
+            (remembered..=2 * remembered).contains(&peers.messages()),
+            "{}",
+            peers.messages()
+        );
+    };
+    check(&empty, None, 0, 1);
+    check(&spoofed, Some(rejected("no")), 0, 35_000);
+    // Accepted like the honest one's: then it counts that it had one accepted before.
+    check(&spoofed, Some(delivered()), 1, 50_000);
+}
+
+#[test]
+fn what_brings_no_reading_is_not_remembered() {
+    let mut world = world(|_| {});
+    let datagrams = [
+        request(CON, packet::GET, 1, &[], ""),
+        request(NON, packet::GET, 2, &[], ""),
+        datagram(CON, packet::GET, 3, &[(11, b".well-known"), (11, b"core")], ""),
+        request(CON, packet::POST, 4, &[(27, &[0x08])], ""),
+        vec![CON, packet::POST, 0, 5, 0xFF],
+        vec![CON, 0, 0, 6],
+    ];
+    for bytes in &datagrams {
+        for _ in 0..2 {
+            assert_eq!(world.receive(bytes), None);
+            world.said_one();
+        }
+    }
+    assert_eq!((world.exchanges.peers().len(), world.ignored("duplicate")), (0, 0));
+    // Whatever its outcome, a reading is.
+    let busy = Answer::One(Outcome::Busy(Busy::QueueFull));
+    for (mid, answer) in [delivered(), rejected("no"), busy].into_iter().enumerate() {
+        let bytes = request(CON, packet::PUT, 100 + mid as u16, &[], "{}");
+        let ticket = world.take(&bytes);
+        world.answer(ticket, &answer);
+        let first = world.said_one();
+        assert_eq!(world.receive(&bytes), None);
+        assert_eq!(world.said_one(), first);
+    }
+    assert_eq!(world.exchanges.peers().messages(), 3);
+}
+
+#[test]
+fn another_address_of_ours_is_another_exchange() {
+    let mut world = world(|_| {});
+    let ends = [0, 1].map(|local| Endpoints {
+        local: super::super::endpoints::Local(local),
+        ..Endpoints::of(peer(1))
+    });
+    let tickets = ends.map(|ends| {
+        let intake = world
+            .exchanges
+            .on_datagram(world.now, ends, Cast::Unicast, &post(CON, 1), &mut world.out);
+        intake.unwrap().ticket.unwrap()
+    });
+    for (ticket, ends) in tickets.into_iter().zip(ends).rev() {
+        world.answer(ticket, &delivered());
+        assert_eq!(
+            world.out.pop().unwrap().ends,
+            ends,
+            "answered from the address that was asked"
+        );
+    }
+}
+
+// === multicast and broadcast ===
+
+impl World {
+    fn receive_multicast(&mut self, datagram: &[u8]) {
+        let ends = Endpoints::of(peer(1));
+        let intake = self
+            .exchanges
+            .on_datagram(self.now, ends, Cast::Multicast, datagram, &mut self.out);
+        assert_eq!(intake, None, "a reading that others have, too: {datagram:02x?}");
+        assert_eq!(self.said(), [], "nothing is said at once: {datagram:02x?}");
+    }
+}
+
+#[test]
+fn what_was_sent_to_many_is_answered_only_by_who_has_something_to_say() {
+    let path = [(11, &b".well-known"[..]), (11, b"core")];
+    let discovery = |kind, more: &[(u16, &[u8])]| datagram(kind, packet::GET, 1, &[&path[..], more].concat(), "");
+    let check = |bytes: &[u8], expected: Option<(u8, u8)>| {
+        let mut world = world(|_| {});
+        world.receive_multicast(bytes);
+        assert_eq!((world.exchanges.owed(), world.exchanges.peers().len()), (0, 0));
+        world.pass(5000);
+        let said = world.said().first().map(|sent| (sent.kind, sent.code));
+        assert_eq!(said, expected, "{bytes:02x?}");
+        assert_eq!(
+            world.ignored("multicast"),
+            u64::from(expected.is_none()),
+            "{bytes:02x?}"
+        );
+        assert_eq!(world.exchanges.open(), 0);
+    };
+    let traffic: &[(u16, &[u8])] = &[(15, b"rt=citygate.traffic")];
+    check(&discovery(NON, traffic), Some((NON, packet::CONTENT)));
+    check(&discovery(CON, traffic), None);
+    // Nothing that matches; longer than an unproved address is told; not wanted.
+    check(&discovery(NON, &[(15, b"rt=nothing")]), None);
+    check(&discovery(NON, &[]), None);
+    check(&discovery(NON, &[traffic[0], (258, &[2])]), None);
+    // Readings, errors, pings, what cannot be processed, and what is meant for one of ours.
+    for kind in [CON, NON] {
+        check(&post(kind, 1), None);
+        check(&request(kind, packet::PUT, 1, &[], "{}"), None);
+        check(&request(kind, packet::GET, 1, &[], ""), None);
+        check(&request(kind, packet::GET, 1, &[(27, &[8])], ""), None);
+    }
+    check(&[CON, 0, 0, 1], None);
+    check(&[CON, packet::POST, 0, 1, 0xFF], None);
+    check(&[CON, 0x45, 0, 1], None);
+    check(&[ACK, 0, 0, 1], None);
+    check(&[RST, 0, 0, 1], None);
+}
+
+#[test]
+fn answers_to_many_are_spread_over_their_time_and_bounded() {
+    let mut world = world(|_| {});
+    let options: [(u16, &[u8]); 3] = [(11, b".well-known"), (11, b"core"), (15, b"rt=citygate.traffic")];
+    for mid in 0..100 {
+        world.receive_multicast(&datagram(NON, packet::GET, mid, &options, ""));
+    }
+    assert_eq!(
+        (world.exchanges.open(), world.exchanges.owed()),
+        (multicast::DELAYED_MAX, 0)
+    );
+    assert_eq!(world.ignored("multicast"), 100 - multicast::DELAYED_MAX as u64);
+    let in_each_second = [1000; 5].map(|milliseconds| {
+        world.pass(milliseconds);
+        world.said().len()
+    });
+    assert_eq!(in_each_second.iter().sum::<usize>(), multicast::DELAYED_MAX);
+    assert!(in_each_second.iter().all(|&count| count > 4), "{in_each_second:?}");
+    // There is room again.
+    world.receive_multicast(&datagram(NON, packet::GET, 1, &options, ""));
+    assert_eq!(world.exchanges.open(), 1);
 }
 
 // === what is answered on the spot ===
@@ -579,9 +826,7 @@ fn the_list_of_streams_is_for_addresses_that_receive() {
     assert_eq!(world.said_one().code, packet::UNAUTHORIZED);
     // This machine's own processes can.
     let own = SocketAddr::from(([127, 0, 0, 1], 3));
-    world
-        .exchanges
-        .on_datagram(world.now, own, &ask(5, &[]), &mut world.out);
+    world.receive_at(own, &ask(5, &[]));
     assert_eq!(world.said_one().code, packet::CONTENT);
     // What is short needs no proof.
     world.receive(&ask(4, &[(15, b"rt=nothing")]));
@@ -611,7 +856,8 @@ fn whatever_arrives_reactions_are_lawful_and_memory_is_bounded() {
     println!("seed {SEED:#x}");
     let mut random = StdRng::seed_from_u64(SEED);
     let mut world = world(|config| {
-        (config.exchanges_max, config.separate_max, config.peers_max) = (50, 20, 100);
+        (config.exchanges_max, config.separate_max) = (50, 20);
+        config.remembered_bytes_max = bytesize::ByteSize::kib(16);
     });
     let proxy: &[(u16, &[u8])] = &[(35, b"coap://x")];
     let seeds = [
@@ -654,7 +900,7 @@ fn whatever_arrives_reactions_are_lawful_and_memory_is_bounded() {
         world.pass(random.random_range(0..100));
         world.out.clear();
         assert!(world.exchanges.owed() <= 50 && world.exchanges.open() <= 70);
-        assert!(world.exchanges.peers() <= 100);
+        assert!(world.exchanges.peers().bytes() <= 16 * 1024);
         assert!(world.exchanges.deadlines.len() <= 1024);
     }
     for ticket in waiting {
@@ -667,17 +913,17 @@ fn whatever_arrives_reactions_are_lawful_and_memory_is_bounded() {
     for _ in 0..8 {
         world.pass(100_000);
     }
-    assert_eq!((world.exchanges.open(), world.exchanges.peers()), (0, 0));
+    assert_eq!((world.exchanges.open(), world.exchanges.peers().len()), (0, 0));
     assert_eq!(world.exchanges.separate.len(), 0);
 }
 
 /// At most one reply, to the sender, of a form that its datagram allows and not much longer.
 fn reactions_are_lawful(world: &mut World, port: u16, bytes: &[u8]) {
     assert!(world.out.len() <= 1, "{bytes:02x?}");
-    let Some(Outgoing { peer: to, message }) = world.out.pop() else {
+    let Some(Outgoing { ends, message }) = world.out.pop() else {
         return;
     };
-    assert_eq!(to, peer(port));
+    assert_eq!(ends, Endpoints::of(peer(port)));
     assert_eq!(bytes[0] >> 6, 1, "another version is not answered: {bytes:02x?}");
     let (asked, kind, code) = (bytes[0] & 0x30, message[0] & 0xF0, message[1]);
     assert!(

@@ -1,0 +1,200 @@
+//! Where a listener listens: one address or several, as the configuration writes them.
+//!
+//! `"127.0.0.1:5683"`, `"127.0.0.1:5683, [::1]:5683"` (the form for environment variables) or
+//! `["127.0.0.1:5683", "[::1]:5683"]`. Groups and the broadcast address are refused: nothing is joined.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The addresses of a listener, at least one; none twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddresses(Vec<SocketAddr>);
+
+// === impl ListenAddresses ===
+
+impl ListenAddresses {
+    /// Errors say which of them is wrong, and why.
+    pub fn new(addresses: Vec<SocketAddr>) -> Result<Self, String> {
+        if addresses.is_empty() {
+            return Err("no address to listen on".into());
+        }
+        for (at, address) in addresses.iter().enumerate() {
+            let is_broadcast = matches!(address, SocketAddr::V4(v4) if v4.ip().is_broadcast());
+            if address.ip().is_multicast() || is_broadcast {
+                return Err(format!(
+                    "{address} is a group's or the broadcast address; write one of this host"
+                ));
+            }
+            if address.port() != 0 && addresses[..at].contains(address) {
+                return Err(format!("{address} is there twice"));
+            }
+        }
+        Ok(ListenAddresses(addresses))
+    }
+
+    /// Whether IPv4 is left to another of these, so that this IPv6 wildcard must not claim it, too.
+    pub fn only_v6(&self, address: SocketAddr) -> bool {
+        let port = address.port();
+        address.is_ipv6()
+            && self
+                .0
+                .iter()
+                .any(|other| other.is_ipv4() && other.port() == port && port != 0)
+    }
+}
+
+impl From<SocketAddr> for ListenAddresses {
+    fn from(address: SocketAddr) -> Self {
+        ListenAddresses(vec![address])
+    }
+}
+
+impl Deref for ListenAddresses {
+    type Target = [SocketAddr];
+
+    fn deref(&self) -> &[SocketAddr] {
+        &self.0
+    }
+}
+
+impl Display for ListenAddresses {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&show(&self.0))
+    }
+}
+
+impl FromStr for ListenAddresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::new(text.split(',').map(one).collect::<Result<_, _>>()?)
+    }
+}
+
+impl Serialize for ListenAddresses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &*self.0 {
+            [address] => address.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenAddresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// Addresses as people read them, with commas between.
+pub fn show(addresses: &[SocketAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
+fn one(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let wrong = |_| format!("{text:?} is no address with a port, such as \"127.0.0.1:5683\" or \"[::1]:5683\"");
+    let address: SocketAddr = text.parse().map_err(wrong)?;
+    // IPv4 in IPv6's clothes is IPv4.
+    Ok(match address.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
+        _ => address,
+    })
+}
+
+struct OneOrMany;
+
+impl<'de> Visitor<'de> for OneOrMany {
+    type Value = ListenAddresses;
+
+    fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an address with a port, or a list of them")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ListenAddresses, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<ListenAddresses, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(text) = texts.next_element::<String>()? {
+            addresses.push(one(&text).map_err(A::Error::custom)?);
+        }
+        ListenAddresses::new(addresses).map_err(A::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Section {
+        listen: ListenAddresses,
+    }
+
+    #[test]
+    fn one_address_or_several() {
+        let check = |toml: &str, expected: &str| {
+            let section: Section = toml::from_str(&format!("listen = {toml}")).unwrap();
+            assert_eq!(section.listen.to_string(), expected);
+            let written = toml::to_string(&section).unwrap();
+            let read: Section = toml::from_str(&written).unwrap();
+            assert_eq!(read.listen, section.listen, "{written}");
+        };
+        check(r#""127.0.0.1:5683""#, "127.0.0.1:5683");
+        check(r#""[::ffff:127.0.0.1]:5683""#, "127.0.0.1:5683");
+        check(r#""127.0.0.1:5683,[::1]:5683""#, "127.0.0.1:5683, [::1]:5683");
+        check(r#""127.0.0.1:1, 127.0.0.1:2""#, "127.0.0.1:1, 127.0.0.1:2");
+        check(r#"["[fe80::1%3]:5683"]"#, "[fe80::1%3]:5683");
+        check(r#"["0.0.0.0:5683", "[::]:5683"]"#, "0.0.0.0:5683, [::]:5683");
+        check(r#"["127.0.0.1:0", "127.0.0.1:0"]"#, "127.0.0.1:0, 127.0.0.1:0");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |toml: &str, expected: &str| {
+            let error = toml::from_str::<Section>(&format!("listen = {toml}")).unwrap_err();
+            assert!(error.message().contains(expected), "{toml}: {error}");
+        };
+        check(r#""localhost""#, r#""localhost" is no address with a port"#);
+        check(r#""127.0.0.1:1,""#, r#""" is no address with a port"#);
+        check(
+            r#"["127.0.0.1:1", "10.0.0.1"]"#,
+            r#""10.0.0.1" is no address with a port"#,
+        );
+        check("[]", "no address to listen on");
+        check("5683", "an address with a port, or a list of them");
+        check("[5683]", "expected a string");
+        check(
+            r#""224.0.1.187:5683""#,
+            "224.0.1.187:5683 is a group's or the broadcast address",
+        );
+        check(r#""[ff02::fd]:5683""#, "[ff02::fd]:5683 is a group's");
+        check(r#""255.255.255.255:5683""#, "255.255.255.255:5683 is a group's");
+        check(
+            r#"["10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:1"]"#,
+            "10.0.0.1:1 is there twice",
+        );
+    }
+
+    #[test]
+    fn an_ipv6_wildcard_leaves_ipv4_to_those_that_ask_for_it() {
+        let check = |text: &str, expected: bool| {
+            let addresses: ListenAddresses = text.parse().unwrap();
+            let wildcard = addresses.iter().find(|address| address.is_ipv6()).unwrap();
+            assert_eq!(addresses.only_v6(*wildcard), expected, "{text}");
+        };
+        check("[::]:1", false);
+        check("[::]:1, 0.0.0.0:1", true);
+        check("127.0.0.1:1, [::]:1", true);
+        check("[::]:1, 0.0.0.0:2", false);
+        check("[::]:0, 0.0.0.0:0", false);
+    }
+}

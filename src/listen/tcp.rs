@@ -1,0 +1,133 @@
+//! TCP on one address or several, as if it were one: MQTT, HTTP and the admin port accept from it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::Error;
+use super::addresses::ListenAddresses;
+
+/// Connections that the kernel completes before they are accepted, per address.
+const BACKLOG: u32 = 1024;
+
+/// Bound sockets, at least one.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    /// Who is asked first: each in its turn, so that no address starves another.
+    turn: AtomicUsize,
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// Takes all the addresses. The error names the first that cannot be had, and the `listener` that wants it.
+    pub fn bind(listener: &'static str, on: &ListenAddresses) -> Result<Self, Error> {
+        let mut listeners = Listeners {
+            sockets: Vec::new(),
+            addresses: Vec::new(),
+            turn: AtomicUsize::new(0),
+        };
+        for &address in on.iter() {
+            let failed = |source| Error::Bind {
+                listener,
+                address,
+                source,
+            };
+            let socket = open(address, on.only_v6(address)).map_err(failed)?;
+            listeners.addresses.push(socket.local_addr().map_err(failed)?);
+            listeners.sockets.push(socket);
+        }
+        Ok(listeners)
+    }
+
+    /// The addresses, with the ports that were given for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The next connection, on whichever address it comes. Cancel safe: a dropped future loses none.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|context| {
+            let (behind, first) = self
+                .sockets
+                .split_at(self.turn.load(Ordering::Relaxed) % self.sockets.len());
+            for socket in first.iter().chain(behind) {
+                if let Poll::Ready(accepted) = socket.poll_accept(context) {
+                    self.turn.fetch_add(1, Ordering::Relaxed);
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn open(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart does not wait for connections that linger in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    if only_v6 {
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_accepted_on_every_address_in_turn() {
+        let on = "127.0.0.1:0, [::1]:0".parse().unwrap();
+        let listeners = Listeners::bind("test", &on).unwrap();
+        let mut clients = Vec::new();
+        for &address in listeners.addresses() {
+            assert_ne!(address.port(), 0);
+            for _ in 0..3 {
+                clients.push(TcpStream::connect(address).await.unwrap());
+            }
+        }
+        let mut families = Vec::new();
+        for _ in 0..clients.len() {
+            families.push(listeners.accept().await.unwrap().1.is_ipv4());
+        }
+        let alternating = families.windows(2).all(|pair| pair[0] != pair[1]);
+        assert!(alternating, "one address waits for the other: {families:?}");
+    }
+
+    #[tokio::test]
+    async fn wildcards_of_both_families_share_a_port() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let on = format!("[::]:{free}, 0.0.0.0:{free}").parse().unwrap();
+        let listeners = Listeners::bind("test", &on).unwrap();
+        assert_eq!(listeners.addresses().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_address_that_cannot_be_had_is_named() {
+        let first = Listeners::bind("test", &"127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = first.addresses()[0];
+        let error = Listeners::bind("test", &format!("127.0.0.1:0, {taken}").parse().unwrap()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("test cannot listen on {taken}: ")),
+            "{error}"
+        );
+    }
+}
