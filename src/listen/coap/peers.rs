@@ -169,7 +169,7 @@ impl Peers {
         let seconds = self.seconds(now);
         if let Some(index) = self.find(key) {
             let known = &self.messages[index as usize];
-            if u64::from(seconds - known.arrived) <= self.lifetime(confirmable).as_secs() {
+            if u64::from(seconds.saturating_sub(known.arrived)) <= self.lifetime(confirmable).as_secs() {
                 return Arrival::Duplicate(known.answered.clone());
             }
             // Out of its lifetime: it stays until its turn, but is not found.
@@ -222,7 +222,7 @@ impl Peers {
         let lifetime = self.longest_lifetime();
         for standing in 0..STANDINGS {
             while let Some(oldest) = self.messages.get(self.lists[standing].oldest as usize)
-                && u64::from(seconds - oldest.arrived) > lifetime
+                && u64::from(seconds.saturating_sub(oldest.arrived)) > lifetime
             {
                 self.forget(self.lists[standing].oldest);
             }
@@ -360,7 +360,7 @@ impl Peers {
 
     /// Whether a client that sent this message may still repeat it.
     fn may_be_repeated(&self, index: u32, seconds: u32) -> bool {
-        u64::from(seconds - self.messages[index as usize].arrived) <= MAX_TRANSMIT_SPAN.as_secs()
+        u64::from(seconds.saturating_sub(self.messages[index as usize].arrived)) <= MAX_TRANSMIT_SPAN.as_secs()
     }
 
     fn forget_early(&mut self, index: u32, seconds: u32) {
