@@ -166,6 +166,10 @@ async fn status(State(house): State<House>) -> Response {
         },
         "spool": front.pipeline.deliver.describe_spool(),
         "readings": readings(front),
+        "mqtt": {
+            "connections": front.metrics.mqtt.mqtt_connections.get(),
+            "unanswered": front.metrics.mqtt.mqtt_unanswered_total.get(),
+        },
         "in_flight_bytes": front.admit.observe(),
         "coap": coap(front),
     });

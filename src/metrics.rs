@@ -89,12 +89,14 @@ metrics! {
     MqttMetrics {
         /// MQTT connections open now.
         mqtt_connections: IntGauge,
-        /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT.
+        /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT; 3.1 counts as 3.1.1.
         mqtt_sessions_total: IntCounterVec["version"],
         /// MQTT sessions kept of clients that are away.
         mqtt_sessions_kept: IntGauge,
         /// MQTT connections closed, by reason.
         mqtt_closed_total: IntCounterVec["reason"],
+        /// MQTT publishes of QoS 1 and 2 that were accepted and whose connection ended before their answer could be sent.
+        mqtt_unanswered_total: IntCounter,
         /// MQTT packets received, by type.
         mqtt_packets_received_total: IntCounterVec["type"],
         /// Times reading from a connection paused because its window or the byte budget was used up, or Kafka was away.

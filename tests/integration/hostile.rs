@@ -23,7 +23,8 @@ use crate::harness::{Broker, PATIENCE, Via, chaos, clients, eventually};
 const FRAMES: u64 = 200_000;
 /// Frames on one MQTT connection before the one that is damaged anywhere.
 const WELL_FORMED_MAX: u16 = 9;
-const SENDERS: u64 = 8;
+/// Many, because an MQTT connection ends only when Kafka has confirmed what was good on it.
+const SENDERS: u64 = 32;
 /// A fourth of the frames goes first, so that buffers and allocator have their size before memory is compared; then it
 /// moves by a megabyte or two.
 const GROWTH_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -20,6 +20,10 @@ mod http;
 
 mod idempotency;
 
+mod answered;
+
+mod exactly_once;
+
 mod outage;
 
 mod spool;

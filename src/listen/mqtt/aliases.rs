@@ -71,6 +71,7 @@ mod tests {
             topic: Bytes::copy_from_slice(topic.as_bytes()),
             alias,
             content_type: None,
+            properties: 0,
             payload: Bytes::new(),
         }
     }

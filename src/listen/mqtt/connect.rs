@@ -24,6 +24,7 @@ const CLIENT_ID_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Client {
     pub encoder: Encoder,
+    pub is_3_1: bool,
     pub id: String,
     pub clean: bool,
     /// It is closed when it is silent for longer.
@@ -38,7 +39,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
-        if let Some(head) = packet::head(&wire.inbound).map_err(|_| Close::Refused)? {
+        if let Some(head) = packet::head(&wire.inbound, false).map_err(|_| Close::Refused)? {
             if head.kind() != 1 || head.packet_bytes > CONNECT_BYTES_MAX {
                 return Err(Close::Refused);
             }
@@ -61,7 +62,8 @@ where
 fn refused<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Close {
     let (version, refusal) = match fault {
         ConnectFault::NotMqtt => return Close::Refused,
-        ConnectFault::Level(version) => (version, Refusal::ProtocolVersion),
+        // In 3.1.1's form: a Mosquitto bridge falls back by it, and a client of a later version has to ask for less.
+        ConnectFault::Level => (Version::V3, Refusal::ProtocolVersion),
         ConnectFault::Broken(version, fault) => match fault.reason {
             Leave::ProtocolError => (version, Refusal::ProtocolError),
             _ => (version, Refusal::Malformed),
@@ -117,6 +119,7 @@ pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
             packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize),
             problem_information: connect.problem_information,
         },
+        is_3_1: connect.is_3_1,
         id: assigned.unwrap_or(connect.client_id),
         clean: connect.clean,
         silence_max,
@@ -170,11 +173,16 @@ mod tests {
 
     fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
         let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', level, flags, 0, 60];
-        if level == 5 {
+        if level & 0x7F == 5 {
             body.push(0);
         }
         body.extend_from_slice(rest);
         frame(&body)
+    }
+
+    fn mqtt_3_1(level: u8) -> Vec<u8> {
+        let name = *b"\x00\x06MQIsdp";
+        frame(&[&name[..], &[level, 2, 0, 60], NAMED].concat())
     }
 
     fn frame(body: &[u8]) -> Vec<u8> {
@@ -205,11 +213,13 @@ mod tests {
         check(&[0x10], Close::HungUp, &[]).await;
         check(&[0x10, 0xFF, 0xFF, 0xFF, 0x7F], Close::Refused, &[]).await;
         check(&frame(&[0, 3, b'F', b'T', b'P', 4, 2, 0, 0, 0, 0]), Close::Refused, &[]).await;
-        // Protocol levels: MQTT 3.1 by name, 3 and 6 under the new name.
-        let mqisdp = frame(&[0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 60, 0, 1, b'c']);
-        check(&mqisdp, Close::Refused, &[0x20, 2, 0, 1]).await;
-        check(&connect(3, 2, NAMED), Close::Refused, &[0x20, 2, 0, 1]).await;
-        check(&connect(6, 2, NAMED), Close::Refused, &[0x20, 3, 0, 0x84, 0]).await;
+        // Protocol levels that are not served, with and without the bit of a bridge.
+        for level in [0, 3, 6, 0x7F, 0x80, 0x83, 0x86, 0xFF] {
+            check(&connect(level, 2, NAMED), Close::Refused, &[0x20, 2, 0, 1]).await;
+        }
+        for level in [0, 4, 5, 0x84] {
+            check(&mqtt_3_1(level), Close::Refused, &[0x20, 2, 0, 1]).await;
+        }
         // An empty client id with a session to be kept; a reserved flag; a client id that is too long.
         check(&connect(4, 0, &[0, 0]), Close::Refused, &[0x20, 2, 0, 2]).await;
         check(&connect(4, 3, NAMED), Close::Refused, &[]).await;
@@ -224,6 +234,22 @@ mod tests {
         check(&zero, Close::Refused, &[0x20, 3, 0, 0x82, 0]).await;
         let auth = frame(&[0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 4, 21, 0, 1, b'x', 0, 1, b'c']);
         check(&auth, Close::Refused, &[0x20, 3, 0, 0x8C, 0]).await;
+    }
+
+    #[tokio::test]
+    async fn every_version_is_served_to_bridges_too() {
+        let check = async |bytes: &[u8], version: Version, is_3_1: bool| {
+            let (result, outbound) = received(bytes).await;
+            let connect = result.unwrap();
+            assert_eq!((connect.version, connect.is_3_1), (version, is_3_1), "{bytes:02x?}");
+            assert_eq!((connect.client_id.as_str(), connect.keep_alive_s), ("c", 60));
+            assert!(outbound.is_empty(), "the CONNACK comes later");
+        };
+        for bridge in [0, 0x80] {
+            check(&mqtt_3_1(3 | bridge), Version::V3, true).await;
+            check(&connect(4 | bridge, 2, NAMED), Version::V3, false).await;
+            check(&connect(5 | bridge, 2, NAMED), Version::V5, false).await;
+        }
     }
 
     #[tokio::test]
@@ -255,6 +281,7 @@ mod tests {
         };
         let given = |version, keep_alive_s, clean, session_expiry_s| Connect {
             version,
+            is_3_1: false,
             client_id: "c".to_owned(),
             clean,
             keep_alive_s,

@@ -10,7 +10,7 @@ use crate::metrics::MqttMetrics;
 pub enum Close {
     /// The client sent DISCONNECT.
     Client,
-    /// The client closed the connection without DISCONNECT.
+    /// The client closed the connection, or its side of it, without DISCONNECT.
     HungUp,
     /// The network failed.
     Network,
@@ -37,7 +37,7 @@ pub enum Close {
 /// Why a connection is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
-    /// As many publishes wait for their answer as the window allows (3.1.1).
+    /// As many publishes wait for their answer as the window allows.
     Window,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     Bytes,
@@ -54,6 +54,7 @@ pub struct Counters {
     received: [IntCounter; 16],
     paused: [IntCounter; 4],
     closed: prometheus::IntCounterVec,
+    unanswered: IntCounter,
     sessions: [IntCounter; 2],
 }
 
@@ -95,7 +96,6 @@ impl Close {
             Close::Stopping => "stopping",
             Close::Fault(fault) => match fault.reason {
                 Leave::TopicNameInvalid => "topic_name_invalid",
-                Leave::ReceiveMaximumExceeded => "receive_maximum_exceeded",
                 Leave::TopicAliasInvalid => "topic_alias_invalid",
                 Leave::PacketTooLarge => "packet_too_large",
                 Leave::QuotaExceeded => "quota_exceeded",
@@ -114,6 +114,19 @@ impl Close {
             Close::Stopping => Some((Leave::ServerShuttingDown, "the gateway is shutting down")),
             Close::Fault(fault) => Some((fault.reason, fault.why)),
             _ => None,
+        }
+    }
+
+    /// Whether what was accepted is answered first: not where nobody is there to hear it, nor where an answer would be out
+    /// of turn, nor where the client waits on another connection.
+    pub fn answers_first(self) -> bool {
+        match self {
+            Close::Client | Close::HungUp | Close::KeepAlive | Close::Stalled | Close::Stopping | Close::Fault(_) => {
+                true
+            }
+            Close::Network | Close::Full | Close::ConnectTimeout | Close::Refused | Close::TakenOver | Close::Busy => {
+                false
+            }
         }
     }
 
@@ -152,6 +165,7 @@ impl Counters {
             received: TYPES.map(|kind| metrics.mqtt_packets_received_total.with_label_values(&[kind])),
             paused: Pause::ALL.map(|reason| metrics.mqtt_reading_paused_total.with_label_values(&[reason.label()])),
             closed: metrics.mqtt_closed_total.clone(),
+            unanswered: metrics.mqtt_unanswered_total.clone(),
             sessions: ["3.1.1", "5"].map(|version| metrics.mqtt_sessions_total.with_label_values(&[version])),
         }
     }
@@ -167,6 +181,11 @@ impl Counters {
 
     pub fn closed(&self, close: Close) {
         self.closed.with_label_values(&[close.label()]).inc();
+    }
+
+    /// Publishes whose connection ended before their answer could be sent.
+    pub fn unanswered(&self, publishes: usize) {
+        self.unanswered.inc_by(publishes as u64);
     }
 
     pub fn welcomed(&self, version: Version) {

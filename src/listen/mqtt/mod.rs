@@ -1,13 +1,16 @@
-//! MQTT 3.1.1 and 5: the accept loop, and what a connection may cost.
+//! MQTT 3.1, 3.1.1 and 5: the accept loop, and what a connection may cost.
 //!
 //! Publishing only: a PUBACK (QoS 1) or PUBREC (QoS 2) leaves when its reading is safe, in packet order; a negative one
 //! says why. Where MQTT 3.1.1 has no negative answer, a rejected reading is acknowledged once it is in the dead-letter
 //! topic, and one that cannot be taken is not acknowledged: its connection is closed, so that the device sends it
 //! again.
 //!
+//! However a connection ends, what was accepted from it is answered first. Bridges (bit 7 of the protocol level) are served
+//! as any client.
+//!
 //! What is not here, and how a client notices: subscriptions (refused in SUBACK), retained messages (the flag is
 //! ignored), wills (read and ignored), credentials (read and ignored), enhanced authentication (refused in CONNACK).
-//! QoS 2 is once per packet id of a session, within the life of this gateway process.
+//! QoS 2 is once per packet id and content of a session, within the life of this gateway process.
 //!
 //! `packet` turns bytes into packets, `connect` opens a connection, `session` runs it,
 //! `acks` keeps the order of its answers, `qos2` and `sessions` keep what outlives it.
@@ -52,8 +55,8 @@ pub struct Config {
     pub connections_max: usize,
     /// The largest PUBLISH, header included (Maximum Packet Size of MQTT 5). Other packets are held to 16 KiB.
     pub packet_bytes_max: ByteSize,
-    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5); a 3.1.1 connection
-    /// is not read while it has as many.
+    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5): it is not read while
+    /// it has as many.
     pub receive_maximum: u16,
     /// Topic aliases that an MQTT 5 connection may use; 0 for none.
     pub topic_alias_maximum: u16,
@@ -63,6 +66,10 @@ pub struct Config {
     /// How long a packet may take from its first byte to its last, and a client to read what it is sent.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub packet_timeout: Duration,
+    /// How long a connection that ends (DISCONNECT, end of stream, silence, a fault) stays for the answers to what was
+    /// accepted from it.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub closing_timeout: Duration,
     /// The longest keep-alive; MQTT 5 clients that ask for more, or for none, are told this one (at most 65535 s).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub keep_alive_max: Duration,
@@ -92,6 +99,7 @@ impl Config {
             (self.receive_maximum > 0, "mqtt.receive_maximum: must be at least 1"),
             (!self.connect_timeout.is_zero(), "mqtt.connect_timeout: must be above 0"),
             (!self.packet_timeout.is_zero(), "mqtt.packet_timeout: must be above 0"),
+            (!self.closing_timeout.is_zero(), "mqtt.closing_timeout: must be above 0"),
         ];
         checks
             .into_iter()
@@ -112,6 +120,7 @@ impl Default for Config {
             topic_alias_maximum: 16,
             connect_timeout: Duration::from_secs(10),
             packet_timeout: Duration::from_secs(30),
+            closing_timeout: Duration::from_secs(10),
             keep_alive_max: Duration::from_secs(20 * 60),
             idle_timeout: Duration::from_secs(24 * 60 * 60),
             session_expiry_max: Duration::from_secs(24 * 60 * 60),

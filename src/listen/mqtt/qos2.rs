@@ -1,10 +1,15 @@
-//! The QoS 2 packet ids of a session: which readings were taken in and not yet released.
+//! The QoS 2 packet ids of a session: which readings were accepted and not yet released.
 //!
 //! Method B of MQTT 5.0 §4.3.3: a reading is passed on at its first PUBLISH, and its packet id is remembered until
-//! PUBREL, so that a repetition is answered again and not passed on again. It belongs to the session, so it outlives
-//! the connection (`sessions`), but not the gateway: after a restart a repeated PUBLISH is a new reading (once becomes at
-//! least once), and a PUBREL is answered *packet identifier not found*. Bounded: an id that would exceed the bound is
-//! refused, never forgotten.
+//! PUBREL, so that a repetition is answered again and not passed on again. A hash of the content is remembered with
+//! the id: a client that has lost its memory in a crash uses ids again for other readings, and those are passed on. It
+//! belongs to the session, so it outlives the connection (`sessions`), but not the gateway: after a restart a repeated
+//! PUBLISH is a new reading (once becomes at least once), and a PUBREL is answered *packet identifier not found*.
+//! Bounded: an id that would exceed the bound is refused, never forgotten; 16 bytes each, 24 more while the outcome is
+//! open.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
 
 /// What a PUBLISH with some packet id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,95 +24,133 @@ pub enum Seen {
     Full,
 }
 
+/// A packet id that is not released, and a hash of what was published under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+struct Open {
+    pkid: u16,
+    content: u64,
+}
+
+/// A reading whose outcome is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flight {
     // The pipeline knows the reading by `ticket`; its PUBREC leaves from `slot`, which differs from the ticket if the
     // device repeated the publish on a later connection.
-    InFlight { ticket: u64, slot: u64 },
-    Received,
+    ticket: u64,
+    slot: u64,
+    pkid: u16,
 }
 
 /// The packet ids of one session.
 #[derive(Debug, Default)]
 pub struct Qos2 {
-    // Sorted by packet id: small, and cheap to keep for a session that is away.
-    ids: Vec<(u16, Phase)>,
+    // Sorted by packet id: small, and cheap to keep for a session whose client is not connected.
+    open: Vec<Open>,
+    // Sorted by ticket, as tickets go up; at most one of each packet id.
+    flights: Vec<Flight>,
+}
+
+/// Ids for which room is kept while none is open, so that one reading after the other costs no allocation.
+const IDLE_IDS: usize = 4;
+
+/// A hasher whose values nobody outside can foresee; SipHash, the same for all sessions.
+pub fn hasher() -> impl Hasher {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.build_hasher()
+}
+
+/// A hash of a publish: the topic that its alias stands for, a hash of its other properties, the payload. Equal hashes
+/// under one packet id of one session are a repetition: that two readings share one by chance is as likely as 1 in 2^64.
+pub fn content(topic: &str, properties: u64, payload: &[u8]) -> u64 {
+    let mut hasher = hasher();
+    hasher.write_u64(properties);
+    hasher.write_usize(topic.len());
+    hasher.write(topic.as_bytes());
+    hasher.write(payload);
+    hasher.finish()
 }
 
 // === impl Qos2 ===
 
 impl Qos2 {
-    /// Judges a PUBLISH; `ids_max` bounds what is remembered.
-    pub fn seen(&self, pkid: u16, ids_max: usize) -> Seen {
-        match self.find(pkid).map(|index| self.ids[index].1) {
-            Ok(Phase::Received) => Seen::Received,
-            Ok(Phase::InFlight { slot, .. }) => Seen::InFlight { slot },
-            Err(_) if self.ids.len() >= ids_max => Seen::Full,
+    /// Judges a PUBLISH with this `content`; `ids_max` bounds what is remembered.
+    pub fn seen(&self, pkid: u16, content: u64, ids_max: usize) -> Seen {
+        match self.find(pkid) {
+            Ok(index) if self.open[index].content == content => self
+                .flights
+                .iter()
+                .find(|flight| flight.pkid == pkid)
+                .map_or(Seen::Received, |flight| Seen::InFlight { slot: flight.slot }),
+            // Whatever its DUP flag says: the client does not know any more what it sent under this id.
+            Ok(_) => Seen::New,
+            Err(_) if self.open.len() >= ids_max => Seen::Full,
             Err(_) => Seen::New,
         }
     }
 
-    /// Remembers a new reading that the pipeline was given under `ticket`.
-    pub fn take_in(&mut self, pkid: u16, ticket: u64) {
-        let phase = Phase::InFlight { ticket, slot: ticket };
+    /// Remembers a new reading that the pipeline was given under `ticket`, which is above all before it. What had its
+    /// packet id before is not released any more, and its outcome no longer matters here.
+    pub fn accept(&mut self, pkid: u16, content: u64, ticket: u64) {
+        let open = Open { pkid, content };
         match self.find(pkid) {
-            Ok(index) => self.ids[index].1 = phase,
-            Err(index) => self.ids.insert(index, (pkid, phase)),
+            Ok(index) => {
+                self.open[index] = open;
+                self.flights.retain(|flight| flight.pkid != pkid);
+            }
+            Err(index) => self.open.insert(index, open),
         }
+        self.flights.push(Flight {
+            ticket,
+            slot: ticket,
+            pkid,
+        });
     }
 
     /// The answer to a reading in flight is now owed under `slot`.
     pub fn redirect(&mut self, pkid: u16, slot: u64) {
-        if let Ok(index) = self.find(pkid)
-            && let Phase::InFlight { slot: owed, .. } = &mut self.ids[index].1
-        {
-            *owed = slot;
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.pkid == pkid) {
+            flight.slot = slot;
         }
     }
 
-    /// The packet id, and where its answer is owed, of the reading in flight under `ticket`.
-    pub fn in_flight(&self, ticket: u64) -> Option<(u16, u64)> {
-        self.ids.iter().find_map(|(pkid, phase)| match phase {
-            Phase::InFlight { ticket: own, slot } if *own == ticket => Some((*pkid, *slot)),
-            _ => None,
-        })
-    }
-
-    /// The outcome is known: a positive answer waits for its PUBREL, a negative one ends the exchange [MQTT-4.3.3-9].
-    pub fn settle(&mut self, pkid: u16, positive: bool) {
-        if let Ok(index) = self.find(pkid) {
-            match positive {
-                true => self.ids[index].1 = Phase::Received,
-                false => drop(self.ids.remove(index)),
-            }
+    /// The outcome of the reading in flight under `ticket` is known: a positive answer waits for its PUBREL, a negative
+    /// one ends the exchange [MQTT-4.3.3-9]. Returns where the answer is owed; `None` if that reading is not known (any
+    /// more).
+    pub fn settle(&mut self, ticket: u64, positive: bool) -> Option<u64> {
+        let index = self.flights.binary_search_by_key(&ticket, |flight| flight.ticket);
+        let flight = self.flights.remove(index.ok()?);
+        if !positive && let Ok(index) = self.find(flight.pkid) {
+            self.open.remove(index);
         }
+        Some(flight.slot)
     }
 
     /// PUBREL: whether the packet id was known. A reading whose outcome is open cannot have been answered, and stays.
     pub fn release(&mut self, pkid: u16) -> bool {
-        match self.find(pkid) {
-            Ok(index) if self.ids[index].1 == Phase::Received => {
-                self.ids.remove(index);
-                if self.ids.is_empty() {
-                    self.ids = Vec::new();
-                }
-                true
-            }
-            _ => false,
+        let Ok(index) = self.find(pkid) else { return false };
+        if self.flights.iter().any(|flight| flight.pkid == pkid) {
+            return false;
         }
+        self.open.remove(index);
+        if self.open.is_empty() {
+            self.open.shrink_to(IDLE_IDS);
+            self.flights.shrink_to(IDLE_IDS);
+        }
+        true
     }
 
     pub fn any_in_flight(&self) -> bool {
-        self.ids.iter().any(|(_, phase)| *phase != Phase::Received)
+        !self.flights.is_empty()
     }
 
     /// Gives back memory before the session is put aside.
     pub fn shrink(&mut self) {
-        self.ids.shrink_to_fit();
+        self.open.shrink_to_fit();
+        self.flights.shrink_to_fit();
     }
 
     fn find(&self, pkid: u16) -> Result<usize, usize> {
-        self.ids.binary_search_by_key(&pkid, |(id, _)| *id)
+        self.open.binary_search_by_key(&pkid, |open| open.pkid)
     }
 }
 
@@ -116,57 +159,92 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reading_is_taken_in_once_until_it_is_released() {
+    fn a_reading_is_accepted_once_until_it_is_released() {
         let mut ids = Qos2::default();
-        assert_eq!(ids.seen(7, 10), Seen::New);
-        ids.take_in(7, 100);
-        assert_eq!(ids.seen(7, 10), Seen::InFlight { slot: 100 });
+        assert_eq!(ids.seen(7, 1, 10), Seen::New);
+        ids.accept(7, 1, 100);
+        assert_eq!(ids.seen(7, 1, 10), Seen::InFlight { slot: 100 });
         assert!(!ids.release(7), "not answered yet");
-        assert_eq!(ids.in_flight(100), Some((7, 100)));
-        ids.settle(7, true);
-        assert_eq!(ids.seen(7, 10), Seen::Received);
+        assert_eq!(ids.settle(100, true), Some(100));
+        assert_eq!(ids.settle(100, true), None, "settled");
+        assert_eq!(ids.seen(7, 1, 10), Seen::Received);
         assert!(!ids.any_in_flight());
         assert!(ids.release(7));
         assert!(!ids.release(7), "released twice");
-        assert_eq!(ids.seen(7, 10), Seen::New);
+        assert_eq!(ids.seen(7, 1, 10), Seen::New);
     }
 
     #[test]
     fn a_negative_answer_ends_the_exchange() {
         let mut ids = Qos2::default();
-        ids.take_in(7, 1);
-        ids.settle(7, false);
-        assert_eq!(ids.seen(7, 10), Seen::New);
+        ids.accept(7, 1, 1);
+        ids.settle(1, false);
+        assert_eq!(ids.seen(7, 1, 10), Seen::New);
         assert!(!ids.release(7));
     }
 
     #[test]
     fn a_repetition_on_a_later_connection_moves_the_answer_and_not_the_reading() {
         let mut ids = Qos2::default();
-        ids.take_in(7, 3);
-        ids.take_in(9, 4);
+        ids.accept(7, 1, 3);
+        ids.accept(9, 1, 4);
         ids.redirect(7, 20);
-        assert_eq!(ids.in_flight(3), Some((7, 20)));
-        assert_eq!(ids.in_flight(4), Some((9, 4)));
+        assert_eq!(ids.seen(7, 1, 10), Seen::InFlight { slot: 20 });
         assert_eq!(
-            ids.in_flight(20),
+            ids.settle(20, true),
             None,
             "20 is where it is answered, not what it is known by"
         );
+        assert_eq!(ids.settle(3, true), Some(20));
+        assert_eq!(ids.settle(4, true), Some(4));
+    }
+
+    #[test]
+    fn another_content_is_another_reading_under_the_same_id() {
+        let mut ids = Qos2::default();
+        // After the first was answered.
+        ids.accept(7, 1, 3);
+        ids.settle(3, true);
+        assert_eq!(ids.seen(7, 2, 1), Seen::New, "and needs no more room");
+        ids.accept(7, 2, 4);
+        assert_eq!(ids.seen(7, 2, 1), Seen::InFlight { slot: 4 });
+        // While it is in flight: its outcome, even a negative one, says nothing of the one that has its id now.
+        ids.accept(7, 3, 5);
+        assert_eq!(ids.settle(4, false), None);
+        assert_eq!(ids.seen(7, 3, 1), Seen::InFlight { slot: 5 });
+        ids.settle(5, true);
+        assert_eq!(ids.seen(7, 3, 1), Seen::Received);
+        assert!(ids.release(7) && !ids.any_in_flight());
     }
 
     #[test]
     fn the_number_of_ids_is_bounded_and_none_is_forgotten() {
         let mut ids = Qos2::default();
         for pkid in [5, 1, 3] {
-            ids.take_in(pkid, pkid.into());
-            ids.settle(pkid, true);
+            ids.accept(pkid, 1, pkid.into());
+            ids.settle(pkid.into(), true);
         }
-        assert_eq!(ids.seen(2, 3), Seen::Full);
+        assert_eq!(ids.seen(2, 1, 3), Seen::Full);
         for pkid in [1, 3, 5] {
-            assert_eq!(ids.seen(pkid, 3), Seen::Received);
+            assert_eq!(ids.seen(pkid, 1, 3), Seen::Received);
         }
         ids.release(3);
-        assert_eq!(ids.seen(2, 3), Seen::New);
+        assert_eq!(ids.seen(2, 1, 3), Seen::New);
+        assert_eq!((size_of::<Open>(), size_of::<Flight>()), (16, 24));
+    }
+
+    #[test]
+    fn content_is_told_apart_by_topic_properties_and_payload() {
+        let of = [
+            content("a/b", 1, b"c"),
+            content("a/", 1, b"bc"),
+            content("a/b", 2, b"c"),
+            content("a/b", 1, b"d"),
+            content("a/b", 1, b""),
+        ];
+        for (index, one) in of.iter().enumerate() {
+            assert!(!of[..index].contains(one), "{index}");
+        }
+        assert_eq!(of[0], content("a/b", 1, b"c"));
     }
 }

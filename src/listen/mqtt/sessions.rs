@@ -232,15 +232,15 @@ mod tests {
 
     fn state_with(pkid: u16) -> State {
         let mut state = State::default();
-        state.qos2.take_in(pkid, 0);
-        state.qos2.settle(pkid, true);
+        state.qos2.accept(pkid, 1, 0);
+        state.qos2.settle(0, true);
         state
     }
 
     fn remembers(state: &Option<State>, pkid: u16) -> bool {
         state
             .as_ref()
-            .is_some_and(|state| state.qos2.seen(pkid, 9) == Seen::Received)
+            .is_some_and(|state| state.qos2.seen(pkid, 1, 9) == Seen::Received)
     }
 
     #[tokio::test]

@@ -37,18 +37,37 @@ pub enum Reply {
 // === impl Mqtt ===
 
 impl Mqtt {
-    /// Connects and is accepted.
-    pub async fn connect(address: SocketAddr, version: Version, client_id: &str) -> Self {
+    /// A connection on which nothing is said yet; `version` is how its answers are read.
+    pub async fn unconnected(address: SocketAddr, version: Version) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut mqtt = Mqtt {
+        Mqtt {
             version,
             stream,
             last_id: 0,
-        };
+        }
+    }
+
+    /// Connects and is accepted.
+    pub async fn connect(address: SocketAddr, version: Version, client_id: &str) -> Self {
+        let mut mqtt = Self::unconnected(address, version).await;
         mqtt.write(&connect(version, client_id)).await;
         assert_eq!(mqtt.read().await, Reply::ConnAck { reason: 0 });
         mqtt
+    }
+
+    /// Connects to a session that is kept, and says whether it was there.
+    pub async fn resume(address: SocketAddr, version: Version, client_id: &str) -> (Self, bool) {
+        let mut mqtt = Self::unconnected(address, version).await;
+        mqtt.write(&connect_to_session(version, client_id)).await;
+        let (_, body) = mqtt.frame().await.unwrap();
+        assert_eq!(body[1], 0, "the CONNECT is accepted: {body:?}");
+        (mqtt, body[0] == 1)
+    }
+
+    /// Ends the stream towards the server, and reads on.
+    pub async fn end_stream(&mut self) {
+        self.stream.shutdown().await.unwrap();
     }
 
     /// Writes a PUBLISH and returns its packet id (0 for QoS 0).
@@ -155,35 +174,65 @@ fn reason_string(properties: &[u8]) -> String {
 
 /// CONNECT with a clean session and a keep-alive of a minute.
 pub fn connect(version: Version, client_id: &str) -> Vec<u8> {
+    let properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
+    connect_as("MQTT", version as u8, 0b10, 60, properties, client_id)
+}
+
+/// CONNECT to a session that is kept for an hour (with 3.1.1: as long as the server likes).
+pub fn connect_to_session(version: Version, client_id: &str) -> Vec<u8> {
+    let properties: &[u8] = if version == Version::V5 {
+        &[5, 0x11, 0, 0, 0x0E, 0x10]
+    } else {
+        &[]
+    };
+    connect_as("MQTT", version as u8, 0, 60, properties, client_id)
+}
+
+/// CONNECT with everything that may differ; `properties` with their length, as they are written.
+pub fn connect_as(name: &str, level: u8, flags: u8, keep_alive_s: u16, properties: &[u8], client_id: &str) -> Vec<u8> {
     let mut body = Vec::new();
-    push_string(&mut body, "MQTT");
-    body.extend_from_slice(&[version as u8, 0b10, 0, 60]);
-    if version == Version::V5 {
-        body.push(0);
-    }
+    push_string(&mut body, name);
+    body.extend_from_slice(&[level, flags]);
+    body.extend_from_slice(&keep_alive_s.to_be_bytes());
+    body.extend_from_slice(properties);
     push_string(&mut body, client_id);
     packet(0x10, &body)
 }
 
 /// PUBLISH; the content type is a property of MQTT 5 and is left out when empty.
 pub fn publish(version: Version, qos: u8, id: u16, topic: &str, content_type: &str, payload: &[u8]) -> Vec<u8> {
+    let mut properties = Vec::new();
+    if version == Version::V5 && !content_type.is_empty() {
+        properties.push(0x03);
+        push_string(&mut properties, content_type);
+    }
+    publish_with(version, qos, id, topic, &properties, payload)
+}
+
+/// PUBLISH with these properties, as they are written after their length; 3.1.1 has none.
+pub fn publish_with(version: Version, qos: u8, id: u16, topic: &str, properties: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     push_string(&mut body, topic);
     if qos > 0 {
         body.extend_from_slice(&id.to_be_bytes());
     }
     if version == Version::V5 {
-        let mut properties = Vec::new();
-        if !content_type.is_empty() {
-            properties.push(0x03);
-            push_string(&mut properties, content_type);
-        }
         body.push(properties.len() as u8);
-        body.extend_from_slice(&properties);
+        body.extend_from_slice(properties);
     }
     body.extend_from_slice(payload);
     packet(0x30 | qos << 1, &body)
 }
+
+/// The same PUBLISH, said to be a repetition.
+pub fn repeated(publish: &[u8]) -> Vec<u8> {
+    let mut bytes = publish.to_vec();
+    bytes[0] |= 0b1000;
+    bytes
+}
+
+/// DISCONNECT without a reason.
+pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 pub fn pubrel(id: u16) -> Vec<u8> {
     packet(0x62, &id.to_be_bytes())

@@ -4,7 +4,10 @@
 //! where they stand and not repeated, packet ids are not zero. Nothing is copied. It also reads what the codec keeps to
 //! itself (QoS, packet id and DUP of a PUBLISH). Sources: MQTT 3.1.1 and 5.0, clauses named beside each rule.
 
+use std::hash::Hasher;
+
 use super::{Fault, Leave, Version, malformed, protocol_error};
+use crate::listen::mqtt::qos2;
 
 /// What a PUBLISH says before its topic is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +16,19 @@ pub struct Peek {
     /// Zero for QoS 0.
     pub pkid: u16,
     pub dup: bool,
+    /// Of QoS 2, a hash of those properties that are the same when the publish is repeated; otherwise zero.
+    pub properties: u64,
 }
+
+/// Bit 7 of the protocol level: a bridge that wants its subscriptions without what it published itself, and with the
+/// retain flag as it was published. A Mosquitto bridge sets it unless `try_private` is off.
+const BRIDGE: u8 = 0x80;
 
 /// Where things stand in a CONNECT that is well formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectShape {
     pub version: Version,
+    pub is_3_1: bool,
     /// Offset of the connect flags in the body.
     pub flags_at: usize,
     /// Offset of the user name or password; the body's length if there is neither.
@@ -30,8 +40,8 @@ pub struct ConnectShape {
 pub enum ConnectFault {
     /// Not MQTT at all: nothing is answered.
     NotMqtt,
-    /// MQTT, but neither 3.1.1 nor 5; said in the words of this version.
-    Level(Version),
+    /// MQTT, but of no level that is served.
+    Level,
     /// The right version, but broken.
     Broken(Version, Fault),
 }
@@ -40,6 +50,8 @@ pub enum ConnectFault {
 const CONNECT_PROPERTIES: &[u8] = &[17, 21, 22, 23, 25, 33, 34, 38, 39];
 const WILL_PROPERTIES: &[u8] = &[1, 2, 3, 8, 9, 24, 38];
 const PUBLISH_PROPERTIES: &[u8] = &[1, 2, 3, 8, 9, 35, 38];
+// The Message Expiry Interval, which whoever holds the message counts down, and the Topic Alias, which stands for a topic.
+const MAY_DIFFER_IN_A_REPETITION: &[u8] = &[2, 35];
 const ACKNOWLEDGEMENT_PROPERTIES: &[u8] = &[31, 38];
 const SUBSCRIBE_PROPERTIES: &[u8] = &[11, 38];
 const UNSUBSCRIBE_PROPERTIES: &[u8] = &[38];
@@ -57,10 +69,26 @@ pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> 
     let mut cursor = Cursor(body);
     cursor.prefixed()?; // the topic: its bytes are checked where it is used
     let pkid = if qos == 0 { 0 } else { cursor.packet_id()? };
-    if version == Version::V5 {
+    let mut properties = 0;
+    if version == Version::V5 && qos == 2 {
+        let mut hasher = qos2::hasher();
+        let mut hash = |id: u8, value: &[u8]| {
+            if !MAY_DIFFER_IN_A_REPETITION.contains(&id) {
+                hasher.write_u8(id);
+                hasher.write(value);
+                properties = hasher.finish();
+            }
+        };
+        cursor.properties_each(PUBLISH_PROPERTIES, &mut hash)?;
+    } else if version == Version::V5 {
         cursor.properties(PUBLISH_PROPERTIES)?;
     }
-    Ok(Peek { qos, pkid, dup })
+    Ok(Peek {
+        qos,
+        pkid,
+        dup,
+        properties,
+    })
 }
 
 /// PUBACK, PUBREC, PUBREL and PUBCOMP.
@@ -134,18 +162,18 @@ pub fn connect(body: &[u8]) -> Result<ConnectShape, ConnectFault> {
     let mut cursor = Cursor(body);
     let name = cursor.prefixed().map_err(|_| ConnectFault::NotMqtt)?;
     let level = cursor.u8().map_err(|_| ConnectFault::NotMqtt)?;
-    let version = match (name, level) {
-        (b"MQTT", 4) => Version::V3,
+    // Nothing can be subscribed to here, so a bridge is served as any client.
+    let version = match (name, level & !BRIDGE) {
+        (b"MQIsdp", 3) | (b"MQTT", 4) => Version::V3,
         (b"MQTT", 5) => Version::V5,
-        (b"MQTT", 6..) => return Err(ConnectFault::Level(Version::V5)),
-        // A level below ours, or MQTT 3.1 by its own name.
-        (b"MQTT", _) | (b"MQIsdp", 3) => return Err(ConnectFault::Level(Version::V3)),
+        (b"MQIsdp" | b"MQTT", _) => return Err(ConnectFault::Level),
         _ => return Err(ConnectFault::NotMqtt),
     };
     let flags_at = body.len() - cursor.0.len();
     connect_payload(version, &mut cursor)
         .map(|login_at| ConnectShape {
             version,
+            is_3_1: name == b"MQIsdp",
             flags_at,
             login_at: body.len() - login_at,
         })
@@ -271,6 +299,11 @@ impl<'a> Cursor<'a> {
 
     /// The whole property block [MQTT 5.0 §2.2.2]; the codec neither keeps to its length nor minds repetitions.
     fn properties(&mut self, allowed: &[u8]) -> Result<(), Fault> {
+        self.properties_each(allowed, |_, _| ())
+    }
+
+    /// The same, and `each` is told the identifier and the bytes of the value.
+    fn properties_each(&mut self, allowed: &[u8], mut each: impl FnMut(u8, &[u8])) -> Result<(), Fault> {
         let length = self.variable_int()?;
         let mut block = Cursor(self.take(length)?);
         let mut seen = 0u64;
@@ -283,7 +316,9 @@ impl<'a> Cursor<'a> {
                 return Err(protocol_error("a property that is given twice"));
             }
             seen |= 1 << id;
+            let value = block.0;
             block.property_value(id)?;
+            each(id, &value[..value.len() - block.0.len()]);
         }
         Ok(())
     }

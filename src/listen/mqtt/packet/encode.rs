@@ -17,6 +17,7 @@ pub struct Encoder {
 /// Why a CONNECT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// Always in the words of 3.1.1, which every client understands: one of a later version may not be MQTT 5's.
     ProtocolVersion,
     ClientId,
     Malformed,

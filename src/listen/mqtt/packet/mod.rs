@@ -29,7 +29,7 @@ use check::{ConnectShape, Peek};
 /// The two versions spoken here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// MQTT 3.1.1 (protocol level 4).
+    /// MQTT 3.1.1 (protocol level 4), and 3.1 (level 3), of which it is a clarification.
     V3,
     /// MQTT 5.0 (protocol level 5).
     V5,
@@ -45,7 +45,6 @@ pub enum Leave {
     KeepAliveTimeout = 0x8D,
     SessionTakenOver = 0x8E,
     TopicNameInvalid = 0x90,
-    ReceiveMaximumExceeded = 0x93,
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
@@ -93,6 +92,8 @@ pub struct Publish {
     pub topic: Bytes,
     pub alias: Option<u16>,
     pub content_type: Option<String>,
+    /// Of QoS 2, a hash of those properties that are the same when the publish is repeated; otherwise zero.
+    pub properties: u64,
     pub payload: Bytes,
 }
 
@@ -100,6 +101,8 @@ pub struct Publish {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Connect {
     pub version: Version,
+    /// Whether it is MQTT 3.1.
+    pub is_3_1: bool,
     pub client_id: String,
     /// Clean Session of 3.1.1, Clean Start of 5.
     pub clean: bool,
@@ -127,13 +130,14 @@ pub const fn protocol_error(why: &'static str) -> Fault {
 /// Reads the fixed header of the packet at the front; `None` if more bytes are needed.
 ///
 /// Guards 2 and 9: packet types that a client may not send, on some of which the codec panics, and wrong flags
-/// [MQTT-2.2.2-2] end here.
-pub fn head(inbound: &[u8]) -> Result<Option<Head>, Fault> {
+/// [MQTT-2.2.2-2] end here. MQTT 3.1 (`is_3_1`) sets DUP on repeated PUBREL, SUBSCRIBE and UNSUBSCRIBE (its §2.1).
+pub fn head(inbound: &[u8], is_3_1: bool) -> Result<Option<Head>, Fault> {
     let Some((&first, rest)) = inbound.split_first() else {
         return Ok(None);
     };
     match (first >> 4, first & 0x0F) {
         (3, _) | (6 | 8 | 10, 0b0010) | (1 | 4 | 5 | 7 | 12 | 14, 0) => {}
+        (6 | 8 | 10, 0b1010) if is_3_1 => {}
         (15, 0) => return Err(protocol_error("AUTH, but no authentication method was agreed")),
         (0, _) | (1 | 4..=8 | 10 | 12 | 14 | 15, _) => return Err(malformed("packet type 0, or wrong flags")),
         _ => return Err(protocol_error("a packet that only a server sends")),
@@ -174,6 +178,7 @@ fn check_body(version: Version, head: &Head, body: &[u8]) -> Result<Peek, Fault>
         qos: 0,
         pkid: 0,
         dup: false,
+        properties: 0,
     };
     match head.kind() {
         3 => return check::publish(version, head.first, body),
@@ -199,6 +204,7 @@ fn received(packet: codec::Packet, peek: Peek) -> Option<Packet> {
                 topic: publish.topic,
                 alias,
                 content_type,
+                properties: peek.properties,
                 payload: publish.payload,
             })
         }
@@ -226,7 +232,7 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
     let frame = inbound.split_to(head.packet_bytes);
     let body = &frame[head.header_bytes..];
     let shape = check::connect(body)?;
-    let mut frame = without_login(&shape, body);
+    let mut frame = for_the_codec(&shape, body);
     let bytes = frame.len();
     let packet = match shape.version {
         Version::V3 => codec::v4::V4.read_mut(&mut frame, bytes),
@@ -239,6 +245,7 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
     let given = properties.as_ref();
     Ok(Connect {
         version: shape.version,
+        is_3_1: shape.is_3_1,
         client_id: connect.client_id,
         clean: connect.clean_session,
         keep_alive_s: connect.keep_alive,
@@ -250,14 +257,21 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
 }
 
 // Guard 8: the codec refuses a password that is not UTF-8, though MQTT has it as binary data. Credentials are not
-// looked at here, so the codec is not shown them.
-fn without_login(shape: &ConnectShape, body: &[u8]) -> BytesMut {
-    let mut frame = BytesMut::with_capacity(shape.login_at + 5);
+// looked at here, so the codec is not shown them. It also knows only one name and one level of each version.
+fn for_the_codec(shape: &ConnectShape, body: &[u8]) -> BytesMut {
+    const NAME: &[u8] = b"\x00\x04MQTT";
+    let level = match shape.version {
+        Version::V3 => 4,
+        Version::V5 => 5,
+    };
+    let rest = &body[shape.flags_at + 1..shape.login_at];
+    let length = NAME.len() + 2 + rest.len();
+    let mut frame = BytesMut::with_capacity(length + 5);
     frame.extend_from_slice(&[0x10]);
-    codec::v4::write_remaining_length(&mut frame, shape.login_at).expect("shorter than the packet it comes from");
-    let body_at = frame.len();
-    frame.extend_from_slice(&body[..shape.login_at]);
-    frame[body_at + shape.flags_at] &= 0x3F;
+    codec::v4::write_remaining_length(&mut frame, length).expect("not longer than the packet it comes from");
+    frame.extend_from_slice(NAME);
+    frame.extend_from_slice(&[level, body[shape.flags_at] & 0x3F]);
+    frame.extend_from_slice(rest);
     frame
 }
 

@@ -9,7 +9,9 @@ const V5: Version = Version::V5;
 
 fn packet(version: Version, bytes: &[u8]) -> Result<Packet, Leave> {
     let mut inbound = BytesMut::from(bytes);
-    let head = head(bytes).map_err(|fault| fault.reason)?.expect("a whole header");
+    let head = head(bytes, false)
+        .map_err(|fault| fault.reason)?
+        .expect("a whole header");
     assert_eq!(
         head.packet_bytes,
         bytes.len(),
@@ -39,7 +41,7 @@ fn written(version: Version, write: impl FnOnce(&Encoder, &mut BytesMut)) -> Vec
 fn connect_frame(body: &[u8]) -> Result<Connect, ConnectFault> {
     let mut inbound = BytesMut::from(&[0x10, u8::try_from(body.len()).unwrap()][..]);
     inbound.extend_from_slice(body);
-    let head = head(&inbound).unwrap().unwrap();
+    let head = head(&inbound, false).unwrap().unwrap();
     decode_connect(&head, &mut inbound)
 }
 
@@ -116,7 +118,7 @@ fn guard_4_a_disconnect_may_leave_out_the_property_length() {
     );
     // The byte behind it is the next packet's.
     let mut inbound = BytesMut::from(&[0xE0, 1, 4, 0xC0, 0][..]);
-    let head = head(&inbound).unwrap().unwrap();
+    let head = head(&inbound, false).unwrap().unwrap();
     assert!(decode(V5, &head, &mut inbound).is_ok());
     assert_eq!(inbound[..], [0xC0, 0]);
 }
@@ -246,6 +248,7 @@ fn guard_7_nothing_written_to_a_3_1_1_client_has_properties() {
 fn guard_8_a_password_is_binary_data() {
     let named = |client_id: &str, version| Connect {
         version,
+        is_3_1: false,
         client_id: client_id.to_owned(),
         clean: true,
         keep_alive_s: 60,
@@ -340,18 +343,18 @@ fn guard_10_a_topic_is_text_without_wildcards() {
 #[test]
 fn a_header_that_is_not_there_whole_is_waited_for() {
     for bytes in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0xFF, 0xFF, 0xFF]] {
-        assert_eq!(head(bytes), Ok(None), "{bytes:02x?}");
+        assert_eq!(head(bytes, false), Ok(None), "{bytes:02x?}");
     }
-    let largest = head(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]).unwrap().unwrap();
+    let largest = head(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F], false).unwrap().unwrap();
     assert_eq!((largest.header_bytes, largest.packet_bytes), (5, 268_435_460));
-    let fault = head(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF]).unwrap_err();
+    let fault = head(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], false).unwrap_err();
     assert_eq!(fault.reason, Leave::MalformedPacket);
 }
 
 #[test]
 fn a_topic_is_told_from_the_beginning_of_a_packet() {
     let check = |bytes: &[u8], expected: &str| {
-        let head = head(bytes).unwrap().unwrap();
+        let head = head(bytes, false).unwrap().unwrap();
         assert_eq!(topic_of_part(&head, bytes), expected, "{bytes:02x?}");
     };
     check(b"\x30\xff\x7f\x00\x03a/b{\"", "a/b");
@@ -431,6 +434,49 @@ fn mutated(dice: &mut Dice) -> (Version, Vec<u8>) {
 }
 
 #[test]
+fn mqtt_3_1_says_that_a_release_is_a_repetition() {
+    for kind in [6, 8, 10] {
+        let repeated = [kind << 4 | 0b1010, 2];
+        assert_eq!(
+            head(&repeated, false).map_err(|fault| fault.reason),
+            Err(Leave::MalformedPacket)
+        );
+        assert!(head(&repeated, true).is_ok_and(|head| head.is_some()));
+    }
+    for flags in [0, 1, 3, 9, 11] {
+        assert!(head(&[0x60 | flags, 2], true).is_err(), "{flags:#06b}");
+    }
+    let mut inbound = BytesMut::from(&[0x6A, 2, 0, 7][..]);
+    let head = head(&inbound, true).unwrap().unwrap();
+    assert_eq!(decode(V3, &head, &mut inbound), Ok(Packet::PubRel { pkid: 7 }));
+}
+
+#[test]
+fn a_repetition_has_the_same_properties_but_for_its_alias_and_its_expiry() {
+    let of = |first: u8, properties: &[u8]| {
+        let mut bytes = vec![first, 0, 0, 3, b'a', b'/', b'b', 0, 7, properties.len() as u8];
+        bytes.extend_from_slice(properties);
+        bytes[1] = bytes.len() as u8 - 2;
+        let Ok(Packet::Publish(publish)) = packet(V5, &bytes) else {
+            panic!("{bytes:02x?} is a publish");
+        };
+        publish.properties
+    };
+    let seven = b"\x26\x00\x01n\x00\x017";
+    assert_eq!(of(0x34, b""), 0);
+    assert_eq!(of(0x34, b"\x23\x00\x01\x02\x00\x00\x00\x09"), 0);
+    assert_ne!(of(0x34, seven), 0);
+    assert_eq!(
+        of(0x34, seven),
+        of(0x3C, &[&b"\x23\x00\x02"[..], seven].concat()),
+        "DUP"
+    );
+    assert_ne!(of(0x34, seven), of(0x34, b"\x26\x00\x01n\x00\x018"));
+    assert_ne!(of(0x34, seven), of(0x34, &[&seven[..], seven].concat()));
+    assert_eq!(of(0x32, seven), 0, "of QoS 1 nothing is remembered");
+}
+
+#[test]
 fn whatever_bytes_come_they_are_packets_or_a_fault() {
     const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut dice = Dice(SEED);
@@ -440,7 +486,7 @@ fn whatever_bytes_come_they_are_packets_or_a_fault() {
         let mut inbound = BytesMut::from(&bytes[..]);
         // Every packet takes at least two bytes, so the loop ends; a fault ends it as it ends a connection.
         for _ in 0..=bytes.len() / 2 {
-            let head = match head(&inbound) {
+            let head = match head(&inbound, false) {
                 Ok(Some(head)) if head.packet_bytes <= inbound.len() => head,
                 Ok(_) => break,
                 Err(_) => {
@@ -484,7 +530,7 @@ fn noise_is_packets_or_a_fault_too() {
         }));
         for version in [V3, V5] {
             let mut inbound = BytesMut::from(&bytes[..]);
-            if let Ok(Some(head)) = head(&bytes) {
+            if let Ok(Some(head)) = head(&bytes, false) {
                 assert_eq!(
                     head.packet_bytes,
                     bytes.len(),

@@ -3,8 +3,12 @@
 //! A publish is given to the pipeline as it is decoded; its answer arrives in the mailbox, waits its turn in [`Acks`],
 //! and all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is taken off the wire
 //! only when the window, the byte budget and (3.1.1, which has no *no*) Kafka have room for it. While it is not read, a
-//! client's keep-alive does not run ([`intake`]). What outlives the connection is handed to `sessions` before the
-//! goodbye is said.
+//! client's keep-alive does not run ([`intake`]).
+//!
+//! However a connection ends, what was accepted from it is answered first, as long as somebody may hear it: from then on
+//! it is not read, and stays until the answers are sent, at most `closing_timeout`. Only a client that connects again
+//! is not kept waiting: of its old connection, what is known is sent. What outlives the connection is handed to
+//! `sessions` before the goodbye is said.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -57,17 +61,23 @@ struct Session<'a, S> {
     permit: Option<Permit>,
     room: Option<Permit>,
     waiting: Option<Waiting>,
-    // Publishes that count against the Receive Maximum told to a v5 client [MQTT 5.0 §4.9].
-    unanswered: usize,
     // Reused from wake to wake.
     arrived: Vec<(u64, Answer)>,
     pause: Option<Pause>,
-    draining: bool,
+    ending: Option<Ending>,
     heard_at: Instant,
     // Since when part of a packet is there, bytes could not be sent, a busy 3.1.1 client is held off.
     part_since: Option<Instant>,
     unsent_since: Option<Instant>,
     busy_since: Option<Instant>,
+}
+
+/// A connection that is not read any more and still owes answers.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    close: Close,
+    /// It closes then, whatever it owes.
+    due: Instant,
 }
 
 enum Event {
@@ -110,7 +120,10 @@ where
     client.encoder.connack(welcome, &mut wire.outbound);
     let mut session = Session::new(shared, wire, client, state.unwrap_or_default());
     let close = session.run(&halt).await;
+    // What has become known meanwhile.
     session.collect();
+    session.answer();
+    shared.counters.unanswered(session.acks.len());
     let Session {
         mut wire,
         client,
@@ -144,10 +157,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             permit: None,
             room: None,
             waiting: None,
-            unanswered: 0,
             arrived: Vec::new(),
             pause: None,
-            draining: false,
+            ending: None,
             heard_at: Instant::now(),
             part_since: None,
             unsent_since: None,
@@ -159,7 +171,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let mut halted = pin!(halt.cancelled());
         let mut sleep = pin!(tokio::time::sleep_until(self.next_deadline().0));
         loop {
-            if let Err(close) = self.work() {
+            if let Err(close) = self.work().or_else(|close| self.end(close)) {
                 return close;
             }
             if self.wire.send_now().await.is_err() {
@@ -168,8 +180,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             if self.note_unsent() {
                 continue;
             }
-            if self.draining && self.acks.is_empty() && self.wire.outbound.is_empty() {
-                return Close::Stopping;
+            if let Some(ending) = self.ending
+                && self.acks.is_empty()
+                && self.wire.outbound.is_empty()
+            {
+                return ending.close;
             }
             // Moved forward at once, backward only when it fires: most wakes leave the timer alone.
             let (due, _) = self.next_deadline();
@@ -177,7 +192,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 sleep.as_mut().reset(due);
             }
             let event = self.event(halted.as_mut(), sleep.as_mut()).await;
-            if let Err(close) = self.handle(event, sleep.as_mut()) {
+            let handled = self.handle(event, sleep.as_mut());
+            if let Err(close) = handled.or_else(|close| self.end(close)) {
                 return close;
             }
         }
@@ -186,10 +202,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     async fn event(&mut self, halted: Pin<&mut WaitForCancellationFuture<'_>>, sleep: Pin<&mut Sleep>) -> Event {
         let reading = self.is_reading();
         let kafka_away = self.pause == Some(Pause::KafkaAway);
+        // Once it ends, the drain has nothing to add.
+        let stopping = self.ending.is_some() && self.shared.front.stopping.is_cancelled();
         let (wire, mailbox) = (&mut self.wire, &self.state.mailbox);
         tokio::select! {
             biased;
-            () = halted, if !self.draining => Event::Halted,
+            () = halted, if !stopping => Event::Halted,
             moved = poll_fn(|context| wire.poll(context, reading)) => Event::Moved(moved),
             () = mailbox.wait() => Event::Answers,
             (loan, permit) = granted(&mut self.waiting) => Event::Lent(loan, permit),
@@ -200,10 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     fn handle(&mut self, event: Event, sleep: Pin<&mut Sleep>) -> Result<(), Close> {
         match event {
-            Event::Halted if self.shared.front.stopping.is_cancelled() => {
-                self.draining = true;
-                (self.permit, self.room, self.waiting) = (None, None, None);
-            }
+            Event::Halted if self.shared.front.stopping.is_cancelled() => self.stop(),
             Event::Halted => return Err(Close::TakenOver),
             Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
             Event::Moved(Ok(Moved::Read(_))) => self.heard_at = Instant::now(),
@@ -225,7 +240,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     fn is_reading(&self) -> bool {
-        self.pause.is_none() && !self.draining && self.busy_since.is_none()
+        self.pause.is_none() && self.ending.is_none() && self.busy_since.is_none()
     }
 
     fn next_deadline(&self) -> (Instant, Close) {
@@ -242,14 +257,48 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             after(self.unsent_since, packet_timeout, Close::Stalled),
             after(
                 self.busy_since,
-                if self.draining { Duration::ZERO } else { BUSY_HOLD },
+                if self.ending.is_some() {
+                    Duration::ZERO
+                } else {
+                    BUSY_HOLD
+                },
                 Close::Busy,
             ),
+            self.ending.map(|ending| (ending.due, ending.close)),
         ]
         .into_iter()
         .flatten()
         .min_by_key(|(due, _)| *due)
         .unwrap_or_else(|| (Instant::now() + FAR, Close::Stalled))
+    }
+
+    /// Ends the connection: from now on it only answers what was accepted, or it closes at once (`Err`), because nobody
+    /// hears it, nothing may be answered, or the time for that is over.
+    fn end(&mut self, close: Close) -> Result<(), Close> {
+        match self.ending {
+            // Its client does not wait any longer; it ends for the reason that it had.
+            Some(ending) if close == Close::TakenOver => Err(ending.close),
+            None if close.answers_first() => {
+                let due = Instant::now() + self.shared.config.closing_timeout;
+                self.stop_reading(Ending { close, due });
+                Ok(())
+            }
+            _ => Err(close),
+        }
+    }
+
+    /// The gateway drains: every reading has its outcome by the drain's deadline.
+    fn stop(&mut self) {
+        let due = Instant::now() + FAR;
+        let close = Close::Stopping;
+        self.stop_reading(Ending { close, due });
+    }
+
+    fn stop_reading(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+        self.pause = None;
+        (self.permit, self.room, self.waiting) = (None, None, None);
+        self.wire.inbound.clear();
     }
 
     // Whether there is more to do now that the client has taken our answers.
@@ -259,7 +308,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         } else if self.unsent_since.is_none() {
             self.unsent_since = Some(Instant::now());
         }
-        self.pause == Some(Pause::Output) && self.wire.outbound.len() < intake::OUTBOUND_BYTES_MAX
+        self.busy_since.is_none()
+            && self.pause == Some(Pause::Output)
+            && self.wire.outbound.len() < intake::OUTBOUND_BYTES_MAX
     }
 
     /// Everything that can be done without waiting: answers out, packets in, until there is no more of either.
@@ -267,7 +318,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         loop {
             self.collect();
             self.answer();
-            if self.draining || self.busy_since.is_some() || !self.read_packets()? {
+            if self.ending.is_some() || self.busy_since.is_some() || !self.read_packets()? {
                 break;
             }
         }
@@ -298,11 +349,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             if let Some(slot) = self.acks.fill(ticket, outcome)
                 && slot.owed == Owed::PubRec
             {
-                self.state.qos2.settle(slot.pkid, positive);
+                self.state.qos2.settle(ticket, positive);
             }
-        } else if let Some((pkid, slot)) = self.state.qos2.in_flight(ticket) {
-            // Taken in by an earlier connection of this session; owed here if the client has asked again.
-            self.state.qos2.settle(pkid, positive);
+        } else if let Some(slot) = self.state.qos2.settle(ticket, positive) {
+            // Accepted by an earlier connection of this session; owed here if the client has asked again.
             if slot != ticket {
                 self.acks.fill(slot, outcome);
             }
@@ -328,9 +378,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             match owed {
                 Owed::PubAck => encoder.puback(pkid, reason, text, &mut self.wire.outbound),
                 Owed::PubRec => encoder.pubrec(pkid, reason, text, &mut self.wire.outbound),
-            }
-            if owed == Owed::PubAck || reason != MqttReason::Success {
-                self.unanswered = self.unanswered.saturating_sub(1);
             }
         }
     }
