@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The outsiders: independent clients send to the real program, an independent reader takes it out of a real Kafka again.
 #   tests/interop/run.sh [CITYGATE]
-# mosquitto_pub (MQTT 3.1.1 and 5), paho, libcoap's coap-client, aiocoap and curl send; kcat reads; fastavro decodes.
+# mosquitto_pub (MQTT 3.1.1 and 5), a Mosquitto bridge, paho, MQTT.js, libcoap's coap-client, aiocoap and curl send; kcat
+# reads; fastavro decodes.
 # CITYGATE is the program (default: cargo's release build). Kafka is CITYGATE_TEST_KAFKA, or one started for this run.
-# Python with paho-mqtt, aiocoap and fastavro is PYTHON (default: python3).
+# Python with paho-mqtt, aiocoap and fastavro is PYTHON (default: python3); node finds MQTT.js through NODE_PATH.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,17 +17,25 @@ finish() {
   local code=$?
   for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
   if [[ -n ${own_kafka:-} ]]; then KAFKA_DATA=$work/kafka tests/servers/kafka.sh stop; fi
-  if ((code)); then echo "--- the gateway's last words" && tail -n 20 "$work/citygate.log"; fi >&2
+  if ((code)) && [[ -e $work/citygate.log ]]; then echo "--- the gateway's last words" && tail -n 20 "$work/citygate.log"; fi >&2
   rm -rf "$work"
   exit "$code"
 }
 trap finish EXIT
 
-for tool in mosquitto_pub coap-client-notls kcat curl "$python" "$citygate"; do
-  if ! command -v "$tool" >/dev/null; then echo "interop needs $tool" >&2 && exit 1; fi
+PATH=$PATH:/usr/sbin # where Debian has mosquitto, and not everybody looks
+lacking=()
+for tool in mosquitto mosquitto_pub coap-client-notls kcat curl node "$python" "$citygate"; do
+  if ! command -v "$tool" >/dev/null; then lacking+=("$tool"); fi
 done
+for module in paho.mqtt.client aiocoap fastavro; do
+  if ! "$python" -c "import $module" 2>/dev/null; then lacking+=("$module, of Python"); fi
+done
+if ! node -e 'require("mqtt")' 2>/dev/null; then lacking+=('mqtt, of node (NODE_PATH)'); fi
+if ((${#lacking[@]})); then printf 'interop needs %s\n' "${lacking[@]}" >&2 && exit 1; fi
 
-read -r mqtt coap http admin kafka_port controller_port < <("$python" tests/interop/check.py free-ports 6)
+read -r mqtt coap http admin kafka_port controller_port bridge_31 bridge_311 bridge_50 \
+  < <("$python" tests/interop/check.py free-ports 9)
 kafka=${CITYGATE_TEST_KAFKA:-}
 if [[ -z $kafka ]]; then
   own_kafka=yes
@@ -109,6 +118,56 @@ said=$(curl -sS -i -d "$bad" "http://127.0.0.1:$http/devices/bad-curl/weather")
 expect 'curl is told why not' '422.*application/problem\+json.*temperature_c' "${said//$'\n'/ }"
 
 "$python" tests/interop/check.py send "$mqtt" "$coap" >>"$work/sent"
+node tests/interop/burst.cjs "$mqtt" >>"$work/sent"
+
+# A metric of the gateway, summed over the series that match PATTERN.
+metric() { # PATTERN
+  curl -fsS "http://127.0.0.1:$admin/metrics" | awk -v pattern="$1" '$0 ~ pattern { sum += $NF } END { print sum + 0 }'
+}
+
+# Waits for it to exceed a number; what is checked later fails if it does not.
+until_above() { # NUMBER PATTERN
+  local tries
+  for ((tries = 0; tries < 200; tries++)); do
+    if (($(metric "$2") > $1)); then return; fi
+    sleep 0.1
+  done
+}
+
+# A broker that passes on what its devices publish, with the defaults of a bridge: `try_private` sets bit 7 of the protocol
+# level (3.1 and 3.1.1), `notifications` publishes its state, retained, to an address that is no device's.
+bridge() { # VERSION PORT
+  local name=bridge-$1 sessions delivered refused kind
+  sessions=$(metric '^citygate_mqtt_sessions_total')
+  refused=$(metric '^citygate_mqtt_closed_total.*"refused"')
+  delivered=$(metric '^citygate_readings_total.*"delivered".*"mqtt"')
+  cat >"$work/$name.conf" <<CONF
+listener $2 127.0.0.1
+allow_anonymous true
+persistence false
+connection $name
+address 127.0.0.1:$mqtt
+bridge_protocol_version $1
+topic devices/# out 1
+CONF
+  mosquitto -v -c "$work/$name.conf" >"$work/$name.log" 2>&1 &
+  children+=($!)
+  until_above "$sessions" '^citygate_mqtt_sessions_total'
+  for kind in traffic weather energy; do
+    sent "$name" "$kind" "${reading[$kind]}"
+    mosquitto_pub -h 127.0.0.1 -p "$2" -q 1 -t "devices/$name/$kind" -m "${reading[$kind]}"
+  done
+  until_above $((delivered + 2)) '^citygate_readings_total.*"delivered".*"mqtt"'
+  # One connection, the first: nothing was refused, and nothing that it sends by itself ended it.
+  if (($(metric '^citygate_mqtt_closed_total.*"refused"') != refused)) ||
+    (($(metric '^citygate_mqtt_sessions_total') != sessions + 1)); then
+    echo "the bridge ($1) connected more than once, or not at all:" >&2 && cat "$work/$name.log" >&2 && exit 1
+  fi
+  echo "ok  a Mosquitto bridge, $1"
+}
+bridge mqttv31 "$bridge_31"
+bridge mqttv311 "$bridge_311"
+bridge mqttv50 "$bridge_50"
 
 for topic in traffic weather energy dead-letter; do
   # Lengths first, so that values may hold any byte.
