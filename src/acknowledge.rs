@@ -31,7 +31,8 @@ pub fn mqtt(outcome: &Outcome) -> MqttReason {
             | Reason::UnsupportedFormat
             // 0x95 would answer it, but by DISCONNECT only (§3.14.2.1); 0x97 would have it sent again.
             | Reason::TooLarge
-            | Reason::TooLargeForKafka => MqttReason::PayloadFormatInvalid,
+            | Reason::TooLargeForKafka
+            | Reason::TooSlow => MqttReason::PayloadFormatInvalid,
             Reason::UnknownKind | Reason::BadAddress => MqttReason::TopicNameInvalid,
             Reason::Forbidden => MqttReason::NotAuthorized,
         },
@@ -59,6 +60,7 @@ pub fn coap(outcome: &Outcome) -> (u8, u8) {
             Reason::UnsupportedFormat => (4, 15),
             Reason::Forbidden => (4, 3),
             Reason::TooLarge | Reason::TooLargeForKafka => (4, 13),
+            Reason::TooSlow => (4, 8),
         },
     }
 }
@@ -75,6 +77,7 @@ pub fn http(outcome: &Outcome) -> u16 {
             Reason::UnsupportedFormat => 415,
             Reason::Forbidden => 403,
             Reason::TooLarge | Reason::TooLargeForKafka => 413,
+            Reason::TooSlow => 408,
         },
     }
 }
@@ -143,6 +146,7 @@ mod tests {
         check(rejected(Reason::Forbidden), 0x87, true, (4, 3), 403);
         check(rejected(Reason::TooLarge), 0x99, true, (4, 13), 413);
         check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);
+        check(rejected(Reason::TooSlow), 0x99, true, (4, 8), 408);
         for busy in Busy::ALL {
             check(Outcome::Busy(busy), 0x97, false, (5, 3), 503);
         }

@@ -172,6 +172,8 @@ async fn status(State(house): State<House>) -> Response {
         },
         "in_flight_bytes": front.admit.observe(),
         "coap": coap(front),
+        "incomplete_bytes": front.admit.incomplete().observe(),
+        "incomplete_waits": front.metrics.readings.incomplete_waits_total.get(),
     });
     ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
 }

@@ -177,11 +177,7 @@ async fn build(config: &Config) -> Result<Front, Error> {
     let deliver =
         Deliver::start(sections, &schemas, &metrics, clock.clone()).map_err(|error| Error(vec![error.to_string()]))?;
     let health = deliver.health();
-    let admit = Admit::new(&config.limits, metrics.readings.in_flight_bytes.clone());
-    metrics
-        .readings
-        .in_flight_bytes_max
-        .set(config.limits.in_flight_bytes.as_u64() as i64);
+    let admit = Admit::new(&config.limits, &metrics.readings);
     let pipeline = Pipeline {
         schemas,
         validator,

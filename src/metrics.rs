@@ -81,6 +81,15 @@ metrics! {
         in_flight_bytes: IntGauge,
         /// Bytes that may be in flight at once (limits.in_flight_bytes).
         in_flight_bytes_max: IntGauge,
+        /// Bytes of messages that have arrived in part, of those larger than 4 KiB.
+        incomplete_bytes: IntGauge,
+        /// Bytes that such messages may have at once (limits.incomplete_bytes).
+        incomplete_bytes_max: IntGauge,
+        /// Times an incomplete message was not read because there was no room for more of it.
+        incomplete_waits_total: IntCounter,
+        /// Incomplete messages given up while others waited for room, by reason: stalled (nothing more came), over_share
+        /// (its address had more than its share).
+        incomplete_evicted_total: IntCounterVec["reason"],
     }
 }
 

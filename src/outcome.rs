@@ -96,10 +96,12 @@ pub enum Reason {
     TooLarge,
     /// More bytes than Kafka or its topic takes: kept nowhere, and never acknowledged.
     TooLargeForKafka,
+    /// The rest of the message did not come, or came more slowly than the configuration allows.
+    TooSlow,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::Malformed,
         Reason::SchemaMismatch,
         Reason::OutOfRange,
@@ -110,6 +112,7 @@ impl Reason {
         Reason::Forbidden,
         Reason::TooLarge,
         Reason::TooLargeForKafka,
+        Reason::TooSlow,
     ];
 
     pub fn label(self) -> &'static str {
@@ -124,6 +127,7 @@ impl Reason {
             Reason::Forbidden => "forbidden",
             Reason::TooLarge => "too_large",
             Reason::TooLargeForKafka => "too_large_for_kafka",
+            Reason::TooSlow => "too_slow",
         }
     }
 }
@@ -147,6 +151,10 @@ pub enum Busy {
     SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
+    /// The room of `limits.incomplete_bytes` is used up, or the sender's share of it.
+    IncompleteFull,
+    /// As many requests with an idempotency key are in flight as may be remembered.
+    KeysFull,
     /// The gateway is shutting down.
     Draining,
     /// A receipt was dropped without an outcome: a bug, counted as such.
@@ -154,7 +162,7 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 10] = [
+    pub const ALL: [Busy; 12] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
         Busy::KafkaRefused,
@@ -163,6 +171,8 @@ impl Busy {
         Busy::SpoolBusy,
         Busy::SpoolFailed,
         Busy::MemoryFull,
+        Busy::IncompleteFull,
+        Busy::KeysFull,
         Busy::Draining,
         Busy::Dropped,
     ];
@@ -177,6 +187,8 @@ impl Busy {
             Busy::SpoolBusy => "spool_busy",
             Busy::SpoolFailed => "spool_failed",
             Busy::MemoryFull => "memory_full",
+            Busy::IncompleteFull => "incomplete_full",
+            Busy::KeysFull => "keys_full",
             Busy::Draining => "draining",
             Busy::Dropped => "dropped",
         }
@@ -193,6 +205,8 @@ impl Busy {
             Busy::SpoolBusy => "the disk of the spool is too slow for what comes in; send the reading again later",
             Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
+            Busy::IncompleteFull => "too many large messages are arriving at once; send the reading again later",
+            Busy::KeysFull => "too many requests with an Idempotency-Key are in flight; send the request again later",
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",
         }

@@ -137,6 +137,10 @@ impl Config {
             in_flight >= self.http.body_bytes_max && in_flight >= self.mqtt.packet_bytes_max,
             "limits.in_flight_bytes: must hold the largest message (http.body_bytes_max, mqtt.packet_bytes_max)",
         );
+        require(
+            self.limits.incomplete_bytes >= self.http.body_bytes_max.max(self.mqtt.packet_bytes_max),
+            "limits.incomplete_bytes: must hold the largest message (http.body_bytes_max, mqtt.packet_bytes_max)",
+        );
         // What is rejected is kept whole: it must fit into a record with its headers.
         let largest = self.kafka.message_bytes_max().as_u64().saturating_sub(16 * 1024);
         require(

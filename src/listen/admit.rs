@@ -1,7 +1,8 @@
 //! Permits: how many bytes of messages and how many connections may be inside at once.
 //!
-//! A permit is taken before a message's body is read and travels in its receipt, so it returns when the answer is known.
-//! Without a free one MQTT stops reading the socket, HTTP says 503, CoAP says 5.03; nothing is buffered beyond it.
+//! A permit is taken when a message is there whole and travels in its receipt, so it returns when the answer is known.
+//! Without a free one MQTT stops reading the socket, HTTP says 503, CoAP says 5.03. What large messages take before they
+//! are there whole is [`incomplete`](super::incomplete)'s.
 
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use prometheus::IntGauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::incomplete::Room;
+use crate::metrics::ReadingMetrics;
 use crate::receipt::Permit;
 
 /// The `[limits]` section.
@@ -18,6 +21,8 @@ use crate::receipt::Permit;
 pub struct Config {
     /// Bytes of messages taken in and not yet answered, over all protocols.
     pub in_flight_bytes: ByteSize,
+    /// Bytes of messages larger than 4 KiB of which a part has arrived, over MQTT and HTTP.
+    pub incomplete_bytes: ByteSize,
     /// Readings in one message (JSON array, NDJSON).
     pub batch_readings: usize,
     /// Rejected readings of a device that are sent to the dead-letter topic in a minute; of those beyond it one in a hundred
@@ -29,6 +34,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             in_flight_bytes: ByteSize::mib(64),
+            incomplete_bytes: ByteSize::mib(64),
             batch_readings: 10_000,
             dead_letters_per_minute: 600,
         }
@@ -41,17 +47,26 @@ pub struct Admit {
     bytes: Arc<Semaphore>,
     bytes_max: u32,
     in_flight: IntGauge,
+    incomplete: Room,
 }
 
 impl Admit {
-    /// `in_flight` is set to the bytes lent out whenever it is [observed](Admit::observe).
-    pub fn new(config: &Config, in_flight: IntGauge) -> Self {
+    /// The gauges are set to what is lent out whenever it is [observed](Admit::observe).
+    pub fn new(config: &Config, metrics: &ReadingMetrics) -> Self {
+        metrics.in_flight_bytes_max.set(config.in_flight_bytes.as_u64() as i64);
+        let incomplete = usize::try_from(config.incomplete_bytes.as_u64()).unwrap_or(usize::MAX / 2);
         let bytes_max = u32::try_from(config.in_flight_bytes.as_u64()).unwrap_or(u32::MAX);
         Admit {
             bytes: Arc::new(Semaphore::new(bytes_max as usize)),
             bytes_max,
-            in_flight,
+            in_flight: metrics.in_flight_bytes.clone(),
+            incomplete: Room::new(incomplete, metrics),
         }
+    }
+
+    /// Room for messages of which a part has arrived.
+    pub fn incomplete(&self) -> &Room {
+        &self.incomplete
     }
 
     /// A permit for `bytes` now, or `None`: the budget is used up.
@@ -67,6 +82,7 @@ impl Admit {
 
     /// Bytes lent out now; also written to the gauge.
     pub fn observe(&self) -> usize {
+        self.incomplete.observe();
         let used = self.bytes_max as usize - self.bytes.available_permits();
         self.in_flight.set(used as i64);
         used

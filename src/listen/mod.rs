@@ -23,7 +23,11 @@ pub mod coap;
 
 pub mod http;
 
+pub mod incomplete;
+
 pub mod mqtt;
+
+pub mod pace;
 
 pub mod tcp;
 

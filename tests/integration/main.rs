@@ -34,6 +34,8 @@ mod drain;
 
 mod hostile;
 
+mod incomplete;
+
 mod law;
 
 mod kinds;

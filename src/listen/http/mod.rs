@@ -1,13 +1,13 @@
 //! HTTP: readings by POST, one or many at a time, each answered when it is safe.
 //!
 //! `POST /devices/<device>/<kind>` takes one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
-//! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and their
-//! bytes are permitted before they are read; without room the answer is 503 with `Retry-After`. With an
+//! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and charged as
+//! they arrive ([`body`]). With an
 //! `Idempotency-Key` a request may be repeated without passing its readings on again ([`idempotency`] says how far that
 //! goes). The framing is hyper's, and there is one handler, so there is no router; [`request`] is the way of one request,
 //! [`response`] the words of its answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +19,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
+use super::pace::Rate;
 use super::tcp::Listeners;
 use super::{Error, Front};
+
+mod body;
 
 mod idempotency;
 
@@ -45,7 +47,9 @@ pub struct Config {
     pub connections_max: usize,
     /// Largest body.
     pub body_bytes_max: ByteSize,
-    /// How long a request's body may take to arrive.
+    /// How slowly a body may arrive, in bytes per second.
+    pub body_bytes_per_second_min: ByteSize,
+    /// How far a body may fall behind that, and how long nothing of it may come; also how long it waits for room.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub body_timeout: Duration,
     /// How long a connection may take to send the head of its next request.
@@ -60,9 +64,6 @@ pub struct Config {
     pub idempotency_lifetime: Duration,
 }
 
-/// Bodies of the largest size that may be under way at once; of smaller ones accordingly more.
-const BODIES_UNDER_WAY: usize = 64;
-
 /// Largest request line and headers; the buffer of a connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -73,6 +74,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             connections_max: 10_000,
             body_bytes_max: ByteSize::kib(768),
+            body_bytes_per_second_min: ByteSize::b(512),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             idempotency_keys_max: 100_000,
@@ -91,6 +93,10 @@ impl Config {
                 self.body_bytes_max >= ByteSize::kib(1),
                 "http.body_bytes_max: must be at least 1 KiB",
             ),
+            (
+                self.body_bytes_per_second_min >= ByteSize::b(1),
+                "http.body_bytes_per_second_min: must be at least 1 B",
+            ),
             (!self.body_timeout.is_zero(), "http.body_timeout: must be above 0"),
             (!self.idle_timeout.is_zero(), "http.idle_timeout: must be above 0"),
         ];
@@ -99,6 +105,10 @@ impl Config {
             .filter(|(good, _)| !good)
             .map(|(_, text)| text.to_owned())
             .collect()
+    }
+
+    fn rate(&self) -> Rate {
+        Rate::new(self.body_bytes_per_second_min.as_u64(), self.body_timeout)
     }
 }
 
@@ -116,8 +126,6 @@ struct House {
     keys: Arc<idempotency::Keys>,
     /// Of the one status that nearly all responses have.
     no_content: IntCounter,
-    /// Bytes of bodies under way: announced, and perhaps never sent.
-    room: Arc<Semaphore>,
 }
 
 /// Binds the addresses, so that they are known and reserved before anything starts.
@@ -142,13 +150,9 @@ impl Bound {
             bytes_max: usize::try_from(self.config.idempotency_bytes_max.as_u64()).unwrap_or(usize::MAX),
             lifetime: self.config.idempotency_lifetime,
         };
-        let room = usize::try_from(self.config.body_bytes_max.as_u64())
-            .unwrap_or(usize::MAX)
-            .saturating_mul(BODIES_UNDER_WAY);
         let responses = &front.metrics.http.http_responses_total;
         let house = House {
             no_content: responses.with_label_values(&[StatusCode::NO_CONTENT.as_str()]),
-            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
             keys: idempotency::Keys::new(limits, front.metrics.http.clone()),
             front: front.clone(),
             config: self.config,
@@ -167,8 +171,8 @@ async fn accept(listener: Listeners, seats: Seats, house: Arc<House>) {
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = serve_connection(stream, seat, house.clone());
+            Ok((stream, peer)) => {
+                let connection = serve_connection(stream, peer.ip(), seat, house.clone());
                 house.front.tasks.spawn(connection);
             }
             Err(error) => {
@@ -181,7 +185,7 @@ async fn accept(listener: Listeners, seats: Seats, house: Arc<House>) {
 }
 
 /// One connection. The seat returns when it closes.
-async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
+async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Arc<House>) {
     // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
     // one, and says so when it is read.
     stream.set_nodelay(true).ok();
@@ -193,7 +197,7 @@ async fn serve_connection(stream: TcpStream, seat: Seat, house: Arc<House>) {
         .half_close(true)
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
-    let service = service_fn(|request| request::post(&house, request));
+    let service = service_fn(|request| request::post(&house, peer, request));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // Of its own: it is looked at with every wake, and all connections would wait for each other at a common one.

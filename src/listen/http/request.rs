@@ -1,34 +1,33 @@
 //! One request: method, key, room, body, pipeline, answer.
 //!
-//! Bytes are permitted before the body is read. What cannot be read whole is refused and counted; what is wrong with the
+//! What cannot be read whole ([`body`]) is refused and counted; what is wrong with the
 //! request itself (method, `Idempotency-Key`) is no reading and counts as none. A request with a key is awaited by a
 //! task of its own: the outcome is remembered also when its connection has ended before the answer.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
-use hyper::body::{Body as _, Incoming};
-use tokio::time::timeout;
+use hyper::body::Incoming;
 use tracing::error;
 
 use super::House;
+use super::body;
 use super::idempotency::{self, Place, Seen};
 use super::response::{Problem, respond};
 use crate::message::{Inbound, Protocol};
-use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
 /// Answers a request, and counts the response.
-pub async fn post(house: &House, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let response = answer(house, request).await.unwrap_or_else(IntoResponse::into_response);
+pub async fn post(house: &House, peer: IpAddr, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let response = answer(house, peer, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
         house.no_content.inc();
@@ -40,7 +39,7 @@ pub async fn post(house: &House, request: Request<Incoming>) -> Result<Response,
 }
 
 /// The order of a request.
-async fn answer(house: &House, request: Request<Incoming>) -> Result<Response, Problem> {
+async fn answer(house: &House, peer: IpAddr, request: Request<Incoming>) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let path = decoded_path(&head.uri);
     if path.is_empty() && matches!(head.method, Method::GET | Method::HEAD) {
@@ -51,7 +50,7 @@ async fn answer(house: &House, request: Request<Incoming>) -> Result<Response, P
     }
     let key = key(house, &head.headers)?;
     let refuse = |outcome| refuse(house, &path, outcome);
-    let (body, permit) = read(house, &head.headers, body).await.map_err(refuse)?;
+    let (body, permit) = body::read(house, peer, &head.headers, body).await.map_err(refuse)?;
     let inbound = Inbound {
         protocol: Protocol::Http,
         path: &path,
@@ -71,7 +70,7 @@ async fn answer(house: &House, request: Request<Incoming>) -> Result<Response, P
         Seen::Answered(answer) => Ok(respond(&answer)),
         Seen::InFlight => Err(Problem::key_in_flight()),
         Seen::Reused => Err(Problem::key_reused()),
-        Seen::Full => Err(refuse(Outcome::Busy(Busy::MemoryFull))),
+        Seen::Full => Err(refuse(Outcome::Busy(Busy::KeysFull))),
     }
 }
 
@@ -93,64 +92,6 @@ fn refuse(house: &House, path: &str, outcome: Outcome) -> Problem {
     let pipeline = &house.front.pipeline;
     pipeline.refuse(Protocol::Http, path, outcome, Reply::Nobody);
     problem
-}
-
-/// The body, and what it was lent of the budget of bytes in flight.
-///
-/// A body under way is held against a room of this listener's own: who announces much and sends nothing must not hold what
-/// the other protocols need.
-async fn read(house: &House, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Permit), Outcome> {
-    if house.front.stopping.is_cancelled() {
-        return Err(Outcome::Busy(Busy::Draining));
-    }
-    if let Some(encoding) = headers
-        .get(header::CONTENT_ENCODING)
-        .filter(|value| *value != "identity")
-    {
-        let detail = format!("content encoding {encoding:?} is not decoded; send the body as it is");
-        return Err(Rejection::new(Reason::UnsupportedFormat, detail).into());
-    }
-    let bytes_max = house.config.body_bytes_max.as_u64();
-    let declared = text(headers, header::CONTENT_LENGTH).parse::<u64>().ok();
-    if declared.is_some_and(|length| length > bytes_max) {
-        return Err(too_large(bytes_max));
-    }
-    // A body without a declared length (chunked) takes as much room as if it were as large as it may be.
-    let needed = u32::try_from(declared.unwrap_or(bytes_max)).unwrap_or(u32::MAX);
-    let Ok(_room) = house.room.try_acquire_many(needed) else {
-        return Err(Outcome::Busy(Busy::MemoryFull));
-    };
-    let body = match timeout(house.config.body_timeout, whole(body, declared, bytes_max)).await {
-        Ok(body) => body?,
-        Err(_) => return Err(Rejection::new(Reason::Malformed, "the body did not arrive in time").into()),
-    };
-    let permit = house.front.admit.try_bytes(body.len());
-    permit
-        .map(|permit| (body, permit))
-        .ok_or(Outcome::Busy(Busy::MemoryFull))
-}
-
-/// A body's bytes; those of one that came in one piece stay where they are, others get room for their declared length.
-async fn whole(mut body: Incoming, declared: Option<u64>, bytes_max: u64) -> Result<Bytes, Outcome> {
-    let mut whole = Bytes::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let frame = frame.map_err(|_| Rejection::new(Reason::Malformed, "the body was cut off"))?;
-        // What is not data are trailers.
-        let Ok(data) = frame.into_data() else { continue };
-        if (whole.len() + data.len()) as u64 > bytes_max {
-            return Err(too_large(bytes_max));
-        }
-        whole = if whole.is_empty() {
-            data
-        } else {
-            let mut joined = BytesMut::from(whole);
-            let declared = declared.map_or(0, |bytes| bytes.min(bytes_max) as usize);
-            joined.reserve(data.len().max(declared.saturating_sub(joined.len())));
-            joined.extend_from_slice(&data);
-            joined.freeze()
-        };
-    }
-    Ok(whole)
 }
 
 /// Gives a message to the pipeline, but for the readings that `before` knows to be safe or rejected.
@@ -194,12 +135,8 @@ fn greeting(house: &House) -> Response {
     format!("citygate: POST a JSON reading to /devices/<device>/<kind>; kinds: {kinds}\n").into_response()
 }
 
-fn too_large(bytes_max: u64) -> Outcome {
-    Rejection::new(Reason::TooLarge, format!("the body is larger than {bytes_max} bytes")).into()
-}
-
 /// A header that is text; empty if it is missing or something else.
-fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+pub fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default()
 }

@@ -75,6 +75,8 @@ impl IntoResponse for Problem {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
                 Some((header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)))
             }
+            // RFC 9110 §15.5.9: what else of the request comes is not read.
+            StatusCode::REQUEST_TIMEOUT => Some((header::CONNECTION, HeaderValue::from_static("close"))),
             StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, HeaderValue::from_static("POST"))),
             _ => None,
         };

@@ -43,7 +43,8 @@ where
             if head.kind() != 1 || head.packet_bytes > CONNECT_BYTES_MAX {
                 return Err(Close::Refused);
             }
-            if wire.inbound.len() >= head.packet_bytes {
+            wire.missing = head.packet_bytes.saturating_sub(wire.inbound.len());
+            if wire.missing == 0 {
                 let connect = packet::decode_connect(&head, &mut wire.inbound);
                 return connect
                     .map_err(|fault| refused(fault, wire))
@@ -53,6 +54,7 @@ where
         wire.settle();
         match poll_fn(|context| wire.poll(context, true)).await {
             Ok(Moved::Read(0)) => return Err(Close::HungUp),
+            Ok(Moved::Evicted(why)) => return Err(Close::Evicted(why)),
             Ok(_) => {}
             Err(_) => return Err(Close::Network),
         }
@@ -195,7 +197,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(bytes).await.unwrap();
         far.shutdown().await.unwrap();
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         let result = receive(&mut wire).await;
         (result, wire.outbound.to_vec())
     }
@@ -255,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn a_connect_in_pieces_is_read_and_what_follows_it_is_kept() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         let mut bytes = connect(4, 2, NAMED);
         bytes.extend([0xC0, 0]);
         let (result, ()) = tokio::join!(receive(&mut wire), async {

@@ -3,6 +3,7 @@
 use prometheus::IntCounter;
 
 use super::packet::{Fault, Leave, Version};
+use crate::listen::incomplete::Evicted;
 use crate::metrics::MqttMetrics;
 
 /// Why a connection ended.
@@ -22,8 +23,12 @@ pub enum Close {
     Refused,
     /// Nothing was heard for one and a half times the keep-alive, or for `idle_timeout`.
     KeepAlive,
-    /// A packet, or the reading of our answers, took longer than `packet_timeout`.
+    /// Our answers were not read within `packet_timeout`.
     Stalled,
+    /// A packet fell behind `packet_bytes_per_second_min` by `packet_timeout`.
+    TooSlow,
+    /// A packet was given up in favour of those that waited for room.
+    Evicted(Evicted),
     /// The same client id connected again.
     TakenOver,
     /// A 3.1.1 client whose reading could not be taken: it sends it again when it connects again.
@@ -91,6 +96,8 @@ impl Close {
             Close::Refused => "refused",
             Close::KeepAlive => "keep_alive",
             Close::Stalled => "stalled",
+            Close::TooSlow => "too_slow",
+            Close::Evicted(_) => "evicted",
             Close::TakenOver => "taken_over",
             Close::Busy => "busy",
             Close::Stopping => "stopping",
@@ -109,7 +116,12 @@ impl Close {
     pub fn leave(self) -> Option<(Leave, &'static str)> {
         match self {
             Close::KeepAlive => Some((Leave::KeepAliveTimeout, "nothing was heard for too long")),
-            Close::Stalled => Some((Leave::QuotaExceeded, "a packet took too long")),
+            Close::Stalled => Some((Leave::QuotaExceeded, "answers were not read for mqtt.packet_timeout")),
+            Close::TooSlow => Some((
+                Leave::QuotaExceeded,
+                "a packet came more slowly than mqtt.packet_bytes_per_second_min, or nothing of it for mqtt.packet_timeout",
+            )),
+            Close::Evicted(why) => Some((Leave::QuotaExceeded, why.text())),
             Close::TakenOver => Some((Leave::SessionTakenOver, "this client id connected again")),
             Close::Stopping => Some((Leave::ServerShuttingDown, "the gateway is shutting down")),
             Close::Fault(fault) => Some((fault.reason, fault.why)),
@@ -121,9 +133,14 @@ impl Close {
     /// of turn, nor where the client waits on another connection.
     pub fn answers_first(self) -> bool {
         match self {
-            Close::Client | Close::HungUp | Close::KeepAlive | Close::Stalled | Close::Stopping | Close::Fault(_) => {
-                true
-            }
+            Close::Client
+            | Close::HungUp
+            | Close::KeepAlive
+            | Close::Stalled
+            | Close::TooSlow
+            | Close::Evicted(_)
+            | Close::Stopping
+            | Close::Fault(_) => true,
             Close::Network | Close::Full | Close::ConnectTimeout | Close::Refused | Close::TakenOver | Close::Busy => {
                 false
             }

@@ -22,7 +22,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -39,6 +38,7 @@ mod wire;
 use super::Front;
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
+use super::pace::Rate;
 use super::tcp::Listeners;
 use counters::{Close, Counters};
 use sessions::Sessions;
@@ -63,7 +63,10 @@ pub struct Config {
     /// How long a connection may take until its CONNECT is there.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub connect_timeout: Duration,
-    /// How long a packet may take from its first byte to its last, and a client to read what it is sent.
+    /// How slowly a packet may arrive, in bytes per second.
+    pub packet_bytes_per_second_min: ByteSize,
+    /// How far a packet may fall behind that, and how long nothing of it may come; also how long a client may take to read
+    /// what it is sent.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub packet_timeout: Duration,
     /// How long a connection that ends (DISCONNECT, end of stream, silence, a fault) stays for the answers to what was
@@ -98,6 +101,10 @@ impl Config {
             ),
             (self.receive_maximum > 0, "mqtt.receive_maximum: must be at least 1"),
             (!self.connect_timeout.is_zero(), "mqtt.connect_timeout: must be above 0"),
+            (
+                self.packet_bytes_per_second_min >= ByteSize::b(1),
+                "mqtt.packet_bytes_per_second_min: must be at least 1 B",
+            ),
             (!self.packet_timeout.is_zero(), "mqtt.packet_timeout: must be above 0"),
             (!self.closing_timeout.is_zero(), "mqtt.closing_timeout: must be above 0"),
         ];
@@ -119,6 +126,7 @@ impl Default for Config {
             receive_maximum: 64,
             topic_alias_maximum: 16,
             connect_timeout: Duration::from_secs(10),
+            packet_bytes_per_second_min: ByteSize::b(512),
             packet_timeout: Duration::from_secs(30),
             closing_timeout: Duration::from_secs(10),
             keep_alive_max: Duration::from_secs(20 * 60),
@@ -142,17 +150,12 @@ pub struct Bound {
 struct Shared {
     config: Config,
     front: Front,
-    // Bytes for packets that are too large to be buffered in part without being lent room.
-    room: Arc<Semaphore>,
     sessions: Arc<Sessions>,
     counters: Counters,
 }
 
 /// The largest packet but for PUBLISH; a client has no reason to send one that is near it.
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
-
-/// Packets of the largest size that may be under way at once, over all connections.
-const LARGE_PACKETS_MAX: usize = 64;
 
 /// How often a repeating trouble of the accept loop is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -176,6 +179,10 @@ impl Config {
     fn publish_bytes_max(&self) -> usize {
         const LARGEST: u64 = 268_435_455;
         self.packet_bytes_max.as_u64().clamp(64, LARGEST) as usize
+    }
+
+    fn rate(&self) -> Rate {
+        Rate::new(self.packet_bytes_per_second_min.as_u64(), self.packet_timeout)
     }
 
     fn window(&self) -> usize {
@@ -204,7 +211,6 @@ async fn accept(bound: Bound, front: Front) {
         front.metrics.mqtt.mqtt_connections.clone(),
     );
     let shared = Arc::new(Shared {
-        room: Arc::new(Semaphore::new(LARGE_PACKETS_MAX * bound.config.publish_bytes_max())),
         sessions: Sessions::new(bound.config.sessions_max, front.metrics.mqtt.mqtt_sessions_kept.clone()),
         counters: Counters::new(&front.metrics.mqtt),
         config: bound.config,
@@ -251,7 +257,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY not set");
     }
-    let (wire, close) = session::serve(wire::Wire::new(stream), &shared).await;
+    let room = shared.front.admit.incomplete().for_peer(peer.ip());
+    let (wire, close) = session::serve(wire::Wire::new(stream, room), &shared).await;
     debug!(%peer, reason = close.label(), ?close, "mqtt connection closed");
     shared.counters.closed(close);
     if close.is_heard() {

@@ -1,16 +1,19 @@
 //! One connection's bytes: a stream, what was read and not yet decoded, what is written and not yet sent.
 //!
 //! A connection that has nothing to say holds no buffer: reading borrows the thread's spare one, which goes back as
-//! soon as its packets are decoded. What is left (part of a packet) is kept in a buffer of its size.
+//! soon as its packets are decoded. What is left (part of a packet) is kept in a buffer of at most twice its size, and
+//! charged to the room for incomplete messages when it is larger than that allows for free.
 
 use std::cell::Cell;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::listen::incomplete::{Evicted, FREE_BYTES, Part, PeerRoom};
 
 /// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings.
 const READ_BYTES: usize = 16 * 1024;
@@ -37,6 +40,11 @@ pub struct Wire<S> {
     pub missing: usize,
     // Bytes allocated behind `inbound`, however little of them it shows.
     held: usize,
+    room: PeerRoom,
+    // What the packet at the front has of it.
+    part: Option<Part>,
+    // Whether there was no room for more of it since it was last asked.
+    waited: bool,
 }
 
 /// What happened.
@@ -46,18 +54,23 @@ pub enum Moved {
     Read(usize),
     /// Bytes were sent.
     Sent,
+    /// The packet that arrives is given up: others wait for its room.
+    Evicted(Evicted),
 }
 
 // === impl Wire ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub fn new(stream: S) -> Self {
+    pub fn new(stream: S, room: PeerRoom) -> Self {
         Wire {
             stream,
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
             missing: 0,
             held: 0,
+            room,
+            part: None,
+            waited: false,
         }
     }
 
@@ -65,8 +78,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub fn poll(&mut self, context: &mut Context<'_>, reading: bool) -> Poll<io::Result<Moved>> {
         let before = self.outbound.len();
         let sent = self.poll_send(context)?;
-        if reading && let Poll::Ready(count) = self.poll_read(context)? {
-            return Poll::Ready(Ok(Moved::Read(count)));
+        if reading {
+            if let Poll::Ready(moved) = self.poll_read(context)? {
+                return Poll::Ready(Ok(moved));
+            }
+        } else if let Some(part) = &mut self.part {
+            part.hold();
         }
         match sent.is_ready() && before > 0 || self.outbound.len() < before {
             true => Poll::Ready(Ok(Moved::Sent)),
@@ -99,21 +116,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.inbound.len() >= READ_BYTES || self.missing > READ_BYTES {
-            let more = self.missing.clamp(READ_BYTES, READ_BYTES_MAX);
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Moved>> {
+        let most = match &mut self.part {
+            Some(part) => match part.poll_turn(context) {
+                Poll::Ready(Ok(bytes)) => bytes,
+                Poll::Ready(Err(why)) => return Poll::Ready(Ok(Moved::Evicted(why))),
+                Poll::Pending => {
+                    self.waited = true;
+                    return Poll::Pending;
+                }
+            },
+            None if self.room.is_full() => FREE_BYTES,
+            None => READ_BYTES_MAX,
+        };
+        let count = ready!(self.poll_read_some(context, most))?;
+        Poll::Ready(Ok(Moved::Read(count)))
+    }
+
+    fn poll_read_some(&mut self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let part = self.inbound.len();
+        if part >= READ_BYTES {
+            let more = self.missing.clamp(READ_BYTES, READ_BYTES_MAX).min(part).min(most);
             self.inbound.reserve(more);
             self.held = self.held.max(self.inbound.capacity());
             let mut rest = (&mut self.inbound).limit(more);
             return pin!(self.stream.read_buf(&mut rest)).poll(context);
         }
         // Behind part of a packet, too: who has sent one byte of it and then nothing must not hold room for the rest.
-        let part = self.inbound.len();
         let mut buffer = SPARE.take();
         buffer.clear();
         buffer.reserve(part + READ_BYTES);
         buffer.extend_from_slice(&self.inbound);
-        let mut start = (&mut buffer).limit(READ_BYTES);
+        let mut start = (&mut buffer).limit(READ_BYTES.min(most));
         let polled = pin!(self.stream.read_buf(&mut start)).poll(context);
         if buffer.len() == part {
             SPARE.set(buffer);
@@ -124,9 +158,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         polled
     }
 
-    /// Call when nothing more can be decoded: gives memory back that the rest does not need.
+    /// Whether there is data of the packet at the front for which there is no room.
+    pub fn waits(&self) -> bool {
+        self.part.as_ref().is_some_and(Part::waits)
+    }
+
+    /// Whether that was so since this was last asked.
+    pub fn has_waited(&mut self) -> bool {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// Call when nothing more can be decoded: charges the rest, and gives memory back that it does not need.
     pub fn settle(&mut self) {
         let rest = self.inbound.len();
+        match &mut self.part {
+            // Whole packets that wait for their turn are not charged: there are no more of them than one read brings.
+            None if rest <= FREE_BYTES || self.missing == 0 => {}
+            None => self.part = Some(self.room.enter(rest)),
+            Some(part) if rest > FREE_BYTES => part.arrived(rest),
+            Some(_) => self.part = None,
+        }
         if self.held <= 2 * rest + 512 {
             return;
         }
@@ -168,7 +219,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::incomplete::Room;
+    use crate::metrics::Metrics;
     use tokio::io::DuplexStream;
+
+    impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+        /// With a room that nobody else uses.
+        pub fn for_testing(stream: S) -> Self {
+            let metrics = Metrics::new(&[]);
+            let room = Room::new(1 << 20, &metrics.readings);
+            Wire::new(stream, room.for_peer([127, 0, 0, 1].into()))
+        }
+    }
 
     async fn read(wire: &mut Wire<DuplexStream>) -> Moved {
         std::future::poll_fn(|context| wire.poll(context, true)).await.unwrap()
@@ -177,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_connection_holds_no_buffer() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         far.write_all(&[7; 5000]).await.unwrap();
         assert_eq!(read(&mut wire).await, Moved::Read(5000));
         drop(wire.inbound.split_to(5000));
@@ -188,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn the_start_of_a_packet_is_kept_at_its_size() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         far.write_all(&[7; 5000]).await.unwrap();
         read(&mut wire).await;
         drop(wire.inbound.split_to(4990));
@@ -209,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_large_packet_leaves_no_memory_behind() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         far.write_all(&[7; 300_000]).await.unwrap();
         while wire.inbound.len() < 300_000 {
             read(&mut wire).await;
@@ -224,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn of_a_large_packet_no_more_is_read_than_it_lacks() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         far.write_all(&[7; 200_000]).await.unwrap();
         assert_eq!(read(&mut wire).await, Moved::Read(READ_BYTES));
         while wire.inbound.len() < 100_000 {
@@ -238,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_sent_later() {
         let (near, mut far) = tokio::io::duplex(100);
-        let mut wire = Wire::new(near);
+        let mut wire = Wire::for_testing(near);
         wire.outbound.extend_from_slice(&[9; 250]);
         wire.send_now().await.unwrap();
         assert_eq!(wire.outbound.len(), 150);

@@ -70,6 +70,19 @@ impl Mqtt {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// Reads what comes over a connection that somebody else has opened.
+    pub fn over(stream: TcpStream, version: Version) -> Self {
+        Mqtt {
+            version,
+            stream,
+            last_id: 0,
+        }
+    }
+
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Writes a PUBLISH and returns its packet id (0 for QoS 0).
     pub async fn publish(&mut self, qos: u8, topic: &str, content_type: &str, payload: &[u8]) -> u16 {
         let id = if qos == 0 { 0 } else { self.last_id % u16::MAX + 1 };

@@ -1,9 +1,8 @@
 //! What comes over a connection: which packets may be taken off the wire now, and what each of them does.
 //!
-//! A PUBLISH is judged by its first bytes, before its body is read: too large ends the connection, a full window or no
-//! room pauses its reading. Small ones need no room until they are there whole, so a part of a packet is at most
-//! [`PART_BYTES_MAX`] or lent. Other packets are always taken, so pings and releases in front of a held-back PUBLISH
-//! are answered.
+//! A PUBLISH is judged by its first bytes, before its body is read: too large ends the connection, a full window pauses
+//! its reading. What has arrived of it is charged by the [`wire`](crate::listen::mqtt::wire); its permit is taken when it
+//! is there whole. Other packets are always taken, so pings and releases in front of a held-back PUBLISH are answered.
 
 use std::time::Duration;
 
@@ -18,22 +17,10 @@ use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, Ver
 use crate::listen::mqtt::qos2::{self, Seen};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Outcome, Reason, Rejection};
-use crate::receipt::{Permit, Reply};
+use crate::receipt::Reply;
 
 /// Unsent bytes of answers beyond which no more packets are read.
 pub const OUTBOUND_BYTES_MAX: usize = 16 * 1024;
-
-/// The largest packet that may be there in part without having been lent room; nearly every reading is smaller.
-const PART_BYTES_MAX: usize = 4 * 1024;
-
-/// What a PUBLISH is lent.
-#[derive(Clone, Copy, Debug)]
-pub enum Loan {
-    /// Bytes of `limits.in_flight_bytes`, from when it is there whole until it is answered.
-    Budget,
-    /// Bytes of the room for large packets under way, until it is there whole and lent the above.
-    Room,
-}
 
 /// What became of the packet at the front of the buffer.
 enum Step {
@@ -57,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let pause = loop {
             match self.next_packet()? {
                 Step::Taken(publish) => {
-                    self.part_since = None;
+                    self.pace = None;
                     given |= publish;
                 }
                 Step::Paused(pause) => break Some(pause),
@@ -65,9 +52,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
         };
         if pause.is_some() {
-            self.part_since = None;
-        } else if !self.wire.inbound.is_empty() && self.part_since.is_none() {
-            self.part_since = Some(Instant::now());
+            self.pace = None;
+        } else if !self.wire.inbound.is_empty() && self.pace.is_none() {
+            self.pace = Some(self.shared.config.rate().start(Instant::now()));
         }
         if pause != self.pause {
             match pause {
@@ -119,49 +106,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if head.qos() > 0 && self.acks.len() >= self.shared.config.window() {
             return Ok(Some(Pause::Window));
         }
-        if self.wire.inbound.len() < head.packet_bytes {
-            // Its permit is taken when it is there whole: who sends a part and waits must not hold what others need.
-            let needed = head.packet_bytes > PART_BYTES_MAX && self.room.is_none();
-            return Ok(needed.then(|| self.ask_for(Loan::Room, head.packet_bytes)).flatten());
-        }
-        let needed = self.permit.is_none();
-        Ok(needed.then(|| self.ask_for(Loan::Budget, head.packet_bytes)).flatten())
+        // Its permit is taken when it is there whole: who sends a part and waits must not hold what others need.
+        let needed = self.permit.is_none() && self.wire.inbound.len() >= head.packet_bytes;
+        Ok(needed.then(|| self.ask_for(head.packet_bytes)).flatten())
     }
 
-    // Lends `bytes` now, or starts to wait for them.
-    fn ask_for(&mut self, loan: Loan, bytes: usize) -> Option<Pause> {
+    // Lends `bytes` of `limits.in_flight_bytes` now, or starts to wait for them.
+    fn ask_for(&mut self, bytes: usize) -> Option<Pause> {
         if self.waiting.is_some() {
             return Some(Pause::Bytes);
         }
-        let (admit, room) = (&self.shared.front.admit, &self.shared.room);
-        // The largest packet fits into the room and, by its type, into the count.
-        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let lent = match loan {
-            Loan::Budget => admit.try_bytes(bytes),
-            Loan::Room => room.clone().try_acquire_many_owned(count).ok(),
-        };
-        if let Some(permit) = lent {
-            self.lend(loan, permit);
+        let admit = &self.shared.front.admit;
+        self.permit = admit.try_bytes(bytes);
+        if self.permit.is_some() {
             return None;
         }
-        let (admit, room) = (admit.clone(), room.clone());
-        self.waiting = Some(Box::pin(async move {
-            let permit = match loan {
-                Loan::Budget => admit.bytes(bytes).await,
-                Loan::Room => room.acquire_many_owned(count).await.expect("the room is never closed"),
-            };
-            (loan, permit)
-        }));
+        let admit = admit.clone();
+        self.waiting = Some(Box::pin(async move { admit.bytes(bytes).await }));
         Some(Pause::Bytes)
-    }
-
-    /// Takes what was waited for.
-    pub fn lend(&mut self, loan: Loan, permit: Permit) {
-        self.waiting = None;
-        match loan {
-            Loan::Budget => self.permit = Some(permit),
-            Loan::Room => self.room = Some(permit),
-        }
     }
 
     fn refuse_too_large(&self, head: &Head) -> Close {
@@ -209,7 +171,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     fn publish(&mut self, publish: &Publish) -> Result<(), Close> {
         let permit = self.permit.take();
-        self.room = None;
         let path = self.aliases.topic(publish)?;
         let ticket = match publish.qos {
             0 => None,

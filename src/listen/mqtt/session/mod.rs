@@ -23,8 +23,6 @@ use tracing::debug;
 
 mod intake;
 
-use intake::Loan;
-
 use super::Shared;
 use super::acks::{Acks, Owed};
 use super::aliases::Aliases;
@@ -35,6 +33,7 @@ use super::sessions::State;
 use super::wire::{Moved, Wire};
 use crate::acknowledge::{self, MqttReason};
 use crate::deliver::health::Health;
+use crate::listen::pace::Pace;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
 
@@ -46,7 +45,7 @@ const BUSY_HOLD: Duration = Duration::from_secs(acknowledge::RETRY_AFTER_SECONDS
 /// A timer that is not needed is set this far ahead.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
-type Waiting = Pin<Box<dyn Future<Output = (Loan, Permit)> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
 struct Session<'a, S> {
     shared: &'a Shared,
@@ -59,15 +58,15 @@ struct Session<'a, S> {
     kafka_up: bool,
     // What the PUBLISH at the front of the buffer was lent, or waits to be lent.
     permit: Option<Permit>,
-    room: Option<Permit>,
     waiting: Option<Waiting>,
     // Reused from wake to wake.
     arrived: Vec<(u64, Answer)>,
     pause: Option<Pause>,
     ending: Option<Ending>,
     heard_at: Instant,
-    // Since when part of a packet is there, bytes could not be sent, a busy 3.1.1 client is held off.
-    part_since: Option<Instant>,
+    // Of the packet of which part is there.
+    pace: Option<Pace>,
+    // Since when bytes could not be sent, a busy 3.1.1 client is held off.
     unsent_since: Option<Instant>,
     busy_since: Option<Instant>,
 }
@@ -84,7 +83,7 @@ enum Event {
     Halted,
     Moved(io::Result<Moved>),
     Answers,
-    Lent(Loan, Permit),
+    Lent(Permit),
     Health,
     Timer,
 }
@@ -155,13 +154,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             health,
             kafka_up,
             permit: None,
-            room: None,
             waiting: None,
             arrived: Vec::new(),
             pause: None,
             ending: None,
             heard_at: Instant::now(),
-            part_since: None,
+            pace: None,
             unsent_since: None,
             busy_since: None,
         }
@@ -210,7 +208,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             () = halted, if !stopping => Event::Halted,
             moved = poll_fn(|context| wire.poll(context, reading)) => Event::Moved(moved),
             () = mailbox.wait() => Event::Answers,
-            (loan, permit) = granted(&mut self.waiting) => Event::Lent(loan, permit),
+            permit = granted(&mut self.waiting) => Event::Lent(permit),
             () = changed(&mut self.health), if kafka_away => Event::Health,
             () = sleep => Event::Timer,
         }
@@ -221,12 +219,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Halted if self.shared.front.stopping.is_cancelled() => self.stop(),
             Event::Halted => return Err(Close::TakenOver),
             Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
-            Event::Moved(Ok(Moved::Read(_))) => self.heard_at = Instant::now(),
+            Event::Moved(Ok(Moved::Read(count))) => self.heard(count),
+            Event::Moved(Ok(Moved::Evicted(why))) => return Err(Close::Evicted(why)),
             Event::Moved(Ok(Moved::Sent)) => self.unsent_since = None,
             Event::Moved(Err(_)) => return Err(Close::Network),
             // What arrived is collected before the next wait anyway.
             Event::Answers => {}
-            Event::Lent(loan, permit) => self.lend(loan, permit),
+            Event::Lent(permit) => (self.permit, self.waiting) = (Some(permit), None),
             Event::Health => self.kafka_up = self.health.borrow().takes_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();
@@ -239,6 +238,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Ok(())
     }
 
+    fn heard(&mut self, bytes: usize) {
+        let now = Instant::now();
+        self.heard_at = now;
+        if self.wire.has_waited() {
+            // It was not read meanwhile; what is left of it starts anew.
+            self.pace = None;
+        } else if let Some(pace) = &mut self.pace {
+            pace.arrived(bytes, now);
+        }
+    }
+
     fn is_reading(&self) -> bool {
         self.pause.is_none() && self.ending.is_none() && self.busy_since.is_none()
     }
@@ -246,14 +256,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn next_deadline(&self) -> (Instant, Close) {
         let packet_timeout = self.shared.config.packet_timeout;
         let after = |since: Option<Instant>, wait: Duration, close| since.map(|since| (since + wait, close));
-        let reading = self.is_reading();
+        // Who is not read cannot be late.
+        let reading = self.is_reading() && !self.wire.waits();
         [
             after(
                 reading.then_some(self.heard_at),
                 self.client.silence_max,
                 Close::KeepAlive,
             ),
-            after(self.part_since.filter(|_| reading), packet_timeout, Close::Stalled),
+            self.pace.filter(|_| reading).map(|pace| (pace.due(), Close::TooSlow)),
             after(self.unsent_since, packet_timeout, Close::Stalled),
             after(
                 self.busy_since,
@@ -297,7 +308,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn stop_reading(&mut self, ending: Ending) {
         self.ending = Some(ending);
         self.pause = None;
-        (self.permit, self.room, self.waiting) = (None, None, None);
+        (self.permit, self.waiting) = (None, None);
         self.wire.inbound.clear();
     }
 
@@ -383,7 +394,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 }
 
-async fn granted(waiting: &mut Option<Waiting>) -> (Loan, Permit) {
+async fn granted(waiting: &mut Option<Waiting>) -> Permit {
     match waiting {
         Some(waiting) => waiting.await,
         None => pending().await,

@@ -1,0 +1,541 @@
+//! Room for messages of which a part has arrived: charged as bytes arrive, never for what is only announced.
+//!
+//! Limits:
+//! * The first [`FREE_BYTES`] of a message are free: the connection maxima bound them, and nearly every reading is
+//!   smaller. While the room is full, a connection that has none of it is read no further than that.
+//! * All others together have `limits.incomplete_bytes`. It may be exceeded by what one read brings, per thread, by
+//!   [`SPARE_BYTES`] per message that waits, and by one largest message.
+//!
+//! Whoever has data for which there is no room waits and is not read. The waiting message whose peer has the fewest bytes
+//! goes first, and one at a time may exceed the room, so that messages that all wait for each other end. While one waits,
+//! others are given up: those of which nothing has come for [`STALLED_AFTER`], the longest silent of the peer with the
+//! most bytes first; then those of a peer that has more than its share (the room divided by the peers in it), if one
+//! that has less is waiting. A peer is an IPv4 address or an IPv6 network of 64 bits: many devices may be behind it, so
+//! its share is enforced only then. A small message never comes here, and takes no lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use prometheus::{IntCounter, IntGauge};
+use slab::Slab;
+use tokio::time::{Instant, Sleep};
+use tracing::warn;
+
+use crate::metrics::ReadingMetrics;
+
+/// Bytes of a message that may be there without room.
+pub const FREE_BYTES: usize = 4 * 1024;
+
+/// Bytes that are read of a message for which there is no room, to see whether there is more of it.
+pub const SPARE_BYTES: usize = 1024;
+
+/// A message of which nothing came for so long is given up when others wait.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+/// How often one that waits looks for those that can be given up.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a shortage that lasts is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Why a message was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// Nothing of it came while others waited.
+    Stalled,
+    /// Its peer had more than its share while others waited.
+    OverShare,
+}
+
+/// The room of all connections.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Shared>);
+
+/// The room as one peer finds it.
+#[derive(Clone, Debug)]
+pub struct PeerRoom {
+    room: Room,
+    peer: IpAddr,
+}
+
+/// What one incomplete message has of the room; dropped, it gives it back.
+#[derive(Debug)]
+pub struct Part {
+    room: Room,
+    id: usize,
+    bytes: usize,
+    held: bool,
+    waits: bool,
+    // Of the one that looks for others to be given up.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bytes_max: usize,
+    // The same as in `inner`, for those who only ask whether it is full.
+    used: AtomicUsize,
+    inner: Mutex<Inner>,
+    gauge: IntGauge,
+    waits: IntCounter,
+    evicted: [IntCounter; 2],
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    bytes_max: usize,
+    used: usize,
+    // Of messages that are given up and not dropped yet.
+    leaving: usize,
+    messages: Slab<Message>,
+    peers: HashMap<IpAddr, Peer>,
+    waiting: usize,
+    // May exceed the room.
+    express: Option<usize>,
+    // Looks for messages to be given up, on behalf of all that wait.
+    watcher: Option<usize>,
+    looked_at: Option<Instant>,
+    // By reason; not counted yet.
+    evicted: [u64; 2],
+    logged_at: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    // But for those of messages that are given up.
+    bytes: usize,
+    messages: usize,
+    waiting: VecDeque<usize>,
+}
+
+#[derive(Debug)]
+struct Message {
+    peer: IpAddr,
+    bytes: usize,
+    progressed_at: Instant,
+    state: State,
+    // What was read last was read without room; `overdrawn`: and something came.
+    short: bool,
+    overdrawn: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is up to the peer to send.
+    Reading,
+    /// It is up to the room.
+    Waiting,
+    /// It is up to the gateway, for another reason.
+    Held,
+    Evicted(Evicted),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Read(usize),
+    Wait { watch: bool },
+    Evicted(Evicted),
+}
+
+/// The address by which a peer's share is counted.
+fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        address => address,
+    }
+}
+
+// === impl Evicted ===
+
+impl Evicted {
+    const LABELS: [&'static str; 2] = ["stalled", "over_share"];
+
+    /// For people and devices: one short sentence.
+    pub fn text(self) -> &'static str {
+        match self {
+            Evicted::Stalled => "nothing more of the message came for a second while others waited for room",
+            Evicted::OverShare => {
+                "incomplete messages of this address took more than its share of the room while others waited; \
+                 send it again later"
+            }
+        }
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// Room for `bytes_max` bytes.
+    pub fn new(bytes_max: usize, metrics: &ReadingMetrics) -> Self {
+        metrics.incomplete_bytes_max.set(bytes_max as i64);
+        let evicted = &metrics.incomplete_evicted_total;
+        Room(Arc::new(Shared {
+            bytes_max,
+            used: AtomicUsize::new(0),
+            inner: Mutex::new(Inner {
+                bytes_max,
+                ..Inner::default()
+            }),
+            gauge: metrics.incomplete_bytes.clone(),
+            waits: metrics.incomplete_waits_total.clone(),
+            evicted: Evicted::LABELS.map(|reason| evicted.with_label_values(&[reason])),
+        }))
+    }
+
+    pub fn for_peer(&self, address: IpAddr) -> PeerRoom {
+        PeerRoom {
+            room: self.clone(),
+            peer: peer_of(address),
+        }
+    }
+
+    /// Bytes of incomplete messages now; also written to the gauge.
+    pub fn observe(&self) -> usize {
+        let used = self.0.used.load(Ordering::Relaxed);
+        self.0.gauge.set(used as i64);
+        used
+    }
+
+    // Runs `change` on what is inside, and keeps what is read without the lock.
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner: MutexGuard<'_, Inner> = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut inner);
+        self.0.used.store(inner.used, Ordering::Relaxed);
+        for (counter, count) in self.0.evicted.iter().zip(std::mem::take(&mut inner.evicted)) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+        result
+    }
+}
+
+// === impl PeerRoom ===
+
+impl PeerRoom {
+    /// Whether nothing more fits; one relaxed load.
+    pub fn is_full(&self) -> bool {
+        self.room.0.used.load(Ordering::Relaxed) >= self.room.0.bytes_max
+    }
+
+    /// Charges a message of which `bytes` are there. They are there already, so it never fails.
+    pub fn enter(&self, bytes: usize) -> Part {
+        let id = self.room.with(|inner| inner.enter(self.peer, bytes, Instant::now()));
+        Part {
+            room: self.room.clone(),
+            id,
+            bytes,
+            held: false,
+            waits: false,
+            look: None,
+        }
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Charges `bytes` in all instead of what was charged before.
+    pub fn arrived(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            self.bytes = bytes;
+            self.room.with(|inner| inner.arrived(self.id, bytes, Instant::now()));
+        }
+    }
+
+    /// How many bytes may be read now; pending until any may. While the peer is read, call it before each attempt, also
+    /// one that finds nothing: it wakes the task when the message is given up.
+    ///
+    /// # Errors
+    /// The message is given up.
+    pub fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Evicted>> {
+        self.held = false;
+        loop {
+            let now = Instant::now();
+            let turn = self.room.with(|inner| inner.turn(self.id, context.waker(), now));
+            match turn {
+                Turn::Read(bytes) => {
+                    (self.waits, self.look) = (false, None);
+                    return Poll::Ready(Ok(bytes));
+                }
+                Turn::Evicted(why) => return Poll::Ready(Err(why)),
+                Turn::Wait { watch } => {
+                    if !self.waits {
+                        self.waits = true;
+                        self.room.0.waits.inc();
+                    }
+                    if !watch {
+                        self.look = None;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            match &mut self.look {
+                Some(look) => {
+                    ready!(look.as_mut().poll(context));
+                    look.as_mut().reset(now + LOOK_EVERY);
+                }
+                none => *none = Some(Box::pin(tokio::time::sleep(LOOK_EVERY))),
+            }
+            self.room.with(|inner| inner.make_room(now));
+        }
+    }
+
+    /// Whether it has data for which there is no room.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// The gateway does not read it now for reasons of its own: silence is not the peer's fault.
+    pub fn hold(&mut self) {
+        if !self.held {
+            self.held = true;
+            (self.waits, self.look) = (false, None);
+            self.room.with(|inner| inner.hold(self.id));
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.room.with(|inner| inner.leave(self.id));
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn enter(&mut self, address: IpAddr, bytes: usize, now: Instant) -> usize {
+        let peer = self.peers.entry(address).or_default();
+        peer.bytes += bytes;
+        peer.messages += 1;
+        self.used += bytes;
+        self.messages.insert(Message {
+            peer: address,
+            bytes,
+            progressed_at: now,
+            state: State::Reading,
+            short: false,
+            overdrawn: false,
+            waker: None,
+        })
+    }
+
+    fn arrived(&mut self, id: usize, bytes: usize, now: Instant) {
+        let message = &mut self.messages[id];
+        let before = std::mem::replace(&mut message.bytes, bytes);
+        message.progressed_at = now;
+        message.overdrawn |= message.short;
+        self.used = self.used + bytes - before;
+        if matches!(message.state, State::Evicted(_)) {
+            self.leaving = self.leaving + bytes - before;
+        } else if let Some(peer) = self.peers.get_mut(&message.peer) {
+            peer.bytes = peer.bytes + bytes - before;
+        }
+        self.wake_next();
+    }
+
+    fn turn(&mut self, id: usize, waker: &Waker, now: Instant) -> Turn {
+        let message = &mut self.messages[id];
+        if let State::Evicted(why) = message.state {
+            return Turn::Evicted(why);
+        }
+        if !message.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            message.waker = Some(waker.clone());
+        }
+        if message.state == State::Held {
+            (message.state, message.progressed_at) = (State::Reading, now);
+        }
+        if self.has_room(id) {
+            self.stop_waiting(id, now);
+            let message = &mut self.messages[id];
+            (message.short, message.overdrawn) = (false, false);
+            self.wake_next();
+            return Turn::Read(usize::MAX);
+        }
+        let message = &mut self.messages[id];
+        if !message.overdrawn {
+            message.short = true;
+            return Turn::Read(SPARE_BYTES);
+        }
+        if message.state == State::Reading {
+            message.state = State::Waiting;
+            let address = message.peer;
+            self.waiting += 1;
+            self.peers.entry(address).or_default().waiting.push_back(id);
+            self.make_room(now);
+            self.wake_next();
+            return self.turn(id, waker, now);
+        }
+        let watcher = *self.watcher.get_or_insert(id);
+        Turn::Wait { watch: watcher == id }
+    }
+
+    fn has_room(&self, id: usize) -> bool {
+        self.express == Some(id) || self.used < self.bytes_max && self.next().is_none_or(|next| next == id)
+    }
+
+    /// The first of the poorest peer that waits.
+    fn next(&self) -> Option<usize> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
+        let poorest = waiting.min_by_key(|peer| peer.bytes)?;
+        poorest.waiting.front().copied()
+    }
+
+    /// Wakes whoever may read next: where there is room, or beyond it if nobody else is.
+    fn wake_next(&mut self) {
+        if self.used < self.bytes_max {
+            self.express = None;
+        }
+        let Some(next) = self.next() else { return };
+        if self.used >= self.bytes_max {
+            if self.express.is_some() {
+                return;
+            }
+            self.express = Some(next);
+        }
+        self.wake(next);
+    }
+
+    fn wake(&self, id: usize) {
+        if let Some(waker) = &self.messages[id].waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn stop_waiting(&mut self, id: usize, now: Instant) {
+        let message = &mut self.messages[id];
+        if message.state != State::Waiting {
+            return;
+        }
+        (message.state, message.progressed_at) = (State::Reading, now);
+        self.waiting -= 1;
+        if let Some(peer) = self.peers.get_mut(&message.peer) {
+            peer.waiting.retain(|waiting| *waiting != id);
+        }
+        if self.watcher == Some(id) {
+            // Another one that waits looks from now on.
+            self.watcher = self.next();
+            if let Some(watcher) = self.watcher {
+                self.wake(watcher);
+            }
+        }
+    }
+
+    fn hold(&mut self, id: usize) {
+        let state = self.messages[id].state;
+        if matches!(state, State::Evicted(_)) {
+            return;
+        }
+        self.stop_waiting(id, self.messages[id].progressed_at);
+        self.messages[id].state = State::Held;
+        self.give_way(id);
+    }
+
+    fn leave(&mut self, id: usize) {
+        self.stop_waiting(id, self.messages[id].progressed_at);
+        let message = self.messages.remove(id);
+        self.used -= message.bytes;
+        if let Some(peer) = self.peers.get_mut(&message.peer) {
+            peer.messages -= 1;
+            match message.state {
+                State::Evicted(_) => self.leaving -= message.bytes,
+                _ => peer.bytes -= message.bytes,
+            }
+            if peer.messages == 0 {
+                self.peers.remove(&message.peer);
+            }
+        }
+        self.give_way(id);
+    }
+
+    fn give_way(&mut self, id: usize) {
+        if self.express == Some(id) {
+            self.express = None;
+        }
+        self.wake_next();
+    }
+
+    /// Gives messages up until a sixteenth of the room is free, or nobody is to blame.
+    fn make_room(&mut self, now: Instant) {
+        if self.looked_at.is_some_and(|at| now < at + LOOK_EVERY / 2) {
+            return;
+        }
+        self.looked_at = Some(now);
+        let target = self.bytes_max - self.bytes_max / 16;
+        while self.waiting > 0
+            && self.used - self.leaving >= target
+            && let Some((id, why)) = self.victim(now)
+        {
+            self.evict(id, why, now);
+            self.evicted[why as usize] += 1;
+        }
+        let is_log_due = self.logged_at.is_none_or(|at| now >= at + LOG_EVERY);
+        if self.evicted != [0; 2] && is_log_due {
+            self.logged_at = Some(now);
+            let ([stalled, over_share], waiting) = (self.evicted, self.waiting);
+            warn!(
+                stalled,
+                over_share,
+                waiting,
+                used = self.used,
+                peers = self.peers.len(),
+                "limits.incomplete_bytes are used up: incomplete messages are given up for those that wait"
+            );
+        }
+    }
+
+    fn victim(&self, now: Instant) -> Option<(usize, Evicted)> {
+        let bytes_of = |message: &Message| self.peers.get(&message.peer).map_or(0, |peer| peer.bytes);
+        let silence = |message: &Message| now.saturating_duration_since(message.progressed_at);
+        let stalled = self
+            .messages
+            .iter()
+            .filter(|(_, message)| message.state == State::Reading && silence(message) >= STALLED_AFTER)
+            .max_by_key(|(_, message)| (bytes_of(message), silence(message)));
+        if let Some((id, _)) = stalled {
+            return Some((id, Evicted::Stalled));
+        }
+        let share = self.bytes_max / self.peers.len().max(1);
+        let waits_below_its_share = self
+            .peers
+            .values()
+            .any(|peer| !peer.waiting.is_empty() && peer.bytes < share);
+        let (richest, _) = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.bytes > share)
+            .max_by_key(|(_, peer)| peer.bytes)?;
+        let of_richest = |message: &Message| message.peer == *richest;
+        let may_go = |state| matches!(state, State::Reading | State::Waiting);
+        self.messages
+            .iter()
+            .filter(|(_, message)| waits_below_its_share && of_richest(message) && may_go(message.state))
+            .max_by_key(|(_, message)| (message.state == State::Reading, silence(message)))
+            .map(|(id, _)| (id, Evicted::OverShare))
+    }
+
+    fn evict(&mut self, id: usize, why: Evicted, now: Instant) {
+        self.stop_waiting(id, now);
+        let message = &mut self.messages[id];
+        message.state = State::Evicted(why);
+        self.leaving += message.bytes;
+        if let Some(peer) = self.peers.get_mut(&message.peer) {
+            peer.bytes -= message.bytes;
+        }
+        self.wake(id);
+        self.give_way(id);
+    }
+}
