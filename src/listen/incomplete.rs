@@ -539,3 +539,156 @@ impl Inner {
         self.give_way(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: usize = 1000;
+
+    struct Table {
+        inner: Inner,
+        now: Instant,
+    }
+
+    impl Table {
+        fn new() -> Self {
+            Table {
+                inner: Inner {
+                    bytes_max: ROOM,
+                    ..Inner::default()
+                },
+                now: Instant::now(),
+            }
+        }
+
+        fn enter(&mut self, peer: u8, bytes: usize) -> usize {
+            self.inner.enter([10, 0, 0, peer].into(), bytes, self.now)
+        }
+
+        fn turn(&mut self, id: usize) -> Turn {
+            self.inner.turn(id, Waker::noop(), self.now)
+        }
+
+        /// One whose data finds no room: it may see whether there is more, and there is.
+        fn overdrawn(&mut self, peer: u8, bytes: usize) -> usize {
+            let id = self.enter(peer, bytes);
+            assert_eq!(self.turn(id), Turn::Read(SPARE_BYTES));
+            self.inner.arrived(id, bytes + 1, self.now);
+            id
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+    }
+
+    #[test]
+    fn while_there_is_room_everybody_is_read() {
+        let mut table = Table::new();
+        let (a, b) = (table.enter(1, 500), table.enter(1, 499));
+        assert_eq!(table.turn(a), Turn::Read(usize::MAX));
+        assert_eq!(table.turn(b), Turn::Read(usize::MAX));
+        table.inner.arrived(b, 800, table.now);
+        assert_eq!(table.inner.used, 1300);
+        assert_eq!(table.turn(b), Turn::Read(SPARE_BYTES), "to see whether there is more");
+        table.inner.leave(a);
+        assert_eq!(table.turn(b), Turn::Read(usize::MAX));
+        table.inner.leave(b);
+        assert_eq!((table.inner.used, table.inner.peers.len()), (0, 0));
+    }
+
+    /// They all have a part and wait for the rest: one at a time goes beyond the room, so all of them end.
+    #[test]
+    fn messages_that_wait_for_each_other_end() {
+        let mut table = Table::new();
+        let mut ids: Vec<_> = (0..10).map(|_| table.enter(1, 100)).collect();
+        for id in &ids {
+            assert_eq!(table.turn(*id), Turn::Read(SPARE_BYTES));
+            table.inner.arrived(*id, 110, table.now);
+        }
+        while !ids.is_empty() {
+            let turns: Vec<_> = ids.iter().map(|id| table.turn(*id)).collect();
+            let goes = turns.iter().position(|turn| *turn == Turn::Read(usize::MAX));
+            let id = ids.remove(goes.expect("somebody goes on"));
+            table.inner.arrived(id, 200, table.now);
+            table.inner.leave(id);
+        }
+        assert_eq!(table.inner.used, 0);
+        assert_eq!(table.inner.evicted, [0, 0], "nobody is given up for it");
+    }
+
+    #[test]
+    fn the_peer_with_the_fewest_bytes_goes_first() {
+        let mut table = Table::new();
+        let rich: Vec<_> = (0..3).map(|_| table.enter(1, 330)).collect();
+        let express = table.overdrawn(1, 20);
+        assert_eq!(table.turn(express), Turn::Read(usize::MAX), "nobody else waits");
+        for id in &rich {
+            assert_eq!(table.turn(*id), Turn::Read(SPARE_BYTES));
+            table.inner.arrived(*id, 331, table.now);
+            assert!(matches!(table.turn(*id), Turn::Wait { .. }));
+        }
+        let poor = table.overdrawn(2, 10);
+        assert!(matches!(table.turn(poor), Turn::Wait { watch: false }));
+        table.inner.leave(express);
+        assert_eq!(table.turn(poor), Turn::Read(usize::MAX), "though it came last");
+        assert!(matches!(table.turn(rich[0]), Turn::Wait { .. }));
+    }
+
+    #[test]
+    fn who_stands_still_is_given_up_when_others_wait_the_richest_peer_first() {
+        let mut table = Table::new();
+        let small = table.enter(1, 200);
+        let older = table.enter(2, 400);
+        let newer = table.enter(2, 390);
+        table.inner.arrived(older, 399, table.now);
+        table.pass(STALLED_AFTER);
+        table.inner.arrived(newer, 391, table.now);
+        let waits = table.overdrawn(3, 20);
+        assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
+        assert_eq!(table.turn(older), Turn::Evicted(Evicted::Stalled));
+        assert_eq!(table.turn(newer), Turn::Read(SPARE_BYTES), "it has just sent something");
+        assert_eq!(table.turn(small), Turn::Read(SPARE_BYTES), "there was room enough");
+        assert_eq!(table.inner.used, 200 + 399 + 391 + 21, "charged until it has gone");
+        table.inner.leave(older);
+        assert_eq!(table.inner.used, 200 + 391 + 21);
+    }
+
+    #[test]
+    fn who_is_not_read_by_the_gateway_does_not_stand_still() {
+        let mut table = Table::new();
+        let held = table.enter(1, 1000);
+        table.inner.hold(held);
+        table.pass(10 * STALLED_AFTER);
+        let waits = table.overdrawn(1, 20);
+        assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
+        assert_eq!(table.turn(held), Turn::Read(SPARE_BYTES));
+        assert_eq!(table.inner.evicted, [0, 0]);
+    }
+
+    #[test]
+    fn a_share_is_enforced_only_for_a_peer_that_has_less() {
+        let mut table = Table::new();
+        let rich: Vec<_> = (0..10).map(|_| table.enter(1, 100)).collect();
+        let of_the_same = table.overdrawn(1, 20);
+        table.turn(of_the_same);
+        assert_eq!(table.inner.evicted, [0, 0]);
+        table.pass(LOOK_EVERY);
+        let of_another = table.overdrawn(2, 20);
+        table.turn(of_another);
+        assert!(table.inner.evicted[Evicted::OverShare as usize] > 0);
+        let gone = rich.iter().filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
+        assert_eq!(gone.count(), 2, "no more than makes a sixteenth of the room free");
+    }
+
+    #[test]
+    fn a_peer_is_an_address_or_a_network_of_ipv6() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(peer_of(address.parse().unwrap()).to_string(), expected);
+        };
+        check("192.0.2.7", "192.0.2.7");
+        check("::ffff:192.0.2.7", "192.0.2.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+    }
+}
