@@ -678,7 +678,9 @@ mod tests {
         let of_another = table.overdrawn(2, 20);
         table.turn(of_another);
         assert!(table.inner.evicted[Evicted::OverShare as usize] > 0);
-        let gone = rich.iter().filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
+        let gone = rich
+            .iter()
+            .filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
         assert_eq!(gone.count(), 2, "no more than makes a sixteenth of the room free");
     }
 

@@ -229,6 +229,31 @@ async fn what_comes_too_slowly_is_told_so() {
     end(gateway).await;
 }
 
+/// Each answer has a text for each of 10,000 readings.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_its_answers_is_closed() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.http.body_timeout = Duration::from_millis(300);
+        config.limits.dead_letters_per_minute = 1;
+    })
+    .await;
+    let body = format!("[{}]", vec!["1"; 10_000].join(","));
+    let head = "POST /devices/hostile/weather HTTP/1.1\r\nhost: x\r\ncontent-length:";
+    let request = format!("{head} {}\r\n\r\n{body}", body.len());
+    let connections = || gateway.scrape().sum("citygate_http_connections", &[]);
+    let before = connections();
+    let mut stream = open(gateway.addresses.http.unwrap(), HOME).await;
+    let writes = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+    timeout(PATIENCE, writes)
+        .await
+        .expect("the gateway does not wait for ever");
+    eventually("the connection has gone", async || {
+        (connections() == before).then_some(())
+    })
+    .await;
+    end(gateway).await;
+}
+
 /// One device per protocol, and those of large messages, each `rounds` times and all at once; the slowest answer.
 async fn serve_honest_devices(gateway: &TestGateway, rounds: usize) -> Duration {
     let cases = Via::ALL.map(|via| (via, SMALL));

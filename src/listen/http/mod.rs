@@ -31,6 +31,8 @@ mod body;
 
 mod idempotency;
 
+mod patience;
+
 mod request;
 
 mod response;
@@ -49,7 +51,8 @@ pub struct Config {
     pub body_bytes_max: ByteSize,
     /// How slowly a body may arrive, in bytes per second.
     pub body_bytes_per_second_min: ByteSize,
-    /// How far a body may fall behind that, and how long nothing of it may come; also how long it waits for room.
+    /// How far a body may fall behind that, and how long nothing of it may come; also how long it waits for room, and
+    /// how long a client may read nothing of its answer.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub body_timeout: Duration,
     /// How long a connection may take to send the head of its next request.
@@ -198,6 +201,7 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
     let service = service_fn(|request| request::post(&house, peer, request));
+    let stream = patience::Patience::new(stream, house.config.body_timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // Of its own: it is looked at with every wake, and all connections would wait for each other at a common one.

@@ -120,7 +120,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let most = match &mut self.part {
             Some(part) => match part.poll_turn(context) {
                 Poll::Ready(Ok(bytes)) => bytes,
-                Poll::Ready(Err(why)) => return Poll::Ready(Ok(Moved::Evicted(why))),
+                Poll::Ready(Err(why)) => {
+                    (self.part, self.inbound, self.held) = (None, BytesMut::new(), 0);
+                    return Poll::Ready(Ok(Moved::Evicted(why)));
+                }
                 Poll::Pending => {
                     self.waited = true;
                     return Poll::Pending;
