@@ -303,6 +303,48 @@ listen = \"127.0.0.1:1\"
     }
 
     #[test]
+    fn the_page_of_limits_names_every_setting_that_is_one() {
+        let page = include_str!("../../deploy/README.md");
+        let named: Vec<_> = page.split('`').skip(1).step_by(2).collect();
+        let is_limit = |field: &str| {
+            ["_max", "_maximum", "_bytes"].iter().any(|end| field.ends_with(end)) || field.starts_with("queue_")
+        };
+        // Sizes of steps, which bound nothing.
+        let steps = ["kafka.batch_bytes", "spool.segment_bytes", "spool.commit_bytes"];
+        let defaults = sections(&Config::default());
+        for (section, fields) in &defaults {
+            for field in fields.as_table().unwrap().keys().filter(|field| is_limit(field)) {
+                let name = format!("{section}.{field}");
+                let is_there = named.contains(&name.as_str()) || steps.contains(&name.as_str());
+                assert!(is_there, "{name} is not in deploy/README.md");
+            }
+        }
+        for (section, field) in named.iter().filter_map(|name| name.split_once('.')) {
+            let known = defaults.get(section).is_none_or(|section| section.get(field).is_some());
+            assert!(known, "deploy/README.md names {section}.{field}, which does not exist");
+        }
+    }
+
+    #[test]
+    fn limits_that_let_nothing_arrive_are_mistakes() {
+        let text = "
+[mqtt]
+packet_bytes_per_second_min = \"0 B\"
+[http]
+body_bytes_per_second_min = \"0 B\"
+[limits]
+incomplete_bytes = \"500 KiB\"
+";
+        let mistakes = parse(text, &[]).unwrap_err();
+        let expected = [
+            "mqtt.packet_bytes_per_second_min: must be at least 1 B",
+            "http.body_bytes_per_second_min: must be at least 1 B",
+            "limits.incomplete_bytes: must hold the largest message (http.body_bytes_max, mqtt.packet_bytes_max)",
+        ];
+        assert_eq!(mistakes, expected);
+    }
+
+    #[test]
     fn broken_syntax_is_reported_with_its_line() {
         let mistakes = parse("[kafka]\nlinger = = 5\n", &[]).unwrap_err();
         assert!(mistakes[0].starts_with("citygate.toml:2: "), "{mistakes:?}");

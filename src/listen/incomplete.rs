@@ -677,10 +677,16 @@ mod tests {
         table.pass(LOOK_EVERY);
         let of_another = table.overdrawn(2, 20);
         table.turn(of_another);
-        assert_eq!(table.inner.evicted, [0, 2], "no more than makes a sixteenth of the room free");
+        assert_eq!(
+            table.inner.evicted,
+            [0, 2],
+            "no more than makes a sixteenth of the room free"
+        );
         let (used, leaving) = (table.inner.used, table.inner.leaving);
         assert!(used - leaving < ROOM - ROOM / 16, "{used} - {leaving}");
-        let of_the_rich = rich.iter().filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
+        let of_the_rich = rich
+            .iter()
+            .filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
         assert!(of_the_rich.count() > 0);
     }
 
