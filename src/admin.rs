@@ -20,6 +20,7 @@ use tracing::warn;
 
 use crate::deliver::health::Health;
 use crate::listen::addresses::ListenAddresses;
+use crate::listen::patience::Patience;
 use crate::listen::tcp::Listeners;
 use crate::listen::{Error, Front};
 use crate::outcome::Outcome;
@@ -50,6 +51,9 @@ pub struct Bound {
 
 /// After a connection could not be accepted; descriptors, which it lacks most likely, do not come back at once.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A connection over which nothing is sent or read for so long is closed; longer than scrapers pause.
+const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 #[derive(Clone)]
 struct House {
@@ -94,13 +98,13 @@ impl Bound {
 }
 
 impl axum::serve::Listener for Listeners {
-    type Io = TcpStream;
+    type Io = Patience<TcpStream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         loop {
             match Listeners::accept(self).await {
-                Ok(accepted) => return accepted,
+                Ok((stream, peer)) => return (Patience::with_both(stream, SILENCE_MAX), peer),
                 Err(error) => {
                     warn!(%error, "admin connection not accepted");
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;

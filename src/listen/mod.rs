@@ -29,6 +29,8 @@ pub mod mqtt;
 
 pub mod pace;
 
+pub mod patience;
+
 pub mod tcp;
 
 /// What every listener is given.

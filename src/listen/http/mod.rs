@@ -24,14 +24,13 @@ use tracing::{debug, warn};
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
 use super::pace::Rate;
+use super::patience::Patience;
 use super::tcp::Listeners;
 use super::{Error, Front};
 
 mod body;
 
 mod idempotency;
-
-mod patience;
 
 mod request;
 
@@ -201,7 +200,7 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
     let service = service_fn(|request| request::post(&house, peer, request));
-    let stream = patience::Patience::new(stream, house.config.body_timeout);
+    let stream = Patience::with_writes(stream, house.config.body_timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // Of its own: it is looked at with every wake, and all connections would wait for each other at a common one.
