@@ -13,7 +13,7 @@
 //! that has less is waiting. A peer is an IPv4 address or an IPv6 network of 64 bits: many devices may be behind it, so
 //! its share is enforced only then. A small message never comes here, and takes no lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +102,7 @@ struct Inner {
     looked_at: Option<Instant>,
     // By reason; not counted yet.
     evicted: [u64; 2],
+    unlogged: [u64; 2],
     logged_at: Option<Instant>,
 }
 
@@ -474,60 +475,72 @@ impl Inner {
             return;
         }
         self.looked_at = Some(now);
-        let target = self.bytes_max - self.bytes_max / 16;
-        while self.waiting > 0
-            && self.used - self.leaving >= target
-            && let Some((id, why)) = self.victim(now)
-        {
-            self.evict(id, why, now);
-            self.evicted[why as usize] += 1;
+        self.give_up(Evicted::Stalled, 0, now);
+        let share = self.bytes_max / self.peers.len().max(1);
+        let mut waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
+        if waiting.any(|peer| peer.bytes < share) {
+            self.give_up(Evicted::OverShare, share, now);
         }
-        let is_log_due = self.logged_at.is_none_or(|at| now >= at + LOG_EVERY);
-        if self.evicted != [0; 2] && is_log_due {
-            self.logged_at = Some(now);
-            let ([stalled, over_share], waiting) = (self.evicted, self.waiting);
-            warn!(
-                stalled,
-                over_share,
-                waiting,
-                used = self.used,
-                peers = self.peers.len(),
-                "limits.incomplete_bytes are used up: incomplete messages are given up for those that wait"
-            );
+        self.log(now);
+    }
+
+    fn is_short(&self) -> bool {
+        self.waiting > 0 && self.used - self.leaving >= self.bytes_max - self.bytes_max / 16
+    }
+
+    /// Gives up messages of the peers with the most bytes, of which they have more than `above`: the longest silent first.
+    fn give_up(&mut self, why: Evicted, above: usize, now: Instant) {
+        if !self.is_short() {
+            return;
+        }
+        let mut by_peer: HashMap<IpAddr, Vec<(bool, Duration, usize)>> = HashMap::new();
+        for (id, message) in &self.messages {
+            let is_reading = message.state == State::Reading;
+            let silence = now.saturating_duration_since(message.progressed_at);
+            let may_go = match why {
+                Evicted::Stalled => is_reading && silence >= STALLED_AFTER,
+                Evicted::OverShare => is_reading || message.state == State::Waiting,
+            };
+            if may_go {
+                by_peer.entry(message.peer).or_default().push((is_reading, silence, id));
+            }
+        }
+        by_peer.values_mut().for_each(|messages| messages.sort_unstable());
+        let mut richest: BinaryHeap<_> = by_peer.keys().map(|peer| (self.bytes_of(*peer), *peer)).collect();
+        while self.is_short()
+            && let Some((bytes, peer)) = richest.pop()
+            && bytes > above
+        {
+            if let Some((_, _, id)) = by_peer.get_mut(&peer).and_then(Vec::pop) {
+                self.evict(id, why, now);
+                richest.push((self.bytes_of(peer), peer));
+            }
         }
     }
 
-    fn victim(&self, now: Instant) -> Option<(usize, Evicted)> {
-        let bytes_of = |message: &Message| self.peers.get(&message.peer).map_or(0, |peer| peer.bytes);
-        let silence = |message: &Message| now.saturating_duration_since(message.progressed_at);
-        let stalled = self
-            .messages
-            .iter()
-            .filter(|(_, message)| message.state == State::Reading && silence(message) >= STALLED_AFTER)
-            .max_by_key(|(_, message)| (bytes_of(message), silence(message)));
-        if let Some((id, _)) = stalled {
-            return Some((id, Evicted::Stalled));
+    fn bytes_of(&self, peer: IpAddr) -> usize {
+        self.peers.get(&peer).map_or(0, |peer| peer.bytes)
+    }
+
+    fn log(&mut self, now: Instant) {
+        if self.used < self.bytes_max || self.logged_at.is_some_and(|at| now < at + LOG_EVERY) {
+            return;
         }
-        let share = self.bytes_max / self.peers.len().max(1);
-        let waits_below_its_share = self
-            .peers
-            .values()
-            .any(|peer| !peer.waiting.is_empty() && peer.bytes < share);
-        let (richest, _) = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.bytes > share)
-            .max_by_key(|(_, peer)| peer.bytes)?;
-        let of_richest = |message: &Message| message.peer == *richest;
-        let may_go = |state| matches!(state, State::Reading | State::Waiting);
-        self.messages
-            .iter()
-            .filter(|(_, message)| waits_below_its_share && of_richest(message) && may_go(message.state))
-            .max_by_key(|(_, message)| (message.state == State::Reading, silence(message)))
-            .map(|(id, _)| (id, Evicted::OverShare))
+        self.logged_at = Some(now);
+        let [stalled, over_share] = std::mem::take(&mut self.unlogged);
+        warn!(
+            waiting = self.waiting,
+            peers = self.peers.len(),
+            bytes = self.used,
+            stalled,
+            over_share,
+            "limits.incomplete_bytes are used up: large messages wait, those that stall or exceed their share are given up"
+        );
     }
 
     fn evict(&mut self, id: usize, why: Evicted, now: Instant) {
+        self.evicted[why as usize] += 1;
+        self.unlogged[why as usize] += 1;
         self.stop_waiting(id, now);
         let message = &mut self.messages[id];
         message.state = State::Evicted(why);
