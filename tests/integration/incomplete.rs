@@ -80,10 +80,12 @@ async fn who_stands_still_makes_room_for_those_who_wait() {
     sleep(Duration::from_secs(1)).await; // what it takes to stand still
     let slowest = serve_honest_devices(&gateway, 3).await;
     println!("all the room taken by messages that stand still: the slowest answer took {slowest:?}");
-    let evicted = gateway
-        .scrape()
-        .sum("citygate_incomplete_evicted_total", &[("reason", "stalled")]);
-    assert!(evicted > 0, "nobody made room");
+    let evicted = || {
+        let reason = [("reason", "stalled")];
+        gateway.scrape().sum("citygate_incomplete_evicted_total", &reason)
+    };
+    let evicted_for_them = evicted();
+    assert!(evicted_for_them > 0, "nobody made room");
     let why = "nothing more of the message came for a second while others waited";
     let mut told = 0;
     for mut stream in http {
@@ -103,7 +105,9 @@ async fn who_stands_still_makes_room_for_those_who_wait() {
         let closed = timeout(Duration::from_millis(200), last_word(stream, Version::V311)).await;
         told += u64::from(closed.is_ok_and(|reply| reply == Reply::Closed));
     }
-    assert_eq!(told, evicted, "each is told, or closed");
+    // Those that wait themselves may have others given up later on.
+    let range = evicted_for_them..=evicted();
+    assert!(range.contains(&told), "{told} of {range:?} were told, or closed");
     end(gateway).await;
 }
 
@@ -154,8 +158,8 @@ async fn a_slow_but_steady_batch_arrives() {
     let (bytes, bytes_per_second) = if in_full { (189_000, 5000) } else { (24_000, 6000) };
     let gateway = TestGateway::start(&Broker::any(), |config| {
         if !in_full {
-            config.mqtt.packet_timeout = Duration::from_secs(1);
-            config.http.body_timeout = Duration::from_secs(1);
+            config.mqtt.packet_timeout = Duration::from_secs(2);
+            config.http.body_timeout = Duration::from_secs(2);
         }
     })
     .await;
