@@ -121,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Some(part) => match part.poll_turn(context) {
                 Poll::Ready(Ok(bytes)) => bytes,
                 Poll::Ready(Err(why)) => {
-                    (self.part, self.inbound, self.held) = (None, BytesMut::new(), 0);
+                    self.discard();
                     return Poll::Ready(Ok(Moved::Evicted(why)));
                 }
                 Poll::Pending => {
@@ -159,6 +159,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.inbound = buffer;
         }
         polled
+    }
+
+    /// Drops what was read and not decoded, and gives back its room: it will not be.
+    pub fn discard(&mut self) {
+        (self.part, self.inbound, self.held, self.missing) = (None, BytesMut::new(), 0, 0);
     }
 
     /// Whether there is data of the packet at the front for which there is no room.

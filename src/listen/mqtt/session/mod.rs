@@ -309,7 +309,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.ending = Some(ending);
         self.pause = None;
         (self.permit, self.waiting) = (None, None);
-        self.wire.inbound.clear();
+        self.wire.discard();
     }
 
     // Whether there is more to do now that the client has taken our answers.
