@@ -221,8 +221,12 @@ metrics! {
         spool_fsync_seconds_total: Counter,
         /// Seconds that the last write and fsync of the spool took.
         spool_fsync_seconds: Gauge,
-        /// 1 when the spool's disk failed: the gateway takes nothing more and ends.
+        /// 1 when the spool's disk failed or its files were taken away: the gateway takes nothing more and ends.
         spool_failed: IntGauge,
+        /// 1 while the spool is short of file descriptors or memory: what it cannot take is answered busy.
+        spool_short: IntGauge,
+        /// Times that the spool was refused a file descriptor, memory or an uninterrupted call; it tries again.
+        spool_shortages_total: IntCounter,
     }
 }
 

@@ -147,7 +147,9 @@ pub enum Busy {
     SpoolFull,
     /// More waits to be written to the spool than `spool.queue_bytes`.
     SpoolBusy,
-    /// The spool's disk failed: nothing more is written to it until a restart.
+    /// The process or its machine has no file descriptor or no memory left for the spool.
+    SpoolShort,
+    /// The spool's disk failed, or its files were taken away: nothing more is written to it until a restart.
     SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
@@ -162,13 +164,14 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 12] = [
+    pub const ALL: [Busy; 13] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
         Busy::KafkaRefused,
         Busy::QueueFull,
         Busy::SpoolFull,
         Busy::SpoolBusy,
+        Busy::SpoolShort,
         Busy::SpoolFailed,
         Busy::MemoryFull,
         Busy::IncompleteFull,
@@ -185,6 +188,7 @@ impl Busy {
             Busy::QueueFull => "queue_full",
             Busy::SpoolFull => "spool_full",
             Busy::SpoolBusy => "spool_busy",
+            Busy::SpoolShort => "spool_short",
             Busy::SpoolFailed => "spool_failed",
             Busy::MemoryFull => "memory_full",
             Busy::IncompleteFull => "incomplete_full",
@@ -203,6 +207,7 @@ impl Busy {
             Busy::QueueFull => "the queue to Kafka is full; send the reading again later",
             Busy::SpoolFull => "the spool is full; send the reading again later",
             Busy::SpoolBusy => "the disk of the spool is too slow for what comes in; send the reading again later",
+            Busy::SpoolShort => "the gateway is short of file descriptors or memory; send the reading again later",
             Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
             Busy::IncompleteFull => "too many large messages are arriving at once; send the reading again later",

@@ -43,7 +43,11 @@ impl Store for SpoolStore {
         if self.spool.is_poisoned() {
             Some(Busy::SpoolFailed)
         } else {
-            (self.spool.room_bytes() < ROOM_BYTES_MIN).then_some(Busy::SpoolFull)
+            let why = || match self.spool.is_short() {
+                true => Busy::SpoolShort,
+                false => Busy::SpoolFull,
+            };
+            (self.spool.room_bytes() < ROOM_BYTES_MIN).then(why)
         }
     }
 
@@ -58,6 +62,7 @@ pub fn busy(failure: &Failure) -> Busy {
         Failure::Poisoned => Busy::SpoolFailed,
         Failure::Closed => Busy::Draining,
         Failure::Busy => Busy::SpoolBusy,
+        Failure::Short => Busy::SpoolShort,
         Failure::Full | Failure::TooLarge { .. } => Busy::SpoolFull,
     }
 }
@@ -81,6 +86,9 @@ pub fn observe(status: &spool::Status, ingest_bytes_per_s: f64, now_ms: i64, met
     metrics.spool_damaged_places.set(status.damaged_places as i64);
     metrics.spool_lost_readings.set(status.damaged_entries as i64);
     metrics.spool_failed.set(i64::from(status.poisoned.is_some()));
+    metrics.spool_short.set(i64::from(status.short.is_some()));
+    let shortages = status.shortages.saturating_sub(metrics.spool_shortages_total.get());
+    metrics.spool_shortages_total.inc_by(shortages);
     metrics.spool_fsync_seconds.set(status.last_fsync.as_secs_f64());
     // The spool counts from its start, as the metrics do. Two scrapes at once may see one difference twice at most.
     let fsyncs = status.fsyncs.saturating_sub(metrics.spool_fsyncs_total.get());
@@ -112,6 +120,7 @@ pub fn describe(
         "fsync_s": status.last_fsync.as_secs_f64(),
         "damaged_places": status.damaged_places,
         "lost_readings": status.damaged_entries,
+        "short": status.short,
         "failed": status.poisoned,
     })
 }

@@ -4,14 +4,14 @@
 //! part of what was not synced, sector by sector, and a random prefix of the names that were not; a kill keeps all but
 //! what was lost already when a sync failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use citygate::deliver::spool::disk::{Disk, DiskFile, Listed, Lock, Mode};
+use citygate::deliver::spool::disk::{Disk, DiskFile, Identity, Listed, Lock, Mode};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -29,6 +29,21 @@ pub enum Lie {
     FailedSync,
 }
 
+/// What is taken away under the running process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// `rm -r` of the folder.
+    Folder,
+    /// `rm -r` of the folder, and `mkdir`, and something else in it.
+    FolderReplaced,
+    /// `mv` of the folder to another name.
+    FolderRenamed,
+    /// `rm` of one of the segments or the cursor.
+    File,
+    /// Another file under the name of one of them.
+    FileReplaced,
+}
+
 /// Runs while a sync is under way, as other threads do.
 pub type DuringSync = Box<dyn FnOnce() + Send>;
 
@@ -42,12 +57,16 @@ struct State {
     rng: StdRng,
     lie: Option<Lie>,
     files: Vec<File>,
+    /// Folders, by what they are; one that is made is durable at once.
+    folders: BTreeMap<PathBuf, u64>,
+    folders_made: u64,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     name_changes: Vec<Change>,
     /// Handles of an earlier life are dead.
     life: u64,
-    locked: bool,
+    /// Folders whose lock is held.
+    locked: BTreeSet<u64>,
     uptime: Duration,
     capacity: u64,
     faults: Faults,
@@ -63,6 +82,10 @@ pub struct Faults {
     /// It did so since the last crash.
     pub refused: bool,
     pub short_writes: bool,
+    /// Every so many operations, one finds the machine short of something; 0: none.
+    pub shortage: u32,
+    /// One did since the last crash.
+    pub was_short: bool,
     /// Something went wrong since the last crash that no working disk does.
     pub struck: bool,
 }
@@ -90,6 +113,7 @@ struct Handle {
 
 struct Held {
     disk: FaultyDisk,
+    folder: u64,
     life: u64,
 }
 
@@ -101,11 +125,13 @@ impl FaultyDisk {
             rng: StdRng::seed_from_u64(seed ^ 0xD15C),
             lie,
             files: Vec::new(),
+            folders: BTreeMap::new(),
+            folders_made: 0,
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             name_changes: Vec::new(),
             life: 0,
-            locked: false,
+            locked: BTreeSet::new(),
             uptime: Duration::ZERO,
             capacity,
             faults: Faults::default(),
@@ -122,6 +148,10 @@ impl FaultyDisk {
 
     pub fn has_refused(&self) -> bool {
         self.state.lock().unwrap().faults.refused
+    }
+
+    pub fn was_short(&self) -> bool {
+        self.state.lock().unwrap().faults.was_short
     }
 
     pub fn has_struck(&self) -> bool {
@@ -144,11 +174,23 @@ impl FaultyDisk {
         *self.during_sync.lock().unwrap() = None;
     }
 
+    /// What operators and cleaners of temporary files do under a running gateway.
+    pub fn take_away(&self, taken: Taken) -> bool {
+        self.state.lock().unwrap().take_away(taken)
+    }
+
+    /// The folder that was made last.
+    pub fn newest_folder(&self) -> PathBuf {
+        let state = self.state.lock().unwrap();
+        let newest = state.folders.iter().max_by_key(|(_, inode)| **inode);
+        newest.unwrap().0.clone()
+    }
+
     /// The process ends, and with a power loss the machine does, too. Faults end with it.
     pub fn crash(&self, power_loss: bool) {
         let mut state = self.state.lock().unwrap();
         state.life += 1;
-        state.locked = false;
+        state.locked.clear();
         state.faults = Faults::default();
         if power_loss {
             state.lose_power();
@@ -194,6 +236,13 @@ impl FaultyDisk {
     }
 
     fn operate<R>(&self, life: u64, operation: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
+        self.operate_at_all(life, |state| {
+            state.shortage()?;
+            operation(state)
+        })
+    }
+
+    fn operate_at_all<R>(&self, life: u64, operation: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
         let mut state = self.state.lock().unwrap();
         if state.life != life {
             return Err(io::Error::other("a handle of an earlier life"));
@@ -237,9 +286,72 @@ impl State {
         }
     }
 
+    /// Now and then the machine is short of something. Nothing was done then.
+    fn shortage(&mut self) -> io::Result<()> {
+        let every = self.faults.shortage;
+        if every == 0 || !self.rng.random_ratio(1, every) {
+            return Ok(());
+        }
+        self.faults.was_short = true;
+        // ENFILE, EMFILE, ENOMEM, EINTR, EAGAIN.
+        let errno = [23, 24, 12, 4, 11][self.rng.random_range(0..5)];
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
     fn free(&self) -> u64 {
         let used: u64 = self.names.values().map(|file| self.files[*file].now.len() as u64).sum();
         self.capacity.saturating_sub(used)
+    }
+
+    fn take_away(&mut self, taken: Taken) -> bool {
+        let folder = PathBuf::from("spool");
+        let wanted = |path: &PathBuf| path.ends_with("cursor") || path.extension().is_some_and(|end| end == "segment");
+        let inside: Vec<_> = self
+            .names
+            .iter()
+            .filter(|(path, _)| path.starts_with(&folder))
+            .collect();
+        let inside: Vec<(PathBuf, usize)> = inside.into_iter().map(|(path, file)| (path.clone(), *file)).collect();
+        let files: Vec<_> = inside.iter().filter(|(path, _)| wanted(path)).collect();
+        if files.is_empty() {
+            return false;
+        }
+        let (one, _) = files[self.rng.random_range(0..files.len())];
+        match taken {
+            Taken::File => self.rename(Change::Remove(one.clone())),
+            Taken::FileReplaced => self.put(one.clone()),
+            Taken::Folder | Taken::FolderReplaced => {
+                self.folders.remove(&folder);
+                inside
+                    .iter()
+                    .for_each(|(path, _)| self.rename(Change::Remove(path.clone())));
+            }
+            Taken::FolderRenamed => {
+                let moved = PathBuf::from("moved");
+                let inode = self.folders.remove(&folder).unwrap();
+                self.folders.insert(moved.clone(), inode);
+                for (path, file) in &inside {
+                    self.rename(Change::Set(moved.join(path.file_name().unwrap()), *file));
+                }
+            }
+        }
+        if taken == Taken::FolderReplaced {
+            self.folders_made += 1;
+            self.folders.insert(folder.clone(), self.folders_made);
+            self.put(folder.join("notes.txt"));
+        }
+        true
+    }
+
+    /// A file that is not the spool's.
+    fn put(&mut self, path: PathBuf) {
+        self.files.push(File {
+            durable: b"mine".to_vec(),
+            now: b"mine".to_vec(),
+            ..File::default()
+        });
+        self.rename(Change::Remove(path.clone()));
+        self.rename(Change::Set(path, self.files.len() - 1));
     }
 
     fn rename(&mut self, change: Change) {
@@ -311,13 +423,20 @@ impl Change {
 }
 
 impl Disk for FaultyDisk {
-    fn create_folder(&self, _folder: &Path) -> io::Result<()> {
-        Ok(())
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        self.operate(self.life(), |state| {
+            if !state.folders.contains_key(folder) {
+                state.folders_made += 1;
+                state.folders.insert(folder.to_owned(), state.folders_made);
+            }
+            Ok(())
+        })
     }
 
-    fn list(&self, _folder: &Path) -> io::Result<Vec<Listed>> {
+    fn list(&self, folder: &Path) -> io::Result<Vec<Listed>> {
         self.operate(self.life(), |state| {
-            let listed = state.names.iter().map(|(path, file)| Listed {
+            let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(folder));
+            let listed = inside.map(|(path, file)| Listed {
                 name: path.file_name().unwrap().to_string_lossy().into_owned(),
                 bytes: state.files[*file].now.len() as u64,
                 is_folder: false,
@@ -330,7 +449,7 @@ impl Disk for FaultyDisk {
         let life = self.life();
         let file = self.operate(life, |state| match state.names.get(path) {
             Some(file) => Ok(*file),
-            None if mode == Mode::Create => {
+            None if mode == Mode::Create && state.folders.contains_key(path.parent().unwrap()) => {
                 let file = state.files.len();
                 state.files.push(File::default());
                 state.rename(Change::Set(path.to_owned(), file));
@@ -345,6 +464,7 @@ impl Disk for FaultyDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operate(self.life(), |state| {
             let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+            assert!(state.folders.contains_key(to.parent().unwrap()));
             state.rename(Change::Set(to.to_owned(), file));
             Ok(())
         })
@@ -358,8 +478,9 @@ impl Disk for FaultyDisk {
         })
     }
 
-    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.operate(self.life(), |state| {
+            state.folders.get(folder).ok_or(io::ErrorKind::NotFound)?;
             if !matches!(state.lie, Some(Lie::SyncFolder | Lie::Sync)) {
                 state.name_changes.clear();
                 state.durable_names = state.names.clone();
@@ -368,15 +489,29 @@ impl Disk for FaultyDisk {
         })
     }
 
+    fn identity(&self, path: &Path) -> io::Result<Option<Identity>> {
+        self.operate(self.life(), |state| {
+            let folder = state.folders.get(path).map(|inode| Identity {
+                device: 1,
+                inode: *inode,
+            });
+            Ok(folder.or_else(|| state.names.get(path).map(|file| identity(*file))))
+        })
+    }
+
     fn free_bytes(&self, _folder: &Path) -> io::Result<u64> {
         self.operate(self.life(), |state| Ok(state.free()))
     }
 
-    fn lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let life = self.life();
-        let free = self.operate(life, |state| Ok(!std::mem::replace(&mut state.locked, true)))?;
+        let (free, folder) = self.operate(life, |state| {
+            let folder = state.folders.get(path.parent().unwrap());
+            let folder = *folder.ok_or(io::ErrorKind::NotFound)?;
+            Ok((state.locked.insert(folder), folder))
+        })?;
         let disk = self.clone();
-        Ok(free.then(|| Box::new(Held { disk, life }) as Box<dyn Lock>))
+        Ok(free.then(|| Box::new(Held { disk, folder, life }) as Box<dyn Lock>))
     }
 
     fn uptime(&self) -> Duration {
@@ -418,21 +553,30 @@ impl DiskFile for Handle {
         })
     }
 
+    fn identity(&self) -> io::Result<Identity> {
+        self.disk.operate(self.life, |_| Ok(identity(self.file)))
+    }
+
     fn sync(&self) -> io::Result<()> {
         // Taken out first: what it does may sync in its turn.
         let hook = self.disk.during_sync.lock().unwrap().take();
         if let Some(hook) = hook {
             hook();
         }
-        self.disk.operate(self.life, |state| {
+        self.disk.operate_at_all(self.life, |state| {
             let slow = state.rng.random_range(100..20_000);
             state.uptime += Duration::from_micros(slow);
+            // What was written since the last sync may or may not be stored then.
+            let short = state.shortage().err();
             let file = &mut state.files[self.file];
-            if std::mem::take(&mut state.faults.fail_next_sync) {
+            if short.is_some() || std::mem::take(&mut state.faults.fail_next_sync) {
                 // As Linux does: the pages are clean now, and what they held is still shown to whoever reads, until
                 // they are needed for something else.
                 file.keep_some(&mut state.rng);
                 file.doubtful = true;
+                if let Some(short) = short {
+                    return Err(short);
+                }
                 if state.lie == Some(Lie::FailedSync) {
                     return Ok(());
                 }
@@ -447,13 +591,18 @@ impl DiskFile for Handle {
     }
 }
 
+fn identity(file: usize) -> Identity {
+    let inode = file as u64;
+    Identity { device: 2, inode }
+}
+
 impl Lock for Held {}
 
 impl Drop for Held {
     fn drop(&mut self) {
         let mut state = self.disk.state.lock().unwrap();
         if state.life == self.life {
-            state.locked = false;
+            state.locked.remove(&self.folder);
         }
     }
 }

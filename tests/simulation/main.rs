@@ -15,7 +15,7 @@ mod model;
 
 mod run;
 
-use faulty_disk::Lie;
+use faulty_disk::{Lie, Taken};
 use run::{Options, run};
 
 fn number(name: &str) -> Option<u64> {
@@ -56,6 +56,31 @@ fn what_a_flipped_bit_takes_away_is_reported() {
         bit_flips: true,
         ..Options::default()
     });
+}
+
+/// EMFILE, ENFILE, ENOMEM, EINTR and EAGAIN, at any call: what cannot be done now is answered busy and done later.
+#[test]
+fn a_machine_that_is_short_of_something_never_poisons_the_spool() {
+    run_all(Options {
+        shortages: true,
+        ..Options::default()
+    });
+}
+
+#[test]
+fn what_was_acknowledged_is_written_anew_when_its_files_are_taken_away() {
+    for taken in [
+        Taken::Folder,
+        Taken::FolderReplaced,
+        Taken::FolderRenamed,
+        Taken::File,
+        Taken::FileReplaced,
+    ] {
+        run_all(Options {
+            taken: Some(taken),
+            ..Options::default()
+        });
+    }
 }
 
 /// How many of 200 seeds notice a disk that lies.

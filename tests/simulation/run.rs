@@ -11,12 +11,16 @@ use citygate::deliver::spool::{self, Config, Damage, Failure, Recovery, Spool};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::faulty_disk::{FaultyDisk, Lie};
+use crate::faulty_disk::{Faults, FaultyDisk, Lie, Taken};
 use crate::model::Model;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     pub bit_flips: bool,
+    /// The machine is short of descriptors and memory now and then, and nothing else is wrong but kills.
+    pub shortages: bool,
+    /// Files are taken away under the running process.
+    pub taken: Option<Taken>,
     pub lie: Option<Lie>,
 }
 
@@ -33,6 +37,8 @@ pub struct Seen {
     damage: u64,
     lost_and_reported: u64,
     segments_made: u64,
+    short: u64,
+    taken: u64,
 }
 
 /// A wall clock that is set back and forth.
@@ -118,7 +124,8 @@ impl World {
         match choice {
             0..30 => self.append(),
             30..48 => self.turn(),
-            48..50 => self.lose_power_while_writing(),
+            48..50 if !self.options.shortages => self.lose_power_while_writing(),
+            48..50 => self.turn(),
             50..60 => {
                 self.append();
                 self.append_during_sync();
@@ -129,6 +136,8 @@ impl World {
             72..80 => self.commit_oldest(),
             80..84 => self.commit_any(),
             84..87 => self.pass_time(),
+            87..89 if self.options.shortages => self.be_short(),
+            87..89 if self.options.taken.is_some() => return self.take_away(),
             87..89 => self.break_something(),
             89..91 => {
                 let capacity = self.rng.random_range(0..3 * self.config.bytes_max.as_u64() / 2);
@@ -185,7 +194,7 @@ impl World {
         let Some((spool, _)) = &self.life else { return Ok(()) };
         let entries_max = self.rng.random_range(1..40);
         let Ok(read) = spool.read(entries_max, self.rng.random_range(0..5000)) else {
-            if !self.disk.has_struck() {
+            if !self.disk.has_struck() && !self.disk.was_short() {
                 return Err("a read failed".into());
             }
             self.model.lock().unwrap().rewind();
@@ -242,14 +251,71 @@ impl World {
     }
 
     fn break_something(&mut self) {
-        let choice = self.rng.random_range(0..4);
+        let choice = self.rng.random_range(0..5);
         let operations = self.rng.random_range(0..12);
         self.disk.faults(|faults| match choice {
             0 => faults.operations_left = Some(operations),
             1 => faults.fail_next_sync = true,
             2 => faults.no_room_to_overwrite = !faults.no_room_to_overwrite,
+            3 => faults.shortage = if faults.shortage == 0 { 5 } else { 0 },
             _ => faults.short_writes = true,
         });
+    }
+
+    /// For a while, some or nearly all operations find the machine short of something.
+    fn be_short(&mut self) {
+        let every = [0, 0, 20, 5, 2][self.rng.random_range(0..5)];
+        self.disk.faults(|faults| faults.shortage = every);
+    }
+
+    /// The next group, or the next look, finds out; the process ends. What was acknowledged is then found by the next,
+    /// even after a power loss.
+    fn take_away(&mut self) -> Result<(), String> {
+        let Some((spool, _)) = &self.life else { return Ok(()) };
+        let spool = spool.clone();
+        // One misfortune at a time.
+        self.disk.set_capacity(ROOMY);
+        self.disk.faults(|faults| *faults = Faults::default());
+        let Some(taken) = self.options.taken.filter(|taken| self.disk.take_away(*taken)) else {
+            return Ok(());
+        };
+        self.seen.taken += 1;
+        match self.rng.random_range(0..3) {
+            0 => self.append(),
+            1 => self.disk.pass(Duration::from_secs(1)),
+            _ => {
+                // It is noticed at the end.
+                if let Some((_, writer)) = self.life.take() {
+                    writer.finish();
+                }
+            }
+        }
+        for _ in 0..100 {
+            if let Some((_, writer)) = &mut self.life {
+                self.disk.pass(Duration::from_millis(100));
+                let next = writer.turn();
+                if spool.is_poisoned() && next == Next::Idle {
+                    break;
+                }
+            }
+        }
+        self.tell()?;
+        if !spool.is_poisoned() {
+            return Err(format!("{taken:?} was not noticed"));
+        }
+        // What is in the spool can be read even now, for Kafka may be there.
+        spool.rewind();
+        self.model.lock().unwrap().rewind();
+        let read = spool.read(usize::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        self.model.lock().unwrap().read(&read, 0)?;
+        drop(spool);
+        self.life = None;
+        let power_loss = self.rng.random();
+        self.disk.crash(power_loss);
+        if taken == Taken::FolderReplaced {
+            self.config.folder = self.disk.newest_folder();
+        }
+        self.open()
     }
 
     /// Cuts a group in the middle.
@@ -267,7 +333,10 @@ impl World {
         writer.finish();
         self.tell()?;
         // Without a place for the cursor it stays where it was.
-        let struck = spool.status().poisoned.is_some() || self.disk.has_struck() || self.disk.has_refused();
+        let struck = spool.status().poisoned.is_some()
+            || self.disk.has_struck()
+            || self.disk.has_refused()
+            || self.disk.was_short();
         let model = self.model.lock().unwrap();
         if model.is_waiting() {
             return Err("closed, and somebody was not told".into());
@@ -294,7 +363,7 @@ impl World {
         self.tell()?;
         self.disk.crash(power_loss);
         // The start itself may be cut short.
-        if self.rng.random_ratio(1, 4) {
+        if !self.options.shortages && self.rng.random_ratio(1, 4) {
             let operations = self.rng.random_range(0..40);
             self.disk.faults(|faults| faults.operations_left = Some(operations));
             match self.try_open() {
@@ -382,7 +451,9 @@ impl World {
         let groups = std::mem::take(&mut *self.told.lock().unwrap());
         let mut model = self.model.lock().unwrap();
         for group in groups {
-            self.seen.full += group.iter().filter(|(_, result)| *result == Err(Failure::Full)).count() as u64;
+            let refused = |why: &Failure| group.iter().filter(|(_, result)| result.as_ref() == Err(why)).count() as u64;
+            self.seen.full += refused(&Failure::Full);
+            self.seen.short += refused(&Failure::Short);
             model.told(group)?;
         }
         Ok(())
@@ -435,6 +506,7 @@ fn append(spool: &Spool<u64>, model: &Mutex<Model>, seen: &mut Seen) {
         Ok(()) => model.take(id),
         Err((_, _, Failure::Full)) => seen.full += 1,
         Err((_, _, Failure::Busy)) => seen.busy += 1,
+        Err((_, _, Failure::Short)) => seen.short += 1,
         Err((_, _, Failure::Poisoned)) => {}
         Err((_, _, failure)) => panic!("{failure}"),
     }
@@ -453,21 +525,21 @@ impl Seen {
         self.busy += more.busy;
         self.damage += more.damage;
         self.lost_and_reported += more.lost_and_reported;
+        self.short += more.short;
+        self.taken += more.taken;
         self.segments_made = self.segments_made.max(more.segments_made);
     }
 
     /// A simulation in which nothing happens finds nothing.
     pub fn assert_everything_happened(&self, options: Options) {
-        let happened = [
-            self.durable,
-            self.kills,
-            self.power_losses,
-            self.torn_tails,
-            self.poisoned,
-            self.full,
-            self.busy,
-        ];
+        let mut happened = vec![self.durable, self.kills, self.power_losses, self.full, self.busy];
+        match (options.shortages, options.taken) {
+            (true, _) => happened.push(self.short),
+            (_, Some(_)) => happened.push(self.taken),
+            _ => happened.extend([self.short, self.torn_tails, self.poisoned]),
+        }
         assert!(happened.iter().all(|times| *times > 100), "{self:?}");
+        assert!(!options.shortages || self.poisoned == 0, "{self:?}");
         assert!(self.segments_made >= 4, "{self:?}");
         assert_eq!(options.bit_flips, self.lost_and_reported > 0, "{self:?}");
     }

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::disk::{DiskFile, read_full, write_full};
+use super::disk::{DiskFile, Identity, read_full, write_full};
 use super::frame;
 use super::segment::VERSION;
 
@@ -29,6 +29,7 @@ const SLOT_STRIDE: u64 = 4096;
 #[derive(Debug)]
 pub struct CursorFile {
     file: Box<dyn DiskFile>,
+    identity: Identity,
     generation: u64,
 }
 
@@ -77,7 +78,17 @@ impl CursorFile {
             _ => 0,
         });
         let generation = generations.max().unwrap_or_default();
-        Ok((CursorFile { file, generation }, judge(slots)))
+        let identity = file.identity()?;
+        let cursor = CursorFile {
+            file,
+            identity,
+            generation,
+        };
+        Ok((cursor, judge(slots)))
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Takes the room for both slots, so that a disk that fills up later cannot stop the cursor.
@@ -100,7 +111,7 @@ impl CursorFile {
         write_full(&*self.file, &bytes, (generation % 2) * SLOT_STRIDE)
     }
 
-    /// Makes what was written durable. After an error nothing is known of that slot, and it must not be tried again.
+    /// Makes what was written durable. After an error nothing is known of that slot, and it must be written again first.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync()?;
         self.generation += 1;

@@ -1,12 +1,13 @@
 //! The `Disk` seam: the few things the spool asks of a file system, so that tests can answer otherwise.
 //!
 //! The contract is POSIX's: a write may be short, is lost at a power failure unless its file was synced since, and may
-//! be lost in part; a created, renamed or removed name is lost unless its folder was synced. [`RealDisk`] is the machine's.
+//! be lost in part; a created, renamed or removed name is lost unless its folder was synced. An open file stays readable
+//! when its name is gone. Any call may be [refused for a moment](is_short). [`RealDisk`] is the machine's.
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ pub trait Disk: Send + Sync + Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes created, renamed and removed names of this folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// What a path names now; `None`: nothing.
+    fn identity(&self, path: &Path) -> io::Result<Option<Identity>>;
     /// Bytes that may still be written to the file system the folder is on.
     fn free_bytes(&self, folder: &Path) -> io::Result<u64>;
     /// Locks the file, made if need be, against every other process; `None`: another holds it.
@@ -36,8 +39,18 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// As `pwrite(2)`: may be short.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// As `fdatasync(2)`: the bytes, and the size if it changed. After an error nothing is known of what was written.
+    /// As `fdatasync(2)`: the bytes, and the size if it changed. After an error nothing is known of what was written since
+    /// the last success, until it is written again.
     fn sync(&self) -> io::Result<()>;
+    /// What the open file is, whatever its name.
+    fn identity(&self) -> io::Result<Identity>;
+}
+
+/// One file or folder of this machine, under whatever name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
 }
 
 /// A lock, held until dropped (or until the process ends, however it ends).
@@ -94,6 +107,32 @@ pub(super) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// Whether an error only says that the machine is short of something that comes back: file descriptors (of this process,
+/// of the whole machine), memory, an uninterrupted moment. It says nothing about the disk or the data on it.
+pub(super) fn is_short(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::INTR,
+        Errno::AGAIN,
+    ];
+    passing
+        .into_iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        || matches!(
+            error.kind(),
+            io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+        )
+}
+
+/// Whether an error says that a name is not there (any more), or that what leads to it is no folder (any more).
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The machine's disk.
@@ -165,6 +204,14 @@ impl Disk for RealDisk {
         File::open(folder)?.sync_all()
     }
 
+    fn identity(&self, path: &Path) -> io::Result<Option<Identity>> {
+        match std::fs::metadata(path) {
+            Ok(metadata) => Ok(Some(Identity::of(&metadata))),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
         let file_system = rustix::fs::statvfs(folder)?;
         // `f_bavail`, not `f_bfree`: blocks reserved for root are not ours.
@@ -200,6 +247,21 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.metadata().map(|metadata| Identity::of(&metadata))
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
     }
 }
 

@@ -54,6 +54,11 @@ impl Part {
         }
     }
 
+    /// How many of its entries are neither committed nor missing.
+    pub fn uncommitted(&self) -> u64 {
+        self.sequences.end - self.sequences.start - self.committed
+    }
+
     /// Bytes of its frames that are uncommitted, if its entries are alike.
     fn uncommitted_bytes(&self) -> u64 {
         let entries = self.sequences.end - self.sequences.start;
@@ -164,6 +169,17 @@ impl Ledger {
         self.parts.get(index)
     }
 
+    /// The segments, oldest first.
+    pub fn epochs(&self) -> impl Iterator<Item = u32> {
+        self.parts.iter().map(|part| part.epoch)
+    }
+
+    /// The segments with uncommitted entries, oldest first; the last is the one that is written to.
+    pub fn wanted(&self) -> Vec<Part> {
+        let wanted = |part: &&Part| part.uncommitted() > 0;
+        self.parts.iter().filter(wanted).cloned().collect()
+    }
+
     pub fn has(&self, epoch: u32) -> bool {
         self.parts.iter().any(|part| part.epoch == epoch)
     }
@@ -180,10 +196,7 @@ impl Ledger {
 
     /// Uncommitted entries and their bytes on disk; the bytes are an estimate within segments that are partly done.
     pub fn uncommitted(&self) -> (u64, u64) {
-        let entries = self
-            .parts
-            .iter()
-            .map(|part| part.sequences.end - part.sequences.start - part.committed);
+        let entries = self.parts.iter().map(Part::uncommitted);
         (entries.sum(), self.parts.iter().map(Part::uncommitted_bytes).sum())
     }
 

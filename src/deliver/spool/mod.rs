@@ -87,6 +87,10 @@ mod stock;
 
 mod thread;
 
+mod presence;
+
+mod rescue;
+
 pub mod reader;
 
 pub mod recovery;
@@ -105,6 +109,7 @@ pub use writer::Writer;
 
 use budget::Budget;
 use ledger::Ledger;
+use presence::Kept;
 use writer::{Found, Queue, State, Waiting};
 
 /// The `[spool]` section.
@@ -130,6 +135,9 @@ pub struct Config {
     pub queue_bytes: ByteSize,
     /// One entry (a reading with its topic, key and headers), at most.
     pub entry_bytes_max: ByteSize,
+    /// Files of the spool that are held open, at most, so that what they hold outlives the removal of their names; a file
+    /// descriptor each.
+    pub open_segments_max: usize,
 }
 
 /// The spool cannot be opened, or not be read.
@@ -177,7 +185,12 @@ pub enum Failure {
     /// The entry is larger than one may be.
     #[error("larger than an entry of the spool may be ({limit} bytes)")]
     TooLarge { limit: usize },
-    /// The disk failed. The entry may have been written even so, and may be replayed after the restart.
+    /// The process or its machine has no file descriptor or no memory left, for now. (As with *full*, it may be replayed
+    /// if the process dies at this moment.)
+    #[error("the spool is short of file descriptors or memory")]
+    Short,
+    /// The disk failed, or files were taken away. The entry may have been written even so, and may be replayed after the
+    /// restart.
     #[error("the spool's disk failed")]
     Poisoned,
     /// The spool was closed.
@@ -215,6 +228,10 @@ pub struct Status {
     pub damaged_entries: u64,
     /// Why nothing is taken any more.
     pub poisoned: Option<String>,
+    /// What the machine is short of, so that some or all is refused for now.
+    pub short: Option<String>,
+    /// How often it was.
+    pub shortages: u64,
     /// The sequence below which all is done, and the next one to be given out.
     pub low_sequence: u64,
     pub next_sequence: u64,
@@ -250,6 +267,8 @@ pub struct Shared<T> {
     fsyncs_us: AtomicU64,
     damaged_places: AtomicU64,
     damaged_entries: AtomicU64,
+    shortages: AtomicU64,
+    kept: Kept,
 }
 
 /// Opens the spool and starts its writer thread.
@@ -306,6 +325,8 @@ pub fn open_stepwise<T: Send + 'static>(
         fsyncs_us: AtomicU64::new(0),
         damaged_places: AtomicU64::new(recovered.report.damage.len() as u64),
         damaged_entries: AtomicU64::new(lost),
+        shortages: AtomicU64::new(0),
+        kept: recovered.kept,
     });
     let found = Found {
         active: recovered.active,
@@ -314,6 +335,7 @@ pub fn open_stepwise<T: Send + 'static>(
         saved_low: recovered.saved_low,
         epoch: recovered.epoch,
         lock: recovered.lock,
+        folder: recovered.folder,
     };
     let writer = Writer::new(shared.clone(), config, Box::new(done), found);
     let room = config.segment_bytes.as_u64().saturating_sub(segment::OVERHEAD_BYTES) as usize;
@@ -350,6 +372,7 @@ impl<T: Send + 'static> Spool<T> {
         let refused = match queue.state {
             State::Poisoned => Some(Failure::Poisoned),
             State::Closing | State::Closed => Some(Failure::Closed),
+            State::Open if queue.room < bytes && queue.short.is_some() => Some(Failure::Short),
             State::Open if queue.room < bytes => Some(Failure::Full),
             State::Open if queue.bytes + bytes > self.queue_bytes => Some(Failure::Busy),
             State::Open => None,
@@ -419,6 +442,11 @@ impl<T: Send + 'static> Spool<T> {
         locked(&self.shared.queue).room
     }
 
+    /// Whether the last that was refused was refused for want of descriptors or memory.
+    pub fn is_short(&self) -> bool {
+        locked(&self.shared.queue).short.is_some()
+    }
+
     /// Whether the disk failed.
     pub fn is_poisoned(&self) -> bool {
         self.shared.is_poisoned()
@@ -434,6 +462,7 @@ impl<T: Send + 'static> Spool<T> {
             fsyncs_total: Duration::from_micros(shared.fsyncs_us.load(Ordering::Relaxed)),
             damaged_places: shared.damaged_places.load(Ordering::Relaxed),
             damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
+            shortages: shared.shortages.load(Ordering::Relaxed),
             poisoned: shared.poisoned.borrow().clone(),
             ..Status::default()
         };
@@ -442,6 +471,7 @@ impl<T: Send + 'static> Spool<T> {
             status.queued_entries = queue.waiting.len() as u64;
             status.queued_bytes = queue.bytes;
             status.room_bytes = queue.room;
+            status.short = queue.short.clone();
         }
         let ledger = locked(&shared.ledger);
         (status.uncommitted_entries, status.uncommitted_bytes) = ledger.uncommitted();
@@ -559,6 +589,7 @@ impl Default for Config {
             commit_bytes: ByteSize::kib(256),
             queue_bytes: ByteSize::mib(64),
             entry_bytes_max: ByteSize::mib(2),
+            open_segments_max: 256,
         }
     }
 }

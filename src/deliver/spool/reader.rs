@@ -1,10 +1,11 @@
-//! Reads what is durable and not committed, oldest first, through file handles of its own.
+//! Reads what is durable and not committed, oldest first, through the files that are held open, or through one of its own.
 //!
 //! The reader never holds up the writer: it takes the ledger's lock for moments and the disk's time for itself. A
 //! segment may be recycled under it, which only happens when nothing in it is needed: it notices and goes on with the next.
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::disk::{DiskFile, Mode, read_full};
 use super::frame::{self, Bad, Frame, Mark};
@@ -28,7 +29,7 @@ pub(super) struct Position {
 #[derive(Debug)]
 struct Open {
     epoch: u32,
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
     offset: u64,
     /// What the frame at `offset` should be.
     next: u64,
@@ -122,7 +123,7 @@ impl Position {
             Some(open) if open.epoch == part.epoch => open,
             _ => Open {
                 epoch: part.epoch,
-                file: open_file(shared, &path)?,
+                file: open_file(shared, part.epoch, &path)?,
                 offset: segment::HEADER_BYTES as u64,
                 next: part.sequences.start,
             },
@@ -146,9 +147,13 @@ impl Position {
     }
 }
 
-fn open_file<T>(shared: &Shared<T>, path: &Path) -> Result<Box<dyn DiskFile>, Error> {
+/// The segment's file. One that is not held open is opened by its name: short of descriptors, the replay waits.
+fn open_file<T>(shared: &Shared<T>, epoch: u32, path: &Path) -> Result<Arc<dyn DiskFile>, Error> {
+    if let Some(file) = shared.kept.file(epoch) {
+        return Ok(file);
+    }
     let opened = shared.disk.open(path, Mode::Read);
-    opened.map_err(|error| Error::io("open", path, error))
+    Ok(opened.map_err(|error| Error::io("open", path, error))?.into())
 }
 
 // === impl Open ===

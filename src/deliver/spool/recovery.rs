@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::cursor::{CursorFile, Saved};
-use super::disk::{Disk, DiskFile, Lock, Mode, read_full, write_full};
+use super::disk::{Disk, DiskFile, Identity, Lock, Mode, read_full, write_full};
 use super::frame::Mark;
 use super::ledger::{Ledger, Part};
+use super::presence::Kept;
 use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan, VERSION};
 use super::stock::SPARES_MAX;
 use super::writer::Active;
@@ -69,6 +70,9 @@ pub(super) struct Recovered {
     /// The highest epoch in use.
     pub(super) epoch: u32,
     pub(super) lock: Box<dyn Lock>,
+    /// What the folder is, whatever its name; `None`: nobody can say.
+    pub(super) folder: Option<Identity>,
+    pub(super) kept: Kept,
 }
 
 /// The files of the folder, by what they are.
@@ -131,6 +135,9 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     saved
         .and_then(|()| disk.sync_folder(folder))
         .map_err(|error| Error::io("write", &folder.join("cursor"), error))?;
+    let identity = disk.identity(folder);
+    let identity = identity.map_err(|error| Error::io("look at", folder, error))?;
+    let kept = hold(disk, folder, &ledger, config)?;
     (report.entries, report.bytes) = ledger.uncommitted();
     report.oldest_ms = ledger.oldest_ms();
     Ok(Recovered {
@@ -144,7 +151,18 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         cursor,
         epoch,
         lock,
+        folder: identity,
+        kept,
     })
+}
+
+/// Opens the segments, the oldest first: whatever becomes of their names, what they hold can still be read.
+fn hold(disk: &dyn Disk, folder: &Path, ledger: &Ledger, config: &Config) -> Result<Kept, Error> {
+    let kept = Kept::new(config.open_segments_max);
+    for epoch in ledger.epochs() {
+        kept.find(disk, folder.join(segment::name(epoch)), epoch)?;
+    }
+    Ok(kept)
 }
 
 /// Looks whether a start would refuse the folder, and changes nothing; a gateway may be running on it. Returns how many
@@ -614,7 +632,8 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
     segment::end_mark(&mut bytes, epoch, ledger.next(), group_from);
     // Whole frames in the tail would count as written behind the next group, should that be torn.
     bytes.resize(bytes.len().max(remains.end), 0);
-    let file = open(disk, &path, Mode::ReadWrite)?;
+    let file: Arc<dyn DiskFile> = open(disk, &path, Mode::ReadWrite)?.into();
+    let identity = file.identity().map_err(|error| Error::io("look at", &path, error))?;
     let write = |bytes: &[u8], offset: usize| {
         write_full(&*file, bytes, offset as u64).map_err(|error| Error::io("write", &path, error))
     };
@@ -629,6 +648,7 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         epoch,
         path,
         file,
+        identity,
         offset: scan.end as u64,
         capacity,
         torn_to: None,

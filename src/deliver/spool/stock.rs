@@ -6,9 +6,12 @@
 
 use std::path::Path;
 
-use super::disk::{DiskFile, Mode, write_full};
+use super::disk::is_gone;
+use super::disk::{DiskFile, Mode, is_short, write_full};
+use super::ledger::Part;
+use super::presence::compare;
 use super::segment::{self, HEADER_BYTES};
-use super::writer::{Active, FULL_RETRY, Stop, Writer, stop};
+use super::writer::{Active, FULL_RETRY, SHORT_RETRY, Stop, Writer, stop};
 use super::{Error, locked};
 
 /// Spares that are kept; more segments than that are removed when they are no longer needed.
@@ -33,21 +36,32 @@ impl<T: Send + 'static> Writer<T> {
             self.save_cursor()?;
             self.recycle()?;
         }
-        while self.spares.is_empty() {
-            self.fill()?;
-        }
-        let Some(spare) = self.spares.pop() else {
-            return Err(Stop::Full);
-        };
-        match self.open_segment(spare, sequence) {
-            Ok(active) => {
-                locked(&self.shared.ledger).start(active.epoch, active.capacity);
-                self.active = Some(active);
-                Ok(())
+        loop {
+            while self.spares.is_empty() {
+                self.fill()?;
             }
-            Err(stop) => {
-                self.spares.push(spare);
-                Err(stop)
+            let Some(spare) = self.spares.pop() else {
+                return Err(Stop::Full);
+            };
+            match self.open_segment(spare, sequence) {
+                Ok(active) => {
+                    let file = active.file.clone();
+                    let kept = &self.shared.kept;
+                    kept.add(active.epoch, active.path.clone(), active.identity, file);
+                    locked(&self.shared.ledger).start(active.epoch, active.capacity);
+                    self.active = Some(active);
+                    return Ok(());
+                }
+                Err(Stop::Lost(error)) => {
+                    self.watch_all()?;
+                    // Only the spare is gone, which held nothing.
+                    tracing::warn!(%error, "a spare segment of the spool was removed");
+                    self.shared.budget.give_back(self.segment_bytes);
+                }
+                Err(stop) => {
+                    self.spares.push(spare);
+                    return Err(stop);
+                }
             }
         }
     }
@@ -55,6 +69,8 @@ impl<T: Send + 'static> Writer<T> {
     /// Turns a spare into a segment. It gets its header while it is still called a spare, and is called a segment once
     /// that is durable: no crash leaves a segment with the header of another epoch.
     fn open_segment(&mut self, spare: u32, sequence: u64) -> Result<Active, Stop> {
+        // Under its old name, should that not be durable, it would be found with the header of another epoch.
+        self.settle_names()?;
         let from = self.shared.folder.join(segment::spare_name(spare));
         self.epoch += 1;
         let epoch = self.epoch;
@@ -64,39 +80,61 @@ impl<T: Send + 'static> Writer<T> {
             .open(&from, Mode::ReadWrite)
             .map_err(|error| stop("open", &from, error))?;
         let start = segment::start(epoch, self.segment_bytes, self.shared.clock.wall_ms(), sequence);
+        let identity = file.identity().map_err(|error| stop("look at", &from, error))?;
         write_full(&*file, &start, 0).map_err(|error| stop("write", &from, error))?;
-        file.sync()
-            .map_err(|error| Stop::Failed(Error::io("sync", &from, error)))?;
+        file.sync().map_err(|error| stop("sync", &from, error))?;
         self.rename(&from, &path)?;
         Ok(Active {
             epoch,
             path,
-            file,
+            file: file.into(),
+            identity,
             offset: HEADER_BYTES as u64,
             capacity: self.segment_bytes,
             torn_to: None,
         })
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Stop> {
+    /// The new name counts once it is [durable](Writer::settle_names).
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Stop> {
         let disk = &*self.shared.disk;
         disk.rename(from, to).map_err(|error| stop("rename", from, error))?;
-        self.sync_folder()
+        self.names_changed = true;
+        Ok(())
     }
 
-    fn sync_folder(&self) -> Result<(), Stop> {
+    /// Makes durable what was renamed and removed, if anything was.
+    pub(super) fn settle_names(&mut self) -> Result<(), Stop> {
+        if !self.names_changed {
+            return Ok(());
+        }
         let folder = &self.shared.folder;
         let synced = self.shared.disk.sync_folder(folder);
-        synced.map_err(|error| Stop::Failed(Error::io("sync the folder", folder, error)))
+        synced.map_err(|error| stop("sync the folder", folder, error))?;
+        self.names_changed = false;
+        self.shared.budget.give_back(std::mem::take(&mut self.removed_bytes));
+        Ok(())
     }
 
     /// Writes a piece of a new spare's zeros. Over written blocks, an fsync later has no metadata to commit; and a disk
     /// that is full says so here, where nobody waits.
     pub(super) fn fill(&mut self) -> Result<(), Stop> {
         let filled = self.fill_piece();
-        if matches!(filled, Err(Stop::Full)) {
-            self.drop_filling()?;
-            self.full_until = Some(self.shared.disk.uptime() + FULL_RETRY);
+        let now = self.shared.disk.uptime();
+        match filled {
+            Err(Stop::Full) => {
+                self.full_until = Some(now + FULL_RETRY);
+                self.drop_filling()?;
+            }
+            // What is there stays, and is gone on with.
+            Err(Stop::Short(_)) => self.full_until = Some(now + SHORT_RETRY),
+            Err(Stop::Lost(_)) => {
+                self.watch_all()?;
+                // Only what was being made is gone.
+                self.drop_filling()?;
+                return Err(Stop::Full);
+            }
+            _ => {}
         }
         filled
     }
@@ -112,36 +150,53 @@ impl<T: Send + 'static> Writer<T> {
                 let opened = self.shared.disk.open(&path, Mode::Create);
                 match opened {
                     Ok(file) => self.filling.insert(Filling { file, filled: 0 }),
-                    // No entry depends on it: whatever the reason, there is no room for now.
                     Err(error) => {
-                        tracing::warn!(%error, file = %path.display(), "spool segment could not be created");
                         self.shared.budget.give_back(self.segment_bytes);
-                        return Err(Stop::Full);
+                        return Err(self.not_created(&path, error));
                     }
                 }
             }
         };
         let piece = (self.segment_bytes - filling.filled).min(FILL_BYTES);
-        let zeros = vec![0; piece as usize];
-        write_full(&*filling.file, &zeros, filling.filled).map_err(|error| stop("write", &path, error))?;
-        filling.file.sync().map_err(|error| stop("sync", &path, error))?;
-        filling.filled += piece;
+        if piece > 0 {
+            let zeros = vec![0; piece as usize];
+            write_full(&*filling.file, &zeros, filling.filled).map_err(|error| stop("write", &path, error))?;
+            filling.file.sync().map_err(|error| stop("sync", &path, error))?;
+            filling.filled += piece;
+        }
         if filling.filled == self.segment_bytes {
+            let epoch = self.epoch + 1;
+            self.rename(&path, &self.shared.folder.join(segment::spare_name(epoch)))?;
             self.filling = None;
-            self.epoch += 1;
-            self.rename(&path, &self.shared.folder.join(segment::spare_name(self.epoch)))?;
-            self.spares.push(self.epoch);
+            self.epoch = epoch;
+            self.spares.push(epoch);
+            self.settle_names()?;
         }
         Ok(())
     }
 
-    fn drop_filling(&mut self) -> Result<(), Stop> {
-        if self.filling.take().is_some() {
-            let path = self.shared.folder.join("filling");
-            let removed = self.shared.disk.remove(&path);
-            removed.map_err(|error| stop("remove", &path, error))?;
-            self.shared.budget.give_back(self.segment_bytes);
+    fn not_created(&self, path: &Path, error: std::io::Error) -> Stop {
+        match stop("create", path, error) {
+            // No entry depends on it: whatever else the reason, there is no room for now.
+            Stop::Failed(error) => {
+                tracing::warn!(%error, "spool segment could not be created");
+                Stop::Full
+            }
+            stop => stop,
         }
+    }
+
+    fn drop_filling(&mut self) -> Result<(), Stop> {
+        if self.filling.is_none() {
+            return Ok(());
+        }
+        let path = self.shared.folder.join("filling");
+        match self.shared.disk.remove(&path) {
+            Err(error) if !is_gone(&error) => return Err(stop("remove", &path, error)),
+            _ => {}
+        }
+        self.filling = None;
+        self.shared.budget.give_back(self.segment_bytes);
         Ok(())
     }
 
@@ -152,31 +207,51 @@ impl<T: Send + 'static> Writer<T> {
             return 0;
         }
         self.full_until = None;
-        // A file system that cannot say how much it has left is not trusted with more.
-        let free = self.shared.disk.free_bytes(&self.shared.folder).unwrap_or_default();
-        self.shared.budget.segments(free)
+        let free = self.shared.disk.free_bytes(&self.shared.folder);
+        match free {
+            Err(error) if is_short(&error) => {
+                self.full_until = Some(now + SHORT_RETRY);
+                self.short(&Error::io("ask for the room of", &self.shared.folder.clone(), error));
+                0
+            }
+            // A file system that cannot say how much it has left is not trusted with more.
+            free => self.shared.budget.segments(free.unwrap_or_default()),
+        }
     }
 
     /// Makes spares of segments that the cursor on disk has left behind, or removes them.
     pub(super) fn recycle(&mut self) -> Result<(), Stop> {
         loop {
+            self.settle_names()?;
             // Off the books first: a reader that finds strange bytes asks there whether they should trouble it.
-            let Some(part) = locked(&self.shared.ledger).take_done(self.saved_low) else {
+            let left = self.leaving.take();
+            let Some(part) = left.or_else(|| locked(&self.shared.ledger).take_done(self.saved_low)) else {
                 return Ok(());
             };
-            let path = self.shared.folder.join(segment::name(part.epoch));
-            if part.file_bytes == self.segment_bytes && self.spares.len() < SPARES_MAX {
-                let spare = self.shared.folder.join(segment::spare_name(part.epoch));
-                self.rename(&path, &spare)?;
-                self.spares.insert(0, part.epoch);
-            } else {
-                self.shared
-                    .disk
-                    .remove(&path)
-                    .map_err(|error| stop("remove", &path, error))?;
-                self.sync_folder()?;
-                self.shared.budget.give_back(part.file_bytes);
+            if let Err(stop) = self.recycle_one(&part) {
+                self.leaving = Some(part);
+                return Err(stop);
             }
+            self.shared.kept.remove(part.epoch);
         }
+    }
+
+    fn recycle_one(&mut self, part: &Part) -> Result<(), Stop> {
+        let path = self.segment_path(part.epoch);
+        if let Some(watched) = self.shared.kept.get(part.epoch) {
+            // What somebody else put there is not ours to use or to remove.
+            compare(&*self.shared.disk, &path, watched.identity)?;
+        }
+        if part.file_bytes == self.segment_bytes && self.spares.len() < SPARES_MAX {
+            let spare = self.shared.folder.join(segment::spare_name(part.epoch));
+            self.rename(&path, &spare)?;
+            self.spares.insert(0, part.epoch);
+        } else {
+            let removed = self.shared.disk.remove(&path);
+            removed.map_err(|error| stop("remove", &path, error))?;
+            self.names_changed = true;
+            self.removed_bytes += part.file_bytes;
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use super::disk::{DiskFile, Listed, Lock, Mode};
+use super::disk::{DiskFile, Identity, Listed, Lock, Mode};
 use super::*;
 use crate::clock::SystemClock;
 
@@ -553,6 +553,9 @@ impl Disk for FailingDisk {
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.disk.sync_folder(folder)
     }
+    fn identity(&self, path: &Path) -> io::Result<Option<Identity>> {
+        self.disk.identity(path)
+    }
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
         self.disk.free_bytes(folder)
     }
@@ -580,5 +583,8 @@ impl DiskFile for FailingFile {
             true => Err(io::Error::other("fsync failed")),
             false => self.file.sync(),
         }
+    }
+    fn identity(&self) -> io::Result<Identity> {
+        self.file.identity()
     }
 }

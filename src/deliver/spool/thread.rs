@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::presence::WATCH_INTERVAL;
 use super::writer::{CURSOR_INTERVAL, Next, State, Writer};
 use super::{Shared, locked};
 
@@ -31,7 +32,7 @@ pub(super) fn run<T: Send + 'static>(mut writer: Writer<T>, commit_interval: Dur
                 (false, Next::Now) => break,
                 (false, Next::After(wait)) => wait,
                 (false, Next::Idle) if shared.committed.load(Ordering::SeqCst) => CURSOR_INTERVAL,
-                (false, Next::Idle) => Duration::MAX,
+                (false, Next::Idle) => WATCH_INTERVAL,
             };
             if wait.is_zero() {
                 break;

@@ -12,8 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::cursor::CursorFile;
-use super::disk::{DiskFile, Lock, is_full, write_full};
+use super::disk::{DiskFile, Identity, Lock, is_full, is_gone, is_short, write_full};
 use super::frame::{self, Frame, Mark};
+use super::ledger::Part;
+use super::presence::WATCH_INTERVAL;
 use super::segment::{self, OVERHEAD_BYTES};
 use super::stock::Filling;
 use super::{Config, Error, Failure, Shared, locked};
@@ -22,6 +24,12 @@ use super::{Config, Error, Failure, Shared, locked};
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
 /// How soon after *no room on the file system* it is asked again.
 pub(super) const FULL_RETRY: Duration = Duration::from_secs(1);
+/// How soon what the machine was short of is asked for again.
+pub(super) const SHORT_RETRY: Duration = Duration::from_millis(100);
+/// How often it is logged that it still is.
+const SHORT_LOGGED: Duration = Duration::from_secs(10);
+/// How often the last steps are tried while the machine is short of something.
+const LAST_TRIES: usize = 20;
 
 /// Called with each group's tokens, in the order of their appends.
 pub type Done<T> = Box<dyn FnMut(Vec<(T, Result<u64, Failure>)>) + Send>;
@@ -42,6 +50,8 @@ pub(super) struct Queue<T> {
     pub(super) bytes: u64,
     /// Bytes on disk for which there is room, less those that wait.
     pub(super) room: u64,
+    /// What the machine was short of when the spool last needed it; `None`: it was not.
+    pub(super) short: Option<String>,
     pub(super) state: State,
     /// The thread should end, poisoned or not.
     pub(super) closing: bool,
@@ -61,7 +71,8 @@ pub(super) enum State {
 pub(super) struct Active {
     pub(super) epoch: u32,
     pub(super) path: PathBuf,
-    pub(super) file: Box<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) identity: Identity,
     /// Behind the last durable frame.
     pub(super) offset: u64,
     /// Size of the file.
@@ -79,15 +90,34 @@ pub struct Writer<T> {
     /// Epochs in the names of the spares.
     pub(super) spares: Vec<u32>,
     pub(super) filling: Option<Filling>,
+    /// No segment is made until then.
     pub(super) full_until: Option<Duration>,
-    cursor: CursorFile,
+    /// Nothing is taken until then: the machine was short of something that a group needs.
+    short_until: Option<Duration>,
+    short_logged: Option<Duration>,
+    /// Something was refused for it in this turn.
+    fell_short: bool,
+    /// Names were changed and are not durable yet; until they are, nothing is acknowledged that depends on them.
+    pub(super) names_changed: bool,
+    /// Bytes of removed files, to be given back to the budget once their removal is durable.
+    pub(super) removed_bytes: u64,
+    /// Struck off the books; its file is still to be made a spare, or removed.
+    pub(super) leaving: Option<Part>,
+    /// The segment that was compared last, and when all were.
+    pub(super) watched: u32,
+    pub(super) watched_at: Duration,
+    /// Files are not where they belong, and what they hold is to be written anew.
+    pub(super) lost: bool,
+    /// The folder as it was opened.
+    pub(super) folder_identity: Option<Identity>,
+    pub(super) cursor: CursorFile,
     pub(super) saved_low: u64,
     saved_at: Duration,
     pub(super) epoch: u32,
     // Kept from group to group for their memory.
     group: Vec<Waiting<T>>,
     buffer: Vec<u8>,
-    lock: Option<Box<dyn Lock>>,
+    pub(super) lock: Option<Box<dyn Lock>>,
 }
 
 /// When the writer wants its next turn even if nothing is appended.
@@ -104,6 +134,10 @@ pub enum Next {
 pub(super) enum Stop {
     /// No room, on disk or in the budget. It can be tried again.
     Full,
+    /// No descriptor, no memory, or interrupted. It can be tried again.
+    Short(Error),
+    /// A file is not where it belongs: what is written to it would never be found again.
+    Lost(Error),
     /// The disk failed: never again.
     Failed(Error),
 }
@@ -116,6 +150,7 @@ impl<T> Queue<T> {
             waiting: Vec::new(),
             bytes: 0,
             room: 0,
+            short: None,
             state: State::Open,
             closing: false,
         }
@@ -130,15 +165,17 @@ impl Active {
         self.capacity.saturating_sub(self.offset + frame::HEADER_BYTES as u64)
     }
 
-    /// Writes behind the last durable frame, and syncs.
+    /// Writes behind the last durable frame, and syncs. It counts as torn until it is [settled](Active::settled).
     fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         self.torn_to = self.torn_to.max(Some(self.offset + bytes.len() as u64));
         write_full(&*self.file, bytes, self.offset).map_err(|error| stop("write", &self.path, error))?;
-        // Whatever the reason: after a failed fsync nothing is known, not even that a second one would tell the truth.
-        let synced = self.file.sync();
-        synced.map_err(|error| Stop::Failed(Error::io("sync", &self.path, error)))?;
+        // After a failed fsync nothing is known of what was written, not even that a second one would tell the truth. If
+        // only the machine was short of something, all of it is written again, and counts once that is synced.
+        self.file.sync().map_err(|error| stop("sync", &self.path, error))
+    }
+
+    fn settled(&mut self) {
         self.torn_to = None;
-        Ok(())
     }
 }
 
@@ -155,6 +192,16 @@ impl<T: Send + 'static> Writer<T> {
             spares: found.spares,
             filling: None,
             full_until: None,
+            short_until: None,
+            short_logged: None,
+            fell_short: false,
+            names_changed: false,
+            removed_bytes: 0,
+            leaving: None,
+            watched: 0,
+            watched_at: Duration::ZERO,
+            lost: false,
+            folder_identity: found.folder,
             cursor: found.cursor,
             saved_low: found.saved_low,
             epoch: found.epoch,
@@ -168,21 +215,65 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Writes what waits, tells its owners, and does one piece of upkeep.
     pub fn turn(&mut self) -> Next {
+        self.fell_short = false;
         self.write_waiting();
-        let next = match self.upkeep() {
-            Ok(next) => next,
-            Err(Stop::Full) => Next::After(FULL_RETRY),
-            Err(Stop::Failed(error)) => {
-                self.shared.poison(&error.to_string());
-                Next::Now
-            }
-        };
+        let next = self.upkeep().unwrap_or_else(|stop| match self.stopped(stop) {
+            Failure::Full => Next::After(FULL_RETRY),
+            Failure::Short => Next::After(SHORT_RETRY),
+            _ => Next::Now,
+        });
+        self.recover_from_shortage();
         self.publish_room();
         if self.shared.is_poisoned() {
             self.fail_waiting();
-            return Next::Idle;
+            return match self.lost && !self.rescue() {
+                true => Next::After(SHORT_RETRY),
+                false => Next::Idle,
+            };
         }
         next
+    }
+
+    /// What a stop means to those who wait.
+    fn stopped(&mut self, stop: Stop) -> Failure {
+        match stop {
+            Stop::Full => Failure::Full,
+            Stop::Short(error) => {
+                self.short(&error);
+                Failure::Short
+            }
+            Stop::Lost(error) => {
+                self.lost = true;
+                self.shared.poison(&error.to_string());
+                Failure::Poisoned
+            }
+            Stop::Failed(error) => {
+                self.shared.poison(&error.to_string());
+                Failure::Poisoned
+            }
+        }
+    }
+
+    /// The machine did not give what was asked of it. It is asked again soon.
+    pub(super) fn short(&mut self, error: &Error) {
+        self.fell_short = true;
+        let now = self.shared.disk.uptime();
+        self.shared.shortages.fetch_add(1, Ordering::Relaxed);
+        locked(&self.shared.queue).short = Some(error.to_string());
+        if self.short_logged.is_none_or(|logged| logged + SHORT_LOGGED <= now) {
+            self.short_logged = Some(now);
+            tracing::warn!(%error, "the spool is short of descriptors or memory; what it cannot take is answered busy");
+        }
+    }
+
+    /// Nothing was refused in this turn, and what is refused waited its time.
+    fn recover_from_shortage(&mut self) {
+        let now = self.shared.disk.uptime();
+        let mut queue = locked(&self.shared.queue);
+        let passed = |until: Option<Duration>| until.is_none_or(|until| until <= now);
+        if !self.fell_short && queue.short.is_some() && passed(self.short_until) && passed(self.full_until) {
+            (queue.short, self.short_until) = (None, None);
+        }
     }
 
     /// Takes nothing more, writes what waits and the cursor, and gives the folder free.
@@ -197,11 +288,13 @@ impl<T: Send + 'static> Writer<T> {
         };
         if open {
             self.write_waiting();
-            if let Err(Stop::Failed(error)) = self.save_cursor() {
-                self.shared.poison(&error.to_string());
-            }
+            self.last_look();
         }
         self.fail_waiting();
+        let mut tries = (0..LAST_TRIES).filter(|_| self.lost && !self.rescue());
+        while tries.next().is_some() {
+            std::thread::sleep(SHORT_RETRY / 2);
+        }
         let mut queue = locked(&self.shared.queue);
         if queue.state == State::Closing {
             queue.state = State::Closed;
@@ -209,6 +302,18 @@ impl<T: Send + 'static> Writer<T> {
         queue.room = 0;
         drop(queue);
         self.lock = None;
+    }
+
+    /// What was acknowledged must be found by the next start, and what is done should not be.
+    fn last_look(&mut self) {
+        for _ in 0..LAST_TRIES {
+            match self.watch_all().and_then(|()| self.save_cursor()) {
+                Err(Stop::Short(_)) => {}
+                // Without a place for the cursor it stays where it was: some of what is done is replayed.
+                Ok(()) | Err(Stop::Full) => return,
+                Err(stop) => return drop(self.stopped(stop)),
+            }
+        }
     }
 
     // --- groups
@@ -242,19 +347,17 @@ impl<T: Send + 'static> Writer<T> {
             }
         }
         if let Some((stop, tokens)) = stopped {
-            let failure = match stop {
-                Stop::Full => {
-                    // At once: what was refused should not come back after a restart.
-                    if let Err(Stop::Failed(error)) = self.mend() {
-                        self.shared.poison(&error.to_string());
-                    }
-                    Failure::Full
+            let failure = self.stopped(stop);
+            if failure == Failure::Short {
+                // What a group needs, others need as well: they need not wait to be told.
+                self.short_until = Some(self.shared.disk.uptime() + SHORT_RETRY);
+            }
+            if failure != Failure::Poisoned {
+                // At once: what was refused should not come back after a restart.
+                if let Err(stop @ (Stop::Failed(_) | Stop::Lost(_))) = self.mend() {
+                    self.stopped(stop);
                 }
-                Stop::Failed(error) => {
-                    self.shared.poison(&error.to_string());
-                    Failure::Poisoned
-                }
-            };
+            }
             let tokens = tokens.into_iter().chain(waiting.map(|waiting| waiting.token));
             (self.done)(tokens.map(|token| (token, Err(failure.clone()))).collect());
         } else {
@@ -302,6 +405,8 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Writes the encoded group and makes it durable. `group`: how many entries, and when the first arrived.
     fn write(&mut self, first: u64, group: (u64, i64)) -> Result<(), Stop> {
+        // A name that is not durable is one under which a start would not look.
+        self.settle_names()?;
         let Some(active) = &mut self.active else {
             return Err(Stop::Full);
         };
@@ -309,6 +414,11 @@ impl<T: Send + 'static> Writer<T> {
         let started = self.shared.disk.uptime();
         active.put(&self.buffer)?;
         let now = self.shared.disk.uptime();
+        self.watch_group()?;
+        let Some(active) = &mut self.active else {
+            return Err(Stop::Full);
+        };
+        active.settled();
         let bytes = (self.buffer.len() - frame::HEADER_BYTES) as u64;
         active.offset += bytes;
         let mut ledger = locked(&self.shared.ledger);
@@ -331,7 +441,9 @@ impl<T: Send + 'static> Writer<T> {
         self.buffer.clear();
         segment::end_mark(&mut self.buffer, active.epoch, next, next);
         self.buffer.resize((torn_to - active.offset) as usize, 0);
-        active.put(&self.buffer)
+        active.put(&self.buffer)?;
+        active.settled();
+        Ok(())
     }
 
     /// Fails everything that waits: the spool is poisoned or closed.
@@ -363,7 +475,11 @@ impl<T: Send + 'static> Writer<T> {
             let ledger = locked(&self.shared.ledger);
             (ledger.low(), ledger.oldest_is_done(ledger.low()))
         };
-        let since_saved = self.shared.disk.uptime().saturating_sub(self.saved_at);
+        let now = self.shared.disk.uptime();
+        if now.saturating_sub(self.watched_at) >= WATCH_INTERVAL {
+            self.watch_many()?;
+        }
+        let since_saved = now.saturating_sub(self.saved_at);
         if low > self.saved_low && (oldest_is_done || since_saved >= CURSOR_INTERVAL) {
             self.save_cursor()?;
         }
@@ -387,14 +503,12 @@ impl<T: Send + 'static> Writer<T> {
         if low == self.saved_low {
             return Ok(());
         }
-        let path = self.shared.folder.join("cursor");
+        let path = self.cursor_path();
+        // Whatever happens, the other slot stays as it is; and another try writes this one anew.
         self.cursor
             .write(low, self.epoch)
             .map_err(|error| stop("write", &path, error))?;
-        // A slot that may be torn is not trusted to another try: this is as final as any failed fsync.
-        self.cursor
-            .sync()
-            .map_err(|error| Stop::Failed(Error::io("sync", &path, error)))?;
+        self.cursor.sync().map_err(|error| stop("sync", &path, error))?;
         self.saved_low = low;
         self.saved_at = self.shared.disk.uptime();
         Ok(())
@@ -409,6 +523,7 @@ impl<T: Send + 'static> Writer<T> {
         let left = self.active.as_ref().map_or(0, Active::left);
         let mut queue = locked(&self.shared.queue);
         queue.room = match queue.state {
+            State::Open if self.short_until.is_some() => 0,
             State::Open => left.saturating_add(more).saturating_sub(queue.bytes),
             _ => 0,
         };
@@ -432,12 +547,17 @@ pub(super) struct Found {
     pub(super) saved_low: u64,
     pub(super) epoch: u32,
     pub(super) lock: Box<dyn Lock>,
+    pub(super) folder: Option<Identity>,
 }
 
 pub(super) fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
     if is_full(&error) {
-        Stop::Full
-    } else {
-        Stop::Failed(Error::io(doing, path, error))
+        return Stop::Full;
     }
+    let kind = match &error {
+        error if is_short(error) => Stop::Short,
+        error if is_gone(error) => Stop::Lost,
+        _ => Stop::Failed,
+    };
+    kind(Error::io(doing, path, error))
 }

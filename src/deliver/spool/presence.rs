@@ -1,0 +1,191 @@
+//! Whether the files that are open are still the ones at their paths; and the segments with readings, held open.
+//!
+//! A folder that is removed, renamed or replaced under the running gateway takes nothing away from open files: they go on
+//! being written, fsynced and acknowledged, and nobody will ever find them again. So with every group the file that is
+//! written to is compared with what its path names (device, inode), and one other file in turn. What was acknowledged until
+//! then is read through the descriptors that are kept here, and written anew (`rescue`).
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::disk::{Disk, DiskFile, Identity, Mode, is_short};
+use super::writer::{Stop, Writer, stop};
+use super::{Error, locked, segment};
+
+/// How often files are compared while nothing is written.
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Files compared then, at most.
+const WATCHED_AT_ONCE: usize = 64;
+
+/// The segments on the ledger's books, by epoch.
+#[derive(Debug)]
+pub(super) struct Kept {
+    segments: Mutex<BTreeMap<u32, Watched>>,
+    /// So many are held open, at most; of the others only the identity is known.
+    open_max: usize,
+}
+
+/// A file, where it belongs, and what it is.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub(super) path: PathBuf,
+    pub(super) identity: Identity,
+    pub(super) file: Option<Arc<dyn DiskFile>>,
+}
+
+// === impl Kept ===
+
+impl Kept {
+    pub(super) fn new(open_max: usize) -> Self {
+        Kept {
+            segments: Mutex::default(),
+            open_max,
+        }
+    }
+
+    /// A segment that holds readings, or is about to. Its file is held open if there are not too many already.
+    pub(super) fn add(&self, epoch: u32, path: PathBuf, identity: Identity, file: Arc<dyn DiskFile>) {
+        let mut segments = locked(&self.segments);
+        let open = segments.values().filter(|watched| watched.file.is_some()).count();
+        let file = (open < self.open_max).then_some(file);
+        segments.insert(epoch, Watched { path, identity, file });
+    }
+
+    /// Opens and adds a segment that a start found.
+    pub(super) fn find(&self, disk: &dyn Disk, path: PathBuf, epoch: u32) -> Result<(), Error> {
+        let failed = |error| Error::io("open", &path, error);
+        // As it will be written, if ever: on a layered file system that may be another file than the one read.
+        let file: Arc<dyn DiskFile> = disk.open(&path, Mode::ReadWrite).map_err(failed)?.into();
+        let identity = file.identity().map_err(failed)?;
+        self.add(epoch, path, identity, file);
+        Ok(())
+    }
+
+    /// A segment is written anew, in another file.
+    pub(super) fn replace(&self, epoch: u32, watched: Watched) {
+        locked(&self.segments).insert(epoch, watched);
+    }
+
+    /// The segment holds nothing that is needed.
+    pub(super) fn remove(&self, epoch: u32) {
+        locked(&self.segments).remove(&epoch);
+    }
+
+    pub(super) fn get(&self, epoch: u32) -> Option<Watched> {
+        locked(&self.segments).get(&epoch).cloned()
+    }
+
+    /// The segment's file, if it is held open.
+    pub(super) fn file(&self, epoch: u32) -> Option<Arc<dyn DiskFile>> {
+        locked(&self.segments)
+            .get(&epoch)
+            .and_then(|watched| watched.file.clone())
+    }
+
+    fn len(&self) -> usize {
+        locked(&self.segments).len()
+    }
+
+    /// The one behind this epoch; after the last, the first.
+    fn after(&self, epoch: u32) -> Option<(u32, Watched)> {
+        let segments = locked(&self.segments);
+        let mut behind = segments.range((Excluded(epoch), Unbounded));
+        let next = behind.next().or_else(|| segments.first_key_value());
+        next.map(|(epoch, watched)| (*epoch, watched.clone()))
+    }
+
+    /// The oldest segment that is not held open though there is room for it.
+    fn wanting(&self) -> Option<(u32, Watched)> {
+        let segments = locked(&self.segments);
+        let open = segments.values().filter(|watched| watched.file.is_some()).count();
+        let mut closed = segments.iter().filter(|(_, watched)| watched.file.is_none());
+        let wanting = closed.next().filter(|_| open < self.open_max);
+        wanting.map(|(epoch, watched)| (*epoch, watched.clone()))
+    }
+}
+
+/// Compares what a path names with what is open.
+pub(super) fn compare(disk: &dyn Disk, path: &Path, open: Identity) -> Result<(), Stop> {
+    let lost = |why: &str| {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, why.to_owned());
+        Err(Stop::Lost(Error::io("find", path, source)))
+    };
+    match disk.identity(path) {
+        Ok(Some(there)) if there == open => Ok(()),
+        Ok(Some(_)) => lost("another file stands in its place"),
+        Ok(None) => lost("it was removed, or its folder was removed or renamed"),
+        Err(error) if is_short(&error) => Err(stop("look at", path, error)),
+        // Where not even this can be asked, the next start would find nothing.
+        Err(error) => Err(Stop::Lost(Error::io("look at", path, error))),
+    }
+}
+
+// === impl Writer ===
+
+impl<T: Send + 'static> Writer<T> {
+    /// Compares the file that is written to, and one other.
+    pub(super) fn watch_group(&mut self) -> Result<(), Stop> {
+        if let Some(active) = &self.active {
+            compare(&*self.shared.disk, &active.path, active.identity)?;
+        }
+        self.watch_next()
+    }
+
+    /// Compares the next file in turn: every segment, and the cursor.
+    fn watch_next(&mut self) -> Result<(), Stop> {
+        match self.shared.kept.after(self.watched) {
+            // Behind the last segment comes the cursor.
+            Some((epoch, watched)) if epoch > self.watched => {
+                self.watched = epoch;
+                compare(&*self.shared.disk, &watched.path, watched.identity)
+            }
+            _ => {
+                self.watched = 0;
+                compare(&*self.shared.disk, &self.cursor_path(), self.cursor.identity())
+            }
+        }
+    }
+
+    /// Compares all files, if there are not very many; otherwise the next ones in turn. To be called now and then.
+    pub(super) fn watch_many(&mut self) -> Result<(), Stop> {
+        for _ in 0..=self.shared.kept.len().min(WATCHED_AT_ONCE) {
+            self.watch_next()?;
+        }
+        if let Some((epoch, watched)) = self.shared.kept.wanting() {
+            self.hold(epoch, watched)?;
+        }
+        self.watched_at = self.shared.disk.uptime();
+        Ok(())
+    }
+
+    /// Compares all files, however many.
+    pub(super) fn watch_all(&mut self) -> Result<(), Stop> {
+        (0..=self.shared.kept.len()).try_for_each(|_| self.watch_next())
+    }
+
+    /// Opens a segment for which there was no room before. Short of descriptors, it stays as it is.
+    fn hold(&self, epoch: u32, watched: Watched) -> Result<(), Stop> {
+        let disk = &*self.shared.disk;
+        let Ok(file) = disk.open(&watched.path, Mode::ReadWrite) else {
+            return compare(disk, &watched.path, watched.identity);
+        };
+        let found = file.identity().map_err(|error| stop("look at", &watched.path, error))?;
+        if found != watched.identity {
+            return compare(disk, &watched.path, watched.identity);
+        }
+        let file = Some(file.into());
+        self.shared.kept.replace(epoch, Watched { file, ..watched });
+        Ok(())
+    }
+
+    pub(super) fn cursor_path(&self) -> PathBuf {
+        self.shared.folder.join("cursor")
+    }
+
+    pub(super) fn segment_path(&self, epoch: u32) -> PathBuf {
+        self.shared.folder.join(segment::name(epoch))
+    }
+}
