@@ -3,8 +3,11 @@
 //! Read only, on loopback by default, and served until the very end of the drain, so that the last scrape sees the last
 //! answers. `/livez` says that the process runs; `/readyz` that readings are taken now, or why not.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -12,9 +15,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -42,6 +48,9 @@ impl Default for Config {
         }
     }
 }
+
+/// Connections open at once; more wait in the kernel's queue. As many descriptors are kept for them.
+pub const CONNECTIONS_MAX: usize = 16;
 
 /// A bound admin port that does not serve yet.
 #[derive(Debug)]
@@ -88,7 +97,11 @@ impl Bound {
             .route("/readyz", get(readyz))
             .route("/status", get(status))
             .with_state(house);
-        let served = axum::serve(self.listener, router)
+        let listener = Few {
+            listener: self.listener,
+            seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        };
+        let served = axum::serve(listener, router)
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;
         if let Err(error) = served {
@@ -97,24 +110,67 @@ impl Bound {
     }
 }
 
-impl axum::serve::Listener for Listeners {
-    type Io = Patience<TcpStream>;
+/// Accepts a few connections at a time.
+struct Few {
+    listener: Listeners,
+    seats: Arc<Semaphore>,
+}
+
+/// One of the few.
+struct Seated {
+    stream: Patience<TcpStream>,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Listener for Few {
+    type Io = Seated;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            match Listeners::accept(self).await {
-                Ok((stream, peer)) => return (Patience::with_both(stream, SILENCE_MAX), peer),
+    async fn accept(&mut self) -> (Seated, SocketAddr) {
+        let seat = self.seats.clone().acquire_owned().await;
+        let seat = seat.expect("the seats are never closed");
+        let (stream, peer) = loop {
+            match self.listener.accept().await {
+                Ok(accepted) => break accepted,
                 Err(error) => {
                     warn!(%error, "admin connection not accepted");
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;
                 }
             }
-        }
+        };
+        let seated = Seated {
+            stream: Patience::with_both(stream, SILENCE_MAX),
+            _seat: seat,
+        };
+        (seated, peer)
     }
 
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.addresses()[0])
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.listener.addresses()[0])
+    }
+}
+
+impl AsyncRead for Seated {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Seated {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -137,6 +193,10 @@ async fn readyz(State(house): State<House>) -> Response {
 
 /// Why readings are not taken now, if so.
 fn not_ready(front: &Front) -> Option<String> {
+    // First, since it is why the gateway ends.
+    if let Some(why) = front.pipeline.deliver.spool_failure() {
+        return Some(format!("the spool failed: {why}"));
+    }
     if front.stopping.is_cancelled() {
         return Some("the gateway is shutting down".into());
     }
@@ -173,6 +233,11 @@ async fn status(State(house): State<House>) -> Response {
         "mqtt": {
             "connections": front.metrics.mqtt.mqtt_connections.get(),
             "unanswered": front.metrics.mqtt.mqtt_unanswered_total.get(),
+        },
+        "connections": {
+            "mqtt_max": front.metrics.mqtt.mqtt_connections_max.get(),
+            "http_max": front.metrics.http.http_connections_max.get(),
+            "free": front.connections.free(),
         },
         "in_flight_bytes": front.admit.observe(),
         "coap": coap(front),

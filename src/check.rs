@@ -1,10 +1,11 @@
 //! `citygate check`: is what the configuration names really there, and right?
 //!
-//! Schemas, registry, the spool's folder and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created, no
+//! Schemas, registry, file descriptors, the spool's folder and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created, no
 //! schema registered, and no address is bound (the gateway may be running).
 
 use crate::config::Config;
 use crate::deliver::{self, spool};
+use crate::descriptors::{self, Plan};
 use crate::metrics::Metrics;
 use crate::schemas::{Schemas, registry};
 use crate::validate::Validator;
@@ -41,6 +42,7 @@ pub async fn findings(config: &Config) -> Findings {
         }
         findings.wrong.extend(wrong);
     }
+    look_at_descriptors(config, &mut findings);
     look_at_spool(&config.spool, &mut findings);
     let metrics = Metrics::new(&schemas.names());
     match deliver::inspect(&config.kafka, &schemas, metrics.kafka).await {
@@ -54,6 +56,14 @@ pub async fn findings(config: &Config) -> Findings {
         Err(error) => findings.wrong.push(error),
     }
     findings
+}
+
+fn look_at_descriptors(config: &Config, findings: &mut Findings) {
+    match Plan::new(config, descriptors::limit()) {
+        Ok(plan) if plan.is_short() => findings.weak.push(plan.to_string()),
+        Ok(plan) => findings.good.push(plan.to_string()),
+        Err(error) => findings.wrong.push(error),
+    }
 }
 
 fn look_at_spool(config: &spool::Config, findings: &mut Findings) {

@@ -19,8 +19,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
+use crate::descriptors::{self, Plan};
 use crate::listen::addresses::show;
-use crate::listen::admit::Admit;
+use crate::listen::admit::{Admit, Connections};
 use crate::listen::{self, Front, coap, http, mqtt};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -65,11 +66,17 @@ struct Bound {
 
 impl Gateway {
     /// Binds, builds and runs; returns once every listener takes messages.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    pub async fn start(mut config: Config) -> Result<Self, Error> {
+        let plan = Plan::new(&config, descriptors::raise()).map_err(|error| Error(vec![error]))?;
+        match plan.is_short() {
+            true => warn!("{plan}"),
+            false => info!("{plan}"),
+        }
+        plan.apply(&mut config);
         let bound = Bound::bind(&config).await?;
         let addresses = bound.addresses();
         let [mqtt, coap, http, admin_port] = bound.listening();
-        let front = build(&config).await?;
+        let front = build(&config, &plan).await?;
         let closing = CancellationToken::new();
         let admin = bound
             .serve(&front, closing.clone())
@@ -164,7 +171,7 @@ async fn load_schemas(config: &Config) -> Result<Schemas, Error> {
 }
 
 /// Schemas, programs, producer, pipeline: what the listeners stand in front of.
-async fn build(config: &Config) -> Result<Front, Error> {
+async fn build(config: &Config, plan: &Plan) -> Result<Front, Error> {
     let schemas = Arc::new(load_schemas(config).await?);
     let metrics = Arc::new(Metrics::new(&schemas.names()));
     let validator = Validator::new(&schemas, &config.clock).map_err(Error)?;
@@ -178,6 +185,8 @@ async fn build(config: &Config) -> Result<Front, Error> {
         Deliver::start(sections, &schemas, &metrics, clock.clone()).map_err(|error| Error(vec![error.to_string()]))?;
     let health = deliver.health();
     let admit = Admit::new(&config.limits, &metrics.readings);
+    metrics.mqtt.mqtt_connections_max.set(plan.mqtt_connections as i64);
+    metrics.http.http_connections_max.set(plan.http_connections as i64);
     let pipeline = Pipeline {
         schemas,
         validator,
@@ -190,6 +199,7 @@ async fn build(config: &Config) -> Result<Front, Error> {
     Ok(Front {
         pipeline: Arc::new(pipeline),
         admit,
+        connections: Connections::new(plan.connections),
         metrics,
         health,
         tasks: TaskTracker::new(),

@@ -62,3 +62,5 @@ pub mod admin;
 pub mod check;
 
 pub mod drain;
+
+pub mod descriptors;

@@ -102,6 +102,10 @@ metrics! {
         mqtt_sessions_total: IntCounterVec["version"],
         /// MQTT sessions kept of clients that are away.
         mqtt_sessions_kept: IntGauge,
+        /// MQTT connections that may be open at once: mqtt.connections_max, or as many as file descriptors allow.
+        mqtt_connections_max: IntGauge,
+        /// MQTT connections that could not be accepted (no file descriptor, no memory …); they wait in the kernel's queue.
+        mqtt_accept_failures_total: IntCounter,
         /// MQTT connections closed, by reason.
         mqtt_closed_total: IntCounterVec["reason"],
         /// MQTT publishes of QoS 1 and 2 that were accepted and whose connection ended before their answer could be sent.
@@ -148,6 +152,10 @@ metrics! {
     HttpMetrics {
         /// HTTP connections open now.
         http_connections: IntGauge,
+        /// HTTP connections that may be open at once: http.connections_max, or as many as file descriptors allow.
+        http_connections_max: IntGauge,
+        /// HTTP connections that could not be accepted (no file descriptor, no memory …); they wait in the kernel's queue.
+        http_accept_failures_total: IntCounter,
         /// HTTP responses sent, by status code.
         http_responses_total: IntCounterVec["status"],
         /// HTTP requests with an Idempotency-Key, by what they were: new, repeated (answered again, no new reading),

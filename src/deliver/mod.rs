@@ -5,6 +5,7 @@
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
 //! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`health`] when not to try.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,7 @@ pub struct Deliver {
     dead_letter_topic: String,
     clock: Arc<dyn Clock>,
     metrics: SpoolMetrics,
+    spool_folder: PathBuf,
 }
 
 /// The sections that this room reads.
@@ -138,6 +140,7 @@ impl Deliver {
             dead_letter_topic: config.dead_letter_topic.clone(),
             clock,
             metrics: metrics.spool.clone(),
+            spool_folder: sections.spool.folder.clone(),
         })
     }
 
@@ -176,6 +179,12 @@ impl Deliver {
     /// Cancelled when the gateway must end: the spool's disk failed, so that it can promise nothing more.
     pub fn failed(&self) -> CancellationToken {
         self.failed.clone()
+    }
+
+    /// Why the spool takes nothing any more, if so.
+    pub fn spool_failure(&self) -> Option<String> {
+        let store = self.dispatch.store()?;
+        store.spool.poisoned().borrow().clone()
     }
 
     /// Brings the spool's gauges up to date.
@@ -219,8 +228,26 @@ impl Deliver {
         self.kafka.close(patience);
         if let Some(store) = self.dispatch.store() {
             store.spool.close();
+            self.say_what_stays(&store.spool.status());
         }
         info!(elapsed = ?began.elapsed(), waiting = self.dispatch.waiting(), "deliver is closed");
+    }
+}
+
+impl Deliver {
+    fn say_what_stays(&self, spool: &spool::Status) {
+        if spool.poisoned.is_some() {
+            // Its files may have been taken away after the last look of the pump.
+            self.failed.cancel();
+        }
+        if spool.uncommitted_entries > 0 {
+            tracing::warn!(
+                readings = spool.uncommitted_entries,
+                bytes = spool.uncommitted_bytes,
+                folder = %self.spool_folder.display(),
+                "readings stay in the spool; the next start sends them to kafka"
+            );
+        }
     }
 }
 

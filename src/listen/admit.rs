@@ -98,43 +98,62 @@ impl Admit {
 #[derive(Debug)]
 pub struct Seat {
     _permit: OwnedSemaphorePermit,
+    _descriptor: OwnedSemaphorePermit,
     open: IntGauge,
+}
+
+/// How many connections the file descriptors allow at once, over all listeners.
+#[derive(Clone, Debug)]
+pub struct Connections(Arc<Semaphore>);
+
+impl Connections {
+    pub fn new(max: usize) -> Self {
+        Connections(Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Connections that could be opened now.
+    pub fn free(&self) -> usize {
+        self.0.available_permits()
+    }
 }
 
 /// How many connections a listener holds at once.
 #[derive(Clone, Debug)]
 pub struct Seats {
     free: Arc<Semaphore>,
+    descriptors: Connections,
     open: IntGauge,
 }
 
 impl Seats {
-    pub fn new(connections_max: usize, open: IntGauge) -> Self {
+    pub fn new(connections_max: usize, descriptors: Connections, open: IntGauge) -> Self {
         Seats {
             free: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+            descriptors,
             open,
         }
     }
 
     /// A seat now, or `None`: the house is full.
     pub fn try_take(&self) -> Option<Seat> {
-        self.free
-            .clone()
-            .try_acquire_owned()
-            .ok()
-            .map(|permit| self.seat(permit))
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        let descriptor = self.descriptors.0.clone().try_acquire_owned().ok()?;
+        Some(self.seat(permit, descriptor))
     }
 
     /// A seat as soon as one is free.
     pub async fn take(&self) -> Seat {
-        let permit = self.free.clone().acquire_owned().await;
-        self.seat(permit.expect("the house is never closed"))
+        let open = "the house is never closed";
+        let permit = self.free.clone().acquire_owned().await.expect(open);
+        let descriptor = self.descriptors.0.clone().acquire_owned().await.expect(open);
+        self.seat(permit, descriptor)
     }
 
-    fn seat(&self, permit: OwnedSemaphorePermit) -> Seat {
+    fn seat(&self, permit: OwnedSemaphorePermit, descriptor: OwnedSemaphorePermit) -> Seat {
         self.open.inc();
         Seat {
             _permit: permit,
+            _descriptor: descriptor,
             open: self.open.clone(),
         }
     }

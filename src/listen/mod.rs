@@ -15,6 +15,8 @@ use crate::deliver::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 
+pub mod accept;
+
 pub mod addresses;
 
 pub mod admit;
@@ -38,6 +40,8 @@ pub mod tcp;
 pub struct Front {
     pub pipeline: Arc<Pipeline>,
     pub admit: admit::Admit,
+    /// Descriptors for the connections of all listeners.
+    pub connections: admit::Connections,
     pub metrics: Arc<Metrics>,
     /// Whether Kafka takes readings now; a listener that can push back without an answer (MQTT) does so while it is not.
     pub health: watch::Receiver<Health>,

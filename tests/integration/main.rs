@@ -30,6 +30,10 @@ mod spool;
 
 mod spool_start;
 
+mod spool_taken_away;
+
+mod descriptors;
+
 mod drain;
 
 mod hostile;

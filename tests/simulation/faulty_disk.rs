@@ -175,8 +175,8 @@ impl FaultyDisk {
     }
 
     /// What operators and cleaners of temporary files do under a running gateway.
-    pub fn take_away(&self, taken: Taken) -> bool {
-        self.state.lock().unwrap().take_away(taken)
+    pub fn take_away(&self, folder: &Path, taken: Taken) -> bool {
+        self.state.lock().unwrap().take_away(folder, taken)
     }
 
     /// The folder that was made last.
@@ -199,12 +199,13 @@ impl FaultyDisk {
         }
     }
 
-    /// Bytes of all files but the cursor (and what became of it).
-    pub fn used(&self) -> u64 {
+    /// Bytes of all files of a folder but the cursor (and what became of it).
+    pub fn used(&self, folder: &Path) -> u64 {
         let state = self.state.lock().unwrap();
         let counted = state
             .names
             .iter()
+            .filter(|(name, _)| name.parent() == Some(folder))
             .filter(|(name, _)| name.file_stem().is_some_and(|stem| stem != "cursor"));
         counted.map(|(_, file)| state.files[*file].now.len() as u64).sum()
     }
@@ -303,13 +304,12 @@ impl State {
         self.capacity.saturating_sub(used)
     }
 
-    fn take_away(&mut self, taken: Taken) -> bool {
-        let folder = PathBuf::from("spool");
+    fn take_away(&mut self, folder: &Path, taken: Taken) -> bool {
         let wanted = |path: &PathBuf| path.ends_with("cursor") || path.extension().is_some_and(|end| end == "segment");
         let inside: Vec<_> = self
             .names
             .iter()
-            .filter(|(path, _)| path.starts_with(&folder))
+            .filter(|(path, _)| path.parent() == Some(folder))
             .collect();
         let inside: Vec<(PathBuf, usize)> = inside.into_iter().map(|(path, file)| (path.clone(), *file)).collect();
         let files: Vec<_> = inside.iter().filter(|(path, _)| wanted(path)).collect();
@@ -321,14 +321,14 @@ impl State {
             Taken::File => self.rename(Change::Remove(one.clone())),
             Taken::FileReplaced => self.put(one.clone()),
             Taken::Folder | Taken::FolderReplaced => {
-                self.folders.remove(&folder);
+                self.folders.remove(folder);
                 inside
                     .iter()
                     .for_each(|(path, _)| self.rename(Change::Remove(path.clone())));
             }
             Taken::FolderRenamed => {
-                let moved = PathBuf::from("moved");
-                let inode = self.folders.remove(&folder).unwrap();
+                let moved = PathBuf::from(format!("moved-{}", self.folders.len()));
+                let inode = self.folders.remove(folder).unwrap();
                 self.folders.insert(moved.clone(), inode);
                 for (path, file) in &inside {
                     self.rename(Change::Set(moved.join(path.file_name().unwrap()), *file));
@@ -337,19 +337,15 @@ impl State {
         }
         if taken == Taken::FolderReplaced {
             self.folders_made += 1;
-            self.folders.insert(folder.clone(), self.folders_made);
+            self.folders.insert(folder.to_owned(), self.folders_made);
             self.put(folder.join("notes.txt"));
         }
         true
     }
 
-    /// A file that is not the spool's.
+    /// A file that is not the spool's; empty, so that it is not held against the spool's budget.
     fn put(&mut self, path: PathBuf) {
-        self.files.push(File {
-            durable: b"mine".to_vec(),
-            now: b"mine".to_vec(),
-            ..File::default()
-        });
+        self.files.push(File::default());
         self.rename(Change::Remove(path.clone()));
         self.rename(Change::Set(path, self.files.len() - 1));
     }

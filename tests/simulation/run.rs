@@ -117,7 +117,7 @@ impl World {
         if std::env::var("CITYGATE_SEED").is_ok() {
             println!(
                 "action {choice}: {:?} {:?}",
-                self.disk.used(),
+                self.disk.used(&self.config.folder),
                 self.life.as_ref().map(|life| &life.1)
             );
         }
@@ -276,7 +276,11 @@ impl World {
         // One misfortune at a time.
         self.disk.set_capacity(ROOMY);
         self.disk.faults(|faults| *faults = Faults::default());
-        let Some(taken) = self.options.taken.filter(|taken| self.disk.take_away(*taken)) else {
+        let Some(taken) = self
+            .options
+            .taken
+            .filter(|taken| self.disk.take_away(&self.config.folder, *taken))
+        else {
             return Ok(());
         };
         self.seen.taken += 1;
@@ -461,7 +465,7 @@ impl World {
 
     fn check(&mut self) -> Result<(), String> {
         self.tell()?;
-        let (used, budget) = (self.disk.used(), self.config.bytes_max.as_u64());
+        let (used, budget) = (self.disk.used(&self.config.folder), self.config.bytes_max.as_u64());
         if used > budget {
             return Err(format!("{used} bytes are used, {budget} are allowed"));
         }

@@ -174,10 +174,9 @@ impl Ledger {
         self.parts.iter().map(|part| part.epoch)
     }
 
-    /// The segments with uncommitted entries, oldest first; the last is the one that is written to.
-    pub fn wanted(&self) -> Vec<Part> {
-        let wanted = |part: &&Part| part.uncommitted() > 0;
-        self.parts.iter().filter(wanted).cloned().collect()
+    /// All segments, oldest first; the last is the one that is written to.
+    pub fn parts(&self) -> Vec<Part> {
+        self.parts.iter().cloned().collect()
     }
 
     pub fn has(&self, epoch: u32) -> bool {

@@ -627,6 +627,10 @@ impl Config {
             "spool.commit_bytes: must be at least 1 byte and at most spool.queue_bytes",
         );
         require(
+            (1..=100_000).contains(&self.open_segments_max),
+            "spool.open_segments_max: must be between 1 and 100000",
+        );
+        require(
             self.commit_interval <= Duration::from_secs(1),
             "spool.commit_interval: must be at most 1s",
         );

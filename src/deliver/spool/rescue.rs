@@ -36,7 +36,8 @@ impl<T: Send + 'static> Writer<T> {
     /// Puts everything that waits for its replay where the next start finds it. False: the machine is short of something,
     /// and it is to be tried again.
     pub(super) fn rescue(&mut self) -> bool {
-        let wanted = locked(&self.shared.ledger).wanted();
+        // All of them: a start would take one that is missing between two others for damage.
+        let wanted = locked(&self.shared.ledger).parts();
         let rescued = match self.ready_folder() {
             Ok(folder) => self.rescue_into(&folder, &wanted).map(|rescued| (folder, rescued)),
             Err(error) => Err(error),

@@ -19,8 +19,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::accept::{self, Troubles};
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
 use super::pace::Rate;
@@ -146,7 +147,11 @@ impl Bound {
 
     /// Serves until `front.stopping`, then answers what it has taken in, and ends.
     pub fn serve(self, front: Front) {
-        let seats = Seats::new(self.config.connections_max, front.metrics.http.http_connections.clone());
+        let seats = Seats::new(
+            self.config.connections_max,
+            front.connections.clone(),
+            front.metrics.http.http_connections.clone(),
+        );
         let limits = idempotency::Limits {
             keys_max: self.config.idempotency_keys_max,
             bytes_max: usize::try_from(self.config.idempotency_bytes_max.as_u64()).unwrap_or(usize::MAX),
@@ -159,13 +164,18 @@ impl Bound {
             front: front.clone(),
             config: self.config,
         };
-        front.tasks.clone().spawn(accept(self.listener, seats, Arc::new(house)));
+        front
+            .tasks
+            .clone()
+            .spawn(accept_all(self.listener, seats, Arc::new(house)));
     }
 }
 
 /// Accepts a connection only when there is a seat for it; more wait in the kernel's queue.
-async fn accept(listener: Listeners, seats: Seats, house: Arc<House>) {
+async fn accept_all(listener: Listeners, seats: Seats, house: Arc<House>) {
     let stopping = house.front.stopping.clone();
+    let failures = house.front.metrics.http.http_accept_failures_total.clone();
+    let mut troubles = Troubles::default();
     loop {
         let accepted = async { (seats.take().await, listener.accept().await) };
         let (seat, accepted) = tokio::select! {
@@ -178,9 +188,9 @@ async fn accept(listener: Listeners, seats: Seats, house: Arc<House>) {
                 house.front.tasks.spawn(connection);
             }
             Err(error) => {
-                // Out of file descriptors, most likely: the next attempt succeeds when a connection has closed.
-                warn!(%error, "http cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !accept::failed("http", &error, &mut troubles, &failures, &stopping).await {
+                    return;
+                }
             }
         }
     }

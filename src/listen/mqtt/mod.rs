@@ -36,6 +36,7 @@ mod sessions;
 mod wire;
 
 use super::Front;
+use super::accept::{self, Troubles};
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
 use super::pace::Rate;
@@ -157,13 +158,6 @@ struct Shared {
 /// The largest packet but for PUBLISH; a client has no reason to send one that is near it.
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
 
-/// How often a repeating trouble of the accept loop is logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// Pause after a failed accept: the usual cause is that file descriptors have run out, and they do not come back at
-/// once.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
-
 /// Takes the addresses; nothing is accepted until [`Bound::serve`].
 pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
     Ok(Bound {
@@ -201,15 +195,17 @@ impl Bound {
     /// Accepts until `front.stopping`; each connection is a task of `front.tasks`, and so is this loop.
     pub fn serve(self, front: Front) {
         let tasks = front.tasks.clone();
-        tasks.spawn(accept(self, front));
+        tasks.spawn(accept_all(self, front));
     }
 }
 
-async fn accept(bound: Bound, front: Front) {
+async fn accept_all(bound: Bound, front: Front) {
     let seats = Seats::new(
         bound.config.connections_max,
+        front.connections.clone(),
         front.metrics.mqtt.mqtt_connections.clone(),
     );
+    let failures = front.metrics.mqtt.mqtt_accept_failures_total.clone();
     let shared = Arc::new(Shared {
         sessions: Sessions::new(bound.config.sessions_max, front.metrics.mqtt.mqtt_sessions_kept.clone()),
         counters: Counters::new(&front.metrics.mqtt),
@@ -235,17 +231,14 @@ async fn accept(bound: Bound, front: Front) {
                     shared.counters.closed(Close::Full);
                     if let Some(times) = troubles.happened(Instant::now()) {
                         let max = shared.config.connections_max;
-                        warn!(%peer, times, max, "mqtt connection closed: all mqtt.connections_max are taken");
+                        let left = shared.front.connections.free();
+                        warn!(%peer, times, max, left, "mqtt connection closed: all mqtt.connections_max are taken, or no descriptor is left");
                     }
                 }
             },
             Err(error) => {
-                if let Some(times) = troubles.happened(Instant::now()) {
-                    warn!(%error, times, "mqtt connection not accepted");
-                }
-                tokio::select! {
-                    () = stopping.cancelled() => return,
-                    () = tokio::time::sleep(ACCEPT_BACK_OFF) => {}
+                if !accept::failed("mqtt", &error, &mut troubles, &failures, &stopping).await {
+                    return;
                 }
             }
         }
@@ -263,25 +256,6 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
     shared.counters.closed(close);
     if close.is_heard() {
         wire.close().await;
-    }
-}
-
-/// What goes wrong again and again, logged now and then.
-#[derive(Debug, Default)]
-struct Troubles {
-    logged_at: Option<Instant>,
-    unlogged: u64,
-}
-
-impl Troubles {
-    // How often it has happened since it was last logged, if it is to be logged now.
-    fn happened(&mut self, now: Instant) -> Option<u64> {
-        self.unlogged += 1;
-        if self.logged_at.is_some_and(|at| now < at + LOG_EVERY) {
-            return None;
-        }
-        self.logged_at = Some(now);
-        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -318,15 +292,5 @@ mod tests {
                 .starts_with(&format!("mqtt cannot listen on {listen}")),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_trouble_that_repeats_is_logged_now_and_then() {
-        let mut troubles = Troubles::default();
-        let now = Instant::now();
-        assert_eq!(troubles.happened(now), Some(1));
-        assert_eq!(troubles.happened(now), None);
-        assert_eq!(troubles.happened(now + LOG_EVERY / 2), None);
-        assert_eq!(troubles.happened(now + LOG_EVERY), Some(3));
     }
 }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use citygate::gateway::Addresses;
@@ -34,6 +34,21 @@ impl Program {
 
     /// The same, with more in its environment.
     pub async fn start_with(broker: &Broker, environment: &[(&str, &Path)]) -> Self {
+        Program::start_as(broker, |folder| spawn(folder, environment)).await
+    }
+
+    /// The same, with so many file descriptors: the soft limit and the hard one.
+    pub async fn start_limited(broker: &Broker, (soft, hard): (u64, u64)) -> Self {
+        Program::start_as(broker, |folder| {
+            let mut shell = Command::new("bash");
+            let limits = format!(r#"ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$0" "$@""#);
+            shell.args(["-c", &limits, env!("CARGO_BIN_EXE_citygate")]);
+            run(&mut shell, folder)
+        })
+        .await
+    }
+
+    async fn start_as(broker: &Broker, spawn: impl FnOnce(&Path) -> Child) -> Self {
         let [mqtt, coap, http, admin] = super::free_ports();
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut topic_prefix = String::new();
@@ -52,7 +67,7 @@ impl Program {
         }
         std::fs::write(folder.path().join("citygate.toml"), gateway::toml(&config)).unwrap();
         let mut program = Program {
-            child: spawn(folder.path(), environment),
+            child: spawn(folder.path()),
             topic_prefix,
             addresses: Addresses {
                 mqtt: Some(at(mqtt)),
@@ -114,16 +129,39 @@ impl Program {
         said
     }
 
+    /// Status and body of a GET on the admin port.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(self.url(path)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.folder.path().join("spool")
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addresses.admin.unwrap())
     }
 }
 
 fn spawn(folder: &Path, environment: &[(&str, &Path)]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_citygate"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_citygate"));
+    run(program.envs(environment.iter().copied()), folder)
+}
+
+fn run(program: &mut Command, folder: &Path) -> Child {
+    program
         .args(["run", "--config"])
         .arg(folder.join("citygate.toml"))
-        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(File::create(folder.join("stdout")).unwrap())
         .stderr(File::create(folder.join("stderr")).unwrap())

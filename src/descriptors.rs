@@ -1,0 +1,192 @@
+//! File descriptors: how many this process may have, and who gets them.
+//!
+//! The soft limit (`ulimit -n`, commonly 1,024) is raised to the hard one. Of that, a reserve is kept for what must not
+//! fail while devices are connected: the spool's files, Kafka's sockets, the operator's port. Only what is left is for
+//! connections: more of them are refused (MQTT) or wait (HTTP) as beyond their `connections_max`, so that no `accept` and
+//! no `open` ever finds the descriptors used up.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::admin;
+use crate::config::Config;
+
+/// Standard streams, event loops, listening sockets, a connection that is about to be refused, registry, metrics.
+const PROCESS: u64 = 48;
+/// librdkafka: a socket and a pair of pipes per broker, twice while a producer is replaced.
+const PER_BROKER: u64 = 8;
+const BROKERS_MIN: u64 = 3;
+const KAFKA: u64 = 16;
+/// Of the spool, besides segments held open: the one being made, cursor, lock, folder, one being read, one being copied.
+const SPOOL: u64 = 8;
+/// Fewer connections than this are no gateway.
+const CONNECTIONS_MIN: u64 = 16;
+
+/// Who gets how many descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What the process may have.
+    pub limit: u64,
+    /// Kept for spool, Kafka and everything else that is not a device's connection.
+    pub reserve: u64,
+    /// What `mqtt.connections_max` and `http.connections_max` ask for together.
+    pub connections_wanted: usize,
+    /// Connections that may be open at once, over both listeners.
+    pub connections: usize,
+    /// Of these, those of one listener at most: some are left to the other, whoever comes first.
+    pub mqtt_connections: usize,
+    pub http_connections: usize,
+    /// Segments of the spool that are held open.
+    pub open_segments: usize,
+}
+
+/// Raises the soft limit as far as this process may, and returns what it then has (`u64::MAX`: no limit).
+pub fn raise() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of file descriptors could not be raised");
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// What [`raise`] would come to; changes nothing.
+pub fn limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// # Errors
+    /// The limit is too low for any connection, in words for the operator.
+    pub fn new(config: &Config, limit: u64) -> Result<Self, String> {
+        let open_segments = open_segments(config, limit);
+        let reserve = PROCESS + kafka(config) + admin::CONNECTIONS_MAX as u64 + spool(config, open_segments);
+        let left = limit.saturating_sub(reserve);
+        if left < CONNECTIONS_MIN {
+            let needed = reserve + CONNECTIONS_MIN;
+            return Err(format!(
+                "file descriptors: this process may have {limit}, and needs {needed} at least; raise the hard limit (ulimit -n, LimitNOFILE)"
+            ));
+        }
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let wanted = |enabled: bool, max: usize| if enabled { max } else { 0 };
+        let mqtt = wanted(config.mqtt.enabled, config.mqtt.connections_max);
+        let http = wanted(config.http.enabled, config.http.connections_max);
+        let share = |mine: usize, other: usize| mine.min(left - other.min(left / 8));
+        Ok(Plan {
+            limit,
+            reserve,
+            connections_wanted: mqtt.saturating_add(http),
+            connections: left.min(mqtt.saturating_add(http)),
+            mqtt_connections: share(mqtt, http),
+            http_connections: share(http, mqtt),
+            open_segments,
+        })
+    }
+
+    /// Holds the configuration to what there is.
+    pub fn apply(&self, config: &mut Config) {
+        config.mqtt.connections_max = self.mqtt_connections;
+        config.http.connections_max = self.http_connections;
+        config.spool.open_segments_max = self.open_segments;
+    }
+
+    /// Whether fewer connections can be open than the configuration asks for.
+    pub fn is_short(&self) -> bool {
+        self.connections < self.connections_wanted
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Plan {
+            limit,
+            reserve,
+            connections,
+            connections_wanted,
+            ..
+        } = self;
+        write!(
+            f,
+            "file descriptors: of {limit}, {reserve} are kept for spool, kafka and admin, {connections} are for connections"
+        )?;
+        if self.is_short() {
+            write!(
+                f,
+                "; mqtt.connections_max and http.connections_max ask for {connections_wanted}: raise the hard limit (ulimit -n, LimitNOFILE)"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn open_segments(config: &Config, limit: u64) -> usize {
+    if !config.spool.enabled {
+        return config.spool.open_segments_max;
+    }
+    let segments = config.spool.bytes_max.as_u64() / config.spool.segment_bytes.as_u64().max(1);
+    let most = (config.spool.open_segments_max as u64).min(segments + 1).min(limit / 4);
+    most as usize
+}
+
+fn spool(config: &Config, open_segments: usize) -> u64 {
+    match config.spool.enabled {
+        true => SPOOL + open_segments as u64,
+        false => 0,
+    }
+}
+
+fn kafka(config: &Config) -> u64 {
+    let named = config.kafka.bootstrap_servers.split(',').count() as u64;
+    KAFKA + PER_BROKER * named.max(BROKERS_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_get_what_the_reserve_leaves() {
+        // Limit, MQTT and HTTP connections asked for → together, MQTT, HTTP.
+        let check = |limit: u64, asked: (usize, usize), expected: Option<(usize, usize, usize)>| {
+            let mut config = Config::default();
+            (config.mqtt.connections_max, config.http.connections_max) = asked;
+            let plan = Plan::new(&config, limit);
+            let got = plan
+                .as_ref()
+                .ok()
+                .map(|plan| (plan.connections, plan.mqtt_connections, plan.http_connections));
+            assert_eq!(got, expected, "{limit} {asked:?}: {plan:?}");
+        };
+        check(100_000, (10_000, 10_000), Some((20_000, 10_000, 10_000)));
+        check(u64::MAX, (10_000, 10_000), Some((20_000, 10_000, 10_000)));
+        // 48 of the process, 40 of Kafka, 16 of the operator, 73 of the spool.
+        check(1177, (10_000, 10_000), Some((1000, 875, 875)));
+        check(1177, (10_000, 100), Some((1000, 900, 100)));
+        check(1177, (400, 300), Some((700, 400, 300)));
+        check(64, (10_000, 10_000), None);
+    }
+
+    #[test]
+    fn a_large_spool_does_not_take_what_connections_need() {
+        let mut config = Config::default();
+        config.spool.bytes_max = bytesize::ByteSize::tib(1);
+        assert_eq!(Plan::new(&config, 1 << 20).unwrap().open_segments, 256);
+        assert_eq!(Plan::new(&config, 400).unwrap().open_segments, 100);
+    }
+
+    #[test]
+    fn what_is_short_is_said_with_the_settings() {
+        let plan = Plan::new(&Config::default(), 1024).unwrap();
+        let said = plan.to_string();
+        assert!(said.contains("mqtt.connections_max") && said.contains("1024"), "{said}");
+        let error = Plan::new(&Config::default(), 100).unwrap_err();
+        assert!(error.contains("ulimit -n"), "{error}");
+    }
+}
