@@ -139,22 +139,26 @@ async fn without_any_descriptor_readings_are_answered_busy_until_there_are_some(
     let mut program = Program::start_limited(&kafka, (1024, 1024)).await;
     let mut client = program.client(Via::Http).await;
     assert_eq!(post(&mut client).await, "204");
+    let pid = Pid::from_raw(program.id() as i32);
     let allow = |descriptors: u64| {
         let limit = Rlimit {
             current: Some(descriptors),
             maximum: Some(1024),
         };
-        prlimit(Pid::from_raw(program.id() as i32), Resource::Nofile, limit).unwrap();
+        prlimit(pid, Resource::Nofile, limit).unwrap();
     };
     kafka.answer_after(NEVER);
     allow(8);
     // Its connection is open; whoever comes now waits.
     let waiting = TcpStream::connect(program.addresses.mqtt.unwrap()).await.unwrap();
+    // The first one is given to Kafka as well, whose answer is waited for.
+    assert_eq!(post(&mut client).await, "503");
     for _ in 0..3 {
         let answer = client.send("devices/web/weather", "", GOOD).await;
         assert_eq!(answer.code, "503", "{answer:?}");
         assert!(answer.text.contains("short of file descriptors"), "{answer:?}");
     }
+    assert!(program.runs(), "{}", program.said());
     allow(1024);
     eventually("it is taken again", async || {
         (post(&mut client).await == "204").then_some(())

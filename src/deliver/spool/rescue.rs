@@ -67,6 +67,7 @@ impl<T: Send + 'static> Writer<T> {
                 }
             }
         }
+        self.clear_leaving(folder)?;
         self.rescue_cursor(folder, low)?;
         Ok(rescued)
     }
@@ -127,6 +128,21 @@ impl<T: Send + 'static> Writer<T> {
         let file = Some(file);
         self.shared.kept.replace(part.epoch, Watched { path, identity, file });
         Ok(())
+    }
+
+    /// A segment that was no longer needed, and in whose place another file stands: a start would take it for one of ours.
+    fn clear_leaving(&mut self, folder: &Path) -> Result<(), Error> {
+        let Some(epoch) = self.leaving.as_ref().map(|part| part.epoch) else {
+            return Ok(());
+        };
+        let path = folder.join(segment::name(epoch));
+        let ours = self.shared.kept.get(epoch).map(|watched| watched.identity);
+        let there = self.shared.disk.identity(&path);
+        let there = there.map_err(|error| Error::io("look at", &path, error))?;
+        match there.is_some() && there != ours {
+            true => set_aside(&*self.shared.disk, &path),
+            false => Ok(()),
+        }
     }
 
     fn rescue_cursor(&mut self, folder: &Path, low: u64) -> Result<(), Error> {
