@@ -5,7 +5,8 @@
 //! 2. One fsync per group: at most one every 5 ms (`commit_interval`), sooner once 256 KiB wait (`commit_bytes`).
 //! 3. Appending copies nothing and waits for nothing: not for the disk, not for a reader.
 //! 4. All entries carry a CRC-32C; after damage, the good ones behind it are found and replayed.
-//! 5. The disk is trusted once: after a failed fsync the spool is *poisoned*, and only a restart reads it again.
+//! 5. The disk is trusted once: after an fsync that failed for the disk's sake the spool is *poisoned*, and only a restart
+//!    reads it again.
 //! 6. Bounded: bytes on disk by `bytes_max` and by what the file system has left, waiting bytes by `queue_bytes`, an
 //!    entry by `entry_bytes_max`. *Full* refuses the new and keeps what was acknowledged.
 //! 7. At least once: what was not committed, or committed less than about 100 ms before a crash, is replayed.
@@ -20,6 +21,7 @@
 //!   0000000013.spare                   zeros, or the remains of epoch 13; its blocks are written and wait to be used
 //!   filling                            a spare in the making
 //!   0000000012-4711.damaged            bytes that were found damaged at offset 4711
+//!   0000000012-replaced-1.damaged      a file that somebody put in the place of a segment (or of the cursor)
 //!
 //! segment = header, frame …, end mark, (zeros or remains of an earlier epoch)
 //!
@@ -43,12 +45,45 @@
 //! One thread ([`writer`], `thread`) takes what waits, writes it with one `pwrite` behind the last frame, calls `fdatasync`, and
 //! tells the owners. Segments are filled with zeros before they are used, and used again when they are done, so that
 //! `fdatasync` has no metadata to commit (a third faster on ext4), and a full disk is noticed where nobody waits.
-//! Folders are synced after every rename. An fsync that fails is never tried again.
+//! Folders are synced after every rename, before anything is acknowledged that depends on it. An fsync that fails is never
+//! tried again; if the disk is not to blame, what was written is covered or written anew, and synced with that.
 //!
 //! # Reading
 //! [`reader`] has file handles of its own and gives out what is durable, told and not committed, oldest first.
 //! `commit` takes sequences in any order; the lowest uncommitted one is saved as the cursor, off the path of groups.
 //! Segments below the saved cursor become spares or are removed. A segment with one uncommitted entry stays.
+//!
+//! # What the machine is short of
+//! EMFILE, ENFILE, ENOMEM, ENOBUFS, EINTR and EAGAIN say nothing about the disk (`disk::is_short`): what they refuse is
+//! answered *short* ([`Failure::Short`]), and tried again after 100 ms. Every place, and what happens there:
+//!
+//! | where | what it asks for | on shortage |
+//! |---|---|---|
+//! | `open`, recovery | folder, lock, cursor, every segment | the start ends with the reason; nothing was changed |
+//! | `open`, its thread | a thread | the same |
+//! | a segment in the making (`stock`) | one `open`, `statvfs`, 256 KiB; pieces written and synced | it stays as it is, and is gone on with; what fits into the segments there are is taken |
+//! | a spare becomes a segment (`stock`) | one `open`, header written and synced, a rename | it stays a spare; the group is refused |
+//! | names become durable (`stock`) | one `open` of the folder, its fsync | nothing that depends on the names is acknowledged before they are |
+//! | a group (`writer`) | memory for its bytes; write, fsync, two `stat` | refused, and what it has written of itself covered before the next |
+//! | the cursor (`writer`) | a write and an fsync of a file that is open | it stays behind; its slot is written anew |
+//! | a segment given up (`stock`) | `stat`, a rename or a removal | it stays on a list of one, and is tried again |
+//! | files compared (`presence`) | one `stat` each | the group is refused; between groups, it is looked again |
+//! | a segment held open later (`presence`) | one `open` | it stays closed, its path is compared all the same |
+//! | the replay (`reader`) | memory for a chunk, at most a segment; one `open` if the segment is not held open | the read fails, the replay pauses for a second |
+//! | damaged bytes kept aside (`recovery`) | one `open` | logged without a copy |
+//! | files written anew (`rescue`) | one `open` each, 256 KiB | tried again every 100 ms, for a second at the end of the process |
+//! | appending | memory for the queue, within `queue_bytes` | see below |
+//!
+//! Memory that the allocator (not a call) does not get ends the process, as everywhere in Rust; what was acknowledged is
+//! on disk by then.
+//!
+//! # Files that are taken away
+//! Somebody may remove, rename or replace the folder, or a file of it, under the running gateway. With every group the open
+//! segment is compared with the one at its path (device, inode), and so is one other file in turn; while nothing is
+//! written, all are, once a second (64 at a time). On a difference nothing more is acknowledged, the spool is poisoned, and what was
+//! acknowledged is written anew (`presence`, `rescue`): into the same folder if it is there, into a new one at its place if not, into
+//! `<folder>.rescued-1` if something else stands there. For this the segments are held open, the oldest first, up to
+//! `open_segments_max`; the loss of further ones is noticed in their turn, counted in the log, and final.
 //!
 //! # Recovery
 //! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash, never acknowledged:

@@ -311,7 +311,10 @@ impl<T: Send + 'static> Writer<T> {
                 Err(Stop::Short(_)) => {}
                 // Without a place for the cursor it stays where it was: some of what is done is replayed.
                 Ok(()) | Err(Stop::Full) => return,
-                Err(stop) => return drop(self.stopped(stop)),
+                Err(stop) => {
+                    self.stopped(stop);
+                    return;
+                }
             }
         }
     }
