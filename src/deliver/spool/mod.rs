@@ -64,7 +64,7 @@
 //! | a segment in the making (`stock`) | one `open`, `statvfs`, 256 KiB; pieces written and synced | it stays as it is, and is gone on with; what fits into the segments there are is taken |
 //! | a spare becomes a segment (`stock`) | one `open`, header written and synced, a rename | it stays a spare; the group is refused |
 //! | names become durable (`stock`) | one `open` of the folder, its fsync | nothing that depends on the names is acknowledged before they are |
-//! | a group (`writer`) | memory for its bytes; write, fsync, two `stat` | refused, and what it has written of itself covered before the next |
+//! | a group (`writer`) | memory for its bytes; write, fsync, a `stat` | refused, and what it has written of itself covered before the next |
 //! | the cursor (`writer`) | a write and an fsync of a file that is open | it stays behind; its slot is written anew |
 //! | a segment given up (`stock`) | `stat`, a rename or a removal | it stays on a list of one, and is tried again |
 //! | files compared (`presence`) | one `stat` each | the group is refused; between groups, it is looked again |
@@ -79,8 +79,7 @@
 //!
 //! # Files that are taken away
 //! Somebody may remove, rename or replace the folder, or a file of it, under the running gateway. With every group the open
-//! segment is compared with the one at its path (device, inode), and so is one other file in turn; while nothing is
-//! written, all are, once a second (64 at a time). On a difference nothing more is acknowledged, the spool is poisoned, and what was
+//! segment is compared with the one at its path (device, inode), and once a second all others (64 at a time). On a difference nothing more is acknowledged, the spool is poisoned, and what was
 //! acknowledged is written anew (`presence`, `rescue`): into the same folder if it is there, into a new one at its place if not, into
 //! `<folder>.rescued-1` if something else stands there. For this the segments are held open, the oldest first, up to
 //! `open_segments_max`; the loss of further ones is noticed in their turn, counted in the log, and final.

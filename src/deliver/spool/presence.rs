@@ -2,8 +2,8 @@
 //!
 //! A folder that is removed, renamed or replaced under the running gateway takes nothing away from open files: they go on
 //! being written, fsynced and acknowledged, and nobody will ever find them again. So with every group the file that is
-//! written to is compared with what its path names (device, inode), and one other file in turn. What was acknowledged until
-//! then is read through the descriptors that are kept here, and written anew (`rescue`).
+//! written to is compared with what its path names (device, inode), and all others once a second. What was acknowledged
+//! until then is read through the descriptors that are kept here, and written anew (`rescue`).
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -15,7 +15,7 @@ use super::disk::{Disk, DiskFile, Identity, Mode, is_short};
 use super::writer::{Stop, Writer, stop};
 use super::{Error, locked, segment};
 
-/// How often files are compared while nothing is written.
+/// How often all files are compared.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Files compared then, at most.
 const WATCHED_AT_ONCE: usize = 64;
@@ -126,12 +126,12 @@ pub(super) fn compare(disk: &dyn Disk, path: &Path, open: Identity) -> Result<()
 // === impl Writer ===
 
 impl<T: Send + 'static> Writer<T> {
-    /// Compares the file that is written to, and one other.
-    pub(super) fn watch_group(&mut self) -> Result<(), Stop> {
-        if let Some(active) = &self.active {
-            compare(&*self.shared.disk, &active.path, active.identity)?;
-        }
-        self.watch_next()
+    /// Compares the file that is written to.
+    pub(super) fn watch_group(&self) -> Result<(), Stop> {
+        let active = self.active.iter();
+        active
+            .map(|active| compare(&*self.shared.disk, &active.path, active.identity))
+            .collect()
     }
 
     /// Compares the next file in turn: every segment, and the cursor.

@@ -108,12 +108,15 @@ impl<T: Send + 'static> Writer<T> {
         let gone = || Error::io("find", &path, std::io::ErrorKind::NotFound.into());
         let watched = self.shared.kept.get(part.epoch).ok_or_else(gone)?;
         let there = disk.identity(&path);
+        // The one that is written to is open in any case.
+        let active = self.active.as_ref().filter(|active| active.epoch == part.epoch);
+        let file = watched.file.or_else(|| active.map(|active| active.file.clone()));
         match there.map_err(|error| Error::io("look at", &path, error))? {
             Some(there) if there == watched.identity => return Ok(()),
-            Some(_) if watched.file.is_some() => set_aside(&*disk, &path)?,
+            Some(_) if file.is_some() => set_aside(&*disk, &path)?,
             _ => {}
         }
-        let from = watched.file.ok_or_else(gone)?;
+        let from = file.ok_or_else(gone)?;
         // A start takes it for a spare in the making until it is whole.
         let making = folder.join("filling");
         self.filling = None;

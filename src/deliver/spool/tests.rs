@@ -493,6 +493,86 @@ fn a_failed_fsync_is_final() {
     spool.close();
 }
 
+/// A spool of several segments with its writer; what it holds, and how many segments that takes.
+fn several_segments(config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, usize) {
+    let disk = Arc::new(RealDisk::default());
+    let (spool, mut writer, _) = open_stepwise(config, disk, Arc::new(SystemClock), |_| {}).unwrap();
+    for token in 0..entries {
+        spool.append(vec![token as u8; 10_000], token).unwrap();
+        while writer.turn() == writer::Next::Now {}
+    }
+    let files = contents(&config.folder).into_keys();
+    let segments = files.filter(|path| path.extension().is_some_and(|it| it == "segment"));
+    let count = segments.count();
+    assert_eq!(spool.uncommitted_entries(), u64::from(entries));
+    (spool, writer, count)
+}
+
+fn found_in(config: &Config) -> Vec<u64> {
+    let (spool, recovery, _) = start_real(config);
+    assert_eq!(recovery.torn_tail_bytes, 0);
+    let entries = spool.read(100, usize::MAX).unwrap();
+    for (sequence, entry) in &entries {
+        assert_eq!(entry, &vec![*sequence as u8; 10_000]);
+    }
+    entries.into_iter().map(|(sequence, _)| sequence).collect()
+}
+
+#[test]
+fn all_segments_of_a_removed_folder_are_written_anew() {
+    type TakeAway = fn(&Path);
+    let removed: TakeAway = |folder| std::fs::remove_dir_all(folder).unwrap();
+    let removed_with_its_parent: TakeAway = |folder| std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();
+    let oldest_removed: TakeAway = |folder| std::fs::remove_file(segment_in(folder)).unwrap();
+    let cursor_removed: TakeAway = |folder| std::fs::remove_file(folder.join("cursor")).unwrap();
+    for take_away in [removed, removed_with_its_parent, oldest_removed, cursor_removed] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder.path().join("parent"));
+        std::fs::create_dir(folder.path().join("parent")).unwrap();
+        let (spool, writer, segments) = several_segments(&config, 15);
+        assert!(segments >= 3, "{segments}");
+        take_away(&config.folder);
+        writer.finish();
+        assert!(spool.status().poisoned.is_some());
+        drop(spool);
+        assert_eq!(found_in(&config), (0..15).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn where_something_else_stands_in_the_folders_place_another_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (_spool, writer, _) = several_segments(&config, 15);
+    std::fs::remove_dir_all(&config.folder).unwrap();
+    std::fs::create_dir(&config.folder).unwrap();
+    std::fs::write(config.folder.join("notes.txt"), "mine").unwrap();
+    writer.finish();
+    assert_eq!(contents(&config.folder).len(), 1, "what is another's is left alone");
+    let rescued = Config {
+        folder: folder.path().join("spool.rescued-1"),
+        ..config
+    };
+    assert_eq!(found_in(&rescued), (0..15).collect::<Vec<u64>>());
+}
+
+#[test]
+fn of_segments_that_are_not_held_open_the_loss_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        open_segments_max: 2,
+        ..config(folder.path())
+    };
+    let (spool, writer, segments) = several_segments(&config, 20);
+    assert_eq!(segments, 4);
+    std::fs::remove_dir_all(&config.folder).unwrap();
+    writer.finish();
+    assert!(spool.status().poisoned.is_some());
+    let found = found_in(&config);
+    // Six are in each; the oldest two are held open, and the one that is written to.
+    assert_eq!(found, (0..12).chain(18..20).collect::<Vec<u64>>());
+}
+
 #[test]
 fn mistakes_name_the_field() {
     let check = |change: fn(&mut Config), expected: &str| {
@@ -511,6 +591,7 @@ fn mistakes_name_the_field() {
     );
     check(|config| config.queue_bytes = ByteSize::kib(3), "spool.queue_bytes:");
     check(|config| config.commit_bytes = ByteSize::b(0), "spool.commit_bytes:");
+    check(|config| config.open_segments_max = 0, "spool.open_segments_max:");
     check(
         |config| config.commit_interval = Duration::from_secs(2),
         "spool.commit_interval:",
