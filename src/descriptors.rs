@@ -9,9 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::admin;
 use crate::config::Config;
+use crate::listen::coap;
 
-/// Standard streams, event loops, listening sockets, a connection that is about to be refused, registry, metrics.
-const PROCESS: u64 = 48;
+/// Standard streams, event loops, a connection that is about to be refused, registry, metrics.
+const PROCESS: u64 = 44;
 /// librdkafka: a socket and a pair of pipes per broker, twice while a producer is replaced.
 const PER_BROKER: u64 = 8;
 const BROKERS_MIN: u64 = 3;
@@ -66,7 +67,8 @@ impl Plan {
     /// The limit is too low for any connection, in words for the operator.
     pub fn new(config: &Config, limit: u64) -> Result<Self, String> {
         let open_segments = open_segments(config, limit);
-        let reserve = PROCESS + kafka(config) + admin::CONNECTIONS_MAX as u64 + spool(config, open_segments);
+        let reserve =
+            PROCESS + listeners(config) + kafka(config) + admin::CONNECTIONS_MAX as u64 + spool(config, open_segments);
         let left = limit.saturating_sub(reserve);
         if left < CONNECTIONS_MIN {
             let needed = reserve + CONNECTIONS_MIN;
@@ -135,6 +137,19 @@ fn open_segments(config: &Config, limit: u64) -> usize {
     most as usize
 }
 
+/// Sockets that are bound, and those that CoAP binds to single addresses of a wildcard.
+fn listeners(config: &Config) -> u64 {
+    let all = [
+        &config.mqtt.listen,
+        &config.coap.listen,
+        &config.http.listen,
+        &config.admin.listen,
+    ];
+    let bound: usize = all.iter().map(|listen| listen.iter().count()).sum();
+    let wildcard = config.coap.enabled && config.coap.listen.iter().any(|address| address.ip().is_unspecified());
+    (bound + if wildcard { coap::OWN_ADDRESSES_MAX } else { 0 }) as u64
+}
+
 fn spool(config: &Config, open_segments: usize) -> u64 {
     match config.spool.enabled {
         true => SPOOL + open_segments as u64,
@@ -166,7 +181,7 @@ mod tests {
         };
         check(100_000, (10_000, 10_000), Some((20_000, 10_000, 10_000)));
         check(u64::MAX, (10_000, 10_000), Some((20_000, 10_000, 10_000)));
-        // 48 of the process, 40 of Kafka, 16 of the operator, 73 of the spool.
+        // 44 of the process, 4 listeners, 40 of Kafka, 16 of the operator, 73 of the spool.
         check(1177, (10_000, 10_000), Some((1000, 875, 875)));
         check(1177, (10_000, 100), Some((1000, 900, 100)));
         check(1177, (400, 300), Some((700, 400, 300)));

@@ -42,6 +42,7 @@ mod sockets;
 
 use counters::Counters;
 use exchange::{Exchanges, Intake, Outgoing};
+pub use sockets::OWN_ADDRESSES_MAX;
 use sockets::Sockets;
 
 /// Rest after an error of the socket that may last, so that it cannot spin.

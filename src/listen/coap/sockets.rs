@@ -29,7 +29,7 @@ use super::socket::{self, Arrived, BATCH, Socket, Target};
 use crate::metrics::CoapMetrics;
 
 /// Sockets for single addresses of wildcards, over all.
-const OWN_ADDRESSES_MAX: usize = 64;
+pub const OWN_ADDRESSES_MAX: usize = 64;
 
 /// Addresses whose number, or failure, is known; all are forgotten beyond it.
 const KNOWN_MAX: usize = 1024;
