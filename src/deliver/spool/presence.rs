@@ -128,10 +128,10 @@ pub(super) fn compare(disk: &dyn Disk, path: &Path, open: Identity) -> Result<()
 impl<T: Send + 'static> Writer<T> {
     /// Compares the file that is written to.
     pub(super) fn watch_group(&self) -> Result<(), Stop> {
-        let active = self.active.iter();
-        active
-            .map(|active| compare(&*self.shared.disk, &active.path, active.identity))
-            .collect()
+        match &self.active {
+            Some(active) => compare(&*self.shared.disk, &active.path, active.identity),
+            None => Ok(()),
+        }
     }
 
     /// Compares the next file in turn: every segment, and the cursor.
