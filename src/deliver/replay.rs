@@ -127,7 +127,7 @@ fn run<B: Broker, S: Store>(
         let now = Instant::now();
         dispatch.tick(now);
         if !failed.is_cancelled() && refusal(dispatch) == Some(Busy::SpoolFailed) {
-            error!("the spool's disk failed; the gateway ends, and recovers at its next start");
+            error!("the spool failed; the gateway ends, and recovers at its next start");
             failed.cancel();
         }
         let turn = dispatch.replay(now, clock.wall_ms(), readings.allowed(now), bytes.allowed(now));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::harness::gateway;
 use crate::harness::program::Program;
-use crate::harness::{Broker, Client, Via, broker, eventually, repository};
+use crate::harness::{Broker, Client, TestGateway, Via, broker, eventually, repository};
 
 /// Kafka answers nobody who asks while the test runs.
 const NEVER: Duration = Duration::from_secs(600);
@@ -130,6 +130,30 @@ async fn a_removed_folder_is_noticed_without_a_reading() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_said_wherever_an_operator_looks() {
+    let kafka = Broker::mock();
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = TestGateway::start(&kafka, |config| {
+        config.spool.enabled = true;
+        config.spool.folder = folder.path().join("spool");
+    })
+    .await;
+    fs::remove_dir_all(folder.path().join("spool")).unwrap();
+    // Nothing has been spooled yet, and Kafka is there: it is noticed all the same.
+    let why = eventually("it is not ready", async || {
+        let (status, why) = gateway.admin("/readyz").await;
+        (status == 503).then_some(why)
+    })
+    .await;
+    let reason = "/spool/cursor: it was removed, or its folder was removed or renamed";
+    assert!(why.contains("the spool failed") && why.contains(reason), "{why}");
+    assert!(gateway.admin("/status").await.1.contains(reason));
+    let metrics = gateway.admin("/metrics").await.1;
+    assert!(metrics.contains("citygate_spool_failed 1"), "{metrics}");
+    gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
