@@ -228,6 +228,7 @@ async fn status(State(house): State<House>) -> Response {
             Health::Starting => "starting".to_owned(),
             Health::Spooling(why) | Health::Down(why) => why.clone(),
         },
+        "kafka_unavailable": front.pipeline.deliver.kafka_unavailable(),
         "spool": front.pipeline.deliver.describe_spool(),
         "readings": readings(front),
         "mqtt": {

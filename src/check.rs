@@ -46,12 +46,13 @@ pub async fn findings(config: &Config) -> Findings {
     look_at_spool(&config.spool, &mut findings);
     let metrics = Metrics::new(&schemas.names());
     match deliver::inspect(&config.kafka, &schemas, metrics.kafka).await {
-        Ok(weaknesses) => {
-            findings.good.push(format!(
-                "kafka: every topic is there at {}",
-                config.kafka.bootstrap_servers
-            ));
-            findings.weak.extend(weaknesses);
+        Ok(found) => {
+            let servers = &config.kafka.bootstrap_servers;
+            findings.good.push(match found.to_create {
+                None => format!("kafka: every topic is there at {servers}"),
+                Some(topics) => format!("kafka: at {servers} these topics will be created: {topics}"),
+            });
+            findings.weak.extend(found.weaknesses);
         }
         Err(error) => findings.wrong.push(error),
     }
@@ -68,7 +69,7 @@ fn look_at_descriptors(config: &Config, findings: &mut Findings) {
 
 fn look_at_spool(config: &spool::Config, findings: &mut Findings) {
     if !config.enabled {
-        let text = "spool: it is off, so readings are answered busy while kafka is away";
+        let text = "spool: it is off, so readings are answered busy while kafka is unavailable";
         return findings.weak.push(text.into());
     }
     let folder = config.folder.display();

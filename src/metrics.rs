@@ -171,8 +171,13 @@ metrics! {
 metrics! {
     /// The Kafka producer: our own counts, and librdkafka's statistics (its name for each in parentheses).
     KafkaMetrics {
-        /// 1 while Kafka confirms readings, 0 while it is away.
+        /// 1 while Kafka confirms readings, 0 while it does not.
         kafka_up: IntGauge,
+        /// 1 for each reason why Kafka is unavailable now (dns, refused, timeout, connection, tls, sasl, no_broker, no_leader,
+        /// topic_missing, topic_refused, unconfirmed, producer, or starting); /readyz says it in words.
+        kafka_unavailable: IntGaugeVec["reason"],
+        /// Producers that were replaced because they failed for good or knew no broker any more.
+        kafka_producers_replaced_total: IntCounter,
         /// Records handed to the Kafka producer.
         kafka_records_sent_total: IntCounter,
         /// Records that Kafka did not confirm, by error.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use serde::{Deserialize, Serialize};
 
 /// The `[kafka]` section.
@@ -20,7 +21,7 @@ pub struct Config {
     pub topic_prefix: String,
     /// Topic of the rejected messages.
     pub dead_letter_topic: String,
-    /// Create topics that are missing; otherwise Kafka counts as away until they are there.
+    /// Create topics that are missing; otherwise Kafka counts as unavailable until they are there.
     pub create_topics: bool,
     /// Partitions of a topic created here. Each one that readings come for costs a request per `linger`: of this process,
     /// and of Kafka.
@@ -48,7 +49,7 @@ pub struct Config {
     /// How often Kafka is asked whether it is there while nothing is confirmed.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub probe_interval: Duration,
-    /// How often librdkafka's statistics become metrics.
+    /// How often librdkafka's statistics become metrics, and tell whether the producer still knows a broker.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub statistics_interval: Duration,
     /// Any other librdkafka property, e.g. "security.protocol" = "ssl".
@@ -171,6 +172,11 @@ impl Config {
             self.probe_interval >= Duration::from_millis(10),
             "kafka.probe_interval: must be at least 10ms",
         );
+        require(
+            (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&self.statistics_interval),
+            "kafka.statistics_interval: must be between 10ms and 1m; a producer that knows no broker any more is found by its \
+             statistics",
+        );
         let reserved = RESERVED.iter().filter(|(key, _)| self.properties.contains_key(*key));
         mistakes.extend(reserved.map(|(key, why)| format!("kafka.properties.\"{key}\": cannot be set here; {why}")));
         mistakes
@@ -193,6 +199,10 @@ impl Config {
             client.set(key, value);
         }
         client.set("bootstrap.servers", &self.bootstrap_servers);
+        // What the operator asks for is to be seen, whatever librdkafka's default is.
+        if self.properties.contains_key("debug") {
+            client.set_log_level(RDKafkaLogLevel::Debug);
+        }
         client
     }
 
@@ -287,6 +297,10 @@ mod tests {
             "kafka.delivery_timeout:",
         );
         check(|config| config.replication_factor = 0, "kafka.replication_factor:");
+        check(
+            |config| config.statistics_interval = Duration::ZERO,
+            "kafka.statistics_interval:",
+        );
         check(
             |config| drop(config.properties.insert("acks".into(), "1".into())),
             "kafka.properties.\"acks\": cannot be set here; the promise rests on acks=all",

@@ -1,21 +1,26 @@
-//! When to stop trying Kafka, and when to try again.
+//! Whether Kafka confirms readings, and if not, why.
 //!
-//! Readings tell most of it: a confirmed one says *up*, one that was not confirmed in time says *away*. While nothing is
-//! confirmed, a probe asks the cluster for its metadata: an answer with all topics in it says *up* (unless Kafka still owes
-//! confirmations), none says *away*. While Kafka is away readings go to the spool; without one, or while it takes nothing,
-//! they are answered busy at once instead of waiting in a queue for a time-out each.
+//! Readings tell most of it: a confirmed one says *up*, one that was not confirmed in time says *unavailable*. While nothing
+//! is confirmed the [`probe`](super::probe) asks the cluster, and librdkafka tells of every connection that fails. While
+//! Kafka is unavailable readings go to the spool; without one, or while it takes nothing, they are answered busy at once
+//! instead of waiting in a queue for a time-out each. Each reason is logged when it changes, and is a metric.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::IntGauge;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::kafka::Kafka;
-use super::topics::Wanted;
+use super::reason::{self, Cause, Failures, Reason};
+use crate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
+
+/// The same words are logged again after this time at the earliest, should reasons come and go in turn.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Reasons that are remembered as said.
+const SAID_MAX: usize = 32;
 
 /// Whether readings are taken, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,41 +58,54 @@ pub struct Monitor {
     started: Instant,
     // Milliseconds after `started` of the last confirmed reading.
     last_confirmed_ms: AtomicU64,
-    up_gauge: IntGauge,
+    metrics: KafkaMetrics,
 }
 
-/// The two halves of the health.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The two halves of the health, and what the log has been told.
+#[derive(Debug)]
 struct Known {
     kafka: Kafkas,
     /// Why the spool takes nothing, if so; a gateway without spool has one that never does.
     store_refuses: Option<&'static str>,
+    failures: Failures,
+    /// When each text was logged.
+    said: Vec<(String, Instant)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kafkas {
     Unknown,
     Up,
-    Away(String),
+    Unavailable {
+        /// Never none.
+        reasons: Vec<Reason>,
+        /// No connection works: whatever librdkafka tells of one is a reason.
+        unreachable: bool,
+    },
 }
 
 // === impl Monitor ===
 
 impl Monitor {
-    pub fn new(up_gauge: IntGauge) -> Self {
-        Monitor {
+    pub fn new(metrics: &KafkaMetrics) -> Self {
+        let known = Known {
+            kafka: Kafkas::Unknown,
+            store_refuses: Some(""),
+            failures: Failures::default(),
+            said: Vec::new(),
+        };
+        let monitor = Monitor {
             health: watch::channel(Health::Starting).0,
-            known: Mutex::new(Known {
-                kafka: Kafkas::Unknown,
-                store_refuses: Some(""),
-            }),
             up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             started: Instant::now(),
             last_confirmed_ms: AtomicU64::new(0),
-            up_gauge,
-        }
+            metrics: metrics.clone(),
+            known: Mutex::new(known),
+        };
+        monitor.measure(&Kafkas::Unknown);
+        monitor
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Health> {
@@ -127,14 +145,17 @@ impl Monitor {
 
     /// Kafka is there.
     pub fn found(&self) {
-        self.learn(|known| known.kafka = Kafkas::Up);
+        self.learn(|known| {
+            known.kafka = Kafkas::Up;
+            known.failures.are_over();
+        });
     }
 
     /// Kafka holds readings that it did not confirm in time: until it does, that it answers a question means nothing (too
     /// few replicas may be in sync).
     pub fn unconfirmed(&self, reason: &str) {
         self.awaited.store(true, Ordering::Relaxed);
-        self.failed(reason);
+        self.failed(Cause::Unconfirmed, reason);
     }
 
     /// Kafka holds no such readings (any more).
@@ -143,17 +164,65 @@ impl Monitor {
     }
 
     /// Kafka answers, and has all topics.
-    fn answered(&self) {
+    pub fn answered(&self) {
         if self.awaited.load(Ordering::Relaxed) {
-            self.failed("kafka answers, but does not confirm readings");
+            self.failed(Cause::Unconfirmed, "kafka answers, but does not confirm readings");
         } else {
             self.found();
         }
     }
 
     /// Kafka does not confirm readings, for this reason.
-    pub fn failed(&self, reason: &str) {
-        self.learn(|known| known.kafka = Kafkas::Away(reason.to_owned()));
+    pub fn failed(&self, cause: Cause, reason: &str) {
+        self.learn(|known| {
+            known.kafka = Kafkas::Unavailable {
+                reasons: vec![Reason::new(cause, reason)],
+                unreachable: false,
+            };
+        });
+    }
+
+    /// Kafka cannot be asked: for the reasons that librdkafka tells of its connections, or for this one if it tells none.
+    pub fn unreachable(&self, otherwise: Reason) {
+        self.learn(|known| {
+            let mut reasons = known.failures.reasons();
+            if reasons.is_empty() {
+                reasons.push(otherwise);
+            }
+            known.kafka = Kafkas::Unavailable {
+                reasons,
+                unreachable: true,
+            };
+        });
+    }
+
+    /// The connection to this broker fails. By itself that says nothing: another may work, or this one in a moment.
+    pub fn connection_failed(&self, broker: String, why: Reason) {
+        self.learn(|known| {
+            known.failures.note(broker, why);
+            known.reasons_are_failures();
+        });
+    }
+
+    /// No connection is left. While the gateway starts, that is for the probe to judge: the first of a broker's addresses
+    /// may not be the right one.
+    pub fn connections_failed(&self) {
+        self.learn(|known| {
+            known.failures.are_total();
+            known.reasons_are_failures();
+        });
+        if self.is_up() {
+            self.unreachable(Reason::new(Cause::Connection, "no connection to kafka is left"));
+        }
+    }
+
+    /// Why Kafka is unavailable now; none while it is up.
+    pub fn reasons(&self) -> Vec<Reason> {
+        match &self.known.lock().unwrap_or_else(PoisonError::into_inner).kafka {
+            Kafkas::Up => Vec::new(),
+            Kafkas::Unknown => vec![Reason::new(Cause::Starting, NOT_ASKED)],
+            Kafkas::Unavailable { reasons, .. } => reasons.clone(),
+        }
     }
 
     /// Why the spool takes nothing now; `None`: it takes readings.
@@ -163,22 +232,33 @@ impl Monitor {
 
     fn learn(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.clone();
+        let before = (known.kafka.clone(), known.store_refuses);
         change(&mut known);
-        if *known == before {
+        if (&known.kafka, known.store_refuses) == (&before.0, before.1) {
             return;
         }
         let health = known.health();
         self.up.store(health.is_up(), Ordering::Relaxed);
-        self.up_gauge.set(i64::from(health.is_up()));
+        if known.kafka != before.0 {
+            self.measure(&known.kafka);
+        }
         // While the gateway ends, Kafka's coming and going is nobody's concern.
         if !self.is_closed() {
-            say(&self.health.borrow(), &health);
+            known.say(&self.health.borrow(), &health);
         }
         self.health.send_replace(health);
     }
 
-    fn confirmed_within(&self, interval: Duration) -> bool {
+    fn measure(&self, kafka: &Kafkas) {
+        self.metrics.kafka_up.set(i64::from(*kafka == Kafkas::Up));
+        for cause in Cause::ALL {
+            let gauge = self.metrics.kafka_unavailable.with_label_values(&[cause.label()]);
+            gauge.set(i64::from(kafka.is_unavailable_for(cause)));
+        }
+    }
+
+    /// Whether Kafka is up, and confirmed a reading no longer ago than this.
+    pub fn confirmed_within(&self, interval: Duration) -> bool {
         self.is_up()
             && Instant::now()
                 .checked_sub(interval)
@@ -186,68 +266,155 @@ impl Monitor {
     }
 }
 
+/// What is said until the first answer, or the first failure.
+const NOT_ASKED: &str = "kafka has not answered yet";
+
+impl Kafkas {
+    fn is_unavailable_for(&self, cause: Cause) -> bool {
+        match self {
+            Kafkas::Unknown => cause == Cause::Starting,
+            Kafkas::Up => false,
+            Kafkas::Unavailable { reasons, .. } => reasons.iter().any(|reason| reason.cause == cause),
+        }
+    }
+
+    /// Whether it is no more than what every start looks like.
+    fn is_starting(&self) -> bool {
+        match self {
+            Kafkas::Unavailable { reasons, .. } => reasons.iter().all(|reason| reason.cause == Cause::Starting),
+            Kafkas::Unknown | Kafkas::Up => true,
+        }
+    }
+}
+
 impl Known {
+    /// Where Kafka cannot be asked, whatever librdkafka tells of its connections is why.
+    fn reasons_are_failures(&mut self) {
+        let told = self.failures.reasons();
+        if let Kafkas::Unavailable {
+            reasons,
+            unreachable: true,
+        } = &mut self.kafka
+            && !told.is_empty()
+        {
+            *reasons = told;
+        }
+    }
+
     fn health(&self) -> Health {
-        match (&self.kafka, self.store_refuses) {
-            (Kafkas::Up, _) => Health::Up,
-            (Kafkas::Unknown, Some(_)) => Health::Starting,
-            (Kafkas::Unknown, None) => Health::Spooling("kafka has not answered yet".into()),
-            (Kafkas::Away(why), None) => Health::Spooling(why.clone()),
-            (Kafkas::Away(why), Some("")) => Health::Down(why.clone()),
-            (Kafkas::Away(why), Some(store)) => Health::Down(format!("{why}; {store}")),
+        let why = match &self.kafka {
+            Kafkas::Up => return Health::Up,
+            Kafkas::Unknown if self.store_refuses.is_some() => return Health::Starting,
+            Kafkas::Unknown => NOT_ASKED.to_owned(),
+            Kafkas::Unavailable { reasons, .. } => reason::line(reasons),
+        };
+        match self.store_refuses {
+            None => Health::Spooling(why),
+            Some("") => Health::Down(why),
+            Some(store) => Health::Down(format!("{why}; {store}")),
         }
     }
-}
 
-/// Logs when it turns, not when a reason is put in other words.
-fn say(before: &Health, after: &Health) {
-    if std::mem::discriminant(before) == std::mem::discriminant(after) {
-        return;
-    }
-    match after {
-        Health::Starting => {}
-        Health::Up => info!("kafka is up"),
-        Health::Spooling(reason) => warn!(%reason, "kafka is away; readings are spooled"),
-        Health::Down(reason) => warn!(%reason, "kafka is away; readings are answered busy"),
-    }
-}
-
-/// Probes Kafka from a thread of its own until the monitor is closed (librdkafka's metadata call blocks).
-pub fn start_probe(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval: Duration) {
-    let probe = move || {
-        let mut checked = false;
-        while !monitor.closed.load(Ordering::Relaxed) {
-            if !monitor.confirmed_within(interval) {
-                probe_once(&kafka, &monitor, &wanted, &mut checked);
+    /// Logs a change once; where reasons come and go in turn, each of them once a minute.
+    fn say(&mut self, before: &Health, after: &Health) {
+        let (what, why) = match after {
+            Health::Starting => return,
+            Health::Up => {
+                if !before.is_up() {
+                    info!("kafka is up");
+                }
+                return;
             }
-            std::thread::sleep(interval);
+            Health::Spooling(why) => ("readings are spooled", why),
+            Health::Down(why) => ("readings are answered busy", why),
+        };
+        let text = format!("{what}: {why}");
+        let now = Instant::now();
+        self.said.retain(|(_, at)| now.duration_since(*at) < SAY_AGAIN);
+        if self.said.len() >= SAID_MAX || self.said.iter().any(|(said, _)| *said == text) {
+            return;
         }
-    };
-    let thread = std::thread::Builder::new().name("kafka-probe".into());
-    if let Err(error) = thread.spawn(probe) {
-        warn!(%error, "no thread for the kafka probe");
+        self.said.push((text, now));
+        if self.kafka.is_starting() {
+            info!(reason = why, "citygate waits for kafka; {what}");
+        } else {
+            warn!(reason = why, "kafka is unavailable; {what}");
+        }
     }
 }
 
-/// `checked` remembers that the topics' settings have been looked at: once per process is enough.
-fn probe_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted, checked: &mut bool) {
-    if let Some(reason) = kafka.revive() {
-        monitor.failed(&reason);
-        return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn monitor() -> (Monitor, KafkaMetrics) {
+        let metrics = Metrics::new(&[]).kafka;
+        let monitor = Monitor::new(&metrics);
+        monitor.store_refuses(None);
+        (monitor, metrics)
     }
-    let found = kafka
-        .metadata()
-        .and_then(|metadata| wanted.check(&metadata).map_err(|missing| missing.to_string()));
-    match found {
-        Ok(()) => {
-            monitor.answered();
-            if !std::mem::replace(checked, true) {
-                wanted.report_settings(kafka);
-            }
+
+    fn refused(broker: &str) -> (String, Reason) {
+        let reason = Reason::new(Cause::Refused, format!("kafka at {broker} refuses the connection"));
+        (broker.to_owned(), reason)
+    }
+
+    fn no_answer() -> Reason {
+        Reason::new(Cause::Timeout, "kafka does not answer")
+    }
+
+    fn causes(monitor: &Monitor, metrics: &KafkaMetrics) -> Vec<&'static str> {
+        let reasons = monitor.reasons();
+        let mut causes: Vec<_> = reasons.iter().map(|reason| reason.cause).collect();
+        causes.dedup();
+        for cause in Cause::ALL {
+            let gauge = metrics.kafka_unavailable.with_label_values(&[cause.label()]).get();
+            assert_eq!(gauge == 1, causes.contains(&cause), "{cause:?}");
         }
-        Err(reason) => match wanted.create_missing(kafka, &reason) {
-            Some(outcome) => monitor.failed(&outcome),
-            None => monitor.failed(&reason),
-        },
+        assert_eq!(metrics.kafka_up.get() == 1, causes.is_empty());
+        causes.into_iter().map(Cause::label).collect()
+    }
+
+    #[test]
+    fn a_connection_that_fails_is_a_reason_only_when_kafka_cannot_be_asked() {
+        let (monitor, metrics) = monitor();
+        let check = |expected: &[&str]| assert_eq!(causes(&monitor, &metrics), expected);
+        check(&["starting"]);
+        let (broker, why) = refused("a:1");
+        monitor.connection_failed(broker, why);
+        monitor.connections_failed();
+        check(&["starting"]);
+        monitor.unreachable(no_answer());
+        check(&["refused"]);
+        let dns = Reason::new(Cause::Dns, "kafka at b:1: the name cannot be resolved");
+        monitor.connection_failed("b:1".into(), dns);
+        check(&["dns", "refused"]);
+        monitor.found();
+        check(&[]);
+        // Neither is told again, and Kafka is frozen: what was is no reason now.
+        monitor.unreachable(no_answer());
+        check(&["timeout"]);
+        monitor.found();
+        monitor.connections_failed();
+        check(&["dns", "refused"]);
+        monitor.failed(Cause::NoBroker, "kafka answers, but names no broker");
+        let (broker, why) = refused("c:1");
+        monitor.connection_failed(broker, why);
+        check(&["no_broker"]);
+    }
+
+    #[test]
+    fn the_same_words_are_not_logged_twice_a_minute() {
+        let (monitor, _) = monitor();
+        let said = || monitor.known.lock().unwrap().said.len();
+        assert_eq!(said(), 1, "that it waits for kafka");
+        for _ in 0..5 {
+            monitor.failed(Cause::TopicMissing, "kafka has no topic city.x");
+            monitor.failed(Cause::NoBroker, "kafka answers, but names no broker");
+        }
+        assert_eq!(said(), 3);
+        monitor.store_refuses(Some(Busy::SpoolFull));
+        assert_eq!(said(), 4, "that readings are answered busy is another thing");
     }
 }

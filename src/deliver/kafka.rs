@@ -3,13 +3,14 @@
 //! A record is handed to librdkafka together with a number, its slot in [`dispatch`](super::dispatch); the delivery report
 //! brings the number back on librdkafka's polling thread, which touches no socket and wakes each connection once per
 //! batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are librdkafka's. A producer
-//! that failed for good is replaced.
+//! that failed for good, or that knows no broker any more, is replaced.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -22,10 +23,11 @@ use tracing::{debug, error, info, warn};
 use super::Config;
 use super::dispatch::{Broker, Refused};
 use super::health::Monitor;
+use super::reason::{Cause, Reason};
 use crate::message::Record;
 use crate::metrics::KafkaMetrics;
 
-/// How long a metadata request may take before the cluster counts as away.
+/// How long a metadata request may take before the cluster counts as unavailable.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the reports of records that are taken back may take.
@@ -42,7 +44,7 @@ type Producer = ThreadedProducer<Reports>;
 pub struct Kafka {
     client: ClientConfig,
     producer_config: ClientConfig,
-    // Replaced after a fatal error only; read once per record.
+    // Replaced when it is of no use any more; read once per record.
     producer: RwLock<Producer>,
     // Raised under the lock above, for writing.
     epoch: AtomicU64,
@@ -59,9 +61,17 @@ struct Reports {
     listener: Arc<OnceLock<Listener>>,
     health: Arc<Monitor>,
     metrics: KafkaMetrics,
-    // `tx_bytes` of the last statistics: librdkafka counts from its start, the metric over all producers.
+    /// The operator asked for librdkafka's own account (`kafka.properties.debug`).
+    is_debugging: bool,
+    // `tx_bytes` of the producer's last statistics: librdkafka counts from its start, the metric over all producers.
     sent_bytes_seen: Arc<Mutex<i64>>,
+    // Whether the producer's last statistics name no broker at all, not even those of the configuration.
+    knows_no_broker: Arc<AtomicBool>,
 }
+
+/// For clients whose account is of no interest to the operator: their errors are returned to whoever asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Silent;
 
 // === impl Kafka ===
 
@@ -72,8 +82,13 @@ impl Kafka {
             listener: Arc::default(),
             health,
             metrics,
+            is_debugging: config.properties.contains_key("debug"),
             sent_bytes_seen: Arc::default(),
+            knows_no_broker: Arc::default(),
         };
+        if reports.is_debugging && !tracing::enabled!(tracing::Level::INFO) {
+            warn!("kafka.properties.debug is set, but log.level hides what it shows: that is logged as \"info\"");
+        }
         let producer_config = config.producer(spooling);
         let producer = RwLock::new(producer_config.create_with_context(reports.clone())?);
         Ok(Kafka {
@@ -92,19 +107,29 @@ impl Kafka {
         }
     }
 
-    /// Properties for another client of the same cluster (administration, checks).
-    pub fn client(&self) -> &ClientConfig {
-        &self.client
+    /// A client for administrative requests to the same cluster.
+    pub(super) fn admin(&self) -> Result<AdminClient<Silent>, String> {
+        self.client
+            .create_with_context(Silent)
+            .map_err(|error| format!("kafka: {error}"))
     }
 
-    /// Asks the cluster for its topics; the error is for people. Blocks up to two seconds.
-    pub fn metadata(&self) -> Result<Metadata, String> {
+    /// Asks the cluster for its topics; the error is what to say if nothing is known of the connections. Blocks up to two
+    /// seconds.
+    pub fn metadata(&self) -> Result<Metadata, Reason> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
         let servers = self.client.get("bootstrap.servers").unwrap_or_default();
-        producer
-            .client()
-            .fetch_metadata(None, METADATA_TIMEOUT)
-            .map_err(|error| format!("kafka at {servers} does not answer: {}", text(&error)))
+        let answer = producer.client().fetch_metadata(None, METADATA_TIMEOUT);
+        answer.map_err(|error| {
+            let text = format!("kafka at {servers} does not answer: {}", text(&error));
+            Reason::new(Cause::Timeout, text)
+        })
+    }
+
+    /// Whether the producer can reach Kafka nowhere any more, as far as its last statistics say.
+    pub fn knows_no_broker(&self) -> bool {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        producer.client().context().knows_no_broker.load(Ordering::Relaxed)
     }
 
     /// Replaces the producer if it failed for good; `Some` says why it could not be replaced.
@@ -117,26 +142,32 @@ impl Kafka {
             .fatal_error();
         let (code, reason) = fatal?;
         error!(?code, %reason, "the kafka producer failed for good and is replaced");
-        match self.producer_config.create_with_context(self.reports.clone()) {
-            Ok(producer) => {
-                *self
-                    .reports
-                    .sent_bytes_seen
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = 0;
-                self.take_back();
-                let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-                let failed = std::mem::replace(&mut *current, producer);
-                self.epoch.fetch_add(1, Ordering::Relaxed);
-                drop(current);
-                // Not while the lock is held that senders wait for.
-                drop(failed);
-                None
-            }
-            Err(error) => Some(format!(
-                "the kafka producer failed ({reason}) and could not be replaced: {error}"
-            )),
-        }
+        self.replace().err().map(|error| format!("{error} ({reason})"))
+    }
+
+    /// Takes everything back from the producer, and goes on with a new one.
+    ///
+    /// # Errors
+    /// librdkafka makes no new one; the old one stays.
+    pub fn replace(&self) -> Result<(), String> {
+        let reports = Reports {
+            sent_bytes_seen: Arc::default(),
+            knows_no_broker: Arc::default(),
+            ..self.reports.clone()
+        };
+        let producer = self
+            .producer_config
+            .create_with_context(reports)
+            .map_err(|error| format!("the kafka producer failed, and could not be replaced: {error}"))?;
+        self.take_back();
+        let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        let failed = std::mem::replace(&mut *current, producer);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        drop(current);
+        // Not while the lock is held that senders wait for.
+        drop(failed);
+        self.reports.metrics.kafka_producers_replaced_total.inc();
+        Ok(())
     }
 
     /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is taken back.
@@ -274,22 +305,30 @@ impl ClientContext for Reports {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 error!(fac, message, "librdkafka");
             }
+            _ if self.is_debugging => info!(fac, message, "librdkafka"),
             _ => debug!(fac, message, "librdkafka"),
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.health.failed(&format!("no kafka broker is reachable: {reason}"));
-            }
+        let Some(code) = error.rdkafka_error_code() else { return };
+        match code {
+            RDKafkaErrorCode::AllBrokersDown => self.health.connections_failed(),
             // The probe replaces the producer.
-            Some(RDKafkaErrorCode::Fatal) => self.health.failed(&format!("the kafka producer failed: {reason}")),
-            _ => debug!(%error, reason, "librdkafka error"),
+            RDKafkaErrorCode::Fatal => {
+                let text = format!("the kafka producer failed: {reason}");
+                self.health.failed(Cause::Producer, &text);
+            }
+            _ => match Reason::of_connection(code, reason) {
+                Some((broker, why)) => self.health.connection_failed(broker, why),
+                None => debug!(%error, reason, "librdkafka error"),
+            },
         }
     }
 
     fn stats(&self, statistics: Statistics) {
+        let knows_no_broker = statistics.brokers.is_empty();
+        self.knows_no_broker.store(knows_no_broker, Ordering::Relaxed);
         self.metrics.kafka_queue_records.set(statistics.msg_cnt as i64);
         self.metrics.kafka_queue_bytes.set(statistics.msg_size as i64);
         {
@@ -321,5 +360,15 @@ impl ClientContext for Reports {
                 .with_label_values(&name)
                 .set(broker.waitresp_cnt);
         }
+    }
+}
+
+impl ClientContext for Silent {
+    fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
+        debug!(fac, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "librdkafka error");
     }
 }

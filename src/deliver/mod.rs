@@ -3,7 +3,8 @@
 //! Every receipt given to this room is resolved by it: with *delivered* (or *rejected*, for a dead letter) once all
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
-//! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`health`] when not to try.
+//! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`probe`] asks for it, [`health`]
+//! knows whether to try, and [`reason`] why not.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -31,6 +32,10 @@ pub mod health;
 pub mod kafka;
 
 pub mod parcel;
+
+pub mod probe;
+
+pub mod reason;
 
 pub mod replay;
 
@@ -96,7 +101,7 @@ impl Deliver {
         let config = sections.kafka;
         let failed = CancellationToken::new();
         let later: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
-        let health = Arc::new(health::Monitor::new(metrics.kafka.kafka_up.clone()));
+        let health = Arc::new(health::Monitor::new(&metrics.kafka));
         let (store, recovered) = match sections.spool.enabled {
             true => open_spool(sections.spool, clock.clone(), later.clone())?,
             false => (None, (0, 0)),
@@ -130,7 +135,7 @@ impl Deliver {
         }));
         let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), failed.clone())?;
         let wanted = topics::Wanted::new(config, schemas);
-        health::start_probe(kafka.clone(), health.clone(), wanted, config.probe_interval);
+        probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
             dispatch,
             kafka,
@@ -174,6 +179,13 @@ impl Deliver {
     /// Changes when Kafka goes away or comes back.
     pub fn health(&self) -> watch::Receiver<health::Health> {
         self.health.subscribe()
+    }
+
+    /// The kinds of reasons why Kafka is unavailable, as the metric labels them; none while it is up.
+    pub fn kafka_unavailable(&self) -> Vec<&'static str> {
+        let mut causes: Vec<_> = self.health.reasons().iter().map(|reason| reason.cause).collect();
+        causes.dedup();
+        causes.into_iter().map(reason::Cause::label).collect()
     }
 
     /// Cancelled when the gateway must end: the spool's disk failed, so that it can promise nothing more.
@@ -277,21 +289,31 @@ fn open_spool(
     Ok((Some(SpoolStore { spool: Arc::new(spool) }), recovered))
 }
 
-/// Looks whether the cluster is there and offers every topic; settings that weaken the promise, in words.
+/// What a look at the cluster found, in words.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// Topics that the gateway will create.
+    pub to_create: Option<String>,
+    /// Settings that weaken the promise.
+    pub weaknesses: Vec<String>,
+}
+
+/// Looks whether the cluster is there and offers every topic, or would let it be created.
 ///
 /// # Errors
-/// The cluster does not answer, or topics are missing, in words for the operator.
-pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) -> Result<Vec<String>, String> {
-    let monitor = Arc::new(health::Monitor::new(metrics.kafka_up.clone()));
+/// Why the cluster cannot be used, in words for the operator.
+pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) -> Result<Inspection, String> {
+    let monitor = Arc::new(health::Monitor::new(&metrics));
     // Nothing is sent, and what is found is told by the return value.
     monitor.close();
-    let kafka = Arc::new(Kafka::new(config, false, metrics, monitor).map_err(|error| error.to_string())?);
+    let kafka = Arc::new(Kafka::new(config, false, metrics, monitor.clone()).map_err(|error| error.to_string())?);
     let wanted = topics::Wanted::new(config, schemas);
-    let asked = kafka.clone();
-    let metadata = tokio::task::spawn_blocking(move || asked.metadata())
+    let (asked, whom) = (kafka.clone(), wanted.clone());
+    let to_create = tokio::task::spawn_blocking(move || probe::ask_once(&asked, &monitor, &whom))
         .await
         .map_err(|error| error.to_string())??;
-    wanted.check(&metadata).map_err(|missing| missing.to_string())?;
     let settings = wanted.weaknesses(&kafka).await;
-    Ok(settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]))
+    let weaknesses =
+        settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]);
+    Ok(Inspection { to_create, weaknesses })
 }

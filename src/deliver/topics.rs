@@ -1,20 +1,20 @@
 //! What the cluster must offer: the topics of all kinds and the dead-letter topic.
 //!
-//! Checked at start, and again after an outage: while a topic is missing Kafka counts as away, and it is named; settings that
-//! weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics` makes what
-//! is missing.
+//! Checked at start, and again after an outage: while a topic is missing Kafka counts as unavailable, and it is named;
+//! settings that weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics`
+//! makes what is missing.
 
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
 use super::Config;
 use super::kafka::Kafka;
+use super::reason::Cause;
 use crate::schemas::Schemas;
 
 /// How long an administrative request may take.
@@ -34,17 +34,40 @@ pub struct Wanted {
     batch_bytes: u64,
 }
 
-/// Topics that are not there.
+/// What a cluster that answers lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing(Vec<String>);
+pub enum Unfit {
+    /// It names no broker: who answered is fenced, or knows of no controller.
+    NoBroker,
+    /// These topics are not there.
+    Missing(Vec<String>),
+    /// These partitions, as `topic/number`, have no leader.
+    Leaderless(Vec<String>),
+}
 
-impl fmt::Display for Missing {
+impl Unfit {
+    pub fn cause(&self) -> Cause {
+        match self {
+            Unfit::NoBroker => Cause::NoBroker,
+            Unfit::Missing(_) => Cause::TopicMissing,
+            Unfit::Leaderless(_) => Cause::NoLeader,
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "kafka has no topic {}; create it, or set kafka.create_topics = true",
-            self.0.join(", ")
-        )
+        match self {
+            Unfit::NoBroker => write!(f, "kafka answers, but names no broker"),
+            Unfit::Missing(topics) => write!(
+                f,
+                "kafka has no topic {}; create it, or set kafka.create_topics = true",
+                topics.join(", ")
+            ),
+            Unfit::Leaderless(partitions) => {
+                write!(f, "kafka answers, but names no leader for {}", partitions.join(", "))
+            }
+        }
     }
 }
 
@@ -61,13 +84,28 @@ impl Wanted {
         }
     }
 
-    /// Whether all topics are there.
-    pub fn check(&self, metadata: &Metadata) -> Result<(), Missing> {
+    /// Whether there are brokers, all topics, and a leader for each partition.
+    pub fn check(&self, metadata: &Metadata) -> Result<(), Unfit> {
+        if metadata.brokers().is_empty() {
+            return Err(Unfit::NoBroker);
+        }
         let missing = self.missing(metadata);
-        if missing.is_empty() {
+        if !missing.is_empty() {
+            return Err(Unfit::Missing(missing));
+        }
+        let wanted = metadata
+            .topics()
+            .iter()
+            .filter(|topic| self.topics.iter().any(|name| name == topic.name()));
+        let partitions = wanted.flat_map(|topic| topic.partitions().iter().map(move |partition| (topic, partition)));
+        let leaderless: Vec<_> = partitions
+            .filter(|(_, partition)| partition.leader() < 0)
+            .map(|(topic, partition)| format!("{}/{}", topic.name(), partition.id()))
+            .collect();
+        if leaderless.is_empty() {
             Ok(())
         } else {
-            Err(Missing(missing))
+            Err(Unfit::Leaderless(leaderless))
         }
     }
 
@@ -81,30 +119,50 @@ impl Wanted {
         self.topics.iter().filter(|name| !there(name)).cloned().collect()
     }
 
-    /// Creates what is missing, if the configuration says so; `Some` says in words what came of it.
-    pub fn create_missing(&self, kafka: &Kafka, reason: &str) -> Option<String> {
-        if !self.create {
-            return None;
-        }
-        let missing = self.missing(&kafka.metadata().ok()?);
-        if missing.is_empty() {
-            return None;
-        }
-        info!(topics = missing.join(", "), reason, "creating kafka topics");
-        match block_on(self.create(kafka, &missing)) {
-            Ok(()) => Some("kafka topics are being created".into()),
-            Err(error) => Some(format!("kafka topics could not be created: {error}")),
-        }
+    /// Whether missing topics are to be created.
+    pub fn creates(&self) -> bool {
+        self.create
     }
 
-    async fn create(&self, kafka: &Kafka, missing: &[String]) -> Result<(), String> {
-        let admin = admin(kafka)?;
+    /// Creates these topics. Blocks for ten seconds at most.
+    ///
+    /// # Errors
+    /// Kafka refuses some, or does not answer; in words for the operator.
+    pub fn create(&self, kafka: &Kafka, topics: &[String]) -> Result<(), String> {
+        self.ask_to_create(kafka, topics, false)
+    }
+
+    /// Whether Kafka would create these topics; none is created.
+    ///
+    /// # Errors
+    /// As for [`Wanted::create`].
+    pub fn could_create(&self, kafka: &Kafka, topics: &[String]) -> Result<(), String> {
+        self.ask_to_create(kafka, topics, true)
+    }
+
+    fn ask_to_create(&self, kafka: &Kafka, topics: &[String], validate_only: bool) -> Result<(), String> {
+        block_on(self.request_topics(kafka, topics, validate_only)).map_err(|error| {
+            let replicas = match self.replication_factor {
+                -1 => "the cluster's number of replicas".to_owned(),
+                factor => format!("{factor} replicas"),
+            };
+            format!(
+                "kafka does not create topics with {} partitions and {replicas}: {error}",
+                self.partitions
+            )
+        })
+    }
+
+    async fn request_topics(&self, kafka: &Kafka, names: &[String], validate_only: bool) -> Result<(), String> {
+        let admin = kafka.admin()?;
         let replication = || TopicReplication::Fixed(self.replication_factor);
-        let topics: Vec<_> = missing
+        let topics: Vec<_> = names
             .iter()
             .map(|name| NewTopic::new(name, self.partitions, replication()))
             .collect();
-        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let options = AdminOptions::new()
+            .request_timeout(Some(ADMIN_TIMEOUT))
+            .validate_only(validate_only);
         let results = admin
             .create_topics(&topics, &options)
             .await
@@ -133,14 +191,14 @@ impl Wanted {
 
     /// What of the topics' settings weakens the promise, in words; an error if the cluster does not say.
     pub async fn weaknesses(&self, kafka: &Kafka) -> Result<Vec<String>, String> {
-        let admin = admin(kafka)?;
+        let admin = kafka.admin()?;
         let resources: Vec<_> = self.topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
         let described = admin
             .describe_configs(&resources, &options)
             .await
             .map_err(|error| error.to_string())?;
-        let metadata = kafka.metadata()?;
+        let metadata = kafka.metadata().map_err(|why| why.text)?;
         let mut weaknesses = Vec::new();
         for config in described.into_iter().flatten() {
             weaknesses.extend(topic_weaknesses(&config, &metadata, self.batch_bytes));
@@ -205,11 +263,7 @@ fn batch_weakness(name: &str, message_bytes_max: Option<i64>, batch_bytes: u64) 
     })
 }
 
-fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
-    kafka.client().create().map_err(|error| error.to_string())
-}
-
-/// Runs an administrative request on the probe's own thread; rdkafka's futures need no runtime but a poller.
+/// Runs an administrative request on the calling thread; rdkafka's futures need no runtime but a poller.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
+use citygate::deliver::reason::Cause;
 use citygate::message::{Protocol, Record};
 use citygate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
-use prometheus::IntGauge;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -267,7 +267,7 @@ fn dispatch(
 }
 
 fn monitor() -> Arc<Monitor> {
-    let health = Arc::new(Monitor::new(IntGauge::new("up", "up").unwrap()));
+    let health = Arc::new(Monitor::new(&Metrics::new(&[]).kafka));
     health.store_refuses(None);
     health.found();
     health
@@ -324,7 +324,7 @@ impl Run {
                     .replay(self.now, 0, self.random.random_range(1..8), 1 << 20),
             ),
             86..91 => self.now += Duration::from_millis(self.random.random_range(1..400)),
-            91..93 => self.health.failed("the simulation says so"),
+            91..93 => self.health.failed(Cause::Unconfirmed, "the simulation says so"),
             93..96 => self.health.found(),
             96..97 => self.store.0.borrow_mut().full ^= true,
             97..98 if self.violent => self.broker_replaced(),

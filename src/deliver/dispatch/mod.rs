@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::health::Monitor;
 use super::parcel;
+use super::reason::Cause;
 use super::spool::budget::Rate;
 use crate::message::Record;
 use crate::metrics::{KafkaMetrics, SpoolMetrics};
@@ -339,8 +340,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             (Refused::QueueFull, ..) => pending.busy(Busy::QueueFull),
             (Refused::TimedOut, ..) => {
                 self.metrics.kafka_records_in_doubt_total.inc();
-                self.health
-                    .failed("kafka did not confirm a reading within kafka.delivery_timeout");
+                self.health.failed(
+                    Cause::Unconfirmed,
+                    "kafka did not confirm a reading within kafka.delivery_timeout",
+                );
                 pending.busy(Busy::KafkaTimeout);
             }
             (Refused::Purged, ..) if self.health.is_closed() => pending.busy(Busy::Draining),

@@ -260,7 +260,7 @@ impl House {
     /// What `Pipeline::accept` does, up to a broker that confirms a window at a time, and the answers back.
     fn path(self) -> Stage {
         let sent = self.sent();
-        let health = Arc::new(Monitor::new(self.metrics.kafka.kafka_up.clone()));
+        let health = Arc::new(Monitor::new(&self.metrics.kafka));
         health.found();
         let times = Times {
             patience: LONG,
