@@ -199,10 +199,11 @@ impl Config {
             client.set(key, value);
         }
         client.set("bootstrap.servers", &self.bootstrap_servers);
-        // What the operator asks for is to be seen, whatever librdkafka's default is.
-        if self.properties.contains_key("debug") {
-            client.set_log_level(RDKafkaLogLevel::Debug);
-        }
+        // Whatever is logged of it: why a connection ends is told at this level. What the operator asks for, is told at all.
+        client.set_log_level(match self.properties.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        });
         client
     }
 

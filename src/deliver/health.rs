@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::reason::{self, Cause, Failures, Reason};
+use super::reason::{self, Cause, Failure, Failures, Reason};
 use crate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
 
@@ -197,9 +197,9 @@ impl Monitor {
     }
 
     /// The connection to this broker fails. By itself that says nothing: another may work, or this one in a moment.
-    pub fn connection_failed(&self, broker: String, why: Reason) {
+    pub fn connection_failed(&self, failure: Failure) {
         self.learn(|known| {
-            known.failures.note(broker, why);
+            known.failures.note(failure);
             known.reasons_are_failures();
         });
     }
@@ -355,9 +355,12 @@ mod tests {
         (monitor, metrics)
     }
 
-    fn refused(broker: &str) -> (String, Reason) {
-        let reason = Reason::new(Cause::Refused, format!("kafka at {broker} refuses the connection"));
-        (broker.to_owned(), reason)
+    fn fails(broker: &str, cause: Cause, detail: &str) -> Failure {
+        Failure {
+            broker: broker.to_owned(),
+            reason: Reason::new(cause, format!("kafka at {broker}: {detail}")),
+            detail: detail.to_owned(),
+        }
     }
 
     fn no_answer() -> Reason {
@@ -381,14 +384,12 @@ mod tests {
         let (monitor, metrics) = monitor();
         let check = |expected: &[&str]| assert_eq!(causes(&monitor, &metrics), expected);
         check(&["starting"]);
-        let (broker, why) = refused("a:1");
-        monitor.connection_failed(broker, why);
+        monitor.connection_failed(fails("a:1", Cause::Refused, "refused"));
         monitor.connections_failed();
         check(&["starting"]);
         monitor.unreachable(no_answer());
         check(&["refused"]);
-        let dns = Reason::new(Cause::Dns, "kafka at b:1: the name cannot be resolved");
-        monitor.connection_failed("b:1".into(), dns);
+        monitor.connection_failed(fails("b:1", Cause::Dns, "the name cannot be resolved"));
         check(&["dns", "refused"]);
         monitor.found();
         check(&[]);
@@ -399,8 +400,7 @@ mod tests {
         monitor.connections_failed();
         check(&["dns", "refused"]);
         monitor.failed(Cause::NoBroker, "kafka answers, but names no broker");
-        let (broker, why) = refused("c:1");
-        monitor.connection_failed(broker, why);
+        monitor.connection_failed(fails("c:1", Cause::Refused, "refused"));
         check(&["no_broker"]);
     }
 

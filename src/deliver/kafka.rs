@@ -300,6 +300,14 @@ impl ProducerContext for Reports {
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        // "[thrd:…]: host:9092/1: Disconnected…": that a broker ends a connection is no error to librdkafka.
+        if fac == "FAIL"
+            && matches!(level, RDKafkaLogLevel::Info)
+            && let Some((_, told)) = message.split_once("]: ")
+            && let Some(failure) = Reason::of_connection(RDKafkaErrorCode::BrokerTransportFailure, told)
+        {
+            self.health.connection_failed(failure);
+        }
         // librdkafka reports each broker it cannot reach again and again; what matters of it is said by `health`.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -320,7 +328,7 @@ impl ClientContext for Reports {
                 self.health.failed(Cause::Producer, &text);
             }
             _ => match Reason::of_connection(code, reason) {
-                Some((broker, why)) => self.health.connection_failed(broker, why),
+                Some(failure) => self.health.connection_failed(failure),
                 None => debug!(%error, reason, "librdkafka error"),
             },
         }

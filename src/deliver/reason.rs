@@ -11,6 +11,9 @@ use rdkafka::error::RDKafkaErrorCode;
 /// Brokers whose last failure is remembered; a city's cluster has fewer.
 const BROKERS_MAX: usize = 16;
 
+/// A connection that is ended sooner did not survive its first request.
+const FIRST_REQUEST_MS: u64 = 2000;
+
 /// The kinds of reasons, each a label of `citygate_kafka_unavailable`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
@@ -48,6 +51,16 @@ pub struct Reason {
     pub cause: Cause,
     /// For the operator; the same words for the same fault.
     pub text: String,
+}
+
+/// Why the connection to a broker cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// `host:port`
+    pub broker: String,
+    pub reason: Reason,
+    /// librdkafka's words.
+    pub detail: String,
 }
 
 /// The last failure of each broker's connection since Kafka last answered.
@@ -104,14 +117,14 @@ impl Reason {
         Reason { cause, text }
     }
 
-    /// What librdkafka's error callback tells of a connection: the broker's address, and why it cannot be used. `None` if
-    /// the error is not one of a connection.
-    pub fn of_connection(code: RDKafkaErrorCode, told: &str) -> Option<(String, Reason)> {
+    /// What librdkafka tells of a connection, as an error or (that it was ended, as transport failure) in its log. `None`
+    /// if it is not about a connection.
+    pub fn of_connection(code: RDKafkaErrorCode, told: &str) -> Option<Failure> {
         // "sasl_plaintext://host:9092/bootstrap: Connect to ipv4#… failed: Connection refused (after 1ms in state CONNECT)"
         let (name, detail) = told.split_once(": ")?;
         let address = name.split_once("://").map_or(name, |(_, address)| address);
         let address = address.rsplit_once('/').map_or(address, |(address, _)| address);
-        let detail = detail.rsplit_once(" (after ").map_or(detail, |(detail, _)| detail);
+        let (detail, state) = detail.rsplit_once(" (after ").unwrap_or((detail, ""));
         let last = detail.rsplit(": ").next().unwrap_or(detail);
         let has = |words: &str| detail.contains(words);
         let cause = match code {
@@ -122,7 +135,7 @@ impl Reason {
             RDKafkaErrorCode::BrokerTransportFailure if has("Failed to resolve") => Cause::Dns,
             RDKafkaErrorCode::BrokerTransportFailure if has("refused") => Cause::Refused,
             RDKafkaErrorCode::BrokerTransportFailure if has("timed out") => Cause::Timeout,
-            RDKafkaErrorCode::BrokerTransportFailure if has("SSL handshake") || has("SSL listener") => Cause::Tls,
+            RDKafkaErrorCode::BrokerTransportFailure if has("SSL") => Cause::Tls,
             RDKafkaErrorCode::BrokerTransportFailure if has("SASL") => Cause::Sasl,
             RDKafkaErrorCode::BrokerTransportFailure => Cause::Connection,
             _ => return None,
@@ -133,18 +146,40 @@ impl Reason {
             Cause::Timeout => format!("kafka at {address} does not answer"),
             Cause::Tls => format!("kafka at {address}: TLS fails ({detail})"),
             Cause::Sasl => format!("kafka at {address}: the login fails ({detail})"),
+            _ if has("Disconnected") => format!("kafka at {address} ends the connection{}", presumably(state)),
             _ => format!("kafka at {address}: the connection fails ({last})"),
         };
-        Some((address.to_owned(), Reason { cause, text }))
+        Some(Failure {
+            broker: address.to_owned(),
+            reason: Reason { cause, text },
+            detail: detail.to_owned(),
+        })
+    }
+}
+
+/// Why a connection is ended in this state, such as "3ms in state UP)": what a client without TLS or login meets at a
+/// listener that wants one, since Kafka does not say it.
+fn presumably(state: &str) -> &'static str {
+    let age_ms = state.split_once("ms").and_then(|(age, _)| age.parse::<u64>().ok());
+    if state.contains("APIVERSION_QUERY") {
+        " before it answers; perhaps it wants TLS (security.protocol), or is a proxy without kafka behind it"
+    } else if state.contains("in state UP") && age_ms.is_some_and(|age| age < FIRST_REQUEST_MS) {
+        " at the first request; perhaps it wants a login (security.protocol)"
+    } else {
+        ""
     }
 }
 
 // === impl Failures ===
 
 impl Failures {
-    pub fn note(&mut self, broker: String, reason: Reason) {
-        if self.by_broker.len() < BROKERS_MAX || self.by_broker.contains_key(&broker) {
-            self.by_broker.insert(broker, reason);
+    pub fn note(&mut self, failure: Failure) {
+        let Failure { broker, reason, detail } = failure;
+        match self.by_broker.get(&broker) {
+            // The first failure is told at length, its repetition may be in fewer words.
+            Some(known) if known.cause == reason.cause && known.text.contains(&detail) => {}
+            None if self.by_broker.len() >= BROKERS_MAX => {}
+            _ => drop(self.by_broker.insert(broker, reason)),
         }
     }
 
@@ -188,7 +223,7 @@ mod tests {
         };
         let check = |code, told: &str, expected: Option<(Cause, &str)>| {
             let found = Reason::of_connection(code, told);
-            let found = found.map(|(broker, reason)| (broker, reason.cause, reason.text));
+            let found = found.map(|failure| (failure.broker, failure.reason.cause, failure.reason.text));
             let expected = expected.map(|(cause, text)| ("a.example:9092".to_owned(), cause, text.to_owned()));
             assert_eq!(found, expected, "{told}");
         };
@@ -241,6 +276,23 @@ mod tests {
                 "kafka at a.example:9092: the connection fails (Connection reset by peer)",
             )),
         );
+        for (state, expected) in [
+            (
+                "2ms in state APIVERSION_QUERY",
+                "kafka at a.example:9092 ends the connection before it answers; perhaps it wants TLS (security.protocol), \
+                 or is a proxy without kafka behind it",
+            ),
+            (
+                "4ms in state UP",
+                "kafka at a.example:9092 ends the connection at the first request; perhaps it wants a login (security.protocol)",
+            ),
+            ("600000ms in state UP", "kafka at a.example:9092 ends the connection"),
+        ] {
+            for words in ["connection closed by peer: POLLHUP", "connection reset by peer"] {
+                let told = format!("a.example:9092/bootstrap: Disconnected: {words} (after {state})");
+                check(BrokerTransportFailure, &told, Some((Cause::Connection, expected)));
+            }
+        }
         check(AllBrokersDown, "1/1 brokers are down", None);
     }
 
@@ -256,9 +308,17 @@ mod tests {
     #[test]
     fn the_same_failure_is_known_again_though_librdkafka_does_not_repeat_it() {
         let mut failures = Failures::default();
-        let refused = Reason::new(Cause::Refused, "kafka at a:1 refuses the connection");
-        failures.note("a:1".into(), Reason::new(Cause::Connection, "reset"));
-        failures.note("a:1".into(), refused.clone());
+        let failed = |told: &str| {
+            let told = format!("ssl://a:1/1: {told} (after 3ms in state CONNECT)");
+            Reason::of_connection(RDKafkaErrorCode::BrokerTransportFailure, &told).unwrap()
+        };
+        let tls = failed("SSL handshake failed: SSL connection closed by peer: PLAINTEXT?");
+        failures.note(tls.clone());
+        failures.note(failed("SSL connection closed by peer"));
+        assert_eq!(failures.reasons(), [tls.reason], "in fewer words it is the same");
+        let refused = failed("Connect to ipv4#127.0.0.1:1 failed: Connection refused");
+        failures.note(refused.clone());
+        let refused = refused.reason;
         assert_eq!(
             failures.reasons(),
             std::slice::from_ref(&refused),
