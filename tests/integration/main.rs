@@ -26,6 +26,8 @@ mod exactly_once;
 
 mod outage;
 
+mod unavailable;
+
 mod spool;
 
 mod spool_start;

@@ -123,6 +123,14 @@ impl Broker {
         }
     }
 
+    /// A partition of the mock has no leader.
+    pub fn take_leader(&self, topic: &str, partition: i32) {
+        let Source::Mock(cluster) = &*self.source else {
+            panic!("only the mock has its leaders taken")
+        };
+        cluster.partition_leader(topic, partition, None).unwrap();
+    }
+
     /// The mock answers every request of a client only after this time.
     pub fn answer_after(&self, delay: Duration) {
         let Source::Mock(cluster) = &*self.source else {

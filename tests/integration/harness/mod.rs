@@ -7,6 +7,7 @@ pub mod avro;
 pub mod broker;
 pub mod chaos;
 pub mod clients;
+pub mod fence;
 pub mod gateway;
 pub mod mqtt;
 pub mod panics;

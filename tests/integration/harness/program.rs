@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use citygate::config::Config;
 use citygate::gateway::Addresses;
 use tempfile::TempDir;
 
@@ -34,21 +35,30 @@ impl Program {
 
     /// The same, with more in its environment.
     pub async fn start_with(broker: &Broker, environment: &[(&str, &Path)]) -> Self {
-        Program::start_as(broker, |folder| spawn(folder, environment)).await
+        let mut program = Program::spawned(broker, |_| {}, |folder| spawn(folder, environment));
+        program.await_ready().await;
+        program
     }
 
     /// The same, with so many file descriptors: the soft limit and the hard one.
     pub async fn start_limited(broker: &Broker, (soft, hard): (u64, u64)) -> Self {
-        Program::start_as(broker, |folder| {
+        let limited = |folder: &Path| {
             let mut shell = Command::new("bash");
             let limits = format!(r#"ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$0" "$@""#);
             shell.args(["-c", &limits, env!("CARGO_BIN_EXE_citygate")]);
             run(&mut shell, folder)
-        })
-        .await
+        };
+        let mut program = Program::spawned(broker, |_| {}, limited);
+        program.await_ready().await;
+        program
     }
 
-    async fn start_as(broker: &Broker, spawn: impl FnOnce(&Path) -> Child) -> Self {
+    /// With another configuration; it waits for nothing.
+    pub fn start_changed(broker: &Broker, change: impl FnOnce(&mut Config)) -> Self {
+        Program::spawned(broker, change, |folder| spawn(folder, &[]))
+    }
+
+    fn spawned(broker: &Broker, change: impl FnOnce(&mut Config), spawn: impl FnOnce(&Path) -> Child) -> Self {
         let [mqtt, coap, http, admin] = super::free_ports();
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut topic_prefix = String::new();
@@ -61,12 +71,13 @@ impl Program {
             config.admin.listen = at(admin).into();
             config.spool.enabled = true;
             config.spool.folder = folder.path().join("spool");
+            change(config);
         });
         for topic in ["traffic", "weather", "energy", "dead-letter"] {
             broker.create_topic(&format!("{topic_prefix}{topic}"), 3);
         }
         std::fs::write(folder.path().join("citygate.toml"), gateway::toml(&config)).unwrap();
-        let mut program = Program {
+        Program {
             child: spawn(folder.path()),
             topic_prefix,
             addresses: Addresses {
@@ -77,9 +88,7 @@ impl Program {
             },
             folder,
             _broker: broker.clone(),
-        };
-        program.await_ready().await;
-        program
+        }
     }
 
     /// Starts it once more after its end, with the same configuration and spool.
@@ -104,6 +113,20 @@ impl Program {
     pub async fn scrape(&self) -> Scrape {
         let response = reqwest::get(self.url("/metrics")).await.unwrap();
         Scrape::parse(&response.text().await.unwrap())
+    }
+
+    /// The body of a GET on the admin port; `None` while it does not serve yet.
+    pub async fn admin(&self, path: &str) -> Option<String> {
+        reqwest::get(self.url(path)).await.ok()?.text().await.ok()
+    }
+
+    /// What `citygate check` prints for the same configuration.
+    pub fn check(&self) -> String {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_citygate"));
+        check
+            .args(["check", "--config"])
+            .arg(self.folder.path().join("citygate.toml"));
+        String::from_utf8(check.output().unwrap().stdout).unwrap()
     }
 
     pub fn resident_bytes(&self) -> u64 {
