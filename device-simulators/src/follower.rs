@@ -6,7 +6,7 @@
 //! the gateway: the schemas are read from their files, and a value that cannot be read with them to its last byte counts as unreadable.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,10 +17,12 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use rdkafka::Message;
+use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
@@ -39,6 +41,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long nothing may come, with records still to be read, until a new consumer goes on where the old one was: after an
 /// outage librdkafka's has been seen to stay silent.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Tells of a consumer that can reach Kafka nowhere any more: metadata without brokers, as a fenced broker gives it, makes
+/// librdkafka 2.11 to 2.15 forget all of them.
+#[derive(Clone, Debug, Default)]
+struct Watch {
+    knows_no_broker: Arc<AtomicBool>,
+}
+
+type Client = BaseConsumer<Watch>;
 
 /// Where in each partition to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,13 +116,13 @@ struct Position {
 
 /// The state of the thread.
 struct Reader<'a> {
-    consumer: BaseConsumer,
+    consumer: Client,
     /// For another one.
     client: ClientConfig,
     /// When a record came, or a new consumer was made.
     heard_at: Instant,
     /// Asks where partitions end. On the consumer's own connection a question would wait behind a fetch.
-    enquirer: BaseConsumer,
+    enquirer: Client,
     topics: &'a [Topic],
     positions: Vec<Position>,
     found: Found,
@@ -181,11 +192,7 @@ impl Follower {
 
     fn start_on(config: &FollowerConfig, topics: Vec<Topic>) -> anyhow::Result<Follower> {
         let client = client_config(config);
-        let create = || {
-            client
-                .create::<BaseConsumer>()
-                .context("the Kafka settings are not valid")
-        };
+        let create = || create(&client).context("the Kafka settings are not valid");
         let (consumer, enquirer) = (create()?, create()?);
         let positions = positions(&enquirer, &topics, config)?;
         assign(&consumer, &topics, &positions)?;
@@ -259,6 +266,7 @@ fn client_config(config: &FollowerConfig) -> ClientConfig {
         .set("auto.offset.reset", "earliest")
         .set("allow.auto.create.topics", "false")
         .set("fetch.wait.max.ms", "100")
+        .set("statistics.interval.ms", "1000")
         // Back soon after an outage: what is not read counts as not there.
         .set("reconnect.backoff.max.ms", "500");
     for (key, value) in &config.properties {
@@ -267,8 +275,12 @@ fn client_config(config: &FollowerConfig) -> ClientConfig {
     client
 }
 
+fn create(client: &ClientConfig) -> KafkaResult<Client> {
+    client.create_with_context(Watch::default())
+}
+
 /// Every partition of every topic, with the offset to begin at.
-fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig) -> anyhow::Result<Vec<Position>> {
+fn positions(consumer: &Client, topics: &[Topic], config: &FollowerConfig) -> anyhow::Result<Vec<Position>> {
     let mut positions = Vec::new();
     for (topic, Topic { name, content }) in topics.iter().enumerate() {
         let metadata = consumer
@@ -296,7 +308,7 @@ fn positions(consumer: &BaseConsumer, topics: &[Topic], config: &FollowerConfig)
 }
 
 /// Where a partition begins and ends. One that was made a moment ago has no leader yet, which is waited for.
-fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+fn watermarks(consumer: &Client, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
     let deadline = Instant::now() + QUERY_TIMEOUT;
     loop {
         match consumer.fetch_watermarks(topic, partition, QUERY_TIMEOUT) {
@@ -306,7 +318,7 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResu
     }
 }
 
-fn assign(consumer: &BaseConsumer, topics: &[Topic], positions: &[Position]) -> anyhow::Result<()> {
+fn assign(consumer: &Client, topics: &[Topic], positions: &[Position]) -> anyhow::Result<()> {
     let mut list = TopicPartitionList::new();
     for position in positions {
         if let Some(topic) = topics.get(position.topic) {
@@ -345,19 +357,22 @@ impl Reader<'_> {
                 }
                 Some(_) => {}
             }
+            if self.consumer.context().knows_no_broker.load(Ordering::Relaxed) {
+                self.go_on_with_another();
+            }
             self.take_next(&readers);
         }
     }
 
     fn go_on_with_another(&mut self) {
         self.heard_at = Instant::now();
-        let another: anyhow::Result<BaseConsumer> = self.client.create().map_err(Into::into);
-        let assigned = another.and_then(|consumer| {
+        let another = || -> anyhow::Result<(Client, Client)> {
+            let consumer = create(&self.client)?;
             assign(&consumer, self.topics, &self.positions)?;
-            Ok(consumer)
-        });
-        match assigned {
-            Ok(consumer) => self.consumer = consumer,
+            Ok((consumer, create(&self.client)?))
+        };
+        match another() {
+            Ok(pair) => (self.consumer, self.enquirer) = pair,
             Err(error) => tracing::warn!(%error, "no new kafka consumer"),
         }
     }
@@ -441,6 +456,17 @@ impl Reader<'_> {
         })
     }
 }
+
+// === impl Watch ===
+
+impl ClientContext for Watch {
+    fn stats(&self, statistics: Statistics) {
+        let knows_no_broker = statistics.brokers.is_empty();
+        self.knows_no_broker.store(knows_no_broker, Ordering::Relaxed);
+    }
+}
+
+impl ConsumerContext for Watch {}
 
 // === impl Topic ===
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A real Apache Kafka (KRaft, one node or three) on loopback, for tests.
-#   kafka.sh fetch | start [1|3] | stop | status | tool CLASS ARGS...
+# A real Apache Kafka (KRaft, one node or three, or 1+1: a broker and its controller) on loopback, for tests.
+#   kafka.sh fetch | start [1|3|1+1] | stop | status | tool CLASS ARGS...
 # Needs Java 17 or newer, and mvn for the first fetch. `start` prints host:port[,host:port,host:port] once all nodes answer.
 # Each instance is its own KAFKA_DATA (log, pid, records) and KAFKA_PORT; records stay until KAFKA_DATA is removed.
 # Three nodes: replication factor 3, min.insync.replicas 2; node N is KAFKA_PORT+N-1, its log and pid are in KAFKA_DATA/nodeN.
+# 1+1: two processes, so that one can be stopped without the other; node1 is the broker, node2 its controller.
 # `start` again starts only what is down, so one node is killed with kill -9 "$(<"$KAFKA_DATA/node2/pid")".
 # KAFKA_WHILE=PID: when that process ends, however it ends, Kafka is stopped and KAFKA_DATA removed (unless KAFKA_KEEP is set).
 set -euo pipefail
@@ -45,31 +46,38 @@ POM
 }
 
 config() { # NODE COUNT HOME
-  local voters='' n isr=$(($2 > 1 ? 2 : 1))
+  local voters='' n roles=broker,controller replicas=$2 isr
+  local broker=PLAINTEXT://127.0.0.1:$((port + $1 - 1)) controller=CONTROLLER://127.0.0.1:$((controller_port + $1 - 1))
+  local listeners=$broker,$controller advertised=advertised.listeners=$broker
   for ((n = 1; n <= $2; n++)); do voters+=,$n@127.0.0.1:$((controller_port + n - 1)); done
+  if [[ $2 == 1+1 ]]; then
+    voters=,2@127.0.0.1:$((controller_port + 1)) replicas=1
+    if (($1 == 1)); then roles=broker listeners=$broker; else roles=controller listeners=$controller advertised=''; fi
+  fi
+  isr=$((replicas > 1 ? 2 : 1))
   cat <<PROPERTIES
-process.roles=broker,controller
+process.roles=$roles
 node.id=$1
 controller.quorum.voters=${voters#,}
-listeners=PLAINTEXT://127.0.0.1:$((port + $1 - 1)),CONTROLLER://127.0.0.1:$((controller_port + $1 - 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:$((port + $1 - 1))
+listeners=$listeners
+$advertised
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=$3/records
 log.segment.bytes=16777216
 log.cleaner.dedupe.buffer.size=4194304
 auto.create.topics.enable=false
-default.replication.factor=$2
+default.replication.factor=$replicas
 min.insync.replicas=$isr
-offsets.topic.replication.factor=$2
+offsets.topic.replication.factor=$replicas
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=$2
+transaction.state.log.replication.factor=$replicas
 transaction.state.log.min.isr=$isr
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 PROPERTIES
-  # A node alone is back sooner; of three, the leaders move as late as Kafka's own defaults (9 s) have it.
-  if (($2 == 1)); then printf '%s\n' broker.session.timeout.ms=3000 broker.heartbeat.interval.ms=500; fi
+  # A broker alone is back sooner; of three, the leaders move as late as Kafka's own defaults (9 s) have it.
+  if ((replicas == 1)); then printf '%s\n' broker.session.timeout.ms=3000 broker.heartbeat.interval.ms=500; fi
 }
 
 # Where a node lives: the instance's folder if it is alone, a folder of its own if not.
@@ -107,7 +115,7 @@ start() { # COUNT
   for ((node = 1; node <= $1; node++)); do
     if (($1 == 1)); then home=$data; else home=$data/node$node; fi
     launch "$node" "$1" "$home"
-    servers+=,127.0.0.1:$((port + node - 1))
+    if [[ $1 != 1+1 ]] || ((node == 1)); then servers+=,127.0.0.1:$((port + node - 1)); fi
   done
   if [[ -n ${KAFKA_WHILE:-} && -n $down ]]; then
     nohup "$0" stop-after "$KAFKA_WHILE" </dev/null >"$data/watch.log" 2>&1 &

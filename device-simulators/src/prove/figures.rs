@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 /// Metrics of this name are of interest, and those whose name begins with [`SPOOL`].
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 7] = [
+    "citygate_kafka_up",
+    "citygate_kafka_producers_replaced_total",
     "citygate_readings_received_total",
     "citygate_readings_total",
     "citygate_kafka_records_sent_total",
@@ -61,6 +63,15 @@ impl Figures {
     /// Of the present life.
     pub fn sum_now(&self, name: &str) -> f64 {
         self.series_of(name).map(|series| series.now).sum()
+    }
+
+    /// Records that Kafka has confirmed in the present life.
+    pub fn confirmed_now(&self) -> f64 {
+        let delivered = self
+            .series
+            .iter()
+            .filter(|(name, _)| name.contains("outcome=\"delivered\""));
+        delivered.map(|(_, series)| series.now).sum::<f64>() + self.sum_now("citygate_spool_replayed_total")
     }
 
     /// Sums over labels by outcome and metric, without what is 0.
@@ -122,7 +133,15 @@ mod tests {
         assert_eq!(figures.sum("citygate_readings_total"), 11.0);
         assert_eq!(figures.sum_now("citygate_readings_total"), 4.0);
         assert_eq!(figures.sum("citygate_spool_records"), 0.0);
+        figures.observe("citygate_spool_replayed_total 3\n");
+        assert_eq!(figures.confirmed_now(), 7.0);
         let listed: Vec<_> = figures.listed().into_iter().collect();
-        assert_eq!(listed, [("citygate_readings_total delivered".to_owned(), 11.0)]);
+        assert_eq!(
+            listed,
+            [
+                ("citygate_readings_total delivered".to_owned(), 11.0),
+                ("citygate_spool_replayed_total".to_owned(), 3.0)
+            ]
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! Its own data folder and ports, so that nothing else is touched; its nodes are killed when the proof ends, and by the
 //! script's watch should the proof itself be killed.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +13,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::ports::free_block;
 
+/// The processes that a Kafka consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One node, broker and controller at once.
+    One,
+    /// Three such nodes.
+    Three,
+    /// A broker, and its controller as a process of its own.
+    Split,
+}
+
+/// What a process of [`Layout::Split`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Broker,
+    Controller,
+}
+
 /// How a Kafka is started, or started again.
 #[derive(Clone, Debug)]
 struct Launch {
@@ -19,7 +38,7 @@ struct Launch {
     data: PathBuf,
     port: u16,
     controller_port: u16,
-    nodes: usize,
+    layout: Layout,
 }
 
 /// A running Kafka.
@@ -30,6 +49,37 @@ pub struct Kafka {
     own: Option<Launch>,
 }
 
+// === impl Layout ===
+
+impl Layout {
+    /// As the script calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Layout::One => "1",
+            Layout::Three => "3",
+            Layout::Split => "1+1",
+        }
+    }
+
+    fn processes(self) -> usize {
+        match self {
+            Layout::One => 1,
+            Layout::Split => 2,
+            Layout::Three => 3,
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layout::One => "one node",
+            Layout::Three => "three nodes",
+            Layout::Split => "a broker and its controller",
+        })
+    }
+}
+
 // === impl Launch ===
 
 impl Launch {
@@ -38,7 +88,7 @@ impl Launch {
         fs::create_dir_all(&self.data)?;
         let log = self.data.join("kafka-script.log");
         let output = Command::new(&self.script)
-            .args(["start", &self.nodes.to_string()])
+            .args(["start", self.layout.name()])
             .env("KAFKA_DATA", &self.data)
             .env("KAFKA_PORT", self.port.to_string())
             .env("KAFKA_CONTROLLER_PORT", self.controller_port.to_string())
@@ -52,7 +102,7 @@ impl Launch {
             output.status.success(),
             "{} start {}: {}; {}",
             self.script.display(),
-            self.nodes,
+            self.layout.name(),
             output.status,
             fs::read_to_string(&log).unwrap_or_default().trim()
         );
@@ -61,7 +111,7 @@ impl Launch {
 
     /// A node alone lives in the folder itself, one of several in a folder of its own.
     fn pid(&self, node: usize) -> anyhow::Result<Pid> {
-        let home = if self.nodes == 1 {
+        let home = if self.layout == Layout::One {
             self.data.clone()
         } else {
             self.data.join(format!("node{node}"))
@@ -80,9 +130,10 @@ impl Launch {
 // === impl Kafka ===
 
 impl Kafka {
-    /// Starts `nodes` nodes with new, empty data in `data`. Blocks until they serve.
-    pub fn start(script: &Path, data: PathBuf, nodes: usize) -> anyhow::Result<Kafka> {
-        let port = free_block(2 * nodes as u16)?;
+    /// Starts these processes with new, empty data in `data`. Blocks until they serve.
+    pub fn start(script: &Path, data: PathBuf, layout: Layout) -> anyhow::Result<Kafka> {
+        let processes = layout.processes() as u16;
+        let port = free_block(2 * processes)?;
         let launch = Launch {
             // A relative name without a slash would be searched for among the system's programs.
             script: fs::canonicalize(script).with_context(|| {
@@ -91,8 +142,8 @@ impl Kafka {
             })?,
             data,
             port,
-            controller_port: port + nodes as u16,
-            nodes,
+            controller_port: port + processes,
+            layout,
         };
         let bootstrap = launch.run().inspect_err(|_| kill_all(&launch))?;
         Ok(Kafka {
@@ -109,8 +160,8 @@ impl Kafka {
         &self.bootstrap
     }
 
-    pub fn nodes(&self) -> Option<usize> {
-        self.own.as_ref().map(|launch| launch.nodes)
+    pub fn layout(&self) -> Option<Layout> {
+        self.own.as_ref().map(|launch| launch.layout)
     }
 
     pub fn stop(&self) -> anyhow::Result<()> {
@@ -119,6 +170,15 @@ impl Kafka {
 
     pub fn go_on(&self) -> anyhow::Result<()> {
         self.signal_all(Signal::CONT)
+    }
+
+    /// Of a Kafka of two processes, this one.
+    pub fn stop_part(&self, part: Part) -> anyhow::Result<()> {
+        self.launch()?.signal(part.node(), Signal::STOP)
+    }
+
+    pub fn let_part_go_on(&self, part: Part) -> anyhow::Result<()> {
+        self.launch()?.signal(part.node(), Signal::CONT)
     }
 
     /// kill -9 of these nodes, counted from 1.
@@ -135,13 +195,32 @@ impl Kafka {
 
     fn signal_all(&self, signal: Signal) -> anyhow::Result<()> {
         let launch = self.launch()?;
-        (1..=launch.nodes).try_for_each(|node| launch.signal(node, signal))
+        (1..=launch.layout.processes()).try_for_each(|node| launch.signal(node, signal))
     }
 
     fn launch(&self) -> anyhow::Result<&Launch> {
         self.own
             .as_ref()
             .context("this Kafka is somebody else's, and is not damaged")
+    }
+}
+
+impl Part {
+    /// Its number in the script's folders.
+    fn node(self) -> usize {
+        match self {
+            Part::Broker => 1,
+            Part::Controller => 2,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Broker => "broker",
+            Part::Controller => "controller",
+        })
     }
 }
 
@@ -155,7 +234,7 @@ impl Drop for Kafka {
 
 /// Its records are of no use to anyone; a node may be dead already.
 fn kill_all(launch: &Launch) {
-    for node in 1..=launch.nodes {
+    for node in 1..=launch.layout.processes() {
         launch.signal(node, Signal::KILL).ok();
     }
 }

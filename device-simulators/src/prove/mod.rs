@@ -36,7 +36,7 @@ mod scenario;
 
 mod stage;
 
-use kafka::Kafka;
+use kafka::{Kafka, Layout};
 pub use proof::Proof;
 use scenario::Extent;
 pub use scenario::Scenario;
@@ -68,6 +68,9 @@ pub struct Options {
     /// How often the gateway is killed, in gateway-killed and both-killed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     kills: Option<u32>,
+    /// How often Kafka is fenced, in kafka-fenced.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    events: u32,
     /// The same seed gives the same devices and the same moments of damage.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -104,7 +107,7 @@ struct Ground {
     options: Options,
     program: PathBuf,
     schemas: PathBuf,
-    /// The last Kafka, for the next scenario that wants as many nodes.
+    /// The last Kafka, for the next scenario that wants the same.
     kafka: Option<Kafka>,
     folder: PathBuf,
     /// Removes the folder, unless it is to be kept.
@@ -209,6 +212,7 @@ impl Ground {
             extent: Extent {
                 damage: Duration::from_secs(options.seconds),
                 kills: options.kills,
+                events: options.events,
                 seed,
             },
             rate: options.rate,
@@ -220,7 +224,7 @@ impl Ground {
             topic_prefix: format!("prove-{scenario}-{:08x}.", rand::random::<u32>()),
         };
         std::fs::create_dir_all(&setting.folder)?;
-        let kafka = self.kafka(scenario.kafka_nodes()).await?;
+        let kafka = self.kafka(scenario.kafka_layout()).await?;
         let proof = stage::run(&setting, &kafka).await;
         if proof.is_ok() {
             self.kafka = Some(kafka);
@@ -228,17 +232,17 @@ impl Ground {
         proof
     }
 
-    async fn kafka(&mut self, nodes: usize) -> anyhow::Result<Kafka> {
+    async fn kafka(&mut self, layout: Layout) -> anyhow::Result<Kafka> {
         if let Some(bootstrap) = &self.options.kafka {
             return Ok(Kafka::of_somebody_else(bootstrap.clone()));
         }
-        if let Some(kafka) = self.kafka.take().filter(|kafka| kafka.nodes() == Some(nodes)) {
+        if let Some(kafka) = self.kafka.take().filter(|kafka| kafka.layout() == Some(layout)) {
             return Ok(kafka);
         }
-        eprintln!("starting Kafka with {nodes} node(s)");
-        let data = self.folder.join(format!("kafka-{nodes}-{:08x}", rand::random::<u32>()));
+        eprintln!("starting Kafka: {layout}");
+        let data = self.folder.join(format!("kafka-{:08x}", rand::random::<u32>()));
         let script = self.options.kafka_script.clone();
-        tokio::task::spawn_blocking(move || Kafka::start(&script, data, nodes)).await?
+        tokio::task::spawn_blocking(move || Kafka::start(&script, data, layout)).await?
     }
 
     fn print(&self, proof: &Proof) -> anyhow::Result<()> {

@@ -25,6 +25,9 @@ const COMPLAINTS_SHOWN: usize = 6;
 /// How exactly the clock must have been where it was set: a record has an age of its own.
 const CLOCK_TOLERANCE_S: i64 = 20;
 
+/// How long it may take until Kafka confirms a record again after the last repair.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
+
 /// What happened while the scenario ran, as the stage saw it.
 #[derive(Clone, Debug, Default)]
 pub struct Course {
@@ -35,6 +38,9 @@ pub struct Course {
     pub kills: u64,
     /// Kills of a gateway that had acknowledged something since the one before.
     pub kills_under_load: u64,
+    /// How long the first confirmed record took after each fence of Kafka, and how many of these the gateway felt.
+    pub confirmed_after: Vec<Duration>,
+    pub fences_felt: u64,
     /// The most readings that were acknowledged and not yet in Kafka, as far as the follower could see.
     pub behind_max: u64,
     /// The least and the greatest age of a record when it was read, by its own time.
@@ -78,6 +84,9 @@ pub struct Proof {
     pub record_ages: Option<(i64, i64)>,
     pub kills: u64,
     pub kills_under_load: u64,
+    /// From the last SIGCONT to the first record that Kafka confirmed.
+    pub confirmed_after_s: Vec<f64>,
+    pub fences_felt: u64,
     pub phases: Vec<PhaseLine>,
     pub acts: Vec<ActLine>,
     pub lost_named: Vec<LostRange>,
@@ -152,6 +161,8 @@ impl Proof {
             record_ages: course.record_ages,
             kills: course.kills,
             kills_under_load: course.kills_under_load,
+            confirmed_after_s: course.confirmed_after.iter().copied().map(rounded).collect(),
+            fences_felt: course.fences_felt,
             phases: phase_lines(&course, counters),
             acts: course.acts,
             lost_named,
@@ -200,6 +211,17 @@ impl Proof {
                 grouped(felt)
             ));
         }
+        let within = CONFIRMED_WITHIN.as_secs_f64();
+        let late = self
+            .confirmed_after_s
+            .iter()
+            .filter(|seconds| **seconds > within)
+            .count();
+        if late > 0 {
+            self.failures.push(format!(
+                "{late} times Kafka had been there again for more than {within} s until a record was confirmed"
+            ));
+        }
         let stepped = |(least, greatest): (i64, i64)| {
             least <= CLOCK_TOLERANCE_S - CLOCK_AHEAD_S && greatest >= CLOCK_BEHIND_S - CLOCK_TOLERANCE_S
         };
@@ -227,6 +249,10 @@ impl Proof {
                 "{} duplicates more than anybody is known to have sent again",
                 grouped(unexplained)
             ));
+        }
+        if self.scenario == Scenario::KafkaFenced && self.fences_felt == 0 {
+            let text = "Kafka was up for the gateway whenever it came back: it was never fenced for long";
+            self.notes.push(text.to_owned());
         }
         if let Some(line) = self.phase(Phase::Damage)
             && line.negative() == 0
@@ -381,6 +407,19 @@ impl Proof {
             (true, self.behind_max, "at most were acknowledged and not yet in Kafka"),
             (self.kills > 0, self.kills_under_load, &killed),
         ];
+        if !self.confirmed_after_s.is_empty() {
+            let times: Vec<_> = self
+                .confirmed_after_s
+                .iter()
+                .map(|seconds| format!("{seconds:.1}"))
+                .collect();
+            writeln!(
+                f,
+                "{:>14} fences of Kafka felt by the gateway; seconds until a record was confirmed again: {}",
+                grouped(self.fences_felt),
+                times.join(" ")
+            )?;
+        }
         for (is_shown, count, what) in rows {
             if is_shown {
                 writeln!(f, "{:>14} {what}", grouped(count))?;
@@ -486,6 +525,21 @@ mod tests {
             course.record_ages = Some((-1799, 250))
         });
         assert!(stepped.holds, "{stepped}");
+        let fenced = |seconds, felt| {
+            proof(Scenario::KafkaFenced, &all, |course, _| {
+                course.confirmed_after = vec![Duration::from_secs(2), Duration::from_secs_f64(seconds)];
+                course.fences_felt = felt;
+            })
+        };
+        check(fenced(15.1, 2), "FAILED: 1 times Kafka had been there again");
+        assert!(fenced(3.0, 0).to_string().contains("it was never fenced for long"));
+        let back = fenced(14.9, 2);
+        assert!(back.holds, "{back}");
+        assert!(
+            back.to_string()
+                .contains("until a record was confirmed again: 2.0 14.9"),
+            "{back}"
+        );
         let died = proof(Scenario::Drain, &all, |course, _| {
             course.failures.push("exit code 1".to_owned())
         });

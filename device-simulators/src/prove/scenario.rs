@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
+use super::kafka::{Layout, Part};
 use crate::phases::Phase;
 
 /// How long the devices may take to connect.
@@ -36,6 +37,18 @@ const FULL_MIN: Duration = Duration::from_secs(10);
 /// How many kills of the gateway fall on one kill of Kafka.
 const KILLS_PER_CYCLE: u32 = 10;
 
+/// How long broker and controller are stopped, one after the other: longer than the broker's session (3 s).
+const FENCED_MIN: Duration = Duration::from_secs(4);
+const FENCED_MAX: Duration = Duration::from_secs(6);
+
+/// How long the broker has, at most, to learn that it is fenced before its controller is stopped. Its next heartbeat, a few
+/// milliseconds later, lets it back in: so it is a matter of luck whether it stays fenced for as long as the controller is
+/// stopped, and only many events show that it makes no difference.
+const LEARNS_MAX: Duration = Duration::from_millis(50);
+
+/// How long it is calm between two fences.
+const BETWEEN_FENCES: Duration = Duration::from_secs(1);
+
 /// A way to do damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +63,7 @@ pub enum Scenario {
     DiskFull,
     Drain,
     ClockStepped,
+    KafkaFenced,
 }
 
 /// One thing that is done.
@@ -58,6 +72,9 @@ pub enum Act {
     /// SIGSTOP: connections stay open, nothing is answered.
     StopKafka,
     ContinueKafka,
+    /// The same for one of two processes.
+    StopPart(Part),
+    ContinuePart(Part),
     /// SIGKILL of these nodes, counted from 1.
     KillKafka(Vec<usize>),
     /// Starts the nodes that are down, and waits until they serve.
@@ -81,6 +98,8 @@ pub enum Step {
     Do(Act),
     /// Until the gateway says that it is ready.
     AwaitReady,
+    /// Until Kafka has confirmed a record since the last thing that was done; how long that takes is measured.
+    AwaitConfirmed,
     /// Until Kafka holds what was acknowledged.
     AwaitReplayed,
 }
@@ -92,14 +111,16 @@ pub struct Extent {
     pub damage: Duration,
     /// How often the gateway is killed, in scenarios that kill it.
     pub kills: Option<u32>,
+    /// How often Kafka is fenced, in the scenario that fences it.
+    pub events: u32,
     pub seed: u64,
 }
 
 // === impl Scenario ===
 
 impl Scenario {
-    /// Those with a cluster last, so that the others share one Kafka.
-    pub const ALL: [Scenario; 10] = [
+    /// Those with more than one process last, so that the others share one Kafka.
+    pub const ALL: [Scenario; 11] = [
         Scenario::Calm,
         Scenario::KafkaStopped,
         Scenario::KafkaKilled,
@@ -110,6 +131,7 @@ impl Scenario {
         Scenario::ClockStepped,
         Scenario::OneOfThreeKilled,
         Scenario::TwoOfThreeKilled,
+        Scenario::KafkaFenced,
     ];
 
     pub fn name(self) -> &'static str {
@@ -124,6 +146,7 @@ impl Scenario {
             Scenario::DiskFull => "disk-full",
             Scenario::Drain => "drain",
             Scenario::ClockStepped => "clock-stepped",
+            Scenario::KafkaFenced => "kafka-fenced",
         }
     }
 
@@ -147,13 +170,17 @@ impl Scenario {
             Scenario::ClockStepped => {
                 "the gateway's wall clock steps half an hour ahead, and back while Kafka is stopped (needs libfaketime)"
             }
+            Scenario::KafkaFenced => {
+                "the broker is stopped until its controller fences it, then the controller: metadata names no broker"
+            }
         }
     }
 
-    pub fn kafka_nodes(self) -> usize {
+    pub fn kafka_layout(self) -> Layout {
         match self {
-            Scenario::OneOfThreeKilled | Scenario::TwoOfThreeKilled => 3,
-            _ => 1,
+            Scenario::OneOfThreeKilled | Scenario::TwoOfThreeKilled => Layout::Three,
+            Scenario::KafkaFenced => Layout::Split,
+            _ => Layout::One,
         }
     }
 
@@ -166,7 +193,11 @@ impl Scenario {
     pub fn damages_only_kafka(self) -> bool {
         matches!(
             self,
-            Scenario::KafkaStopped | Scenario::KafkaKilled | Scenario::OneOfThreeKilled | Scenario::TwoOfThreeKilled
+            Scenario::KafkaStopped
+                | Scenario::KafkaKilled
+                | Scenario::OneOfThreeKilled
+                | Scenario::TwoOfThreeKilled
+                | Scenario::KafkaFenced
         )
     }
 
@@ -244,8 +275,27 @@ impl Scenario {
                 Step::Wait(length / 3),
                 Step::Do(StepClock(0)),
             ],
+            Scenario::KafkaFenced => {
+                let time = length.clamp(FENCED_MIN, FENCED_MAX);
+                (0..extent.events.max(1)).flat_map(|_| fence(time, dice)).collect()
+            }
         }
     }
+}
+
+/// The broker misses its heartbeats for so long that its controller fences it; then it finds no controller to come back to.
+fn fence(time: Duration, dice: &mut StdRng) -> [Step; 9] {
+    [
+        Step::Do(Act::StopPart(Part::Broker)),
+        Step::Wait(time),
+        Step::Do(Act::ContinuePart(Part::Broker)),
+        Step::Wait(LEARNS_MAX.mul_f64(dice.random::<f64>())),
+        Step::Do(Act::StopPart(Part::Controller)),
+        Step::Wait(time),
+        Step::Do(Act::ContinuePart(Part::Controller)),
+        Step::AwaitConfirmed,
+        Step::Wait(BETWEEN_FENCES),
+    ]
 }
 
 /// Killed, started again, and left alone for a while that may be shorter than its start.
@@ -302,6 +352,8 @@ impl fmt::Display for Act {
         match self {
             Act::StopKafka => write!(f, "Kafka is stopped (SIGSTOP)"),
             Act::ContinueKafka => write!(f, "Kafka goes on (SIGCONT)"),
+            Act::StopPart(part) => write!(f, "the {part} is stopped (SIGSTOP)"),
+            Act::ContinuePart(part) => write!(f, "the {part} goes on (SIGCONT)"),
             Act::KillKafka(nodes) => write!(f, "Kafka is killed (kill -9), node {nodes:?}"),
             Act::StartKafka => write!(f, "Kafka is started"),
             Act::KillGateway => write!(f, "the gateway is killed (kill -9)"),
@@ -322,6 +374,7 @@ mod tests {
         Extent {
             damage: Duration::from_secs(seconds),
             kills,
+            events: 3,
             seed,
         }
     }
@@ -341,10 +394,13 @@ mod tests {
     /// What is broken after these acts.
     fn broken(acts: &[Act]) -> Vec<&'static str> {
         let (mut stopped, mut killed, mut gateway_away, mut full, mut off) = (false, false, false, false, 0);
+        let mut parts = Vec::new();
         for act in acts {
             match act {
                 Act::StopKafka => stopped = true,
                 Act::ContinueKafka => stopped = false,
+                Act::StopPart(part) => parts.push(*part),
+                Act::ContinuePart(part) => parts.retain(|stopped| stopped != part),
                 Act::KillKafka(_) => killed = true,
                 Act::StartKafka => killed = false,
                 Act::KillGateway | Act::EndGateway => gateway_away = true,
@@ -355,7 +411,7 @@ mod tests {
             }
         }
         let all = [
-            (stopped, "stopped"),
+            (stopped || !parts.is_empty(), "stopped"),
             (killed, "killed"),
             (gateway_away, "gateway"),
             (full, "disk"),
@@ -410,6 +466,24 @@ mod tests {
         check(Scenario::BothKilled, 20, Some(33), 33);
         let plan = Scenario::BothKilled.plan(&extent(20, Some(200), 1));
         assert_eq!(count(&plan, &Act::StartKafka), 20);
+    }
+
+    #[test]
+    fn kafka_is_fenced_as_often_as_asked_and_measured_each_time() {
+        for seconds in [0, 4, 6, 60] {
+            let plan = Scenario::KafkaFenced.plan(&extent(seconds, None, 1));
+            assert_eq!(count(&plan, &Act::StopPart(Part::Broker)), 3);
+            let measured = plan
+                .windows(2)
+                .filter(|steps| *steps == [Step::Do(Act::ContinuePart(Part::Controller)), Step::AwaitConfirmed]);
+            assert_eq!(measured.count(), 3, "each time from the last SIGCONT");
+            let stopped = plan.windows(2).filter_map(|steps| match steps {
+                [Step::Do(Act::StopPart(_)), Step::Wait(time)] => Some(*time),
+                _ => None,
+            });
+            let longer_than_the_session = |time: Duration| time > Duration::from_secs(3) && time <= FENCED_MAX;
+            assert!(stopped.into_iter().all(longer_than_the_session), "{seconds} s");
+        }
     }
 
     #[test]

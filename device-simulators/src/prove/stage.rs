@@ -14,7 +14,7 @@ use anyhow::Context;
 use super::disk::SmallDisk;
 use super::figures::Figures;
 use super::gateway::{Admin, Gateway, Settings, Spool};
-use super::kafka::Kafka;
+use super::kafka::{Kafka, Part};
 use super::proof::{ActLine, Course, Proof};
 use super::scenario::{Act, Extent, Scenario, Step};
 use crate::counters::Counters;
@@ -47,6 +47,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// So that what the spool set aside before the disk was full does not last for the whole scenario.
 const SMALL_SEGMENTS: &str = "segment_bytes = \"1 MiB\"\nentry_bytes_max = \"900 KiB\"\nfree_bytes_min = \"1 MiB\"\n";
 
+/// How long the first record may take that Kafka confirms after it was repaired; longer, it counts as never.
+const CONFIRMED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the gateway is asked for it.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How long the gateway's counters may take to balance after the fleet has stopped.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -74,6 +80,8 @@ struct Stage<'a> {
     course: Course,
     /// What was acknowledged when the gateway was last killed.
     acknowledged_at_kill: u64,
+    /// When the last thing was done, and how many records Kafka had confirmed by then.
+    last_act: (Instant, f64),
 }
 
 /// What can be watched while the steps are done.
@@ -115,6 +123,7 @@ pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
         audience: &audience,
         course,
         acknowledged_at_kill: 0,
+        last_act: (Instant::now(), 0.0),
     };
     let plan = setting.scenario.plan(&setting.extent);
     tokio::select! {
@@ -230,6 +239,7 @@ impl Stage<'_> {
                 Step::Wait(time) => tokio::time::sleep(*time).await,
                 Step::Do(act) => self.act(act).await.with_context(|| act.to_string())?,
                 Step::AwaitReady => self.gateway.await_ready(&audience.admin).await?,
+                Step::AwaitConfirmed => self.await_confirmed().await,
                 Step::AwaitReplayed => self.await_replayed(replay_timeout).await,
             }
         }
@@ -250,6 +260,8 @@ impl Stage<'_> {
         match act {
             Act::StopKafka => self.kafka.stop()?,
             Act::ContinueKafka => self.kafka.go_on()?,
+            Act::StopPart(part) => self.kafka.stop_part(*part)?,
+            Act::ContinuePart(part) => self.let_go_on(*part).await?,
             Act::KillKafka(nodes) => self.kafka.kill(nodes)?,
             Act::StartKafka => {
                 self.kafka.restart().await?;
@@ -293,6 +305,37 @@ impl Stage<'_> {
         let at_s = (at.as_secs_f64() * 1000.0).round() / 1000.0;
         self.course.acts.push(ActLine { at_s, what });
         Ok(())
+    }
+
+    async fn let_go_on(&mut self, part: Part) -> anyhow::Result<()> {
+        self.audience.scrape().await;
+        let (confirmed, is_up) = {
+            let figures = self.audience.figures();
+            (figures.confirmed_now(), figures.sum_now("citygate_kafka_up") > 0.0)
+        };
+        if part == Part::Controller && !is_up {
+            self.course.fences_felt += 1;
+        }
+        self.kafka.let_part_go_on(part)?;
+        self.last_act = (Instant::now(), confirmed);
+        Ok(())
+    }
+
+    async fn await_confirmed(&mut self) {
+        let (began, confirmed) = self.last_act;
+        while began.elapsed() < CONFIRMED_TIMEOUT {
+            self.audience.scrape().await;
+            if self.audience.figures().confirmed_now() > confirmed {
+                break;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let took = began.elapsed();
+        say(
+            self.audience.started.elapsed(),
+            &format!("first record confirmed after {:.1} s", took.as_secs_f64()),
+        );
+        self.course.confirmed_after.push(took);
     }
 
     fn count_kill(&mut self) {
