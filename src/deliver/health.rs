@@ -16,7 +16,7 @@ use super::reason::{self, Cause, Failure, Failures, Reason};
 use crate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
 
-/// The same words are logged again after this time at the earliest, should reasons come and go in turn.
+/// Within an outage the same words are logged again after this time at the earliest, should reasons come and go in turn.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Reasons that are remembered as said.
@@ -323,7 +323,8 @@ impl Known {
                 if !before.is_up() {
                     info!("kafka is up");
                 }
-                return;
+                // The next outage is another one.
+                return self.said.clear();
             }
             Health::Spooling(why) => ("readings are spooled", why),
             Health::Down(why) => ("readings are answered busy", why),
@@ -416,5 +417,8 @@ mod tests {
         assert_eq!(said(), 3);
         monitor.store_refuses(Some(Busy::SpoolFull));
         assert_eq!(said(), 4, "that readings are answered busy is another thing");
+        monitor.found();
+        monitor.failed(Cause::TopicMissing, "kafka has no topic city.x");
+        assert_eq!(said(), 1, "of the next outage");
     }
 }
