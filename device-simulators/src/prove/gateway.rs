@@ -44,6 +44,9 @@ pub struct Settings {
     pub spool: Spool,
     /// Its wall clock can be set.
     pub with_own_clock: bool,
+    /// librdkafka never asks the configured brokers again once it was made to forget all it knew: otherwise it does so only
+    /// now and then, when it loses a race.
+    pub never_asks_again: bool,
 }
 
 /// The spool that it is given.
@@ -219,6 +222,9 @@ impl Gateway {
             "[kafka]\nbootstrap_servers = \"{bootstrap}\"\ncreate_topics = true\n\
              topic_prefix = \"{topic_prefix}\"\ndead_letter_topic = \"{topic_prefix}dead-letter\"\n"
         );
+        if self.settings.never_asks_again {
+            config += "[kafka.properties]\n\"metadata.recovery.strategy\" = \"none\"\n";
+        }
         let folder = spool.folder.display().to_string();
         let Spool { bytes_max, more, .. } = spool;
         config += &format!("[spool]\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n{more}");

@@ -196,6 +196,7 @@ fn gateway_settings(setting: &Setting, kafka: &Kafka, disk: Option<&SmallDisk>) 
         topic_prefix: setting.topic_prefix.clone(),
         spool,
         with_own_clock: setting.scenario == Scenario::ClockStepped,
+        never_asks_again: setting.scenario == Scenario::KafkaFenced,
     }
 }
 
@@ -309,13 +310,7 @@ impl Stage<'_> {
 
     async fn let_go_on(&mut self, part: Part) -> anyhow::Result<()> {
         self.audience.scrape().await;
-        let (confirmed, is_up) = {
-            let figures = self.audience.figures();
-            (figures.confirmed_now(), figures.sum_now("citygate_kafka_up") > 0.0)
-        };
-        if part == Part::Controller && !is_up {
-            self.course.fences_felt += 1;
-        }
+        let confirmed = self.audience.figures().confirmed_now();
         self.kafka.let_part_go_on(part)?;
         self.last_act = (Instant::now(), confirmed);
         Ok(())
