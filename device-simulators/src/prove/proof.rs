@@ -38,7 +38,7 @@ pub struct Course {
     pub kills: u64,
     /// Kills of a gateway that had acknowledged something since the one before.
     pub kills_under_load: u64,
-    /// How long the first confirmed record took after each fence of Kafka.
+    /// How long it took after each fence of Kafka until it confirmed records, and went on to do so.
     pub confirmed_after: Vec<Duration>,
     /// The most readings that were acknowledged and not yet in Kafka, as far as the follower could see.
     pub behind_max: u64,
@@ -83,7 +83,7 @@ pub struct Proof {
     pub record_ages: Option<(i64, i64)>,
     pub kills: u64,
     pub kills_under_load: u64,
-    /// From the last SIGCONT to the first record that Kafka confirmed.
+    /// From the last SIGCONT to the first record that Kafka confirmed without another break.
     pub confirmed_after_s: Vec<f64>,
     /// By the gateway, because they knew no broker any more or had failed for good.
     pub producers_replaced: u64,

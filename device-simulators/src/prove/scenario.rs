@@ -41,9 +41,6 @@ const KILLS_PER_CYCLE: u32 = 10;
 const FENCED_MIN: Duration = Duration::from_secs(4);
 const FENCED_MAX: Duration = Duration::from_secs(6);
 
-/// How long it is calm between two fences.
-const BETWEEN_FENCES: Duration = Duration::from_secs(1);
-
 /// A way to do damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,7 +90,7 @@ pub enum Step {
     Do(Act),
     /// Until the gateway says that it is ready.
     AwaitReady,
-    /// Until Kafka has confirmed a record since the last thing that was done; how long that takes is measured.
+    /// Until Kafka confirms records again after the last thing that was done; how long that takes is measured.
     AwaitConfirmed,
     /// Until Kafka holds what was acknowledged.
     AwaitReplayed,
@@ -281,7 +278,7 @@ impl Scenario {
 /// Broker and controller each miss the other for longer than the broker's session. The controller, when it goes on, fences
 /// the broker until its next heartbeat, some milliseconds later: whether the gateway asks for metadata just then, and is
 /// named no broker, is a matter of luck, so the more events the better.
-fn fence(time: Duration) -> [Step; 8] {
+fn fence(time: Duration) -> [Step; 7] {
     [
         Step::Do(Act::StopPart(Part::Broker)),
         Step::Wait(time),
@@ -290,7 +287,6 @@ fn fence(time: Duration) -> [Step; 8] {
         Step::Wait(time),
         Step::Do(Act::ContinuePart(Part::Controller)),
         Step::AwaitConfirmed,
-        Step::Wait(BETWEEN_FENCES),
     ]
 }
 
