@@ -116,7 +116,7 @@ impl Program {
     }
 
     /// The body of a GET on the admin port; `None` while it does not serve yet.
-    pub async fn admin(&self, path: &str) -> Option<String> {
+    pub async fn try_admin(&self, path: &str) -> Option<String> {
         reqwest::get(self.url(path)).await.ok()?.text().await.ok()
     }
 
