@@ -183,10 +183,15 @@ async fn metrics(State(house): State<House>) -> Response {
 
 async fn readyz(State(house): State<House>) -> Response {
     match not_ready(&house.front) {
-        None => match &*house.front.health.borrow() {
-            Health::Spooling(why) => format!("ok; readings are spooled: {why}\n").into_response(),
-            _ => "ok\n".into_response(),
-        },
+        None => {
+            let spooling = match &*house.front.health.borrow() {
+                Health::Spooling(why) => Some(format!("readings are spooled: {why}")),
+                _ => None,
+            };
+            let warnings = house.front.pipeline.deliver.warnings();
+            let said = ["ok".to_owned()].into_iter().chain(spooling).chain(warnings);
+            format!("{}\n", said.collect::<Vec<_>>().join("; ")).into_response()
+        }
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
@@ -229,6 +234,7 @@ async fn status(State(house): State<House>) -> Response {
             Health::Spooling(why) | Health::Down(why) => why.clone(),
         },
         "kafka_unavailable": front.pipeline.deliver.kafka_unavailable(),
+        "warnings": front.pipeline.deliver.warnings(),
         "spool": front.pipeline.deliver.describe_spool(),
         "readings": readings(front),
         "mqtt": {

@@ -118,7 +118,8 @@ impl Gateway {
         self.front.pipeline.deliver.failed()
     }
 
-    /// Ends the gateway (see `drain`); true if everything taken in was answered before the deadline.
+    /// Ends the gateway (see `drain`); true if everything taken in was answered before the deadline, and what the spool was
+    /// given is written.
     pub async fn drain(self) -> bool {
         let Gateway {
             front,
@@ -138,9 +139,10 @@ impl Gateway {
         let pipeline = front.pipeline.clone();
         let left = deadline.saturating_duration_since(Instant::now());
         let closed = tokio::task::spawn_blocking(move || pipeline.deliver.close(left)).await;
-        if let Err(error) = closed {
+        let written = closed.unwrap_or_else(|error| {
             warn!(%error, "the kafka producer could not be closed");
-        }
+            false
+        });
         // What Kafka did not confirm has been spooled or answered busy by now; let the listeners say so.
         let answered = answered
             || tokio::time::timeout(Duration::from_secs(1), front.tasks.wait())
@@ -155,7 +157,7 @@ impl Gateway {
             tokio::time::timeout(Duration::from_secs(1), admin).await.ok();
         }
         info!(answered, "citygate has ended");
-        answered
+        answered && written
     }
 }
 

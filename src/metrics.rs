@@ -234,6 +234,13 @@ metrics! {
         spool_fsync_seconds_total: Counter,
         /// Seconds that the last write and fsync of the spool took.
         spool_fsync_seconds: Gauge,
+        /// 1 while the spool's disk is slow: it finished no write for a second or longer, now or in the last ten seconds.
+        spool_disk_slow: IntGauge,
+        /// Seconds for which the spool's disk has finished no write although one waits; 0 when none does.
+        spool_stalled_seconds: Gauge,
+        /// Readings that were answered busy at their deadline and then written to the spool all the same: possible
+        /// duplicates.
+        spool_readings_in_doubt_total: IntCounter,
         /// 1 when the spool's disk failed or its files were taken away: the gateway takes nothing more and ends.
         spool_failed: IntGauge,
         /// 1 while the spool is short of file descriptors or memory: what it cannot take is answered busy.

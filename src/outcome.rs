@@ -149,6 +149,8 @@ pub enum Busy {
     SpoolBusy,
     /// The process or its machine has no file descriptor or no memory left for the spool.
     SpoolShort,
+    /// The spool's disk did not write the reading within `kafka.delivery_timeout`; it may write it yet.
+    SpoolTimeout,
     /// The spool's disk failed, or its files were taken away: nothing more is written to it until a restart.
     SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
@@ -164,7 +166,7 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 13] = [
+    pub const ALL: [Busy; 14] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
         Busy::KafkaRefused,
@@ -172,6 +174,7 @@ impl Busy {
         Busy::SpoolFull,
         Busy::SpoolBusy,
         Busy::SpoolShort,
+        Busy::SpoolTimeout,
         Busy::SpoolFailed,
         Busy::MemoryFull,
         Busy::IncompleteFull,
@@ -189,6 +192,7 @@ impl Busy {
             Busy::SpoolFull => "spool_full",
             Busy::SpoolBusy => "spool_busy",
             Busy::SpoolShort => "spool_short",
+            Busy::SpoolTimeout => "spool_timeout",
             Busy::SpoolFailed => "spool_failed",
             Busy::MemoryFull => "memory_full",
             Busy::IncompleteFull => "incomplete_full",
@@ -208,6 +212,7 @@ impl Busy {
             Busy::SpoolFull => "the spool is full; send the reading again later",
             Busy::SpoolBusy => "the disk of the spool is too slow for what comes in; send the reading again later",
             Busy::SpoolShort => "the gateway is short of file descriptors or memory; send the reading again later",
+            Busy::SpoolTimeout => "the disk of the spool did not write the reading in time; send it again",
             Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
             Busy::IncompleteFull => "too many large messages are arriving at once; send the reading again later",

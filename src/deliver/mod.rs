@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::message::Record;
@@ -46,8 +46,9 @@ pub mod store;
 pub mod topics;
 
 pub use config::Config;
-use dispatch::{Dispatch, Pending, Ticket, Times};
+use dispatch::{Disk, Dispatch, Pending, Ticket, Times};
 use kafka::Kafka;
+use spool::Spool;
 use store::SpoolStore;
 
 type Dispatcher = Dispatch<Arc<Kafka>, SpoolStore>;
@@ -58,7 +59,7 @@ pub struct Deliver {
     dispatch: Arc<Dispatcher>,
     kafka: Arc<Kafka>,
     health: Arc<health::Monitor>,
-    pump: Mutex<Option<replay::Pump>>,
+    pump: Mutex<Option<(replay::Pump, replay::Watch)>>,
     failed: CancellationToken,
     dead_letter_topic: String,
     clock: Arc<dyn Clock>,
@@ -133,14 +134,15 @@ impl Deliver {
                 dispatch.reported(slot, result);
             }
         }));
-        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), failed.clone())?;
+        let watch = replay::Watch::start(dispatch.clone(), failed.clone())?;
+        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone())?;
         let wanted = topics::Wanted::new(config, schemas);
         probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
             dispatch,
             kafka,
             health,
-            pump: Mutex::new(Some(pump)),
+            pump: Mutex::new(Some((pump, watch))),
             failed,
             dead_letter_topic: config.dead_letter_topic.clone(),
             clock,
@@ -204,6 +206,8 @@ impl Deliver {
         if let Some(store) = self.dispatch.store() {
             let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
             store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
+            let (_, still) = self.dispatch.disk(Instant::now());
+            self.metrics.spool_stalled_seconds.set(still.as_secs_f64());
         }
     }
 
@@ -216,33 +220,65 @@ impl Deliver {
                 self.dispatch.ingest_bytes_per_s(Instant::now()),
                 self.dispatch.unconfirmed(),
                 self.metrics.spool_set_aside.get(),
+                (
+                    self.dispatch.disk(Instant::now()).1,
+                    self.metrics.spool_readings_in_doubt_total.get(),
+                ),
                 self.clock.wall_ms(),
             )
         })
     }
 
+    /// What an operator should know although readings are accepted, in words: for `/readyz` and `/status`.
+    pub fn warnings(&self) -> Vec<String> {
+        let (disk, still) = self.dispatch.disk(Instant::now());
+        let still = still.as_secs_f64();
+        let words = match disk {
+            Disk::Good => None,
+            Disk::Slow => Some(format!(
+                "the disk of the spool is slow: for {still:.1} s it has finished no write"
+            )),
+            Disk::Hung => Some(format!(
+                "the disk of the spool hangs: for {still:.1} s it has finished no write, and readings that need it are answered \
+                 busy"
+            )),
+        };
+        words.into_iter().collect()
+    }
+
     /// Waits until Kafka has confirmed all records, at most for `deadline`; the rest is spooled, or answered busy without
-    /// a spool. Blocks the calling thread.
-    pub fn close(&self, deadline: Duration) {
+    /// a spool. False: the spool's disk did not write what it was given in time. Blocks the calling thread.
+    pub fn close(&self, deadline: Duration) -> bool {
         let began = Instant::now();
         self.health.close();
-        if let Some(pump) = self.pump.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let threads = self.pump.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let watch = threads.map(|(pump, watch)| {
             pump.stop();
-        }
+            watch
+        });
         self.dispatch.close(began);
         // With a spool there is no need to wait for a Kafka that is away.
         let spooling = self.dispatch.store().is_some();
         let patience = if spooling && !self.health.is_up() {
-            Duration::from_millis(200)
+            Duration::ZERO
         } else {
             deadline / 2
         };
         self.kafka.close(patience);
-        if let Some(store) = self.dispatch.store() {
-            store.spool.close();
+        let left = deadline.saturating_sub(began.elapsed()).max(CLOSE_TIME_MIN);
+        let written = self
+            .dispatch
+            .store()
+            .is_none_or(|store| close_spool(&store.spool, left));
+        if let Some(store) = self.dispatch.store().filter(|_| written) {
             self.say_what_stays(&store.spool.status());
         }
+        if let Some(watch) = watch {
+            watch.stop();
+        }
+        self.dispatch.give_up();
         info!(elapsed = ?began.elapsed(), waiting = self.dispatch.waiting(), "deliver is closed");
+        written
     }
 }
 
@@ -261,6 +297,34 @@ impl Deliver {
             );
         }
     }
+}
+
+/// The spool has so long to write what it was given, however late it is.
+const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
+
+/// Closes the spool, but waits no longer than this for its disk. False: it did not write what it was given.
+fn close_spool(spool: &Arc<Spool<Ticket>>, within: Duration) -> bool {
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let closing = spool.clone();
+    let close = move || {
+        closing.close();
+        closed.send(()).ok();
+    };
+    if let Err(error) = std::thread::Builder::new().name("spool-close".into()).spawn(close) {
+        warn!(%error, "no thread to close the spool from");
+        spool.close();
+        return true;
+    }
+    let closed = is_closed.recv_timeout(within).is_ok();
+    if !closed {
+        let status = spool.status();
+        error!(
+            readings = status.queued_entries,
+            bytes = status.queued_bytes,
+            "the disk of the spool hangs; what waited for it is answered busy, and may be lost or written"
+        );
+    }
+    closed
 }
 
 type Opened = (Option<SpoolStore>, (u64, u64));

@@ -1,8 +1,8 @@
-//! The pump: spool → Kafka, oldest first, at a bounded pace; and the patience of `dispatch`.
+//! The pump: spool → Kafka, oldest first, at a bounded pace; and the watch over the deadlines of `dispatch`.
 //!
-//! A thread of its own, since reading segments blocks. It wakes every few milliseconds, lets `dispatch` look after
-//! records that Kafka does not confirm, and replays as much as the pace allows, so that live readings keep their latency
-//! while an outage's backlog drains.
+//! Two threads, which wake every few milliseconds. The one replays as much as the pace allows, so that live readings keep
+//! their latency while an outage's backlog drains; reading segments may block it for as long as the disk likes. The other
+//! lets `dispatch` look after records that Kafka or the spool does not confirm; it waits for nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::dispatch::{Broker, Dispatch, Store};
 use crate::clock::Clock;
@@ -66,12 +66,23 @@ impl Config {
     }
 }
 
-/// The running pump.
+/// How long the end of a thread is waited for that may be reading from a disk that hangs.
+const STOP_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A thread that is to be told to stop.
 #[derive(Debug)]
-pub struct Pump {
+struct Worker {
     stopping: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
+
+/// The running replay.
+#[derive(Debug)]
+pub struct Pump(Worker);
+
+/// The running watch over deadlines.
+#[derive(Debug)]
+pub struct Watch(Worker);
 
 /// A token bucket: what may be sent now.
 #[derive(Debug)]
@@ -81,69 +92,98 @@ struct Pace {
     filled_at: Instant,
 }
 
+// === impl Worker ===
+
+impl Worker {
+    /// `turn` is called every few milliseconds until [`Worker::stop`].
+    fn start(name: &str, mut turn: impl FnMut() + Send + 'static) -> std::io::Result<Self> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = stopping.clone();
+        let run = move || {
+            while !stop.load(Ordering::Relaxed) {
+                turn();
+                std::thread::sleep(TURN);
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
+        Ok(Worker { stopping, thread })
+    }
+
+    fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let asked_at = Instant::now();
+        while !self.thread.is_finished() {
+            if asked_at.elapsed() > STOP_TIMEOUT {
+                return warn!("a thread between spool and kafka waits for the disk, and is left to itself");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.thread.join().is_err() {
+            error!("a thread between spool and kafka panicked");
+        }
+    }
+}
+
 // === impl Pump ===
 
 impl Pump {
     /// # Errors
     /// The system gives no thread.
-    pub fn start<B, S>(
-        dispatch: Arc<Dispatch<B, S>>,
-        config: &Config,
-        clock: Arc<dyn Clock>,
-        failed: CancellationToken,
-    ) -> std::io::Result<Self>
+    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, config: &Config, clock: Arc<dyn Clock>) -> std::io::Result<Self>
     where
         B: Broker + Send + Sync + 'static,
         S: Store + Send + Sync + 'static,
     {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stop = stopping.clone();
-        let config = config.clone();
-        let run = move || run(&dispatch, &config, &*clock, (&failed, &stop));
-        let thread = std::thread::Builder::new().name("deliver-pump".into()).spawn(run)?;
-        Ok(Pump { stopping, thread })
-    }
-
-    /// Ends the pump; nothing is copied to the spool or replayed afterwards.
-    pub fn stop(self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        if self.thread.join().is_err() {
-            error!("the pump between spool and kafka panicked");
-        }
-    }
-}
-
-fn run<B: Broker, S: Store>(
-    dispatch: &Dispatch<B, S>,
-    config: &Config,
-    clock: &dyn Clock,
-    (failed, stopping): (&CancellationToken, &AtomicBool),
-) {
-    let now = Instant::now();
-    let mut readings = Pace::new(f64::from(config.readings_per_second), now);
-    let mut bytes = Pace::new(config.bytes_per_second.as_u64() as f64, now);
-    let mut replayed = 0_u64;
-    while !stopping.load(Ordering::Relaxed) {
         let now = Instant::now();
-        dispatch.tick(now);
-        if !failed.is_cancelled() && refusal(dispatch) == Some(Busy::SpoolFailed) {
-            error!("the spool failed; the gateway ends, and recovers at its next start");
-            failed.cancel();
-        }
-        let turn = dispatch.replay(now, clock.wall_ms(), readings.allowed(now), bytes.allowed(now));
-        readings.spend(turn.records, turn.records_grown);
-        bytes.spend(turn.bytes, turn.bytes_grown);
-        replayed += turn.records as u64;
-        if turn.records == 0 && replayed > 0 && dispatch.store().is_some_and(|store| store.uncommitted() == 0) {
-            info!(readings = replayed, "the spool is replayed");
-            replayed = 0;
-        }
-        std::thread::sleep(TURN);
+        let mut readings = Pace::new(f64::from(config.readings_per_second), now);
+        let mut bytes = Pace::new(config.bytes_per_second.as_u64() as f64, now);
+        let mut replayed = 0_u64;
+        let turn = move || {
+            let now = Instant::now();
+            let turn = dispatch.replay(now, clock.wall_ms(), readings.allowed(now), bytes.allowed(now));
+            readings.spend(turn.records, turn.records_grown);
+            bytes.spend(turn.bytes, turn.bytes_grown);
+            replayed += turn.records as u64;
+            let is_empty = || dispatch.store().is_some_and(|store| store.uncommitted() == 0);
+            if turn.records == 0 && replayed > 0 && is_empty() {
+                info!(readings = replayed, "the spool is replayed");
+                replayed = 0;
+            }
+        };
+        Worker::start("deliver-pump", turn).map(Pump)
+    }
+
+    /// Ends the pump; nothing is replayed afterwards.
+    pub fn stop(self) {
+        self.0.stop();
     }
 }
 
-fn refusal<B: Broker, S: Store>(dispatch: &Dispatch<B, S>) -> Option<Busy> {
-    dispatch.store().and_then(Store::refuses)
+// === impl Watch ===
+
+impl Watch {
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, failed: CancellationToken) -> std::io::Result<Self>
+    where
+        B: Broker + Send + Sync + 'static,
+        S: Store + Send + Sync + 'static,
+    {
+        let turn = move || {
+            dispatch.tick(Instant::now());
+            let refusal = dispatch.store().and_then(Store::refuses);
+            if !failed.is_cancelled() && refusal == Some(Busy::SpoolFailed) {
+                error!("the spool failed; the gateway ends, and recovers at its next start");
+                failed.cancel();
+            }
+        };
+        Worker::start("deliver-watch", turn).map(Watch)
+    }
+
+    /// Ends the watch; nobody is answered at a deadline afterwards, and nothing is copied to the spool.
+    pub fn stop(self) {
+        self.0.stop();
+    }
 }
 
 // === impl Pace ===

@@ -1,6 +1,7 @@
 //! The spool as `dispatch` sees it, and its figures for metrics and `/status`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -103,6 +104,7 @@ pub fn describe(
     ingest_bytes_per_s: f64,
     (unconfirmed_copies, replaying): (usize, usize),
     set_aside: i64,
+    (stalled, in_doubt): (Duration, u64),
     now_ms: i64,
 ) -> Value {
     json!({
@@ -118,6 +120,9 @@ pub fn describe(
         "replaying": replaying,
         "set_aside": set_aside,
         "fsync_s": status.last_fsync.as_secs_f64(),
+        // For so long no write was finished although one waits.
+        "stalled_s": stalled.as_secs_f64(),
+        "in_doubt": in_doubt,
         "damaged_places": status.damaged_places,
         "lost_readings": status.damaged_entries,
         "short": status.short,

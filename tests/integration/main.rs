@@ -38,6 +38,8 @@ mod descriptors;
 
 mod drain;
 
+mod deadlines;
+
 mod hostile;
 
 mod incomplete;

@@ -28,6 +28,10 @@ use rand::{RngExt, SeedableRng};
 const DEVICES: usize = 5;
 const STEPS: usize = 400;
 
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nobody waits longer: the time-out, and what may pass between two looks.
+const LONGEST: Duration = Duration::from_millis(6_500);
+
 /// What breaks the promise on purpose: the canary.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Canary {
@@ -85,6 +89,8 @@ struct StoreState {
     queue_max: usize,
     /// The next read fails.
     unreadable: bool,
+    /// The disk hangs in an fsync: nothing becomes durable for now.
+    hangs: bool,
     /// Entries below survive a crash; only a lying store has durable entries above.
     safe_below: u64,
 }
@@ -193,6 +199,9 @@ impl SlowStore {
     /// Makes some entries durable; now and then there is no room for one.
     fn write(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>, count: usize, random: &mut StdRng) {
         let mut written = Vec::new();
+        if self.0.borrow().hangs {
+            return;
+        }
         {
             let mut state = self.0.borrow_mut();
             for _ in 0..count {
@@ -216,7 +225,7 @@ impl SlowStore {
 #[derive(Default)]
 struct Device {
     /// The numbers that are on their way, and where their answers come.
-    sending: BTreeMap<u64, Arc<Mailbox>>,
+    sending: BTreeMap<u64, (Instant, Arc<Mailbox>)>,
     /// To be sent again, before anything new.
     again: BTreeSet<u64>,
     sent: u64,
@@ -242,6 +251,8 @@ struct Run {
     window: usize,
     /// Something happened after which a reading may be written twice.
     doubtful: bool,
+    /// Whether the disk hangs now and then, for up to three times the delivery time-out.
+    slow_disk: bool,
 }
 
 fn dispatch(
@@ -253,7 +264,7 @@ fn dispatch(
     let recovered = (store.0.borrow().durable.len() as u64, store.0.borrow().next);
     let times = Times {
         patience: Duration::from_millis(250),
-        delivery_timeout: Duration::from_secs(5),
+        delivery_timeout: DELIVERY_TIMEOUT,
         try_again: Duration::from_secs(60),
     };
     Rc::new(Dispatch::new(
@@ -310,6 +321,7 @@ impl Run {
             violent: seed % 2 == 1,
             window: if seed % 4 < 2 { 1 } else { 3 },
             doubtful: false,
+            slow_disk: seed.is_multiple_of(7),
         }
     }
 
@@ -326,6 +338,7 @@ impl Run {
             86..91 => self.now += Duration::from_millis(self.random.random_range(1..400)),
             91..93 => self.health.failed(Cause::Unconfirmed, "the simulation says so"),
             93..96 => self.health.found(),
+            96..97 if self.slow_disk => self.disk_hangs(),
             96..97 => self.store.0.borrow_mut().full ^= true,
             97..98 if self.violent => self.broker_replaced(),
             98..99 => self.broker.0.borrow_mut().queue_max = self.random.random_range(1..20),
@@ -348,7 +361,7 @@ impl Run {
             device.sent
         });
         let mailbox = Mailbox::new();
-        device.sending.insert(number, mailbox.clone());
+        device.sending.insert(number, (self.now, mailbox.clone()));
         let (key, value) = (index.to_string(), number.to_le_bytes());
         let record = Record {
             topic: "t",
@@ -438,6 +451,20 @@ impl Run {
         }
     }
 
+    /// The disk hangs, or goes on. Time passes more quickly meanwhile, and nobody waits longer than the time-out.
+    fn disk_hangs(&mut self) {
+        self.store.0.borrow_mut().hangs ^= true;
+        if !self.store.0.borrow().hangs {
+            return;
+        }
+        for _ in 0..self.random.random_range(1..30) {
+            self.now += Duration::from_millis(500);
+            self.device_sends();
+            self.dispatch.tick(self.now);
+            self.collect_answers();
+        }
+    }
+
     fn broker_replaced(&mut self) {
         self.broker.replace(&self.dispatch, &mut self.random);
         self.doubtful |= self.broker.0.borrow().doubtful;
@@ -464,6 +491,7 @@ impl Run {
             store.durable.retain(|sequence, _| *sequence < safe_below);
             store.appended.clear();
             store.read_from = 0;
+            store.hangs = false;
         }
         for device in &mut self.devices {
             let unanswered: Vec<u64> = std::mem::take(&mut device.sending).into_keys().collect();
@@ -480,10 +508,13 @@ impl Run {
         let mut answers = Vec::new();
         for device in &mut self.devices {
             let mut answered = Vec::new();
-            for (number, mailbox) in &device.sending {
+            for (number, (sent_at, mailbox)) in &device.sending {
                 mailbox.take(&mut answers);
                 if let Some((_, Answer::One(outcome))) = answers.pop() {
                     answered.push((*number, outcome));
+                } else {
+                    let waits = self.now - *sent_at;
+                    assert!(waits <= LONGEST, "a device waits for {waits:?}");
                 }
             }
             for (number, outcome) in answered {
@@ -497,7 +528,7 @@ impl Run {
                     Outcome::Busy(busy) => {
                         self.outcomes.busy += 1;
                         // Kafka may have it, or get it yet: the device's repetition is then a second one.
-                        self.doubtful |= busy == Busy::KafkaTimeout;
+                        self.doubtful |= matches!(busy, Busy::KafkaTimeout | Busy::SpoolTimeout);
                         device.again.insert(number);
                         device.excused.insert(number);
                     }
@@ -509,7 +540,7 @@ impl Run {
 
     /// Everything is let through.
     fn drain(&mut self) {
-        self.store.0.borrow_mut().full = false;
+        (self.store.0.borrow_mut().full, self.store.0.borrow_mut().hangs) = (false, false);
         {
             let mut broker = self.broker.0.borrow_mut();
             (broker.queue_max, broker.picky) = (usize::MAX, false);

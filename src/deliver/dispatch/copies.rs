@@ -5,7 +5,7 @@
 //! replayed.
 
 use super::flights::{Flight, Name, Spooled};
-use super::{Broker, Dispatch, Pending, State, Store, Ticket};
+use super::{Broker, Dispatch, State, Store, Ticket};
 use crate::outcome::Busy;
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
@@ -33,8 +33,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         match store.append(parcel, Ticket::Copy(name)) {
             Ok(()) => {
                 flight.spooled = Spooled::Asked;
+                state.flights.overdue_at(due, name);
                 state.lanes.touched_down(lane);
-                state.lanes.copied();
+                state.writes.given();
                 state.doubled += 1;
                 state.copies += 1;
             }
@@ -79,7 +80,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 match result {
                     Ok(sequence) if delivered => self.commit(sequence),
                     // It waits in the spool for its replay.
-                    Ok(_) => pending.into_iter().for_each(Pending::spooled),
+                    Ok(_) => self.written(pending),
                     Err(_) if delivered => {}
                     Err(busy) => {
                         state.lanes.go(lane);
@@ -94,11 +95,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 }
             }
             (_, Err(_)) => {
-                // Kafka may still confirm it; until `overdue` its device waits.
+                // Kafka may still confirm it; until its deadline its device waits.
                 flight.spooled = Spooled::No;
-                let due = flight.sent_at + self.times.delivery_timeout;
                 state.doubled -= 1;
-                state.flights.overdue_at(due, name);
             }
         }
     }

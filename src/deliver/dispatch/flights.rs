@@ -1,7 +1,7 @@
 //! What the producer holds: every record between its sending and its delivery report.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -12,8 +12,9 @@ use super::Pending;
 pub struct Flights {
     slab: Slab<Flight>,
     next_id: u64,
-    /// In the order of their sending, with when each is to be looked at.
-    patience: Deadlines,
+    /// When each was sent, in that order; those that were not copied yet.
+    sent: Deadlines,
+    /// When each that was copied, or could not be, is to be answered at the latest.
     overdue: Deadlines,
     /// Buffers of parcels that were not needed, for the next ones: an allocation per reading that one thread makes and
     /// another frees makes both wait for each other.
@@ -25,7 +26,7 @@ const SPARES_MAX: usize = 4096;
 /// Larger buffers are given back to the system; a dead letter with its headers is seldom larger.
 const SPARE_BYTES_MAX: usize = 2048;
 
-/// Times at which flights are to be looked at, in order.
+/// Times of flights, in order.
 type Deadlines = VecDeque<(Instant, Name)>;
 
 /// Tells flights apart that had the same slot one after the other.
@@ -116,13 +117,22 @@ impl Flights {
         }
     }
 
+    /// Everybody who waits: nothing more will be reported.
+    pub fn give_up(&mut self) -> Vec<Pending> {
+        self.slab
+            .iter_mut()
+            .filter_map(|(_, flight)| flight.pending.take())
+            .collect()
+    }
+
     /// Devices that wait for an answer.
     pub fn waiting(&self) -> usize {
         self.slab.iter().filter(|(_, flight)| flight.pending.is_some()).count()
     }
 
-    pub fn lose_patience_at(&mut self, at: Instant, name: Name) {
-        self.patience.push_back((at, name));
+    /// To be looked at when its patience ends.
+    pub fn sent(&mut self, at: Instant, name: Name) {
+        self.sent.push_back((at, name));
     }
 
     pub fn overdue_at(&mut self, at: Instant, name: Name) {
@@ -130,31 +140,33 @@ impl Flights {
     }
 
     /// A flight that was not confirmed within its patience.
-    pub fn impatient(&mut self, now: Instant) -> Option<Name> {
-        due(&mut self.patience, now)
+    pub fn impatient(&mut self, now: Instant, patience: Duration) -> Option<Name> {
+        due(&mut self.sent, now, patience)
     }
 
     /// It is the oldest that is still to be looked at.
     pub fn look_again(&mut self, name: Name) {
         let at = self.get(name).map(|flight| flight.sent_at);
-        self.patience.extend(at.map(|at| (at, name)));
-        self.patience.rotate_right(1);
+        if let Some(at) = at {
+            self.sent.push_front((at, name));
+        }
     }
 
     /// The oldest flight that was not looked at yet.
     pub fn oldest(&mut self) -> Option<Name> {
-        self.patience.pop_front().map(|(_, name)| name)
+        self.sent.pop_front().map(|(_, name)| name)
     }
 
-    /// A flight that neither Kafka nor the spool has taken in time.
-    pub fn overdue(&mut self, now: Instant) -> Option<Name> {
-        due(&mut self.overdue, now)
+    /// A flight that neither Kafka nor the spool has accepted in time; those first that the spool was never given, for its
+    /// queue was full.
+    pub fn overdue(&mut self, now: Instant, delivery_timeout: Duration) -> Option<Name> {
+        due(&mut self.sent, now, delivery_timeout).or_else(|| due(&mut self.overdue, now, Duration::ZERO))
     }
 }
 
-fn due(deadlines: &mut Deadlines, now: Instant) -> Option<Name> {
+fn due(deadlines: &mut Deadlines, now: Instant, after: Duration) -> Option<Name> {
     let &(at, name) = deadlines.front()?;
-    (at <= now).then(|| {
+    (at + after <= now).then(|| {
         deadlines.pop_front();
         name
     })

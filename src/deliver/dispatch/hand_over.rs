@@ -41,7 +41,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let name = state.flights.depart(flight);
         if self.store.is_some() {
             state.lanes.took_off(lane);
-            state.flights.lose_patience_at(now + self.times.patience, name);
+            state.flights.sent(now, name);
         }
         name
     }

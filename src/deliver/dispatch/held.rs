@@ -32,7 +32,7 @@ pub struct Waiting {
     pub parcel: Vec<u8>,
     pub pending: Pending,
     pub lane: usize,
-    since: Instant,
+    pub since: Instant,
 }
 
 // === impl Held ===

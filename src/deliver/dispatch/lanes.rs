@@ -29,8 +29,6 @@ pub struct Lanes {
     /// Entries of earlier runs (sequences below `first_sequence`), whose lanes nobody knows: while there are any, all wait.
     recovered: u64,
     first_sequence: u64,
-    /// Entries that the spool has not answered for yet.
-    unwritten: u64,
 }
 
 // === impl Lanes ===
@@ -44,7 +42,6 @@ impl Lanes {
             spooled: 0,
             recovered,
             first_sequence,
-            unwritten: 0,
         }
     }
 
@@ -80,22 +77,6 @@ impl Lanes {
         self.waiting[lane] = self.waiting[lane].saturating_sub(1);
     }
 
-    /// The spool was given a record that the producer does not have.
-    pub fn appended(&mut self, lane: usize) {
-        self.unwritten += 1;
-        self.wait(lane);
-    }
-
-    /// The spool was given a copy of a record that the producer has.
-    pub fn copied(&mut self) {
-        self.unwritten += 1;
-    }
-
-    /// The spool has answered for an entry.
-    pub fn answered(&mut self) {
-        self.unwritten = self.unwritten.saturating_sub(1);
-    }
-
     /// A record of the spool, or on its way there, is not (or no longer) with the producer.
     pub fn wait(&mut self, lane: usize) {
         self.waiting[lane] += 1;
@@ -124,11 +105,6 @@ impl Lanes {
         } else {
             self.wait(lane);
         }
-    }
-
-    /// Everything the spool was given is answered for.
-    pub fn is_written(&self) -> bool {
-        self.unwritten == 0
     }
 
     /// The spool has nothing more to replay. Entries that its disk lost would be waited for for ever otherwise.

@@ -33,12 +33,18 @@ mod lanes;
 
 mod replay;
 
+mod deadlines;
+
+mod writes;
+
 use flights::{Flight, Flights, Name, Spooled};
 use hand_over::SPARE;
 use held::Held;
 use lanes::Lanes;
 use replay::Replay;
 pub use replay::Replayed;
+pub use writes::Disk;
+use writes::Writes;
 
 /// The Kafka producer, as far as it matters here.
 pub trait Broker {
@@ -108,7 +114,7 @@ pub struct Pending {
 #[derive(Debug)]
 pub enum Ticket {
     /// The record is in the spool only.
-    Alone { pending: Pending, lane: usize },
+    Alone { number: u64, lane: usize },
     /// The record is also held by the producer.
     Copy(Name),
     /// The record is in the spool already, under this sequence, and is set aside there.
@@ -120,7 +126,7 @@ pub enum Ticket {
 pub struct Times {
     /// Unconfirmed for so long, a record is copied into the spool.
     pub patience: Duration,
-    /// Unconfirmed for so long, and not in the spool either, its device is told busy.
+    /// Neither in Kafka nor in the spool for so long, whatever it waits for, its device is told busy.
     pub delivery_timeout: Duration,
     /// How soon a spooled record is tried again that Kafka would not take as it is.
     pub try_again: Duration,
@@ -152,6 +158,7 @@ struct State {
     ingest: Rate,
     replay: Replay,
     held: Held,
+    writes: Writes,
 }
 
 // === impl Pending ===
@@ -203,6 +210,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             ingest: Rate::default(),
             replay: Replay::default(),
             held: Held::default(),
+            writes: Writes::default(),
         };
         Dispatch {
             broker,
@@ -259,7 +267,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             state.hold(now, parcel, pending, lane);
         } else {
             self.spill(&mut state, store, now);
-            self.append(&mut state, store, parcel, pending, lane);
+            self.append(&mut state, store, parcel, pending, lane, now);
         }
     }
 
@@ -336,7 +344,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(pending) = flight.pending else { return };
         match (refused, &self.store, flight.parcel) {
             (Refused::TooLarge, _, _) => pending.too_large(),
-            (_, Some(store), Some(parcel)) => append(state, store, parcel, pending, flight.lane),
+            (_, Some(store), Some(parcel)) => {
+                self.append_next(state, store, parcel, pending, flight.lane, flight.sent_at);
+            }
             (Refused::QueueFull, ..) => pending.busy(Busy::QueueFull),
             (Refused::TimedOut, ..) => {
                 self.metrics.kafka_records_in_doubt_total.inc();
@@ -361,32 +371,36 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub fn stored(&self, entries: impl IntoIterator<Item = (Ticket, Result<u64, Busy>)>) {
         let mut state = self.state();
         for (ticket, result) in entries {
-            state.lanes.answered();
+            state.writes.answered();
             self.spool_metrics
                 .spool_appended_total
                 .inc_by(u64::from(result.is_ok()));
             match ticket {
-                Ticket::Alone { pending, lane } => match result {
-                    Ok(_) => pending.spooled(),
-                    Err(busy) => {
-                        state.lanes.go(lane);
-                        pending.busy(busy);
+                Ticket::Alone { number, lane } => {
+                    let pending = state.writes.end(number);
+                    match result {
+                        Ok(_) => self.written(pending),
+                        Err(busy) => {
+                            state.lanes.go(lane);
+                            pending.into_iter().for_each(|pending| pending.busy(busy));
+                        }
                     }
-                },
+                }
                 Ticket::Copy(name) => self.copied(&mut state, name, result),
                 Ticket::Moved { from } => self.moved(&mut state, from, result.ok()),
             }
         }
     }
 
-    /// Looks after records that Kafka does not confirm. To be called every few milliseconds.
+    /// Looks after records that Kafka does not confirm, and those that the store does not write. To be called every few
+    /// milliseconds, by a thread that waits for no disk.
     pub fn tick(&self, now: Instant) {
         let Some(store) = &self.store else { return };
-        self.health.store_refuses(store.refuses());
+        self.health.store_refuses(store.refuses().or(self.disk_refuses(now)));
         let mut state = self.state();
         let taken_in = std::mem::take(&mut state.taken_in);
         state.ingest.add(taken_in, now.saturating_duration_since(self.started));
-        while let Some(name) = state.flights.impatient(now) {
+        while let Some(name) = state.flights.impatient(now, self.times.patience) {
             self.lose_patience(&mut state, name);
             if !self.copy(&mut state, store, name) {
                 break;
@@ -395,13 +409,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.doubled == 0 {
             self.health.nothing_awaited();
         }
-        while let Some(name) = state.flights.overdue(now) {
-            let flight = state.flights.get(name);
-            if let Some(pending) = flight.and_then(|flight| flight.pending.take()) {
-                self.metrics.kafka_records_in_doubt_total.inc();
-                pending.busy(Busy::KafkaTimeout);
-            }
-        }
+        self.answer_overdue(&mut state, now);
         if !self.health.is_up() || state.held.is_overdue(now) {
             self.spill(&mut state, store, now);
         }
@@ -417,13 +425,48 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         self.commit(done);
     }
 
-    fn append(&self, state: &mut State, store: &S, parcel: Vec<u8>, pending: Pending, lane: usize) {
+    /// `since`: when the record came.
+    fn append(&self, state: &mut State, store: &S, parcel: Vec<u8>, pending: Pending, lane: usize, since: Instant) {
         self.copy_before(state, store, lane);
         if state.lanes.is_aloft(lane) {
             // An earlier one found no room in the store's queue: this one must not stand before it.
             return pending.busy(Busy::SpoolBusy);
         }
-        append(state, store, parcel, pending, lane);
+        self.append_next(state, store, parcel, pending, lane, since);
+    }
+
+    /// The same, when none of its lane must stand before it.
+    fn append_next(
+        &self,
+        state: &mut State,
+        store: &S,
+        parcel: Vec<u8>,
+        pending: Pending,
+        lane: usize,
+        since: Instant,
+    ) {
+        if state.writes.disk() == Disk::Hung {
+            return pending.busy(Busy::SpoolTimeout);
+        }
+        let bytes = parcel.len();
+        let number = state.writes.begin(pending, since + self.times.delivery_timeout);
+        match store.append(parcel, Ticket::Alone { number, lane }) {
+            Ok(()) => {
+                state.writes.given();
+                state.lanes.wait(lane);
+                state.replay.grew(bytes);
+            }
+            Err((_, _, busy)) => state.writes.cancel().into_iter().for_each(|pending| pending.busy(busy)),
+        }
+    }
+
+    /// The store has the record.
+    fn written(&self, pending: Option<Pending>) {
+        match pending {
+            Some(pending) => pending.spooled(),
+            // It was answered busy at its deadline, and will be replayed all the same.
+            None => self.spool_metrics.spool_readings_in_doubt_total.inc(),
+        }
     }
 
     /// Gives what is held back to the store, in its order.
@@ -431,7 +474,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let held = state.held.give_up(now);
         held.iter().for_each(|waiting| state.lanes.let_go(waiting.lane));
         for waiting in held {
-            self.append(state, store, waiting.parcel, waiting.pending, waiting.lane);
+            self.append(
+                state,
+                store,
+                waiting.parcel,
+                waiting.pending,
+                waiting.lane,
+                waiting.since,
+            );
         }
     }
 
@@ -459,7 +509,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Devices that wait for an answer.
     pub fn waiting(&self) -> usize {
         let state = self.state();
-        state.flights.waiting() + state.held.len()
+        state.flights.waiting() + state.held.len() + state.writes.waiting()
     }
 }
 
@@ -477,17 +527,5 @@ impl State {
     fn hold(&mut self, now: Instant, parcel: Vec<u8>, pending: Pending, lane: usize) {
         self.lanes.held(lane);
         self.held.push(now, parcel, pending, lane);
-    }
-}
-
-fn append(state: &mut State, store: &impl Store, parcel: Vec<u8>, pending: Pending, lane: usize) {
-    let bytes = parcel.len();
-    match store.append(parcel, Ticket::Alone { pending, lane }) {
-        Ok(()) => {
-            state.lanes.appended(lane);
-            state.replay.grew(bytes);
-        }
-        Err((Ticket::Alone { pending, .. }, _, busy)) => pending.busy(busy),
-        Err(_) => {}
     }
 }

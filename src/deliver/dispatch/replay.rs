@@ -258,7 +258,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     ) {
         let appended = parcel.is_some_and(|parcel| store.append(parcel, Ticket::Moved { from: sequence }).is_ok());
         if appended {
-            state.lanes.copied();
+            state.writes.given();
         }
         let aside = Aside {
             again: now + self.times.try_again,
@@ -306,7 +306,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.replay.rewind {
             return;
         }
-        if state.lanes.is_written() && store.uncommitted() == state.replay.aside.len() as u64 {
+        if state.writes.is_empty() && store.uncommitted() == state.replay.aside.len() as u64 {
             state.lanes.nothing_spooled(state.held.lanes());
         }
         if state.lanes.behind() > 0 {
@@ -317,7 +317,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         for waiting in held {
             if state.lanes.waits(waiting.lane) {
                 // The one before it was refused, and is in the spool by now.
-                self.append(state, store, waiting.parcel, waiting.pending, waiting.lane);
+                self.append(
+                    state,
+                    store,
+                    waiting.parcel,
+                    waiting.pending,
+                    waiting.lane,
+                    waiting.since,
+                );
                 continue;
             }
             let parcel = waiting.parcel.clone();

@@ -1,0 +1,86 @@
+//! Nobody waits longer than `kafka.delivery_timeout`, whatever for: Kafka, the spool's queue, or its disk.
+//!
+//! A record whose device was answered busy keeps its place: the producer may still write it, and the store may still make
+//! it durable. Later ones of its lane stay behind it, so that the device's order holds; what is then in Kafka twice, if
+//! the device sends it again, is counted as in doubt.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::flights::Spooled;
+use super::writes::Disk;
+use super::{Broker, Dispatch, State, Store};
+use crate::outcome::Busy;
+
+impl<B: Broker, S: Store> Dispatch<B, S> {
+    /// Answers everybody whose deadline has passed.
+    pub(super) fn answer_overdue(&self, state: &mut State, now: Instant) {
+        while let Some(name) = state.flights.overdue(now, self.times.delivery_timeout) {
+            let Some(flight) = state.flights.get(name) else {
+                continue;
+            };
+            let Some(pending) = flight.pending.take() else { continue };
+            let (lane, spooled) = (flight.lane, flight.spooled);
+            if flight.parcel.take().is_some() {
+                // The store's queue had no room for it in all this time, and whoever is answered needs no copy.
+                state.lanes.touched_down(lane);
+            }
+            if !matches!(spooled, Spooled::AskedAndReported { .. }) {
+                self.metrics.kafka_records_in_doubt_total.inc();
+            }
+            pending.busy(match spooled {
+                Spooled::No => Busy::KafkaTimeout,
+                _ => Busy::SpoolTimeout,
+            });
+        }
+        while let Some(pending) = state.writes.overdue(now) {
+            pending.busy(Busy::SpoolTimeout);
+        }
+    }
+
+    /// Why nothing is given to the store now, as far as its disk goes. Says so when the disk becomes slow, hangs, or is
+    /// good again.
+    pub(super) fn disk_refuses(&self, now: Instant) -> Option<Busy> {
+        let (changed, disk, still, waiting) = {
+            let mut state = self.state();
+            let changed = state.writes.look(now, self.times.delivery_timeout);
+            let writes = &state.writes;
+            let waiting = changed.map_or(0, |_| writes.waiting());
+            (changed, writes.disk(), writes.still(now), waiting)
+        };
+        match changed {
+            Some(Disk::Good) => info!("the disk of the spool is as fast as it should be again"),
+            Some(Disk::Slow) => warn!(
+                ?still,
+                waiting, "the disk of the spool is slow; readings that wait for it are answered late"
+            ),
+            Some(Disk::Hung) => warn!(
+                ?still,
+                waiting,
+                "the disk of the spool hangs: it finished no write within kafka.delivery_timeout; readings that need the \
+                 spool are answered busy"
+            ),
+            None => {}
+        }
+        self.spool_metrics.spool_disk_slow.set(i64::from(disk != Disk::Good));
+        (disk == Disk::Hung).then_some(Busy::SpoolTimeout)
+    }
+
+    /// How the disk of the spool does, and for how long it has finished no write although one waits.
+    pub fn disk(&self, now: Instant) -> (Disk, Duration) {
+        let state = self.state();
+        (state.writes.disk(), state.writes.still(now))
+    }
+
+    /// Answers everybody who waits for the store: it is closed, or will not answer before the gateway ends.
+    pub fn give_up(&self) {
+        let mut state = self.state();
+        for pending in state.writes.give_up() {
+            pending.busy(Busy::Draining);
+        }
+        for pending in state.flights.give_up() {
+            pending.busy(Busy::Draining);
+        }
+    }
+}
