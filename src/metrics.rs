@@ -184,6 +184,9 @@ metrics! {
         kafka_records_failed_total: IntCounterVec["error"],
         /// Records that timed out and may nevertheless have been written: possible duplicates.
         kafka_records_in_doubt_total: IntCounter,
+        /// Largest batch that the producer makes, if it had to be smaller than kafka.batch_bytes for the max.message.bytes of
+        /// a topic; 0 otherwise.
+        kafka_batch_bytes_max: IntGauge,
         /// Records waiting in the producer's queues (msg_cnt).
         kafka_queue_records: IntGauge,
         /// Bytes waiting in the producer's queues (msg_size).

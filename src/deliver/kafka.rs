@@ -14,7 +14,7 @@ use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::statistics::Statistics;
@@ -29,6 +29,9 @@ use crate::metrics::KafkaMetrics;
 
 /// How long a metadata request may take before the cluster counts as unavailable.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What librdkafka counts of a batch besides its records, at most.
+const BATCH_HEAD_BYTES: usize = 100;
 
 /// How long the reports of records that are taken back may take.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +51,10 @@ pub struct Kafka {
     producer: RwLock<Producer>,
     // Raised under the lock above, for writing.
     epoch: AtomicU64,
+    // The largest batch that a producer makes from now on.
+    batch_bytes: AtomicU64,
+    // A producer with smaller batches is being made.
+    shrinking: AtomicBool,
     reports: Reports,
 }
 
@@ -67,6 +74,10 @@ struct Reports {
     sent_bytes_seen: Arc<Mutex<i64>>,
     // Whether the producer's last statistics name no broker at all, not even those of the configuration.
     knows_no_broker: Arc<AtomicBool>,
+    // The largest batch that this producer makes.
+    batch_bytes: u64,
+    // The topic of the last batch that was too large for it.
+    refused_topic: Arc<Mutex<String>>,
 }
 
 /// For clients whose account is of no interest to the operator: their errors are returned to whoever asked.
@@ -85,6 +96,8 @@ impl Kafka {
             is_debugging: config.properties.contains_key("debug"),
             sent_bytes_seen: Arc::default(),
             knows_no_broker: Arc::default(),
+            batch_bytes: config.batch_bytes.as_u64(),
+            refused_topic: Arc::default(),
         };
         if reports.is_debugging && !tracing::enabled!(tracing::Level::INFO) {
             warn!("kafka.properties.debug is set, but log.level hides what it shows: that is logged as \"info\"");
@@ -96,6 +109,8 @@ impl Kafka {
             producer_config,
             producer,
             epoch: AtomicU64::new(0),
+            batch_bytes: AtomicU64::new(config.batch_bytes.as_u64()),
+            shrinking: AtomicBool::new(false),
             reports,
         })
     }
@@ -105,6 +120,12 @@ impl Kafka {
         if self.reports.listener.set(listener).is_err() {
             error!("the kafka producer has a listener already");
         }
+    }
+
+    /// The producer of this moment. Without the lock, which is for no longer than a record takes: whoever waits to replace
+    /// the producer would keep all senders waiting with it.
+    fn producer(&self) -> Producer {
+        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A client for administrative requests to the same cluster.
@@ -117,7 +138,7 @@ impl Kafka {
     /// Asks the cluster for its topics; the error is what to say if nothing is known of the connections. Blocks up to two
     /// seconds.
     pub fn metadata(&self) -> Result<Metadata, Reason> {
-        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        let producer = self.producer();
         let servers = self.client.get("bootstrap.servers").unwrap_or_default();
         let answer = producer.client().fetch_metadata(None, METADATA_TIMEOUT);
         answer.map_err(|error| {
@@ -150,13 +171,17 @@ impl Kafka {
     /// # Errors
     /// librdkafka makes no new one; the old one stays.
     pub fn replace(&self) -> Result<(), String> {
+        let batch_bytes = self.batch_bytes.load(Ordering::Relaxed);
         let reports = Reports {
             sent_bytes_seen: Arc::default(),
             knows_no_broker: Arc::default(),
+            batch_bytes,
             ..self.reports.clone()
         };
         let producer = self
             .producer_config
+            .clone()
+            .set("batch.size", batch_bytes.to_string())
             .create_with_context(reports)
             .map_err(|error| format!("the kafka producer failed, and could not be replaced: {error}"))?;
         self.take_back();
@@ -177,11 +202,7 @@ impl Kafka {
             let _alone = self.producer.write().unwrap_or_else(PoisonError::into_inner);
             self.epoch.fetch_add(1, Ordering::Relaxed);
         }
-        let flushed = self
-            .producer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .flush(deadline);
+        let flushed = self.producer().flush(deadline);
         if let Err(error) = flushed {
             info!(%error, "kafka did not confirm everything before the deadline");
             self.take_back();
@@ -202,9 +223,37 @@ impl Kafka {
         sent.map_err(|(error, _)| self.reports.refusal(&error))
     }
 
+    /// A batch was too large for its topic. Goes on with a producer whose batches are not, as far as Kafka says how large
+    /// they may be; otherwise with half as large ones, until each record is alone.
+    fn shrink_batches(&self) {
+        let topic = self
+            .reports
+            .refused_topic
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let now = self.batch_bytes.load(Ordering::Relaxed);
+        let allowed = super::topics::message_bytes_max(self, &topic);
+        let smaller = allowed.clone().ok().filter(|allowed| *allowed < now).unwrap_or(now / 2).max(1);
+        self.batch_bytes.store(smaller, Ordering::Relaxed);
+        let allowed = allowed.map_or_else(|error| format!("not known ({error})"), |bytes| bytes.to_string());
+        warn!(
+            topic,
+            max_message_bytes = allowed,
+            batch_bytes = smaller,
+            "kafka refused a batch of readings as too large for its topic; from now on batches of all topics are smaller, \
+             which costs more per reading: raise max.message.bytes of the topic, or lower kafka.batch_bytes, and restart"
+        );
+        self.reports.metrics.kafka_batch_bytes_max.set(smaller as i64);
+        if let Err(why) = self.replace() {
+            self.reports.health.failed(Cause::Producer, &why);
+        }
+        self.shrinking.store(false, Ordering::Release);
+    }
+
     /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
     fn take_back(&self) {
-        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        let producer = self.producer();
         producer.purge(PurgeConfig::default().queue().inflight());
         if let Err(error) = producer.flush(PURGE_TIMEOUT) {
             warn!(%error, records = producer.in_flight_count(), "records taken back were not reported");
@@ -228,6 +277,24 @@ impl Broker for Arc<Kafka> {
             return Err(Refused::Purged);
         }
         self.queue(&producer, record, slot)
+    }
+
+    fn shrink_batches(&self) {
+        if self.shrinking.swap(true, Ordering::Acquire) {
+            return;
+        }
+        {
+            // At once: librdkafka goes on with what comes behind the batch when it has asked Kafka for another epoch.
+            let producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+            self.epoch.fetch_add(1, Ordering::Relaxed);
+            producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+        }
+        let kafka = self.clone();
+        let shrink = move || Kafka::shrink_batches(&kafka);
+        if let Err(error) = std::thread::Builder::new().name("kafka-batches".into()).spawn(shrink) {
+            warn!(%error, "no thread to make a producer with smaller batches");
+            self.shrinking.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -260,6 +327,16 @@ fn text(error: &KafkaError) -> String {
 // === impl Reports ===
 
 impl Reports {
+    /// Whether no other record was in the batch of this one: Kafka judges batches, not records.
+    fn is_alone(&self, message: &BorrowedMessage<'_>) -> bool {
+        let headers = message.headers().map_or(0, |headers| {
+            let bytes = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
+            headers.iter().map(bytes).sum()
+        });
+        let record = message.payload_len() + message.key_len() + headers + BATCH_HEAD_BYTES;
+        record as u64 >= self.batch_bytes
+    }
+
     fn refusal(&self, error: &KafkaError) -> Refused {
         let code = error.rdkafka_error_code();
         let label = code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
@@ -291,7 +368,15 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
-        let result = result.as_ref().map(drop).map_err(|(error, _)| self.refusal(error));
+        let result = result.as_ref().map(drop).map_err(|(error, message)| {
+            let refused = self.refusal(error);
+            if refused == Refused::TooLarge && !self.is_alone(message) {
+                let mut topic = self.refused_topic.lock().unwrap_or_else(PoisonError::into_inner);
+                message.topic().clone_into(&mut topic);
+                return Refused::BatchTooLarge;
+            }
+            refused
+        });
         if let Some(listener) = self.listener.get() {
             listener(slot, result);
         }

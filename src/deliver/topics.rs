@@ -20,6 +20,9 @@ use crate::schemas::Schemas;
 /// How long an administrative request may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a look at one topic may take, while its readings wait.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Retention below which an outage of a consumer over a weekend loses readings.
 const RETENTION_ADVISED: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -205,6 +208,26 @@ impl Wanted {
         }
         Ok(weaknesses)
     }
+}
+
+/// The `max.message.bytes` of a topic, as it is now. Blocks for some seconds.
+///
+/// # Errors
+/// Kafka does not say, in words.
+pub fn message_bytes_max(kafka: &Kafka, topic: &str) -> Result<u64, String> {
+    block_on(async {
+        let options = AdminOptions::new().request_timeout(Some(LOOK_TIMEOUT));
+        let asked = kafka.admin()?;
+        let about = [ResourceSpecifier::Topic(topic)];
+        let described = asked.describe_configs(&about, &options).await;
+        let described = described.map_err(|error| error.to_string())?;
+        let config = described.into_iter().next().ok_or("no answer")?;
+        let config = config.map_err(|code| code.to_string())?;
+        let entry = config.get("max.message.bytes").and_then(|entry| entry.value.as_ref());
+        entry
+            .and_then(|value| value.parse().ok())
+            .ok_or_else(|| "the topic has no max.message.bytes".to_owned())
+    })
 }
 
 fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata, batch_bytes: u64) -> Vec<String> {

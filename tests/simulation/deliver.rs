@@ -70,6 +70,10 @@ struct BrokerState {
     picky: bool,
     refused: BTreeSet<(usize, u64)>,
     epoch: u64,
+    /// Larger batches are refused as a whole.
+    batch_max: usize,
+    /// The producer is to be replaced by one with smaller batches.
+    shrinks: bool,
     /// What other threads do after a record has departed and before the producer is given it.
     interlude: Option<Box<dyn FnOnce()>>,
     /// Something was taken back that had been written.
@@ -120,6 +124,12 @@ impl Broker for FaultyBroker {
             return Err(Refused::Purged);
         }
         self.produce(record, slot)
+    }
+
+    fn shrink_batches(&self) {
+        let mut state = self.0.borrow_mut();
+        state.shrinks = true;
+        state.epoch += 1;
     }
 }
 
@@ -253,6 +263,8 @@ struct Run {
     doubtful: bool,
     /// Whether the disk hangs now and then, for up to three times the delivery time-out.
     slow_disk: bool,
+    /// Whether the largest batch that a topic accepts is lowered now and then.
+    lowers: bool,
 }
 
 fn dispatch(
@@ -296,6 +308,8 @@ impl Run {
             picky: seed.is_multiple_of(3),
             refused: BTreeSet::new(),
             epoch: 0,
+            batch_max: usize::MAX,
+            shrinks: false,
             interlude: None,
             doubtful: false,
         })));
@@ -322,6 +336,7 @@ impl Run {
             window: if seed % 4 < 2 { 1 } else { 3 },
             doubtful: false,
             slow_disk: seed.is_multiple_of(7),
+            lowers: seed.is_multiple_of(4),
         }
     }
 
@@ -417,6 +432,12 @@ impl Run {
     }
 
     fn broker_writes(&mut self) {
+        if self.lowers && self.random.random_ratio(1, 20) {
+            self.broker.0.borrow_mut().batch_max = 1;
+        }
+        if self.batch_is_refused() {
+            return;
+        }
         let mut refused = Vec::new();
         for _ in 0..self.random.random_range(0..6) {
             let mut state = self.broker.0.borrow_mut();
@@ -436,6 +457,27 @@ impl Run {
         for slot in refused {
             self.dispatch.reported(slot, Err(Refused::Unacceptable));
         }
+    }
+
+    /// A batch is too large for its topic: nothing of it is written, nor of what comes behind it, until the producer is
+    /// replaced.
+    fn batch_is_refused(&mut self) -> bool {
+        let batch: Vec<_> = {
+            let mut state = self.broker.0.borrow_mut();
+            let count = self.random.random_range(0..6).min(state.queue.len());
+            if count <= state.batch_max {
+                return false;
+            }
+            state.queue.drain(..count).map(|(slot, ..)| slot).collect()
+        };
+        for slot in batch {
+            self.dispatch.reported(slot, Err(Refused::BatchTooLarge));
+        }
+        if std::mem::take(&mut self.broker.0.borrow_mut().shrinks) {
+            self.broker_replaced();
+            self.broker.0.borrow_mut().batch_max = usize::MAX;
+        }
+        true
     }
 
     fn broker_replies(&mut self) {

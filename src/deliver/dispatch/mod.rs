@@ -66,6 +66,11 @@ pub trait Broker {
             Err(Refused::Purged)
         }
     }
+
+    /// A batch was too large for its topic. Takes back what the producer holds, at once, since later records would come
+    /// before those of the batch otherwise; and goes on, a moment later, with smaller batches. Their reports come like any
+    /// others.
+    fn shrink_batches(&self) {}
 }
 
 /// The spool, as far as it matters here.
@@ -91,6 +96,8 @@ pub enum Refused {
     QueueFull,
     /// Larger than Kafka or the topic allows: it never will be taken.
     TooLarge,
+    /// Its batch is larger than the topic allows; alone it may not be.
+    BatchTooLarge,
     /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record, a topic that is gone or
     /// not for us); others it may take.
     Unacceptable,
@@ -276,7 +283,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if result.is_ok() {
             self.health.confirmed();
         }
+        if result == Err(Refused::BatchTooLarge) {
+            self.health
+                .failed(Cause::Producer, "kafka refuses batches of readings as too large for their topic");
+        }
         let delivered = self.ended(&mut self.state(), slot, result);
+        if result == Err(Refused::BatchTooLarge) {
+            self.broker.shrink_batches();
+        }
         // Without the lock: the answer wakes a connection.
         if let Some(pending) = delivered {
             pending.delivered();
@@ -321,7 +335,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// The producer gives a record back that the spool does not have. More of them may follow, the youngest first
     /// (librdkafka purges its queue before what is in flight), so all are copied in the order of their sending.
     fn given_back(&self, state: &mut State, slot: usize, refused: Refused) {
-        let others_follow = matches!(refused, Refused::Purged | Refused::TimedOut | Refused::Other);
+        let others_follow = matches!(
+            refused,
+            Refused::Purged | Refused::TimedOut | Refused::Other | Refused::BatchTooLarge
+        );
         if let Some(store) = self.store.as_ref().filter(|_| others_follow) {
             self.copy_all(state, store);
         }
@@ -357,7 +374,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 pending.busy(Busy::KafkaTimeout);
             }
             (Refused::Purged, ..) if self.health.is_closed() => pending.busy(Busy::Draining),
-            (Refused::Purged | Refused::Other | Refused::Unacceptable, ..) => pending.busy(Busy::KafkaRefused),
+            (Refused::Purged | Refused::Other | Refused::Unacceptable | Refused::BatchTooLarge, ..) => pending.busy(Busy::KafkaRefused),
         }
     }
 
@@ -410,6 +427,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             self.health.nothing_awaited();
         }
         self.answer_overdue(&mut state, now);
+        state.replay.say_more(now);
         if !self.health.is_up() || state.held.is_overdue(now) {
             self.spill(&mut state, store, now);
         }

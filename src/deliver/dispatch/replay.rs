@@ -25,6 +25,12 @@ const BATCH: usize = 128;
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 const PRODUCER_PAUSE: Duration = Duration::from_millis(100);
 
+/// A cause for which entries are set aside is logged so often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Causes that are remembered as said; each is one of a few.
+const SAID_MAX: usize = 64;
+
 /// How often those that were set aside are looked through.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -51,7 +57,16 @@ pub struct Replay {
     aside: BTreeMap<u64, Aside>,
     /// When they are looked through: there may be many.
     look_at: Option<Instant>,
+    /// What was logged of those that were set aside, by cause.
+    said: BTreeMap<String, Said>,
     grown: Replayed,
+}
+
+/// How often something happened that was not logged, and when it may be again.
+#[derive(Debug)]
+struct Said {
+    more: u64,
+    again: Instant,
 }
 
 /// An entry that was set aside. It is appended to the spool once more, so that the segment it is in can be given up: what is
@@ -61,6 +76,13 @@ struct Aside {
     again: Instant,
     /// The spool has not yet answered for the new one.
     moving: bool,
+}
+
+fn log_aside(why: &str, readings: u64) {
+    error!(
+        readings,
+        why, "spooled readings cannot go to kafka as they are; they stay in the spool and are tried again later"
+    );
 }
 
 // === impl Replay ===
@@ -99,6 +121,32 @@ impl Replay {
     fn is_aside(&self, sequence: u64, now: Instant) -> bool {
         let aside = self.aside.get(&sequence);
         aside.is_some_and(|aside| aside.moving || aside.again > now)
+    }
+
+    /// An entry is set aside; logged once a minute for each cause.
+    fn say_aside(&mut self, now: Instant, why: &str) {
+        if let Some(said) = self.said.get_mut(why) {
+            said.more += 1;
+        } else if self.said.len() < SAID_MAX {
+            log_aside(why, 1);
+            let again = now + SAY_AGAIN;
+            self.said.insert(why.to_owned(), Said { more: 0, again });
+        }
+    }
+
+    /// Logs what was not logged at once.
+    pub fn say_more(&mut self, now: Instant) {
+        self.said.retain(|why, said| {
+            if now < said.again {
+                return true;
+            }
+            let more = std::mem::take(&mut said.more);
+            if more > 0 {
+                log_aside(why, more);
+            }
+            said.again = now + SAY_AGAIN;
+            more > 0
+        });
     }
 
     fn pauses(&self, now: Instant) -> bool {
@@ -266,10 +314,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         if state.replay.aside.insert(sequence, aside).is_none() {
             self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
-            error!(
-                sequence,
-                why, "a spooled reading cannot go to kafka as it is; it stays in the spool and is tried again later"
-            );
+            state.replay.say_aside(now, why);
         }
     }
 

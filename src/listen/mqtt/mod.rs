@@ -255,7 +255,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
     debug!(%peer, reason = close.label(), ?close, "mqtt connection closed");
     shared.counters.closed(close);
     if close.is_heard() {
-        wire.close().await;
+        let linger = match shared.front.stopping.is_cancelled() {
+            true => wire::LAST_LINGER,
+            false => wire::LINGER,
+        };
+        wire.close(linger).await;
     }
 }
 

@@ -21,8 +21,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// Bytes asked for at once of a large packet.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a peer that was told goodbye may take to hear it.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a peer that was told goodbye may take to hear it; and while the gateway ends.
+pub const LINGER: Duration = Duration::from_secs(1);
+pub const LAST_LINGER: Duration = Duration::from_millis(150);
 
 /// Bytes thrown away while waiting for a peer to close.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
@@ -204,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Sends what is left, then closes so that the peer hears it: a socket closed with unread bytes in it is reset,
     /// and what was sent last is lost with it.
-    pub async fn close(mut self) {
+    pub async fn close(mut self, linger: Duration) {
         let goodbye = async {
             let outbound = std::mem::take(&mut self.outbound);
             self.stream.write_all(&outbound).await?;
@@ -220,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             io::Result::Ok(())
         };
         // Whether the peer heard it is the peer's business.
-        drop(tokio::time::timeout(LINGER, goodbye).await);
+        drop(tokio::time::timeout(linger, goodbye).await);
     }
 }
 
