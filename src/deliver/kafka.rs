@@ -234,7 +234,12 @@ impl Kafka {
             .clone();
         let now = self.batch_bytes.load(Ordering::Relaxed);
         let allowed = super::topics::message_bytes_max(self, &topic);
-        let smaller = allowed.clone().ok().filter(|allowed| *allowed < now).unwrap_or(now / 2).max(1);
+        let smaller = allowed
+            .clone()
+            .ok()
+            .filter(|allowed| *allowed < now)
+            .unwrap_or(now / 2)
+            .max(1);
         self.batch_bytes.store(smaller, Ordering::Relaxed);
         let allowed = allowed.map_or_else(|error| format!("not known ({error})"), |bytes| bytes.to_string());
         warn!(

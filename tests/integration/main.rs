@@ -40,6 +40,8 @@ mod drain;
 
 mod deadlines;
 
+mod refusals;
+
 mod hostile;
 
 mod incomplete;

@@ -336,7 +336,7 @@ impl Run {
             window: if seed % 4 < 2 { 1 } else { 3 },
             doubtful: false,
             slow_disk: seed.is_multiple_of(7),
-            lowers: seed.is_multiple_of(4),
+            lowers: seed % 9 == 4,
         }
     }
 

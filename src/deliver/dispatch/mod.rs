@@ -284,8 +284,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             self.health.confirmed();
         }
         if result == Err(Refused::BatchTooLarge) {
-            self.health
-                .failed(Cause::Producer, "kafka refuses batches of readings as too large for their topic");
+            self.health.failed(
+                Cause::Producer,
+                "kafka refuses batches of readings as too large for their topic",
+            );
         }
         let delivered = self.ended(&mut self.state(), slot, result);
         if result == Err(Refused::BatchTooLarge) {
@@ -374,7 +376,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 pending.busy(Busy::KafkaTimeout);
             }
             (Refused::Purged, ..) if self.health.is_closed() => pending.busy(Busy::Draining),
-            (Refused::Purged | Refused::Other | Refused::Unacceptable | Refused::BatchTooLarge, ..) => pending.busy(Busy::KafkaRefused),
+            (Refused::Purged | Refused::Other | Refused::Unacceptable | Refused::BatchTooLarge, ..) => {
+                pending.busy(Busy::KafkaRefused)
+            }
         }
     }
 
