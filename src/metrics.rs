@@ -178,6 +178,8 @@ metrics! {
         kafka_unavailable: IntGaugeVec["reason"],
         /// Producers that were replaced because they failed for good or knew no broker any more.
         kafka_producers_replaced_total: IntCounter,
+        /// 1 while Kafka does not have this topic: its readings are spooled, or answered busy without a spool.
+        kafka_topic_missing: IntGaugeVec["topic"],
         /// Records handed to the Kafka producer.
         kafka_records_sent_total: IntCounter,
         /// Records that Kafka did not confirm, by error.
@@ -225,6 +227,8 @@ metrics! {
         spool_replayed_total: IntCounter,
         /// Readings that Kafka refuses as they are: they stay in the spool and are tried again.
         spool_set_aside: IntGauge,
+        /// Readings of the spool that wait for topics which Kafka does not have.
+        spool_parked: IntGauge,
         /// Reads of the spool that failed; the replay pauses for a second after each.
         spool_read_errors_total: IntCounter,
         /// Places of the spool's files that were found damaged: readings may be missing.
@@ -385,7 +389,7 @@ impl Tally {
         self.answer_seconds.observe(after.as_secs_f64());
         match outcome {
             Outcome::Rejected(rejection) => self.rejected[rejection.reason as usize].inc(),
-            Outcome::Busy(busy) => self.busy[*busy as usize].inc(),
+            Outcome::Busy(busy) => self.busy[busy.index()].inc(),
             Outcome::Delivered | Outcome::Spooled => {}
         }
     }
@@ -417,7 +421,7 @@ mod tests {
             assert_eq!(reason as usize, index);
         }
         for (index, busy) in Busy::ALL.into_iter().enumerate() {
-            assert_eq!(busy as usize, index);
+            assert_eq!(busy.index(), index);
         }
         for (index, protocol) in Protocol::ALL.into_iter().enumerate() {
             assert_eq!(protocol as usize, index);

@@ -139,7 +139,9 @@ pub enum Busy {
     KafkaAway,
     /// Kafka did not confirm within `kafka.delivery_timeout`; it may or may not have written the reading.
     KafkaTimeout,
-    /// Kafka refused the reading (topic missing, not authorised, not enough replicas …).
+    /// Kafka does not have the reading's topic; the words for it, which name it.
+    TopicMissing(&'static str),
+    /// Kafka refused the reading (not authorised, not enough replicas …).
     KafkaRefused,
     /// The producer's queue is full.
     QueueFull,
@@ -166,9 +168,10 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 14] = [
+    pub const ALL: [Busy; 15] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
+        Busy::TopicMissing(""),
         Busy::KafkaRefused,
         Busy::QueueFull,
         Busy::SpoolFull,
@@ -183,10 +186,17 @@ impl Busy {
         Busy::Dropped,
     ];
 
+    /// Position in [`Busy::ALL`].
+    pub fn index(self) -> usize {
+        let same = |other: &Busy| std::mem::discriminant(other) == std::mem::discriminant(&self);
+        Busy::ALL.iter().position(same).unwrap_or_default()
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Busy::KafkaAway => "kafka_away",
             Busy::KafkaTimeout => "kafka_timeout",
+            Busy::TopicMissing(_) => "topic_missing",
             Busy::KafkaRefused => "kafka_refused",
             Busy::QueueFull => "queue_full",
             Busy::SpoolFull => "spool_full",
@@ -207,6 +217,7 @@ impl Busy {
         match self {
             Busy::KafkaAway => "Kafka is not reachable; send the reading again later",
             Busy::KafkaTimeout => "Kafka did not confirm the reading in time; send it again",
+            Busy::TopicMissing(words) => words,
             Busy::KafkaRefused => "Kafka refused the reading; send it again later",
             Busy::QueueFull => "the queue to Kafka is full; send the reading again later",
             Busy::SpoolFull => "the spool is full; send the reading again later",

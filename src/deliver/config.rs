@@ -21,7 +21,7 @@ pub struct Config {
     pub topic_prefix: String,
     /// Topic of the rejected messages.
     pub dead_letter_topic: String,
-    /// Create topics that are missing; otherwise Kafka counts as unavailable until they are there.
+    /// Create topics that are missing; until a topic exists its readings are spooled, or answered busy without a spool.
     pub create_topics: bool,
     /// Partitions of a topic created here. Each one that readings come for costs a request per `linger`: of this process,
     /// and of Kafka.
@@ -39,7 +39,7 @@ pub struct Config {
     /// A reading that Kafka has not confirmed after this time is written to the spool as well, and answered.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub patience: Duration,
-    /// A reading that is neither confirmed by Kafka nor taken by the spool after this time is answered busy.
+    /// A reading that is neither in Kafka nor in the spool after this time is answered busy, whatever it waits for.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub delivery_timeout: Duration,
     /// Readings in the producer's queue, at most; more are spooled (without a spool: answered busy).
@@ -241,6 +241,8 @@ impl Config {
         for (key, value) in [
             ("reconnect.backoff.max.ms", "1000"),
             ("socket.keepalive.enable", "true"),
+            // A deleted topic is no reason to wait for half a minute: its readings go to the spool, and are tried again.
+            ("topic.metadata.propagation.max.ms", "2000"),
         ] {
             if !self.properties.contains_key(key) {
                 client.set(key, value);

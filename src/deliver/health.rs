@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::missing::MissingTopics;
 use super::reason::{self, Cause, Failure, Failures, Reason};
 use crate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
@@ -59,6 +60,7 @@ pub struct Monitor {
     // Milliseconds after `started` of the last confirmed reading.
     last_confirmed_ms: AtomicU64,
     metrics: KafkaMetrics,
+    topics: MissingTopics,
 }
 
 /// The two halves of the health, and what the log has been told.
@@ -102,6 +104,7 @@ impl Monitor {
             started: Instant::now(),
             last_confirmed_ms: AtomicU64::new(0),
             metrics: metrics.clone(),
+            topics: MissingTopics::new(metrics.kafka_topic_missing.clone()),
             known: Mutex::new(known),
         };
         monitor.measure(&Kafkas::Unknown);
@@ -110,6 +113,11 @@ impl Monitor {
 
     pub fn subscribe(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// The topics that Kafka does not have, though it is up.
+    pub fn topics(&self) -> &MissingTopics {
+        &self.topics
     }
 
     /// Whether Kafka takes readings now.

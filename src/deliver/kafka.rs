@@ -220,7 +220,10 @@ impl Kafka {
             queued = queued.key(record.key.as_bytes());
         }
         let sent = producer.send(queued);
-        sent.map_err(|(error, _)| self.reports.refusal(&error))
+        sent.map_err(|(error, _)| match self.reports.refusal(&error) {
+            Refused::TopicMissing(_) => Refused::TopicMissing(self.reports.health.topics().add(record.topic)),
+            refused => refused,
+        })
     }
 
     /// A batch was too large for its topic. Goes on with a producer whose batches are not, as far as Kafka says how large
@@ -356,11 +359,13 @@ impl Reports {
             Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
             Some(
+                RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => Refused::TopicMissing(""),
+            Some(
                 RDKafkaErrorCode::InvalidTimestamp
                 | RDKafkaErrorCode::InvalidRecord
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::TopicAuthorizationFailed,
             ) => Refused::Unacceptable,
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => Refused::Purged,
@@ -379,6 +384,9 @@ impl ProducerContext for Reports {
                 let mut topic = self.refused_topic.lock().unwrap_or_else(PoisonError::into_inner);
                 message.topic().clone_into(&mut topic);
                 return Refused::BatchTooLarge;
+            }
+            if matches!(refused, Refused::TopicMissing(_)) {
+                return Refused::TopicMissing(self.health.topics().add(message.topic()));
             }
             refused
         });

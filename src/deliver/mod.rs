@@ -3,7 +3,8 @@
 //! Every receipt given to this room is resolved by it: with *delivered* (or *rejected*, for a dead letter) once all
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
-//! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`probe`] asks for it, [`health`]
+//! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`missing`] which topics
+//! it does not have, [`probe`] asks for it, [`health`]
 //! knows whether to try, and [`reason`] why not.
 
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub mod config;
 pub mod dispatch;
 
 pub mod health;
+
+pub mod missing;
 
 pub mod kafka;
 
@@ -207,6 +210,7 @@ impl Deliver {
             let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
             store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
             let (_, still) = self.dispatch.disk(Instant::now());
+            self.metrics.spool_parked.set(self.dispatch.parked() as i64);
             self.metrics.spool_stalled_seconds.set(still.as_secs_f64());
         }
     }
@@ -219,7 +223,7 @@ impl Deliver {
                 &store.spool.status(),
                 self.dispatch.ingest_bytes_per_s(Instant::now()),
                 self.dispatch.unconfirmed(),
-                self.metrics.spool_set_aside.get(),
+                (self.metrics.spool_set_aside.get(), self.dispatch.parked()),
                 (
                     self.dispatch.disk(Instant::now()).1,
                     self.metrics.spool_readings_in_doubt_total.get(),
@@ -243,7 +247,15 @@ impl Deliver {
                  busy"
             )),
         };
-        words.into_iter().collect()
+        let missing = self.health.topics().all();
+        let kept = match self.dispatch.store() {
+            Some(_) => "its readings are spooled",
+            None => "its readings are answered busy",
+        };
+        let missing = missing
+            .into_iter()
+            .map(|(topic, _)| format!("kafka has no topic {topic}; {kept}"));
+        missing.chain(words).collect()
     }
 
     /// Waits until Kafka has confirmed all records, at most for `deadline`; the rest is spooled, or answered busy without

@@ -7,12 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::metadata::Metadata;
 use tracing::{info, warn};
 
 use super::health::Monitor;
 use super::kafka::Kafka;
 use super::reason::Cause;
-use super::topics::{Unfit, Wanted};
+use super::topics::{self, Unfit, Wanted};
+
+/// How often it is asked for its topics while it confirms readings: one may have been deleted.
+const LOOK_AT_TOPICS: Duration = Duration::from_secs(3);
 
 /// How long a topic that was created may take until its partitions have leaders.
 const CREATED_WITHIN: Duration = Duration::from_secs(3);
@@ -35,9 +39,14 @@ pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval:
         replaced: 0,
     };
     let run = move || {
+        let mut looked_at = Instant::now();
         while !probe.monitor.is_closed() {
             if !probe.monitor.confirmed_within(interval) {
                 probe.ask();
+                looked_at = Instant::now();
+            } else if looked_at.elapsed() >= LOOK_AT_TOPICS {
+                probe.look_at_topics();
+                looked_at = Instant::now();
             }
             std::thread::sleep(interval);
         }
@@ -80,15 +89,48 @@ impl Probe {
             Err(_) if knew_no_broker && self.kafka.knows_no_broker() => return self.replace(),
             Err(why) => return self.monitor.unreachable(why),
         };
+        let missing = self.note_topics(&metadata);
         match self.wanted.check(&metadata) {
-            Ok(()) => self.answered(),
+            Ok(()) => {
+                self.answered();
+                if !missing.is_empty() && self.wanted.creates() {
+                    self.create(missing);
+                }
+            }
             Err(Unfit::Missing(missing)) if self.wanted.creates() => self.create(missing),
             Err(unfit) => self.monitor.failed(unfit.cause(), &unfit.to_string()),
         }
     }
 
+    /// Readings are confirmed: only what they may not tell is looked at.
+    fn look_at_topics(&mut self) {
+        let Ok(metadata) = self.kafka.metadata() else { return };
+        if metadata.brokers().is_empty() {
+            return;
+        }
+        let missing = self.note_topics(&metadata);
+        if !missing.is_empty() && self.wanted.creates() {
+            self.create(missing);
+        }
+    }
+
+    /// Notes which topics are missing, and returns those of them that are wanted.
+    fn note_topics(&self, metadata: &Metadata) -> Vec<String> {
+        if !metadata.brokers().is_empty() {
+            let exists = |name: &str| topics::exists(metadata, name);
+            self.monitor.topics().found(self.wanted.topics(), exists);
+        }
+        self.wanted.missing(metadata)
+    }
+
+    /// Why Kafka is unavailable, unless only some topics are concerned.
+    fn failed(&self, cause: Cause, why: &str) {
+        if !self.monitor.is_up() {
+            self.monitor.failed(cause, why);
+        }
+    }
+
     fn answered(&mut self) {
-        self.refused = None;
         if std::mem::take(&mut self.replaced) > 1 {
             info!("kafka names its brokers again");
         }
@@ -119,7 +161,7 @@ impl Probe {
         if let Some(refused) = &earlier
             && Instant::now() < refused.again_at
         {
-            self.monitor.failed(Cause::TopicRefused, &refused.why);
+            self.failed(Cause::TopicRefused, &refused.why);
             self.refused = earlier;
             return;
         }
@@ -129,7 +171,10 @@ impl Probe {
         match self.wanted.create(&self.kafka, &missing) {
             Ok(()) => self.await_created(),
             Err(why) => {
-                self.monitor.failed(Cause::TopicRefused, &why);
+                if earlier.is_none() && self.monitor.is_up() {
+                    warn!(why, "kafka topics could not be created; it is tried again");
+                }
+                self.failed(Cause::TopicRefused, &why);
                 let pause = earlier.map_or(CREATE_AGAIN, |refused| (2 * refused.pause).min(CREATE_AGAIN_MAX));
                 let again_at = Instant::now() + pause;
                 self.refused = Some(Refused {
@@ -145,13 +190,17 @@ impl Probe {
     fn await_created(&mut self) {
         let deadline = Instant::now() + CREATED_WITHIN;
         while Instant::now() < deadline && !self.monitor.is_closed() {
-            let found = self.kafka.metadata().map(|metadata| self.wanted.check(&metadata));
-            if let Ok(Ok(())) = found {
+            let found = self.kafka.metadata().is_ok_and(|metadata| {
+                let missing = self.note_topics(&metadata);
+                missing.is_empty() && self.wanted.check(&metadata).is_ok()
+            });
+            if found {
+                self.refused = None;
                 return self.answered();
             }
             std::thread::sleep(LOOK_AGAIN);
         }
-        self.monitor.failed(Cause::Starting, "kafka topics are being created");
+        self.failed(Cause::Starting, "kafka topics are being created");
     }
 
     /// On a thread of its own: a cluster may take its time to tell, and readings are not to wait for that.
@@ -174,7 +223,14 @@ pub fn ask_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted) -> Result<Opt
         super::reason::line(&monitor.reasons())
     })?;
     match wanted.check(&metadata) {
-        Ok(()) => Ok(None),
+        Ok(()) => match wanted.missing(&metadata) {
+            missing if missing.is_empty() => Ok(None),
+            missing if wanted.creates() => {
+                wanted.could_create(kafka, &missing)?;
+                Ok(Some(missing.join(", ")))
+            }
+            missing => Err(Unfit::Missing(missing).to_string()),
+        },
         Err(Unfit::Missing(missing)) if wanted.creates() => {
             wanted.could_create(kafka, &missing)?;
             Ok(Some(missing.join(", ")))

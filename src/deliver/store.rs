@@ -103,7 +103,7 @@ pub fn describe(
     status: &spool::Status,
     ingest_bytes_per_s: f64,
     (unconfirmed_copies, replaying): (usize, usize),
-    set_aside: i64,
+    (set_aside, parked): (i64, u64),
     (stalled, in_doubt): (Duration, u64),
     now_ms: i64,
 ) -> Value {
@@ -119,6 +119,8 @@ pub fn describe(
         "unconfirmed_copies": unconfirmed_copies,
         "replaying": replaying,
         "set_aside": set_aside,
+        // For topics that Kafka does not have.
+        "parked": parked,
         "fsync_s": status.last_fsync.as_secs_f64(),
         // For so long no write was finished although one waits.
         "stalled_s": stalled.as_secs_f64(),

@@ -1,6 +1,6 @@
 //! What the cluster must offer: the topics of all kinds and the dead-letter topic.
 //!
-//! Checked at start, and again after an outage: while a topic is missing Kafka counts as unavailable, and it is named;
+//! Checked at start, and every few seconds: a topic that is missing is named, and concerns its own readings only;
 //! settings that weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics`
 //! makes what is missing.
 
@@ -93,7 +93,9 @@ impl Wanted {
             return Err(Unfit::NoBroker);
         }
         let missing = self.missing(metadata);
-        if !missing.is_empty() {
+        // The last one is for dead letters. A topic concerns its own readings; without any there is nothing to be sent.
+        let kinds = &self.topics[..self.topics.len() - 1];
+        if kinds.iter().all(|kind| missing.contains(kind)) {
             return Err(Unfit::Missing(missing));
         }
         let wanted = metadata
@@ -112,14 +114,15 @@ impl Wanted {
         }
     }
 
-    fn missing(&self, metadata: &Metadata) -> Vec<String> {
-        let there = |name: &str| {
-            metadata
-                .topics()
-                .iter()
-                .any(|topic| topic.name() == name && !topic.partitions().is_empty())
-        };
-        self.topics.iter().filter(|name| !there(name)).cloned().collect()
+    /// The topics that are wanted and do not exist.
+    pub fn missing(&self, metadata: &Metadata) -> Vec<String> {
+        let missing = self.topics.iter().filter(|name| !exists(metadata, name));
+        missing.cloned().collect()
+    }
+
+    /// The topics that the gateway writes to.
+    pub fn topics(&self) -> &[String] {
+        &self.topics
     }
 
     /// Whether missing topics are to be created.
@@ -208,6 +211,12 @@ impl Wanted {
         }
         Ok(weaknesses)
     }
+}
+
+/// Whether the cluster has this topic.
+pub fn exists(metadata: &Metadata, name: &str) -> bool {
+    let mut topics = metadata.topics().iter();
+    topics.any(|topic| topic.name() == name && !topic.partitions().is_empty())
 }
 
 /// The `max.message.bytes` of a topic, as it is now. Blocks for some seconds.

@@ -119,10 +119,10 @@ async fn while_the_disk_hangs_everybody_is_told_busy_in_time_and_all_goes_on_aft
     late.post("devices/late/weather", "", GOOD).await;
     told_busy(Via::Http, &mut late).await;
     assert!(asked_at.elapsed() < Duration::from_secs(1), "{:?}", asked_at.elapsed());
-    let (status, why) = program.get("/readyz").await;
+    let (status, why) = program.admin("/readyz").await;
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("disk of the spool"), "{why}");
-    assert!(program.get("/status").await.1.contains("the disk of the spool hangs"));
+    assert!(program.admin("/status").await.1.contains("the disk of the spool hangs"));
     assert_eq!(program.scrape().await.sum("citygate_spool_disk_slow", &[]), 1);
     let said = program.said();
     assert_eq!(said.matches("the disk of the spool hangs").count(), 1, "{said}");
@@ -199,7 +199,30 @@ async fn sigterm_ends_the_program_soon_though_kafka_is_unavailable() {
     program.signal("TERM");
     let status = program.ended().await;
     let took = asked_at.elapsed();
-    eprintln!("ended {took:?} after SIGTERM\n{}", program.said());
+    eprintln!("ended {took:?} after SIGTERM");
+    assert_eq!(status.code(), Some(0), "{}", program.said());
+    assert!(
+        took < Duration::from_millis(1500),
+        "it took {took:?}: {}",
+        program.said()
+    );
+}
+
+/// The same when nothing listens at Kafka's address, from the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_the_program_soon_though_kafka_was_never_there() {
+    let broker = Broker::mock();
+    let nowhere = [("CITYGATE_KAFKA_BOOTSTRAP_SERVERS", Path::new("127.0.0.1:1"))];
+    let mut program = Program::start_with(&broker, &nowhere).await;
+    for via in Via::ALL {
+        let answer = program.client(via).await.send("devices/last/weather", "", GOOD).await;
+        assert!(answer.is_yes(via), "{via:?}: {answer:?}");
+    }
+    let asked_at = Instant::now();
+    program.signal("TERM");
+    let status = program.ended().await;
+    let took = asked_at.elapsed();
+    eprintln!("ended {took:?} after SIGTERM");
     assert_eq!(status.code(), Some(0), "{}", program.said());
     assert!(
         took < Duration::from_millis(1500),

@@ -42,6 +42,8 @@ mod deadlines;
 
 mod refusals;
 
+mod topics;
+
 mod hostile;
 
 mod incomplete;

@@ -70,6 +70,8 @@ struct BrokerState {
     picky: bool,
     refused: BTreeSet<(usize, u64)>,
     epoch: u64,
+    /// The topic of some devices does not exist.
+    gone: bool,
     /// Larger batches are refused as a whole.
     batch_max: usize,
     /// The producer is to be replaced by one with smaller batches.
@@ -244,6 +246,14 @@ struct Device {
     excused: BTreeSet<u64>,
 }
 
+/// The topic of a device.
+fn topic(device: usize) -> &'static str {
+    if device < 2 { MAY_GO } else { "t" }
+}
+
+/// The topic that is deleted now and then, and made again.
+const MAY_GO: &str = "may-go";
+
 struct Run {
     random: StdRng,
     now: Instant,
@@ -265,6 +275,10 @@ struct Run {
     slow_disk: bool,
     /// Whether the largest batch that a topic accepts is lowered now and then.
     lowers: bool,
+    /// Whether a topic is deleted and made again now and then.
+    loses_topic: bool,
+    /// Nothing happens any more.
+    is_over: bool,
 }
 
 fn dispatch(
@@ -308,6 +322,7 @@ impl Run {
             picky: seed.is_multiple_of(3),
             refused: BTreeSet::new(),
             epoch: 0,
+            gone: false,
             batch_max: usize::MAX,
             shrinks: false,
             interlude: None,
@@ -337,6 +352,8 @@ impl Run {
             doubtful: false,
             slow_disk: seed.is_multiple_of(7),
             lowers: seed % 9 == 4,
+            loses_topic: seed % 5 < 2,
+            is_over: false,
         }
     }
 
@@ -352,9 +369,13 @@ impl Run {
             ),
             86..91 => self.now += Duration::from_millis(self.random.random_range(1..400)),
             91..93 => self.health.failed(Cause::Unconfirmed, "the simulation says so"),
-            93..96 => self.health.found(),
+            93..96 => {
+                self.health.found();
+                self.look_at_topics();
+            }
             96..97 if self.slow_disk => self.disk_hangs(),
             96..97 => self.store.0.borrow_mut().full ^= true,
+            97..98 if self.loses_topic && self.random.random_ratio(2, 3) => self.broker.0.borrow_mut().gone ^= true,
             97..98 if self.violent => self.broker_replaced(),
             98..99 => self.broker.0.borrow_mut().queue_max = self.random.random_range(1..20),
             99.. if self.violent => self.crash(),
@@ -367,6 +388,10 @@ impl Run {
 
     fn device_sends(&mut self) {
         let index = self.random.random_range(0..DEVICES);
+        self.send_from(index);
+    }
+
+    fn send_from(&mut self, index: usize) {
         let device = &mut self.devices[index];
         if device.sending.len() >= self.window {
             return;
@@ -379,7 +404,7 @@ impl Run {
         device.sending.insert(number, (self.now, mailbox.clone()));
         let (key, value) = (index.to_string(), number.to_le_bytes());
         let record = Record {
-            topic: "t",
+            topic: topic(index),
             key: &key,
             value: &value,
             timestamp_ms: 0,
@@ -388,7 +413,7 @@ impl Run {
         let reply = Reply::To { mailbox, ticket: 0 };
         let receipt = Receipt::new(self.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
         let (sent_at, queue_max) = (self.now, self.broker.0.borrow().queue_max);
-        if self.random.random_ratio(1, 8) {
+        if !self.is_over && self.random.random_ratio(1, 8) {
             let interlude = self.interlude();
             self.broker.0.borrow_mut().interlude = Some(interlude);
         }
@@ -438,6 +463,7 @@ impl Run {
         if self.batch_is_refused() {
             return;
         }
+        self.refuse_for_want_of_topic();
         let mut refused = Vec::new();
         for _ in 0..self.random.random_range(0..6) {
             let mut state = self.broker.0.borrow_mut();
@@ -456,6 +482,32 @@ impl Run {
         }
         for slot in refused {
             self.dispatch.reported(slot, Err(Refused::Unacceptable));
+        }
+    }
+
+    /// The probe asks which topics there are.
+    fn look_at_topics(&self) {
+        let gone = self.broker.0.borrow().gone;
+        self.health.topics().found(&[MAY_GO.to_owned()], |_| !gone);
+    }
+
+    /// Kafka refuses all at once that is meant for a topic which is gone.
+    fn refuse_for_want_of_topic(&mut self) {
+        let refused: Vec<_> = {
+            let mut state = self.broker.0.borrow_mut();
+            if !state.gone {
+                return;
+            }
+            let (refused, kept) = state
+                .queue
+                .drain(..)
+                .partition(|(_, device, _)| topic(*device) == MAY_GO);
+            state.queue = kept;
+            Vec::from(refused)
+        };
+        for (slot, ..) in refused {
+            let words = self.health.topics().add(MAY_GO);
+            self.dispatch.reported(slot, Err(Refused::TopicMissing(words)));
         }
     }
 
@@ -585,12 +637,13 @@ impl Run {
         (self.store.0.borrow_mut().full, self.store.0.borrow_mut().hangs) = (false, false);
         {
             let mut broker = self.broker.0.borrow_mut();
-            (broker.queue_max, broker.picky) = (usize::MAX, false);
+            (broker.queue_max, broker.picky, broker.gone) = (usize::MAX, false, false);
             self.store.0.borrow_mut().queue_max = usize::MAX;
         }
         for _ in 0..10_000 {
             self.now += Duration::from_millis(50);
             self.health.found();
+            self.look_at_topics();
             self.broker_writes();
             self.broker_replies();
             self.store_writes();
@@ -604,6 +657,31 @@ impl Run {
             }
         }
         panic!("the backlog does not drain");
+    }
+
+    /// Nothing is left that anybody waits for: every device's next reading goes straight to Kafka.
+    fn everybody_goes_straight(&mut self) {
+        (self.lowers, self.is_over) = (false, true);
+        self.broker.0.borrow_mut().batch_max = usize::MAX;
+        for _ in 0..3 {
+            // Longer than any pause of the replay.
+            self.now += Duration::from_secs(2);
+            self.dispatch.tick(self.now);
+            self.health.found();
+            self.dispatch.replay(self.now, 0, 100, 1 << 20);
+        }
+        let before = self.outcomes.spooled;
+        for device in 0..DEVICES {
+            self.send_from(device);
+        }
+        for _ in 0..100 {
+            self.broker_writes();
+            self.broker_replies();
+            self.collect_answers();
+        }
+        let waiting = self.devices.iter().filter(|device| !device.sending.is_empty()).count();
+        let spooled = self.outcomes.spooled - before;
+        assert_eq!((waiting, spooled), (0, 0), "somebody waits for what is not there");
     }
 
     fn judge(mut self) -> Outcomes {
@@ -640,6 +718,9 @@ pub fn run(seed: u64, canary: Canary) -> Outcomes {
         run.step();
     }
     run.drain();
+    if canary == Canary::None {
+        run.everybody_goes_straight();
+    }
     run.judge()
 }
 

@@ -10,7 +10,17 @@ use crate::outcome::Busy;
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn lose_patience(&self, state: &mut State, name: Name) {
-        let waiting = state.flights.get(name).filter(|flight| flight.pending.is_some());
+        let parcel = state.flights.get(name).and_then(|flight| flight.parcel.take());
+        let is_missing = parcel
+            .as_ref()
+            .is_some_and(|parcel| self.missing_topic(state, parcel) > 0);
+        let Some(flight) = state.flights.get(name) else { return };
+        flight.parcel = parcel;
+        if is_missing {
+            // That says nothing of the others.
+            return;
+        }
+        let waiting = Some(flight).filter(|flight| flight.pending.is_some());
         if waiting.is_some_and(|flight| !self.health.confirmed_since(flight.sent_at)) {
             self.health
                 .unconfirmed("kafka has not confirmed a reading within kafka.patience");

@@ -32,7 +32,21 @@ pub struct Waiting {
     pub parcel: Vec<u8>,
     pub pending: Pending,
     pub lane: usize,
+    /// When it came.
     pub since: Instant,
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    pub fn new(parcel: Vec<u8>, pending: Pending, lane: usize, since: Instant) -> Self {
+        Waiting {
+            parcel,
+            pending,
+            lane,
+            since,
+        }
+    }
 }
 
 // === impl Held ===
@@ -46,14 +60,9 @@ impl Held {
             && self.not_before.is_none_or(|not_before| not_before <= now)
     }
 
-    pub fn push(&mut self, now: Instant, parcel: Vec<u8>, pending: Pending, lane: usize) {
-        self.bytes += parcel.len();
-        self.records.push_back(Waiting {
-            parcel,
-            pending,
-            lane,
-            since: now,
-        });
+    pub fn push(&mut self, record: Waiting) {
+        self.bytes += record.parcel.len();
+        self.records.push_back(record);
     }
 
     pub fn len(&self) -> usize {

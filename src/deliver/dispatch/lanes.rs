@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::message::Record;
 
 /// Lanes that order is kept in: all records of a device on a topic share one, few devices share one with others.
-const LANES: usize = 4096;
+pub const LANES: usize = 4096;
 
 /// The lane of a record.
 pub fn lane(record: &Record<'_>) -> usize {
@@ -96,6 +96,28 @@ impl Lanes {
             Some(lane) => self.go(lane),
             None => {}
         }
+    }
+
+    /// Whether the entry is of an earlier run.
+    pub fn is_recovered(&self, sequence: u64) -> bool {
+        sequence < self.first_sequence
+    }
+
+    /// An entry of an earlier run turned out to be of this lane, and is not waited for by others.
+    pub fn identified(&mut self, lane: usize) {
+        self.recovered = self.recovered.saturating_sub(1);
+        self.held(lane);
+    }
+
+    /// An entry waits, but nobody behind it except its own lane.
+    pub fn not_behind(&mut self) {
+        self.spooled = self.spooled.saturating_sub(1);
+    }
+
+    /// So many entries, and so many of earlier runs, are waited for again.
+    pub fn behind_again(&mut self, spooled: u64, recovered: u64) {
+        self.spooled += spooled;
+        self.recovered += recovered;
     }
 
     /// The producer gave it back.

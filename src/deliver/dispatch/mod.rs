@@ -9,6 +9,7 @@
 //! No I/O, no thread and no clock of its own: [`Broker`] and [`Store`] are seams, time is an argument, so the simulation
 //! can run it step by step.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,12 +36,15 @@ mod replay;
 
 mod deadlines;
 
+mod parked;
+
 mod writes;
 
 use flights::{Flight, Flights, Name, Spooled};
 use hand_over::SPARE;
-use held::Held;
+use held::{Held, Waiting};
 use lanes::Lanes;
+use parked::Parked;
 use replay::Replay;
 pub use replay::Replayed;
 pub use writes::Disk;
@@ -98,9 +102,11 @@ pub enum Refused {
     TooLarge,
     /// Its batch is larger than the topic allows; alone it may not be.
     BatchTooLarge,
-    /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record, a topic that is gone or
-    /// not for us); others it may take.
+    /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record, a topic that is not
+    /// for us); others it may take.
     Unacceptable,
+    /// Kafka has no such topic. In words for devices, with its name.
+    TopicMissing(&'static str),
     /// Not confirmed in time; it may have been written.
     TimedOut,
     /// Taken back from the queue: the producer is being closed or replaced.
@@ -121,7 +127,12 @@ pub struct Pending {
 #[derive(Debug)]
 pub enum Ticket {
     /// The record is in the spool only.
-    Alone { number: u64, lane: usize },
+    Alone {
+        number: u64,
+        lane: usize,
+        /// Of the missing topic that it is for; 0: none.
+        parked: u64,
+    },
     /// The record is also held by the producer.
     Copy(Name),
     /// The record is in the spool already, under this sequence, and is set aside there.
@@ -166,6 +177,7 @@ struct State {
     replay: Replay,
     held: Held,
     writes: Writes,
+    parked: Parked,
 }
 
 // === impl Pending ===
@@ -218,6 +230,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             replay: Replay::default(),
             held: Held::default(),
             writes: Writes::default(),
+            parked: Parked::default(),
         };
         Dispatch {
             broker,
@@ -254,7 +267,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if self.health.is_closed() {
             return pending.busy(Busy::Draining);
         }
+        let missing = match state.parked.is_empty() {
+            true => None,
+            false => state.parked.get(record.topic).map(|topic| topic.words),
+        };
         let Some((store, parcel)) = self.store.as_ref().zip(parcel) else {
+            if let Some(words) = missing {
+                return pending.busy(Busy::TopicMissing(words));
+            }
             if !self.health.is_up() {
                 return pending.busy(Busy::KafkaAway);
             }
@@ -264,17 +284,20 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return self.hand_over(epoch, record, name);
         };
         state.taken_in += parcel.len() as u64;
-        if self.health.is_up() && !state.lanes.waits(lane) {
+        let may_go = missing.is_none() && self.health.is_up();
+        if may_go && !state.lanes.waits(lane) {
             let name = self.depart(&mut state, now, lane, pending, Some(parcel));
             SPARE.set(state.flights.spare());
             let epoch = self.broker.epoch();
             drop(state);
             self.hand_over(epoch, record, name);
-        } else if self.health.is_up() && state.catches_up(now) {
-            state.hold(now, parcel, pending, lane);
+        } else if may_go && state.catches_up(now) {
+            state.hold(Waiting::new(parcel, pending, lane, now));
         } else {
-            self.spill(&mut state, store, now);
-            self.append(&mut state, store, parcel, pending, lane, now);
+            if missing.is_none() {
+                self.spill(&mut state, store, now);
+            }
+            self.append(&mut state, store, Waiting::new(parcel, pending, lane, now));
         }
     }
 
@@ -289,7 +312,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 "kafka refuses batches of readings as too large for their topic",
             );
         }
-        let delivered = self.ended(&mut self.state(), slot, result);
+        let delivered = {
+            let mut state = self.state();
+            if matches!(result, Err(Refused::TopicMissing(_))) {
+                self.look_at_topics(&mut state);
+            }
+            self.ended(&mut state, slot, result)
+        };
         if result == Err(Refused::BatchTooLarge) {
             self.broker.shrink_batches();
         }
@@ -339,7 +368,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     fn given_back(&self, state: &mut State, slot: usize, refused: Refused) {
         let others_follow = matches!(
             refused,
-            Refused::Purged | Refused::TimedOut | Refused::Other | Refused::BatchTooLarge
+            Refused::Purged | Refused::TimedOut | Refused::Other | Refused::BatchTooLarge | Refused::TopicMissing(_)
         );
         if let Some(store) = self.store.as_ref().filter(|_| others_follow) {
             self.copy_all(state, store);
@@ -364,8 +393,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         match (refused, &self.store, flight.parcel) {
             (Refused::TooLarge, _, _) => pending.too_large(),
             (_, Some(store), Some(parcel)) => {
-                self.append_next(state, store, parcel, pending, flight.lane, flight.sent_at);
+                self.append_next(state, store, Waiting::new(parcel, pending, flight.lane, flight.sent_at));
             }
+            (Refused::TopicMissing(words), ..) => pending.busy(Busy::TopicMissing(words)),
             (Refused::QueueFull, ..) => pending.busy(Busy::QueueFull),
             (Refused::TimedOut, ..) => {
                 self.metrics.kafka_records_in_doubt_total.inc();
@@ -397,12 +427,18 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 .spool_appended_total
                 .inc_by(u64::from(result.is_ok()));
             match ticket {
-                Ticket::Alone { number, lane } => {
+                Ticket::Alone { number, lane, parked } => {
                     let pending = state.writes.end(number);
                     match result {
-                        Ok(_) => self.written(pending),
+                        Ok(sequence) => {
+                            state.parked.durable(parked, sequence);
+                            self.written(pending);
+                        }
                         Err(busy) => {
-                            state.lanes.go(lane);
+                            match state.parked.not_durable(parked) {
+                                true => state.lanes.let_go(lane),
+                                false => state.lanes.go(lane),
+                            }
                             pending.into_iter().for_each(|pending| pending.busy(busy));
                         }
                     }
@@ -416,6 +452,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Looks after records that Kafka does not confirm, and those that the store does not write. To be called every few
     /// milliseconds, by a thread that waits for no disk.
     pub fn tick(&self, now: Instant) {
+        self.look_at_topics(&mut self.state());
         let Some(store) = &self.store else { return };
         self.health.store_refuses(store.refuses().or(self.disk_refuses(now)));
         let mut state = self.state();
@@ -447,36 +484,38 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         self.commit(done);
     }
 
-    /// `since`: when the record came.
-    fn append(&self, state: &mut State, store: &S, parcel: Vec<u8>, pending: Pending, lane: usize, since: Instant) {
-        self.copy_before(state, store, lane);
-        if state.lanes.is_aloft(lane) {
+    fn append(&self, state: &mut State, store: &S, record: Waiting) {
+        self.copy_before(state, store, record.lane);
+        if state.lanes.is_aloft(record.lane) {
             // An earlier one found no room in the store's queue: this one must not stand before it.
-            return pending.busy(Busy::SpoolBusy);
+            return record.pending.busy(Busy::SpoolBusy);
         }
-        self.append_next(state, store, parcel, pending, lane, since);
+        self.append_next(state, store, record);
     }
 
     /// The same, when none of its lane must stand before it.
-    fn append_next(
-        &self,
-        state: &mut State,
-        store: &S,
-        parcel: Vec<u8>,
-        pending: Pending,
-        lane: usize,
-        since: Instant,
-    ) {
+    fn append_next(&self, state: &mut State, store: &S, record: Waiting) {
+        let Waiting {
+            parcel,
+            pending,
+            lane,
+            since,
+        } = record;
         if state.writes.disk() == Disk::Hung {
             return pending.busy(Busy::SpoolTimeout);
         }
-        let bytes = parcel.len();
+        let (bytes, parked) = (parcel.len(), self.missing_topic(state, &parcel));
         let number = state.writes.begin(pending, since + self.times.delivery_timeout);
-        match store.append(parcel, Ticket::Alone { number, lane }) {
+        match store.append(parcel, Ticket::Alone { number, lane, parked }) {
             Ok(()) => {
                 state.writes.given();
-                state.lanes.wait(lane);
-                state.replay.grew(bytes);
+                if parked == 0 {
+                    state.lanes.wait(lane);
+                    state.replay.grew(bytes);
+                } else {
+                    state.lanes.held(lane);
+                    state.parked.appended(parked);
+                }
             }
             Err((_, _, busy)) => state.writes.cancel().into_iter().for_each(|pending| pending.busy(busy)),
         }
@@ -494,16 +533,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Gives what is held back to the store, in its order.
     fn spill(&self, state: &mut State, store: &S, now: Instant) {
         let held = state.held.give_up(now);
+        self.append_held(state, store, held);
+    }
+
+    fn append_held(&self, state: &mut State, store: &S, held: VecDeque<Waiting>) {
         held.iter().for_each(|waiting| state.lanes.let_go(waiting.lane));
         for waiting in held {
-            self.append(
-                state,
-                store,
-                waiting.parcel,
-                waiting.pending,
-                waiting.lane,
-                waiting.since,
-            );
+            self.append(state, store, waiting);
         }
     }
 
@@ -546,8 +582,8 @@ impl State {
             && self.held.takes(now, self.lanes.behind() + self.replay.flying() as u64)
     }
 
-    fn hold(&mut self, now: Instant, parcel: Vec<u8>, pending: Pending, lane: usize) {
-        self.lanes.held(lane);
-        self.held.push(now, parcel, pending, lane);
+    fn hold(&mut self, record: Waiting) {
+        self.lanes.held(record.lane);
+        self.held.push(record);
     }
 }

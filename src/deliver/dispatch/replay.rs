@@ -21,6 +21,10 @@ const WINDOW: usize = 10_000;
 /// Records that are handed over without letting anyone else to the producer.
 const BATCH: usize = 128;
 
+/// Reads of a turn, at most, as long as all that is read is passed over; and how much they read, but for the first.
+const READS_MAX: usize = 8;
+const PASSING: (usize, usize) = (4_096, 4 << 20);
+
 /// How long nothing is read after the disk, or the producer, did not do as asked.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 const PRODUCER_PAUSE: Duration = Duration::from_millis(100);
@@ -43,6 +47,16 @@ pub struct Replayed {
     /// Came into the spool since the last turn.
     pub records_grown: usize,
     pub bytes_grown: usize,
+}
+
+/// What became of one entry.
+enum Next {
+    /// The producer has it.
+    Sent,
+    /// It stays in the spool for now, and is in no one's way.
+    Passed,
+    /// The producer accepts nothing at this moment.
+    NotNow,
 }
 
 /// How far the replay is.
@@ -88,6 +102,11 @@ fn log_aside(why: &str, readings: u64) {
 // === impl Replay ===
 
 impl Replay {
+    /// Begins again with the oldest, once none is flying.
+    pub fn begin_anew(&mut self) {
+        self.rewind = true;
+    }
+
     pub fn must_rewind(&self) -> bool {
         self.rewind
     }
@@ -183,16 +202,42 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if room == 0 || bytes_max == 0 {
             return turn;
         }
-        // Without the lock: devices do not wait for the disk.
-        let entries = match store.read(room, bytes_max) {
-            Ok(entries) => entries,
-            Err(error) => {
-                warn!(%error, "the spool could not be read; the replay pauses");
-                self.spool_metrics.spool_read_errors_total.inc();
-                self.state().replay.begin_again(now + DISK_PAUSE);
+        // What is passed over costs the pace nothing, for it may be most of what there is.
+        let mut most = (room, bytes_max);
+        for _ in 0..READS_MAX {
+            let sent = turn.records;
+            // Without the lock: devices do not wait for the disk.
+            let entries = match store.read(most.0, most.1) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    warn!(%error, "the spool could not be read; the replay pauses");
+                    self.spool_metrics.spool_read_errors_total.inc();
+                    self.state().replay.begin_again(now + DISK_PAUSE);
+                    return turn;
+                }
+            };
+            let is_end = entries.is_empty();
+            if !self.replay_all(store, now, (wall_ms, copies), entries, &mut turn) {
                 return turn;
             }
-        };
+            if is_end || turn.records > sent {
+                break;
+            }
+            most = PASSING;
+        }
+        self.end_turn(store, now);
+        turn
+    }
+
+    /// False: the replay is to begin again.
+    fn replay_all(
+        &self,
+        store: &S,
+        now: Instant,
+        (wall_ms, copies): (i64, u64),
+        entries: Vec<(u64, Vec<u8>)>,
+        turn: &mut Replayed,
+    ) -> bool {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let mut state = self.state();
@@ -203,19 +248,23 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             for (sequence, parcel) in entries.by_ref().take(BATCH) {
                 // What was given back meanwhile comes first.
                 if state.replay.rewind {
-                    return turn;
+                    return false;
                 }
                 let bytes = parcel.len();
-                if !self.replay_one(&mut state, store, now, wall_ms, (sequence, parcel)) {
-                    state.replay.begin_again(now + PRODUCER_PAUSE);
-                    return turn;
+                match self.replay_one(&mut state, store, now, wall_ms, (sequence, parcel)) {
+                    Next::Sent => {
+                        turn.records += 1;
+                        turn.bytes += bytes;
+                    }
+                    Next::Passed => {}
+                    Next::NotNow => {
+                        state.replay.begin_again(now + PRODUCER_PAUSE);
+                        return false;
+                    }
                 }
-                turn.records += 1;
-                turn.bytes += bytes;
             }
         }
-        self.end_turn(store, now);
-        turn
+        true
     }
 
     /// How many records may be sent now, and how many were copied until now.
@@ -247,9 +296,12 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         now: Instant,
         wall_ms: i64,
         (sequence, parcel): (u64, Vec<u8>),
-    ) -> bool {
+    ) -> Next {
         if state.replay.is_aside(sequence, now) {
-            return true;
+            return Next::Passed;
+        }
+        if self.pass_over(state, now, sequence, &parcel) {
+            return Next::Passed;
         }
         let sent = parcel::open(&parcel, |record| {
             let record = Record {
@@ -273,20 +325,41 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 state.replay.flying += 1;
                 self.handed_over(state, sequence, Some(lane));
                 self.metrics.kafka_records_sent_total.inc();
-                true
+                Next::Sent
             }
             Ok(Err((refused @ (Refused::TooLarge | Refused::Unacceptable), lane))) => {
                 self.handed_over(state, sequence, Some(lane));
                 self.set_aside(state, store, now, (sequence, Some(parcel)), &format!("{refused:?}"));
-                true
+                Next::Passed
             }
-            Ok(Err(_)) => false,
+            Ok(Err(_)) => Next::NotNow,
             Err(error) => {
                 self.handed_over(state, sequence, None);
                 self.set_aside(state, store, now, (sequence, Some(parcel)), &error.to_string());
-                true
+                Next::Passed
             }
         }
+    }
+
+    /// Whether the entry's topic is missing: it stays where it is.
+    fn pass_over(&self, state: &mut State, now: Instant, sequence: u64, parcel: &[u8]) -> bool {
+        if state.parked.is_empty() {
+            return false;
+        }
+        let State {
+            parked, lanes, replay, ..
+        } = state;
+        let passed = parcel::open(parcel, |record| {
+            let Some(topic) = parked.get_mut(record.topic) else {
+                return false;
+            };
+            match replay.aside.get_mut(&sequence) {
+                Some(aside) => aside.again = now + self.times.try_again,
+                None => topic.passed(sequence, lanes::lane(record), lanes),
+            }
+            true
+        });
+        passed.unwrap_or(false)
     }
 
     fn handed_over(&self, state: &mut State, sequence: u64, lane: Option<usize>) {
@@ -335,12 +408,31 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 let entry = (sequence, flight.parcel);
                 self.set_aside(state, store, flight.sent_at, entry, &format!("{refused:?}"));
             }
-            Err(_) => {
-                if !state.replay.aside.contains_key(&sequence) {
-                    state.lanes.handed_back(sequence, flight.lane);
-                }
-                state.replay.rewind = true;
+            Err(_) => self.handed_back(state, sequence, &flight),
+        }
+    }
+
+    /// The producer gives a replayed record back: it is replayed once more, or when its topic exists.
+    fn handed_back(&self, state: &mut State, sequence: u64, flight: &Flight) {
+        if state.replay.aside.contains_key(&sequence) {
+            state.replay.rewind = true;
+            return;
+        }
+        let parked = &mut state.parked;
+        let missing = match (&flight.parcel, parked.is_empty()) {
+            (Some(parcel), false) => {
+                let lanes = &mut state.lanes;
+                let handed_back = parcel::open(parcel, |record| {
+                    let topic = parked.get_mut(record.topic);
+                    topic.map(|topic| topic.handed_back(sequence, flight.lane, lanes))
+                });
+                handed_back.is_ok_and(|topic| topic.is_some())
             }
+            _ => false,
+        };
+        if !missing {
+            state.lanes.handed_back(sequence, flight.lane);
+            state.replay.rewind = true;
         }
     }
 
@@ -351,8 +443,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.replay.rewind {
             return;
         }
-        if state.writes.is_empty() && store.uncommitted() == state.replay.aside.len() as u64 {
-            state.lanes.nothing_spooled(state.held.lanes());
+        let aside = state.replay.aside.len() as u64;
+        let others = state.parked.entries().map(|parked| aside + parked);
+        if state.writes.is_empty() && Some(store.uncommitted()) == others {
+            let waiting = state.held.lanes().chain(state.parked.lanes());
+            state.lanes.nothing_spooled(waiting);
         }
         if state.lanes.behind() > 0 {
             return;
@@ -360,16 +455,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let held = state.held.release();
         held.iter().for_each(|waiting| state.lanes.let_go(waiting.lane));
         for waiting in held {
-            if state.lanes.waits(waiting.lane) {
-                // The one before it was refused, and is in the spool by now.
-                self.append(
-                    state,
-                    store,
-                    waiting.parcel,
-                    waiting.pending,
-                    waiting.lane,
-                    waiting.since,
-                );
+            if state.lanes.waits(waiting.lane) || self.missing_topic(state, &waiting.parcel) > 0 {
+                // The one before it was refused, and is in the spool by now; or its topic is gone.
+                self.append(state, store, waiting);
                 continue;
             }
             let parcel = waiting.parcel.clone();

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -150,16 +150,35 @@ impl Broker {
 
     /// Sets a topic's configuration; the others are back at their defaults.
     pub async fn configure(&self, topic: &str, key: &str, value: &str) {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", &self.servers)
-            .create()
-            .unwrap();
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
-        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let results = admin.alter_configs([&change], &options).await.unwrap();
+        let results = self.admin().alter_configs([&change], &admin_options()).await.unwrap();
         results
             .into_iter()
             .for_each(|result| assert!(result.is_ok(), "{result:?}"));
+    }
+
+    /// Makes a topic of a real Kafka by hand, as its operator does.
+    pub async fn make_topic(&self, topic: &str) {
+        let new = NewTopic::new(topic, 3, TopicReplication::Fixed(1));
+        let results = self.admin().create_topics(&[new], &admin_options()).await.unwrap();
+        results
+            .into_iter()
+            .for_each(|result| assert!(result.is_ok(), "{result:?}"));
+    }
+
+    /// Deletes a topic of a real Kafka.
+    pub async fn delete_topic(&self, topic: &str) {
+        let results = self.admin().delete_topics(&[topic], &admin_options()).await.unwrap();
+        results
+            .into_iter()
+            .for_each(|result| assert!(result.is_ok(), "{result:?}"));
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create()
+            .unwrap()
     }
 
     /// SIGSTOP: connections stay, nothing is answered.
@@ -207,6 +226,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         chaos::try_signal(self.pid(), "KILL"); // it may be dead already
     }
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(TIMEOUT))
 }
 
 fn start(data: &PathBuf, [port, controller_port]: [u16; 2], heap: &str) -> String {

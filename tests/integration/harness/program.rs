@@ -129,12 +129,6 @@ impl Program {
         String::from_utf8(check.output().unwrap().stdout).unwrap()
     }
 
-    /// Status and body of a GET on the admin port.
-    pub async fn get(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(self.url(path)).await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
     pub fn resident_bytes(&self) -> u64 {
         chaos::resident_bytes(self.child.id())
     }

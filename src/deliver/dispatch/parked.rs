@@ -1,0 +1,212 @@
+//! Records for topics that Kafka does not have: they wait in the store, and are in nobody's way.
+//!
+//! New ones are appended, whatever Kafka's health. The replay passes over them: each is counted once, as *parked*, and is
+//! no longer among those that others wait behind; its lane goes on waiting, for its own order. When the topic exists again
+//! they are spooled records like all others, and the replay begins with the oldest. Only counts are kept, for there may be
+//! millions: by topic, and by topic and lane.
+
+use std::collections::BTreeMap;
+
+use super::lanes::{LANES, Lanes};
+use super::{Broker, Dispatch, State, Store, parcel};
+
+/// The topics that are missing, and what is parked for them.
+#[derive(Debug, Default)]
+pub struct Parked {
+    topics: BTreeMap<String, Topic>,
+    /// Of `MissingTopics`, when the topics were last compared.
+    pub version: u64,
+    next_generation: u64,
+}
+
+/// A topic that is missing.
+#[derive(Debug)]
+pub struct Topic {
+    /// What devices are told without a store.
+    pub words: &'static str,
+    /// Tells apart the times at which a topic is missing; never 0.
+    pub generation: u64,
+    /// Of its uncommitted entries, those below this sequence are parked, or with the producer.
+    to: u64,
+    /// Parked entries by lane; and of those the ones of earlier runs.
+    lanes: Vec<u32>,
+    recovered: Vec<u32>,
+    /// Entries that were appended since it is missing and that the replay has not come to; the first of them.
+    unread: u64,
+    unread_from: Option<u64>,
+}
+
+// === impl Parked ===
+
+impl Parked {
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    pub fn get(&self, topic: &str) -> Option<&Topic> {
+        self.topics.get(topic)
+    }
+
+    pub fn get_mut(&mut self, topic: &str) -> Option<&mut Topic> {
+        self.topics.get_mut(topic)
+    }
+
+    fn of_generation(&mut self, generation: u64) -> Option<&mut Topic> {
+        self.topics.values_mut().find(|topic| topic.generation == generation)
+    }
+
+    /// Entries that the replay passes over; `None` while it has not come to all of them.
+    pub fn entries(&self) -> Option<u64> {
+        let topics = || self.topics.values();
+        topics()
+            .all(|topic| topic.unread == 0)
+            .then(|| topics().map(Topic::entries).sum())
+    }
+
+    /// What is known to be parked, with what is still to be read.
+    pub fn count(&self) -> u64 {
+        self.topics.values().map(|topic| topic.entries() + topic.unread).sum()
+    }
+
+    /// The lanes of parked entries go on waiting, each as often as it has some.
+    pub fn lanes(&self) -> impl Iterator<Item = usize> {
+        self.topics
+            .values()
+            .flat_map(|topic| topic.lanes.iter().enumerate())
+            .flat_map(|(lane, count)| std::iter::repeat_n(lane, *count as usize))
+    }
+
+    /// The store was given an entry for a missing topic.
+    pub fn appended(&mut self, generation: u64) {
+        if let Some(topic) = self.of_generation(generation) {
+            topic.unread += 1;
+        }
+    }
+
+    /// It is durable.
+    pub fn durable(&mut self, generation: u64, sequence: u64) {
+        if let Some(topic) = self.of_generation(generation) {
+            topic.unread_from.get_or_insert(sequence);
+        }
+    }
+
+    /// It is not. False: it counts as spooled by now, as the topic was found meanwhile.
+    pub fn not_durable(&mut self, generation: u64) -> bool {
+        let topic = self.of_generation(generation);
+        topic.is_some_and(|topic| {
+            topic.unread = topic.unread.saturating_sub(1);
+            true
+        })
+    }
+
+    /// The topics that are missing now; true if one is not any more, so that the replay must begin again.
+    fn become_these(&mut self, missing: Vec<(String, &'static str)>, lanes: &mut Lanes) -> bool {
+        let is_missing = |name: &String| missing.iter().any(|(other, _)| other == name);
+        let found: Vec<String> = self.topics.keys().filter(|name| !is_missing(name)).cloned().collect();
+        for name in &found {
+            if let Some(topic) = self.topics.remove(name) {
+                topic.leave(lanes);
+            }
+        }
+        for (name, words) in missing {
+            if !self.topics.contains_key(&name) {
+                self.next_generation += 1;
+                self.topics.insert(name, Topic::new(words, self.next_generation));
+            }
+        }
+        !found.is_empty()
+    }
+}
+
+// === impl Topic ===
+
+impl Topic {
+    fn new(words: &'static str, generation: u64) -> Self {
+        Topic {
+            words,
+            generation,
+            to: 0,
+            lanes: vec![0; LANES],
+            recovered: vec![0; LANES],
+            unread: 0,
+            unread_from: None,
+        }
+    }
+
+    fn entries(&self) -> u64 {
+        self.lanes.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// The replay has come to an entry of this topic.
+    pub fn passed(&mut self, sequence: u64, lane: usize, lanes: &mut Lanes) {
+        if sequence < self.to {
+            return;
+        }
+        if lanes.is_recovered(sequence) {
+            lanes.identified(lane);
+            self.recovered[lane] += 1;
+        } else if self.unread > 0 && self.unread_from.is_some_and(|from| from <= sequence) {
+            self.unread -= 1;
+        } else {
+            lanes.not_behind();
+        }
+        self.lanes[lane] += 1;
+        self.to = sequence + 1;
+    }
+
+    /// The producer gives an entry of this topic back.
+    pub fn handed_back(&mut self, sequence: u64, lane: usize, lanes: &mut Lanes) {
+        lanes.held(lane);
+        self.lanes[lane] += 1;
+        self.recovered[lane] += u32::from(lanes.is_recovered(sequence));
+        self.to = self.to.max(sequence + 1);
+    }
+
+    /// The topic exists: its entries are as they would be if it had always existed.
+    fn leave(self, lanes: &mut Lanes) {
+        let recovered = self.recovered.iter().map(|count| u64::from(*count)).sum::<u64>();
+        lanes.behind_again(self.entries() - recovered + self.unread, recovered);
+        for (lane, count) in self.recovered.iter().enumerate() {
+            (0..*count).for_each(|_| lanes.let_go(lane));
+        }
+    }
+}
+
+// === impl Dispatch ===
+
+impl<B: Broker, S: Store> Dispatch<B, S> {
+    /// Takes note of topics that have gone missing, or exist again.
+    pub(super) fn look_at_topics(&self, state: &mut State) {
+        let topics = self.health.topics();
+        let version = topics.version();
+        if state.parked.version == version {
+            return;
+        }
+        state.parked.version = version;
+        if state.parked.become_these(topics.all(), &mut state.lanes) {
+            state.replay.begin_anew();
+        }
+        // Later ones of a missing topic are appended: they must not come before those that are held back.
+        if let Some(store) = self.store.as_ref().filter(|_| !state.parked.is_empty()) {
+            let held = state.held.release();
+            self.append_held(state, store, held);
+        }
+        self.spool_metrics.spool_parked.set(state.parked.count() as i64);
+    }
+
+    /// The missing topic that a record is for: its generation, 0 for none.
+    pub(super) fn missing_topic(&self, state: &State, parcel: &[u8]) -> u64 {
+        if state.parked.is_empty() {
+            return 0;
+        }
+        let generation = parcel::open(parcel, |record| {
+            state.parked.get(record.topic).map_or(0, |topic| topic.generation)
+        });
+        generation.unwrap_or(0)
+    }
+
+    /// Readings that wait in the store for their topics.
+    pub fn parked(&self) -> u64 {
+        self.state().parked.count()
+    }
+}
