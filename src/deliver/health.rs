@@ -56,6 +56,8 @@ pub struct Monitor {
     up: AtomicBool,
     closed: AtomicBool,
     awaited: AtomicBool,
+    // The producer is being replaced: whatever it still confirms, nothing more is given to it.
+    replacing: AtomicBool,
     started: Instant,
     // Milliseconds after `started` of the last confirmed reading.
     last_confirmed_ms: AtomicU64,
@@ -101,6 +103,7 @@ impl Monitor {
             up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
+            replacing: AtomicBool::new(false),
             started: Instant::now(),
             last_confirmed_ms: AtomicU64::new(0),
             metrics: metrics.clone(),
@@ -151,8 +154,23 @@ impl Monitor {
         self.started + last >= then
     }
 
+    /// The producer must be replaced for this reason: until [`Monitor::replaced`] Kafka is unavailable, whatever is confirmed.
+    pub fn replacing(&self, reason: &str) {
+        self.replacing.store(true, Ordering::SeqCst);
+        self.failed(Cause::Producer, reason);
+    }
+
+    /// There is a new producer.
+    pub fn replaced(&self) {
+        self.replacing.store(false, Ordering::SeqCst);
+        self.answered();
+    }
+
     /// Kafka is there.
     pub fn found(&self) {
+        if self.replacing.load(Ordering::SeqCst) {
+            return;
+        }
         self.learn(|known| {
             known.kafka = Kafkas::Up;
             known.failures.are_over();

@@ -30,6 +30,9 @@ use crate::metrics::KafkaMetrics;
 /// How long a metadata request may take before the cluster counts as unavailable.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Why Kafka is unavailable until batches are smaller.
+const BATCH_TOO_LARGE: &str = "kafka refuses batches of readings as too large for their topic";
+
 /// What librdkafka counts of a batch besides its records, at most.
 const BATCH_HEAD_BYTES: usize = 100;
 
@@ -253,10 +256,12 @@ impl Kafka {
              which costs more per reading: raise max.message.bytes of the topic, or lower kafka.batch_bytes, and restart"
         );
         self.reports.metrics.kafka_batch_bytes_max.set(smaller as i64);
-        if let Err(why) = self.replace() {
+        let replaced = self.replace();
+        self.shrinking.store(false, Ordering::Release);
+        self.reports.health.replaced();
+        if let Err(why) = replaced {
             self.reports.health.failed(Cause::Producer, &why);
         }
-        self.shrinking.store(false, Ordering::Release);
     }
 
     /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
@@ -291,6 +296,7 @@ impl Broker for Arc<Kafka> {
         if self.shrinking.swap(true, Ordering::Acquire) {
             return;
         }
+        self.reports.health.replacing(BATCH_TOO_LARGE);
         {
             // At once: librdkafka goes on with what comes behind the batch when it has asked Kafka for another epoch.
             let producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
@@ -302,6 +308,7 @@ impl Broker for Arc<Kafka> {
         if let Err(error) = std::thread::Builder::new().name("kafka-batches".into()).spawn(shrink) {
             warn!(%error, "no thread to make a producer with smaller batches");
             self.shrinking.store(false, Ordering::Release);
+            self.reports.health.replaced();
         }
     }
 }

@@ -89,15 +89,12 @@ impl Probe {
             Err(_) if knew_no_broker && self.kafka.knows_no_broker() => return self.replace(),
             Err(why) => return self.monitor.unreachable(why),
         };
-        let missing = self.note_topics(&metadata);
         match self.wanted.check(&metadata) {
             Ok(()) => {
                 self.answered();
-                if !missing.is_empty() && self.wanted.creates() {
-                    self.create(missing);
-                }
+                self.look_for_topics(&metadata);
             }
-            Err(Unfit::Missing(missing)) if self.wanted.creates() => self.create(missing),
+            Err(Unfit::Missing(missing)) if self.wanted.creates() => drop(self.create(missing)),
             Err(unfit) => self.monitor.failed(unfit.cause(), &unfit.to_string()),
         }
     }
@@ -105,22 +102,22 @@ impl Probe {
     /// Readings are confirmed: only what they may not tell is looked at.
     fn look_at_topics(&mut self) {
         let Ok(metadata) = self.kafka.metadata() else { return };
-        if metadata.brokers().is_empty() {
-            return;
-        }
-        let missing = self.note_topics(&metadata);
-        if !missing.is_empty() && self.wanted.creates() {
-            self.create(missing);
+        if !metadata.brokers().is_empty() {
+            self.look_for_topics(&metadata);
         }
     }
 
-    /// Notes which topics are missing, and returns those of them that are wanted.
-    fn note_topics(&self, metadata: &Metadata) -> Vec<String> {
-        if !metadata.brokers().is_empty() {
-            let exists = |name: &str| topics::exists(metadata, name);
-            self.monitor.topics().found(self.wanted.topics(), exists);
+    /// Creates topics that are missing, or notes that they are.
+    fn look_for_topics(&mut self, metadata: &Metadata) {
+        let missing = self.wanted.missing(metadata);
+        if missing.is_empty() || !self.wanted.creates() || !self.create(missing) {
+            self.note_topics(metadata);
         }
-        self.wanted.missing(metadata)
+    }
+
+    fn note_topics(&self, metadata: &Metadata) {
+        let exists = |name: &str| topics::exists(metadata, name);
+        self.monitor.topics().found(self.wanted.topics(), exists);
     }
 
     /// Why Kafka is unavailable, unless only some topics are concerned.
@@ -155,15 +152,16 @@ impl Probe {
         }
     }
 
-    /// Creates what is missing, and waits until it is there; what Kafka refuses to create is tried again ever less often.
-    fn create(&mut self, missing: Vec<String>) {
+    /// Creates what is missing, and waits until it is there; what Kafka refuses to create is tried again ever less often. False: they
+    /// are still missing.
+    fn create(&mut self, missing: Vec<String>) -> bool {
         let earlier = self.refused.take().filter(|refused| refused.topics == missing);
         if let Some(refused) = &earlier
             && Instant::now() < refused.again_at
         {
             self.failed(Cause::TopicRefused, &refused.why);
             self.refused = earlier;
-            return;
+            return false;
         }
         if earlier.is_none() {
             info!(topics = missing.join(", "), "creating kafka topics");
@@ -183,24 +181,25 @@ impl Probe {
                     pause,
                     again_at,
                 });
+                false
             }
         }
     }
 
-    fn await_created(&mut self) {
+    fn await_created(&mut self) -> bool {
         let deadline = Instant::now() + CREATED_WITHIN;
         while Instant::now() < deadline && !self.monitor.is_closed() {
-            let found = self.kafka.metadata().is_ok_and(|metadata| {
-                let missing = self.note_topics(&metadata);
-                missing.is_empty() && self.wanted.check(&metadata).is_ok()
-            });
-            if found {
-                self.refused = None;
-                return self.answered();
+            let is_found =
+                |metadata: &Metadata| self.wanted.missing(metadata).is_empty() && self.wanted.check(metadata).is_ok();
+            if let Some(metadata) = self.kafka.metadata().ok().filter(is_found) {
+                self.note_topics(&metadata);
+                self.answered();
+                return true;
             }
             std::thread::sleep(LOOK_AGAIN);
         }
         self.failed(Cause::Starting, "kafka topics are being created");
+        false
     }
 
     /// On a thread of its own: a cluster may take its time to tell, and readings are not to wait for that.

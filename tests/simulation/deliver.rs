@@ -522,9 +522,11 @@ impl Run {
             }
             state.queue.drain(..count).map(|(slot, ..)| slot).collect()
         };
+        self.health.replacing("batches are too large");
         for slot in batch {
             self.dispatch.reported(slot, Err(Refused::BatchTooLarge));
         }
+        self.health.replaced();
         if std::mem::take(&mut self.broker.0.borrow_mut().shrinks) {
             self.broker_replaced();
             self.broker.0.borrow_mut().batch_max = usize::MAX;

@@ -307,10 +307,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             self.health.confirmed();
         }
         if result == Err(Refused::BatchTooLarge) {
-            self.health.failed(
-                Cause::Producer,
-                "kafka refuses batches of readings as too large for their topic",
-            );
+            self.broker.shrink_batches();
         }
         let delivered = {
             let mut state = self.state();
@@ -319,9 +316,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             self.ended(&mut state, slot, result)
         };
-        if result == Err(Refused::BatchTooLarge) {
-            self.broker.shrink_batches();
-        }
         // Without the lock: the answer wakes a connection.
         if let Some(pending) = delivered {
             pending.delivered();

@@ -35,7 +35,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Causes that are remembered as said; each is one of a few.
 const SAID_MAX: usize = 64;
 
-/// How often those that were set aside are looked through.
+/// How soon it is looked again whether those that are set aside have been moved.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a turn of the replay did.
@@ -69,8 +69,10 @@ pub struct Replay {
     pause_until: Option<Instant>,
     /// Entries that Kafka would not take.
     aside: BTreeMap<u64, Aside>,
-    /// When they are looked through: there may be many.
-    look_at: Option<Instant>,
+    /// When they are tried again, all together: one after the other they would lose their order.
+    try_at: Option<Instant>,
+    /// When they were last; those that were set aside before are still to be tried.
+    tried_at: Option<Instant>,
     /// What was logged of those that were set aside, by cause.
     said: BTreeMap<String, Said>,
     grown: Replayed,
@@ -87,7 +89,7 @@ struct Said {
 /// uncommitted at the front of the spool holds all that comes after.
 #[derive(Clone, Copy, Debug)]
 struct Aside {
-    again: Instant,
+    since: Instant,
     /// The spool has not yet answered for the new one.
     moving: bool,
 }
@@ -137,9 +139,10 @@ impl Replay {
         }
     }
 
-    fn is_aside(&self, sequence: u64, now: Instant) -> bool {
+    fn is_aside(&self, sequence: u64) -> bool {
         let aside = self.aside.get(&sequence);
-        aside.is_some_and(|aside| aside.moving || aside.again > now)
+        let is_tried = |aside: &Aside| self.tried_at.is_some_and(|tried_at| aside.since < tried_at);
+        aside.is_some_and(|aside| aside.moving || !is_tried(aside))
     }
 
     /// An entry is set aside; logged once a minute for each cause.
@@ -178,12 +181,17 @@ impl Replay {
         self.pause_until = Some(after);
     }
 
-    fn one_is_due(&mut self, now: Instant) -> bool {
-        if self.aside.is_empty() || self.look_at.is_some_and(|at| now < at) {
+    /// Those that were set aside are to be tried now. If some are being moved, a moment later, together with them.
+    fn are_due(&mut self, now: Instant, try_again: Duration) -> bool {
+        if self.aside.is_empty() || self.try_at.is_some_and(|at| now < at) {
             return false;
         }
-        self.look_at = Some(now + LOOK_AGAIN);
-        self.aside.values().any(|aside| !aside.moving && aside.again <= now)
+        if self.aside.values().any(|aside| aside.moving) {
+            self.try_at = Some(now + LOOK_AGAIN);
+            return false;
+        }
+        (self.tried_at, self.try_at) = (Some(now), Some(now + try_again));
+        true
     }
 }
 
@@ -276,7 +284,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if waits || state.replay.pauses(now) {
             return (0, copies, turn);
         }
-        if state.replay.flying == 0 && (state.replay.rewind || state.replay.one_is_due(now)) {
+        if state.replay.flying == 0 && (state.replay.rewind || state.replay.are_due(now, self.times.try_again)) {
             store.rewind();
             state.replay.rewind = false;
         }
@@ -297,10 +305,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         wall_ms: i64,
         (sequence, parcel): (u64, Vec<u8>),
     ) -> Next {
-        if state.replay.is_aside(sequence, now) {
+        if state.replay.is_aside(sequence) {
             return Next::Passed;
         }
-        if self.pass_over(state, now, sequence, &parcel) {
+        if Self::pass_over(state, sequence, &parcel) {
             return Next::Passed;
         }
         let sent = parcel::open(&parcel, |record| {
@@ -342,7 +350,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     }
 
     /// Whether the entry's topic is missing: it stays where it is.
-    fn pass_over(&self, state: &mut State, now: Instant, sequence: u64, parcel: &[u8]) -> bool {
+    fn pass_over(state: &mut State, sequence: u64, parcel: &[u8]) -> bool {
         if state.parked.is_empty() {
             return false;
         }
@@ -353,9 +361,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             let Some(topic) = parked.get_mut(record.topic) else {
                 return false;
             };
-            match replay.aside.get_mut(&sequence) {
-                Some(aside) => aside.again = now + self.times.try_again,
-                None => topic.passed(sequence, lanes::lane(record), lanes),
+            // One that is set aside is not waited for in any case.
+            if !replay.aside.contains_key(&sequence) {
+                topic.passed(sequence, lanes::lane(record), lanes);
             }
             true
         });
@@ -381,8 +389,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if appended {
             state.writes.given();
         }
+        if state.replay.aside.is_empty() {
+            state.replay.try_at = Some(now + self.times.try_again);
+        }
         let aside = Aside {
-            again: now + self.times.try_again,
+            since: now,
             moving: appended,
         };
         if state.replay.aside.insert(sequence, aside).is_none() {
