@@ -146,3 +146,40 @@ async fn another_reading_under_a_packet_id_in_flight_is_kept() {
     }
     gateway.finish().await;
 }
+
+/// The first reading is repeated on a new connection, where the answer to it is owed from then on, before its packet id is
+/// used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repetition_is_answered_though_its_packet_id_is_used_again_before_its_outcome() {
+    let broker = Broker::mock();
+    let mut gateway = TestGateway::start(&broker, |config| {
+        config.kafka.delivery_timeout = Duration::from_secs(8);
+        config.mqtt.closing_timeout = Duration::from_millis(1);
+    })
+    .await;
+    broker.answer_after(Duration::from_millis(700));
+    for version in VERSIONS {
+        let device = format!("repeats-and-goes-on-{version:?}");
+        let topic = format!("devices/{device}/weather");
+        let publish = |id, temperature_c| mqtt::publish(version, 2, id, &topic, "", &reading(temperature_c));
+        let (mut first, _) = Mqtt::resume(gateway.addresses.mqtt.unwrap(), version, &device).await;
+        let before = gateway.scrape().sum("citygate_readings_received_total", &[]);
+        first.write(&publish(1, 1)).await;
+        eventually("it is accepted", async || {
+            let received = gateway.scrape().sum("citygate_readings_received_total", &[]);
+            (received == before + 1).then_some(())
+        })
+        .await;
+        let (mut mqtt, _) = Mqtt::resume(gateway.addresses.mqtt.unwrap(), version, &device).await;
+        drop(first);
+        let repeated = mqtt::repeated(&publish(1, 1));
+        mqtt.write(&[repeated, publish(1, 2), publish(2, 3)].concat()).await;
+        for id in [1, 1, 2] {
+            assert_eq!(read(&mut mqtt).await, pubrec(id), "{version:?}");
+        }
+        assert_eq!(temperatures(&gateway, &device), [1, 2, 3], "{version:?}");
+    }
+    let drained = tokio::time::timeout(PATIENCE, gateway.drain()).await;
+    drained.expect("no connection holds the drain up");
+    gateway.finish().await;
+}

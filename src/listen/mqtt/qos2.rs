@@ -39,6 +39,8 @@ struct Flight {
     ticket: u64,
     slot: u64,
     pkid: u16,
+    // Whether the device has used its packet id again for another reading: only its answer is still owed.
+    superseded: bool,
 }
 
 /// The packet ids of one session.
@@ -46,7 +48,7 @@ struct Flight {
 pub struct Qos2 {
     // Sorted by packet id: small, and cheap to keep for a session whose client is not connected.
     open: Vec<Open>,
-    // Sorted by ticket, as tickets go up; at most one of each packet id.
+    // Sorted by ticket, as tickets go up; at most one of each packet id, but for those that are superseded.
     flights: Vec<Flight>,
 }
 
@@ -77,9 +79,7 @@ impl Qos2 {
     pub fn seen(&self, pkid: u16, content: u64, ids_max: usize) -> Seen {
         match self.find(pkid) {
             Ok(index) if self.open[index].content == content => self
-                .flights
-                .iter()
-                .find(|flight| flight.pkid == pkid)
+                .in_flight(pkid)
                 .map_or(Seen::Received, |flight| Seen::InFlight { slot: flight.slot }),
             // Whatever its DUP flag says: the client does not know any more what it sent under this id.
             Ok(_) => Seen::New,
@@ -89,13 +89,14 @@ impl Qos2 {
     }
 
     /// Remembers a new reading that the pipeline was given under `ticket`, which is above all before it. What had its
-    /// packet id before is not released any more, and its outcome no longer matters here.
+    /// packet id before is not released any more; while its outcome is open, its answer is still owed.
     pub fn accept(&mut self, pkid: u16, content: u64, ticket: u64) {
         let open = Open { pkid, content };
         match self.find(pkid) {
             Ok(index) => {
                 self.open[index] = open;
-                self.flights.retain(|flight| flight.pkid != pkid);
+                let before = self.flights.iter_mut().filter(|flight| flight.pkid == pkid);
+                before.for_each(|flight| flight.superseded = true);
             }
             Err(index) => self.open.insert(index, open),
         }
@@ -103,12 +104,14 @@ impl Qos2 {
             ticket,
             slot: ticket,
             pkid,
+            superseded: false,
         });
     }
 
     /// The answer to a reading in flight is now owed under `slot`.
     pub fn redirect(&mut self, pkid: u16, slot: u64) {
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.pkid == pkid) {
+        let mut flights = self.flights.iter_mut();
+        if let Some(flight) = flights.find(|flight| flight.pkid == pkid && !flight.superseded) {
             flight.slot = slot;
         }
     }
@@ -119,7 +122,10 @@ impl Qos2 {
     pub fn settle(&mut self, ticket: u64, positive: bool) -> Option<u64> {
         let index = self.flights.binary_search_by_key(&ticket, |flight| flight.ticket);
         let flight = self.flights.remove(index.ok()?);
-        if !positive && let Ok(index) = self.find(flight.pkid) {
+        if !positive
+            && !flight.superseded
+            && let Ok(index) = self.find(flight.pkid)
+        {
             self.open.remove(index);
         }
         Some(flight.slot)
@@ -128,7 +134,7 @@ impl Qos2 {
     /// PUBREL: whether the packet id was known. A reading whose outcome is open cannot have been answered, and stays.
     pub fn release(&mut self, pkid: u16) -> bool {
         let Ok(index) = self.find(pkid) else { return false };
-        if self.flights.iter().any(|flight| flight.pkid == pkid) {
+        if self.in_flight(pkid).is_some() {
             return false;
         }
         self.open.remove(index);
@@ -139,6 +145,11 @@ impl Qos2 {
         true
     }
 
+    /// The connection ends, and with it what it owed: nobody waits any more for what is superseded.
+    pub fn forget_superseded(&mut self) {
+        self.flights.retain(|flight| !flight.superseded);
+    }
+
     pub fn any_in_flight(&self) -> bool {
         !self.flights.is_empty()
     }
@@ -147,6 +158,11 @@ impl Qos2 {
     pub fn shrink(&mut self) {
         self.open.shrink_to_fit();
         self.flights.shrink_to_fit();
+    }
+
+    fn in_flight(&self, pkid: u16) -> Option<&Flight> {
+        let mut flights = self.flights.iter();
+        flights.find(|flight| flight.pkid == pkid && !flight.superseded)
     }
 
     fn find(&self, pkid: u16) -> Result<usize, usize> {
@@ -210,11 +226,40 @@ mod tests {
         assert_eq!(ids.seen(7, 2, 1), Seen::InFlight { slot: 4 });
         // While it is in flight: its outcome, even a negative one, says nothing of the one that has its id now.
         ids.accept(7, 3, 5);
-        assert_eq!(ids.settle(4, false), None);
+        assert_eq!(ids.settle(4, false), Some(4));
+        assert_eq!(ids.settle(4, false), None, "settled");
         assert_eq!(ids.seen(7, 3, 1), Seen::InFlight { slot: 5 });
         ids.settle(5, true);
         assert_eq!(ids.seen(7, 3, 1), Seen::Received);
         assert!(ids.release(7) && !ids.any_in_flight());
+    }
+
+    #[test]
+    fn the_answer_to_a_repetition_is_owed_though_its_packet_id_is_used_again() {
+        for positive in [true, false] {
+            let mut ids = Qos2::default();
+            ids.accept(7, 1, 3);
+            // Repeated on a later connection, which then uses the id for another reading, and repeats that.
+            ids.redirect(7, 20);
+            ids.accept(7, 2, 21);
+            assert_eq!(ids.seen(7, 2, 1), Seen::InFlight { slot: 21 });
+            assert!(!ids.release(7), "the second is not answered");
+            assert_eq!(
+                ids.settle(3, positive),
+                Some(20),
+                "the first is answered where it was repeated"
+            );
+            assert_eq!(ids.seen(7, 2, 1), Seen::InFlight { slot: 21 }, "whatever its outcome");
+            ids.accept(7, 3, 22);
+            ids.forget_superseded();
+            assert_eq!(
+                ids.settle(21, positive),
+                None,
+                "nobody waits after the connection has ended"
+            );
+            assert_eq!(ids.settle(22, true), Some(22));
+            assert!(ids.release(7) && !ids.any_in_flight());
+        }
     }
 
     #[test]

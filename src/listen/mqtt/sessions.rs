@@ -157,6 +157,7 @@ impl Sessions {
 impl Place {
     /// Lets go: the session rests for `keep` (zero: it ends), or goes to the connection that has taken the id over.
     pub fn leave(mut self, mut state: State, keep: Duration) {
+        state.qos2.forget_superseded();
         if !state.qos2.any_in_flight() {
             // Nothing can arrive there that matters to anybody.
             state.mailbox = Mailbox::new();
