@@ -23,8 +23,10 @@ pub enum Close {
     Refused,
     /// Nothing was heard for one and a half times the keep-alive, or for `idle_timeout`.
     KeepAlive,
-    /// Our answers were not read within `packet_timeout`.
+    /// Nothing of our answers was received for `packet_timeout`.
     Stalled,
+    /// For `idle_timeout` no packet of it could be read, whatever for.
+    NotRead,
     /// A packet fell behind `packet_bytes_per_second_min` by `packet_timeout`.
     TooSlow,
     /// A packet was given up in favour of those that waited for room.
@@ -96,6 +98,7 @@ impl Close {
             Close::Refused => "refused",
             Close::KeepAlive => "keep_alive",
             Close::Stalled => "stalled",
+            Close::NotRead => "not_read",
             Close::TooSlow => "too_slow",
             Close::Evicted(_) => "evicted",
             Close::TakenOver => "taken_over",
@@ -117,6 +120,10 @@ impl Close {
         match self {
             Close::KeepAlive => Some((Leave::KeepAliveTimeout, "nothing was heard for too long")),
             Close::Stalled => Some((Leave::QuotaExceeded, "answers were not read for mqtt.packet_timeout")),
+            Close::NotRead => Some((
+                Leave::QuotaExceeded,
+                "nothing more could be accepted for mqtt.idle_timeout",
+            )),
             Close::TooSlow => Some((
                 Leave::QuotaExceeded,
                 "a packet came more slowly than mqtt.packet_bytes_per_second_min, or nothing of it for mqtt.packet_timeout",
@@ -129,21 +136,25 @@ impl Close {
         }
     }
 
-    /// Whether what was accepted is answered first: not where nobody is there to hear it, nor where an answer would be out
-    /// of turn, nor where the client waits on another connection.
+    /// Whether what was accepted is answered first: not where nobody is there to hear it or the client does not read, nor
+    /// where an answer would be out of turn, nor where the client waits on another connection.
     pub fn answers_first(self) -> bool {
         match self {
             Close::Client
             | Close::HungUp
             | Close::KeepAlive
-            | Close::Stalled
+            | Close::NotRead
             | Close::TooSlow
             | Close::Evicted(_)
             | Close::Stopping
             | Close::Fault(_) => true,
-            Close::Network | Close::Full | Close::ConnectTimeout | Close::Refused | Close::TakenOver | Close::Busy => {
-                false
-            }
+            Close::Network
+            | Close::Full
+            | Close::ConnectTimeout
+            | Close::Refused
+            | Close::Stalled
+            | Close::TakenOver
+            | Close::Busy => false,
         }
     }
 

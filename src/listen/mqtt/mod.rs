@@ -77,7 +77,8 @@ pub struct Config {
     /// The longest keep-alive; MQTT 5 clients that ask for more, or for none, are told this one (at most 65535 s).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub keep_alive_max: Duration,
-    /// A 3.1.1 connection that is silent for so long is closed, whatever its keep-alive.
+    /// A 3.1.1 connection that is silent for so long is closed, whatever its keep-alive; and any connection of which no
+    /// packet can be accepted for so long (its window is full, the byte budget used up, Kafka unavailable to 3.1.1).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub idle_timeout: Duration,
     /// How long the session of a client that is away is kept: at most this (MQTT 5), exactly this (3.1.1, Clean Session
@@ -108,6 +109,7 @@ impl Config {
             ),
             (!self.packet_timeout.is_zero(), "mqtt.packet_timeout: must be above 0"),
             (!self.closing_timeout.is_zero(), "mqtt.closing_timeout: must be above 0"),
+            (!self.idle_timeout.is_zero(), "mqtt.idle_timeout: must be above 0"),
         ];
         checks
             .into_iter()

@@ -40,11 +40,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if self.health.has_changed().unwrap_or(false) {
             self.kafka_up = self.health.borrow_and_update().takes_readings();
         }
-        let mut given = false;
+        let (mut given, mut taken) = (false, false);
         let pause = loop {
             match self.next_packet()? {
                 Step::Taken(publish) => {
                     self.pace = None;
+                    taken = true;
                     given |= publish;
                 }
                 Step::Paused(pause) => break Some(pause),
@@ -55,6 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.pace = None;
         } else if !self.wire.inbound.is_empty() && self.pace.is_none() {
             self.pace = Some(self.shared.config.rate().start(Instant::now()));
+        }
+        if pause.is_some() && (taken || pause != self.pause) {
+            self.paused_since = Some(Instant::now());
         }
         if pause != self.pause {
             match pause {
@@ -128,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     fn refuse_too_large(&self, head: &Head) -> Close {
         let most = self.shared.config.publish_bytes_max();
-        let detail = format!("{} bytes in one packet, at most {most} are taken", head.packet_bytes);
+        let detail = format!("{} bytes in one packet, at most {most} are accepted", head.packet_bytes);
         let topic = packet::topic_of_part(head, &self.wire.inbound);
         let outcome = Rejection::new(Reason::TooLarge, detail).into();
         let pipeline = &self.shared.front.pipeline;
@@ -233,6 +237,6 @@ fn must_keep(qos: u8, version: Version) -> bool {
 fn too_large() -> Fault {
     Fault {
         reason: Leave::PacketTooLarge,
-        why: "the packet is larger than is taken here",
+        why: "the packet is larger than is accepted here",
     }
 }

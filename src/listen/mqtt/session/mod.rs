@@ -8,7 +8,7 @@
 //! However a connection ends, what was accepted from it is answered first, as long as somebody may hear it: from then on
 //! it is not read, and stays until the answers are sent, at most `closing_timeout`. Only a client that connects again
 //! is not kept waiting: of its old connection, what is known is sent. What outlives the connection is handed to
-//! `sessions` before the goodbye is said.
+//! `sessions` before its last packet is sent.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -23,6 +23,8 @@ use tracing::debug;
 
 mod intake;
 
+mod unsent;
+
 use super::Shared;
 use super::acks::{Acks, Owed};
 use super::aliases::Aliases;
@@ -36,6 +38,7 @@ use crate::deliver::health::Health;
 use crate::listen::pace::Pace;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
+use unsent::Unsent;
 
 /// How long a 3.1.1 connection whose reading could not be taken stays open, unread, before it is closed: it will send
 /// the reading again as soon as it is back, so it is held off for as long as the other protocols ask their devices to
@@ -62,12 +65,14 @@ struct Session<'a, S> {
     // Reused from wake to wake.
     arrived: Vec<(u64, Answer)>,
     pause: Option<Pause>,
+    // Since when no packet was read because of it.
+    paused_since: Option<Instant>,
     ending: Option<Ending>,
     heard_at: Instant,
     // Of the packet of which part is there.
     pace: Option<Pace>,
-    // Since when bytes could not be sent, a busy 3.1.1 client is held off.
-    unsent_since: Option<Instant>,
+    unsent: Unsent,
+    // Since when a busy 3.1.1 client is held off.
     busy_since: Option<Instant>,
 }
 
@@ -88,7 +93,7 @@ enum Event {
     Timer,
 }
 
-/// Runs a connection to its end; its last words are in the returned wire's `outbound`.
+/// Runs a connection to its end; the last packets for its client are in the returned wire's `outbound`.
 pub async fn serve<S>(mut wire: Wire<S>, shared: &Shared) -> (Wire<S>, Close)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -157,10 +162,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             waiting: None,
             arrived: Vec::new(),
             pause: None,
+            paused_since: None,
             ending: None,
             heard_at: Instant::now(),
             pace: None,
-            unsent_since: None,
+            unsent: Unsent::default(),
             busy_since: None,
         }
     }
@@ -172,10 +178,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             if let Err(close) = self.work().or_else(|close| self.end(close)) {
                 return close;
             }
+            let before = self.wire.outbound.len();
             if self.wire.send_now().await.is_err() {
                 return Close::Network;
             }
-            if self.note_unsent() {
+            self.unsent.note(before, self.wire.outbound.len(), Instant::now);
+            if self.may_read_on() {
                 continue;
             }
             if let Some(ending) = self.ending
@@ -189,7 +197,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             if due < sleep.deadline() {
                 sleep.as_mut().reset(due);
             }
+            let before = self.wire.outbound.len();
             let event = self.event(halted.as_mut(), sleep.as_mut()).await;
+            self.unsent.note(before, self.wire.outbound.len(), Instant::now);
             let handled = self.handle(event, sleep.as_mut());
             if let Err(close) = handled.or_else(|close| self.end(close)) {
                 return close;
@@ -221,10 +231,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
             Event::Moved(Ok(Moved::Read(count))) => self.heard(count),
             Event::Moved(Ok(Moved::Evicted(why))) => return Err(Close::Evicted(why)),
-            Event::Moved(Ok(Moved::Sent)) => self.unsent_since = None,
             Event::Moved(Err(_)) => return Err(Close::Network),
-            // What arrived is collected before the next wait anyway.
-            Event::Answers => {}
+            // What was sent has been noted, and what arrived is collected before the next wait.
+            Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
             Event::Lent(permit) => (self.permit, self.waiting) = (Some(permit), None),
             Event::Health => self.kafka_up = self.health.borrow().takes_readings(),
             Event::Timer => {
@@ -254,7 +263,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     fn next_deadline(&self) -> (Instant, Close) {
-        let packet_timeout = self.shared.config.packet_timeout;
+        let config = &self.shared.config;
         let after = |since: Option<Instant>, wait: Duration, close| since.map(|since| (since + wait, close));
         // Who is not read cannot be late.
         let reading = self.is_reading() && !self.wire.waits();
@@ -265,7 +274,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 Close::KeepAlive,
             ),
             self.pace.filter(|_| reading).map(|pace| (pace.due(), Close::TooSlow)),
-            after(self.unsent_since, packet_timeout, Close::Stalled),
+            after(self.unsent.since, config.packet_timeout, Close::Stalled),
+            // Whatever it waits for has a deadline of its own; this is the last resort.
+            after(self.pause.and(self.paused_since), config.idle_timeout, Close::NotRead),
             after(
                 self.busy_since,
                 if self.ending.is_some() {
@@ -312,13 +323,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.wire.discard();
     }
 
-    // Whether there is more to do now that the client has taken our answers.
-    fn note_unsent(&mut self) -> bool {
-        if self.wire.outbound.is_empty() {
-            self.unsent_since = None;
-        } else if self.unsent_since.is_none() {
-            self.unsent_since = Some(Instant::now());
-        }
+    // Whether there is more to do now that the client has received our answers.
+    fn may_read_on(&self) -> bool {
         self.busy_since.is_none()
             && self.pause == Some(Pause::Output)
             && self.wire.outbound.len() < intake::OUTBOUND_BYTES_MAX
