@@ -1,6 +1,6 @@
 //! What was accepted over MQTT is answered: however many publishes come at once, and however the connection ends.
 //!
-//! A client may write more than the Receive Maximum without waiting, say goodbye right behind its last reading, or send
+//! A client may write more than the Receive Maximum without waiting, disconnect right behind its last reading, or send
 //! something that ends the connection. None of it costs an answer to what was accepted before.
 
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ async fn two_hundred_publishes_in_one_write_are_two_hundred_records() {
             let id = format!("burst-{version:?}-{qos}");
             let mut mqtt = Mqtt::connect(gateway.addresses.mqtt.unwrap(), version, &id).await;
             let mut bytes = publishes(version, qos, 1..=200);
-            // The goodbye, too, waits behind what is held back.
+            // The DISCONNECT, too, waits behind what is held back.
             if qos == 1 {
                 bytes.extend(mqtt::DISCONNECT);
             }
@@ -115,6 +115,9 @@ enum End {
     Silence,
 }
 
+/// Longer than the silence after which a connection with a keep-alive of one second ends.
+const KAFKAS_DELAY: Duration = Duration::from_millis(2500);
+
 /// Kafka answers slowly, so nothing is answered yet when the connection ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_answered_before_the_connection_ends() {
@@ -124,7 +127,7 @@ async fn what_was_accepted_is_answered_before_the_connection_ends() {
         config.kafka.delivery_timeout = Duration::from_secs(8);
     })
     .await;
-    broker.answer_after(Duration::from_millis(1000));
+    broker.answer_after(KAFKAS_DELAY);
     let address = gateway.addresses.mqtt.unwrap();
     let ends = [
         (End::Disconnect, None),
@@ -171,12 +174,19 @@ async fn check_end(address: std::net::SocketAddr, version: Version, qos: u8, end
         End::TooLarge => bytes.extend(mqtt::publish(version, 1, 4, TOPIC, "", &[b' '; 20_000])),
         End::HalfClose | End::Silence => {}
     }
+    let written = Instant::now();
     mqtt.write(&bytes).await;
     if matches!(end, End::HalfClose) {
         mqtt.end_stream().await;
     }
     for id in 1..=3 {
         assert_eq!(read(&mut mqtt).await, first_answer(qos, id), "{about}");
+        // The end of silence is 1.5 s after the last packet; all others have begun at once.
+        let waited = written.elapsed();
+        assert!(
+            waited > Duration::from_secs(2),
+            "{about}: answered before it ended: {waited:?}"
+        );
     }
     let mut last = read(&mut mqtt).await;
     if let Reply::Disconnect { reason: told, .. } = last {
@@ -222,17 +232,19 @@ async fn client_that_does_not_read(gateway: &TestGateway, first: &[u8]) -> TcpSt
     let mut stream = socket.connect(gateway.addresses.mqtt.unwrap()).await.unwrap();
     stream.write_all(first).await.unwrap();
     let pings = [0xC0, 0].repeat(8 * 1024);
-    let received = || {
-        let received = [("type", "pingreq")];
-        gateway.scrape().sum("citygate_mqtt_packets_received_total", &received)
+    let count = |name: &str, labels: &[(&str, &str)]| gateway.scrape().sum(name, labels);
+    let progress = || {
+        let paused = count("citygate_mqtt_reading_paused_total", &[("reason", "output")]);
+        let received = count("citygate_mqtt_packets_received_total", &[("type", "pingreq")]);
+        (paused, received)
     };
-    let began = Instant::now();
-    loop {
-        let before = received();
+    // Its reading has paused for that reason, and has not gone on for a while.
+    let (began, mut still) = (Instant::now(), 0);
+    while still < 5 {
+        let before = progress();
         let blocked = timeout(Duration::from_millis(200), stream.write(&pings)).await.is_err();
-        if blocked && received() == before {
-            break;
-        }
+        let stands = blocked && before.0 > 0 && progress() == before;
+        still = if stands { still + 1 } else { 0 };
         assert!(began.elapsed() < PATIENCE, "it is still read");
     }
     stream
@@ -280,5 +292,42 @@ async fn a_client_that_reads_late_is_closed_when_its_reading_is_not_accepted() {
         .scrape()
         .sum("citygate_mqtt_closed_total", &[("reason", "busy")]);
     assert_eq!(closed, 1);
+    gateway.finish().await;
+}
+
+/// Whatever a paused connection waits for has a deadline; should it be lost, the connection is closed all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_cannot_be_read_is_closed_in_the_end() {
+    let broker = Broker::mock();
+    let gateway = TestGateway::start(&broker, |config| {
+        config.kafka.delivery_timeout = Duration::from_secs(9);
+        config.mqtt.receive_maximum = 1;
+        config.mqtt.idle_timeout = Duration::from_millis(500);
+        config.mqtt.closing_timeout = Duration::from_millis(1);
+    })
+    .await;
+    broker.answer_after(Duration::from_secs(600));
+    for version in VERSIONS {
+        let mut mqtt = Mqtt::connect(gateway.addresses.mqtt.unwrap(), version, &format!("held-{version:?}")).await;
+        let written = Instant::now();
+        mqtt.write(&publishes(version, 1, 1..=2)).await;
+        let mut last = read(&mut mqtt).await;
+        if let Reply::Disconnect { reason, .. } = last {
+            assert_eq!((version, reason), (Version::V5, 0x97));
+            last = read(&mut mqtt).await;
+        }
+        assert_eq!(last, Reply::Closed, "{version:?}");
+        let waited = written.elapsed();
+        assert!(
+            waited < Duration::from_secs(5),
+            "{version:?}: it waits for the outcome: {waited:?}"
+        );
+    }
+    let reason = [("reason", "not_read")];
+    eventually("the reason is counted", async || {
+        let closed = gateway.scrape().sum("citygate_mqtt_closed_total", &reason);
+        (closed == 2).then_some(())
+    })
+    .await;
     gateway.finish().await;
 }
