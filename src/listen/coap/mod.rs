@@ -3,9 +3,9 @@
 //! The thread reads datagrams in batches, hands readings to the pipeline, and sends what [`exchange`] says; answers
 //! come back through one mailbox. It has a runtime of its own: on one that is shared, an idle thread is woken by each
 //! datagram that arrives while another is at work on the ones before. [`sockets`] see to it that an answer leaves from the
-//! address that was asked. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and [`resource`] understand requests, [`peers`] remembers duplicates,
-//! [`deadlines`] keeps time. Nothing a peer sends, and no error of the socket, ends it; it ends when it is told to and
-//! owes no answer. Not here yet: Block1 (large bodies; refused with 4.02), DTLS, Observe.
+//! address that was asked. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
+//! [`resource`] understand requests, [`peers`] remembers duplicates, [`deadlines`] keeps time. Nothing a peer sends, and no
+//! error of the socket, ends it; it ends when it is told to and owes no answer. Not here yet: Block1 (large bodies; refused with 4.02), DTLS, Observe.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -41,6 +41,7 @@ mod socket;
 mod sockets;
 
 use counters::Counters;
+use endpoints::CONFIGURED_MAX;
 use exchange::{Exchanges, Intake, Outgoing};
 pub use sockets::OWN_ADDRESSES_MAX;
 use sockets::Sockets;
@@ -63,7 +64,7 @@ pub struct Config {
     pub exchanges_max: usize,
     /// Separate responses that await their acknowledgement; further ones are sent non-confirmable. At most 32,768.
     pub separate_max: usize,
-    /// Messages remembered of one peer (address and port), so that it is told apart when they come again.
+    /// Messages remembered of one peer (address and port), so that a repetition is told apart from a new message.
     pub messages_per_peer: usize,
     /// Memory for duplicates over all peers.
     pub remembered_bytes_max: ByteSize,
@@ -84,7 +85,7 @@ pub struct Config {
     pub ack_random_factor: f64,
     /// Repetitions of a separate response (MAX_RETRANSMIT).
     pub max_retransmit: u32,
-    /// The socket's receive buffer; the kernel grants no more than `net.core.rmem_max`.
+    /// The receive buffer of each socket; the kernel grants no more than `net.core.rmem_max`.
     pub receive_buffer: ByteSize,
 }
 
@@ -160,6 +161,11 @@ impl Config {
             (self.max_retransmit > 10, "coap.max_retransmit must be at most 10"),
             (self.exchanges_max == 0, "coap.exchanges_max must be at least 1"),
             (self.separate_max > 32_768, "coap.separate_max must be at most 32768"),
+            // An IPv6 wildcard may need a second socket.
+            (
+                self.listen.iter().count() > CONFIGURED_MAX / 2,
+                "coap.listen must be at most 32 addresses",
+            ),
             (self.messages_per_peer == 0, "coap.messages_per_peer must be at least 1"),
         ]
         .into_iter()

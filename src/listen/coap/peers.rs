@@ -9,7 +9,8 @@
 //! occupy. Forgotten first are messages older than [`MAX_TRANSMIT_SPAN`], which a client no longer repeats; then those of
 //! peers that no reading was accepted from, then first readings that were accepted, then those of peers that had one
 //! accepted before: whoever only spoofs addresses displaces himself. Within each the oldest goes first, and a sixteenth of
-//! the room is left to each, so that a newcomer has a place beside a large fleet that is known. Forgetting never loses a reading: at worst a retransmission is taken in twice, which *at least once* allows, and the metric says so.
+//! the room is left to each, so that a newcomer has a place beside a large fleet that is known. Forgetting never loses a
+//! reading: at worst a retransmission is accepted twice, which *at least once* allows, and the metric says so.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -571,7 +572,7 @@ mod tests {
             peers.arrive(now, one, true);
             assert_eq!(peers.arrive(now, other, true), Arrival::New);
         }
-        let local = super::super::endpoints::Local(1);
+        let local = super::super::endpoints::Local::configured(1);
         let ends = Endpoints { local, ..one.ends };
         assert_eq!(
             peers.arrive(now, Key { ends, ..one }, true),

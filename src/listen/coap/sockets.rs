@@ -9,11 +9,14 @@
 //! sent by addresses that nobody wrote, and one system call for each answer is too many. With a socket per address a batch
 //! of answers is one call as before, and packet info is read only until that socket is there.
 //!
-//! Limits: [`OWN_ADDRESSES_MAX`] sockets for single addresses; the one that was used longest ago makes room. Where one
-//! cannot be opened, answers leave from the wildcard, as the kernel chooses; that is logged, counted and tried again.
+//! Limits: [`OWN_ADDRESSES_MAX`] sockets for single addresses; the one that was used longest ago makes room. After as many,
+//! one is opened every [`OPENING_INTERVAL`], so that a whole network that is routed here costs little more than its
+//! datagrams. Where none is opened, answers leave from the wildcard, as the kernel chooses; a failure is logged, counted and
+//! tried again.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::task::Poll;
@@ -31,8 +34,14 @@ use crate::metrics::CoapMetrics;
 /// Sockets for single addresses of wildcards, over all.
 pub const OWN_ADDRESSES_MAX: usize = 64;
 
-/// Addresses whose number, or failure, is known; all are forgotten beyond it.
-const KNOWN_MAX: usize = 1024;
+/// Addresses whose failure is known; all are forgotten beyond it.
+const REFUSED_MAX: usize = 1024;
+
+/// The mean time between two openings, after the first [`OWN_ADDRESSES_MAX`].
+const OPENING_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Batches of a wildcard that may be read before a socket that was opened meanwhile: more than a usual receive buffer holds.
+const OLDER_BATCHES_MAX: u32 = 256;
 
 /// After a socket could not be opened for an address, how long none is tried.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -43,9 +52,9 @@ pub struct Sockets {
     /// Those that the configuration names, then those for single addresses of wildcards.
     open: Vec<Entry>,
     configured: usize,
-    next: Local,
-    /// The numbers of addresses that had a socket: with its next one they are the same endpoint still.
-    numbers: HashMap<SocketAddr, Local>,
+    hasher: RandomState,
+    /// When the openings so far would be over, had they kept to the interval.
+    openings_until: Instant,
     /// Addresses that no socket could be opened for, and when it is tried again.
     refused: HashMap<SocketAddr, Instant>,
     receive_buffer: usize,
@@ -63,6 +72,8 @@ struct Entry {
     socket: Socket,
     /// When it last received something.
     used: Instant,
+    /// How many batches of its wildcard may still hold older datagrams than this; it is not read before.
+    older_batches: u32,
 }
 
 /// Opens a socket and binds it, to an address that nobody else holds.
@@ -109,8 +120,8 @@ impl Sockets {
         let mut sockets = Sockets {
             open: Vec::new(),
             configured: bound.len(),
-            next: Local::default(),
-            numbers: HashMap::new(),
+            hasher: RandomState::new(),
+            openings_until: Instant::now(),
             refused: HashMap::new(),
             receive_buffer,
             buffers: vec![0; BATCH * buffer_bytes].into(),
@@ -119,9 +130,8 @@ impl Sockets {
             opened: metrics.coap_own_addresses.clone(),
             failures: metrics.coap_own_addresses_failed_total.clone(),
         };
-        for socket in bound {
-            let local = sockets.number();
-            sockets.add(socket, local, Instant::now())?;
+        for (index, socket) in bound.into_iter().enumerate() {
+            sockets.add(socket, Local::configured(index), Instant::now(), 0)?;
         }
         Ok(sockets)
     }
@@ -139,11 +149,15 @@ impl Sockets {
     }
 
     /// Reads a batch of each and shows each datagram to `act`: between whom it goes, whether others got it too, and its
-    /// bytes. Wildcards come first: what waits there is older than what waits at a socket that was opened later.
+    /// bytes. What waits at a wildcard is older than what waits at a socket that was opened for one of its addresses since:
+    /// that one is read as soon as the wildcard was empty once.
     pub fn receive(&mut self, now: Instant, mut act: impl FnMut(Endpoints, Cast, &[u8])) -> io::Result<()> {
         let mut read = Ok(());
         for at in 0.. {
             let Some(entry) = self.open.get_mut(at) else { break };
+            if entry.older_batches > 0 {
+                continue;
+            }
             let batch = entry
                 .socket
                 .receive(&mut self.buffers, self.buffer_bytes, &mut self.arrived);
@@ -153,6 +167,9 @@ impl Sockets {
             }
             let is_wildcard = entry.socket.is_wildcard();
             let own = entry.socket.local();
+            if is_wildcard {
+                self.was_read(own, self.arrived.len() < BATCH);
+            }
             for number in 0..self.arrived.len() {
                 let Arrived { bytes, peer, target } = self.arrived[number];
                 let Some(peer) = peer else { continue };
@@ -169,6 +186,19 @@ impl Sockets {
         read
     }
 
+    /// A batch of this wildcard has been read, to its end or not.
+    fn was_read(&mut self, wildcard: Local, is_empty: bool) {
+        let opened = self.open.iter_mut().skip(self.configured);
+        for entry in opened.filter(|entry| entry.socket.local().index() == wildcard.index()) {
+            let left = if is_empty {
+                0
+            } else {
+                entry.older_batches.saturating_sub(1)
+            };
+            entry.older_batches = left;
+        }
+    }
+
     /// Sends what is to be sent, each from its own address; `failed` is told of each that its socket does not take.
     pub fn send(&self, messages: &mut [Outgoing], mut failed: impl FnMut(SocketAddr, io::Error)) {
         let local = |outgoing: &Outgoing| outgoing.ends.local;
@@ -180,13 +210,11 @@ impl Sockets {
         }
     }
 
-    /// The socket for these endpoints; a wildcard, if it was closed meanwhile.
+    /// The socket for these endpoints; its wildcard, if there is none (any more).
     fn socket_of(&self, ends: Endpoints) -> &Socket {
         let is_it = |entry: &&Entry| entry.socket.local() == ends.local;
-        let fits =
-            |entry: &&Entry| entry.socket.is_wildcard() && entry.socket.address().is_ipv4() == ends.peer.is_ipv4();
-        let found = self.open.iter().find(is_it).or_else(|| self.open.iter().find(fits));
-        &found.unwrap_or(&self.open[0]).socket
+        let found = self.open.iter().find(is_it);
+        &found.unwrap_or(&self.open[ends.local.index()]).socket
     }
 
     /// The number of an address of ours that the socket `wildcard` received something for.
@@ -195,33 +223,42 @@ impl Sockets {
             entry.used = now;
             return entry.socket.local();
         }
-        if self.refused.get(&address).is_some_and(|until| now < *until) {
-            return wildcard;
+        let local = Local::behind(wildcard, self.hasher.hash_one(address));
+        if self.refused.get(&address).is_some_and(|until| now < *until) || !self.may_open(now) {
+            return local;
         }
-        let opened = self.open_for(now, wildcard, address);
-        if self.refused.len() >= KNOWN_MAX {
+        let opened = self.open_for(now, local, address);
+        if self.refused.len() >= REFUSED_MAX {
             self.refused.clear();
         }
         match opened {
-            Ok(local) => {
+            Ok(()) => {
                 self.refused.remove(&address);
                 tracing::debug!(%address, "coap has a socket for this address");
-                local
             }
             Err(error) => {
                 self.failures.inc();
                 if self.refused.insert(address, now + RETRY_AFTER).is_none() {
                     tracing::warn!(%address, %error, "coap cannot answer from this address: its clients may not know the answers");
                 }
-                wildcard
             }
         }
+        local
     }
 
-    fn open_for(&mut self, now: Instant, wildcard: Local, address: SocketAddr) -> io::Result<Local> {
+    /// Whether another socket may be opened now; then it counts as opened.
+    fn may_open(&mut self, now: Instant) -> bool {
+        let after = self.openings_until.max(now) + OPENING_INTERVAL;
+        let may = after <= now + OPENING_INTERVAL * OWN_ADDRESSES_MAX as u32;
+        if may {
+            self.openings_until = after;
+        }
+        may
+    }
+
+    fn open_for(&mut self, now: Instant, local: Local, address: SocketAddr) -> io::Result<()> {
         self.make_room();
-        let holder = self.open.iter().find(|entry| entry.socket.local() == wildcard);
-        let holder = &holder.ok_or(io::ErrorKind::NotFound)?.socket;
+        let holder = &self.open[local.index()].socket;
         let socket = make(address, self.receive_buffer)?;
         // A datagram came to it, so it is ours, even if no interface has it (a whole network routed to this host).
         setsockopt(&socket, sockopt::IpFreebind, &true)?;
@@ -232,14 +269,7 @@ impl Sockets {
         holder.share_port(false)?;
         socket.set_reuse_port(false)?;
         bound?;
-        if self.numbers.len() >= KNOWN_MAX {
-            self.numbers.clear();
-        }
-        let local = self.numbers.get(&address).copied();
-        let local = local.unwrap_or_else(|| self.number());
-        self.numbers.insert(address, local);
-        self.add(socket.into(), local, now)?;
-        Ok(local)
+        self.add(socket.into(), local, now, OLDER_BATCHES_MAX)
     }
 
     /// Closes the socket for a single address that was used longest ago, if there is no room for another.
@@ -253,15 +283,12 @@ impl Sockets {
         }
     }
 
-    /// A number that no address has.
-    fn number(&mut self) -> Local {
-        let next = Local(self.next.0.wrapping_add(1));
-        std::mem::replace(&mut self.next, next)
-    }
-
-    fn add(&mut self, socket: std::net::UdpSocket, local: Local, now: Instant) -> io::Result<()> {
-        let socket = Socket::new(socket, local)?;
-        self.open.push(Entry { socket, used: now });
+    fn add(&mut self, socket: std::net::UdpSocket, local: Local, now: Instant, older_batches: u32) -> io::Result<()> {
+        self.open.push(Entry {
+            socket: Socket::new(socket, local)?,
+            used: now,
+            older_batches,
+        });
         self.opened.set(self.open.len().saturating_sub(self.configured) as i64);
         Ok(())
     }
@@ -286,41 +313,96 @@ mod tests {
         // Another's port stands for whatever may be in the way.
         let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
-        let (start, own) = (Instant::now(), Local(0));
-        let mut check = |after, expected, failures| {
-            assert_eq!(
-                sockets.local_of(start + after, own, address),
-                expected,
-                "after {after:?}"
-            );
+        let (start, own) = (Instant::now(), Local::configured(0));
+        let number = sockets.local_of(start, own, address);
+        let mut check = |after, opened: bool, failures| {
+            let now = start + after;
+            assert_eq!(sockets.local_of(now, own, address), number, "after {after:?}");
             assert_eq!(
                 metrics.coap.coap_own_addresses_failed_total.get(),
                 failures,
                 "after {after:?}"
             );
+            let ends = Endpoints {
+                peer: address,
+                local: number,
+            };
+            let socket = sockets.socket_of(ends);
+            assert_eq!(socket.is_wildcard(), !opened, "after {after:?}");
         };
-        check(Duration::ZERO, own, 1);
-        check(RETRY_AFTER / 2, own, 1);
-        check(RETRY_AFTER, own, 2);
+        check(Duration::ZERO, false, 1);
+        check(RETRY_AFTER / 2, false, 1);
+        check(RETRY_AFTER, false, 2);
         drop(other);
-        check(RETRY_AFTER * 2, Local(1), 2);
+        check(RETRY_AFTER * 2, true, 2);
         assert_eq!(metrics.coap.coap_own_addresses.get(), 1);
     }
 
     #[tokio::test]
-    async fn an_address_keeps_its_number_when_its_socket_makes_room() {
+    async fn an_address_keeps_its_number_however_many_others_are_asked() {
         let metrics = Metrics::new(&[]);
         let (mut sockets, port) = wildcard(&metrics);
-        let start = Instant::now();
-        let address = |last| SocketAddr::from(([127, 0, 1, last], port));
-        for round in 0..2 {
-            for last in 0..100u8 {
-                let now = start + Duration::from_secs(100 * round + u64::from(last));
-                let local = sockets.local_of(now, Local(0), address(last));
-                assert_eq!(local, Local(1 + u32::from(last)));
-            }
-        }
+        let (start, own) = (Instant::now(), Local::configured(0));
+        let address = |number: u16| SocketAddr::from(([127, 1, (number >> 8) as u8, number as u8], port));
+        let mut numbers = |round: u64| -> Vec<Local> {
+            let ask = |number| {
+                let now = start + Duration::from_secs(5000 * round + u64::from(number));
+                sockets.local_of(now, own, address(number))
+            };
+            (0..2000).map(ask).collect()
+        };
+        assert_eq!(numbers(0), numbers(1));
         assert_eq!(sockets.open.len(), 1 + OWN_ADDRESSES_MAX);
         assert_eq!(metrics.coap.coap_own_addresses_failed_total.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_network_that_is_routed_here_costs_no_socket_for_each_of_its_datagrams() {
+        let metrics = Metrics::new(&[]);
+        let (mut sockets, port) = wildcard(&metrics);
+        let (start, own) = (Instant::now(), Local::configured(0));
+        let mut opened = 0;
+        // A thousand addresses at once, and a thousand more within a second.
+        for (asked, expected) in [(0..1000u32, 64), (1000..2000, 164)] {
+            for number in asked {
+                let after = Duration::from_millis(number.saturating_sub(999).into());
+                let [.., high, low] = number.to_be_bytes();
+                let address = SocketAddr::from(([127, 2, high, low], port));
+                sockets.local_of(start + after, own, address);
+                opened += u32::from(sockets.open.iter().any(|entry| entry.socket.address() == address));
+            }
+            assert_eq!(opened, expected);
+        }
+        assert_eq!(sockets.open.len(), 1 + OWN_ADDRESSES_MAX);
+    }
+
+    /// More than a batch waits at the wildcard when the socket for their address is opened.
+    #[tokio::test]
+    async fn what_came_before_a_socket_was_opened_is_read_before_what_comes_to_it() {
+        let metrics = Metrics::new(&[]);
+        let (mut sockets, port) = wildcard(&metrics);
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 9], port));
+        let send = |numbers: std::ops::Range<u8>| {
+            for number in numbers {
+                client.send_to(&[number], address).unwrap();
+            }
+        };
+        send(0..150);
+        let mut read = Vec::new();
+        while read.len() < 160 {
+            // The runtime learns which sockets may be read.
+            tokio::task::yield_now().await;
+            let readable = tokio::time::timeout(Duration::from_secs(10), sockets.readable());
+            readable.await.expect("a datagram");
+            sockets
+                .receive(Instant::now(), |_, _, datagram| read.extend_from_slice(datagram))
+                .unwrap();
+            if read.len() == BATCH {
+                assert_eq!(metrics.coap.coap_own_addresses.get(), 1);
+                send(150..160);
+            }
+        }
+        assert_eq!(read, (0..160).collect::<Vec<u8>>());
     }
 }

@@ -55,10 +55,11 @@ fn mistakes_are_named_all_at_once() {
         piggyback_timeout: Duration::from_secs(2),
         ack_random_factor: f64::NAN,
         separate_max: 70_000,
+        listen: ["127.0.0.1:0"; 33].join(", ").parse().unwrap(),
         ..Config::default()
     };
     let mistakes = config.mistakes().join("\n");
-    for field in ["piggyback_timeout", "ack_random_factor", "separate_max"] {
+    for field in ["piggyback_timeout", "ack_random_factor", "separate_max", "coap.listen"] {
         assert!(mistakes.contains(field), "{field} is missing in {mistakes}");
     }
 }

@@ -638,7 +638,7 @@ fn what_brings_no_reading_is_not_remembered() {
 fn another_address_of_ours_is_another_exchange() {
     let mut world = world(|_| {});
     let ends = [0, 1].map(|local| Endpoints {
-        local: super::super::endpoints::Local(local),
+        local: super::super::endpoints::Local::configured(local),
         ..Endpoints::of(peer(1))
     });
     let tickets = ends.map(|ends| {
