@@ -8,8 +8,9 @@
 //! Bounded: an id that would exceed the bound is refused, never forgotten; 16 bytes each, 24 more while the outcome is
 //! open.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::LazyLock;
+use std::hash::Hasher;
+
+use super::packet;
 
 /// What a PUBLISH with some packet id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +56,10 @@ pub struct Qos2 {
 /// Ids for which room is kept while none is open, so that one reading after the other costs no allocation.
 const IDLE_IDS: usize = 4;
 
-/// A hasher whose values nobody outside can foresee; SipHash, the same for all sessions.
-pub fn hasher() -> impl Hasher {
-    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEY.build_hasher()
-}
-
 /// A hash of a publish: the topic that its alias stands for, a hash of its other properties, the payload. Equal hashes
 /// under one packet id of one session are a repetition: that two readings share one by chance is as likely as 1 in 2^64.
 pub fn content(topic: &str, properties: u64, payload: &[u8]) -> u64 {
-    let mut hasher = hasher();
+    let mut hasher = packet::hasher();
     hasher.write_u64(properties);
     hasher.write_usize(topic.len());
     hasher.write(topic.as_bytes());

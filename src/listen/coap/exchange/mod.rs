@@ -196,7 +196,7 @@ impl Exchanges {
                 &summary
             }
         };
-        let response = said(outcome);
+        let response = response_to(outcome);
         if response.is_positive() {
             self.peers.accepted(waiting.request.key);
         }
@@ -237,6 +237,21 @@ impl Exchanges {
         &self.peers
     }
 
+    /// The deadline of this exchange has come.
+    fn due(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
+        let exchange = &mut self.open[slot(ticket)];
+        exchange.due = None;
+        match &mut exchange.state {
+            State::Waiting(waiting) => {
+                waiting.acknowledged = true;
+                let key = waiting.request.key;
+                self.acknowledge(now, key, out);
+            }
+            State::Separate(_) => self.repeat(now, ticket, out),
+            State::Delayed(_) => self.send_delayed(ticket, out),
+        }
+    }
+
     fn on_request(
         &mut self,
         now: Instant,
@@ -255,13 +270,7 @@ impl Exchanges {
             mid: head.mid,
             fingerprint: self.hasher.hash_one((ends, kept)),
         };
-        let request = Request {
-            key,
-            confirmable: head.confirmable,
-            token: head.token.to_vec(),
-            no_response: options::no_response(&packet),
-            bytes: datagram.len(),
-        };
+        let request = Request::new(key, &head, &packet, datagram.len());
         let wanted = resource::find(&packet, head.code, |packet| self.discover(now, &request, packet));
         match wanted {
             Wanted::Reading(path) => match self.peers.arrive(now, key, head.confirmable) {
@@ -320,7 +329,7 @@ impl Exchanges {
         if self.owed() >= self.config.exchanges_max {
             let busy = Outcome::Busy(Busy::MemoryFull);
             let text = acknowledge::text(&busy).unwrap_or_default();
-            self.answer(now, &Waiting::new(request), said(&busy), text, out);
+            self.answer(now, &Waiting::new(request), response_to(&busy), text, out);
             intake.refusal = Some(busy);
             return intake;
         }
@@ -435,6 +444,17 @@ impl Waiting {
 }
 
 impl Request {
+    /// From a datagram of `bytes`.
+    fn new(key: Key, head: &Head<'_>, packet: &Packet, bytes: usize) -> Self {
+        Request {
+            key,
+            confirmable: head.confirmable,
+            token: head.token.to_vec(),
+            no_response: options::no_response(packet),
+            bytes,
+        }
+    }
+
     /// Whether the client wants a response of this class (RFC 7967).
     fn wants(&self, response: &Response) -> bool {
         self.no_response & 1 << (response.class() - 1) == 0
@@ -459,7 +479,7 @@ fn find(open: &Slab<Exchange>, ticket: u64) -> Option<&Exchange> {
 }
 
 /// The response that an outcome is, without its text.
-fn said(outcome: &Outcome) -> Response {
+fn response_to(outcome: &Outcome) -> Response {
     let (class, detail) = acknowledge::coap(outcome);
     let code = packet::code(class, detail);
     Response {

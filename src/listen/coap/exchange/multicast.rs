@@ -11,7 +11,6 @@ use coap_lite::{MessageType, Packet};
 use rand::RngExt;
 
 use super::super::endpoints::Endpoints;
-use super::super::options;
 use super::super::packet::{self, Head, Message, Unanswered, Verdict};
 use super::super::resource::{self, Wanted};
 use super::{Exchanges, Key, Outgoing, Request, State, slot};
@@ -43,17 +42,13 @@ impl Exchanges {
     /// The response to a discovery, if it has anything to say and is wanted.
     fn list_for_many(&mut self, now: Instant, ends: Endpoints, datagram: &[u8], head: Head<'_>) -> Option<Message> {
         let packet = Packet::from_bytes(datagram).ok()?;
-        let request = Request {
-            key: Key {
-                ends,
-                mid: head.mid,
-                fingerprint: 0,
-            },
-            confirmable: false,
-            token: head.token.to_vec(),
-            no_response: options::no_response(&packet),
-            bytes: datagram.len(),
+        // No duplicate of it is remembered.
+        let key = Key {
+            ends,
+            mid: head.mid,
+            fingerprint: 0,
         };
+        let request = Request::new(key, &head, &packet, datagram.len());
         match resource::find(&packet, head.code, |packet| self.discover(now, &request, packet)) {
             Wanted::Answer(response, _)
                 if response.is_positive() && !response.payload.is_empty() && request.wants(&response) =>

@@ -36,35 +36,27 @@ impl Exchanges {
         self.separate.insert((ends, mid), ticket);
     }
 
-    /// A deadline of this exchange has come.
-    pub(super) fn due(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
+    /// The response was not acknowledged in time: it is sent again, or given up.
+    pub(super) fn repeat(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
         let exchange = &mut self.open[slot(ticket)];
         let ends = exchange.ends;
-        exchange.due = None;
-        match &mut exchange.state {
-            State::Waiting(waiting) => {
-                waiting.acknowledged = true;
-                let key = waiting.request.key;
-                self.acknowledge(now, key, out);
-            }
-            State::Separate(separate) if separate.retransmissions < self.config.max_retransmit => {
-                separate.retransmissions += 1;
-                separate.timeout *= 2;
-                let at = now + separate.timeout;
-                exchange.due = Some(at);
-                out.push(Outgoing {
-                    ends,
-                    message: separate.message.clone(),
-                });
-                self.counters.retransmissions.inc();
-                self.schedule(at, ticket);
-            }
-            State::Separate(separate) => {
-                let mid = separate.mid;
-                self.stop(ends, mid);
-            }
-            State::Delayed(_) => self.send_delayed(ticket, out),
+        let State::Separate(separate) = &mut exchange.state else {
+            return;
+        };
+        if separate.retransmissions >= self.config.max_retransmit {
+            let mid = separate.mid;
+            return self.stop(ends, mid);
         }
+        separate.retransmissions += 1;
+        separate.timeout *= 2;
+        let at = now + separate.timeout;
+        exchange.due = Some(at);
+        out.push(Outgoing {
+            ends,
+            message: separate.message.clone(),
+        });
+        self.counters.retransmissions.inc();
+        self.schedule(at, ticket);
     }
 
     /// Our message of this id needs no more repeating.

@@ -7,7 +7,6 @@
 use std::hash::Hasher;
 
 use super::{Fault, Leave, Version, malformed, protocol_error};
-use crate::listen::mqtt::qos2;
 
 /// What a PUBLISH says before its topic is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> 
     let pkid = if qos == 0 { 0 } else { cursor.packet_id()? };
     let mut properties = 0;
     if version == Version::V5 && qos == 2 {
-        let mut hasher = qos2::hasher();
+        let mut hasher = super::hasher();
         let mut hash = |id: u8, value: &[u8]| {
             if !MAY_DIFFER_IN_A_REPETITION.contains(&id) {
                 hasher.write_u8(id);

@@ -15,6 +15,9 @@
 //!  9. It checks neither flags, reserved bits, trailing bytes nor the bounds and values of properties: `check` does.
 //! 10. It takes any bytes for a topic, and its topic matcher panics on some: topics are checked, nothing is matched.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
+
 use bytes::{Buf, Bytes, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol as _};
 
@@ -55,6 +58,12 @@ pub enum Leave {
 pub struct Fault {
     pub reason: Leave,
     pub why: &'static str,
+}
+
+/// For hashes of what a packet says, which nobody outside can foresee; SipHash, the same for all connections.
+pub fn hasher() -> impl Hasher {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.build_hasher()
 }
 
 /// What the first bytes of a packet say: enough to decide whether to read on.
