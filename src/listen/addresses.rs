@@ -101,7 +101,7 @@ fn one(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let wrong = |_| format!("{text:?} is no address with a port, such as \"127.0.0.1:5683\" or \"[::1]:5683\"");
     let address: SocketAddr = text.parse().map_err(wrong)?;
-    // IPv4 in IPv6's clothes is IPv4.
+    // An IPv4-mapped IPv6 address (::ffff:0:0/96) is IPv4.
     Ok(match address.ip().to_canonical() {
         ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
         _ => address,

@@ -94,7 +94,7 @@ impl Walk<'_, '_> {
     /// Not being JSON goes before all else, wherever it shows: half a number may well be out of range.
     #[cold]
     fn rejection(self, text: &str, error: &serde_json::Error) -> Rejection {
-        let beyond = said(error) == NUMBER_OUT_OF_RANGE;
+        let beyond = message(error) == NUMBER_OUT_OF_RANGE;
         if self.refusal.is_none() && !beyond {
             return malformed(error);
         }
@@ -114,14 +114,14 @@ impl Walk<'_, '_> {
 
 /// What serde_json says is not JSON.
 pub(super) fn malformed(error: &serde_json::Error) -> Rejection {
-    refusal::malformed(error.line(), error.column(), &said(error))
+    refusal::malformed(error.line(), error.column(), &message(error))
 }
 
-/// serde_json's words without the place, which it appends.
-fn said(error: &serde_json::Error) -> String {
+/// serde_json's message without the place, which it appends.
+fn message(error: &serde_json::Error) -> String {
     let full = error.to_string();
     full.rsplit_once(" at line ")
-        .map_or(full.as_str(), |(said, _)| said)
+        .map_or(full.as_str(), |(message, _)| message)
         .to_owned()
 }
 

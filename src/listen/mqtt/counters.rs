@@ -33,7 +33,7 @@ pub enum Close {
     Evicted(Evicted),
     /// The same client id connected again.
     TakenOver,
-    /// A 3.1.1 client whose reading could not be taken: it sends it again when it connects again.
+    /// A 3.1.1 client whose reading could not be accepted: it sends it again when it connects again.
     Busy,
     /// The gateway shuts down.
     Stopping,

@@ -2,7 +2,7 @@
 //!
 //! Publishing only: a PUBACK (QoS 1) or PUBREC (QoS 2) leaves when its reading is safe, in packet order; a negative one
 //! says why. Where MQTT 3.1.1 has no negative answer, a rejected reading is acknowledged once it is in the dead-letter
-//! topic, and one that cannot be taken is not acknowledged: its connection is closed, so that the device sends it
+//! topic, and one that cannot be accepted is not acknowledged: its connection is closed, so that the device sends it
 //! again.
 //!
 //! However a connection ends, what was accepted from it is answered first. Bridges (bit 7 of the protocol level) are served
@@ -234,7 +234,7 @@ async fn accept_all(bound: Bound, front: Front) {
                     if let Some(times) = troubles.happened(Instant::now()) {
                         let max = shared.config.connections_max;
                         let left = shared.front.connections.free();
-                        warn!(%peer, times, max, left, "mqtt connection closed: all mqtt.connections_max are taken, or no descriptor is left");
+                        warn!(%peer, times, max, left, "mqtt connection closed: all mqtt.connections_max are in use, or no descriptor is left");
                     }
                 }
             },

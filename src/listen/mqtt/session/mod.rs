@@ -40,7 +40,7 @@ use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
 use unsent::Unsent;
 
-/// How long a 3.1.1 connection whose reading could not be taken stays open, unread, before it is closed: it will send
+/// How long a 3.1.1 connection whose reading could not be accepted stays open, unread, before it is closed: it will send
 /// the reading again as soon as it is back, so it is held off for as long as the other protocols ask their devices to
 /// wait.
 const BUSY_HOLD: Duration = Duration::from_secs(acknowledge::RETRY_AFTER_SECONDS as u64);
