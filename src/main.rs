@@ -18,7 +18,8 @@ const USAGE: u8 = 64;
 
 /// An ingestion gateway for a city's sensors: MQTT, CoAP and HTTP in, validated Avro in Kafka out.
 ///
-/// A positive answer means the reading is safe: acknowledged by all in-sync Kafka replicas.
+/// A positive answer means the reading is safe: acknowledged by all in-sync Kafka replicas or, while Kafka is unavailable,
+/// fsynced in the local spool.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {

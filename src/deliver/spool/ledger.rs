@@ -201,8 +201,11 @@ impl Ledger {
 
     /// Arrival of the oldest uncommitted entry, up to a second too early.
     pub fn oldest_ms(&self) -> Option<i64> {
-        let first = self.arrivals.front().map(|(_, arrived_ms)| *arrived_ms);
-        first.filter(|_| self.low() < self.next)
+        let low = self.low();
+        // The last mark at or before it: those of entries that are done stay until the next one is committed.
+        let behind = self.arrivals.partition_point(|(sequence, _)| *sequence <= low);
+        let mark = self.arrivals.get(behind.saturating_sub(1));
+        mark.filter(|_| low < self.next).map(|(_, arrived_ms)| *arrived_ms)
     }
 }
 
@@ -269,5 +272,9 @@ mod tests {
         check(11..12, Some(6_100));
         check(13..14, Some(2_000));
         check(14..16, None);
+        // What was replayed long ago says nothing of what comes now.
+        ledger.append(1, 100);
+        ledger.arrived(16, 90_000);
+        assert_eq!(ledger.oldest_ms(), Some(90_000));
     }
 }
