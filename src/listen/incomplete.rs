@@ -441,8 +441,9 @@ impl Inner {
             return;
         }
         self.stop_waiting(id, self.messages[id].progressed_at);
+        // What it has read beyond the limit stays in memory, so it stays the one that may exceed it.
         self.messages[id].state = State::Held;
-        self.give_way(id);
+        self.wake_next();
     }
 
     fn leave(&mut self, id: usize) {
@@ -678,6 +679,21 @@ mod tests {
         assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
         assert_eq!(table.turn(held), Turn::Read(SPARE_BYTES));
         assert_eq!(table.inner.evicted, [0, 0]);
+    }
+
+    #[test]
+    fn one_message_at_a_time_exceeds_the_room_also_while_the_gateway_holds_it() {
+        let mut table = Table::new();
+        let exceeds = table.enter(1, ROOM);
+        assert_eq!(table.turn(exceeds), Turn::Read(SPARE_BYTES));
+        table.inner.arrived(exceeds, ROOM + 1, table.now);
+        assert_eq!(table.turn(exceeds), Turn::Read(usize::MAX));
+        table.inner.arrived(exceeds, 2 * ROOM, table.now);
+        table.inner.hold(exceeds);
+        let next = table.overdrawn(2, 20);
+        assert!(matches!(table.turn(next), Turn::Wait { .. }), "it is in memory still");
+        table.inner.leave(exceeds);
+        assert_eq!(table.turn(next), Turn::Read(usize::MAX));
     }
 
     #[test]
