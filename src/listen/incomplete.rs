@@ -478,9 +478,10 @@ impl Inner {
         self.looked_at = Some(now);
         self.give_up(Evicted::Stalled, 0, now);
         let share = self.bytes_max / self.peers.len().max(1);
-        let mut waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
-        if waiting.any(|peer| peer.bytes < share) {
-            self.give_up(Evicted::OverShare, share, now);
+        // With thousands of peers the least that waits is more than an equal share.
+        let waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
+        if let Some(least) = waiting.map(|peer| peer.bytes).min() {
+            self.give_up(Evicted::OverShare, share.max(2 * least), now);
         }
         self.log(now);
     }
@@ -717,6 +718,20 @@ mod tests {
             .iter()
             .filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
         assert!(of_the_rich.count() > 0);
+    }
+
+    #[test]
+    fn a_share_is_enforced_also_where_there_are_more_peers_than_fit_by_what_waits() {
+        let mut table = Table::new();
+        let largest: Vec<_> = (0..9).map(|_| table.enter(1, 100)).collect();
+        for peer in 2..=251 {
+            table.enter(peer, 1);
+        }
+        let waits = table.overdrawn(252, 20);
+        table.turn(waits);
+        assert!(table.inner.evicted[1] > 0, "20 bytes are more than an equal share of 1000 / 252");
+        let evicted = largest.iter().filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
+        assert_eq!(evicted.count() as u64, table.inner.evicted[1], "of the largest only");
     }
 
     #[test]
