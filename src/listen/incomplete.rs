@@ -320,7 +320,7 @@ impl Inner {
         peer.bytes += bytes;
         peer.messages += 1;
         self.used += bytes;
-        self.messages.insert(Message {
+        let id = self.messages.insert(Message {
             peer: address,
             bytes,
             progressed_at: now,
@@ -328,7 +328,10 @@ impl Inner {
             short: false,
             overdrawn: false,
             waker: None,
-        })
+        });
+        // Its peer has more now: another one may be next.
+        self.wake_next();
+        id
     }
 
     fn arrived(&mut self, id: usize, bytes: usize, now: Instant) {
@@ -377,6 +380,8 @@ impl Inner {
             self.wake_next();
             return self.turn(id, waker, now);
         }
+        // Woken as the next, it may no longer be that: then the one that is must not sleep.
+        self.wake_next();
         let watcher = *self.watcher.get_or_insert(id);
         Turn::Wait { watch: watcher == id }
     }
@@ -561,6 +566,22 @@ mod tests {
 
     const ROOM: usize = 1000;
 
+    /// Whether a task was woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl Woken {
+        fn take(&self) -> bool {
+            self.0.swap(false, Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     struct Table {
         inner: Inner,
         now: Instant,
@@ -732,6 +753,29 @@ mod tests {
         assert!(table.inner.evicted[1] > 0, "20 bytes are more than an equal share of 1000 / 252");
         let evicted = largest.iter().filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
         assert_eq!(evicted.count() as u64, table.inner.evicted[1], "of the largest only");
+    }
+
+    #[test]
+    fn who_was_woken_and_is_no_longer_next_wakes_the_one_that_is() {
+        let mut table = Table::new();
+        let first = table.enter(3, ROOM);
+        let exceeds = table.overdrawn(3, 1);
+        assert_eq!(table.turn(exceeds), Turn::Read(usize::MAX));
+        let (one, two) = (table.overdrawn(1, 10), table.overdrawn(2, 20));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        for id in [one, two] {
+            assert!(matches!(table.turn(id), Turn::Wait { .. }));
+        }
+        assert!(matches!(table.inner.turn(two, &waker, table.now), Turn::Wait { .. }));
+        table.inner.leave(exceeds);
+        table.inner.leave(first);
+        assert!(!woken.take(), "the peer with the fewest bytes is next");
+        table.enter(1, 30);
+        assert!(woken.take(), "its peer has more bytes now");
+        assert!(matches!(table.turn(one), Turn::Wait { .. }));
+        assert!(woken.take(), "nor does one that waits again keep the turn to itself");
+        assert_eq!(table.turn(two), Turn::Read(usize::MAX));
     }
 
     #[test]
