@@ -88,7 +88,7 @@ metrics! {
         /// Times an incomplete message was not read because there was no room for more of it.
         incomplete_waits_total: IntCounter,
         /// Incomplete messages given up while others waited for room, by reason: stalled (nothing more came), over_share
-        /// (its address had more than its share).
+        /// (its address had more than its share), slow (read beyond the limit, it kept the others waiting).
         incomplete_evicted_total: IntCounterVec["reason"],
     }
 }

@@ -37,6 +37,9 @@ pub const SPARE_BYTES: usize = 1024;
 /// A message of which nothing came for so long is given up when others wait.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the message that may exceed the room may take for its rest when others wait.
+const EXCEEDS_FOR: Duration = Duration::from_secs(5);
+
 /// How often one that waits looks for those that can be given up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -50,6 +53,8 @@ pub enum Evicted {
     Stalled,
     /// Its peer had more than its share while others waited.
     OverShare,
+    /// It was the one that is read beyond the limit, and took too long for its rest while others waited.
+    Slow,
 }
 
 /// The room of all connections.
@@ -83,7 +88,7 @@ struct Shared {
     inner: Mutex<Inner>,
     gauge: IntGauge,
     waits: IntCounter,
-    evicted: [IntCounter; 2],
+    evicted: [IntCounter; 3],
 }
 
 #[derive(Debug, Default)]
@@ -97,12 +102,14 @@ struct Inner {
     waiting: usize,
     // May exceed the room.
     express: Option<usize>,
+    // Since when others are seen to wait meanwhile.
+    express_since: Option<Instant>,
     // Looks for messages to be given up, on behalf of all that wait.
     watcher: Option<usize>,
     looked_at: Option<Instant>,
     // By reason; not counted yet.
-    evicted: [u64; 2],
-    unlogged: [u64; 2],
+    evicted: [u64; 3],
+    unlogged: [u64; 3],
     logged_at: Option<Instant>,
 }
 
@@ -158,7 +165,7 @@ fn peer_of(address: IpAddr) -> IpAddr {
 // === impl Evicted ===
 
 impl Evicted {
-    const LABELS: [&'static str; 2] = ["stalled", "over_share"];
+    const LABELS: [&'static str; 3] = ["stalled", "over_share", "slow"];
 
     /// For people and devices: one short sentence.
     pub fn text(self) -> &'static str {
@@ -167,6 +174,9 @@ impl Evicted {
             Evicted::OverShare => {
                 "incomplete messages of this address took more than its share of the room while others waited; \
                  send it again later"
+            }
+            Evicted::Slow => {
+                "the rest of the message took longer than five seconds while others waited for room; send it again later"
             }
         }
     }
@@ -403,7 +413,7 @@ impl Inner {
     /// Wakes whoever may read next: where there is room, or beyond it if nobody else is.
     fn wake_next(&mut self) {
         if self.used < self.bytes_max {
-            self.express = None;
+            (self.express, self.express_since) = (None, None);
         }
         let Some(next) = self.next() else { return };
         if self.used >= self.bytes_max {
@@ -446,6 +456,9 @@ impl Inner {
             return;
         }
         self.stop_waiting(id, self.messages[id].progressed_at);
+        if self.express == Some(id) {
+            self.express_since = None;
+        }
         // What it has read beyond the limit stays in memory, so it stays the one that may exceed it.
         self.messages[id].state = State::Held;
         self.wake_next();
@@ -470,7 +483,7 @@ impl Inner {
 
     fn give_way(&mut self, id: usize) {
         if self.express == Some(id) {
-            self.express = None;
+            (self.express, self.express_since) = (None, None);
         }
         self.wake_next();
     }
@@ -482,6 +495,7 @@ impl Inner {
         }
         self.looked_at = Some(now);
         self.give_up(Evicted::Stalled, 0, now);
+        self.give_up_slow(now);
         let share = self.bytes_max / self.peers.len().max(1);
         // With thousands of peers the least that waits is more than an equal share.
         let waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
@@ -489,6 +503,20 @@ impl Inner {
             self.give_up(Evicted::OverShare, share.max(2 * least), now);
         }
         self.log(now);
+    }
+
+    /// Gives up the message that may exceed the room if it keeps the others waiting. Nobody else may exceed it before it
+    /// has gone: what it brought so far is in memory.
+    fn give_up_slow(&mut self, now: Instant) {
+        let Some(id) = self.express else { return };
+        if self.messages[id].state != State::Reading || self.waiting == 0 {
+            self.express_since = None;
+            return;
+        }
+        let since = *self.express_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= EXCEEDS_FOR {
+            self.evict(id, Evicted::Slow, now);
+        }
     }
 
     fn is_short(&self) -> bool {
@@ -506,7 +534,7 @@ impl Inner {
             let silence = now.saturating_duration_since(message.progressed_at);
             let may_go = match why {
                 Evicted::Stalled => is_reading && silence >= STALLED_AFTER,
-                Evicted::OverShare => is_reading || message.state == State::Waiting,
+                Evicted::OverShare | Evicted::Slow => is_reading || message.state == State::Waiting,
             };
             if may_go {
                 by_peer.entry(message.peer).or_default().push((is_reading, silence, id));
@@ -534,14 +562,15 @@ impl Inner {
             return;
         }
         self.logged_at = Some(now);
-        let [stalled, over_share] = std::mem::take(&mut self.unlogged);
+        let [stalled, over_share, slow] = std::mem::take(&mut self.unlogged);
         warn!(
             waiting = self.waiting,
             peers = self.peers.len(),
             bytes = self.used,
             stalled,
             over_share,
-            "limits.incomplete_bytes are used up: large messages wait, those that stall or exceed their share are given up"
+            slow,
+            "limits.incomplete_bytes are used up: large messages wait, those that stall, are slow, or exceed their share are given up"
         );
     }
 
@@ -556,7 +585,8 @@ impl Inner {
             peer.bytes -= message.bytes;
         }
         self.wake(id);
-        self.give_way(id);
+        // If it exceeds the room, it does so until it has gone.
+        self.wake_next();
     }
 }
 
@@ -651,7 +681,7 @@ mod tests {
             table.inner.leave(id);
         }
         assert_eq!(table.inner.used, 0);
-        assert_eq!(table.inner.evicted, [0, 0], "nobody is given up for it");
+        assert_eq!(table.inner.evicted, [0, 0, 0], "nobody is given up for it");
     }
 
     #[test]
@@ -700,7 +730,7 @@ mod tests {
         let waits = table.overdrawn(1, 20);
         assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
         assert_eq!(table.turn(held), Turn::Read(SPARE_BYTES));
-        assert_eq!(table.inner.evicted, [0, 0]);
+        assert_eq!(table.inner.evicted, [0, 0, 0]);
     }
 
     #[test]
@@ -719,18 +749,44 @@ mod tests {
     }
 
     #[test]
+    fn who_exceeds_the_room_must_be_quick_while_others_wait() {
+        let mut table = Table::new();
+        table.enter(1, ROOM);
+        let slow = table.overdrawn(2, 1);
+        assert_eq!(table.turn(slow), Turn::Read(usize::MAX));
+        let trickle = |table: &mut Table| {
+            let (first, bytes) = (0, table.inner.messages[slow].bytes);
+            table.inner.arrived(first, ROOM, table.now);
+            table.inner.arrived(slow, bytes + 1, table.now);
+            table.pass(LOOK_EVERY);
+            table.inner.make_room(table.now);
+        };
+        (0..100).for_each(|_| trickle(&mut table));
+        assert_eq!(table.turn(slow), Turn::Read(usize::MAX), "nobody else waits");
+        let waits = table.overdrawn(2, 1);
+        assert!(matches!(table.turn(waits), Turn::Wait { .. }));
+        (0..40).for_each(|_| trickle(&mut table));
+        assert_eq!(table.turn(slow), Turn::Read(usize::MAX), "five seconds are not over");
+        (0..20).for_each(|_| trickle(&mut table));
+        assert_eq!(table.turn(slow), Turn::Evicted(Evicted::Slow));
+        assert!(matches!(table.turn(waits), Turn::Wait { .. }), "it is in memory still");
+        table.inner.leave(slow);
+        assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
+    }
+
+    #[test]
     fn a_share_is_enforced_only_for_a_peer_that_has_less() {
         let mut table = Table::new();
         let rich: Vec<_> = (0..10).map(|_| table.enter(1, 100)).collect();
         let of_the_same = table.overdrawn(1, 20);
         table.turn(of_the_same);
-        assert_eq!(table.inner.evicted, [0, 0]);
+        assert_eq!(table.inner.evicted, [0, 0, 0]);
         table.pass(LOOK_EVERY);
         let of_another = table.overdrawn(2, 20);
         table.turn(of_another);
         assert_eq!(
             table.inner.evicted,
-            [0, 2],
+            [0, 2, 0],
             "no more than makes a sixteenth of the room free"
         );
         let (used, leaving) = (table.inner.used, table.inner.leaving);

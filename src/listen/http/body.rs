@@ -176,7 +176,7 @@ fn poll_alarm(mut alarm: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>
 
 fn given_up(why: Evicted) -> Outcome {
     match why {
-        Evicted::Stalled => Rejection::new(Reason::TooSlow, why.text()).into(),
+        Evicted::Stalled | Evicted::Slow => Rejection::new(Reason::TooSlow, why.text()).into(),
         Evicted::OverShare => Outcome::Busy(Busy::IncompleteFull),
     }
 }
