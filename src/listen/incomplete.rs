@@ -75,7 +75,7 @@ pub struct Part {
     id: usize,
     bytes: usize,
     held: bool,
-    waits: bool,
+    waits_since: Option<Instant>,
     // Of the one that looks for others to be given up.
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -246,7 +246,7 @@ impl PeerRoom {
             id,
             bytes,
             held: false,
-            waits: false,
+            waits_since: None,
             look: None,
         }
     }
@@ -275,13 +275,13 @@ impl Part {
             let turn = self.room.with(|inner| inner.turn(self.id, context.waker(), now));
             match turn {
                 Turn::Read(bytes) => {
-                    (self.waits, self.look) = (false, None);
+                    (self.waits_since, self.look) = (None, None);
                     return Poll::Ready(Ok(bytes));
                 }
                 Turn::Evicted(why) => return Poll::Ready(Err(why)),
                 Turn::Wait { watch } => {
-                    if !self.waits {
-                        self.waits = true;
+                    if self.waits_since.is_none() {
+                        self.waits_since = Some(now);
                         self.room.0.waits.inc();
                     }
                     if !watch {
@@ -301,16 +301,16 @@ impl Part {
         }
     }
 
-    /// Whether it has data for which there is no room.
-    pub fn waits(&self) -> bool {
-        self.waits
+    /// Since when it has data for which there is no room.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
     }
 
     /// The gateway does not read it now for reasons of its own: silence is not the peer's fault.
     pub fn hold(&mut self) {
         if !self.held {
             self.held = true;
-            (self.waits, self.look) = (false, None);
+            (self.waits_since, self.look) = (None, None);
             self.room.with(|inner| inner.hold(self.id));
         }
     }
@@ -806,8 +806,13 @@ mod tests {
         }
         let waits = table.overdrawn(252, 20);
         table.turn(waits);
-        assert!(table.inner.evicted[1] > 0, "20 bytes are more than an equal share of 1000 / 252");
-        let evicted = largest.iter().filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
+        assert!(
+            table.inner.evicted[1] > 0,
+            "20 bytes are more than an equal share of 1000 / 252"
+        );
+        let evicted = largest
+            .iter()
+            .filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
         assert_eq!(evicted.count() as u64, table.inner.evicted[1], "of the largest only");
     }
 

@@ -21,6 +21,8 @@ pub mod addresses;
 
 pub mod admit;
 
+pub mod arrival;
+
 pub mod coap;
 
 pub mod http;

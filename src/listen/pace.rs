@@ -33,6 +33,11 @@ impl Rate {
         }
     }
 
+    /// How far a message may fall behind.
+    pub fn grace(self) -> Duration {
+        self.grace
+    }
+
     /// The pace of a message that starts now.
     pub fn start(self, now: Instant) -> Pace {
         Pace {
@@ -48,6 +53,11 @@ impl Pace {
     pub fn arrived(&mut self, bytes: usize, now: Instant) {
         let bought = Duration::from_secs_f64(bytes as f64 / self.rate.bytes_per_second as f64);
         self.due = (self.due + bought).min(now + self.rate.grace);
+    }
+
+    /// It was not read for so long: that is not the peer's time.
+    pub fn paused(&mut self, time: Duration) {
+        self.due += time;
     }
 
     /// When the message is late, unless more of it has arrived by then.
@@ -70,6 +80,18 @@ mod tests {
             pace.arrived(bytes, now);
             !is_late
         })
+    }
+
+    #[test]
+    fn a_pause_buys_its_own_time_and_no_more() {
+        let start = Instant::now();
+        let grace = Duration::from_secs(30);
+        let mut pace = Rate::new(512, grace).start(start);
+        let now = start + Duration::from_secs(100);
+        pace.paused(Duration::from_secs(80));
+        assert_eq!(pace.due(), now + Duration::from_secs(10), "20 s of it were its own");
+        pace.arrived(512, now);
+        assert_eq!(pace.due(), now + Duration::from_secs(11));
     }
 
     #[test]

@@ -14,12 +14,12 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use hyper::body::{Body as _, Frame, Incoming};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::request::text;
 use super::{Config, House};
-use crate::listen::incomplete::{Evicted, FREE_BYTES, Part, Room};
-use crate::listen::pace::Pace;
+use crate::listen::arrival::{Arrival, Late};
+use crate::listen::incomplete::{Evicted, Part, Room};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::Permit;
 
@@ -29,10 +29,7 @@ struct Arriving<'a> {
     config: &'a Config,
     room: &'a Room,
     peer: IpAddr,
-    part: Option<Part>,
-    pace: Pace,
-    // Set while there is no room for more of it.
-    waits_until: Option<Instant>,
+    arrival: Arrival,
 }
 
 /// The body, and what it was lent of the budget of bytes in flight.
@@ -60,15 +57,14 @@ pub async fn read(
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    let arriving = Arriving {
+    let mut arriving = Arriving {
         body,
         config: &house.config,
         room: house.front.admit.incomplete(),
         peer,
-        part: None,
-        pace: house.config.rate().start(Instant::now()),
-        waits_until: None,
+        arrival: Arrival::new(house.config.rate()),
     };
+    arriving.arrival.start();
     let declared = declared.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     // Its room is given back when it has its permit.
     let (body, _part) = whole(arriving, declared, bytes_max).await?;
@@ -81,8 +77,8 @@ pub async fn read(
 /// A body's bytes, and the room that they have.
 async fn whole(mut arriving: Arriving<'_>, declared: usize, bytes_max: u64) -> Result<(Bytes, Option<Part>), Outcome> {
     let mut whole = Bytes::new();
-    let mut alarm = pin!(sleep_until(arriving.pace.due()));
-    while let Some(frame) = poll_fn(|context| arriving.poll_frame(context, alarm.as_mut())).await? {
+    let mut timer = pin!(sleep(arriving.config.body_timeout));
+    while let Some(frame) = poll_fn(|context| arriving.poll_frame(context, timer.as_mut())).await? {
         // What is not data are trailers.
         let Ok(data) = frame.into_data() else { continue };
         if (whole.len() + data.len()) as u64 > bytes_max {
@@ -92,7 +88,7 @@ async fn whole(mut arriving: Arriving<'_>, declared: usize, bytes_max: u64) -> R
         whole = joined(whole, data, declared);
         arriving.arrived(arrived, whole.len());
     }
-    Ok((whole, arriving.part))
+    Ok((whole, arriving.arrival.into_part()))
 }
 
 /// One that came in one piece stays where it is; others get room for twice what has arrived, but no more than is declared.
@@ -113,28 +109,23 @@ impl Arriving<'_> {
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-        alarm: Pin<&mut Sleep>,
+        timer: Pin<&mut Sleep>,
     ) -> Poll<Result<Option<Frame<Bytes>>, Outcome>> {
-        if let Some(part) = &mut self.part {
-            match part.poll_turn(context) {
-                Poll::Ready(Ok(_)) if self.waits_until.take().is_none() => {}
-                // It was not read meanwhile.
-                Poll::Ready(Ok(_)) => self.pace = self.config.rate().start(Instant::now()),
-                Poll::Ready(Err(why)) => return Poll::Ready(Err(given_up(why))),
-                Poll::Pending => {
-                    let wait = self.config.body_timeout;
-                    let until = *self.waits_until.get_or_insert_with(|| Instant::now() + wait);
-                    ready!(poll_alarm(alarm, until, context));
-                    return Poll::Ready(Err(Outcome::Busy(Busy::IncompleteFull)));
+        match self.arrival.poll_turn(context) {
+            Poll::Ready(Ok(_)) => {
+                if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+                    let cut_off = |_| Rejection::new(Reason::Malformed, "the body was cut off").into();
+                    return Poll::Ready(frame.transpose().map_err(cut_off));
                 }
             }
+            Poll::Ready(Err(why)) => return Poll::Ready(Err(given_up(why))),
+            Poll::Pending => {}
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            let cut_off = |_| Rejection::new(Reason::Malformed, "the body was cut off").into();
-            return Poll::Ready(frame.transpose().map_err(cut_off));
-        }
-        ready!(poll_alarm(alarm, self.pace.due(), context));
-        Poll::Ready(Err(self.too_slow()))
+        let Some((due, late)) = self.arrival.due() else {
+            return Poll::Pending;
+        };
+        ready!(poll_timer(timer, due, context));
+        Poll::Ready(Err(self.late(late)))
     }
 
     /// Notes `bytes` more, `so_far` in all.
@@ -142,15 +133,14 @@ impl Arriving<'_> {
         if self.body.is_end_stream() {
             return;
         }
-        self.pace.arrived(bytes, Instant::now());
-        match &mut self.part {
-            Some(part) => part.arrived(so_far),
-            None if so_far > FREE_BYTES => self.part = Some(self.room.for_peer(self.peer).enter(so_far)),
-            None => {}
-        }
+        self.arrival.received(bytes, Instant::now());
+        self.arrival.charge(so_far, &self.room.for_peer(self.peer));
     }
 
-    fn too_slow(&self) -> Outcome {
+    fn late(&self, late: Late) -> Outcome {
+        if late == Late::NoRoom {
+            return Outcome::Busy(Busy::IncompleteFull);
+        }
         let detail = format!(
             "the body came more slowly than {} a second (http.body_bytes_per_second_min), or nothing of it came for {:?} \
              (http.body_timeout)",
@@ -160,17 +150,17 @@ impl Arriving<'_> {
     }
 }
 
-/// Ready at `at`. The alarm is moved forward at once, backward when it goes off: most pieces leave it alone.
-fn poll_alarm(mut alarm: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>) -> Poll<()> {
-    if at < alarm.deadline() {
-        alarm.as_mut().reset(at);
+/// Ready at `at`. The timer is moved forward at once, backward when it goes off: most pieces leave it alone.
+fn poll_timer(mut timer: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>) -> Poll<()> {
+    if at < timer.deadline() {
+        timer.as_mut().reset(at);
     }
     loop {
-        ready!(alarm.as_mut().poll(context));
+        ready!(timer.as_mut().poll(context));
         if Instant::now() >= at {
             return Poll::Ready(());
         }
-        alarm.as_mut().reset(at);
+        timer.as_mut().reset(at);
     }
 }
 

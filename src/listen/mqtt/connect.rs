@@ -54,7 +54,10 @@ where
         wire.settle();
         match poll_fn(|context| wire.poll(context, true)).await {
             Ok(Moved::Read(0)) => return Err(Close::HungUp),
-            Ok(Moved::Evicted(why)) => return Err(Close::Evicted(why)),
+            Ok(Moved::Evicted(why)) => {
+                wire.discard();
+                return Err(Close::Evicted(why));
+            }
             Ok(_) => {}
             Err(_) => return Err(Close::Network),
         }

@@ -5,6 +5,7 @@ use prometheus::IntCounter;
 use super::packet::{Fault, Leave, Version};
 use crate::listen::incomplete::Evicted;
 use crate::metrics::MqttMetrics;
+use crate::outcome::Busy;
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Close {
     NotRead,
     /// A packet fell behind `packet_bytes_per_second_min` by `packet_timeout`.
     TooSlow,
+    /// A packet waited for room for `packet_timeout`.
+    NoRoom,
     /// A packet was given up in favour of those that waited for room.
     Evicted(Evicted),
     /// The same client id connected again.
@@ -100,6 +103,7 @@ impl Close {
             Close::Stalled => "stalled",
             Close::NotRead => "not_read",
             Close::TooSlow => "too_slow",
+            Close::NoRoom => "no_room",
             Close::Evicted(_) => "evicted",
             Close::TakenOver => "taken_over",
             Close::Busy => "busy",
@@ -128,6 +132,7 @@ impl Close {
                 Leave::QuotaExceeded,
                 "a packet came more slowly than mqtt.packet_bytes_per_second_min, or nothing of it for mqtt.packet_timeout",
             )),
+            Close::NoRoom => Some((Leave::QuotaExceeded, Busy::IncompleteFull.text())),
             Close::Evicted(why) => Some((Leave::QuotaExceeded, why.text())),
             Close::TakenOver => Some((Leave::SessionTakenOver, "this client id connected again")),
             Close::Stopping => Some((Leave::ServerShuttingDown, "the gateway is shutting down")),
@@ -145,6 +150,7 @@ impl Close {
             | Close::KeepAlive
             | Close::NotRead
             | Close::TooSlow
+            | Close::NoRoom
             | Close::Evicted(_)
             | Close::Stopping
             | Close::Fault(_) => true,

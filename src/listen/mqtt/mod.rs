@@ -66,8 +66,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How slowly a packet may arrive, in bytes per second.
     pub packet_bytes_per_second_min: ByteSize,
-    /// How far a packet may fall behind that, and how long nothing of it may come; also how long a client may take to read
-    /// what it is sent.
+    /// How far a packet may fall behind that, and how long nothing of it may come; also how long it waits for room, and
+    /// how long a client may take to read what it is sent.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub packet_timeout: Duration,
     /// How long a connection that ends (DISCONNECT, end of stream, silence, a fault) stays for the answers to what was
@@ -253,7 +253,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
         debug!(%peer, %error, "TCP_NODELAY not set");
     }
     let room = shared.front.admit.incomplete().for_peer(peer.ip());
-    let (wire, close) = session::serve(wire::Wire::new(stream, room), &shared).await;
+    let (wire, close) = session::serve(wire::Wire::new(stream, room, shared.config.rate()), &shared).await;
     debug!(%peer, reason = close.label(), ?close, "mqtt connection closed");
     shared.counters.closed(close);
     if close.is_heard() {

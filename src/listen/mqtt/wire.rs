@@ -13,7 +13,9 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::listen::incomplete::{Evicted, FREE_BYTES, Part, PeerRoom};
+use crate::listen::arrival::Arrival;
+use crate::listen::incomplete::{Evicted, FREE_BYTES, PeerRoom};
+use crate::listen::pace::Rate;
 
 /// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings.
 const READ_BYTES: usize = 16 * 1024;
@@ -42,10 +44,9 @@ pub struct Wire<S> {
     // Bytes allocated behind `inbound`, however little of them it shows.
     held: usize,
     room: PeerRoom,
-    // What the packet at the front has of it.
-    part: Option<Part>,
-    // Whether there was no room for more of it since it was last asked.
-    waited: bool,
+    rate: Rate,
+    /// Of the packet at the front.
+    pub arrival: Arrival,
 }
 
 /// What happened.
@@ -62,7 +63,7 @@ pub enum Moved {
 // === impl Wire ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub fn new(stream: S, room: PeerRoom) -> Self {
+    pub fn new(stream: S, room: PeerRoom, rate: Rate) -> Self {
         Wire {
             stream,
             inbound: BytesMut::new(),
@@ -70,8 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             missing: 0,
             held: 0,
             room,
-            part: None,
-            waited: false,
+            rate,
+            arrival: Arrival::new(rate),
         }
     }
 
@@ -83,8 +84,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if let Poll::Ready(moved) = self.poll_read(context)? {
                 return Poll::Ready(Ok(moved));
             }
-        } else if let Some(part) = &mut self.part {
-            part.hold();
+        } else {
+            self.arrival.hold();
         }
         match sent.is_ready() && before > 0 || self.outbound.len() < before {
             true => Poll::Ready(Ok(Moved::Sent)),
@@ -118,20 +119,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Moved>> {
-        let most = match &mut self.part {
-            Some(part) => match part.poll_turn(context) {
-                Poll::Ready(Ok(bytes)) => bytes,
-                Poll::Ready(Err(why)) => {
-                    self.discard();
-                    return Poll::Ready(Ok(Moved::Evicted(why)));
-                }
-                Poll::Pending => {
-                    self.waited = true;
-                    return Poll::Pending;
-                }
-            },
-            None if self.room.is_full() => FREE_BYTES,
-            None => READ_BYTES_MAX,
+        let most = match ready!(self.arrival.poll_turn(context)) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) if self.room.is_full() => FREE_BYTES,
+            Ok(None) => READ_BYTES_MAX,
+            Err(why) => return Poll::Ready(Ok(Moved::Evicted(why))),
         };
         let count = ready!(self.poll_read_some(context, most))?;
         Poll::Ready(Ok(Moved::Read(count)))
@@ -164,28 +156,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Drops what was read and not decoded, and gives back its room: it will not be.
     pub fn discard(&mut self) {
-        (self.part, self.inbound, self.held, self.missing) = (None, BytesMut::new(), 0, 0);
-    }
-
-    /// Whether there is data of the packet at the front for which there is no room.
-    pub fn waits(&self) -> bool {
-        self.part.as_ref().is_some_and(Part::waits)
-    }
-
-    /// Whether that was so since this was last asked.
-    pub fn has_waited(&mut self) -> bool {
-        std::mem::take(&mut self.waited)
+        self.arrival = Arrival::new(self.rate);
+        (self.inbound, self.held, self.missing) = (BytesMut::new(), 0, 0);
     }
 
     /// Call when nothing more can be decoded: charges the rest, and gives memory back that it does not need.
     pub fn settle(&mut self) {
         let rest = self.inbound.len();
-        match &mut self.part {
-            // Whole packets that wait for their turn are not charged: there are no more of them than one read brings.
-            None if rest <= FREE_BYTES || self.missing == 0 => {}
-            None => self.part = Some(self.room.enter(rest)),
-            Some(part) if rest > FREE_BYTES => part.arrived(rest),
-            Some(_) => self.part = None,
+        // Whole packets that wait for their turn are not charged: there are no more of them than one read brings.
+        if self.missing > 0 || self.arrival.has_part() {
+            self.arrival.charge(rest, &self.room);
         }
         if self.held <= 2 * rest + 512 {
             return;
@@ -237,7 +217,8 @@ mod tests {
         pub fn for_testing(stream: S) -> Self {
             let metrics = Metrics::new(&[]);
             let room = Room::new(1 << 20, &metrics.readings);
-            Wire::new(stream, room.for_peer([127, 0, 0, 1].into()))
+            let rate = Rate::new(512, Duration::from_secs(30));
+            Wire::new(stream, room.for_peer([127, 0, 0, 1].into()), rate)
         }
     }
 

@@ -44,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let pause = loop {
             match self.next_packet()? {
                 Step::Taken(publish) => {
-                    self.pace = None;
+                    self.wire.arrival.stop();
                     taken = true;
                     given |= publish;
                 }
@@ -53,9 +53,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
         };
         if pause.is_some() {
-            self.pace = None;
-        } else if !self.wire.inbound.is_empty() && self.pace.is_none() {
-            self.pace = Some(self.shared.config.rate().start(Instant::now()));
+            self.wire.arrival.stop();
+        } else if !self.wire.inbound.is_empty() {
+            self.wire.arrival.start();
         }
         if pause.is_some() && (taken || pause != self.pause) {
             self.paused_since = Some(Instant::now());

@@ -35,7 +35,7 @@ use super::sessions::State;
 use super::wire::{Moved, Wire};
 use crate::acknowledge::{self, MqttReason};
 use crate::deliver::health::Health;
-use crate::listen::pace::Pace;
+use crate::listen::arrival::Late;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
 use unsent::Unsent;
@@ -69,8 +69,6 @@ struct Session<'a, S> {
     paused_since: Option<Instant>,
     ending: Option<Ending>,
     heard_at: Instant,
-    // Of the packet of which part is there.
-    pace: Option<Pace>,
     unsent: Unsent,
     // Since when a busy 3.1.1 client is held off.
     busy_since: Option<Instant>,
@@ -165,7 +163,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             paused_since: None,
             ending: None,
             heard_at: Instant::now(),
-            pace: None,
             unsent: Unsent::default(),
             busy_since: None,
         }
@@ -250,12 +247,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn heard(&mut self, bytes: usize) {
         let now = Instant::now();
         self.heard_at = now;
-        if self.wire.has_waited() {
-            // It was not read meanwhile; what is left of it starts anew.
-            self.pace = None;
-        } else if let Some(pace) = &mut self.pace {
-            pace.arrived(bytes, now);
-        }
+        self.wire.arrival.received(bytes, now);
     }
 
     fn is_reading(&self) -> bool {
@@ -265,15 +257,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn next_deadline(&self) -> (Instant, Close) {
         let config = &self.shared.config;
         let after = |since: Option<Instant>, wait: Duration, close| since.map(|since| (since + wait, close));
-        // Who is not read cannot be late.
-        let reading = self.is_reading() && !self.wire.waits();
+        // Who is not read cannot be late, nor silent.
+        let reading = self.is_reading();
+        let arrival = &self.wire.arrival;
         [
             after(
-                reading.then_some(self.heard_at),
+                (reading && !arrival.waits()).then_some(self.heard_at),
                 self.client.silence_max,
                 Close::KeepAlive,
             ),
-            self.pace.filter(|_| reading).map(|pace| (pace.due(), Close::TooSlow)),
+            arrival.due().filter(|_| reading).map(|(due, late)| (due, late.into())),
             after(self.unsent.since, config.packet_timeout, Close::Stalled),
             // Whatever it waits for has a deadline of its own; this is the last resort.
             after(self.pause.and(self.paused_since), config.idle_timeout, Close::NotRead),
@@ -396,6 +389,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 Owed::PubAck => encoder.puback(pkid, reason, text, &mut self.wire.outbound),
                 Owed::PubRec => encoder.pubrec(pkid, reason, text, &mut self.wire.outbound),
             }
+        }
+    }
+}
+
+impl From<Late> for Close {
+    fn from(late: Late) -> Self {
+        match late {
+            Late::TooSlow => Close::TooSlow,
+            Late::NoRoom => Close::NoRoom,
         }
     }
 }
