@@ -157,8 +157,10 @@ pub enum Busy {
     SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
-    /// The room of `limits.incomplete_bytes` is used up, or the sender's share of it.
+    /// The room of `limits.incomplete_bytes` is used up, and no room for the rest of the message came in time.
     IncompleteFull,
+    /// Incomplete messages of the sender's address took more than its share of `limits.incomplete_bytes`.
+    ShareExceeded,
     /// As many requests with an idempotency key are in flight as may be remembered.
     KeysFull,
     /// The gateway is shutting down.
@@ -168,7 +170,7 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 15] = [
+    pub const ALL: [Busy; 16] = [
         Busy::KafkaAway,
         Busy::KafkaTimeout,
         Busy::TopicMissing(""),
@@ -181,6 +183,7 @@ impl Busy {
         Busy::SpoolFailed,
         Busy::MemoryFull,
         Busy::IncompleteFull,
+        Busy::ShareExceeded,
         Busy::KeysFull,
         Busy::Draining,
         Busy::Dropped,
@@ -206,6 +209,7 @@ impl Busy {
             Busy::SpoolFailed => "spool_failed",
             Busy::MemoryFull => "memory_full",
             Busy::IncompleteFull => "incomplete_full",
+            Busy::ShareExceeded => "share_exceeded",
             Busy::KeysFull => "keys_full",
             Busy::Draining => "draining",
             Busy::Dropped => "dropped",
@@ -226,7 +230,14 @@ impl Busy {
             Busy::SpoolTimeout => "the disk of the spool did not write the reading in time; send it again",
             Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
-            Busy::IncompleteFull => "too many large messages are arriving at once; send the reading again later",
+            Busy::IncompleteFull => {
+                "too many large messages are arriving at once, and no room for the rest of this one came in time; send it \
+                 again later"
+            }
+            Busy::ShareExceeded => {
+                "incomplete messages of this address took more than its share of the room while others waited; send it \
+                 again later"
+            }
             Busy::KeysFull => "too many requests with an Idempotency-Key are in flight; send the request again later",
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",

@@ -27,6 +27,7 @@ use tokio::time::{Instant, Sleep};
 use tracing::warn;
 
 use crate::metrics::ReadingMetrics;
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// Bytes of a message that may be there without room.
 pub const FREE_BYTES: usize = 4 * 1024;
@@ -167,14 +168,19 @@ fn peer_of(address: IpAddr) -> IpAddr {
 impl Evicted {
     const LABELS: [&'static str; 3] = ["stalled", "over_share", "slow"];
 
+    /// What the message is answered.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Evicted::Stalled | Evicted::Slow => Rejection::new(Reason::TooSlow, self.text()).into(),
+            Evicted::OverShare => Outcome::Busy(Busy::ShareExceeded),
+        }
+    }
+
     /// For people and devices: one short sentence.
     pub fn text(self) -> &'static str {
         match self {
             Evicted::Stalled => "nothing more of the message came for a second while others waited for room",
-            Evicted::OverShare => {
-                "incomplete messages of this address took more than its share of the room while others waited; \
-                 send it again later"
-            }
+            Evicted::OverShare => Busy::ShareExceeded.text(),
             Evicted::Slow => {
                 "the rest of the message took longer than five seconds while others waited for room; send it again later"
             }

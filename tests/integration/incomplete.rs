@@ -145,7 +145,7 @@ async fn an_address_with_more_than_its_share_makes_room_for_others() {
     let answer = timeout(PATIENCE, trickles.join_next()).await.unwrap().unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
-        answer.contains("too many large messages are arriving at once"),
+        answer.contains("incomplete messages of this address took more than its share"),
         "{answer}"
     );
     drop(trickles);
@@ -229,7 +229,46 @@ async fn what_comes_too_slowly_is_told_so() {
     let rejected = gateway
         .scrape()
         .sum("citygate_readings_rejected_total", &[("reason", "too_slow")]);
-    assert_eq!(rejected, 1);
+    assert_eq!(rejected, 3, "counted over all protocols");
+    end(gateway).await;
+}
+
+/// All the room is taken by messages that come slowly but steadily, of the same address: nobody is given up for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_room_in_vain_is_told_so() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.limits.incomplete_bytes = ByteSize::mib(1);
+        config.mqtt.packet_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut trickles = JoinSet::new();
+    for _ in 0..8 {
+        let mut stream = half_a_post(&gateway, HOME).await;
+        trickles.spawn(async move {
+            while stream.write_all(b" ").await.is_ok() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    eventually("the room is full, and a message exceeds it", async || {
+        let waits = status(&gateway).await["incomplete_waits"].as_u64().unwrap();
+        (incomplete_bytes(&gateway).await >= 1 << 20 && waits > 1).then_some(())
+    })
+    .await;
+    let v5 = half_a_publish(&gateway, HOME, Version::V5, 1).await;
+    let v3 = half_a_publish(&gateway, HOME, Version::V311, 2).await;
+    let reply = timeout(PATIENCE, last_word(v5, Version::V5)).await.unwrap();
+    let Reply::Disconnect { reason: 0x97, text } = reply else {
+        panic!("{reply:?}")
+    };
+    assert!(text.contains("no room for the rest of this one came in time"), "{text}");
+    assert_eq!(
+        timeout(PATIENCE, last_word(v3, Version::V311)).await.unwrap(),
+        Reply::Closed
+    );
+    let reason = [("protocol", "mqtt"), ("reason", "incomplete_full")];
+    assert_eq!(gateway.scrape().sum("citygate_readings_busy_total", &reason), 2);
+    trickles.shutdown().await;
     end(gateway).await;
 }
 

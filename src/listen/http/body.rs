@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::request::text;
 use super::{Config, House};
 use crate::listen::arrival::{Arrival, Late};
-use crate::listen::incomplete::{Evicted, Part, Room};
+use crate::listen::incomplete::{Part, Room};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::Permit;
 
@@ -118,7 +118,7 @@ impl Arriving<'_> {
                     return Poll::Ready(frame.transpose().map_err(cut_off));
                 }
             }
-            Poll::Ready(Err(why)) => return Poll::Ready(Err(given_up(why))),
+            Poll::Ready(Err(why)) => return Poll::Ready(Err(why.outcome())),
             Poll::Pending => {}
         }
         let Some((due, late)) = self.arrival.due() else {
@@ -161,13 +161,6 @@ fn poll_timer(mut timer: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>
             return Poll::Ready(());
         }
         timer.as_mut().reset(at);
-    }
-}
-
-fn given_up(why: Evicted) -> Outcome {
-    match why {
-        Evicted::Stalled | Evicted::Slow => Rejection::new(Reason::TooSlow, why.text()).into(),
-        Evicted::OverShare => Outcome::Busy(Busy::IncompleteFull),
     }
 }
 

@@ -5,7 +5,7 @@ use prometheus::IntCounter;
 use super::packet::{Fault, Leave, Version};
 use crate::listen::incomplete::Evicted;
 use crate::metrics::MqttMetrics;
-use crate::outcome::Busy;
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,19 @@ impl Close {
             Close::TakenOver => Some((Leave::SessionTakenOver, "this client id connected again")),
             Close::Stopping => Some((Leave::ServerShuttingDown, "the gateway is shutting down")),
             Close::Fault(fault) => Some((fault.reason, fault.why)),
+            _ => None,
+        }
+    }
+
+    /// What becomes of the reading that was arriving, if it ends with the connection.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Close::TooSlow => {
+                let text = self.leave().map_or("", |(_, text)| text);
+                Some(Rejection::new(Reason::TooSlow, text).into())
+            }
+            Close::NoRoom => Some(Outcome::Busy(Busy::IncompleteFull)),
+            Close::Evicted(why) => Some(why.outcome()),
             _ => None,
         }
     }

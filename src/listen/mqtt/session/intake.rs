@@ -133,11 +133,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     fn refuse_too_large(&self, head: &Head) -> Close {
         let most = self.shared.config.publish_bytes_max();
         let detail = format!("{} bytes in one packet, at most {most} are accepted", head.packet_bytes);
+        self.refuse(head, Rejection::new(Reason::TooLarge, detail).into());
+        too_large().into()
+    }
+
+    /// Counts the reading of which part is there, if the rest is not read because of `close`.
+    pub fn refuse_rest(&self, close: Close) -> Close {
+        if let Some(outcome) = close.outcome()
+            && let Ok(Some(head)) = packet::head(&self.wire.inbound, self.client.is_3_1)
+            && head.is_publish()
+        {
+            self.refuse(&head, outcome);
+        }
+        close
+    }
+
+    fn refuse(&self, head: &Head, outcome: Outcome) {
         let topic = packet::topic_of_part(head, &self.wire.inbound);
-        let outcome = Rejection::new(Reason::TooLarge, detail).into();
         let pipeline = &self.shared.front.pipeline;
         pipeline.refuse(Protocol::Mqtt, topic, outcome, Reply::Nobody);
-        too_large().into()
     }
 
     // Whether the pipeline was given something.

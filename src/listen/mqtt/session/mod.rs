@@ -227,7 +227,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Halted => return Err(Close::TakenOver),
             Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
             Event::Moved(Ok(Moved::Read(count))) => self.heard(count),
-            Event::Moved(Ok(Moved::Evicted(why))) => return Err(Close::Evicted(why)),
+            Event::Moved(Ok(Moved::Evicted(why))) => return Err(self.refuse_rest(Close::Evicted(why))),
             Event::Moved(Err(_)) => return Err(Close::Network),
             // What was sent has been noted, and what arrived is collected before the next wait.
             Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
@@ -236,7 +236,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Timer => {
                 let (due, close) = self.next_deadline();
                 if due <= Instant::now() {
-                    return Err(close);
+                    return Err(self.refuse_rest(close));
                 }
                 sleep.reset(due);
             }
