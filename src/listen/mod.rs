@@ -29,6 +29,8 @@ pub mod http;
 
 pub mod incomplete;
 
+pub mod linger;
+
 pub mod mqtt;
 
 pub mod pace;

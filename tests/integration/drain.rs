@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
 use crate::harness::mqtt::Reply;
 use crate::harness::program::Program;
 use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually};
@@ -56,6 +60,29 @@ async fn everything_taken_in_is_answered_before_the_end() {
             );
         }
     }
+    gateway.finish().await;
+}
+
+/// A body of which a part is there has until the drain to come whole; it is told *busy*, and the drain does not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_still_arriving_is_told_that_the_gateway_ends() {
+    let mut gateway = TestGateway::start(&Broker::mock(), |_| {}).await;
+    let mut stream = TcpStream::connect(gateway.addresses.http.unwrap()).await.unwrap();
+    let head = "POST /devices/slow/weather HTTP/1.1\r\nhost: x\r\ncontent-length: 700000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&[b' '; 20_000]).await.unwrap();
+    eventually("a part of it is there", async || {
+        let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+        (status["incomplete_bytes"] != 0).then_some(())
+    })
+    .await;
+    let mut answer = String::new();
+    let answered = timeout(PATIENCE, stream.read_to_string(&mut answer));
+    let (read, ()) = tokio::join!(answered, gateway.drain());
+    read.expect("an answer before the body is late").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("the gateway is shutting down"), "{answer}");
+    assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
     gateway.finish().await;
 }
 

@@ -233,6 +233,48 @@ async fn what_comes_too_slowly_is_told_so() {
     end(gateway).await;
 }
 
+/// A client that sends its whole body before it reads is told why it was not wanted, also if the answer was there first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_is_heard_by_a_client_that_is_still_sending() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.http.body_bytes_max = ByteSize::kib(64);
+        config.http.body_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let answered = || gateway.scrape().sum("citygate_http_responses_total", &[]);
+    let body = vec![b' '; 700_000];
+    let declared = (format!("content-length: {}\r\n\r\n", body.len()), &body[..]);
+    let chunked = (
+        format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", body.len()),
+        &body[..],
+    );
+    let late = ("content-length: 60000\r\n\r\n ".to_owned(), &body[..50_000]);
+    for ((head, body), start) in [
+        (declared, "HTTP/1.1 413 "),
+        (chunked, "HTTP/1.1 413 "),
+        (late, "HTTP/1.1 408 "),
+    ] {
+        let before = answered();
+        let mut stream = open(gateway.addresses.http.unwrap(), HOME).await;
+        let head = format!("POST /devices/hostile/weather HTTP/1.1\r\nhost: x\r\n{head}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body[..1000]).await.unwrap();
+        if start.contains("408") {
+            eventually("it is answered", async || (answered() > before).then_some(())).await;
+        }
+        stream
+            .write_all(&body[1000..])
+            .await
+            .expect("the connection is not reset");
+        eventually("it is answered", async || (answered() > before).then_some(())).await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it is not lost");
+        assert!(answer.starts_with(start), "{answer}");
+        assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    }
+    end(gateway).await;
+}
+
 /// All the room is taken by messages that come slowly but steadily, of the same address: nobody is given up for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_room_in_vain_is_told_so() {

@@ -3,10 +3,9 @@
 //! Its bytes are charged as they arrive ([`incomplete`](crate::listen::incomplete)): what is announced and never sent
 //! takes nothing from anybody, and a small body needs no room. Without room the body is not read on, up to
 //! `body_timeout`; then the answer is 503. A body that falls behind its rate, or that stands still while others wait, is
-//! answered 408. The bytes in flight are permitted when it is there whole.
+//! answered 408. When the gateway drains, a body that is not there whole is answered 503.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -15,34 +14,33 @@ use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use hyper::body::{Body as _, Frame, Incoming};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::request::text;
-use super::{Config, House};
+use super::{Config, Connection};
 use crate::listen::arrival::{Arrival, Late};
-use crate::listen::incomplete::{Part, Room};
+use crate::listen::incomplete::{Part, PeerRoom};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
-use crate::receipt::Permit;
 
 /// A body that arrives.
 struct Arriving<'a> {
     body: Incoming,
     config: &'a Config,
-    room: &'a Room,
-    peer: IpAddr,
+    room: &'a PeerRoom,
     arrival: Arrival,
 }
 
-/// The body, and what it was lent of the budget of bytes in flight.
+/// The body, and the room that it has.
 ///
 /// # Errors
-/// What the request is answered instead.
+/// What the request is answered instead; its body is not read to the end.
 pub async fn read(
-    house: &House,
-    peer: IpAddr,
+    config: &Config,
+    connection: &Connection,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<(Bytes, Permit), Outcome> {
-    if house.front.stopping.is_cancelled() {
+) -> Result<(Bytes, Option<Part>), Outcome> {
+    if connection.stopping.is_cancelled() {
         return Err(Outcome::Busy(Busy::Draining));
     }
     if let Some(encoding) = headers
@@ -52,33 +50,33 @@ pub async fn read(
         let detail = format!("content encoding {encoding:?} is not decoded; send the body as it is");
         return Err(Rejection::new(Reason::UnsupportedFormat, detail).into());
     }
-    let bytes_max = house.config.body_bytes_max.as_u64();
+    let bytes_max = config.body_bytes_max.as_u64();
     let declared = text(headers, header::CONTENT_LENGTH).parse::<u64>().ok();
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
     let mut arriving = Arriving {
         body,
-        config: &house.config,
-        room: house.front.admit.incomplete(),
-        peer,
-        arrival: Arrival::new(house.config.rate()),
+        config,
+        room: &connection.room,
+        arrival: Arrival::new(config.rate()),
     };
     arriving.arrival.start();
     let declared = declared.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    // Its room is given back when it has its permit.
-    let (body, _part) = whole(arriving, declared, bytes_max).await?;
-    let permit = house.front.admit.try_bytes(body.len());
-    permit
-        .map(|permit| (body, permit))
-        .ok_or(Outcome::Busy(Busy::MemoryFull))
+    whole(arriving, &connection.stopping, declared, bytes_max).await
 }
 
 /// A body's bytes, and the room that they have.
-async fn whole(mut arriving: Arriving<'_>, declared: usize, bytes_max: u64) -> Result<(Bytes, Option<Part>), Outcome> {
+async fn whole(
+    mut arriving: Arriving<'_>,
+    stopping: &CancellationToken,
+    declared: usize,
+    bytes_max: u64,
+) -> Result<(Bytes, Option<Part>), Outcome> {
     let mut whole = Bytes::new();
     let mut timer = pin!(sleep(arriving.config.body_timeout));
-    while let Some(frame) = poll_fn(|context| arriving.poll_frame(context, timer.as_mut())).await? {
+    let mut stopped = pin!(stopping.cancelled());
+    while let Some(frame) = poll_fn(|context| arriving.poll_frame(context, stopped.as_mut(), timer.as_mut())).await? {
         // What is not data are trailers.
         let Ok(data) = frame.into_data() else { continue };
         if (whole.len() + data.len()) as u64 > bytes_max {
@@ -109,6 +107,7 @@ impl Arriving<'_> {
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
+        stopped: Pin<&mut WaitForCancellationFuture<'_>>,
         timer: Pin<&mut Sleep>,
     ) -> Poll<Result<Option<Frame<Bytes>>, Outcome>> {
         match self.arrival.poll_turn(context) {
@@ -120,6 +119,9 @@ impl Arriving<'_> {
             }
             Poll::Ready(Err(why)) => return Poll::Ready(Err(why.outcome())),
             Poll::Pending => {}
+        }
+        if stopped.poll(context).is_ready() {
+            return Poll::Ready(Err(Outcome::Busy(Busy::Draining)));
         }
         let Some((due, late)) = self.arrival.due() else {
             return Poll::Pending;
@@ -134,7 +136,7 @@ impl Arriving<'_> {
             return;
         }
         self.arrival.received(bytes, Instant::now());
-        self.arrival.charge(so_far, &self.room.for_peer(self.peer));
+        self.arrival.charge(so_far, self.room);
     }
 
     fn late(&self, late: Late) -> Outcome {

@@ -8,7 +8,9 @@
 //! [`response`] the words of its answer.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -19,11 +21,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::accept::{self, Troubles};
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
+use super::incomplete::PeerRoom;
+use super::linger;
 use super::pace::Rate;
 use super::patience::Patience;
 use super::tcp::Listeners;
@@ -131,6 +136,16 @@ struct House {
     no_content: IntCounter,
 }
 
+/// What a request handler knows of its connection.
+struct Connection {
+    /// The room for incomplete messages, as its peer finds it.
+    room: PeerRoom,
+    /// Of its own: all connections would wait for each other at a common one.
+    stopping: CancellationToken,
+    /// An answer ended it before its request was read to the end.
+    unread: AtomicBool,
+}
+
 /// Binds the addresses, so that they are known and reserved before anything starts.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
     Ok(Bound {
@@ -209,21 +224,29 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
         .half_close(true)
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
-    let service = service_fn(|request| request::post(&house, peer, request));
-    let stream = Patience::with_writes(stream, house.config.body_timeout);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    // Of its own: it is looked at with every wake, and all connections would wait for each other at a common one.
-    let stopping = house.front.stopping.child_token();
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let context = Connection {
+        room: house.front.admit.incomplete().for_peer(peer),
+        stopping: house.front.stopping.child_token(),
+        unread: AtomicBool::new(false),
+    };
+    let service = service_fn(|request| request::post(&house, &context, request));
+    let mut stream = Patience::with_writes(stream, house.config.body_timeout);
+    let ended = {
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(&mut stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = context.stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     if let Err(error) = ended {
         debug!(%error, "http connection ended");
+    }
+    if context.unread.load(Ordering::Relaxed) {
+        let wait = linger::wait_max(context.stopping.is_cancelled());
+        linger::close(&mut stream, &[], wait).await;
     }
     drop(seat);
 }

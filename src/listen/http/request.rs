@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
@@ -15,23 +15,26 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use tracing::error;
 
-use super::House;
 use super::body;
 use super::idempotency::{self, Place, Seen};
 use super::response::{Problem, respond};
+use super::{Connection, House};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
 /// Answers a request, and counts the response.
-pub async fn post(house: &House, peer: IpAddr, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let response = answer(house, peer, request)
+pub async fn post(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let response = answer(house, connection, request)
         .await
         .unwrap_or_else(IntoResponse::into_response);
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
         house.no_content.inc();
     } else {
+        if response.headers().contains_key(header::CONNECTION) {
+            connection.unread.store(true, Ordering::Relaxed);
+        }
         let responses = &house.front.metrics.http.http_responses_total;
         responses.with_label_values(&[status.as_str()]).inc();
     }
@@ -39,7 +42,7 @@ pub async fn post(house: &House, peer: IpAddr, request: Request<Incoming>) -> Re
 }
 
 /// The order of a request.
-async fn answer(house: &House, peer: IpAddr, request: Request<Incoming>) -> Result<Response, Problem> {
+async fn answer(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let path = decoded_path(&head.uri);
     if path.is_empty() && matches!(head.method, Method::GET | Method::HEAD) {
@@ -50,7 +53,12 @@ async fn answer(house: &House, peer: IpAddr, request: Request<Incoming>) -> Resu
     }
     let key = key(house, &head.headers)?;
     let refuse = |outcome| refuse(house, &path, outcome);
-    let (body, permit) = body::read(house, peer, &head.headers, body).await.map_err(refuse)?;
+    let body = body::read(&house.config, connection, &head.headers, body).await;
+    let (body, part) = body.map_err(|outcome| refuse(outcome).closing())?;
+    let permit = house.front.admit.try_bytes(body.len());
+    let permit = permit.ok_or_else(|| refuse(Outcome::Busy(Busy::MemoryFull)))?;
+    // Its room is given back when it has its permit.
+    drop(part);
     let inbound = Inbound {
         protocol: Protocol::Http,
         path: &path,

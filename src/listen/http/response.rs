@@ -17,6 +17,7 @@ pub struct Problem {
     status: StatusCode,
     reason: &'static str,
     detail: String,
+    closes: bool,
 }
 
 // === impl Problem ===
@@ -56,7 +57,13 @@ impl Problem {
             status,
             reason,
             detail: detail.into(),
+            closes: false,
         }
+    }
+
+    /// What else of the request comes is not read, so the connection ends with this answer.
+    pub fn closing(self) -> Self {
+        Problem { closes: true, ..self }
     }
 }
 
@@ -75,12 +82,14 @@ impl IntoResponse for Problem {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
                 Some((header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)))
             }
-            // RFC 9110 §15.5.9: what else of the request comes is not read.
-            StatusCode::REQUEST_TIMEOUT => Some((header::CONNECTION, HeaderValue::from_static("close"))),
             StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, HeaderValue::from_static("POST"))),
             _ => None,
         };
         response.headers_mut().extend(extra);
+        if self.closes {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         response
     }
 }

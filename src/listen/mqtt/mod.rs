@@ -39,6 +39,7 @@ use super::Front;
 use super::accept::{self, Troubles};
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
+use super::linger;
 use super::pace::Rate;
 use super::tcp::Listeners;
 use counters::{Close, Counters};
@@ -257,11 +258,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
     debug!(%peer, reason = close.label(), ?close, "mqtt connection closed");
     shared.counters.closed(close);
     if close.is_heard() {
-        let linger = match shared.front.stopping.is_cancelled() {
-            true => wire::LAST_LINGER,
-            false => wire::LINGER,
-        };
-        wire.close(linger).await;
+        wire.close(linger::wait_max(shared.front.stopping.is_cancelled())).await;
     }
 }
 

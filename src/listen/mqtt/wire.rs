@@ -11,10 +11,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::listen::arrival::Arrival;
 use crate::listen::incomplete::{Evicted, FREE_BYTES, PeerRoom};
+use crate::listen::linger;
 use crate::listen::pace::Rate;
 
 /// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings.
@@ -22,13 +23,6 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// Bytes asked for at once of a large packet.
 const READ_BYTES_MAX: usize = 64 * 1024;
-
-/// How long a peer that was told goodbye may take to hear it; and while the gateway ends.
-pub const LINGER: Duration = Duration::from_secs(1);
-pub const LAST_LINGER: Duration = Duration::from_millis(150);
-
-/// Bytes thrown away while waiting for a peer to close.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 thread_local! {
     static SPARE: Cell<BytesMut> = Cell::default();
@@ -183,25 +177,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.held = self.inbound.capacity();
     }
 
-    /// Sends what is left, then closes so that the peer hears it: a socket closed with unread bytes in it is reset,
-    /// and what was sent last is lost with it.
-    pub async fn close(mut self, linger: Duration) {
-        let goodbye = async {
-            let outbound = std::mem::take(&mut self.outbound);
-            self.stream.write_all(&outbound).await?;
-            self.stream.shutdown().await?;
-            let mut left = LINGER_BYTES_MAX;
-            let mut thrown_away = [0; 1024];
-            while left > 0 {
-                match self.stream.read(&mut thrown_away).await? {
-                    0 => break,
-                    count => left = left.saturating_sub(count),
-                }
-            }
-            io::Result::Ok(())
-        };
-        // Whether the peer heard it is the peer's business.
-        drop(tokio::time::timeout(linger, goodbye).await);
+    /// Sends what is left, then closes so that the peer hears it, for which it has `wait`.
+    pub async fn close(mut self, wait: Duration) {
+        linger::close(&mut self.stream, &self.outbound, wait).await;
     }
 }
 
@@ -210,7 +188,7 @@ mod tests {
     use super::*;
     use crate::listen::incomplete::Room;
     use crate::metrics::Metrics;
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
 
     impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         /// With a room that nobody else uses.
