@@ -3,17 +3,19 @@
 //! Limits:
 //! * The first [`FREE_BYTES`] of a message are free: the connection maxima bound them, and nearly every reading is
 //!   smaller. While the room is full, a connection that has none of it is read no further than that.
-//! * All others together have `limits.incomplete_bytes`. It may be exceeded by what one read brings, per thread, by
-//!   [`SPARE_BYTES`] per message that waits, and by one largest message.
+//! * All others together have `limits.incomplete_bytes`. It may be exceeded by what one read brings, per thread; by what
+//!   a message that waits brought before: what it had when it was charged first, and the [`SPARE_BYTES`] (or what else
+//!   its listener reads at once) by which it was seen that there is more; and by one message of the largest size.
 //!
 //! Whoever has data for which there is no room waits and is not read. The waiting message whose peer has the fewest bytes
-//! goes first, and one at a time may exceed the room, so that messages that all wait for each other end. While one waits,
-//! others are given up: those of which nothing has come for [`STALLED_AFTER`], the longest silent of the peer with the
-//! most bytes first; then those of a peer that has more than its share (the room divided by the peers in it), if one
-//! that has less is waiting. A peer is an IPv4 address or an IPv6 network of 64 bits: many devices may be behind it, so
-//! its share is enforced only then. A small message never comes here, and takes no lock.
+//! goes first. So that messages that all wait for each other end, one at a time is exempt from the limit, until it has
+//! gone or there is room again. While messages wait, others are given up: those of which nothing has come for
+//! [`STALLED_AFTER`], the longest silent of the peer with the most bytes first; then those of a peer that has more than
+//! its share (the room divided by the peers in it) and more than twice what the smallest peer has that waits; and the
+//! exempt one, if its rest takes longer than [`EXEMPT_FOR`]. A peer is an IPv4 address or an IPv6 network of 64 bits: many
+//! devices may be behind it, so its share is enforced only then. A small message never comes here, and takes no lock.
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,10 +41,10 @@ pub const SPARE_BYTES: usize = 1024;
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long the message that may exceed the room may take for its rest when others wait.
-const EXCEEDS_FOR: Duration = Duration::from_secs(5);
+const EXEMPT_FOR: Duration = Duration::from_secs(5);
 
-/// How often one that waits looks for those that can be given up.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is checked, while messages wait, which others can be given up.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// How often a shortage that lasts is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -77,8 +79,8 @@ pub struct Part {
     bytes: usize,
     held: bool,
     waits_since: Option<Instant>,
-    // Of the one that looks for others to be given up.
-    look: Option<Pin<Box<Sleep>>>,
+    // Set while this message waits and is the one that checks whether others can be given up.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -96,18 +98,22 @@ struct Shared {
 struct Inner {
     bytes_max: usize,
     used: usize,
-    // Of messages that are given up and not dropped yet.
+    // Bytes of messages that are given up and not dropped yet; `used` contains them.
     leaving: usize,
     messages: Slab<Message>,
     peers: HashMap<IpAddr, Peer>,
     waiting: usize,
-    // May exceed the room.
-    express: Option<usize>,
-    // Since when others are seen to wait meanwhile.
-    express_since: Option<Instant>,
-    // Looks for messages to be given up, on behalf of all that wait.
-    watcher: Option<usize>,
-    looked_at: Option<Instant>,
+    // Peers with a message that waits, by their bytes: the smallest goes first.
+    waiting_peers: BTreeSet<(usize, IpAddr)>,
+    // Numbers the messages in the order in which they began to wait.
+    last_ticket: u64,
+    // The message that is read beyond the limit.
+    exempt: Option<usize>,
+    // When it was first seen to keep others waiting.
+    exempt_since: Option<Instant>,
+    // The waiting message whose timer checks whether others can be given up, on behalf of all that wait.
+    checker: Option<usize>,
+    checked_at: Option<Instant>,
     // By reason; not counted yet.
     evicted: [u64; 3],
     unlogged: [u64; 3],
@@ -116,10 +122,11 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Peer {
-    // But for those of messages that are given up.
+    // Bytes of its messages; those of messages that are given up no longer count.
     bytes: usize,
     messages: usize,
-    waiting: VecDeque<usize>,
+    // By ticket.
+    waiting: BTreeMap<u64, usize>,
 }
 
 #[derive(Debug)]
@@ -128,9 +135,10 @@ struct Message {
     bytes: usize,
     progressed_at: Instant,
     state: State,
-    // What was read last was read without room; `overdrawn`: and something came.
-    short: bool,
-    overdrawn: bool,
+    // There was no room when it was last read, so it was only probed for more data.
+    probed: bool,
+    // The probe found some: the message must wait for room.
+    has_more: bool,
     waker: Option<Waker>,
 }
 
@@ -138,8 +146,8 @@ struct Message {
 enum State {
     /// It is up to the peer to send.
     Reading,
-    /// It is up to the room.
-    Waiting,
+    /// It is up to the room; with its ticket.
+    Waiting(u64),
     /// It is up to the gateway, for another reason.
     Held,
     Evicted(Evicted),
@@ -148,7 +156,7 @@ enum State {
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Read(usize),
-    Wait { watch: bool },
+    Wait { checks: bool },
     Evicted(Evicted),
 }
 
@@ -253,7 +261,7 @@ impl PeerRoom {
             bytes,
             held: false,
             waits_since: None,
-            look: None,
+            timer: None,
         }
     }
 }
@@ -281,27 +289,27 @@ impl Part {
             let turn = self.room.with(|inner| inner.turn(self.id, context.waker(), now));
             match turn {
                 Turn::Read(bytes) => {
-                    (self.waits_since, self.look) = (None, None);
+                    (self.waits_since, self.timer) = (None, None);
                     return Poll::Ready(Ok(bytes));
                 }
                 Turn::Evicted(why) => return Poll::Ready(Err(why)),
-                Turn::Wait { watch } => {
+                Turn::Wait { checks } => {
                     if self.waits_since.is_none() {
                         self.waits_since = Some(now);
                         self.room.0.waits.inc();
                     }
-                    if !watch {
-                        self.look = None;
+                    if !checks {
+                        self.timer = None;
                         return Poll::Pending;
                     }
                 }
             }
-            match &mut self.look {
-                Some(look) => {
-                    ready!(look.as_mut().poll(context));
-                    look.as_mut().reset(now + LOOK_EVERY);
+            match &mut self.timer {
+                Some(timer) => {
+                    ready!(timer.as_mut().poll(context));
+                    timer.as_mut().reset(now + CHECK_EVERY);
                 }
-                none => *none = Some(Box::pin(tokio::time::sleep(LOOK_EVERY))),
+                none => *none = Some(Box::pin(tokio::time::sleep(CHECK_EVERY))),
             }
             self.room.with(|inner| inner.make_room(now));
         }
@@ -316,7 +324,7 @@ impl Part {
     pub fn hold(&mut self) {
         if !self.held {
             self.held = true;
-            (self.waits_since, self.look) = (None, None);
+            (self.waits_since, self.timer) = (None, None);
             self.room.with(|inner| inner.hold(self.id));
         }
     }
@@ -332,17 +340,18 @@ impl Drop for Part {
 
 impl Inner {
     fn enter(&mut self, address: IpAddr, bytes: usize, now: Instant) -> usize {
-        let peer = self.peers.entry(address).or_default();
-        peer.bytes += bytes;
-        peer.messages += 1;
         self.used += bytes;
+        self.change_peer(address, |peer| {
+            peer.bytes += bytes;
+            peer.messages += 1;
+        });
         let id = self.messages.insert(Message {
             peer: address,
             bytes,
             progressed_at: now,
             state: State::Reading,
-            short: false,
-            overdrawn: false,
+            probed: false,
+            has_more: false,
             waker: None,
         });
         // Its peer has more now: another one may be next.
@@ -350,16 +359,32 @@ impl Inner {
         id
     }
 
+    /// Changes a peer and its place among those that wait.
+    fn change_peer(&mut self, address: IpAddr, change: impl FnOnce(&mut Peer)) {
+        let peer = self.peers.entry(address).or_default();
+        if !peer.waiting.is_empty() {
+            self.waiting_peers.remove(&(peer.bytes, address));
+        }
+        change(peer);
+        if !peer.waiting.is_empty() {
+            self.waiting_peers.insert((peer.bytes, address));
+        }
+        if peer.messages == 0 {
+            self.peers.remove(&address);
+        }
+    }
+
     fn arrived(&mut self, id: usize, bytes: usize, now: Instant) {
         let message = &mut self.messages[id];
         let before = std::mem::replace(&mut message.bytes, bytes);
         message.progressed_at = now;
-        message.overdrawn |= message.short;
+        message.has_more |= message.probed;
+        let (address, state) = (message.peer, message.state);
         self.used = self.used + bytes - before;
-        if matches!(message.state, State::Evicted(_)) {
+        if matches!(state, State::Evicted(_)) {
             self.leaving = self.leaving + bytes - before;
-        } else if let Some(peer) = self.peers.get_mut(&message.peer) {
-            peer.bytes = peer.bytes + bytes - before;
+        } else {
+            self.change_peer(address, |peer| peer.bytes = peer.bytes + bytes - before);
         }
         self.wake_next();
     }
@@ -378,55 +403,55 @@ impl Inner {
         if self.has_room(id) {
             self.stop_waiting(id, now);
             let message = &mut self.messages[id];
-            (message.short, message.overdrawn) = (false, false);
+            (message.probed, message.has_more) = (false, false);
             self.wake_next();
             return Turn::Read(usize::MAX);
         }
         let message = &mut self.messages[id];
-        if !message.overdrawn {
-            message.short = true;
+        if !message.has_more {
+            message.probed = true;
             return Turn::Read(SPARE_BYTES);
         }
         if message.state == State::Reading {
-            message.state = State::Waiting;
+            self.last_ticket += 1;
+            let ticket = self.last_ticket;
+            message.state = State::Waiting(ticket);
             let address = message.peer;
             self.waiting += 1;
-            self.peers.entry(address).or_default().waiting.push_back(id);
+            self.change_peer(address, |peer| {
+                peer.waiting.insert(ticket, id);
+            });
             self.make_room(now);
             self.wake_next();
             return self.turn(id, waker, now);
         }
         // Woken as the next, it may no longer be that: then the one that is must not sleep.
         self.wake_next();
-        let watcher = *self.watcher.get_or_insert(id);
-        Turn::Wait { watch: watcher == id }
+        let checker = *self.checker.get_or_insert(id);
+        Turn::Wait { checks: checker == id }
     }
 
     fn has_room(&self, id: usize) -> bool {
-        self.express == Some(id) || self.used < self.bytes_max && self.next().is_none_or(|next| next == id)
+        self.exempt == Some(id) || self.used < self.bytes_max && self.next().is_none_or(|next| next == id)
     }
 
-    /// The first of the poorest peer that waits.
+    /// The first of the smallest peer that waits.
     fn next(&self) -> Option<usize> {
-        if self.waiting == 0 {
-            return None;
-        }
-        let waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
-        let poorest = waiting.min_by_key(|peer| peer.bytes)?;
-        poorest.waiting.front().copied()
+        let (_, smallest) = self.waiting_peers.first()?;
+        self.peers.get(smallest)?.waiting.values().next().copied()
     }
 
     /// Wakes whoever may read next: where there is room, or beyond it if nobody else is.
     fn wake_next(&mut self) {
         if self.used < self.bytes_max {
-            (self.express, self.express_since) = (None, None);
+            (self.exempt, self.exempt_since) = (None, None);
         }
         let Some(next) = self.next() else { return };
         if self.used >= self.bytes_max {
-            if self.express.is_some() {
+            if self.exempt.is_some() {
                 return;
             }
-            self.express = Some(next);
+            self.exempt = Some(next);
         }
         self.wake(next);
     }
@@ -439,19 +464,18 @@ impl Inner {
 
     fn stop_waiting(&mut self, id: usize, now: Instant) {
         let message = &mut self.messages[id];
-        if message.state != State::Waiting {
-            return;
-        }
+        let State::Waiting(ticket) = message.state else { return };
         (message.state, message.progressed_at) = (State::Reading, now);
+        let address = message.peer;
         self.waiting -= 1;
-        if let Some(peer) = self.peers.get_mut(&message.peer) {
-            peer.waiting.retain(|waiting| *waiting != id);
-        }
-        if self.watcher == Some(id) {
-            // Another one that waits looks from now on.
-            self.watcher = self.next();
-            if let Some(watcher) = self.watcher {
-                self.wake(watcher);
+        self.change_peer(address, |peer| {
+            peer.waiting.remove(&ticket);
+        });
+        if self.checker == Some(id) {
+            // Another one that waits checks from now on.
+            self.checker = self.next();
+            if let Some(checker) = self.checker {
+                self.wake(checker);
             }
         }
     }
@@ -462,8 +486,8 @@ impl Inner {
             return;
         }
         self.stop_waiting(id, self.messages[id].progressed_at);
-        if self.express == Some(id) {
-            self.express_since = None;
+        if self.exempt == Some(id) {
+            self.exempt_since = None;
         }
         // What it has read beyond the limit stays in memory, so it stays the one that may exceed it.
         self.messages[id].state = State::Held;
@@ -474,39 +498,32 @@ impl Inner {
         self.stop_waiting(id, self.messages[id].progressed_at);
         let message = self.messages.remove(id);
         self.used -= message.bytes;
-        if let Some(peer) = self.peers.get_mut(&message.peer) {
-            peer.messages -= 1;
-            match message.state {
-                State::Evicted(_) => self.leaving -= message.bytes,
-                _ => peer.bytes -= message.bytes,
-            }
-            if peer.messages == 0 {
-                self.peers.remove(&message.peer);
-            }
+        let is_evicted = matches!(message.state, State::Evicted(_));
+        if is_evicted {
+            self.leaving -= message.bytes;
         }
-        self.give_way(id);
-    }
-
-    fn give_way(&mut self, id: usize) {
-        if self.express == Some(id) {
-            (self.express, self.express_since) = (None, None);
+        self.change_peer(message.peer, |peer| {
+            peer.messages -= 1;
+            peer.bytes -= if is_evicted { 0 } else { message.bytes };
+        });
+        if self.exempt == Some(id) {
+            (self.exempt, self.exempt_since) = (None, None);
         }
         self.wake_next();
     }
 
     /// Gives messages up until a sixteenth of the room is free, or nobody is to blame.
     fn make_room(&mut self, now: Instant) {
-        if self.looked_at.is_some_and(|at| now < at + LOOK_EVERY / 2) {
+        if self.checked_at.is_some_and(|at| now < at + CHECK_EVERY / 2) {
             return;
         }
-        self.looked_at = Some(now);
+        self.checked_at = Some(now);
         self.give_up(Evicted::Stalled, 0, now);
         self.give_up_slow(now);
         let share = self.bytes_max / self.peers.len().max(1);
-        // With thousands of peers the least that waits is more than an equal share.
-        let waiting = self.peers.values().filter(|peer| !peer.waiting.is_empty());
-        if let Some(least) = waiting.map(|peer| peer.bytes).min() {
-            self.give_up(Evicted::OverShare, share.max(2 * least), now);
+        // With thousands of peers the smallest that waits has more than an equal share.
+        if let Some(&(smallest, _)) = self.waiting_peers.first() {
+            self.give_up(Evicted::OverShare, share.max(2 * smallest), now);
         }
         self.log(now);
     }
@@ -514,13 +531,13 @@ impl Inner {
     /// Gives up the message that may exceed the room if it keeps the others waiting. Nobody else may exceed it before it
     /// has gone: what it brought so far is in memory.
     fn give_up_slow(&mut self, now: Instant) {
-        let Some(id) = self.express else { return };
+        let Some(id) = self.exempt else { return };
         if self.messages[id].state != State::Reading || self.waiting == 0 {
-            self.express_since = None;
+            self.exempt_since = None;
             return;
         }
-        let since = *self.express_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= EXCEEDS_FOR {
+        let since = *self.exempt_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= EXEMPT_FOR {
             self.evict(id, Evicted::Slow, now);
         }
     }
@@ -540,21 +557,21 @@ impl Inner {
             let silence = now.saturating_duration_since(message.progressed_at);
             let may_go = match why {
                 Evicted::Stalled => is_reading && silence >= STALLED_AFTER,
-                Evicted::OverShare | Evicted::Slow => is_reading || message.state == State::Waiting,
+                Evicted::OverShare | Evicted::Slow => is_reading || matches!(message.state, State::Waiting(_)),
             };
             if may_go {
                 by_peer.entry(message.peer).or_default().push((is_reading, silence, id));
             }
         }
         by_peer.values_mut().for_each(|messages| messages.sort_unstable());
-        let mut richest: BinaryHeap<_> = by_peer.keys().map(|peer| (self.bytes_of(*peer), *peer)).collect();
+        let mut largest: BinaryHeap<_> = by_peer.keys().map(|peer| (self.bytes_of(*peer), *peer)).collect();
         while self.is_short()
-            && let Some((bytes, peer)) = richest.pop()
+            && let Some((bytes, peer)) = largest.pop()
             && bytes > above
         {
             if let Some((_, _, id)) = by_peer.get_mut(&peer).and_then(Vec::pop) {
                 self.evict(id, why, now);
-                richest.push((self.bytes_of(peer), peer));
+                largest.push((self.bytes_of(peer), peer));
             }
         }
     }
@@ -587,9 +604,8 @@ impl Inner {
         let message = &mut self.messages[id];
         message.state = State::Evicted(why);
         self.leaving += message.bytes;
-        if let Some(peer) = self.peers.get_mut(&message.peer) {
-            peer.bytes -= message.bytes;
-        }
+        let (address, bytes) = (message.peer, message.bytes);
+        self.change_peer(address, |peer| peer.bytes -= bytes);
         self.wake(id);
         // If it exceeds the room, it does so until it has gone.
         self.wake_next();
@@ -609,6 +625,10 @@ mod tests {
     impl Woken {
         fn take(&self) -> bool {
             self.0.swap(false, Ordering::Relaxed)
+        }
+
+        fn is_set(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
         }
     }
 
@@ -643,7 +663,7 @@ mod tests {
         }
 
         /// One whose data finds no room: it may see whether there is more, and there is.
-        fn overdrawn(&mut self, peer: u8, bytes: usize) -> usize {
+        fn with_more(&mut self, peer: u8, bytes: usize) -> usize {
             let id = self.enter(peer, bytes);
             assert_eq!(self.turn(id), Turn::Read(SPARE_BYTES));
             self.inner.arrived(id, bytes + 1, self.now);
@@ -693,19 +713,19 @@ mod tests {
     #[test]
     fn the_peer_with_the_fewest_bytes_goes_first() {
         let mut table = Table::new();
-        let rich: Vec<_> = (0..3).map(|_| table.enter(1, 330)).collect();
-        let express = table.overdrawn(1, 20);
-        assert_eq!(table.turn(express), Turn::Read(usize::MAX), "nobody else waits");
-        for id in &rich {
+        let large: Vec<_> = (0..3).map(|_| table.enter(1, 330)).collect();
+        let exempt = table.with_more(1, 20);
+        assert_eq!(table.turn(exempt), Turn::Read(usize::MAX), "nobody else waits");
+        for id in &large {
             assert_eq!(table.turn(*id), Turn::Read(SPARE_BYTES));
             table.inner.arrived(*id, 331, table.now);
             assert!(matches!(table.turn(*id), Turn::Wait { .. }));
         }
-        let poor = table.overdrawn(2, 10);
-        assert!(matches!(table.turn(poor), Turn::Wait { watch: false }));
-        table.inner.leave(express);
-        assert_eq!(table.turn(poor), Turn::Read(usize::MAX), "though it came last");
-        assert!(matches!(table.turn(rich[0]), Turn::Wait { .. }));
+        let small = table.with_more(2, 10);
+        assert!(matches!(table.turn(small), Turn::Wait { checks: false }));
+        table.inner.leave(exempt);
+        assert_eq!(table.turn(small), Turn::Read(usize::MAX), "though it came last");
+        assert!(matches!(table.turn(large[0]), Turn::Wait { .. }));
     }
 
     #[test]
@@ -717,7 +737,7 @@ mod tests {
         table.inner.arrived(older, 399, table.now);
         table.pass(STALLED_AFTER);
         table.inner.arrived(newer, 391, table.now);
-        let waits = table.overdrawn(3, 20);
+        let waits = table.with_more(3, 20);
         assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
         assert_eq!(table.turn(older), Turn::Evicted(Evicted::Stalled));
         assert_eq!(table.turn(newer), Turn::Read(SPARE_BYTES), "it has just sent something");
@@ -733,7 +753,7 @@ mod tests {
         let held = table.enter(1, 1000);
         table.inner.hold(held);
         table.pass(10 * STALLED_AFTER);
-        let waits = table.overdrawn(1, 20);
+        let waits = table.with_more(1, 20);
         assert_eq!(table.turn(waits), Turn::Read(usize::MAX));
         assert_eq!(table.turn(held), Turn::Read(SPARE_BYTES));
         assert_eq!(table.inner.evicted, [0, 0, 0]);
@@ -748,7 +768,7 @@ mod tests {
         assert_eq!(table.turn(exceeds), Turn::Read(usize::MAX));
         table.inner.arrived(exceeds, 2 * ROOM, table.now);
         table.inner.hold(exceeds);
-        let next = table.overdrawn(2, 20);
+        let next = table.with_more(2, 20);
         assert!(matches!(table.turn(next), Turn::Wait { .. }), "it is in memory still");
         table.inner.leave(exceeds);
         assert_eq!(table.turn(next), Turn::Read(usize::MAX));
@@ -758,18 +778,18 @@ mod tests {
     fn who_exceeds_the_room_must_be_quick_while_others_wait() {
         let mut table = Table::new();
         table.enter(1, ROOM);
-        let slow = table.overdrawn(2, 1);
+        let slow = table.with_more(2, 1);
         assert_eq!(table.turn(slow), Turn::Read(usize::MAX));
         let trickle = |table: &mut Table| {
             let (first, bytes) = (0, table.inner.messages[slow].bytes);
             table.inner.arrived(first, ROOM, table.now);
             table.inner.arrived(slow, bytes + 1, table.now);
-            table.pass(LOOK_EVERY);
+            table.pass(CHECK_EVERY);
             table.inner.make_room(table.now);
         };
         (0..100).for_each(|_| trickle(&mut table));
         assert_eq!(table.turn(slow), Turn::Read(usize::MAX), "nobody else waits");
-        let waits = table.overdrawn(2, 1);
+        let waits = table.with_more(2, 1);
         assert!(matches!(table.turn(waits), Turn::Wait { .. }));
         (0..40).for_each(|_| trickle(&mut table));
         assert_eq!(table.turn(slow), Turn::Read(usize::MAX), "five seconds are not over");
@@ -783,12 +803,12 @@ mod tests {
     #[test]
     fn a_share_is_enforced_only_for_a_peer_that_has_less() {
         let mut table = Table::new();
-        let rich: Vec<_> = (0..10).map(|_| table.enter(1, 100)).collect();
-        let of_the_same = table.overdrawn(1, 20);
+        let large: Vec<_> = (0..10).map(|_| table.enter(1, 100)).collect();
+        let of_the_same = table.with_more(1, 20);
         table.turn(of_the_same);
         assert_eq!(table.inner.evicted, [0, 0, 0]);
-        table.pass(LOOK_EVERY);
-        let of_another = table.overdrawn(2, 20);
+        table.pass(CHECK_EVERY);
+        let of_another = table.with_more(2, 20);
         table.turn(of_another);
         assert_eq!(
             table.inner.evicted,
@@ -797,10 +817,10 @@ mod tests {
         );
         let (used, leaving) = (table.inner.used, table.inner.leaving);
         assert!(used - leaving < ROOM - ROOM / 16, "{used} - {leaving}");
-        let of_the_rich = rich
+        let of_the_large = large
             .iter()
             .filter(|id| table.turn(**id) == Turn::Evicted(Evicted::OverShare));
-        assert!(of_the_rich.count() > 0);
+        assert!(of_the_large.count() > 0);
     }
 
     #[test]
@@ -810,7 +830,7 @@ mod tests {
         for peer in 2..=251 {
             table.enter(peer, 1);
         }
-        let waits = table.overdrawn(252, 20);
+        let waits = table.with_more(252, 20);
         table.turn(waits);
         assert!(
             table.inner.evicted[1] > 0,
@@ -826,9 +846,9 @@ mod tests {
     fn who_was_woken_and_is_no_longer_next_wakes_the_one_that_is() {
         let mut table = Table::new();
         let first = table.enter(3, ROOM);
-        let exceeds = table.overdrawn(3, 1);
+        let exceeds = table.with_more(3, 1);
         assert_eq!(table.turn(exceeds), Turn::Read(usize::MAX));
-        let (one, two) = (table.overdrawn(1, 10), table.overdrawn(2, 20));
+        let (one, two) = (table.with_more(1, 10), table.with_more(2, 20));
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
         for id in [one, two] {
@@ -843,6 +863,187 @@ mod tests {
         assert!(matches!(table.turn(one), Turn::Wait { .. }));
         assert!(woken.take(), "nor does one that waits again keep the turn to itself");
         assert_eq!(table.turn(two), Turn::Read(usize::MAX));
+    }
+
+    /// Devices that send, stop, are held and come back, in an order that the seed decides.
+    struct Crowd {
+        inner: Inner,
+        now: Instant,
+        random: u64,
+        peers: usize,
+        sending: Vec<Sender>,
+    }
+
+    struct Sender {
+        id: usize,
+        missing: usize,
+        waits: bool,
+        held: bool,
+        woken: Arc<Woken>,
+    }
+
+    impl Crowd {
+        const ROOM: usize = 100_000;
+        const ENTERS: usize = 6000;
+        const READ: usize = 64 * 1024;
+        const LARGEST: usize = 256 * 1024;
+        const SENDING: usize = 32;
+
+        fn new(seed: u64) -> Self {
+            Crowd {
+                inner: Inner {
+                    bytes_max: Self::ROOM,
+                    ..Inner::default()
+                },
+                now: Instant::now(),
+                random: seed,
+                peers: 1 + seed as usize % 12,
+                sending: Vec::new(),
+            }
+        }
+
+        /// Below `below`; a linear congruential generator.
+        fn random(&mut self, below: usize) -> usize {
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.random >> 33) as usize % below
+        }
+
+        fn enter(&mut self) {
+            let bytes = FREE_BYTES + 1 + self.random(Self::ENTERS - FREE_BYTES - 1);
+            let peer = [10, 0, 0, self.random(self.peers) as u8];
+            let missing = self.random(Self::LARGEST - bytes);
+            self.sending.push(Sender {
+                id: self.inner.enter(peer.into(), bytes, self.now),
+                missing,
+                waits: false,
+                held: false,
+                woken: Arc::default(),
+            });
+        }
+
+        /// One turn of a sender, which sends up to `most` bytes if it may. One that is there whole goes, or is held before.
+        fn turn(&mut self, index: usize, most: usize) {
+            let holds_whole = self.random(2) == 0;
+            let sender = &mut self.sending[index];
+            let is_whole = sender.missing == 0;
+            (sender.waits, sender.held) = (false, false);
+            sender.woken.take();
+            let waker = Waker::from(sender.woken.clone());
+            match self.inner.turn(sender.id, &waker, self.now) {
+                Turn::Wait { .. } if !is_whole => sender.waits = true,
+                Turn::Read(bytes) if !is_whole => {
+                    let sent = bytes.min(most).min(sender.missing);
+                    sender.missing -= sent;
+                    if sent > 0 {
+                        let bytes = self.inner.messages[sender.id].bytes + sent;
+                        self.inner.arrived(sender.id, bytes, self.now);
+                    }
+                    if sender.missing == 0 && holds_whole {
+                        self.hold(index);
+                    } else if sender.missing == 0 {
+                        self.leave(index);
+                    }
+                }
+                _ => self.leave(index),
+            }
+        }
+
+        fn hold(&mut self, index: usize) {
+            let sender = &mut self.sending[index];
+            (sender.waits, sender.held) = (false, true);
+            self.inner.hold(sender.id);
+        }
+
+        fn leave(&mut self, index: usize) {
+            let gone = self.sending.swap_remove(index);
+            self.inner.leave(gone.id);
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            if self.inner.waiting > 0 {
+                self.inner.make_room(self.now);
+            }
+        }
+
+        fn step(&mut self) {
+            let index = self.random(Self::SENDING);
+            match self.random(64) {
+                0..8 if self.sending.len() < Self::SENDING => self.enter(),
+                8 => {
+                    let time = Duration::from_millis(self.random(1000) as u64);
+                    self.pass(time);
+                }
+                9 if index < self.sending.len() => {
+                    self.hold(index);
+                }
+                10 if index < self.sending.len() => {
+                    self.leave(index);
+                }
+                choice if index < self.sending.len() && (!self.sending[index].held || choice == 11) => {
+                    let most = self.random(Self::READ);
+                    self.turn(index, most);
+                }
+                _ => {}
+            }
+        }
+
+        fn check(&self) {
+            let inner = &self.inner;
+            let used: usize = inner.messages.iter().map(|(_, message)| message.bytes).sum();
+            let of_peers: usize = inner.peers.values().map(|peer| peer.bytes).sum();
+            assert_eq!((inner.used, inner.used - inner.leaving), (used, of_peers));
+            let without_room = self.sending.len() * (Self::ENTERS + SPARE_BYTES);
+            assert!(used <= Self::ROOM + Self::READ + without_room + Self::LARGEST, "{used}");
+            let waiting = self.sending.iter().filter(|sender| inner.is_waiting(sender.id)).count();
+            assert_eq!(inner.waiting, waiting);
+            let may_read = inner.exempt.or(inner.next().filter(|_| inner.used < inner.bytes_max));
+            assert!(waiting == 0 || may_read.is_some(), "all of {waiting} wait");
+            for sender in self
+                .sending
+                .iter()
+                .filter(|sender| sender.waits && Some(sender.id) == may_read)
+            {
+                assert!(sender.woken.is_set(), "it sleeps though it may be read");
+            }
+        }
+    }
+
+    impl Inner {
+        fn is_waiting(&self, id: usize) -> bool {
+            matches!(self.messages[id].state, State::Waiting(_))
+        }
+    }
+
+    #[test]
+    fn whatever_the_order_the_room_is_bounded_and_nobody_sleeps_beside_free_room() {
+        let mut evicted = [0; 3];
+        for seed in 0..20 {
+            let mut crowd = Crowd::new(seed);
+            for _ in 0..5000 {
+                crowd.step();
+                crowd.check();
+            }
+            // From now on all of them send, and those that wait have their turn only when they are woken.
+            for _ in 0..10_000 {
+                crowd.pass(CHECK_EVERY);
+                for index in (0..crowd.sending.len()).rev() {
+                    if !crowd.sending[index].waits || crowd.sending[index].woken.is_set() {
+                        crowd.turn(index, Crowd::READ);
+                        crowd.check();
+                    }
+                }
+            }
+            assert_eq!(
+                (crowd.sending.len(), crowd.inner.used, crowd.inner.peers.len()),
+                (0, 0, 0)
+            );
+            (0..3).for_each(|why| evicted[why] += crowd.inner.evicted[why]);
+        }
+        assert!(
+            evicted[0] > 0 && evicted[1] > 0,
+            "{evicted:?}: the seeds meet too little"
+        );
     }
 
     #[test]
