@@ -115,7 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Moved>> {
         let most = match ready!(self.arrival.poll_turn(context)) {
             Ok(Some(bytes)) => bytes,
-            Ok(None) if self.room.is_full() => FREE_BYTES,
+            // One byte more shows that the packet needs room.
+            Ok(None) if self.room.is_full() => (FREE_BYTES + 1).saturating_sub(self.inbound.len()).max(1),
             Ok(None) => READ_BYTES_MAX,
             Err(why) => return Poll::Ready(Ok(Moved::Evicted(why))),
         };
@@ -263,6 +264,21 @@ mod tests {
         }
         // The last read may take what one read of a small packet would have.
         assert!(wire.inbound.len() < 100_000 + READ_BYTES, "{}", wire.inbound.len());
+    }
+
+    #[tokio::test]
+    async fn while_the_room_is_full_a_connection_is_read_no_further_than_is_free() {
+        let room = Room::new(100_000, &Metrics::new(&[]).readings).for_peer([127, 0, 0, 1].into());
+        let _others = room.enter(100_000);
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near, room, Rate::new(512, Duration::from_secs(30)));
+        for sent in [4000, 20_000] {
+            far.write_all(&vec![7; sent]).await.unwrap();
+            read(&mut wire).await;
+            wire.missing = 100_000 - wire.inbound.len();
+            wire.settle();
+        }
+        assert_eq!((wire.inbound.len(), wire.arrival.has_part()), (FREE_BYTES + 1, true));
     }
 
     #[tokio::test]
