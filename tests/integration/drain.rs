@@ -86,6 +86,26 @@ async fn a_body_that_is_still_arriving_is_told_that_the_gateway_ends() {
     gateway.finish().await;
 }
 
+/// Half of a request's head is no reading, and nobody waits for the rest of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_head_of_a_request_that_never_ends_does_not_hold_up_the_drain() {
+    let mut gateway = TestGateway::start(&Broker::mock(), |config| {
+        config.drain.deadline = Duration::from_secs(30);
+    })
+    .await;
+    let mut stream = TcpStream::connect(gateway.addresses.http.unwrap()).await.unwrap();
+    stream.write_all(b"POST /devices").await.unwrap();
+    eventually("it is connected", async || {
+        let open = gateway.scrape().sum("citygate_http_connections", &[]);
+        (open > 0).then_some(())
+    })
+    .await;
+    let started = Instant::now();
+    gateway.drain().await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    gateway.finish().await;
+}
+
 /// Kafka does not answer at all: those who wait are told *busy* by the deadline, and the law holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {

@@ -8,7 +8,7 @@
 //! [`response`] the words of its answer.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -120,6 +120,9 @@ impl Config {
     }
 }
 
+/// Half of the time that the head of a request, or the rest of an answer, has left when the gateway ends.
+const HEAD_WAIT: Duration = Duration::from_millis(150);
+
 /// A bound listener that does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -144,6 +147,8 @@ struct Connection {
     stopping: CancellationToken,
     /// An answer ended it before its request was read to the end.
     unread: AtomicBool,
+    /// Whether a request of it is with its handler; one at a time is.
+    handling: AtomicBool,
 }
 
 /// Binds the addresses, so that they are known and reserved before anything starts.
@@ -211,6 +216,26 @@ async fn accept_all(listener: Listeners, seats: Seats, house: Arc<House>) {
     }
 }
 
+/// Lets a connection of a gateway that ends finish its request: all its answers are due within the drain's deadline. hyper
+/// would wait for the rest of a head that has begun as well, for as long as `http.idle_timeout`.
+async fn finish<C>(mut connection: Pin<&mut C>, handling: &AtomicBool) -> C::Output
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut was_idle = false;
+    loop {
+        if let Ok(ended) = tokio::time::timeout(HEAD_WAIT, connection.as_mut()).await {
+            return ended;
+        }
+        // Twice in a row: an answer that is being written has that long to leave.
+        let is_idle = !handling.load(Ordering::Relaxed);
+        if is_idle && was_idle {
+            return Ok(());
+        }
+        was_idle = is_idle;
+    }
+}
+
 /// One connection. The seat returns when it closes.
 async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Arc<House>) {
     // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
@@ -228,8 +253,14 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
         room: house.front.admit.incomplete().for_peer(peer),
         stopping: house.front.stopping.child_token(),
         unread: AtomicBool::new(false),
+        handling: AtomicBool::new(false),
     };
-    let service = service_fn(|request| request::post(&house, &context, request));
+    let service = service_fn(async |request| {
+        context.handling.store(true, Ordering::Relaxed);
+        let response = request::post(&house, &context, request).await;
+        context.handling.store(false, Ordering::Relaxed);
+        response
+    });
     let mut stream = Patience::with_writes(stream, house.config.body_timeout);
     let ended = {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(&mut stream), service));
@@ -237,7 +268,7 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
             ended = connection.as_mut() => ended,
             () = context.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                finish(connection, &context.handling).await
             }
         }
     };
