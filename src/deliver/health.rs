@@ -125,7 +125,7 @@ impl Monitor {
 
     /// Whether Kafka takes readings now.
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.up.load(Ordering::Acquire)
     }
 
     /// Whether the gateway is shutting down.
@@ -164,6 +164,12 @@ impl Monitor {
     pub fn replaced(&self) {
         self.replacing.store(false, Ordering::SeqCst);
         self.answered();
+    }
+
+    /// There is none, for this reason; the old one goes on once Kafka answers.
+    pub fn not_replaced(&self, reason: &str) {
+        self.failed(Cause::Producer, reason);
+        self.replacing.store(false, Ordering::SeqCst);
     }
 
     /// Kafka is there.
@@ -264,7 +270,7 @@ impl Monitor {
             return;
         }
         let health = known.health();
-        self.up.store(health.is_up(), Ordering::Relaxed);
+        self.up.store(health.is_up(), Ordering::Release);
         if known.kafka != before.0 {
             self.measure(&known.kafka);
         }

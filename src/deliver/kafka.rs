@@ -52,12 +52,15 @@ pub struct Kafka {
     producer_config: ClientConfig,
     // Replaced when it is of no use any more; read once per record.
     producer: RwLock<Producer>,
-    // Raised under the lock above, for writing.
+    // Raised under the lock above, for writing. Odd while a producer that was made to give everything back is still there:
+    // it accepts nothing.
     epoch: AtomicU64,
     // The largest batch that a producer makes from now on.
     batch_bytes: AtomicU64,
-    // A producer with smaller batches is being made.
+    // A producer with smaller batches is being made. Changed under the producer's lock.
     shrinking: AtomicBool,
+    // Held by whoever replaces the producer: what one gives back must be reported before there is another.
+    replacement: Mutex<()>,
     reports: Reports,
 }
 
@@ -114,6 +117,7 @@ impl Kafka {
             epoch: AtomicU64::new(0),
             batch_bytes: AtomicU64::new(config.batch_bytes.as_u64()),
             shrinking: AtomicBool::new(false),
+            replacement: Mutex::default(),
             reports,
         })
     }
@@ -169,11 +173,18 @@ impl Kafka {
         self.replace().err().map(|error| format!("{error} ({reason})"))
     }
 
-    /// Takes everything back from the producer, and goes on with a new one.
+    /// Takes everything back from the producer, and goes on with a new one. Blocks for two seconds at most; longer, if
+    /// another thread is about to do the same.
     ///
     /// # Errors
     /// librdkafka makes no new one; the old one stays.
     pub fn replace(&self) -> Result<(), String> {
+        let _alone = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace_alone(|| {})
+    }
+
+    /// `and_then`: under the lock, before anybody gives a record to the new producer.
+    fn replace_alone(&self, and_then: impl FnOnce()) -> Result<(), String> {
         let batch_bytes = self.batch_bytes.load(Ordering::Relaxed);
         let reports = Reports {
             sent_bytes_seen: Arc::default(),
@@ -187,10 +198,12 @@ impl Kafka {
             .set("batch.size", batch_bytes.to_string())
             .create_with_context(reports)
             .map_err(|error| format!("the kafka producer failed, and could not be replaced: {error}"))?;
+        self.give_nothing_more(&self.producer.write().unwrap_or_else(PoisonError::into_inner));
         self.take_back();
         let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         let failed = std::mem::replace(&mut *current, producer);
-        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.give_again();
+        and_then();
         drop(current);
         // Not while the lock is held that senders wait for.
         drop(failed);
@@ -198,12 +211,28 @@ impl Kafka {
         Ok(())
     }
 
+    /// From now on the producer accepts no record, and gives back those that it has; with the lock held for writing. What
+    /// came between the two would be given back after later records went to the next producer.
+    fn give_nothing_more(&self, producer: &Producer) {
+        self.epoch.store((self.epoch() + 1) | 1, Ordering::Release);
+        producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+    }
+
+    /// There is a producer that accepts records; with the lock held for writing.
+    fn give_again(&self) {
+        self.epoch.store((self.epoch() | 1) + 1, Ordering::Release);
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
     /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is taken back.
     pub fn close(&self, deadline: Duration) {
         {
             // What was let through before, and is not here yet, would wait for a report in vain.
             let _alone = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-            self.epoch.fetch_add(1, Ordering::Relaxed);
+            self.epoch.store((self.epoch() + 1) | 1, Ordering::Release);
         }
         let flushed = self.producer().flush(deadline);
         if let Err(error) = flushed {
@@ -229,9 +258,34 @@ impl Kafka {
         })
     }
 
-    /// A batch was too large for its topic. Goes on with a producer whose batches are not, as far as Kafka says how large
-    /// they may be; otherwise with half as large ones, until each record is alone.
-    fn shrink_batches(&self) {
+    /// A batch was too large for its topic. Goes on with a producer whose batches are not.
+    fn replace_by_smaller(&self) {
+        let _alone = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shrinking = Shrinking {
+            kafka: self,
+            failed: Some("the kafka producer could not be replaced: its thread failed".to_owned()),
+        };
+        self.make_batches_smaller();
+        // Under the lock: the next batch that is too large must not be taken for one of before.
+        let replaced = self.replace_alone(|| {
+            self.shrinking.store(false, Ordering::Relaxed);
+            self.reports.health.replaced();
+        });
+        shrinking.failed = replaced.err();
+    }
+
+    /// The old producer stays, once Kafka is asked and answers; `again`: it accepts records again.
+    fn not_shrunk(&self, why: &str, again: bool) {
+        let _producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        if again {
+            self.give_again();
+        }
+        self.shrinking.store(false, Ordering::Relaxed);
+        self.reports.health.not_replaced(why);
+    }
+
+    /// As large as the topic accepts, as far as Kafka says; otherwise half as large, until each record is alone.
+    fn make_batches_smaller(&self) {
         let topic = self
             .reports
             .refused_topic
@@ -256,12 +310,6 @@ impl Kafka {
              which costs more per reading: raise max.message.bytes of the topic, or lower kafka.batch_bytes, and restart"
         );
         self.reports.metrics.kafka_batch_bytes_max.set(smaller as i64);
-        let replaced = self.replace();
-        self.shrinking.store(false, Ordering::Release);
-        self.reports.health.replaced();
-        if let Err(why) = replaced {
-            self.reports.health.failed(Cause::Producer, &why);
-        }
     }
 
     /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
@@ -275,40 +323,49 @@ impl Kafka {
 }
 
 impl Broker for Arc<Kafka> {
-    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
-        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
-        self.queue(&producer, record, slot)
-    }
-
     fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+        Kafka::epoch(self)
     }
 
-    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+    fn produce(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
-        if epoch != self.epoch() {
+        if epoch != Kafka::epoch(self) || !epoch.is_multiple_of(2) {
             return Err(Refused::Purged);
         }
         self.queue(&producer, record, slot)
     }
 
     fn shrink_batches(&self) {
-        if self.shrinking.swap(true, Ordering::Acquire) {
-            return;
-        }
-        self.reports.health.replacing(BATCH_TOO_LARGE);
         {
             // At once: librdkafka goes on with what comes behind the batch when it has asked Kafka for another epoch.
             let producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-            self.epoch.fetch_add(1, Ordering::Relaxed);
-            producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+            if self.shrinking.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            self.reports.health.replacing(BATCH_TOO_LARGE);
+            self.give_nothing_more(&producer);
         }
         let kafka = self.clone();
-        let shrink = move || Kafka::shrink_batches(&kafka);
+        let shrink = move || kafka.replace_by_smaller();
         if let Err(error) = std::thread::Builder::new().name("kafka-batches".into()).spawn(shrink) {
-            warn!(%error, "no thread to make a producer with smaller batches");
-            self.shrinking.store(false, Ordering::Release);
-            self.reports.health.replaced();
+            let failed = format!("no thread to make a producer with smaller batches: {error}");
+            // Should another thread replace the producer just now, the next one accepts records anyway.
+            let alone = self.replacement.try_lock();
+            self.not_shrunk(&failed, alone.is_ok());
+        }
+    }
+}
+
+/// A producer with smaller batches is being made; `failed` unless there is one.
+struct Shrinking<'a> {
+    kafka: &'a Kafka,
+    failed: Option<String>,
+}
+
+impl Drop for Shrinking<'_> {
+    fn drop(&mut self) {
+        if let Some(why) = &self.failed {
+            self.kafka.not_shrunk(why, true);
         }
     }
 }

@@ -76,6 +76,10 @@ struct BrokerState {
     batch_max: usize,
     /// The producer is to be replaced by one with smaller batches.
     shrinks: bool,
+    /// What it gives back for that and has not reported, each with the report.
+    taken_back: Vec<(usize, Refused)>,
+    /// The producer takes everything back at this call from now, on a thread of its own, whose reports come later.
+    takes_back_at: Option<(usize, Arc<Monitor>)>,
     /// What other threads do after a record has departed and before the producer is given it.
     interlude: Option<Box<dyn FnOnce()>>,
     /// Something was taken back that had been written.
@@ -102,8 +106,22 @@ struct StoreState {
 }
 
 impl Broker for FaultyBroker {
-    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+    fn epoch(&self) -> u64 {
+        self.called();
+        self.0.borrow().epoch
+    }
+
+    /// What is given to a producer after it took everything back, it writes: only the epoch keeps records from that.
+    fn produce(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+        let interlude = self.0.borrow_mut().interlude.take();
+        if let Some(interlude) = interlude {
+            interlude();
+        }
+        self.called();
         let mut state = self.0.borrow_mut();
+        if epoch != state.epoch {
+            return Err(Refused::Purged);
+        }
         if state.queue.len() >= state.queue_max {
             return Err(Refused::QueueFull);
         }
@@ -113,25 +131,9 @@ impl Broker for FaultyBroker {
         Ok(())
     }
 
-    fn epoch(&self) -> u64 {
-        self.0.borrow().epoch
-    }
-
-    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
-        let interlude = self.0.borrow_mut().interlude.take();
-        if let Some(interlude) = interlude {
-            interlude();
-        }
-        if epoch != self.epoch() {
-            return Err(Refused::Purged);
-        }
-        self.produce(record, slot)
-    }
-
+    /// It did that before the report.
     fn shrink_batches(&self) {
-        let mut state = self.0.borrow_mut();
-        state.shrinks = true;
-        state.epoch += 1;
+        assert!(self.0.borrow().shrinks);
     }
 }
 
@@ -187,6 +189,40 @@ impl Store for SlowStore {
 }
 
 impl FaultyBroker {
+    /// Another thread may be quicker than this call.
+    fn called(&self) {
+        let health = {
+            let mut state = self.0.borrow_mut();
+            match state.takes_back_at.take() {
+                Some((0, health)) => health,
+                Some((calls, health)) => {
+                    state.takes_back_at = Some((calls - 1, health));
+                    return;
+                }
+                None => return,
+            }
+        };
+        self.refuse_batch(&health, 1);
+    }
+
+    /// A batch is too large for its topic: neither it nor what comes behind it is written.
+    fn refuse_batch(&self, health: &Monitor, count: usize) {
+        if self.0.borrow().queue.is_empty() || self.0.borrow().shrinks {
+            return;
+        }
+        health.replacing("batches are too large");
+        let mut state = self.0.borrow_mut();
+        (state.shrinks, state.epoch) = (true, state.epoch + 1);
+        state.doubtful |= !state.replies.is_empty();
+        let written: Vec<_> = state.replies.drain(..).collect();
+        let queue: Vec<_> = state.queue.drain(..).map(|(slot, ..)| slot).collect();
+        let (batch, others) = queue.split_at(count.min(queue.len()));
+        // The youngest first: librdkafka takes back what is queued before what is on the wire.
+        let batch = batch.iter().map(|slot| (*slot, Refused::BatchTooLarge));
+        let purged = others.iter().rev().chain(&written).map(|slot| (*slot, Refused::Purged));
+        state.taken_back = batch.chain(purged).collect();
+    }
+
     /// The producer failed for good: what it holds is taken back, written or not.
     fn replace(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>, random: &mut StdRng) {
         let (held, written): (Vec<_>, Vec<_>) = {
@@ -325,6 +361,8 @@ impl Run {
             gone: false,
             batch_max: usize::MAX,
             shrinks: false,
+            taken_back: Vec::new(),
+            takes_back_at: None,
             interlude: None,
             doubtful: false,
         })));
@@ -358,6 +396,13 @@ impl Run {
     }
 
     fn step(&mut self) {
+        if self.lowers && self.random.random_ratio(1, 20) {
+            let calls = self.random.random_range(0..4);
+            self.broker.0.borrow_mut().takes_back_at = Some((calls, self.health.clone()));
+        }
+        if self.random.random_ratio(1, 4) {
+            self.gets_replaced();
+        }
         match self.random.random_range(0..100) {
             0..40 => self.device_sends(),
             40..58 => self.broker_writes(),
@@ -444,7 +489,7 @@ impl Run {
             if impatient {
                 dispatch.tick(now);
             }
-            if replaced {
+            if replaced && !broker.0.borrow().shrinks {
                 broker.replace(&dispatch, &mut random);
             }
             if durable {
@@ -511,27 +556,38 @@ impl Run {
         }
     }
 
-    /// A batch is too large for its topic: nothing of it is written, nor of what comes behind it, until the producer is
-    /// replaced.
+    /// A batch is too large for its topic.
     fn batch_is_refused(&mut self) -> bool {
-        let batch: Vec<_> = {
-            let mut state = self.broker.0.borrow_mut();
-            let count = self.random.random_range(0..6).min(state.queue.len());
-            if count <= state.batch_max {
-                return false;
-            }
-            state.queue.drain(..count).map(|(slot, ..)| slot).collect()
-        };
-        self.health.replacing("batches are too large");
-        for slot in batch {
-            self.dispatch.reported(slot, Err(Refused::BatchTooLarge));
+        let count = self.random.random_range(0..6).min(self.broker.0.borrow().queue.len());
+        if count <= self.broker.0.borrow().batch_max {
+            return false;
         }
-        self.health.replaced();
-        if std::mem::take(&mut self.broker.0.borrow_mut().shrinks) {
-            self.broker_replaced();
-            self.broker.0.borrow_mut().batch_max = usize::MAX;
-        }
+        self.broker.refuse_batch(&self.health, count);
         true
+    }
+
+    /// The thread that replaces the producer gets on: some of what was taken back is reported; when all of it is, there is a
+    /// new producer.
+    fn gets_replaced(&mut self) {
+        if !self.broker.0.borrow().shrinks {
+            return;
+        }
+        for _ in 0..self.random.random_range(1..4) {
+            let report = {
+                let mut state = self.broker.0.borrow_mut();
+                let next = (!state.taken_back.is_empty()).then(|| state.taken_back.remove(0));
+                next
+            };
+            let Some((slot, refused)) = report else {
+                let mut state = self.broker.0.borrow_mut();
+                (state.shrinks, state.epoch, state.batch_max) = (false, state.epoch + 1, usize::MAX);
+                drop(state);
+                self.health.replaced();
+                return;
+            };
+            self.dispatch.reported(slot, Err(refused));
+        }
+        self.doubtful |= self.broker.0.borrow().doubtful;
     }
 
     fn broker_replies(&mut self) {
@@ -562,6 +618,10 @@ impl Run {
     }
 
     fn broker_replaced(&mut self) {
+        if self.broker.0.borrow().shrinks {
+            // One after the other.
+            return;
+        }
         self.broker.replace(&self.dispatch, &mut self.random);
         self.doubtful |= self.broker.0.borrow().doubtful;
     }
@@ -582,6 +642,9 @@ impl Run {
                 broker.log.borrow_mut().push((device, number));
             }
             broker.replies.clear();
+            broker.taken_back.clear();
+            (broker.shrinks, broker.takes_back_at) = (false, None);
+            broker.epoch += 1;
             let mut store = self.store.0.borrow_mut();
             let safe_below = store.safe_below;
             store.durable.retain(|sequence, _| *sequence < safe_below);
@@ -636,6 +699,7 @@ impl Run {
 
     /// Everything is let through.
     fn drain(&mut self) {
+        self.broker.0.borrow_mut().takes_back_at = None;
         (self.store.0.borrow_mut().full, self.store.0.borrow_mut().hangs) = (false, false);
         {
             let mut broker = self.broker.0.borrow_mut();
@@ -646,13 +710,16 @@ impl Run {
             self.now += Duration::from_millis(50);
             self.health.found();
             self.look_at_topics();
+            self.gets_replaced();
             self.broker_writes();
             self.broker_replies();
             self.store_writes();
             self.dispatch.tick(self.now);
             self.dispatch.replay(self.now, 0, 100, 1 << 20);
             self.collect_answers();
-            let quiet = self.broker.0.borrow().queue.is_empty() && self.broker.0.borrow().replies.is_empty();
+            let quiet = !self.broker.0.borrow().shrinks
+                && self.broker.0.borrow().queue.is_empty()
+                && self.broker.0.borrow().replies.is_empty();
             let answered = self.devices.iter().all(|device| device.sending.is_empty());
             if quiet && answered && self.store.uncommitted() == 0 && self.store.0.borrow().appended.is_empty() {
                 return;

@@ -49,7 +49,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Gives a departed record to the producer; without the lock, for that takes as long as all the rest. A device's
     /// records still come in order: its connection sends the next one when this has returned.
     pub(super) fn hand_over(&self, epoch: u64, record: &Record<'_>, name: Name) {
-        match self.broker.produce_in(epoch, record, name.slot) {
+        match self.broker.produce(epoch, record, name.slot) {
             Ok(()) => self.metrics.kafka_records_sent_total.inc(),
             Err(refused) => self.not_taken(&mut self.state(), name, refused),
         }

@@ -52,24 +52,14 @@ use writes::Writes;
 
 /// The Kafka producer, as far as it matters here.
 pub trait Broker {
+    /// Changes when the producer takes back what it holds, and when it is replaced or closed. To be read before whether
+    /// Kafka is up: then a producer that is up in this epoch is none that was made to give everything back.
+    fn epoch(&self) -> u64;
+
     /// Queues a record; its end is told by [`Dispatch::reported`] with the same slot. Records of one key are written in
-    /// the order of these calls.
-    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused>;
-
-    /// Changes when the producer takes back what it holds, and is replaced or closed.
-    fn epoch(&self) -> u64 {
-        0
-    }
-
-    /// The same as `produce`, but for a producer of this epoch alone: to a later one the record would come before those
-    /// that were taken back.
-    fn produce_in(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
-        if epoch == self.epoch() {
-            self.produce(record, slot)
-        } else {
-            Err(Refused::Purged)
-        }
-    }
+    /// the order of these calls. *Purged* unless it is still this epoch: with a later producer the record would come before
+    /// those that were taken back.
+    fn produce(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused>;
 
     /// A batch was too large for its topic. Takes back what the producer holds, at once, since later records would come
     /// before those of the batch otherwise; and goes on, a moment later, with smaller batches. Their reports come like any
@@ -263,6 +253,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return pending.too_large();
         };
         let mut state = self.state();
+        let epoch = self.broker.epoch();
         // Under the lock: nothing is taken in behind the back of `close`.
         if self.health.is_closed() {
             return pending.busy(Busy::Draining);
@@ -279,7 +270,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 return pending.busy(Busy::KafkaAway);
             }
             let name = self.depart(&mut state, now, lane, pending, None);
-            let epoch = self.broker.epoch();
             drop(state);
             return self.hand_over(epoch, record, name);
         };
@@ -288,7 +278,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if may_go && !state.lanes.waits(lane) {
             let name = self.depart(&mut state, now, lane, pending, Some(parcel));
             SPARE.set(state.flights.spare());
-            let epoch = self.broker.epoch();
             drop(state);
             self.hand_over(epoch, record, name);
         } else if may_go && state.catches_up(now) {

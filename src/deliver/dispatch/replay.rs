@@ -59,6 +59,15 @@ enum Next {
     NotNow,
 }
 
+/// What was when a turn began; it holds for the whole of it, or the turn ends.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// How many records had been copied.
+    copies: u64,
+    /// Of the producer.
+    epoch: u64,
+}
+
 /// How far the replay is.
 #[derive(Debug, Default)]
 pub struct Replay {
@@ -206,7 +215,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(store) = &self.store else {
             return Replayed::default();
         };
-        let (room, copies, mut turn) = self.begin_turn(store, now, entries_max);
+        let (room, begun, mut turn) = self.begin_turn(store, now, entries_max);
         if room == 0 || bytes_max == 0 {
             return turn;
         }
@@ -225,7 +234,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 }
             };
             let is_end = entries.is_empty();
-            if !self.replay_all(store, now, (wall_ms, copies), entries, &mut turn) {
+            if !self.replay_all(store, now, (wall_ms, begun), entries, &mut turn) {
                 return turn;
             }
             if is_end || turn.records > sent {
@@ -233,7 +242,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             most = PASSING;
         }
-        self.end_turn(store, now);
+        self.end_turn(store, now, begun.epoch);
         turn
     }
 
@@ -242,14 +251,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         &self,
         store: &S,
         now: Instant,
-        (wall_ms, copies): (i64, u64),
+        (wall_ms, begun): (i64, Begun),
         entries: Vec<(u64, Vec<u8>)>,
         turn: &mut Replayed,
     ) -> bool {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let mut state = self.state();
-            if state.copies != copies {
+            if state.copies != begun.copies {
                 // Among them may be some that the producer holds.
                 state.replay.rewind = true;
             }
@@ -259,7 +268,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     return false;
                 }
                 let bytes = parcel.len();
-                match self.replay_one(&mut state, store, now, wall_ms, (sequence, parcel)) {
+                match self.replay_one(&mut state, store, now, (wall_ms, begun.epoch), (sequence, parcel)) {
                     Next::Sent => {
                         turn.records += 1;
                         turn.bytes += bytes;
@@ -275,25 +284,28 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         true
     }
 
-    /// How many records may be sent now, and how many were copied until now.
-    fn begin_turn(&self, store: &S, now: Instant, entries_max: usize) -> (usize, u64, Replayed) {
+    /// How many records may be sent now, and what was then.
+    fn begin_turn(&self, store: &S, now: Instant, entries_max: usize) -> (usize, Begun, Replayed) {
         let mut state = self.state();
         let turn = std::mem::take(&mut state.replay.grown);
-        let copies = state.copies;
+        let begun = Begun {
+            copies: state.copies,
+            epoch: self.broker.epoch(),
+        };
         let waits = !self.health.is_up() || self.health.is_closed() || state.doubled > 0;
         if waits || state.replay.pauses(now) {
-            return (0, copies, turn);
+            return (0, begun, turn);
         }
         if state.replay.flying == 0 && (state.replay.rewind || state.replay.are_due(now, self.times.try_again)) {
             store.rewind();
             state.replay.rewind = false;
         }
         if state.replay.rewind {
-            return (0, copies, turn);
+            return (0, begun, turn);
         }
         // Whoever is held back waits for the last entries: the pace is for long replays.
         let wanted = if state.held.is_empty() { entries_max } else { WINDOW };
-        (WINDOW.saturating_sub(state.replay.flying).min(wanted), copies, turn)
+        (WINDOW.saturating_sub(state.replay.flying).min(wanted), begun, turn)
     }
 
     /// Whether the next one may follow.
@@ -302,7 +314,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         state: &mut State,
         store: &S,
         now: Instant,
-        wall_ms: i64,
+        (wall_ms, epoch): (i64, u64),
         (sequence, parcel): (u64, Vec<u8>),
     ) -> Next {
         if state.replay.is_aside(sequence) {
@@ -319,7 +331,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             let lane = lanes::lane(&record);
             let flight = Flight::new(lane, now, Spooled::Replayed(sequence));
             let slot = state.flights.depart(flight).slot;
-            let sent = self.broker.produce(&record, slot);
+            let sent = self.broker.produce(epoch, &record, slot);
             if sent.is_err() {
                 state.flights.land(slot);
             }
@@ -448,7 +460,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     }
 
     /// Lets go what was held back, if nothing is before it any more.
-    fn end_turn(&self, store: &S, now: Instant) {
+    fn end_turn(&self, store: &S, now: Instant, epoch: u64) {
         let mut state = self.state();
         let state = &mut *state;
         if state.replay.rewind {
@@ -476,7 +488,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             // It was packed a moment ago by the same function.
             drop(parcel::open(&parcel, |record| {
                 let name = self.depart(state, now, lane, pending, Some(waiting.parcel));
-                match self.broker.produce(record, name.slot) {
+                match self.broker.produce(epoch, record, name.slot) {
                     Ok(()) => self.metrics.kafka_records_sent_total.inc(),
                     Err(refused) => self.not_taken(state, name, refused),
                 }

@@ -93,7 +93,11 @@ struct Sent {
 struct Null(Mutex<Vec<usize>>);
 
 impl Broker for Null {
-    fn produce(&self, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    fn produce(&self, _: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
         black_box(record.value);
         self.0
             .lock()
