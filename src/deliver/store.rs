@@ -13,6 +13,9 @@ use crate::outcome::Busy;
 /// With less room than this the spool counts as full: the next readings will not fit.
 const ROOM_BYTES_MIN: u64 = 4096;
 
+/// Of the disk space, this part may hold what was replayed before parked readings are moved out of its way.
+const KEPT_SHARE: u64 = 4;
+
 /// The spool of a gateway.
 #[derive(Clone, Debug)]
 pub struct SpoolStore {
@@ -54,6 +57,14 @@ impl Store for SpoolStore {
 
     fn uncommitted(&self) -> u64 {
         self.spool.uncommitted_entries()
+    }
+
+    fn keeps_too_much(&self) -> bool {
+        let status = self.spool.status();
+        // Spares are disk space as well, and kept by nobody.
+        let is_sparse = status.next_sequence - status.low_sequence > 2 * status.uncommitted_entries;
+        let kept = status.disk_bytes.saturating_sub(status.uncommitted_bytes);
+        is_sparse && kept > status.disk_bytes_max / KEPT_SHARE
     }
 }
 

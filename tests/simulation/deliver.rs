@@ -186,6 +186,10 @@ impl Store for SlowStore {
     fn uncommitted(&self) -> u64 {
         self.0.borrow().durable.len() as u64
     }
+
+    fn keeps_too_much(&self) -> bool {
+        self.kept() > 2 * self.uncommitted()
+    }
 }
 
 impl FaultyBroker {
@@ -244,6 +248,15 @@ impl FaultyBroker {
 }
 
 impl SlowStore {
+    /// Entries whose room cannot be given up: all from the oldest uncommitted one on.
+    fn kept(&self) -> u64 {
+        let state = self.0.borrow();
+        state
+            .durable
+            .first_key_value()
+            .map_or(0, |(first, _)| state.next - first)
+    }
+
     /// Makes some entries durable; now and then there is no room for one.
     fn write(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>, count: usize, random: &mut StdRng) {
         let mut written = Vec::new();
@@ -266,6 +279,24 @@ impl SlowStore {
                 written.push((ticket, Ok(sequence)));
             }
         }
+        dispatch.stored(written);
+    }
+}
+
+impl SlowStore {
+    /// Makes everything durable.
+    fn write_all(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>) {
+        let written = {
+            let mut state = self.0.borrow_mut();
+            let appended: Vec<_> = state.appended.drain(..).collect();
+            let entries = appended.into_iter().map(|(parcel, ticket)| {
+                let sequence = state.next;
+                state.next += 1;
+                state.durable.insert(sequence, parcel);
+                (ticket, Ok(sequence))
+            });
+            entries.collect::<Vec<_>>()
+        };
         dispatch.stored(written);
     }
 }
@@ -887,7 +918,7 @@ impl Rush {
             self.let_kafka_write();
         }
         if ms.is_multiple_of(6) {
-            self.let_the_spool_write();
+            self.run.store.write_all(&self.run.dispatch);
         }
         if ms.is_multiple_of(5) {
             self.run.dispatch.tick(self.run.now);
@@ -907,21 +938,6 @@ impl Rush {
             self.run.log.borrow_mut().push((device, number));
             self.run.dispatch.reported(slot, Ok(()));
         }
-    }
-
-    fn let_the_spool_write(&mut self) {
-        let written = {
-            let mut state = self.run.store.0.borrow_mut();
-            let appended: Vec<_> = state.appended.drain(..).collect();
-            let entries = appended.into_iter().map(|(parcel, ticket)| {
-                let sequence = state.next;
-                state.next += 1;
-                state.durable.insert(sequence, parcel);
-                (ticket, Ok(sequence))
-            });
-            entries.collect::<Vec<_>>()
-        };
-        self.run.dispatch.stored(written);
     }
 
     fn collect(&mut self) {
@@ -981,4 +997,52 @@ fn after_an_outage_readings_go_straight_to_kafka_again() {
             latest[*device] = Some(*number);
         }
     }
+}
+
+/// A parked reading must not keep on disk what is replayed after it, however many outages there are; and those that are
+/// parked keep their order, also when more of them come in between.
+#[test]
+fn parked_readings_do_not_keep_on_disk_what_was_replayed() {
+    let mut run = Run::new(0, Canary::None);
+    (run.window, run.is_over) = (usize::MAX, true);
+    {
+        let mut broker = run.broker.0.borrow_mut();
+        (broker.picky, broker.gone, broker.queue_max) = (false, true, usize::MAX);
+        run.store.0.borrow_mut().queue_max = usize::MAX;
+    }
+    run.look_at_topics();
+    for outage in 0..50 {
+        run.health.failed(Cause::Unconfirmed, "the simulation says so");
+        for device in (0..DEVICES)
+            .cycle()
+            .take(100)
+            .filter(|device| *device >= 2 || outage < 3)
+        {
+            run.send_from(device);
+        }
+        run.health.found();
+        for turn in 0..100 {
+            run.now += Duration::from_millis(150);
+            if turn < 20 && outage < 3 {
+                run.send_from(turn % 2);
+            }
+            run.store.write_all(&run.dispatch);
+            run.dispatch.tick(run.now);
+            run.dispatch.replay(run.now, 0, 100, 1 << 20);
+            run.broker_writes();
+            run.broker_replies();
+            run.collect_answers();
+        }
+        let (kept, parked) = (run.store.kept(), run.store.uncommitted());
+        assert!(
+            kept <= 3 * parked + 100,
+            "{kept} kept for {parked} after outage {outage}"
+        );
+    }
+    assert_eq!(run.dispatch.parked(), run.store.uncommitted());
+    run.drain();
+    run.everybody_goes_straight();
+    let outcomes = run.judge();
+    let findings = (outcomes.lost, outcomes.out_of_order, outcomes.needless_duplicates);
+    assert_eq!(findings, (0, 0, 0));
 }

@@ -32,6 +32,8 @@ mod held;
 
 mod lanes;
 
+mod moves;
+
 mod replay;
 
 mod deadlines;
@@ -44,6 +46,7 @@ use flights::{Flight, Flights, Name, Spooled};
 use hand_over::SPARE;
 use held::{Held, Waiting};
 use lanes::Lanes;
+use moves::Moves;
 use parked::Parked;
 use replay::Replay;
 pub use replay::Replayed;
@@ -81,6 +84,8 @@ pub trait Store {
     fn refuses(&self) -> Option<Busy>;
     /// Durable entries that were not committed.
     fn uncommitted(&self) -> u64;
+    /// Whether much of the disk holds what was committed, and cannot be given up because of older entries that were not.
+    fn keeps_too_much(&self) -> bool;
 }
 
 /// Why Kafka did not take a record.
@@ -127,6 +132,8 @@ pub enum Ticket {
     Copy(Name),
     /// The record is in the spool already, under this sequence, and is set aside there.
     Moved { from: u64 },
+    /// The same of a record whose topic is missing, in this move of all of them.
+    Parked { number: u64 },
 }
 
 /// The times of a record.
@@ -168,6 +175,7 @@ struct State {
     held: Held,
     writes: Writes,
     parked: Parked,
+    moves: Moves,
 }
 
 // === impl Pending ===
@@ -221,6 +229,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             held: Held::default(),
             writes: Writes::default(),
             parked: Parked::default(),
+            moves: Moves::default(),
         };
         Dispatch {
             broker,
@@ -427,6 +436,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     }
                 }
                 Ticket::Copy(name) => self.copied(&mut state, name, result),
+                Ticket::Parked { number } => self.parked_copied(&mut state, number, result.ok()),
                 Ticket::Moved { from } => self.moved(&mut state, from, result.ok()),
             }
         }

@@ -26,10 +26,12 @@ pub struct Topic {
     pub words: &'static str,
     /// Tells apart the times at which a topic is missing; never 0.
     pub generation: u64,
-    /// Of its uncommitted entries, those below this sequence are parked, or with the producer.
+    /// Each of its uncommitted entries below this sequence is counted in `lanes`, or with the producer: one that the replay
+    /// comes to once more is not counted again.
     to: u64,
-    /// Parked entries by lane; and of those the ones of earlier runs.
+    /// How many entries are parked, by lane.
     lanes: Vec<u32>,
+    /// How many of those are of earlier runs: they are waited for in another way ([`Lanes::identified`]).
     recovered: Vec<u32>,
     /// Entries that were appended since it is missing and that the replay has not come to; the first of them.
     unread: u64,
@@ -97,6 +99,14 @@ impl Parked {
             topic.unread = topic.unread.saturating_sub(1);
             true
         })
+    }
+
+    /// All that was parked is below this sequence now, and of this run.
+    pub fn moved(&mut self, to: u64) {
+        for topic in self.topics.values_mut() {
+            topic.to = topic.to.max(to);
+            topic.recovered.fill(0);
+        }
     }
 
     /// The topics that are missing now; true if one is not any more, so that the replay must begin again.
@@ -183,6 +193,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return;
         }
         state.parked.version = version;
+        self.give_move_up(state);
         if state.parked.become_these(topics.all(), &mut state.lanes) {
             state.replay.begin_anew();
         }

@@ -221,6 +221,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
         // What is passed over costs the pace nothing, for it may be most of what there is.
         let mut most = (room, bytes_max);
+        let mut is_end = false;
         for _ in 0..READS_MAX {
             let sent = turn.records;
             // Without the lock: devices do not wait for the disk.
@@ -233,7 +234,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     return turn;
                 }
             };
-            let is_end = entries.is_empty();
+            is_end = entries.is_empty();
             if !self.replay_all(store, now, (wall_ms, begun), entries, &mut turn) {
                 return turn;
             }
@@ -242,7 +243,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             most = PASSING;
         }
-        self.end_turn(store, now, begun.epoch);
+        self.end_turn(store, now, (begun.epoch, is_end));
         turn
     }
 
@@ -292,7 +293,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             copies: state.copies,
             epoch: self.broker.epoch(),
         };
-        let waits = !self.health.is_up() || self.health.is_closed() || state.doubled > 0;
+        let waits = !self.health.is_up() || self.health.is_closed() || state.doubled > 0 || state.moves.must_pause();
         if waits || state.replay.pauses(now) {
             return (0, begun, turn);
         }
@@ -320,7 +321,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.replay.is_aside(sequence) {
             return Next::Passed;
         }
-        if Self::pass_over(state, sequence, &parcel) {
+        if self.pass_over(state, store, (sequence, &parcel)) {
             return Next::Passed;
         }
         let sent = parcel::open(&parcel, |record| {
@@ -361,25 +362,26 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    /// Whether the entry's topic is missing: it stays where it is.
-    fn pass_over(state: &mut State, sequence: u64, parcel: &[u8]) -> bool {
+    /// Whether the entry's topic is missing: it stays where it is, or is moved to the end.
+    fn pass_over(&self, state: &mut State, store: &S, (sequence, parcel): (u64, &[u8])) -> bool {
         if state.parked.is_empty() {
             return false;
         }
-        let State {
-            parked, lanes, replay, ..
-        } = state;
+        if state.moves.is_copy(sequence) {
+            return true;
+        }
+        // One that is set aside is not waited for in any case.
+        let is_aside = state.replay.aside.contains_key(&sequence);
+        let State { parked, lanes, .. } = state;
         let passed = parcel::open(parcel, |record| {
-            let Some(topic) = parked.get_mut(record.topic) else {
-                return false;
-            };
-            // One that is set aside is not waited for in any case.
-            if !replay.aside.contains_key(&sequence) {
-                topic.passed(sequence, lanes::lane(record), lanes);
-            }
-            true
+            let topic = parked.get_mut(record.topic);
+            topic.map(|topic| (!is_aside).then(|| topic.passed(sequence, lanes::lane(record), lanes)))
         });
-        passed.unwrap_or(false)
+        let Ok(Some(counted)) = passed else { return false };
+        if counted.is_some() {
+            self.copy_parked(state, store, (sequence, parcel));
+        }
+        true
     }
 
     fn handed_over(&self, state: &mut State, sequence: u64, lane: Option<usize>) {
@@ -460,11 +462,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     }
 
     /// Lets go what was held back, if nothing is before it any more.
-    fn end_turn(&self, store: &S, now: Instant, epoch: u64) {
+    fn end_turn(&self, store: &S, now: Instant, (epoch, is_end): (u64, bool)) {
         let mut state = self.state();
         let state = &mut *state;
         if state.replay.rewind {
             return;
+        }
+        if is_end {
+            self.look_at_moves(state, store, now);
         }
         let aside = state.replay.aside.len() as u64;
         let others = state.parked.entries().map(|parked| aside + parked);

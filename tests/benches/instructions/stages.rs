@@ -131,6 +131,10 @@ impl Store for NoSpool {
     fn uncommitted(&self) -> u64 {
         0
     }
+
+    fn keeps_too_much(&self) -> bool {
+        false
+    }
 }
 
 // === impl House ===
