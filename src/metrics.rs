@@ -186,8 +186,8 @@ metrics! {
         kafka_records_failed_total: IntCounterVec["error"],
         /// Records that timed out and may nevertheless have been written: possible duplicates.
         kafka_records_in_doubt_total: IntCounter,
-        /// Largest batch that the producer makes, if it had to be smaller than kafka.batch_bytes for the max.message.bytes of
-        /// a topic; 0 otherwise.
+        /// Largest batch that the producer makes: kafka.batch_bytes, unless it had to be smaller for the max.message.bytes of
+        /// a topic.
         kafka_batch_bytes_max: IntGauge,
         /// Records waiting in the producer's queues (msg_cnt).
         kafka_queue_records: IntGauge,
@@ -228,7 +228,7 @@ metrics! {
         /// Readings that Kafka refuses as they are: they stay in the spool and are tried again.
         spool_set_aside: IntGauge,
         /// Readings of the spool that wait for topics which Kafka does not have.
-        spool_parked: IntGauge,
+        spool_readings_parked: IntGauge,
         /// Reads of the spool that failed; the replay pauses for a second after each.
         spool_read_errors_total: IntCounter,
         /// Places of the spool's files that were found damaged: readings may be missing.

@@ -214,6 +214,11 @@ impl Monitor {
         });
     }
 
+    /// Kafka answers a question, whatever it says: what failed before is not why it does not answer the next one.
+    pub fn connection_works(&self) {
+        self.learn(|known| known.failures.are_over());
+    }
+
     /// Kafka cannot be asked: for the reasons that librdkafka tells of its connections, or for this one if it tells none.
     pub fn unreachable(&self, otherwise: Reason) {
         self.learn(|known| {
@@ -231,7 +236,7 @@ impl Monitor {
     /// The connection to this broker fails. By itself that says nothing: another may work, or this one in a moment.
     pub fn connection_failed(&self, failure: Failure) {
         self.learn(|known| {
-            known.failures.note(failure);
+            known.failures.note(failure, Instant::now());
             known.reasons_are_failures();
         });
     }
@@ -240,7 +245,7 @@ impl Monitor {
     /// may not be the right one.
     pub fn connections_failed(&self) {
         self.learn(|known| {
-            known.failures.are_total();
+            known.failures.are_total(Instant::now());
             known.reasons_are_failures();
         });
         if self.is_up() {
@@ -410,6 +415,18 @@ mod tests {
         }
         assert_eq!(metrics.kafka_up.get() == 1, causes.is_empty());
         causes.into_iter().map(Cause::label).collect()
+    }
+
+    #[test]
+    fn a_failure_from_before_kafka_last_answered_is_no_reason() {
+        let (monitor, metrics) = monitor();
+        monitor.found();
+        monitor.connection_failed(fails("a:1", Cause::Tls, "TLS fails"));
+        // It stays up all the time, as another broker works.
+        monitor.confirmed();
+        monitor.connection_works();
+        monitor.unreachable(no_answer());
+        assert_eq!(causes(&monitor, &metrics), ["timeout"]);
     }
 
     #[test]

@@ -108,6 +108,8 @@ impl Kafka {
         if reports.is_debugging && !tracing::enabled!(tracing::Level::INFO) {
             warn!("kafka.properties.debug is set, but log.level hides what it shows: that is logged as \"info\"");
         }
+        let batch_bytes = reports.batch_bytes as i64;
+        reports.metrics.kafka_batch_bytes_max.set(batch_bytes);
         let producer_config = config.producer(spooling);
         let producer = RwLock::new(producer_config.create_with_context(reports.clone())?);
         Ok(Kafka {

@@ -27,7 +27,9 @@ pub struct MissingTopics {
 #[derive(Debug)]
 struct Topic {
     is_missing: bool,
-    said_at: Option<Instant>,
+    /// What the log was told last, and when it was told that it is there, and that it is missing.
+    said: bool,
+    said_at: [Option<Instant>; 2],
     /// For devices. Of static life, as all that is said to them; there is one for each topic that was ever missing.
     words: &'static str,
 }
@@ -80,29 +82,46 @@ impl MissingTopics {
     fn note(&self, known: &mut BTreeMap<String, Topic>, name: &str, is_missing: bool) -> &'static str {
         let topic = known.entry(name.to_owned()).or_insert_with(|| Topic {
             is_missing: false,
-            said_at: None,
+            said: false,
+            said_at: [None; 2],
             words: Box::leak(format!("Kafka has no topic {name}; send the reading again later").into_boxed_str()),
         });
-        if topic.is_missing == is_missing {
-            return topic.words;
+        if topic.is_missing != is_missing {
+            topic.is_missing = is_missing;
+            self.version.fetch_add(1, Ordering::Release);
+            self.gauge.with_label_values(&[name]).set(i64::from(is_missing));
         }
-        topic.is_missing = is_missing;
-        self.version.fetch_add(1, Ordering::Release);
-        self.gauge.with_label_values(&[name]).set(i64::from(is_missing));
-        let is_news = topic.said_at.is_none_or(|at| at.elapsed() > SAY_AGAIN);
-        match is_missing {
-            true if is_news => {
-                topic.said_at = Some(Instant::now());
-                warn!(
-                    topic = name,
-                    "kafka has no such topic; create it, or set kafka.create_topics = true: until then its readings are \
-                     spooled (without a spool: answered busy), and those of others are not concerned"
-                );
-            }
-            true => {}
-            false => info!(topic = name, "kafka has the topic again"),
+        if topic.is_to_be_said(Instant::now()) {
+            log(name, is_missing);
         }
         topic.words
+    }
+}
+
+// === impl Topic ===
+
+impl Topic {
+    /// Whether the log does not know how it is; each of the two is said once a minute, and if that is too soon, later.
+    fn is_to_be_said(&mut self, now: Instant) -> bool {
+        let said_at = &mut self.said_at[usize::from(self.is_missing)];
+        let is_due = said_at.is_none_or(|at| now.saturating_duration_since(at) >= SAY_AGAIN);
+        let is_said = self.said != self.is_missing && is_due;
+        if is_said {
+            (self.said, *said_at) = (self.is_missing, Some(now));
+        }
+        is_said
+    }
+}
+
+fn log(name: &str, is_missing: bool) {
+    if is_missing {
+        warn!(
+            topic = name,
+            "kafka has no such topic; create it, or set kafka.create_topics = true: until then its readings are spooled \
+             (without a spool: answered busy), and those of others are not concerned"
+        );
+    } else {
+        info!(topic = name, "kafka has the topic again");
     }
 }
 
@@ -126,5 +145,33 @@ mod tests {
         topics.found(&wanted, |_| true);
         assert_eq!((names(), topics.version()), (vec![], 4));
         assert_eq!(gauge.with_label_values(&["city.b"]).get(), 0);
+    }
+
+    #[test]
+    fn a_topic_that_comes_and_goes_is_said_once_a_minute() {
+        let mut topic = Topic {
+            is_missing: false,
+            said: false,
+            said_at: [None; 2],
+            words: "",
+        };
+        let start = Instant::now();
+        let mut check = |seconds, is_missing, expected| {
+            topic.is_missing = is_missing;
+            let said = topic.is_to_be_said(start + Duration::from_secs(seconds));
+            assert_eq!(said, expected, "{seconds} s");
+        };
+        check(0, true, true);
+        check(3, false, true);
+        for seconds in (6..60).step_by(6) {
+            check(seconds, true, false);
+            check(seconds + 3, false, false);
+        }
+        check(63, true, true);
+        check(64, true, false);
+        check(65, false, true);
+        check(66, true, false);
+        // Not too soon any more, and not changed since.
+        check(123, true, true);
     }
 }

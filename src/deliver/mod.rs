@@ -210,7 +210,7 @@ impl Deliver {
             let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
             store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
             let (_, still) = self.dispatch.disk(Instant::now());
-            self.metrics.spool_parked.set(self.dispatch.parked() as i64);
+            self.metrics.spool_readings_parked.set(self.dispatch.parked() as i64);
             self.metrics.spool_stalled_seconds.set(still.as_secs_f64());
         }
     }

@@ -34,7 +34,7 @@ pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval:
         kafka,
         monitor,
         wanted: Arc::new(wanted),
-        refused: None,
+        not_created: None,
         is_reported: false,
         replaced: 0,
     };
@@ -61,16 +61,17 @@ struct Probe {
     kafka: Arc<Kafka>,
     monitor: Arc<Monitor>,
     wanted: Arc<Wanted>,
-    /// Topics that could not be created.
-    refused: Option<Refused>,
+    not_created: Option<NotCreated>,
     /// The topics' settings were looked at: once per process is enough.
     is_reported: bool,
     /// Producers that were replaced since Kafka was last there.
     replaced: u32,
 }
 
-struct Refused {
+/// Topics that Kafka refused to create, or did not have a while later.
+struct NotCreated {
     topics: Vec<String>,
+    cause: Cause,
     why: String,
     pause: Duration,
     again_at: Instant,
@@ -89,12 +90,23 @@ impl Probe {
             Err(_) if knew_no_broker && self.kafka.knows_no_broker() => return self.replace(),
             Err(why) => return self.monitor.unreachable(why),
         };
+        self.monitor.connection_works();
         match self.wanted.check(&metadata) {
             Ok(()) => {
+                // Before readings are sent, and before Kafka is asked to create any, which takes its time.
+                self.note_topics(&metadata);
                 self.answered();
-                self.look_for_topics(&metadata);
+                self.create_missing(&metadata);
             }
-            Err(Unfit::Missing(missing)) if self.wanted.creates() => drop(self.create(missing)),
+            Err(Unfit::Missing(missing)) if self.wanted.creates() => {
+                if !self.create(missing)
+                    && let Some(not_created) = &self.not_created
+                {
+                    // There is none that a reading could be sent to.
+                    self.monitor.failed(not_created.cause, &not_created.why);
+                    self.note_topics(&metadata);
+                }
+            }
             Err(unfit) => self.monitor.failed(unfit.cause(), &unfit.to_string()),
         }
     }
@@ -103,15 +115,16 @@ impl Probe {
     fn look_at_topics(&mut self) {
         let Ok(metadata) = self.kafka.metadata() else { return };
         if !metadata.brokers().is_empty() {
-            self.look_for_topics(&metadata);
+            self.monitor.connection_works();
+            self.note_topics(&metadata);
+            self.create_missing(&metadata);
         }
     }
 
-    /// Creates topics that are missing, or notes that they are.
-    fn look_for_topics(&mut self, metadata: &Metadata) {
+    fn create_missing(&mut self, metadata: &Metadata) {
         let missing = self.wanted.missing(metadata);
-        if missing.is_empty() || !self.wanted.creates() || !self.create(missing) {
-            self.note_topics(metadata);
+        if !missing.is_empty() && self.wanted.creates() {
+            self.create(missing);
         }
     }
 
@@ -152,41 +165,42 @@ impl Probe {
         }
     }
 
-    /// Creates what is missing, and waits until it is there; what Kafka refuses to create is tried again ever less often. False: they
-    /// are still missing.
+    /// Creates what is missing, and waits until it is there; what Kafka does not create is tried again ever less often.
+    /// False: they are still missing.
     fn create(&mut self, missing: Vec<String>) -> bool {
-        let earlier = self.refused.take().filter(|refused| refused.topics == missing);
-        if let Some(refused) = &earlier
-            && Instant::now() < refused.again_at
+        let earlier = self.not_created.take().filter(|earlier| earlier.topics == missing);
+        if let Some(not_created) = &earlier
+            && Instant::now() < not_created.again_at
         {
-            self.failed(Cause::TopicRefused, &refused.why);
-            self.refused = earlier;
+            self.failed(not_created.cause, &not_created.why);
+            self.not_created = earlier;
             return false;
         }
         if earlier.is_none() {
             info!(topics = missing.join(", "), "creating kafka topics");
         }
-        match self.wanted.create(&self.kafka, &missing) {
-            Ok(()) => self.await_created(),
-            Err(why) => {
-                if earlier.is_none() && self.monitor.is_up() {
-                    warn!(why, "kafka topics could not be created; it is tried again");
-                }
-                self.failed(Cause::TopicRefused, &why);
-                let pause = earlier.map_or(CREATE_AGAIN, |refused| (2 * refused.pause).min(CREATE_AGAIN_MAX));
-                let again_at = Instant::now() + pause;
-                self.refused = Some(Refused {
-                    topics: missing,
-                    why,
-                    pause,
-                    again_at,
-                });
-                false
-            }
+        let created = self.wanted.create(&self.kafka, &missing);
+        let created = created.map_err(|why| (Cause::TopicRefused, why));
+        let Err((cause, why)) = created.and_then(|()| self.await_created()) else {
+            return true;
+        };
+        if earlier.is_none() && self.monitor.is_up() {
+            warn!(why, "kafka topics could not be created; it is tried again");
         }
+        self.failed(cause, &why);
+        let pause = earlier.map_or(CREATE_AGAIN, |earlier| (2 * earlier.pause).min(CREATE_AGAIN_MAX));
+        self.not_created = Some(NotCreated {
+            topics: missing,
+            cause,
+            why,
+            pause,
+            again_at: Instant::now() + pause,
+        });
+        false
     }
 
-    fn await_created(&mut self) -> bool {
+    /// Kafka may say that a topic exists, and not name it, or name no leader of it.
+    fn await_created(&mut self) -> Result<(), (Cause, String)> {
         let deadline = Instant::now() + CREATED_WITHIN;
         while Instant::now() < deadline && !self.monitor.is_closed() {
             let is_found =
@@ -194,12 +208,11 @@ impl Probe {
             if let Some(metadata) = self.kafka.metadata().ok().filter(is_found) {
                 self.note_topics(&metadata);
                 self.answered();
-                return true;
+                return Ok(());
             }
             std::thread::sleep(LOOK_AGAIN);
         }
-        self.failed(Cause::Starting, "kafka topics are being created");
-        false
+        Err((Cause::Starting, "kafka topics are being created".to_owned()))
     }
 
     /// On a thread of its own: a cluster may take its time to tell, and readings are not to wait for that.

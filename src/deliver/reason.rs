@@ -5,6 +5,7 @@
 //! once. No I/O.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -13,6 +14,9 @@ const BROKERS_MAX: usize = 16;
 
 /// A connection that is ended sooner did not survive its first request.
 const FIRST_REQUEST_MS: u64 = 2000;
+
+/// For so long an earlier failure may be the one that librdkafka keeps to itself: it does for 30 s.
+const UNTOLD_FOR: Duration = Duration::from_secs(60);
 
 /// The kinds of reasons, each a label of `citygate_kafka_unavailable`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,11 +68,11 @@ pub struct Failure {
 }
 
 /// The last failure of each broker's connection since Kafka last answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Failures {
-    by_broker: BTreeMap<String, Reason>,
+    by_broker: BTreeMap<String, (Reason, Instant)>,
     /// Those of the time before Kafka last answered.
-    earlier: BTreeMap<String, Reason>,
+    earlier: BTreeMap<String, (Reason, Instant)>,
 }
 
 // === impl Cause ===
@@ -173,13 +177,14 @@ fn presumably(state: &str) -> &'static str {
 // === impl Failures ===
 
 impl Failures {
-    pub fn note(&mut self, failure: Failure) {
+    pub fn note(&mut self, failure: Failure, now: Instant) {
         let Failure { broker, reason, detail } = failure;
-        match self.by_broker.get(&broker) {
+        let is_full = self.by_broker.len() >= BROKERS_MAX;
+        match self.by_broker.get_mut(&broker) {
             // The first failure is told at length, its repetition may be in fewer words.
-            Some(known) if known.cause == reason.cause && known.text.contains(&detail) => {}
-            None if self.by_broker.len() >= BROKERS_MAX => {}
-            _ => drop(self.by_broker.insert(broker, reason)),
+            Some((known, at)) if known.cause == reason.cause && known.text.contains(&detail) => *at = now,
+            None if is_full => {}
+            _ => drop(self.by_broker.insert(broker, (reason, now))),
         }
     }
 
@@ -192,7 +197,9 @@ impl Failures {
 
     /// Every connection failed. If none of them was told, it is the same failure as the last time: librdkafka keeps the
     /// repetition of one to itself for 30 s, even if the broker was there in between.
-    pub fn are_total(&mut self) {
+    pub fn are_total(&mut self, now: Instant) {
+        self.earlier
+            .retain(|_, (_, at)| now.saturating_duration_since(*at) < UNTOLD_FOR);
         if self.by_broker.is_empty() {
             self.by_broker.clone_from(&self.earlier);
         }
@@ -200,7 +207,7 @@ impl Failures {
 
     /// By cause, then by broker.
     pub fn reasons(&self) -> Vec<Reason> {
-        let mut reasons: Vec<_> = self.by_broker.values().cloned().collect();
+        let mut reasons: Vec<_> = self.by_broker.values().map(|(reason, _)| reason.clone()).collect();
         reasons.sort_by_key(|reason| reason.cause);
         reasons
     }
@@ -307,17 +314,17 @@ mod tests {
 
     #[test]
     fn the_same_failure_is_known_again_though_librdkafka_does_not_repeat_it() {
-        let mut failures = Failures::default();
+        let (mut failures, now) = (Failures::default(), Instant::now());
         let failed = |told: &str| {
             let told = format!("ssl://a:1/1: {told} (after 3ms in state CONNECT)");
             Reason::of_connection(RDKafkaErrorCode::BrokerTransportFailure, &told).unwrap()
         };
         let tls = failed("SSL handshake failed: SSL connection closed by peer: PLAINTEXT?");
-        failures.note(tls.clone());
-        failures.note(failed("SSL connection closed by peer"));
+        failures.note(tls.clone(), now);
+        failures.note(failed("SSL connection closed by peer"), now);
         assert_eq!(failures.reasons(), [tls.reason], "in fewer words it is the same");
         let refused = failed("Connect to ipv4#127.0.0.1:1 failed: Connection refused");
-        failures.note(refused.clone());
+        failures.note(refused.clone(), now);
         let refused = refused.reason;
         assert_eq!(
             failures.reasons(),
@@ -326,7 +333,10 @@ mod tests {
         );
         failures.are_over();
         assert_eq!(failures.reasons(), []);
-        failures.are_total();
+        failures.are_total(now);
         assert_eq!(failures.reasons(), [refused]);
+        failures.are_over();
+        failures.are_total(now + UNTOLD_FOR);
+        assert_eq!(failures.reasons(), [], "it is of another outage");
     }
 }

@@ -202,7 +202,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             let held = state.held.release();
             self.append_held(state, store, held);
         }
-        self.spool_metrics.spool_parked.set(state.parked.count() as i64);
+        self.spool_metrics
+            .spool_readings_parked
+            .set(state.parked.count() as i64);
     }
 
     /// The missing topic that a record is for: its generation, 0 for none.
