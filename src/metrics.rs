@@ -184,7 +184,8 @@ metrics! {
         kafka_records_sent_total: IntCounter,
         /// Records that Kafka did not confirm, by error.
         kafka_records_failed_total: IntCounterVec["error"],
-        /// Records that timed out and may nevertheless have been written: possible duplicates.
+        /// Records that timed out, or were taken back unanswered when a producer was replaced or closed, and may nevertheless
+        /// have been written: possible duplicates.
         kafka_records_in_doubt_total: IntCounter,
         /// Largest batch that the producer makes: kafka.batch_bytes, unless it had to be smaller for the max.message.bytes of
         /// a topic.

@@ -434,7 +434,12 @@ impl Reports {
                 | RDKafkaErrorCode::InvalidRecord
                 | RDKafkaErrorCode::TopicAuthorizationFailed,
             ) => Refused::Unacceptable,
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => Refused::Purged,
+            Some(RDKafkaErrorCode::PurgeQueue) => Refused::Purged,
+            Some(RDKafkaErrorCode::PurgeInflight) => {
+                // On the wire, or unanswered: what becomes of it may be a second one.
+                self.metrics.kafka_records_in_doubt_total.inc();
+                Refused::Purged
+            }
             _ => Refused::Other,
         }
     }
