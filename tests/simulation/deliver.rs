@@ -193,6 +193,11 @@ impl Store for SlowStore {
 }
 
 impl FaultyBroker {
+    fn next_report(&self) -> Option<(usize, Refused)> {
+        let taken_back = &mut self.0.borrow_mut().taken_back;
+        (!taken_back.is_empty()).then(|| taken_back.remove(0))
+    }
+
     /// Another thread may be quicker than this call.
     fn called(&self) {
         let health = {
@@ -604,11 +609,7 @@ impl Run {
             return;
         }
         for _ in 0..self.random.random_range(1..4) {
-            let report = {
-                let mut state = self.broker.0.borrow_mut();
-                let next = (!state.taken_back.is_empty()).then(|| state.taken_back.remove(0));
-                next
-            };
+            let report = self.broker.next_report();
             let Some((slot, refused)) = report else {
                 let mut state = self.broker.0.borrow_mut();
                 (state.shrinks, state.epoch, state.batch_max) = (false, state.epoch + 1, usize::MAX);
