@@ -223,13 +223,13 @@ impl<T: Send + 'static> Writer<T> {
     pub(super) fn recycle(&mut self) -> Result<(), Stop> {
         loop {
             self.settle_names()?;
-            // Off the books first: a reader that finds strange bytes asks there whether they should trouble it.
-            let left = self.leaving.take();
+            // Out of the ledger first: a reader that finds strange bytes asks there whether they should trouble it.
+            let left = self.to_remove.take();
             let Some(part) = left.or_else(|| locked(&self.shared.ledger).take_done(self.saved_low)) else {
                 return Ok(());
             };
             if let Err(stop) = self.recycle_one(&part) {
-                self.leaving = Some(part);
+                self.to_remove = Some(part);
                 return Err(stop);
             }
             self.shared.kept.remove(part.epoch);

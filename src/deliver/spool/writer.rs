@@ -101,15 +101,22 @@ pub struct Writer<T> {
     pub(super) names_changed: bool,
     /// Bytes of removed files, to be given back to the budget once their removal is durable.
     pub(super) removed_bytes: u64,
-    /// Struck off the books; its file is still to be made a spare, or removed.
-    pub(super) leaving: Option<Part>,
+    /// A segment that is no longer in the ledger; its file is still to be made a spare, or removed.
+    pub(super) to_remove: Option<Part>,
     /// The segment that was compared last, and when all were.
     pub(super) watched: u32,
     pub(super) watched_at: Duration,
     /// Files are not where they belong, and what they hold is to be written anew.
     pub(super) lost: bool,
-    /// The folder as it was opened.
+    /// How long that is tried at the end of the process without progress.
+    pub(super) rescue_patience: Duration,
+    /// The folder as it was opened, and the one that was made in its place. Both are held open: the number of a folder
+    /// that is removed may be given to another one at once.
+    pub(super) folder: Box<dyn DiskFile>,
+    pub(super) new_folder: Option<Box<dyn DiskFile>>,
+    /// Of these, the one that is locked; and the file of the lock.
     pub(super) folder_identity: Option<Identity>,
+    pub(super) lock_identity: Option<Identity>,
     pub(super) cursor: CursorFile,
     pub(super) saved_low: u64,
     saved_at: Duration,
@@ -197,11 +204,15 @@ impl<T: Send + 'static> Writer<T> {
             fell_short: false,
             names_changed: false,
             removed_bytes: 0,
-            leaving: None,
+            to_remove: None,
             watched: 0,
             watched_at: Duration::ZERO,
             lost: false,
-            folder_identity: found.folder,
+            rescue_patience: super::rescue::PATIENCE,
+            folder: found.folder,
+            new_folder: None,
+            folder_identity: found.folder_identity,
+            lock_identity: found.lock_identity,
             cursor: found.cursor,
             saved_low: found.saved_low,
             epoch: found.epoch,
@@ -226,10 +237,8 @@ impl<T: Send + 'static> Writer<T> {
         self.publish_room();
         if self.shared.is_poisoned() {
             self.fail_waiting();
-            return match self.lost && !self.rescue() {
-                true => Next::After(SHORT_RETRY),
-                false => Next::Idle,
-            };
+            let again = self.lost.then(|| self.rescue()).flatten();
+            return again.map_or(Next::Idle, Next::After);
         }
         next
     }
@@ -244,6 +253,7 @@ impl<T: Send + 'static> Writer<T> {
             }
             Stop::Lost(error) => {
                 self.lost = true;
+                self.shared.rescue_begins();
                 self.shared.poison(&error.to_string());
                 Failure::Poisoned
             }
@@ -291,10 +301,7 @@ impl<T: Send + 'static> Writer<T> {
             self.last_look();
         }
         self.fail_waiting();
-        let mut tries = (0..LAST_TRIES).filter(|_| self.lost && !self.rescue());
-        while tries.next().is_some() {
-            std::thread::sleep(SHORT_RETRY / 2);
-        }
+        self.finish_rescue();
         let mut queue = locked(&self.shared.queue);
         if queue.state == State::Closing {
             queue.state = State::Closed;
@@ -550,7 +557,9 @@ pub(super) struct Found {
     pub(super) saved_low: u64,
     pub(super) epoch: u32,
     pub(super) lock: Box<dyn Lock>,
-    pub(super) folder: Option<Identity>,
+    pub(super) lock_identity: Option<Identity>,
+    pub(super) folder: Box<dyn DiskFile>,
+    pub(super) folder_identity: Option<Identity>,
 }
 
 pub(super) fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
