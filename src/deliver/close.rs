@@ -175,7 +175,7 @@ mod tests {
         append_all(&spool, &results, 0..200);
         let spool = Arc::new(spool);
         // Four segments, each of several writes and a sync.
-        disk.slow(Duration::from_millis(150));
+        disk.slow(Duration::from_millis(250));
         std::fs::remove_dir_all(&config.folder).unwrap();
         let began = Instant::now();
         assert!(close_spool(&spool, Duration::from_millis(400)));
