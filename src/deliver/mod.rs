@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::clock::Clock;
 use crate::message::Record;
@@ -277,7 +277,15 @@ fn open_spool(
             dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
         }
     };
-    let (spool, recovery) = spool::open(config, Arc::new(spool::RealDisk::default()), clock, done)?;
+    let disk = spool::RealDisk::default();
+    for left in spool::left_beside(&config.folder, &disk) {
+        error!(
+            folder = %left.display(),
+            "this folder holds readings that were saved when the spool's files were taken away, and this gateway does not send \
+             them: start once with spool.folder set to it until they are in kafka, then remove it"
+        );
+    }
+    let (spool, recovery) = spool::open(config, Arc::new(disk), clock, done)?;
     if recovery.entries > 0 {
         info!(
             readings = recovery.entries,

@@ -99,6 +99,8 @@
 //! * A disk that reports an fsync it did not do loses what it lied about; a shorter log cannot be told from a true one.
 //! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as
 //!   *full*, and what it has written of itself is covered before the next one.
+//! * On NFS and FUSE, names may be cached: files that another machine took away are noticed late, and acknowledged readings of
+//!   that time are lost with them. A `stat` that fails otherwise refuses groups, and counts as a loss after 5 s.
 //! * One process, on one machine: `flock` of some network file systems keeps only processes of the same machine out.
 
 use std::io::ErrorKind;
@@ -142,7 +144,7 @@ pub mod disk;
 
 pub use disk::{Disk, RealDisk};
 pub use recovery::{Damage, Recovery};
-pub use rescue::Rescue;
+pub use rescue::{Rescue, left_beside};
 pub use writer::Writer;
 
 use budget::Budget;
@@ -223,7 +225,8 @@ pub enum Failure {
     /// The entry is larger than one may be.
     #[error("larger than an entry of the spool may be ({limit} bytes)")]
     TooLarge { limit: usize },
-    /// The process or its machine has no file descriptor or no memory left, for now. (As with *full*, it may be replayed
+    /// The process or its machine has no file descriptor or no memory left, for now, or it cannot be asked whether files
+    /// are still at their paths. (As with *full*, it may be replayed
     /// if the process dies at this moment.)
     #[error("the spool is short of file descriptors or memory")]
     Short,

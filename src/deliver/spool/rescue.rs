@@ -17,6 +17,7 @@ use super::cursor::CursorFile;
 use super::disk::{Disk, DiskFile, Mode, is_full, is_gone, is_short, read_full, write_full};
 use super::ledger::Part;
 use super::presence::Watched;
+use super::segment::Kind;
 use super::writer::{FULL_RETRY, SHORT_RETRY, Writer};
 use super::{Error, Shared, locked, segment};
 
@@ -387,6 +388,18 @@ fn beside(folder: &Path, number: usize) -> PathBuf {
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(format!(".rescued-{number}"));
     folder.with_file_name(name)
+}
+
+/// Folders beside this one into which readings were saved when something else stood in its place, and that hold segments. No
+/// start reads them: an operator must say so.
+pub fn left_beside(folder: &Path, disk: &dyn Disk) -> Vec<PathBuf> {
+    let holds_segments = |candidate: &PathBuf| {
+        let listed = disk.list(candidate).unwrap_or_default();
+        let mut kinds = listed.iter().filter_map(|file| Kind::of(&file.name));
+        kinds.any(|kind| matches!(kind, Kind::Segment(_)))
+    };
+    let candidates = (1..FOLDERS_MAX).map(|number| beside(folder, number));
+    candidates.filter(holds_segments).collect()
 }
 
 fn is_empty(disk: &dyn Disk, folder: &Path) -> bool {

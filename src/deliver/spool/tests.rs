@@ -496,6 +496,81 @@ fn a_failed_fsync_is_final() {
     spool.close();
 }
 
+#[test]
+fn a_shortage_ends_although_there_is_no_room_for_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let done = |_: Vec<(u32, Result<u64, Failure>)>| {};
+    let (spool, mut writer, _) = open_stepwise(
+        &config(folder.path()),
+        Arc::new(disk.clone()),
+        Arc::new(SystemClock),
+        done,
+    )
+    .unwrap();
+    spool.append(vec![1; 100], 0).unwrap();
+    writer.turn();
+    // A quota: what is free is not less, and nothing more can be written than what is there already.
+    disk.full_files.store(true, Ordering::SeqCst);
+    disk.looks.store(24, Ordering::SeqCst); // EMFILE
+    writer.watched_at = None;
+    writer.turn();
+    assert!(spool.is_short());
+    disk.looks.store(0, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while spool.is_short() {
+        assert!(Instant::now() < deadline, "it is short for ever: {:?}", spool.status());
+        writer.turn();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    spool.append(vec![2; 100], 1).unwrap();
+    writer.turn();
+    assert_eq!(spool.uncommitted_entries(), 2);
+}
+
+#[test]
+fn a_look_that_fails_for_a_moment_refuses_and_takes_nothing_away() {
+    let check = |errno: u64, ends: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let disk = FailingDisk::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let done = move |group: Vec<(u32, Result<u64, Failure>)>| locked(&tell).extend(group);
+        let (spool, mut writer, _) =
+            open_stepwise(&config, Arc::new(disk.clone()), Arc::new(SystemClock), done).unwrap();
+        spool.append(vec![1; 100], 0).unwrap();
+        writer.turn();
+        disk.looks.store(errno, Ordering::SeqCst);
+        spool.append(vec![2; 100], 1).unwrap();
+        writer.turn();
+        assert_eq!(locked(&told).pop(), Some((1, Err(Failure::Short))));
+        assert!(!spool.is_poisoned() && spool.is_short(), "{errno}");
+        disk.later_ms
+            .fetch_add(if ends { 4000 } else { 6000 }, Ordering::SeqCst);
+        if ends {
+            disk.looks.store(0, Ordering::SeqCst);
+        }
+        writer.turn();
+        assert_eq!(spool.is_poisoned(), !ends, "{errno}");
+        if ends {
+            spool.append(vec![3; 100], 2).unwrap();
+            writer.turn();
+            assert_eq!(locked(&told).pop(), Some((2, Ok(1))));
+        }
+        disk.looks.store(0, Ordering::SeqCst);
+        writer.rescue_patience = Duration::ZERO;
+        writer.finish();
+        drop(spool);
+        assert_eq!(start_real(&config).1.entries, if ends { 2 } else { 1 });
+    };
+    // ESTALE, EIO, ETIMEDOUT, EACCES.
+    for errno in [116, 5, 110, 13] {
+        check(errno, true);
+        check(errno, false);
+    }
+}
+
 /// A spool of several segments with its writer; what it holds, and how many segments that takes.
 fn several_segments(config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, usize) {
     several_segments_on(Arc::new(RealDisk::default()), config, entries)
@@ -555,6 +630,9 @@ fn where_something_else_stands_in_the_folders_place_another_is_made() {
     std::fs::write(config.folder.join("notes.txt"), "mine").unwrap();
     writer.finish();
     assert_eq!(contents(&config.folder).len(), 1, "what is another's is left alone");
+    let left = [folder.path().join("spool.rescued-1")];
+    assert_eq!(left_beside(&config.folder, &RealDisk::default()), left);
+    assert_eq!(left_beside(&left[0], &RealDisk::default()), [PathBuf::new(); 0]);
     let rescued = Config {
         folder: folder.path().join("spool.rescued-1"),
         ..config
@@ -717,6 +795,12 @@ pub(in crate::deliver) struct FailingDisk {
     disk: RealDisk,
     fails: Arc<AtomicBool>,
     full: Arc<AtomicBool>,
+    /// New files find no room.
+    full_files: Arc<AtomicBool>,
+    /// Every look at a path fails with this error; 0: none does.
+    looks: Arc<AtomicU64>,
+    /// Added to the time.
+    later_ms: Arc<AtomicU64>,
     /// Bytes that may still be written; not counted at 0.
     room: Arc<AtomicU64>,
     /// Every sync takes so many milliseconds.
@@ -744,6 +828,9 @@ impl Disk for FailingDisk {
     }
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.open(path, mode)?;
+        if mode == Mode::Create && self.full_files.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
         let disk = self.clone();
         Ok(Box::new(FailingFile { file, disk }))
     }
@@ -760,6 +847,10 @@ impl Disk for FailingDisk {
         self.disk.sync_folder(folder)
     }
     fn identity(&self, path: &Path) -> io::Result<Option<Identity>> {
+        match self.looks.load(Ordering::SeqCst) {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno as i32)),
+        }
         self.disk.identity(path)
     }
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
@@ -769,7 +860,7 @@ impl Disk for FailingDisk {
         self.disk.lock(path)
     }
     fn uptime(&self) -> Duration {
-        self.disk.uptime()
+        self.disk.uptime() + Duration::from_millis(self.later_ms.load(Ordering::SeqCst))
     }
 }
 
