@@ -205,7 +205,17 @@ impl Deliver {
     /// Why the spool takes nothing any more, if so.
     pub fn spool_failure(&self) -> Option<String> {
         let store = self.dispatch.store()?;
-        store.spool.poisoned().borrow().clone()
+        let why = store.spool.poisoned().borrow().clone()?;
+        let rescue = store.spool.rescue();
+        Some(match rescue.waits_for {
+            Some(waits_for) => {
+                format!(
+                    "{why}; its readings cannot be written anew yet, and ending the gateway may lose them: {waits_for}"
+                )
+            }
+            None if rescue.is_running => format!("{why}; its readings are being written anew"),
+            None => why,
+        })
     }
 
     /// Brings the spool's gauges up to date.
