@@ -285,7 +285,9 @@ impl World {
         };
         self.seen.taken += 1;
         // For a while there is no room for what is to be written anew.
-        let is_full = taken == Taken::FolderRenamed && self.rng.random();
+        // (With nothing to be saved it would end at once, and a new folder count from 0.)
+        let waits = self.model.lock().unwrap().uncommitted().next().is_some();
+        let is_full = waits && taken == Taken::FolderRenamed && self.rng.random();
         if is_full {
             self.disk.set_capacity(0);
         }
@@ -302,13 +304,15 @@ impl World {
         for turn in 0..100 {
             match turn {
                 30 if is_full && !spool.rescue().is_running => {
-                    let left = self.model.lock().unwrap().uncommitted().count();
-                    if left > 0 {
-                        return Err(format!("the rescue ended without room, and {left} entries wait"));
-                    }
+                    return Err("the rescue ended without room".into());
                 }
                 // What Kafka confirms meanwhile needs no place.
-                40 if is_full => self.commit_oldest(),
+                40 if is_full => {
+                    self.commit_oldest();
+                    if self.model.lock().unwrap().uncommitted().next().is_none() {
+                        self.disk.set_capacity(ROOMY);
+                    }
+                }
                 50 => self.disk.set_capacity(ROOMY),
                 _ => {}
             }
