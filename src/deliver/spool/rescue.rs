@@ -157,14 +157,17 @@ impl<T: Send + 'static> Writer<T> {
         locked(&self.shared.rescue).folder = Some(folder.clone());
         // First, so that what is done needs no place. Without a cursor, a start begins with the oldest segment.
         let cursor = self.rescue_cursor(&folder);
-        if cursor.is_ok() {
-            self.drop_done(&folder);
-        }
-        self.clear_to_remove(&folder)?;
         let (parts, low) = {
             let ledger = locked(&self.shared.ledger);
             (ledger.parts(), ledger.low())
         };
+        let done = parts.iter().filter(|part| part.sequences.end <= low);
+        for part in done.chain(&self.to_remove) {
+            self.clear(&folder, part.epoch)?;
+        }
+        if cursor.is_ok() {
+            self.drop_done(&folder);
+        }
         let mut failed = None;
         // All that are not done, also in the middle: a start would take one that is missing between two others for damage.
         for part in parts.iter().filter(|part| part.sequences.end > low) {
@@ -341,11 +344,8 @@ impl<T: Send + 'static> Writer<T> {
         Ok(())
     }
 
-    /// A segment that was no longer needed, and in whose place another file stands: a start would take it for one of ours.
-    fn clear_to_remove(&mut self, folder: &Path) -> Result<(), Error> {
-        let Some(epoch) = self.to_remove.as_ref().map(|part| part.epoch) else {
-            return Ok(());
-        };
+    /// Of a segment that is no longer needed: what stands in its place, a start would take for one of ours.
+    fn clear(&self, folder: &Path, epoch: u32) -> Result<(), Error> {
         let path = folder.join(segment::name(epoch));
         let ours = self.shared.kept.get(epoch).map(|watched| watched.identity);
         let there = self.shared.disk.identity(&path);
