@@ -163,7 +163,11 @@ impl<T: Send + 'static> Writer<T> {
         };
         let done = parts.iter().filter(|part| part.sequences.end <= low);
         for part in done.chain(&self.to_remove) {
-            self.clear(&folder, part.epoch)?;
+            match self.clear(&folder, part.epoch) {
+                Err(error) if error.is_short() || error.is_full() => return Err(error),
+                Err(error) => tracing::warn!(%error, "a file in the place of a segment is left there"),
+                Ok(()) => {}
+            }
         }
         if cursor.is_ok() {
             self.drop_done(&folder);
