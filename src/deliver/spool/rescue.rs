@@ -181,6 +181,9 @@ impl<T: Send + 'static> Writer<T> {
                 Ok(()) => {}
             }
         }
+        // What was moved aside and removed must stay so.
+        let synced = self.shared.disk.sync_folder(&folder);
+        synced.map_err(|error| Error::io("sync the folder", &folder, error))?;
         failed.map_or(Ok(()), Err)?;
         match cursor {
             Err(error) if error.is_short() => Err(error),
