@@ -65,7 +65,7 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 #[derive(Clone)]
-struct House {
+struct AdminState {
     front: Front,
     listeners: Arc<Value>,
     started: Instant,
@@ -86,7 +86,7 @@ impl Bound {
 
     /// Serves until `closing`; `listeners` is what `/status` says of the other ports.
     pub async fn serve(self, front: Front, listeners: Value, closing: CancellationToken) {
-        let house = House {
+        let state = AdminState {
             front,
             listeners: Arc::new(listeners),
             started: Instant::now(),
@@ -96,10 +96,10 @@ impl Bound {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/status", get(status))
-            .with_state(house);
-        let listener = Few {
+            .with_state(state);
+        let listener = LimitedListener {
             listener: self.listener,
-            seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         };
         let served = axum::serve(listener, router)
             .with_graceful_shutdown(closing.cancelled_owned())
@@ -111,24 +111,24 @@ impl Bound {
 }
 
 /// Accepts a few connections at a time.
-struct Few {
+struct LimitedListener {
     listener: Listeners,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-/// One of the few.
-struct Seated {
+/// A connection that counts among these.
+struct AdmittedConnection {
     stream: Patience<TcpStream>,
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Listener for Few {
-    type Io = Seated;
+impl Listener for LimitedListener {
+    type Io = AdmittedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Seated, SocketAddr) {
-        let seat = self.seats.clone().acquire_owned().await;
-        let seat = seat.expect("the seats are never closed");
+    async fn accept(&mut self) -> (AdmittedConnection, SocketAddr) {
+        let permit = self.permits.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         let (stream, peer) = loop {
             match self.listener.accept().await {
                 Ok(accepted) => break accepted,
@@ -138,11 +138,11 @@ impl Listener for Few {
                 }
             }
         };
-        let seated = Seated {
+        let connection = AdmittedConnection {
             stream: Patience::with_both(stream, SILENCE_MAX),
-            _seat: seat,
+            _permit: permit,
         };
-        (seated, peer)
+        (connection, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -150,7 +150,7 @@ impl Listener for Few {
     }
 }
 
-impl AsyncRead for Seated {
+impl AsyncRead for AdmittedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -160,7 +160,7 @@ impl AsyncRead for Seated {
     }
 }
 
-impl AsyncWrite for Seated {
+impl AsyncWrite for AdmittedConnection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -174,21 +174,21 @@ impl AsyncWrite for Seated {
     }
 }
 
-async fn metrics(State(house): State<House>) -> Response {
-    house.front.admit.observe();
-    house.front.pipeline.deliver.observe();
+async fn metrics(State(state): State<AdminState>) -> Response {
+    state.front.admit.observe();
+    state.front.pipeline.deliver.observe();
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, text_format)], house.front.metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, text_format)], state.front.metrics.encode()).into_response()
 }
 
-async fn readyz(State(house): State<House>) -> Response {
-    match not_ready(&house.front) {
+async fn readyz(State(state): State<AdminState>) -> Response {
+    match not_ready(&state.front) {
         None => {
-            let spooling = match &*house.front.health.borrow() {
+            let spooling = match &*state.front.health.borrow() {
                 Health::Spooling(why) => Some(format!("readings are spooled: {why}")),
                 _ => None,
             };
-            let warnings = house.front.pipeline.deliver.warnings();
+            let warnings = state.front.pipeline.deliver.warnings();
             let said = ["ok".to_owned()].into_iter().chain(spooling).chain(warnings);
             format!("{}\n", said.collect::<Vec<_>>().join("; ")).into_response()
         }
@@ -212,8 +212,8 @@ fn not_ready(front: &Front) -> Option<String> {
     }
 }
 
-async fn status(State(house): State<House>) -> Response {
-    let front = &house.front;
+async fn status(State(state): State<AdminState>) -> Response {
+    let front = &state.front;
     let schemas = &front.pipeline.schemas;
     let kinds: Vec<_> = schemas
         .kinds()
@@ -223,10 +223,10 @@ async fn status(State(house): State<House>) -> Response {
     let why = not_ready(front);
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_s": house.started.elapsed().as_secs(),
+        "uptime_s": state.started.elapsed().as_secs(),
         "ready": why.is_none(),
         "why_not_ready": why,
-        "listeners": *house.listeners,
+        "listeners": *state.listeners,
         "kinds": kinds,
         "kafka": match &*front.health.borrow() {
             Health::Up => "up".to_owned(),
@@ -267,7 +267,7 @@ fn coap(front: &Front) -> Value {
     })
 }
 
-/// The law of the house in figures, over all kinds, by protocol.
+/// The law of the state in figures, over all kinds, by protocol.
 fn readings(front: &Front) -> Value {
     let mut protocols = Map::new();
     for protocol in crate::message::Protocol::ALL {

@@ -1,7 +1,7 @@
 //! `citygate check`: is what the configuration names really there, and right?
 //!
-//! Schemas, registry, file descriptors, the spool's folder and Kafka's topics, all looked at, all findings at once. Nothing is changed: no topic is created, no
-//! schema registered, and no address is bound (the gateway may be running).
+//! Schemas, registry, file descriptors, the spool's folder and Kafka's topics, all looked at, all findings at once. Nothing
+//! is changed: no topic is created, no schema registered, and no address is bound (the gateway may be running).
 
 use crate::config::Config;
 use crate::deliver::{self, spool};
@@ -60,9 +60,11 @@ pub async fn findings(config: &Config) -> Findings {
 }
 
 fn look_at_descriptors(config: &Config, findings: &mut Findings) {
+    // A service may run under another limit than the shell of its operator.
+    let said = |plan: &Plan| format!("{plan} (under the limit of this shell; a service has its own)");
     match Plan::new(config, descriptors::limit()) {
-        Ok(plan) if plan.is_short() => findings.weak.push(plan.to_string()),
-        Ok(plan) => findings.good.push(plan.to_string()),
+        Ok(plan) if plan.is_short() => findings.weak.push(said(&plan)),
+        Ok(plan) => findings.good.push(said(&plan)),
         Err(error) => findings.wrong.push(error),
     }
 }
@@ -73,6 +75,15 @@ fn look_at_spool(config: &spool::Config, findings: &mut Findings) {
         return findings.weak.push(text.into());
     }
     let folder = config.folder.display();
+    let beside = spool::left_beside(&config.folder, &spool::RealDisk::default());
+    findings.wrong.extend(beside.iter().map(|left| {
+        let left = left.display();
+        format!(
+            "spool: {left} holds readings that were saved when files of {folder} were taken away: start once with \
+             spool.folder = {left:?} until they are in kafka, then remove it",
+            left = left.to_string()
+        )
+    }));
     match spool::recovery::inspect(config, &spool::RealDisk::default()) {
         Ok(None) => findings.good.push(format!("spool: {folder} will be made")),
         Ok(Some(segments)) => findings

@@ -2,8 +2,9 @@
 //!
 //! The soft limit (`ulimit -n`, commonly 1,024) is raised to the hard one. Of that, a reserve is kept for what must not
 //! fail while devices are connected: the spool's files, Kafka's sockets, the operator's port. Only what is left is for
-//! connections: more of them are refused (MQTT) or wait (HTTP) as beyond their `connections_max`, so that no `accept` and
-//! no `open` ever finds the descriptors used up.
+//! connections: more of them are refused (MQTT) or wait (HTTP) as beyond their `connections_max`. The reserve is an
+//! estimate: how many brokers a cluster has is not known at the start. With more than are counted on, descriptors can be
+//! used up after all; what is refused then is answered busy.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -13,8 +14,12 @@ use crate::listen::coap;
 
 /// Standard streams, event loops, a connection that is about to be refused, registry, metrics.
 const PROCESS: u64 = 44;
-/// librdkafka: a socket and a pair of pipes per broker, twice while a producer is replaced.
-const PER_BROKER: u64 = 8;
+/// librdkafka: a socket and a pair of pipes per broker of the cluster, whether or not it was named.
+const PER_BROKER: u64 = 4;
+/// The producer, the one that replaces it, the admin client.
+const CLIENTS: u64 = 3;
+/// Brokers of a cluster, where the limit is large enough; a smaller one keeps an eighth for them.
+const BROKERS: u64 = 32;
 const BROKERS_MIN: u64 = 3;
 const KAFKA: u64 = 16;
 /// Of the spool, besides segments held open: the one being made, cursor, lock, folder, one being read, one being copied.
@@ -67,8 +72,11 @@ impl Plan {
     /// The limit is too low for any connection, in words for the operator.
     pub fn new(config: &Config, limit: u64) -> Result<Self, String> {
         let open_segments = open_segments(config, limit);
-        let reserve =
-            PROCESS + listeners(config) + kafka(config) + admin::CONNECTIONS_MAX as u64 + spool(config, open_segments);
+        let reserve = PROCESS
+            + listeners(config)
+            + kafka(config, limit)
+            + admin::CONNECTIONS_MAX as u64
+            + spool(config, open_segments);
         let left = limit.saturating_sub(reserve);
         if left < CONNECTIONS_MIN {
             let needed = reserve + CONNECTIONS_MIN;
@@ -157,9 +165,12 @@ fn spool(config: &Config, open_segments: usize) -> u64 {
     }
 }
 
-fn kafka(config: &Config) -> u64 {
+/// Every client connects to every broker that the cluster tells it of.
+fn kafka(config: &Config, limit: u64) -> u64 {
     let named = config.kafka.bootstrap_servers.split(',').count() as u64;
-    KAFKA + PER_BROKER * named.max(BROKERS_MIN)
+    let per_broker = PER_BROKER * CLIENTS;
+    let affordable = (limit / 8 / per_broker).min(BROKERS);
+    KAFKA + per_broker * affordable.max(named).max(BROKERS_MIN)
 }
 
 #[cfg(test)]
@@ -181,11 +192,25 @@ mod tests {
         };
         check(100_000, (10_000, 10_000), Some((20_000, 10_000, 10_000)));
         check(u64::MAX, (10_000, 10_000), Some((20_000, 10_000, 10_000)));
-        // 44 of the process, 4 listeners, 40 of Kafka, 16 of the operator, 73 of the spool.
-        check(1177, (10_000, 10_000), Some((1000, 875, 875)));
-        check(1177, (10_000, 100), Some((1000, 900, 100)));
-        check(1177, (400, 300), Some((700, 400, 300)));
+        // 44 of the process, 4 listeners, 16 and 12 for each of 13 brokers of Kafka, 16 of the operator, 73 of the spool.
+        check(1309, (10_000, 10_000), Some((1000, 875, 875)));
+        check(1309, (10_000, 100), Some((1000, 900, 100)));
+        check(1309, (400, 300), Some((700, 400, 300)));
         check(64, (10_000, 10_000), None);
+    }
+
+    #[test]
+    fn kafka_gets_more_for_brokers_where_there_is_more() {
+        let check = |limit: u64, named: &str, brokers: u64| {
+            let mut config = Config::default();
+            config.kafka.bootstrap_servers = named.into();
+            assert_eq!(kafka(&config, limit), 16 + 12 * brokers, "{limit}");
+        };
+        check(256, "a:1", 3);
+        check(1024, "a:1", 10);
+        check(4096, "a:1", 32);
+        check(u64::MAX, "a:1", 32);
+        check(1024, &["a:1"; 40].join(","), 40);
     }
 
     #[test]

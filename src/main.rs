@@ -105,7 +105,8 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let all_answered = tokio::select! {
         all_answered = gateway.drain() => all_answered,
         signal = drain::signalled() => {
-            // Whoever asks twice does not want to wait. What was acknowledged is safe all the same.
+            // Whoever asks twice does not want to wait. What was acknowledged is safe all the same, except for readings of a
+            // spool that was taken away and is still being written anew.
             tracing::warn!(signal = signal.context("signal handlers")?, "citygate ends at once");
             std::process::exit(1);
         }

@@ -5,16 +5,16 @@
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
 //! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`missing`] which topics
 //! it does not have, [`probe`] asks for it, [`health`]
-//! knows whether to try, and [`reason`] why not.
+//! knows whether to try, and [`reason`] why not; [`close`] ends it all.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::clock::Clock;
 use crate::message::Record;
@@ -23,6 +23,8 @@ use crate::outcome::Outcome;
 use crate::receipt::Receipt;
 use crate::route::DeadLetter;
 use crate::schemas::Schemas;
+
+mod close;
 
 pub mod config;
 
@@ -51,7 +53,6 @@ pub mod topics;
 pub use config::Config;
 use dispatch::{Disk, Dispatch, Pending, Ticket, Times};
 use kafka::Kafka;
-use spool::Spool;
 use store::SpoolStore;
 
 type Dispatcher = Dispatch<Arc<Kafka>, SpoolStore>;
@@ -137,7 +138,10 @@ impl Deliver {
                 dispatch.reported(slot, result);
             }
         }));
-        let watch = replay::Watch::start(dispatch.clone(), failed.clone())?;
+        let rescued = dispatch.clone();
+        // Until the spool's readings are safe, the gateway stays: open files end with it.
+        let may_end = move || rescued.store().is_none_or(|store| !store.spool.rescue().is_running);
+        let watch = replay::Watch::start(dispatch.clone(), failed.clone(), may_end)?;
         let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone())?;
         let wanted = topics::Wanted::new(config, schemas);
         probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
@@ -201,7 +205,17 @@ impl Deliver {
     /// Why the spool takes nothing any more, if so.
     pub fn spool_failure(&self) -> Option<String> {
         let store = self.dispatch.store()?;
-        store.spool.poisoned().borrow().clone()
+        let why = store.spool.poisoned().borrow().clone()?;
+        let rescue = store.spool.rescue();
+        Some(match rescue.waits_for {
+            Some(waits_for) => {
+                format!(
+                    "{why}; its readings cannot be written anew yet, and ending the gateway may lose them: {waits_for}"
+                )
+            }
+            None if rescue.is_running => format!("{why}; its readings are being written anew"),
+            None => why,
+        })
     }
 
     /// Brings the spool's gauges up to date.
@@ -257,86 +271,6 @@ impl Deliver {
             .map(|(topic, _)| format!("kafka has no topic {topic}; {kept}"));
         missing.chain(words).collect()
     }
-
-    /// Waits until Kafka has confirmed all records, at most for `deadline`; the rest is spooled, or answered busy without
-    /// a spool. False: the spool's disk did not write what it was given in time. Blocks the calling thread.
-    pub fn close(&self, deadline: Duration) -> bool {
-        let began = Instant::now();
-        self.health.close();
-        let threads = self.pump.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let watch = threads.map(|(pump, watch)| {
-            pump.stop();
-            watch
-        });
-        self.dispatch.close(began);
-        // With a spool there is no need to wait for a Kafka that is away.
-        let spooling = self.dispatch.store().is_some();
-        let patience = if spooling && !self.health.is_up() {
-            Duration::ZERO
-        } else {
-            deadline / 2
-        };
-        self.kafka.close(patience);
-        let left = deadline.saturating_sub(began.elapsed()).max(CLOSE_TIME_MIN);
-        let written = self
-            .dispatch
-            .store()
-            .is_none_or(|store| close_spool(&store.spool, left));
-        if let Some(store) = self.dispatch.store().filter(|_| written) {
-            self.say_what_stays(&store.spool.status());
-        }
-        if let Some(watch) = watch {
-            watch.stop();
-        }
-        self.dispatch.give_up();
-        info!(elapsed = ?began.elapsed(), waiting = self.dispatch.waiting(), "deliver is closed");
-        written
-    }
-}
-
-impl Deliver {
-    fn say_what_stays(&self, spool: &spool::Status) {
-        if spool.poisoned.is_some() {
-            // Its files may have been taken away after the last look of the pump.
-            self.failed.cancel();
-        }
-        if spool.uncommitted_entries > 0 {
-            tracing::warn!(
-                readings = spool.uncommitted_entries,
-                bytes = spool.uncommitted_bytes,
-                folder = %self.spool_folder.display(),
-                "readings stay in the spool; the next start sends them to kafka"
-            );
-        }
-    }
-}
-
-/// The spool has so long to write what it was given, however late it is.
-const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
-
-/// Closes the spool, but waits no longer than this for its disk. False: it did not write what it was given.
-fn close_spool(spool: &Arc<Spool<Ticket>>, within: Duration) -> bool {
-    let (closed, is_closed) = std::sync::mpsc::channel();
-    let closing = spool.clone();
-    let close = move || {
-        closing.close();
-        closed.send(()).ok();
-    };
-    if let Err(error) = std::thread::Builder::new().name("spool-close".into()).spawn(close) {
-        warn!(%error, "no thread to close the spool from");
-        spool.close();
-        return true;
-    }
-    let closed = is_closed.recv_timeout(within).is_ok();
-    if !closed {
-        let status = spool.status();
-        error!(
-            readings = status.queued_entries,
-            bytes = status.queued_bytes,
-            "the disk of the spool hangs; what waited for it is answered busy, and may be lost or written"
-        );
-    }
-    closed
 }
 
 type Opened = (Option<SpoolStore>, (u64, u64));
@@ -353,7 +287,15 @@ fn open_spool(
             dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
         }
     };
-    let (spool, recovery) = spool::open(config, Arc::new(spool::RealDisk::default()), clock, done)?;
+    let disk = spool::RealDisk::default();
+    for left in spool::left_beside(&config.folder, &disk) {
+        error!(
+            folder = %left.display(),
+            "this folder holds readings that were saved when the spool's files were taken away, and this gateway does not send \
+             them: start once with spool.folder set to it until they are in kafka, then remove it"
+        );
+    }
+    let (spool, recovery) = spool::open(config, Arc::new(disk), clock, done)?;
     if recovery.entries > 0 {
         info!(
             readings = recovery.entries,

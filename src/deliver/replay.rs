@@ -162,9 +162,15 @@ impl Pump {
 // === impl Watch ===
 
 impl Watch {
+    /// Cancels `failed` when the spool has failed and the gateway `may_end`.
+    ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, failed: CancellationToken) -> std::io::Result<Self>
+    pub fn start<B, S>(
+        dispatch: Arc<Dispatch<B, S>>,
+        failed: CancellationToken,
+        may_end: impl Fn() -> bool + Send + 'static,
+    ) -> std::io::Result<Self>
     where
         B: Broker + Send + Sync + 'static,
         S: Store + Send + Sync + 'static,
@@ -172,7 +178,7 @@ impl Watch {
         let turn = move || {
             dispatch.tick(Instant::now());
             let refusal = dispatch.store().and_then(Store::refuses);
-            if !failed.is_cancelled() && refusal == Some(Busy::SpoolFailed) {
+            if !failed.is_cancelled() && refusal == Some(Busy::SpoolFailed) && may_end() {
                 error!("the spool failed; the gateway ends, and recovers at its next start");
                 failed.cancel();
             }

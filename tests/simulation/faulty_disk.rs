@@ -111,6 +111,13 @@ struct Handle {
     life: u64,
 }
 
+/// A folder that is held open: nothing is read from it or written to it.
+struct HeldFolder {
+    disk: FaultyDisk,
+    inode: u64,
+    life: u64,
+}
+
 struct Held {
     disk: FaultyDisk,
     folder: u64,
@@ -457,6 +464,14 @@ impl Disk for FaultyDisk {
         Ok(Box::new(Handle { disk, file, life }))
     }
 
+    fn open_folder(&self, folder: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let (disk, life) = (self.clone(), self.life());
+        let inode = self.operate(life, |state| {
+            Ok(*state.folders.get(folder).ok_or(io::ErrorKind::NotFound)?)
+        })?;
+        Ok(Box::new(HeldFolder { disk, inode, life }))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operate(self.life(), |state| {
             let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
@@ -587,6 +602,31 @@ impl DiskFile for Handle {
     }
 }
 
+impl DiskFile for HeldFolder {
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        let inode = self.inode;
+        self.disk.operate(self.life, |_| Ok(Identity { device: 1, inode }))
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        let state = self.disk.state.lock().unwrap();
+        let named = state.folders.iter().find(|(_, inode)| **inode == self.inode);
+        named.map(|(path, _)| path.clone())
+    }
+}
+
 fn identity(file: usize) -> Identity {
     let inode = file as u64;
     Identity { device: 2, inode }
@@ -612,6 +652,12 @@ impl fmt::Debug for FaultyDisk {
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Handle({})", self.file)
+    }
+}
+
+impl fmt::Debug for HeldFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeldFolder({})", self.inode)
     }
 }
 

@@ -284,7 +284,14 @@ impl World {
             return Ok(());
         };
         self.seen.taken += 1;
-        match self.rng.random_range(0..3) {
+        // For a while there is no room for what is to be written anew.
+        // (With nothing to be saved it would end at once, and a new folder count from 0.)
+        let waits = self.model.lock().unwrap().uncommitted().next().is_some();
+        let is_full = waits && taken == Taken::FolderRenamed && self.rng.random();
+        if is_full {
+            self.disk.set_capacity(0);
+        }
+        match self.rng.random_range(0..if is_full { 2 } else { 3 }) {
             0 => self.append(),
             1 => self.disk.pass(Duration::from_secs(1)),
             _ => {
@@ -294,7 +301,21 @@ impl World {
                 }
             }
         }
-        for _ in 0..100 {
+        for turn in 0..100 {
+            match turn {
+                30 if is_full && !spool.rescue().is_running => {
+                    return Err("the rescue ended without room".into());
+                }
+                // What Kafka confirms meanwhile needs no place.
+                40 if is_full => {
+                    self.commit_oldest();
+                    if self.model.lock().unwrap().uncommitted().next().is_none() {
+                        self.disk.set_capacity(ROOMY);
+                    }
+                }
+                50 => self.disk.set_capacity(ROOMY),
+                _ => {}
+            }
             if let Some((_, writer)) = &mut self.life {
                 self.disk.pass(Duration::from_millis(100));
                 let next = writer.turn();
@@ -307,6 +328,9 @@ impl World {
         if !spool.is_poisoned() {
             return Err(format!("{taken:?} was not noticed"));
         }
+        if spool.rescue().is_running {
+            return Err(format!("{taken:?}: the rescue does not end"));
+        }
         // What is in the spool can be read even now, for Kafka may be there.
         spool.rewind();
         self.model.lock().unwrap().rewind();
@@ -316,6 +340,7 @@ impl World {
         self.life = None;
         let power_loss = self.rng.random();
         self.disk.crash(power_loss);
+        self.disk.set_capacity(ROOMY);
         if taken == Taken::FolderReplaced {
             self.config.folder = self.disk.newest_folder();
         }

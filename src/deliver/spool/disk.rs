@@ -7,8 +7,9 @@
 use std::fmt::Debug;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A file system.
@@ -18,6 +19,8 @@ pub trait Disk: Send + Sync + Debug {
     /// The names in a folder, in any order.
     fn list(&self, folder: &Path) -> io::Result<Vec<Listed>>;
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>>;
+    /// Holds a folder open, to know it again: while it is, no other gets its identity.
+    fn open_folder(&self, folder: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// `to` is replaced if it is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -44,6 +47,10 @@ pub trait DiskFile: Send + Sync + Debug {
     fn sync(&self) -> io::Result<()>;
     /// What the open file is, whatever its name.
     fn identity(&self) -> io::Result<Identity>;
+    /// What it is called now, as far as the system can say. Perhaps nothing is there any more.
+    fn path(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// One file or folder of this machine, under whatever name.
@@ -192,6 +199,10 @@ impl Disk for RealDisk {
         Ok(Box::new(options.open(path)?))
     }
 
+    fn open_folder(&self, folder: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(folder)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
@@ -251,6 +262,11 @@ impl DiskFile for File {
 
     fn identity(&self) -> io::Result<Identity> {
         self.metadata().map(|metadata| Identity::of(&metadata))
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        // Linux alone says it; behind the name of a removed file it says so, and no file is called that.
+        std::fs::read_link(format!("/proc/self/fd/{}", self.as_raw_fd())).ok()
     }
 }
 

@@ -71,7 +71,7 @@
 //! | a segment held open later (`presence`) | one `open` | it stays closed, its path is compared all the same |
 //! | the replay (`reader`) | memory for a chunk, at most a segment; one `open` if the segment is not held open | the read fails, the replay pauses for a second |
 //! | damaged bytes kept aside (`recovery`) | one `open` | logged without a copy |
-//! | files written anew (`rescue`) | one `open` each, 256 KiB | tried again every 100 ms, for a second at the end of the process |
+//! | files written anew (`rescue`) | one `open` each, 256 KiB | tried again every 100 ms, for 10 s without progress at the end |
 //! | appending | memory for the queue, within `queue_bytes` | see below |
 //!
 //! Memory that the allocator (not a call) does not get ends the process, as everywhere in Rust; what was acknowledged is
@@ -79,10 +79,13 @@
 //!
 //! # Files that are taken away
 //! Somebody may remove, rename or replace the folder, or a file of it, under the running gateway. With every group the open
-//! segment is compared with the one at its path (device, inode), and once a second all others (64 at a time). On a difference nothing more is acknowledged, the spool is poisoned, and what was
-//! acknowledged is written anew (`presence`, `rescue`): into the same folder if it is there, into a new one at its place if not, into
-//! `<folder>.rescued-1` if something else stands there. For this the segments are held open, the oldest first, up to
-//! `open_segments_max`; the loss of further ones is noticed in their turn, counted in the log, and final.
+//! segment is compared with the one at its path (device, inode), and once a second all others (64 at a time). On a difference
+//! nothing more is acknowledged, the spool is poisoned, and what was acknowledged is written anew (`presence`, `rescue`):
+//! into the same folder if it is there, into a new one at its place if not, into `<folder>.rescued-1` if something else
+//! stands there. Without room the files stay open, and the gateway does not end by itself; what Kafka confirms meanwhile
+//! needs no room. For this the folder and the segments are held open (the inode of an open file is not used again), the
+//! oldest segments first, up to `open_segments_max`. The loss of further ones is noticed in their turn, counted in the
+//! log, and final; and a file that took the place and the inode number of one of those is taken for it.
 //!
 //! # Recovery
 //! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash, never acknowledged:
@@ -96,6 +99,8 @@
 //! * A disk that reports an fsync it did not do loses what it lied about; a shorter log cannot be told from a true one.
 //! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as
 //!   *full*, and what it has written of itself is covered before the next one.
+//! * On NFS and FUSE, names may be cached: files that another machine took away are noticed late, and acknowledged readings of
+//!   that time are lost with them. A `stat` that fails otherwise refuses groups, and counts as a loss after 5 s.
 //! * One process, on one machine: `flock` of some network file systems keeps only processes of the same machine out.
 
 use std::io::ErrorKind;
@@ -139,6 +144,7 @@ pub mod disk;
 
 pub use disk::{Disk, RealDisk};
 pub use recovery::{Damage, Recovery};
+pub use rescue::{Rescue, left_beside};
 pub use writer::Writer;
 
 use budget::Budget;
@@ -219,7 +225,8 @@ pub enum Failure {
     /// The entry is larger than one may be.
     #[error("larger than an entry of the spool may be ({limit} bytes)")]
     TooLarge { limit: usize },
-    /// The process or its machine has no file descriptor or no memory left, for now. (As with *full*, it may be replayed
+    /// The process or its machine has no file descriptor or no memory left, for now, or it cannot be asked whether files
+    /// are still at their paths. (As with *full*, it may be replayed
     /// if the process dies at this moment.)
     #[error("the spool is short of file descriptors or memory")]
     Short,
@@ -303,6 +310,7 @@ pub struct Shared<T> {
     damaged_entries: AtomicU64,
     shortages: AtomicU64,
     kept: Kept,
+    rescue: Mutex<Rescue>,
 }
 
 /// Opens the spool and starts its writer thread.
@@ -361,6 +369,7 @@ pub fn open_stepwise<T: Send + 'static>(
         damaged_entries: AtomicU64::new(lost),
         shortages: AtomicU64::new(0),
         kept: recovered.kept,
+        rescue: Mutex::default(),
     });
     let found = Found {
         active: recovered.active,
@@ -369,7 +378,9 @@ pub fn open_stepwise<T: Send + 'static>(
         saved_low: recovered.saved_low,
         epoch: recovered.epoch,
         lock: recovered.lock,
+        lock_identity: recovered.lock_identity,
         folder: recovered.folder,
+        folder_identity: recovered.folder_identity,
     };
     let writer = Writer::new(shared.clone(), config, Box::new(done), found);
     let room = config.segment_bytes.as_u64().saturating_sub(segment::OVERHEAD_BYTES) as usize;
@@ -484,6 +495,11 @@ impl<T: Send + 'static> Spool<T> {
     /// Whether the disk failed.
     pub fn is_poisoned(&self) -> bool {
         self.shared.is_poisoned()
+    }
+
+    /// How far what was taken away is written anew.
+    pub fn rescue(&self) -> Rescue {
+        locked(&self.shared.rescue).clone()
     }
 
     pub fn status(&self) -> Status {
@@ -678,4 +694,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -20,7 +20,7 @@ pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Files compared then, at most.
 const WATCHED_AT_ONCE: usize = 64;
 
-/// The segments on the ledger's books, by epoch.
+/// The segments that the ledger has, by epoch.
 #[derive(Debug)]
 pub(super) struct Kept {
     segments: Mutex<BTreeMap<u32, Watched>>,
@@ -98,12 +98,12 @@ impl Kept {
     }
 
     /// The oldest segment that is not held open though there is room for it.
-    fn wanting(&self) -> Option<(u32, Watched)> {
+    fn next_to_open(&self) -> Option<(u32, Watched)> {
         let segments = locked(&self.segments);
         let open = segments.values().filter(|watched| watched.file.is_some()).count();
         let mut closed = segments.iter().filter(|(_, watched)| watched.file.is_none());
-        let wanting = closed.next().filter(|_| open < self.open_max);
-        wanting.map(|(epoch, watched)| (*epoch, watched.clone()))
+        let next = closed.next().filter(|_| open < self.open_max);
+        next.map(|(epoch, watched)| (*epoch, watched.clone()))
     }
 }
 
@@ -118,8 +118,8 @@ pub(super) fn compare(disk: &dyn Disk, path: &Path, open: Identity) -> Result<()
         Ok(Some(_)) => lost("another file stands in its place"),
         Ok(None) => lost("it was removed, or its folder was removed or renamed"),
         Err(error) if is_short(&error) => Err(stop("look at", path, error)),
-        // Where not even this can be asked, the next start would find nothing.
-        Err(error) => Err(Stop::Lost(Error::io("look at", path, error))),
+        // A network file system may not answer for a moment (ESTALE, EIO, ETIMEDOUT), and it may be gone for good.
+        Err(error) => Err(Stop::Unsure(Error::io("look at", path, error))),
     }
 }
 
@@ -154,10 +154,10 @@ impl<T: Send + 'static> Writer<T> {
         for _ in 0..=self.shared.kept.len().min(WATCHED_AT_ONCE) {
             self.watch_next()?;
         }
-        if let Some((epoch, watched)) = self.shared.kept.wanting() {
+        if let Some((epoch, watched)) = self.shared.kept.next_to_open() {
             self.hold(epoch, watched)?;
         }
-        self.watched_at = self.shared.disk.uptime();
+        self.watched_at = Some(self.shared.disk.uptime());
         Ok(())
     }
 
@@ -172,7 +172,9 @@ impl<T: Send + 'static> Writer<T> {
         let Ok(file) = disk.open(&watched.path, Mode::ReadWrite) else {
             return compare(disk, &watched.path, watched.identity);
         };
-        let found = file.identity().map_err(|error| stop("look at", &watched.path, error))?;
+        let Ok(found) = file.identity() else {
+            return compare(disk, &watched.path, watched.identity);
+        };
         if found != watched.identity {
             return compare(disk, &watched.path, watched.identity);
         }

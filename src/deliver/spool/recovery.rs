@@ -70,8 +70,10 @@ pub(super) struct Recovered {
     /// The highest epoch in use.
     pub(super) epoch: u32,
     pub(super) lock: Box<dyn Lock>,
-    /// What the folder is, whatever its name; `None`: nobody can say.
-    pub(super) folder: Option<Identity>,
+    pub(super) lock_identity: Option<Identity>,
+    /// The folder, whatever its name.
+    pub(super) folder: Box<dyn DiskFile>,
+    pub(super) folder_identity: Option<Identity>,
     pub(super) kept: Kept,
 }
 
@@ -135,8 +137,10 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     saved
         .and_then(|()| disk.sync_folder(folder))
         .map_err(|error| Error::io("write", &folder.join("cursor"), error))?;
-    let identity = disk.identity(folder);
-    let identity = identity.map_err(|error| Error::io("look at", folder, error))?;
+    let failed = |error| Error::io("look at", folder, error);
+    let held = disk.open_folder(folder).map_err(failed)?;
+    let folder_identity = Some(held.identity().map_err(failed)?);
+    let lock_identity = disk.identity(&folder.join("lock")).map_err(failed)?;
     let kept = hold(disk, folder, &ledger, config)?;
     (report.entries, report.bytes) = ledger.uncommitted();
     report.oldest_ms = ledger.oldest_ms();
@@ -151,7 +155,9 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         cursor,
         epoch,
         lock,
-        folder: identity,
+        lock_identity,
+        folder: held,
+        folder_identity,
         kept,
     })
 }

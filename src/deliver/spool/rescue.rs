@@ -4,72 +4,267 @@
 //! back; where it is gone, it is made again; where another one stands in its place that holds something, a new one is made
 //! beside it. What stands in the place of a segment is kept aside. So the next start finds every reading that was
 //! acknowledged, in the format that it knows: segments under their own names, and the cursor.
+//!
+//! Without room or descriptors it is tried again, and the open files are kept: meanwhile they are replayed, and what
+//! Kafka confirms needs no place. The process does not end by itself before all is safe, and at a signal only once
+//! nothing has moved for [`PATIENCE`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::cursor::CursorFile;
-use super::disk::{Disk, DiskFile, Mode, is_gone, is_short, read_full, write_full};
+use super::disk::{Disk, DiskFile, Mode, is_full, is_gone, is_short, read_full, write_full};
 use super::ledger::Part;
 use super::presence::Watched;
-use super::writer::Writer;
-use super::{Error, locked, segment};
+use super::segment::Kind;
+use super::writer::{FULL_RETRY, SHORT_RETRY, Writer};
+use super::{Error, Shared, locked, segment};
 
 /// Copied at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// Folders tried beside one that is another's.
 const FOLDERS_MAX: usize = 100;
+/// How long the end of the process waits for a rescue that makes no progress.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How soon it is tried again then.
+const LAST_RETRY: Duration = Duration::from_millis(50);
+/// How often it is logged how far it is.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// What a segment needs on disk besides its frames.
+const SLACK_BYTES: u64 = 64 << 10;
 
-/// What became of what was in the spool.
+/// How far the rescue is, for those who wait for its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rescue {
+    /// Acknowledged readings are not safe yet.
+    pub is_running: bool,
+    /// Counts up with every piece that is copied: as long as it does, there is progress.
+    pub steps: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Where the readings are written to, once that is known.
+    pub folder: Option<PathBuf>,
+    /// Why it does not go on at the moment.
+    pub waits_for: Option<String>,
+    logged: Option<Instant>,
+}
+
+/// Where the readings are that wait for their replay.
 #[derive(Debug, Default)]
-struct Rescued {
-    /// In segments that are safe now.
-    readings: u64,
-    /// In segments that could not be written anew.
-    lost: u64,
-    why: Option<Error>,
+struct Whereabouts {
+    /// Where the next start finds them.
+    safe: u64,
+    /// In files that still have a name, elsewhere.
+    moved: u64,
+    moved_to: Option<PathBuf>,
+    /// In open files without a name: they end with the process.
+    only_open: u64,
+    /// In files that were not held open.
+    gone: u64,
+}
+
+// === impl Shared ===
+
+impl<T> Shared<T> {
+    /// To be called before the spool is poisoned: whoever sees that must see this.
+    pub(super) fn rescue_begins(&self) {
+        locked(&self.rescue).is_running = true;
+    }
+
+    pub(super) fn rescue_ends(&self) {
+        let mut rescue = locked(&self.rescue);
+        (rescue.is_running, rescue.waits_for) = (false, None);
+    }
+
+    /// Something was done; now and then it is logged how much.
+    fn rescue_steps(&self, bytes: u64) {
+        let mut rescue = locked(&self.rescue);
+        rescue.steps += 1;
+        rescue.bytes += bytes;
+        if rescue.waits_for.take().is_some() || rescue.logs() {
+            tracing::info!(bytes = rescue.bytes, "the readings of the spool are being written anew");
+        }
+    }
+
+    fn rescue_waits(&self, error: &Error) {
+        let mut rescue = locked(&self.rescue);
+        rescue.waits_for = Some(error.to_string());
+        if rescue.logs() {
+            tracing::error!(
+                %error,
+                "the readings of the spool cannot be written anew yet, and some may be in open files alone: make room, \
+                 and do not end the gateway; while kafka is up, it is sent what there is"
+            );
+        }
+    }
+}
+
+impl Rescue {
+    fn logs(&mut self) -> bool {
+        let logs = self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        if logs {
+            self.logged = Some(Instant::now());
+        }
+        logs
+    }
 }
 
 // === impl Writer ===
 
 impl<T: Send + 'static> Writer<T> {
-    /// Puts everything that waits for its replay where the next start finds it. False: the machine is short of something,
-    /// and it is to be tried again.
-    pub(super) fn rescue(&mut self) -> bool {
-        // All of them: a start would take one that is missing between two others for damage.
-        let wanted = locked(&self.shared.ledger).parts();
-        let rescued = match self.ready_folder() {
-            Ok(folder) => self.rescue_into(&folder, &wanted).map(|rescued| (folder, rescued)),
-            Err(error) => Err(error),
-        };
-        match rescued {
-            Err(error) if error.is_short() => return false,
-            Err(error) => {
-                let readings: u64 = wanted.iter().map(Part::uncommitted).sum();
-                tracing::error!(%error, readings, "readings of the spool could not be saved");
+    /// Puts everything that waits for its replay where the next start finds it. `Some`: there is no room for it, or the
+    /// machine is short of something, and it is to be tried again after this time.
+    pub(super) fn rescue(&mut self) -> Option<Duration> {
+        let error = match self.try_rescue() {
+            Ok(()) => None,
+            Err(error) if error.is_short() || error.is_full() => {
+                self.shared.rescue_waits(&error);
+                return Some(if error.is_full() { FULL_RETRY } else { SHORT_RETRY });
             }
-            Ok((folder, rescued)) => rescued.log(&folder),
-        }
-        self.lost = false;
-        true
+            Err(error) => Some(error),
+        };
+        self.end_rescue(error);
+        None
     }
 
-    fn rescue_into(&mut self, folder: &Path, wanted: &[Part]) -> Result<Rescued, Error> {
-        let mut rescued = Rescued::default();
-        let low = locked(&self.shared.ledger).low();
-        for part in wanted {
-            match self.rescue_segment(folder, part) {
-                Ok(()) => rescued.readings += part.uncommitted(),
-                Err(error) if error.is_short() => return Err(error),
-                Err(error) => {
-                    rescued.lost += part.uncommitted();
-                    rescued.why = Some(error);
-                }
+    /// The last tries: at the end of the process.
+    pub(super) fn finish_rescue(&mut self) {
+        let (mut steps, mut moved_at) = (0, Instant::now());
+        while self.lost && self.rescue().is_some() {
+            let rescue = locked(&self.shared.rescue).clone();
+            if rescue.steps != steps {
+                (steps, moved_at) = (rescue.steps, Instant::now());
+            }
+            if moved_at.elapsed() >= self.rescue_patience {
+                let why = rescue.waits_for.unwrap_or_default();
+                let folder = rescue.folder.unwrap_or_else(|| self.shared.folder.clone());
+                self.end_rescue(Some(Error::io("write", &folder, std::io::Error::other(why))));
+            }
+            std::thread::sleep(LAST_RETRY);
+        }
+        // What was replayed since then need not be replayed again.
+        let folder = locked(&self.shared.rescue).folder.clone();
+        if let Some(folder) = folder
+            && let Err(error) = self.rescue_cursor(&folder)
+        {
+            tracing::warn!(%error, "the spool's cursor was not saved; some readings are sent to kafka twice");
+        }
+    }
+
+    fn try_rescue(&mut self) -> Result<(), Error> {
+        let folder = self.ready_folder()?;
+        locked(&self.shared.rescue).folder = Some(folder.clone());
+        // First, so that what is done needs no place. Without a cursor, a start begins with the oldest segment.
+        let cursor = self.rescue_cursor(&folder);
+        let (parts, low) = {
+            let ledger = locked(&self.shared.ledger);
+            (ledger.parts(), ledger.low())
+        };
+        let done = parts.iter().filter(|part| part.sequences.end <= low);
+        for part in done.chain(&self.to_remove) {
+            match self.clear(&folder, part.epoch) {
+                Err(error) if error.is_short() || error.is_full() => return Err(error),
+                Err(error) => tracing::warn!(%error, "a file in the place of a segment is left there"),
+                Ok(()) => {}
             }
         }
-        self.clear_leaving(folder)?;
-        self.rescue_cursor(folder, low)?;
-        Ok(rescued)
+        if cursor.is_ok() {
+            self.drop_done(&folder);
+        }
+        let mut failed = None;
+        // All that are not done, also in the middle: a start would take one that is missing between two others for damage.
+        for part in parts.iter().filter(|part| part.sequences.end > low) {
+            match self.rescue_segment(&folder, part) {
+                Err(error) if error.is_short() || error.is_full() => return Err(error),
+                Err(error) => failed = Some(error),
+                Ok(()) => {}
+            }
+        }
+        // What was moved aside and removed must stay so.
+        let synced = self.shared.disk.sync_folder(&folder);
+        synced.map_err(|error| Error::io("sync the folder", &folder, error))?;
+        failed.map_or(Ok(()), Err)?;
+        match cursor {
+            Err(error) if error.is_short() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the spool's cursor was not saved; some readings are sent to kafka twice");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Forgets the segments that were replayed meanwhile: their copies make room for the others.
+    fn drop_done(&mut self, folder: &Path) {
+        loop {
+            let done = locked(&self.shared.ledger).take_done(self.saved_low);
+            let Some(part) = done else { return };
+            let path = folder.join(segment::name(part.epoch));
+            let ours = self.shared.kept.get(part.epoch).map(|watched| watched.identity);
+            if ours.is_some()
+                && self.shared.disk.identity(&path).ok().flatten() == ours
+                && let Err(error) = remove(&*self.shared.disk, &path)
+            {
+                tracing::warn!(%error, "a segment that was replayed stays in the folder");
+            }
+            self.shared.kept.remove(part.epoch);
+            self.shared.rescue_steps(0);
+        }
+    }
+
+    /// It is over, well or not.
+    fn end_rescue(&mut self, error: Option<Error>) {
+        self.lost = false;
+        let folder = locked(&self.shared.rescue).folder.clone();
+        let found = self.whereabouts(folder.as_deref());
+        let lost = found.only_open + found.gone;
+        self.shared
+            .damaged_entries
+            .fetch_add(lost, std::sync::atomic::Ordering::Relaxed);
+        found.log(
+            error,
+            folder.as_deref().unwrap_or(&self.shared.folder),
+            &self.shared.folder,
+        );
+        self.shared.rescue_ends();
+    }
+
+    fn whereabouts(&self, folder: Option<&Path>) -> Whereabouts {
+        let mut found = Whereabouts::default();
+        let parts = locked(&self.shared.ledger).parts();
+        let folder_now = self.folder.path();
+        for part in parts.iter().filter(|part| part.uncommitted() > 0) {
+            let readings = part.uncommitted();
+            let Some(watched) = self.shared.kept.get(part.epoch) else {
+                found.gone += readings;
+                continue;
+            };
+            let name = segment::name(part.epoch);
+            let is_at = |path: &PathBuf| self.shared.disk.identity(path).ok().flatten() == Some(watched.identity);
+            let file = watched.file.clone().or_else(|| self.active_file(part.epoch));
+            let elsewhere = [
+                file.as_ref().and_then(|file| file.path()),
+                folder_now.as_ref().map(|folder| folder.join(&name)),
+            ];
+            if folder.map(|folder| folder.join(&name)).is_some_and(|path| is_at(&path)) {
+                found.safe += readings;
+            } else if let Some(path) = elsewhere.into_iter().flatten().find(is_at) {
+                found.moved += readings;
+                found.moved_to = path.parent().map(Path::to_owned);
+            } else if file.is_some() {
+                found.only_open += readings;
+            } else {
+                found.gone += readings;
+            }
+        }
+        found
+    }
+
+    /// The one that is written to is open in any case.
+    fn active_file(&self, epoch: u32) -> Option<Arc<dyn DiskFile>> {
+        let active = self.active.as_ref().filter(|active| active.epoch == epoch);
+        active.map(|active| active.file.clone())
     }
 
     /// The folder for it, locked.
@@ -82,24 +277,40 @@ impl<T: Send + 'static> Writer<T> {
                 _ => beside(&folder, number),
             };
             let found = disk.identity(&candidate);
-            match found.map_err(|error| Error::io("look at", &candidate, error))? {
-                Some(there) if Some(there) == self.folder_identity => return Ok(candidate),
+            let found = found.map_err(|error| Error::io("look at", &candidate, error))?;
+            match found {
+                Some(there) if Some(there) == self.folder_identity => {
+                    if self.lock_is_held(&candidate)? {
+                        return Ok(candidate);
+                    }
+                }
                 Some(_) if !is_empty(&*disk, &candidate) => continue,
                 Some(_) => {}
                 None => create(&*disk, &candidate)?,
             }
             let path = candidate.join("lock");
-            let lock = disk.lock(&path).map_err(|error| Error::io("lock", &path, error))?;
-            if lock.is_none() {
+            let failed = |error| Error::io("lock", &path, error);
+            let Some(lock) = disk.lock(&path).map_err(failed)? else {
                 continue; // another gateway was quicker
-            }
+            };
+            // Held open: the number of a folder that is removed may be given to another one at once.
+            let held = disk.open_folder(&candidate).map_err(failed)?;
+            self.folder_identity = Some(held.identity().map_err(failed)?);
+            self.lock_identity = disk.identity(&path).map_err(failed)?;
             // Should the machine be short of something in between, this is the one to go on with.
-            self.lock = lock;
-            self.folder_identity = disk.identity(&candidate).ok().flatten();
+            (self.lock, self.new_folder) = (Some(lock), Some(held));
             return Ok(candidate);
         }
         let source = std::io::Error::other("every folder beside it is another's");
         Err(Error::io("find a new place for", &folder, source))
+    }
+
+    /// Whether the lock's file is still the one that this process holds.
+    fn lock_is_held(&self, folder: &Path) -> Result<bool, Error> {
+        let path = folder.join("lock");
+        let there = self.shared.disk.identity(&path);
+        let there = there.map_err(|error| Error::io("look at", &path, error))?;
+        Ok(self.lock.is_some() && there == self.lock_identity)
     }
 
     fn rescue_segment(&mut self, folder: &Path, part: &Part) -> Result<(), Error> {
@@ -108,9 +319,7 @@ impl<T: Send + 'static> Writer<T> {
         let gone = || Error::io("find", &path, std::io::ErrorKind::NotFound.into());
         let watched = self.shared.kept.get(part.epoch).ok_or_else(gone)?;
         let there = disk.identity(&path);
-        // The one that is written to is open in any case.
-        let active = self.active.as_ref().filter(|active| active.epoch == part.epoch);
-        let file = watched.file.or_else(|| active.map(|active| active.file.clone()));
+        let file = watched.file.or_else(|| self.active_file(part.epoch));
         match there.map_err(|error| Error::io("look at", &path, error))? {
             Some(there) if there == watched.identity => return Ok(()),
             Some(_) if file.is_some() => set_aside(&*disk, &path)?,
@@ -122,22 +331,28 @@ impl<T: Send + 'static> Writer<T> {
         self.filling = None;
         let failed = |error| Error::io("write", &making, error);
         remove(&*disk, &making)?;
+        if disk.free_bytes(folder).is_ok_and(|free| free < part.end + SLACK_BYTES) {
+            return Err(failed(std::io::ErrorKind::StorageFull.into()));
+        }
         let file: Arc<dyn DiskFile> = disk.open(&making, Mode::Create).map_err(failed)?.into();
         let identity = file.identity().map_err(failed)?;
-        copy(&*from, &*file, part).map_err(failed)?;
+        let copied = copy(&*from, &*file, part, |bytes| self.shared.rescue_steps(bytes));
+        if let Err(error) = copied {
+            // What it took is needed by others.
+            remove(&*disk, &making)?;
+            return Err(failed(error));
+        }
         disk.rename(&making, &path).map_err(failed)?;
         disk.sync_folder(folder).map_err(failed)?;
         // The file without a name is closed, and its blocks make room for the next.
         let file = Some(file);
         self.shared.kept.replace(part.epoch, Watched { path, identity, file });
+        self.shared.rescue_steps(0);
         Ok(())
     }
 
-    /// A segment that was no longer needed, and in whose place another file stands: a start would take it for one of ours.
-    fn clear_leaving(&mut self, folder: &Path) -> Result<(), Error> {
-        let Some(epoch) = self.leaving.as_ref().map(|part| part.epoch) else {
-            return Ok(());
-        };
+    /// Of a segment that is no longer needed: what stands in its place, a start would take for one of ours.
+    fn clear(&self, folder: &Path, epoch: u32) -> Result<(), Error> {
         let path = folder.join(segment::name(epoch));
         let ours = self.shared.kept.get(epoch).map(|watched| watched.identity);
         let there = self.shared.disk.identity(&path);
@@ -148,20 +363,26 @@ impl<T: Send + 'static> Writer<T> {
         }
     }
 
-    fn rescue_cursor(&mut self, folder: &Path, low: u64) -> Result<(), Error> {
+    /// Writes the cursor as far as everything is done, in a new file if its own is not there.
+    fn rescue_cursor(&mut self, folder: &Path) -> Result<(), Error> {
+        let low = locked(&self.shared.ledger).low();
         let disk = self.shared.disk.clone();
         let path = folder.join("cursor");
         let failed = |error| Error::io("write", &path, error);
-        match disk.identity(&path).map_err(failed)? {
-            Some(there) if there == self.cursor.identity() => {}
-            there => {
-                if there.is_some() {
-                    set_aside(&*disk, &path)?;
-                }
-                let (cursor, _) = CursorFile::read(disk.open(&path, Mode::Create).map_err(failed)?).map_err(failed)?;
-                cursor.reserve().map_err(failed)?;
-                self.cursor = cursor;
+        let there = disk.identity(&path).map_err(failed)?;
+        if there == Some(self.cursor.identity()) {
+            if low == self.saved_low {
+                return Ok(());
             }
+        } else {
+            if there.is_some() {
+                set_aside(&*disk, &path)?;
+            }
+            let (cursor, _) = CursorFile::read(disk.open(&path, Mode::Create).map_err(failed)?).map_err(failed)?;
+            cursor.reserve().map_err(failed)?;
+            self.cursor = cursor;
+            // Of this file nothing is saved yet.
+            self.saved_low = 0;
         }
         let saved = self.cursor.save(low, self.epoch);
         saved.and_then(|()| disk.sync_folder(folder)).map_err(failed)?;
@@ -174,6 +395,18 @@ fn beside(folder: &Path, number: usize) -> PathBuf {
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(format!(".rescued-{number}"));
     folder.with_file_name(name)
+}
+
+/// Folders beside this one into which readings were saved when something else stood in its place, and that hold segments. No
+/// start reads them: an operator must say so.
+pub fn left_beside(folder: &Path, disk: &dyn Disk) -> Vec<PathBuf> {
+    let holds_segments = |candidate: &PathBuf| {
+        let listed = disk.list(candidate).unwrap_or_default();
+        let mut kinds = listed.iter().filter_map(|file| Kind::of(&file.name));
+        kinds.any(|kind| matches!(kind, Kind::Segment(_)))
+    };
+    let candidates = (1..FOLDERS_MAX).map(|number| beside(folder, number));
+    candidates.filter(holds_segments).collect()
 }
 
 fn is_empty(disk: &dyn Disk, folder: &Path) -> bool {
@@ -216,7 +449,7 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
 }
 
 /// Copies a segment as far as it was acknowledged, at its full length.
-fn copy(from: &dyn DiskFile, to: &dyn DiskFile, part: &Part) -> std::io::Result<()> {
+fn copy(from: &dyn DiskFile, to: &dyn DiskFile, part: &Part, copied: impl Fn(u64)) -> std::io::Result<()> {
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0;
     while at < part.end {
@@ -227,6 +460,7 @@ fn copy(from: &dyn DiskFile, to: &dyn DiskFile, part: &Part) -> std::io::Result<
         }
         write_full(to, &piece[..bytes], at)?;
         at += bytes as u64;
+        copied(bytes as u64);
     }
     let mut mark = Vec::new();
     segment::end_mark(&mut mark, part.epoch, part.sequences.end, part.sequences.end);
@@ -238,21 +472,34 @@ fn copy(from: &dyn DiskFile, to: &dyn DiskFile, part: &Part) -> std::io::Result<
     to.sync()
 }
 
-// === impl Rescued ===
+// === impl Whereabouts ===
 
-impl Rescued {
-    fn log(&self, folder: &Path) {
-        let folder = folder.display();
-        let readings = self.readings;
-        match &self.why {
-            None => tracing::error!(
-                %folder, readings,
+impl Whereabouts {
+    fn log(&self, error: Option<Error>, folder: &Path, configured: &Path) {
+        let lost = self.only_open + self.gone;
+        let error = error.as_ref().map(tracing::field::display);
+        let moved_to = self
+            .moved_to
+            .as_deref()
+            .map(|path| tracing::field::display(path.display()));
+        let (readings, moved) = (self.safe, self.moved);
+        if moved + lost > 0 {
+            tracing::error!(
+                error, folder = %folder.display(), readings, moved, moved_to, lost,
+                "the spool's files were taken away; only a part of what was acknowledged could be written anew: move \
+                 what was moved to its place before the next start; what was lost was in no file with a name"
+            );
+        } else if folder == configured {
+            tracing::error!(
+                error, folder = %folder.display(), readings,
                 "the spool's files were taken away; what was acknowledged is safe in this folder, from which a start sends it to kafka"
-            ),
-            Some(error) => tracing::error!(
-                %error, %folder, readings, lost = self.lost,
-                "the spool's files were taken away; only a part of what was acknowledged could be written anew"
-            ),
+            );
+        } else {
+            tracing::error!(
+                error, folder = %folder.display(), readings, configured = %configured.display(),
+                "the spool's files were taken away; what was acknowledged is safe in this folder: set spool.folder to it, or move \
+                 it to the configured place, before the next start"
+            );
         }
     }
 }
@@ -262,5 +509,9 @@ impl Rescued {
 impl Error {
     fn is_short(&self) -> bool {
         matches!(self, Error::Io { source, .. } if is_short(source))
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_full(source))
     }
 }

@@ -127,7 +127,7 @@ impl<T: Send + 'static> Writer<T> {
                 self.drop_filling()?;
             }
             // What is there stays, and is gone on with.
-            Err(Stop::Short(_)) => self.full_until = Some(now + SHORT_RETRY),
+            Err(Stop::Short(_)) => self.fill_short_until = Some(now + SHORT_RETRY),
             Err(Stop::Lost(_)) => {
                 self.watch_all()?;
                 // Only what was being made is gone.
@@ -207,10 +207,13 @@ impl<T: Send + 'static> Writer<T> {
             return 0;
         }
         self.full_until = None;
+        if self.fill_short_until.is_some_and(|until| now < until) {
+            return 0;
+        }
         let free = self.shared.disk.free_bytes(&self.shared.folder);
         match free {
             Err(error) if is_short(&error) => {
-                self.full_until = Some(now + SHORT_RETRY);
+                self.fill_short_until = Some(now + SHORT_RETRY);
                 self.short(&Error::io("ask for the room of", &self.shared.folder.clone(), error));
                 0
             }
@@ -223,13 +226,13 @@ impl<T: Send + 'static> Writer<T> {
     pub(super) fn recycle(&mut self) -> Result<(), Stop> {
         loop {
             self.settle_names()?;
-            // Off the books first: a reader that finds strange bytes asks there whether they should trouble it.
-            let left = self.leaving.take();
+            // Out of the ledger first: a reader that finds strange bytes asks there whether they should trouble it.
+            let left = self.to_remove.take();
             let Some(part) = left.or_else(|| locked(&self.shared.ledger).take_done(self.saved_low)) else {
                 return Ok(());
             };
             if let Err(stop) = self.recycle_one(&part) {
-                self.leaving = Some(part);
+                self.to_remove = Some(part);
                 return Err(stop);
             }
             self.shared.kept.remove(part.epoch);

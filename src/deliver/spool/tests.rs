@@ -9,9 +9,9 @@ use super::disk::{DiskFile, Identity, Listed, Lock, Mode};
 use super::*;
 use crate::clock::SystemClock;
 
-type Results = Receiver<Vec<(u32, Result<u64, Failure>)>>;
+pub(in crate::deliver) type Results = Receiver<Vec<(u32, Result<u64, Failure>)>>;
 
-fn config(folder: &Path) -> Config {
+pub(in crate::deliver) fn config(folder: &Path) -> Config {
     Config {
         folder: folder.join("spool"),
         segment_bytes: ByteSize::kib(64),
@@ -23,7 +23,10 @@ fn config(folder: &Path) -> Config {
     }
 }
 
-fn start(config: &Config, disk: Arc<dyn Disk>) -> Result<(Spool<u32>, Recovery, Results), Error> {
+pub(in crate::deliver) fn start(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+) -> Result<(Spool<u32>, Recovery, Results), Error> {
     let (sender, results) = channel();
     let done = move |group| drop(sender.send(group));
     let (spool, recovery) = open(config, disk, Arc::new(SystemClock), done)?;
@@ -63,7 +66,7 @@ fn wait_until_readable(spool: &Spool<u32>, count: usize) {
     }
 }
 
-fn append_all(spool: &Spool<u32>, results: &Results, entries: std::ops::Range<u32>) {
+pub(in crate::deliver) fn append_all(spool: &Spool<u32>, results: &Results, entries: std::ops::Range<u32>) {
     let count = entries.len();
     for token in entries {
         spool.append(vec![token as u8; 1000], token).unwrap();
@@ -493,9 +496,87 @@ fn a_failed_fsync_is_final() {
     spool.close();
 }
 
+#[test]
+fn a_shortage_ends_although_there_is_no_room_for_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let done = |_: Vec<(u32, Result<u64, Failure>)>| {};
+    let (spool, mut writer, _) = open_stepwise(
+        &config(folder.path()),
+        Arc::new(disk.clone()),
+        Arc::new(SystemClock),
+        done,
+    )
+    .unwrap();
+    spool.append(vec![1; 100], 0).unwrap();
+    writer.turn();
+    // A quota: what is free is not less, and nothing more can be written than what is there already.
+    disk.full_files.store(true, Ordering::SeqCst);
+    disk.looks.store(24, Ordering::SeqCst); // EMFILE
+    writer.watched_at = None;
+    writer.turn();
+    assert!(spool.is_short());
+    disk.looks.store(0, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while spool.is_short() {
+        assert!(Instant::now() < deadline, "it is short for ever: {:?}", spool.status());
+        writer.turn();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    spool.append(vec![2; 100], 1).unwrap();
+    writer.turn();
+    assert_eq!(spool.uncommitted_entries(), 2);
+}
+
+#[test]
+fn a_look_that_fails_for_a_moment_refuses_and_takes_nothing_away() {
+    let check = |errno: u64, ends: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let disk = FailingDisk::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let done = move |group: Vec<(u32, Result<u64, Failure>)>| locked(&tell).extend(group);
+        let (spool, mut writer, _) =
+            open_stepwise(&config, Arc::new(disk.clone()), Arc::new(SystemClock), done).unwrap();
+        spool.append(vec![1; 100], 0).unwrap();
+        writer.turn();
+        disk.looks.store(errno, Ordering::SeqCst);
+        spool.append(vec![2; 100], 1).unwrap();
+        writer.turn();
+        assert_eq!(locked(&told).pop(), Some((1, Err(Failure::Short))));
+        assert!(!spool.is_poisoned() && spool.is_short(), "{errno}");
+        disk.later_ms
+            .fetch_add(if ends { 4000 } else { 6000 }, Ordering::SeqCst);
+        if ends {
+            disk.looks.store(0, Ordering::SeqCst);
+        }
+        writer.turn();
+        assert_eq!(spool.is_poisoned(), !ends, "{errno}");
+        if ends {
+            spool.append(vec![3; 100], 2).unwrap();
+            writer.turn();
+            assert_eq!(locked(&told).pop(), Some((2, Ok(1))));
+        }
+        disk.looks.store(0, Ordering::SeqCst);
+        writer.rescue_patience = Duration::ZERO;
+        writer.finish();
+        drop(spool);
+        assert_eq!(start_real(&config).1.entries, if ends { 2 } else { 1 });
+    };
+    // ESTALE, EIO, ETIMEDOUT, EACCES.
+    for errno in [116, 5, 110, 13] {
+        check(errno, true);
+        check(errno, false);
+    }
+}
+
 /// A spool of several segments with its writer; what it holds, and how many segments that takes.
 fn several_segments(config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, usize) {
-    let disk = Arc::new(RealDisk::default());
+    several_segments_on(Arc::new(RealDisk::default()), config, entries)
+}
+
+fn several_segments_on(disk: Arc<dyn Disk>, config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, usize) {
     let (spool, mut writer, _) = open_stepwise(config, disk, Arc::new(SystemClock), |_| {}).unwrap();
     for token in 0..entries {
         spool.append(vec![token as u8; 10_000], token).unwrap();
@@ -549,11 +630,121 @@ fn where_something_else_stands_in_the_folders_place_another_is_made() {
     std::fs::write(config.folder.join("notes.txt"), "mine").unwrap();
     writer.finish();
     assert_eq!(contents(&config.folder).len(), 1, "what is another's is left alone");
+    let left = [folder.path().join("spool.rescued-1")];
+    assert_eq!(left_beside(&config.folder, &RealDisk::default()), left);
+    assert!(left_beside(&left[0], &RealDisk::default()).is_empty());
     let rescued = Config {
         folder: folder.path().join("spool.rescued-1"),
         ..config
     };
     assert_eq!(found_in(&rescued), (0..15).collect::<Vec<u64>>());
+}
+
+/// A spool whose folder was taken away while its disk is full.
+fn taken_away_without_room(config: &Config, take_away: fn(&Path)) -> (Spool<u32>, Writer<u32>, FailingDisk) {
+    let disk = FailingDisk::default();
+    let (spool, mut writer, _) = several_segments_on(Arc::new(disk.clone()), config, 15);
+    take_away(&config.folder);
+    disk.full.store(true, Ordering::SeqCst);
+    while !spool.is_poisoned() {
+        spool.append(vec![1; 10], 99).ok();
+        writer.turn();
+    }
+    for _ in 0..3 {
+        assert_eq!(writer.turn(), writer::Next::After(writer::FULL_RETRY));
+        let rescue = spool.rescue();
+        assert!(rescue.is_running && rescue.waits_for.is_some(), "{rescue:?}");
+    }
+    assert_eq!(
+        spool.read(100, usize::MAX).unwrap().len(),
+        15,
+        "all can be sent to kafka"
+    );
+    (spool, writer, disk)
+}
+
+fn rename(folder: &Path) {
+    std::fs::rename(folder, folder.with_file_name("old")).unwrap();
+}
+
+fn remove(folder: &Path) {
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn without_room_what_was_taken_away_stays_open_until_there_is_some() {
+    for take_away in [rename, remove] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let (spool, mut writer, disk) = taken_away_without_room(&config, take_away);
+        disk.full.store(false, Ordering::SeqCst);
+        assert_eq!(writer.turn(), writer::Next::Idle);
+        assert!(!spool.rescue().is_running);
+        // Replayed after the rescue, and before the end.
+        spool.commit_all(0..2);
+        writer.finish();
+        assert_eq!(spool.status().damaged_entries, 0);
+        drop(spool);
+        assert_eq!(found_in(&config), (2..15).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn what_kafka_confirms_meanwhile_needs_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, mut writer, disk) = taken_away_without_room(&config, remove);
+    spool.commit_all(0..14);
+    assert_eq!(writer.turn(), writer::Next::After(writer::FULL_RETRY));
+    spool.commit(14);
+    assert_eq!(writer.turn(), writer::Next::Idle);
+    assert!(!spool.rescue().is_running);
+    disk.full.store(false, Ordering::SeqCst);
+    writer.finish();
+    assert_eq!(spool.status().damaged_entries, 0);
+    drop(spool);
+    assert_eq!(found_in(&config), [0; 0]);
+}
+
+#[test]
+fn segments_that_were_written_anew_and_replayed_make_room_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let disk = FailingDisk::default();
+    let (spool, mut writer, _) = several_segments_on(Arc::new(disk.clone()), &config, 15);
+    remove(&config.folder);
+    // Room for one segment and a part of the next.
+    disk.room.store(70_000, Ordering::SeqCst);
+    while !spool.is_poisoned() {
+        spool.append(vec![1; 10], 99).ok();
+        writer.turn();
+    }
+    assert!(spool.rescue().is_running);
+    let copies = || {
+        let files = contents(&config.folder).into_keys();
+        files
+            .filter(|path| path.extension().is_some_and(|end| end == "segment"))
+            .count()
+    };
+    assert_eq!(copies(), 1);
+    spool.commit_all(0..6);
+    writer.turn();
+    assert_eq!(copies(), 0, "the one that was replayed is removed");
+    disk.room.store(u64::MAX, Ordering::SeqCst);
+    writer.finish();
+    drop(spool);
+    assert_eq!(found_in(&config), (6..15).collect::<Vec<u64>>());
+}
+
+#[test]
+fn what_cannot_be_saved_is_counted_unless_it_still_has_a_name() {
+    for (take_away, lost) in [(rename as fn(&Path), 0), (remove, 15)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, mut writer, _disk) = taken_away_without_room(&config(folder.path()), take_away);
+        writer.rescue_patience = Duration::from_millis(200);
+        writer.finish();
+        assert_eq!(spool.status().damaged_entries, lost);
+    }
 }
 
 #[test]
@@ -600,17 +791,32 @@ fn mistakes_name_the_field() {
 
 /// The real disk, whose fsync fails when it is told to, or whose writes find no room after a few bytes.
 #[derive(Clone, Debug, Default)]
-struct FailingDisk {
+pub(in crate::deliver) struct FailingDisk {
     disk: RealDisk,
     fails: Arc<AtomicBool>,
     full: Arc<AtomicBool>,
+    /// New files find no room.
+    full_files: Arc<AtomicBool>,
+    /// Every look at a path fails with this error; 0: none does.
+    looks: Arc<AtomicU64>,
+    /// Added to the time.
+    later_ms: Arc<AtomicU64>,
+    /// Bytes that may still be written; not counted at 0.
+    room: Arc<AtomicU64>,
+    /// Every sync takes so many milliseconds.
+    slow_ms: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 struct FailingFile {
     file: Box<dyn DiskFile>,
-    fails: Arc<AtomicBool>,
-    full: Arc<AtomicBool>,
+    disk: FailingDisk,
+}
+
+impl FailingDisk {
+    pub(in crate::deliver) fn slow(&self, sync: Duration) {
+        self.slow_ms.store(sync.as_millis() as u64, Ordering::SeqCst);
+    }
 }
 
 impl Disk for FailingDisk {
@@ -622,8 +828,14 @@ impl Disk for FailingDisk {
     }
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.open(path, mode)?;
-        let (fails, full) = (self.fails.clone(), self.full.clone());
-        Ok(Box::new(FailingFile { file, fails, full }))
+        if mode == Mode::Create && self.full_files.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let disk = self.clone();
+        Ok(Box::new(FailingFile { file, disk }))
+    }
+    fn open_folder(&self, folder: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.open_folder(folder)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)
@@ -635,6 +847,10 @@ impl Disk for FailingDisk {
         self.disk.sync_folder(folder)
     }
     fn identity(&self, path: &Path) -> io::Result<Option<Identity>> {
+        match self.looks.load(Ordering::SeqCst) {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno as i32)),
+        }
         self.disk.identity(path)
     }
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
@@ -644,7 +860,7 @@ impl Disk for FailingDisk {
         self.disk.lock(path)
     }
     fn uptime(&self) -> Duration {
-        self.disk.uptime()
+        self.disk.uptime() + Duration::from_millis(self.later_ms.load(Ordering::SeqCst))
     }
 }
 
@@ -653,19 +869,29 @@ impl DiskFile for FailingFile {
         self.file.read_at(buffer, offset)
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        match self.full.load(Ordering::SeqCst) {
+        let room = self.disk.room.load(Ordering::SeqCst);
+        match room {
+            0 => {}
+            room if room < bytes.len() as u64 => return Err(io::ErrorKind::StorageFull.into()),
+            room => self.disk.room.store(room - bytes.len() as u64, Ordering::SeqCst),
+        }
+        match self.disk.full.load(Ordering::SeqCst) {
             true if bytes.len() < 1500 => Err(io::ErrorKind::StorageFull.into()),
             true => self.file.write_at(&bytes[..1500], offset),
             false => self.file.write_at(bytes, offset),
         }
     }
     fn sync(&self) -> io::Result<()> {
-        match self.fails.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(self.disk.slow_ms.load(Ordering::SeqCst)));
+        match self.disk.fails.load(Ordering::SeqCst) {
             true => Err(io::Error::other("fsync failed")),
             false => self.file.sync(),
         }
     }
     fn identity(&self) -> io::Result<Identity> {
         self.file.identity()
+    }
+    fn path(&self) -> Option<PathBuf> {
+        self.file.path()
     }
 }

@@ -65,5 +65,6 @@ impl<T> Drop for Guard<T> {
         if !matches!(ended, State::Closed | State::Poisoned) {
             self.0.poison("its writer ended unexpectedly");
         }
+        self.0.rescue_ends();
     }
 }

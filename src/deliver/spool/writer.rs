@@ -26,6 +26,8 @@ pub(super) const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const FULL_RETRY: Duration = Duration::from_secs(1);
 /// How soon what the machine was short of is asked for again.
 pub(super) const SHORT_RETRY: Duration = Duration::from_millis(100);
+/// How long it may be unknown whether files are at their paths (a network file system that does not answer).
+const UNSURE_MAX: Duration = Duration::from_secs(5);
 /// How often it is logged that it still is.
 const SHORT_LOGGED: Duration = Duration::from_secs(10);
 /// How often the last steps are tried while the machine is short of something.
@@ -90,26 +92,36 @@ pub struct Writer<T> {
     /// Epochs in the names of the spares.
     pub(super) spares: Vec<u32>,
     pub(super) filling: Option<Filling>,
-    /// No segment is made until then.
+    /// No segment is made until then: there was no room, or the machine was short of something that this needs.
     pub(super) full_until: Option<Duration>,
+    pub(super) fill_short_until: Option<Duration>,
     /// Nothing is taken until then: the machine was short of something that a group needs.
     short_until: Option<Duration>,
     short_logged: Option<Duration>,
     /// Something was refused for it in this turn.
-    fell_short: bool,
+    refused_in_turn: bool,
+    /// Since then the system does not say whether files are still at their paths.
+    unsure_since: Option<Duration>,
     /// Names were changed and are not durable yet; until they are, nothing is acknowledged that depends on them.
     pub(super) names_changed: bool,
     /// Bytes of removed files, to be given back to the budget once their removal is durable.
     pub(super) removed_bytes: u64,
-    /// Struck off the books; its file is still to be made a spare, or removed.
-    pub(super) leaving: Option<Part>,
+    /// A segment that is no longer in the ledger; its file is still to be made a spare, or removed.
+    pub(super) to_remove: Option<Part>,
     /// The segment that was compared last, and when all were.
     pub(super) watched: u32,
-    pub(super) watched_at: Duration,
+    pub(super) watched_at: Option<Duration>,
     /// Files are not where they belong, and what they hold is to be written anew.
     pub(super) lost: bool,
-    /// The folder as it was opened.
+    /// How long that is tried at the end of the process without progress.
+    pub(super) rescue_patience: Duration,
+    /// The folder as it was opened, and the one that was made in its place. Both are held open: the number of a folder
+    /// that is removed may be given to another one at once.
+    pub(super) folder: Box<dyn DiskFile>,
+    pub(super) new_folder: Option<Box<dyn DiskFile>>,
+    /// Of these, the one that is locked; and the file of the lock.
     pub(super) folder_identity: Option<Identity>,
+    pub(super) lock_identity: Option<Identity>,
     pub(super) cursor: CursorFile,
     pub(super) saved_low: u64,
     saved_at: Duration,
@@ -136,6 +148,8 @@ pub(super) enum Stop {
     Full,
     /// No descriptor, no memory, or interrupted. It can be tried again.
     Short(Error),
+    /// Whether a file is where it belongs cannot be asked. It can be tried again, for [`UNSURE_MAX`].
+    Unsure(Error),
     /// A file is not where it belongs: what is written to it would never be found again.
     Lost(Error),
     /// The disk failed: never again.
@@ -192,16 +206,22 @@ impl<T: Send + 'static> Writer<T> {
             spares: found.spares,
             filling: None,
             full_until: None,
+            fill_short_until: None,
             short_until: None,
             short_logged: None,
-            fell_short: false,
+            refused_in_turn: false,
+            unsure_since: None,
             names_changed: false,
             removed_bytes: 0,
-            leaving: None,
+            to_remove: None,
             watched: 0,
-            watched_at: Duration::ZERO,
+            watched_at: None,
             lost: false,
-            folder_identity: found.folder,
+            rescue_patience: super::rescue::PATIENCE,
+            folder: found.folder,
+            new_folder: None,
+            folder_identity: found.folder_identity,
+            lock_identity: found.lock_identity,
             cursor: found.cursor,
             saved_low: found.saved_low,
             epoch: found.epoch,
@@ -215,7 +235,7 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Writes what waits, tells its owners, and does one piece of upkeep.
     pub fn turn(&mut self) -> Next {
-        self.fell_short = false;
+        self.refused_in_turn = false;
         self.write_waiting();
         let next = self.upkeep().unwrap_or_else(|stop| match self.stopped(stop) {
             Failure::Full => Next::After(FULL_RETRY),
@@ -226,10 +246,8 @@ impl<T: Send + 'static> Writer<T> {
         self.publish_room();
         if self.shared.is_poisoned() {
             self.fail_waiting();
-            return match self.lost && !self.rescue() {
-                true => Next::After(SHORT_RETRY),
-                false => Next::Idle,
-            };
+            let again = self.lost.then(|| self.rescue()).flatten();
+            return again.map_or(Next::Idle, Next::After);
         }
         next
     }
@@ -242,8 +260,10 @@ impl<T: Send + 'static> Writer<T> {
                 self.short(&error);
                 Failure::Short
             }
+            Stop::Unsure(error) => self.unsure(error),
             Stop::Lost(error) => {
                 self.lost = true;
+                self.shared.rescue_begins();
                 self.shared.poison(&error.to_string());
                 Failure::Poisoned
             }
@@ -256,14 +276,31 @@ impl<T: Send + 'static> Writer<T> {
 
     /// The machine did not give what was asked of it. It is asked again soon.
     pub(super) fn short(&mut self, error: &Error) {
-        self.fell_short = true;
+        self.refused_in_turn = true;
         let now = self.shared.disk.uptime();
         self.shared.shortages.fetch_add(1, Ordering::Relaxed);
         locked(&self.shared.queue).short = Some(error.to_string());
         if self.short_logged.is_none_or(|logged| logged + SHORT_LOGGED <= now) {
             self.short_logged = Some(now);
-            tracing::warn!(%error, "the spool is short of descriptors or memory; what it cannot take is answered busy");
+            tracing::warn!(
+                %error,
+                "the spool is short of descriptors or memory, or cannot look at its files; what it cannot take is answered busy"
+            );
         }
+    }
+
+    /// The system does not say whether a file is still at its path: what needs it is refused, and after a while it counts
+    /// as lost.
+    fn unsure(&mut self, error: Error) -> Failure {
+        let now = self.shared.disk.uptime();
+        let since = *self.unsure_since.get_or_insert(now);
+        if now.saturating_sub(since) >= UNSURE_MAX {
+            return self.stopped(Stop::Lost(error));
+        }
+        // The next turn looks at all files again.
+        self.watched_at = None;
+        self.short(&error);
+        Failure::Short
     }
 
     /// Nothing was refused in this turn, and what is refused waited its time.
@@ -271,8 +308,10 @@ impl<T: Send + 'static> Writer<T> {
         let now = self.shared.disk.uptime();
         let mut queue = locked(&self.shared.queue);
         let passed = |until: Option<Duration>| until.is_none_or(|until| until <= now);
-        if !self.fell_short && queue.short.is_some() && passed(self.short_until) && passed(self.full_until) {
-            (queue.short, self.short_until) = (None, None);
+        // That there is no room as well says nothing about it.
+        if !self.refused_in_turn && passed(self.short_until) && passed(self.fill_short_until) {
+            (queue.short, self.short_until, self.fill_short_until) = (None, None, None);
+            self.unsure_since = None;
         }
     }
 
@@ -288,13 +327,10 @@ impl<T: Send + 'static> Writer<T> {
         };
         if open {
             self.write_waiting();
-            self.last_look();
+            self.finish_names_and_cursor();
         }
         self.fail_waiting();
-        let mut tries = (0..LAST_TRIES).filter(|_| self.lost && !self.rescue());
-        while tries.next().is_some() {
-            std::thread::sleep(SHORT_RETRY / 2);
-        }
+        self.finish_rescue();
         let mut queue = locked(&self.shared.queue);
         if queue.state == State::Closing {
             queue.state = State::Closed;
@@ -305,10 +341,10 @@ impl<T: Send + 'static> Writer<T> {
     }
 
     /// What was acknowledged must be found by the next start, and what is done should not be.
-    fn last_look(&mut self) {
+    fn finish_names_and_cursor(&mut self) {
         for _ in 0..LAST_TRIES {
             match self.watch_all().and_then(|()| self.save_cursor()) {
-                Err(Stop::Short(_)) => {}
+                Err(Stop::Short(_) | Stop::Unsure(_)) => {}
                 // Without a place for the cursor it stays where it was: some of what is done is replayed.
                 Ok(()) | Err(Stop::Full) => return,
                 Err(stop) => {
@@ -479,7 +515,10 @@ impl<T: Send + 'static> Writer<T> {
             (ledger.low(), ledger.oldest_is_done(ledger.low()))
         };
         let now = self.shared.disk.uptime();
-        if now.saturating_sub(self.watched_at) >= WATCH_INTERVAL {
+        if self
+            .watched_at
+            .is_none_or(|watched| now.saturating_sub(watched) >= WATCH_INTERVAL)
+        {
             self.watch_many()?;
         }
         let since_saved = now.saturating_sub(self.saved_at);
@@ -550,7 +589,9 @@ pub(super) struct Found {
     pub(super) saved_low: u64,
     pub(super) epoch: u32,
     pub(super) lock: Box<dyn Lock>,
-    pub(super) folder: Option<Identity>,
+    pub(super) lock_identity: Option<Identity>,
+    pub(super) folder: Box<dyn DiskFile>,
+    pub(super) folder_identity: Option<Identity>,
 }
 
 pub(super) fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
