@@ -6,8 +6,7 @@
 
 use std::path::Path;
 
-use super::disk::is_gone;
-use super::disk::{DiskFile, Mode, is_short, write_full};
+use super::disk::{DiskFile, Mode, is_gone, is_short, read_full, write_full};
 use super::ledger::Part;
 use super::presence::compare;
 use super::segment::{self, HEADER_BYTES};
@@ -66,6 +65,18 @@ impl<T: Send + 'static> Writer<T> {
         }
     }
 
+    /// Gives a spare its size back if somebody has cut it: a segment that is shorter than it was made is refused at the
+    /// next start, with the readings in it.
+    fn restore_size(&self, file: &dyn DiskFile, path: &Path) -> Result<(), Stop> {
+        let last = self.segment_bytes - 1;
+        let found = read_full(file, &mut [0], last).map_err(|error| stop("read", path, error))?;
+        if found == 0 {
+            tracing::warn!(file = %path.display(), "a spare segment of the spool had been cut short");
+            write_full(file, &[0], last).map_err(|error| stop("write", path, error))?;
+        }
+        Ok(())
+    }
+
     /// Turns a spare into a segment. It gets its header while it is still called a spare, and is called a segment once
     /// that is durable: no crash leaves a segment with the header of another epoch.
     fn open_segment(&mut self, spare: u32, sequence: u64) -> Result<Active, Stop> {
@@ -79,6 +90,7 @@ impl<T: Send + 'static> Writer<T> {
         let file = disk
             .open(&from, Mode::ReadWrite)
             .map_err(|error| stop("open", &from, error))?;
+        self.restore_size(&*file, &from)?;
         let start = segment::start(epoch, self.segment_bytes, self.shared.clock.wall_ms(), sequence);
         let identity = file.identity().map_err(|error| stop("look at", &from, error))?;
         write_full(&*file, &start, 0).map_err(|error| stop("write", &from, error))?;

@@ -88,6 +88,33 @@ fn segment_in(folder: &Path) -> PathBuf {
 }
 
 #[test]
+fn a_spare_that_was_cut_short_gets_its_size_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let (spool, _, results) = start_real(&config);
+    append_all(&spool, &results, 0..10);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let is_spare = |path: &PathBuf| path.extension().is_some_and(|it| it == "spare");
+    let spare = loop {
+        if let Some(spare) = contents(&config.folder).into_keys().find(is_spare) {
+            break spare;
+        }
+        assert!(Instant::now() < deadline, "no spare");
+        std::thread::yield_now();
+    };
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(spare)
+        .unwrap()
+        .set_len(100)
+        .unwrap();
+    append_all(&spool, &results, 10..100);
+    drop(spool);
+    let (_, recovery, _) = start_real(&config);
+    assert_eq!((recovery.entries, recovery.damage.len()), (100, 0));
+}
+
+#[test]
 fn what_was_appended_is_read_in_order_until_it_is_committed() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path());
