@@ -17,6 +17,13 @@ const RECORDS_MAX: u64 = 1_000_000;
 /// Copies that wait to be written; more are not made.
 const WRITING_MAX: usize = 4_096;
 
+/// More than these besides twice what was parked at the beginning are not copied in one move: while they come in faster
+/// than they are read, it would never be complete, and the copies take room as well.
+const NEWCOMERS_MAX: u64 = 10_000;
+
+/// How soon the next move begins after one that was given up for that.
+const TRY_LATER: Duration = Duration::from_secs(600);
+
 /// How soon after its beginning the next move begins, should the store have no room for a copy, or still keep too much.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -27,6 +34,8 @@ pub struct Moves {
     /// Tells moves apart; never 0 for one.
     number: u64,
     not_before: Option<Instant>,
+    /// The last one was given up since records came in faster than they were read.
+    overran: bool,
 }
 
 /// One move of all that is parked.
@@ -37,6 +46,7 @@ struct Move {
     copies: Vec<u64>,
     /// No record is left to be copied; those that come now stand behind the last copy.
     is_complete: bool,
+    records_max: u64,
 }
 
 // === impl Moves ===
@@ -51,6 +61,11 @@ impl Moves {
     pub fn is_copy(&self, sequence: u64) -> bool {
         let copies = self.now.as_ref().map(|now| &now.copies);
         copies.is_some_and(|copies| copies.binary_search(&sequence).is_ok())
+    }
+
+    fn has_overrun(&self) -> bool {
+        let overruns = |now: &Move| now.originals.len() as u64 >= now.records_max;
+        self.now.as_ref().is_some_and(overruns)
     }
 
     /// Whether this record is to be copied now.
@@ -72,12 +87,18 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             now.is_complete = true;
             return self.end_move(state);
         }
+        if std::mem::take(&mut state.moves.overran) {
+            state.moves.not_before = Some(now + TRY_LATER);
+        }
         let is_quiet = state.lanes.behind() == 0 && state.replay.flying() == 0 && state.doubled == 0;
         let may = is_quiet && state.moves.not_before.is_none_or(|at| at <= now);
         if may && (1..=RECORDS_MAX).contains(&parked) && store.keeps_too_much() {
             state.moves.number += 1;
             state.moves.not_before = Some(now + TRY_AGAIN);
-            state.moves.now = Some(Move::default());
+            state.moves.now = Some(Move {
+                records_max: 2 * parked + NEWCOMERS_MAX,
+                ..Move::default()
+            });
             store.rewind();
         }
     }
@@ -86,6 +107,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn copy_parked(&self, state: &mut State, store: &S, (from, parcel): (u64, &[u8])) {
         if !state.moves.wants(from) {
             return;
+        }
+        if state.moves.has_overrun() {
+            state.moves.overran = true;
+            return self.give_move_up(state);
         }
         let ticket = Ticket::Parked {
             number: state.moves.number,
