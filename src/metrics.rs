@@ -234,7 +234,7 @@ metrics! {
         spool_read_errors_total: IntCounter,
         /// Places of the spool's files that were found damaged: readings may be missing.
         spool_damaged_places: IntGauge,
-        /// Readings known to be lost by such damage.
+        /// Readings known to be lost: in damaged places of the spool, or with files of it that were removed.
         spool_lost_readings: IntGauge,
         /// Groups of readings written to the spool, with one fsync each.
         spool_fsyncs_total: IntCounter,
