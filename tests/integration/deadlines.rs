@@ -195,6 +195,11 @@ async fn sigterm_ends_the_program_soon_though_kafka_is_unavailable() {
         }
     }
     program.scrape().await;
+    ends_soon(&mut program).await;
+}
+
+/// Tells it to end, which takes no longer than a busy machine may need for a moment's work.
+async fn ends_soon(program: &mut Program) {
     let asked_at = Instant::now();
     program.signal("TERM");
     let status = program.ended().await;
@@ -218,15 +223,5 @@ async fn sigterm_ends_the_program_soon_though_kafka_was_never_there() {
         let answer = program.client(via).await.send("devices/last/weather", "", GOOD).await;
         assert!(answer.is_yes(via), "{via:?}: {answer:?}");
     }
-    let asked_at = Instant::now();
-    program.signal("TERM");
-    let status = program.ended().await;
-    let took = asked_at.elapsed();
-    eprintln!("ended {took:?} after SIGTERM");
-    assert_eq!(status.code(), Some(0), "{}", program.said());
-    assert!(
-        took < Duration::from_millis(1500),
-        "it took {took:?}: {}",
-        program.said()
-    );
+    ends_soon(&mut program).await;
 }
