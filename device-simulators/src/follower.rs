@@ -38,9 +38,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often the end of the partitions is looked up while something is still missing.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long nothing may come, with records still to be read, until a new consumer goes on where the old one was: after an
-/// outage librdkafka's has been seen to stay silent.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long nothing may come until a new consumer goes on where the old one was: after an outage librdkafka's has been
+/// seen to stay silent for good, although it knows its brokers. Each one that hears nothing either is given twice as
+/// long, up to the second figure: Kafka may be unavailable, or nobody may be sending.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// Tells of a consumer that can reach Kafka nowhere any more: metadata without brokers, as a fenced broker gives it, makes
 /// librdkafka 2.11 to 2.15 forget all of them.
@@ -121,6 +122,8 @@ struct Reader<'a> {
     client: ClientConfig,
     /// When a record came, or a new consumer was made.
     heard_at: Instant,
+    /// How long this consumer may hear nothing.
+    silence_max: Duration,
     /// Asks where partitions end. On the consumer's own connection a question would wait behind a fetch.
     enquirer: Client,
     topics: &'a [Topic],
@@ -206,6 +209,7 @@ impl Follower {
                 consumer,
                 client,
                 heard_at: Instant::now(),
+                silence_max: SILENCE.0,
                 enquirer,
                 topics: &topics,
                 positions,
@@ -350,14 +354,14 @@ impl Reader<'_> {
                     if self.found.complete && order.ledger.missing(&self.found) == 0 {
                         return self.found;
                     }
-                    if !self.found.complete && self.heard_at.elapsed() > SILENCE_MAX {
-                        self.go_on_with_another();
-                    }
                     look_at = Instant::now() + LOOK_AGAIN;
                 }
                 Some(_) => {}
             }
             if self.consumer.context().knows_no_broker.load(Ordering::Relaxed) {
+                self.go_on_with_another();
+            } else if self.heard_at.elapsed() > self.silence_max {
+                self.silence_max = (self.silence_max * 2).min(SILENCE.1);
                 self.go_on_with_another();
             }
             self.take_next(&readers);
@@ -388,7 +392,7 @@ impl Reader<'_> {
                 return;
             }
         };
-        self.heard_at = Instant::now();
+        (self.heard_at, self.silence_max) = (Instant::now(), SILENCE.0);
         let Some(index) = topics.iter().position(|topic| topic.name == message.topic()) else {
             return;
         };
@@ -689,6 +693,47 @@ mod tests {
             started.elapsed() < Duration::from_secs(20),
             "it ends when everything is there"
         );
+    }
+
+    /// Paused, a consumer knows its brokers and hears nothing, as one that an outage has silenced.
+    #[test]
+    fn a_consumer_that_falls_silent_is_replaced_while_the_fleet_runs() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("city.traffic", 1, 1).unwrap();
+        cluster.create_topic("city.dead-letter", 1, 1).unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        let config = FollowerConfig::new(&bootstrap, "city.", "unused");
+        let client = client_config(&config);
+        let (consumer, enquirer, topics) = (create(&client).unwrap(), create(&client).unwrap(), topics());
+        let positions = positions(&enquirer, &topics, &config).unwrap();
+        assign(&consumer, &topics, &positions).unwrap();
+        consumer.pause(&consumer.assignment().unwrap()).unwrap();
+        produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(1)))]);
+
+        let (interested, orders) = mpsc::channel();
+        let records = Arc::new(AtomicU64::new(0));
+        let reader = Reader {
+            consumer,
+            client,
+            heard_at: Instant::now(),
+            silence_max: SILENCE.0,
+            enquirer,
+            topics: &topics,
+            positions,
+            found: Found::default(),
+            records: Arc::clone(&records),
+            distinct: Arc::default(),
+            ages: Arc::default(),
+        };
+        std::thread::scope(|threads| {
+            let reading = threads.spawn(move || reader.run(&orders));
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while records.load(Ordering::Relaxed) == 0 && Instant::now() < deadline {
+                std::thread::sleep(POLL);
+            }
+            drop(interested);
+            assert_eq!(reading.join().unwrap().records, 1);
+        });
     }
 
     #[test]
