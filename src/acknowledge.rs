@@ -5,7 +5,7 @@
 //! reading is acknowledged once it is safe in the dead-letter topic (else the device would resend it for ever), a busy
 //! one is not acknowledged at all.
 
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Reason, Rejection};
 
 /// MQTT 5 reason codes that answer a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub fn mqtt(outcome: &Outcome) -> MqttReason {
             // 0x95 would answer it, but by DISCONNECT only (§3.14.2.1); 0x97 would have it sent again.
             | Reason::TooLarge
             | Reason::TooLargeForKafka
-            | Reason::TooSlow => MqttReason::PayloadFormatInvalid,
+            | Reason::TooSlow
+            | Reason::CutOff => MqttReason::PayloadFormatInvalid,
             Reason::UnknownKind | Reason::BadAddress => MqttReason::TopicNameInvalid,
             Reason::Forbidden => MqttReason::NotAuthorized,
         },
@@ -60,7 +61,7 @@ pub fn coap(outcome: &Outcome) -> (u8, u8) {
             Reason::UnsupportedFormat => (4, 15),
             Reason::Forbidden => (4, 3),
             Reason::TooLarge | Reason::TooLargeForKafka => (4, 13),
-            Reason::TooSlow => (4, 8),
+            Reason::TooSlow | Reason::CutOff => (4, 8),
         },
     }
 }
@@ -77,7 +78,7 @@ pub fn http(outcome: &Outcome) -> u16 {
             Reason::UnsupportedFormat => 415,
             Reason::Forbidden => 403,
             Reason::TooLarge | Reason::TooLargeForKafka => 413,
-            Reason::TooSlow => 408,
+            Reason::TooSlow | Reason::CutOff => 408,
         },
     }
 }
@@ -94,36 +95,79 @@ pub fn text(outcome: &Outcome) -> Option<&str> {
 /// Seconds after which a device that was told *busy* should try again (`Max-Age`, `Retry-After`).
 pub const RETRY_AFTER_SECONDS: u32 = 2;
 
+/// What became of the readings of a batch, in numbers; the sum is the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub accepted: usize,
+    pub rejected: usize,
+    pub busy: usize,
+}
+
+impl Counts {
+    pub fn of(outcomes: &[Outcome]) -> Self {
+        let mut counts = Counts::default();
+        for outcome in outcomes {
+            *match outcome {
+                Outcome::Delivered | Outcome::Spooled => &mut counts.accepted,
+                Outcome::Rejected(_) => &mut counts.rejected,
+                Outcome::Busy(_) => &mut counts.busy,
+            } += 1;
+        }
+        counts
+    }
+}
+
+/// The HTTP status of a batch, whose answer has a result per reading: one that says what to do with the whole body, if
+/// the same is to be done with all of it.
+pub fn http_batch(counts: Counts) -> u16 {
+    match counts {
+        Counts {
+            accepted: 0, busy: 0, ..
+        } => 422,
+        Counts {
+            accepted: 0,
+            rejected: 0,
+            ..
+        } => 503,
+        _ => 200,
+    }
+}
+
 /// The one outcome that speaks for a batch where a protocol has room for one answer only: busy if any reading must be
 /// sent again, otherwise the first rejection with a count of them, otherwise safe.
+///
+/// A rejected one is coded as HTTP's 422 whatever the readings' own reasons are: the message was understood, and
+/// readings in it are not acceptable. But one that is kept nowhere must not be acknowledged by MQTT 3.1.1.
 pub fn summarise(outcomes: &[Outcome]) -> Outcome {
     if let Some(busy) = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Busy(_))) {
         return busy.clone();
     }
-    let mut rejections = outcomes
-        .iter()
-        .enumerate()
-        .filter_map(|(index, outcome)| match outcome {
-            Outcome::Rejected(rejection) => Some((index, rejection)),
-            _ => None,
-        });
-    let Some((index, first)) = rejections.next() else {
+    let rejections = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Rejected(rejection) => Some(&**rejection),
+        _ => None,
+    });
+    let Some(first) = rejections.clone().next() else {
         let spooled = outcomes.contains(&Outcome::Spooled);
         return if spooled { Outcome::Spooled } else { Outcome::Delivered };
     };
-    let rejected = 1 + rejections.count();
-    let detail = format!(
-        "{rejected} of {} readings rejected; [{index}]: {}",
-        outcomes.len(),
-        first.detail
-    );
-    crate::outcome::Rejection::new(first.reason, detail).into()
+    let of_all = rejections
+        .clone()
+        .any(|rejection| rejection.reason == Reason::TooLargeForKafka);
+    let reason = if of_all {
+        Reason::TooLargeForKafka
+    } else {
+        Reason::SchemaMismatch
+    };
+    let (rejected, all) = (rejections.count(), outcomes.len());
+    // Which item it is, the rejection says itself.
+    let detail = format!("{rejected} of {all} readings rejected; {}", first.detail);
+    Rejection::new(reason, detail).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Busy, Rejection};
+    use crate::outcome::Busy;
 
     #[test]
     fn only_a_safe_reading_gets_a_positive_answer() {
@@ -147,6 +191,7 @@ mod tests {
         check(rejected(Reason::TooLarge), 0x99, true, (4, 13), 413);
         check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);
         check(rejected(Reason::TooSlow), 0x99, true, (4, 8), 408);
+        check(rejected(Reason::CutOff), 0x99, true, (4, 8), 408);
         for busy in Busy::ALL {
             check(Outcome::Busy(busy), 0x97, false, (5, 3), 503);
         }
@@ -154,18 +199,41 @@ mod tests {
 
     #[test]
     fn a_batch_is_summarised_by_what_the_device_must_do() {
-        let rejected = || Outcome::from(Rejection::new(Reason::OutOfRange, "x: 9 is above the maximum 5"));
-        let check = |outcomes: &[Outcome], expected: Outcome| assert_eq!(summarise(outcomes), expected);
-        check(&[Outcome::Delivered, Outcome::Delivered], Outcome::Delivered);
-        check(&[Outcome::Delivered, Outcome::Spooled], Outcome::Spooled);
-        check(
-            &[Outcome::Delivered, rejected(), Outcome::Busy(Busy::QueueFull)],
-            Outcome::Busy(Busy::QueueFull),
-        );
-        let detail = "2 of 3 readings rejected; [1]: x: 9 is above the maximum 5";
-        check(
-            &[Outcome::Delivered, rejected(), rejected()],
-            Rejection::new(Reason::OutOfRange, detail).into(),
+        let rejected = |reason| Outcome::from(Rejection::new(reason, "[1]: x: 9 is above the maximum 5"));
+        let busy = || Outcome::Busy(Busy::QueueFull);
+        let check = |outcomes: &[Outcome], expected: Outcome, status: u16| {
+            assert_eq!(summarise(outcomes), expected);
+            assert_eq!(http_batch(Counts::of(outcomes)), status, "{outcomes:?}");
+        };
+        let (delivered, spooled) = (Outcome::Delivered, Outcome::Spooled);
+        check(&[delivered.clone(), delivered.clone()], delivered.clone(), 200);
+        check(&[delivered.clone(), spooled.clone()], spooled, 200);
+        let out_of_range = || rejected(Reason::OutOfRange);
+        check(&[delivered.clone(), out_of_range(), busy()], busy(), 200);
+        check(&[out_of_range(), busy()], busy(), 200);
+        check(&[busy(), busy()], busy(), 503);
+        let summary = |reason, count: &str| {
+            Rejection::new(
+                reason,
+                format!("{count} readings rejected; [1]: x: 9 is above the maximum 5"),
+            )
+            .into()
+        };
+        let partly = summary(Reason::SchemaMismatch, "2 of 3");
+        check(&[delivered, out_of_range(), out_of_range()], partly, 200);
+        let malformed = rejected(Reason::Malformed);
+        check(&[malformed], summary(Reason::SchemaMismatch, "1 of 1"), 422);
+        let unkept = summary(Reason::TooLargeForKafka, "2 of 2");
+        assert!(!mqtt_v3_acknowledges(&unkept));
+        check(&[out_of_range(), rejected(Reason::TooLargeForKafka)], unkept, 422);
+    }
+
+    #[test]
+    fn a_batch_has_the_same_code_as_a_reading_of_its_summary() {
+        let batch = summarise(&[Rejection::new(Reason::Malformed, "[0]: not JSON").into()]);
+        assert_eq!(
+            (mqtt(&batch), coap(&batch), http(&batch)),
+            (MqttReason::PayloadFormatInvalid, (4, 22), 422)
         );
     }
 }

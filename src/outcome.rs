@@ -65,6 +65,20 @@ impl Rejection {
             detail: detail.into(),
         }
     }
+
+    /// Not JSON at this place of the text, both numbers from 1: `line 1, column 17: expected …`.
+    pub fn malformed_at(line: usize, column: usize, what: &str) -> Self {
+        Rejection::new(Reason::Malformed, format!("line {line}, column {column}: {what}"))
+    }
+
+    /// Line, column and the rest of the detail, of one that was made by [`Rejection::malformed_at`].
+    pub fn place(&self) -> Option<(usize, usize, &str)> {
+        let places = self.detail.strip_prefix("line ")?;
+        let (line, rest) = places.split_once(", column ")?;
+        let (column, what) = rest.split_once(": ")?;
+        let is_place = self.reason == Reason::Malformed;
+        is_place.then_some((line.parse().ok()?, column.parse().ok()?, what))
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -98,10 +112,12 @@ pub enum Reason {
     TooLargeForKafka,
     /// The rest of the message did not come, or came more slowly than the configuration allows.
     TooSlow,
+    /// The device ended its side of the connection before the message was whole.
+    CutOff,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Malformed,
         Reason::SchemaMismatch,
         Reason::OutOfRange,
@@ -113,6 +129,7 @@ impl Reason {
         Reason::TooLarge,
         Reason::TooLargeForKafka,
         Reason::TooSlow,
+        Reason::CutOff,
     ];
 
     pub fn label(self) -> &'static str {
@@ -128,6 +145,7 @@ impl Reason {
             Reason::TooLarge => "too_large",
             Reason::TooLargeForKafka => "too_large_for_kafka",
             Reason::TooSlow => "too_slow",
+            Reason::CutOff => "cut_off",
         }
     }
 }

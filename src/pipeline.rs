@@ -66,13 +66,14 @@ impl Pipeline {
         }
         let batch = arrival.address.as_ref().is_ok_and(|address| address.batch);
         match envelope::open(inbound, batch, self.batch_readings_max) {
-            Ok(Envelope::Single(body)) => {
+            Ok(Envelope::Single(json)) => {
                 let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
-                self.reading(&arrival, body, receipt);
+                self.reading(&arrival, json, inbound.body, receipt, |rejection| rejection);
             }
             Ok(Envelope::Several(items)) => {
-                let batch = Batch::new(items.len(), reply, permit);
-                for (index, body) in items.into_iter().enumerate() {
+                let batch = Batch::new(items.found(), reply, permit);
+                let mut places = items.places();
+                for (index, json) in items.iter().enumerate() {
                     if let Some(known) = before.get(index).filter(|known| !matches!(known, Outcome::Busy(_))) {
                         batch.resolve(index, known.clone());
                         continue;
@@ -81,7 +82,10 @@ impl Pipeline {
                         batch: batch.clone(),
                         index,
                     };
-                    self.reading(&arrival, body, Receipt::new(arrival.tally.clone(), item, None));
+                    let receipt = Receipt::new(arrival.tally.clone(), item, None);
+                    self.reading(&arrival, json, json, receipt, |rejection| {
+                        places.locate(index, rejection)
+                    });
                 }
             }
             Err(rejection) => {
@@ -119,22 +123,30 @@ impl Pipeline {
         }
     }
 
-    fn reading(&self, arrival: &Arrival<'_>, body: &[u8], receipt: Receipt) {
-        SCRATCH.with_borrow_mut(|scratch| match self.validate(arrival, body, scratch) {
+    /// One reading; if it is rejected, `original` is kept, and `locate` says where in the message it is.
+    fn reading(
+        &self,
+        arrival: &Arrival<'_>,
+        json: &[u8],
+        original: &[u8],
+        receipt: Receipt,
+        locate: impl FnOnce(Rejection) -> Rejection,
+    ) {
+        SCRATCH.with_borrow_mut(|scratch| match self.validate(arrival, json, scratch) {
             Ok(reading) => self.deliver.send(&route::record(&reading), receipt),
-            Err(rejection) => self.dead_letter(arrival, body, rejection, receipt),
+            Err(rejection) => self.dead_letter(arrival, original, locate(rejection), receipt),
         });
     }
 
     fn validate<'a>(
         &self,
         arrival: &Arrival<'a>,
-        body: &[u8],
+        json: &[u8],
         scratch: &'a mut Scratch,
     ) -> Result<Reading<'a>, Rejection> {
         let (address, kind) = self.place(arrival)?;
         self.validator
-            .reading(kind, address.device, arrival.received_at_ms, body, scratch)?;
+            .reading(kind, address.device, arrival.received_at_ms, json, scratch)?;
         let value = scratch.value();
         Ok(Reading {
             device: address.device,

@@ -1,35 +1,47 @@
 //! Content type and body → the readings in it.
 //!
 //! A body is one JSON reading, or several: at a `/batch` address or over HTTP a JSON array, and NDJSON wherever the
-//! content type says so. Items are slices of the body; nothing is parsed into a tree. Compression and other formats are
-//! not decoded yet and are refused by name.
+//! content type says so. A UTF-8 byte order mark before a JSON text is ignored (RFC 8259 §8.1): at the start of the body,
+//! and at the start of each line of NDJSON, where files that begin with one were put together. Items are slices of the
+//! body ([`items`]); nothing is parsed into a tree. Compression and other formats are not decoded yet and are refused by
+//! name.
 
-use serde_json::value::RawValue;
-
+use super::items::{self, Items};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Reason, Rejection};
 
+/// U+FEFF in UTF-8.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// The readings of a message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Envelope<'a> {
     Single(&'a [u8]),
     /// At least one item.
-    Several(Vec<&'a [u8]>),
+    Several(Items<'a>),
 }
 
 /// Finds the readings of a message, at most `items_max`. `batch` is what its address says.
+///
+/// # Errors
+/// The body is empty, its format is not decoded, or the readings in it cannot be told apart.
 pub fn open<'a>(inbound: &Inbound<'a>, batch: bool, items_max: usize) -> Result<Envelope<'a>, Rejection> {
-    let items = match format(inbound.content_type)? {
-        Format::NdJson => lines(inbound.body),
-        Format::Json if batch || (inbound.protocol == Protocol::Http && is_array(inbound.body)) => {
-            elements(inbound.body)?
-        }
-        Format::Json => return Ok(Envelope::Single(inbound.body)),
+    let format = format(inbound.content_type)?;
+    let text = inbound.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(inbound.body);
+    let Some(first) = text.iter().find(|&&byte| !is_whitespace(byte)) else {
+        return Err(Rejection::new(Reason::Malformed, "the payload is empty"));
     };
-    match items.len() {
+    let items = match format {
+        Format::NdJson => items::lines(inbound.body, items_max),
+        Format::Json if batch || (inbound.protocol == Protocol::Http && *first == b'[') => {
+            items::elements(inbound.body, items_max)?
+        }
+        Format::Json => return Ok(Envelope::Single(text)),
+    };
+    match items.found() {
         0 => Err(Rejection::new(Reason::Malformed, "the batch holds no reading")),
         count if count > items_max => {
-            let detail = format!("{count} readings in one batch, at most {items_max} are taken");
+            let detail = format!("{count} readings in one batch, at most {items_max} are accepted");
             Err(Rejection::new(Reason::TooLarge, detail))
         }
         _ => Ok(Envelope::Several(items)),
@@ -65,40 +77,27 @@ fn format(content_type: &str) -> Result<Format, Rejection> {
     }
 }
 
-fn is_array(body: &[u8]) -> bool {
-    body.trim_ascii_start().first() == Some(&b'[')
-}
-
-fn lines(body: &[u8]) -> Vec<&[u8]> {
-    body.split(|&byte| byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .collect()
-}
-
-fn elements(body: &[u8]) -> Result<Vec<&[u8]>, Rejection> {
-    let items: Vec<&RawValue> = serde_json::from_slice(body)
-        .map_err(|error| Rejection::new(Reason::Malformed, format!("not a JSON array of readings: {error}")))?;
-    Ok(items.into_iter().map(|item| item.get().as_bytes()).collect())
+/// JSON's whitespace (RFC 8259 §2), which is less than ASCII's: no form feed.
+pub(super) fn is_whitespace(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn opened(protocol: Protocol, content_type: &str, body: &str, batch: bool) -> Result<Vec<String>, Reason> {
+    fn opened(protocol: Protocol, content_type: &str, body: &[u8], batch: bool) -> Result<Vec<String>, Rejection> {
         let inbound = Inbound {
             protocol,
             path: "devices/a/weather",
-            body: body.as_bytes(),
+            body,
             content_type,
             must_keep: false,
         };
-        let text = |item: &[u8]| String::from_utf8(item.to_vec()).unwrap();
-        match open(&inbound, batch, 3) {
-            Ok(Envelope::Single(item)) => Ok(vec![format!("single {}", text(item))]),
-            Ok(Envelope::Several(items)) => Ok(items.into_iter().map(text).collect()),
-            Err(rejection) => Err(rejection.reason),
+        let text = |item: &[u8]| item.escape_ascii().to_string();
+        match open(&inbound, batch, 3)? {
+            Envelope::Single(item) => Ok(vec![format!("single {}", text(item))]),
+            Envelope::Several(items) => Ok(items.iter().map(text).collect()),
         }
     }
 
@@ -107,35 +106,49 @@ mod tests {
         use Protocol::{Coap, Http, Mqtt};
         let check = |protocol, content_type: &str, body: &str, batch, expected: Result<&[&str], Reason>| {
             let expected = expected.map(|items| items.iter().map(|item| item.to_string()).collect::<Vec<_>>());
-            assert_eq!(
-                opened(protocol, content_type, body, batch),
-                expected,
-                "{protocol:?} {content_type} {body}"
-            );
+            let opened = opened(protocol, content_type, body.as_bytes(), batch);
+            let opened = opened.map_err(|rejection| rejection.reason);
+            assert_eq!(opened, expected, "{protocol:?} {content_type} {body}");
         };
-        check(Mqtt, "", "{}", false, Ok(&["single {}"]));
+        let single: Result<&[&str], _> = Ok(&["single {}"]);
+        check(Mqtt, "", "{}", false, single);
         check(Mqtt, "", "[{}]", false, Ok(&["single [{}]"]));
-        check(
-            Mqtt,
-            "",
-            r#"[{"a":1}, {"a":2} ]"#,
-            true,
-            Ok(&[r#"{"a":1}"#, r#"{"a":2}"#]),
-        );
+        check(Mqtt, "", "[1, {} ]", true, Ok(&["1", "{}"]));
         check(Http, "application/json", " [ {} ]", false, Ok(&["{}"]));
-        check(Http, "Application/JSON; charset=utf-8", "{}", false, Ok(&["single {}"]));
-        check(
-            Coap,
-            "application/x-ndjson",
-            "{}\r\n\n [1]\n",
-            false,
-            Ok(&["{}", "[1]"]),
-        );
-        check(Http, "application/x-ndjson", "\n\n", false, Err(Reason::Malformed));
+        check(Http, "Application/JSON; charset=utf-8", "{}", false, single);
+        let lines = "{}\r\n\n [1]\n";
+        check(Coap, "application/x-ndjson", lines, false, Ok(&["{}", "[1]"]));
         check(Http, "application/json", "[]", false, Err(Reason::Malformed));
         check(Http, "application/json", "[{},", false, Err(Reason::Malformed));
         check(Http, "application/json", "{}", true, Err(Reason::Malformed));
         check(Http, "application/json", "[1,2,3,4]", false, Err(Reason::TooLarge));
         check(Coap, "application/cbor", "{}", false, Err(Reason::UnsupportedFormat));
+        // A byte order mark, once; and what is no whitespace in JSON.
+        for protocol in Protocol::ALL {
+            check(protocol, "", "\u{feff}{}", false, single);
+            check(protocol, "", "\u{feff}[1,2]", true, Ok(&["1", "2"]));
+            check(
+                protocol,
+                "",
+                "\u{feff}\u{feff}{}",
+                false,
+                Ok(&[r"single \xef\xbb\xbf{}"]),
+            );
+            check(protocol, "", "\u{c}{}", false, Ok(&[r"single \x0c{}"]));
+        }
+        check(Http, "", "\u{feff} [1]", false, Ok(&["1"]));
+        check(Http, "", "\u{c}[1]", false, Ok(&[r"single \x0c[1]"]));
+    }
+
+    #[test]
+    fn what_is_empty_is_told_so_in_every_form() {
+        for body in ["", " ", "\r\n\t ", "\n\n", "\u{feff}", "\u{feff} \n"] {
+            for (content_type, batch) in [("", false), ("", true), ("application/x-ndjson", false)] {
+                for protocol in Protocol::ALL {
+                    let rejection = opened(protocol, content_type, body.as_bytes(), batch).unwrap_err();
+                    assert_eq!(rejection.to_string(), "malformed: the payload is empty", "{body:?}");
+                }
+            }
+        }
     }
 }

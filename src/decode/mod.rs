@@ -1,8 +1,10 @@
 //! Bytes off the wire to single readings: where a message belongs, and how many readings it carries.
 //!
-//! Pure and synchronous. [`address`] reads topic or path, [`envelope`] the content type and the shape of the body. What
-//! the JSON of a reading means is left to `validate`.
+//! Pure and synchronous. [`address`] reads topic or path, [`envelope`] the content type and the shape of the body,
+//! [`items`] finds the readings of a batch. What the JSON of a reading means is left to `validate`.
 
 pub mod address;
 
 pub mod envelope;
+
+pub mod items;

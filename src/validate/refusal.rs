@@ -224,5 +224,5 @@ pub fn located(steps: &[Step], text: &str) -> String {
 
 /// Not JSON: `line 1, column 17: expected …`.
 pub fn malformed(line: usize, column: usize, text: &str) -> Rejection {
-    Rejection::new(Reason::Malformed, format!("line {line}, column {column}: {text}"))
+    Rejection::malformed_at(line, column, text)
 }
