@@ -2,10 +2,13 @@
 //!
 //! Its bytes are charged as they arrive ([`incomplete`](crate::listen::incomplete)): what is announced and never sent
 //! takes nothing from anybody, and a small body needs no room. Without room the body is not read on, up to
-//! `body_timeout`; then the answer is 503. A body that falls behind its rate, or that stands still while others wait, is
-//! answered 408. When the gateway drains, a body that is not there whole is answered 503.
+//! `body_timeout`; then the answer is 503. A body that falls behind its rate, that stands still while others wait, or
+//! that its sender cuts off, is answered 408: it may be sent again. When the gateway drains, a body that is not there
+//! whole is answered 503. Of a connection that was reset nothing was received, and nobody is there to be answered.
 
+use std::error::Error as _;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -22,6 +25,15 @@ use crate::listen::arrival::{Arrival, Late};
 use crate::listen::incomplete::{Part, PeerRoom};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
+/// Why a body is not read to its end.
+#[derive(Debug)]
+pub enum Unread {
+    /// What the request is answered instead.
+    Refused(Outcome),
+    /// The connection broke.
+    Reset,
+}
+
 /// A body that arrives.
 struct Arriving<'a> {
     body: Incoming,
@@ -33,22 +45,15 @@ struct Arriving<'a> {
 /// The body, and the room that it has.
 ///
 /// # Errors
-/// What the request is answered instead; its body is not read to the end.
+/// It is not read to the end.
 pub async fn read(
     config: &Config,
     connection: &Connection,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<(Bytes, Option<Part>), Outcome> {
+) -> Result<(Bytes, Option<Part>), Unread> {
     if connection.stopping.is_cancelled() {
-        return Err(Outcome::Busy(Busy::Draining));
-    }
-    if let Some(encoding) = headers
-        .get(header::CONTENT_ENCODING)
-        .filter(|value| *value != "identity")
-    {
-        let detail = format!("content encoding {encoding:?} is not decoded; send the body as it is");
-        return Err(Rejection::new(Reason::UnsupportedFormat, detail).into());
+        return Err(Busy::Draining.into());
     }
     let bytes_max = config.body_bytes_max.as_u64();
     let declared = text(headers, header::CONTENT_LENGTH).parse::<u64>().ok();
@@ -72,7 +77,7 @@ async fn whole(
     stopping: &CancellationToken,
     declared: usize,
     bytes_max: u64,
-) -> Result<(Bytes, Option<Part>), Outcome> {
+) -> Result<(Bytes, Option<Part>), Unread> {
     let mut whole = Bytes::new();
     let mut timer = pin!(sleep(arriving.config.body_timeout));
     let mut stopped = pin!(stopping.cancelled());
@@ -109,19 +114,18 @@ impl Arriving<'_> {
         context: &mut Context<'_>,
         stopped: Pin<&mut WaitForCancellationFuture<'_>>,
         timer: Pin<&mut Sleep>,
-    ) -> Poll<Result<Option<Frame<Bytes>>, Outcome>> {
+    ) -> Poll<Result<Option<Frame<Bytes>>, Unread>> {
         match self.arrival.poll_turn(context) {
             Poll::Ready(Ok(_)) => {
                 if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-                    let cut_off = |_| Rejection::new(Reason::Malformed, "the body was cut off").into();
-                    return Poll::Ready(frame.transpose().map_err(cut_off));
+                    return Poll::Ready(frame.transpose().map_err(|error| broken(&error)));
                 }
             }
-            Poll::Ready(Err(why)) => return Poll::Ready(Err(why.outcome())),
+            Poll::Ready(Err(why)) => return Poll::Ready(Err(Unread::Refused(why.outcome()))),
             Poll::Pending => {}
         }
         if stopped.poll(context).is_ready() {
-            return Poll::Ready(Err(Outcome::Busy(Busy::Draining)));
+            return Poll::Ready(Err(Busy::Draining.into()));
         }
         let Some((due, late)) = self.arrival.due() else {
             return Poll::Pending;
@@ -139,9 +143,9 @@ impl Arriving<'_> {
         self.arrival.charge(so_far, self.room);
     }
 
-    fn late(&self, late: Late) -> Outcome {
+    fn late(&self, late: Late) -> Unread {
         if late == Late::NoRoom {
-            return Outcome::Busy(Busy::IncompleteFull);
+            return Busy::IncompleteFull.into();
         }
         let detail = format!(
             "the body came more slowly than {} a second (http.body_bytes_per_second_min), or nothing of it came for {:?} \
@@ -166,6 +170,39 @@ fn poll_timer(mut timer: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>
     }
 }
 
-fn too_large(bytes_max: u64) -> Outcome {
+/// Why hyper reads no more of a body.
+fn broken(error: &hyper::Error) -> Unread {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof) => {
+            let detail = "the connection was closed before the body was whole; send it again";
+            Rejection::new(Reason::CutOff, detail).into()
+        }
+        // What of chunks is no chunk.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            let what = cause.map(ToString::to_string).unwrap_or_default();
+            Rejection::new(
+                Reason::Malformed,
+                format!("the body is not chunked as it should be: {what}"),
+            )
+            .into()
+        }
+        _ => Unread::Reset,
+    }
+}
+
+fn too_large(bytes_max: u64) -> Unread {
     Rejection::new(Reason::TooLarge, format!("the body is larger than {bytes_max} bytes")).into()
+}
+
+impl From<Rejection> for Unread {
+    fn from(rejection: Rejection) -> Self {
+        Unread::Refused(rejection.into())
+    }
+}
+
+impl From<Busy> for Unread {
+    fn from(busy: Busy) -> Self {
+        Unread::Refused(Outcome::Busy(busy))
+    }
 }

@@ -1,7 +1,7 @@
 //! HTTP: readings by POST, one or many at a time, each answered when it is safe.
 //!
 //! `POST /devices/<device>/<kind>` takes one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
-//! order). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and charged as
+//! order; 422 if all were rejected, 503 if all are busy). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and charged as
 //! they arrive ([`body`]). With an
 //! `Idempotency-Key` a request may be repeated without passing its readings on again ([`idempotency`] says how far that
 //! goes). The framing is hyper's, and there is one handler, so there is no router; [`request`] is the way of one request,
@@ -35,6 +35,8 @@ use super::tcp::Listeners;
 use super::{Error, Front};
 
 mod body;
+
+mod head;
 
 mod idempotency;
 
@@ -236,6 +238,23 @@ where
     }
 }
 
+/// Counts what hyper has answered itself: 400 to a head that is none, 431 to one that is too large.
+fn count_refusal(error: &hyper::Error, context: &Connection, house: &House) {
+    if !error.is_parse() || error.is_parse_version_h2() {
+        return;
+    }
+    // Its target may be longer than the connection's buffer in no case, so 414 is not among them.
+    let (status, reason) = if error.is_parse_too_large() {
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
+    } else {
+        (StatusCode::BAD_REQUEST, "bad_head")
+    };
+    context.unread.store(true, Ordering::Relaxed);
+    let metrics = &house.front.metrics.http;
+    metrics.http_responses_total.with_label_values(&[status.as_str()]).inc();
+    metrics.http_requests_refused_total.with_label_values(&[reason]).inc();
+}
+
 /// One connection. The seat returns when it closes.
 async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Arc<House>) {
     // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
@@ -274,6 +293,7 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
     };
     if let Err(error) = ended {
         debug!(%error, "http connection ended");
+        count_refusal(&error, &context, &house);
     }
     if context.unread.load(Ordering::Relaxed) {
         let wait = linger::wait_max(context.stopping.is_cancelled());

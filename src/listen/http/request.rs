@@ -1,33 +1,57 @@
-//! One request: method, key, room, body, pipeline, answer.
+//! One request: head, method, key, room, body, pipeline, answer.
 //!
-//! What cannot be read whole ([`body`]) is refused and counted; what is wrong with the
-//! request itself (method, `Idempotency-Key`) is no reading and counts as none. A request with a key is awaited by a
-//! task of its own: the outcome is remembered also when its connection has ended before the answer.
+//! What cannot be read whole ([`body`]) is refused and counted; what is wrong with the request itself (head, method,
+//! `Idempotency-Key`) is no reading and counts as none, nor does one whose connection was reset. A request with a key is
+//! awaited by a task of its own: the outcome is remembered also when its connection has ended before the answer.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tracing::error;
 
-use super::body;
+use super::body::{self, Unread};
+use super::head;
 use super::idempotency::{self, Place, Seen};
 use super::response::{Problem, respond};
 use super::{Connection, House};
 use crate::message::{Inbound, Protocol};
-use crate::outcome::{Busy, Outcome};
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
+/// Why a request is not answered: its connection was reset while its body came.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was reset in the middle of a body")]
+pub struct Reset;
+
+/// What keeps a request from its readings.
+enum Failure {
+    Problem(Problem),
+    Reset,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Failure::Problem(problem)
+    }
+}
+
 /// Answers a request, and counts the response.
-pub async fn post(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let response = answer(house, connection, request)
-        .await
-        .unwrap_or_else(IntoResponse::into_response);
+pub async fn post(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Reset> {
+    let metrics = &house.front.metrics.http;
+    let response = match answer(house, connection, request).await {
+        Ok(response) => response,
+        Err(Failure::Problem(problem)) => problem.into_response(),
+        Err(Failure::Reset) => {
+            metrics.http_requests_reset_total.inc();
+            return Err(Reset);
+        }
+    };
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
         house.no_content.inc();
@@ -35,35 +59,42 @@ pub async fn post(house: &House, connection: &Connection, request: Request<Incom
         if response.headers().contains_key(header::CONNECTION) {
             connection.unread.store(true, Ordering::Relaxed);
         }
-        let responses = &house.front.metrics.http.http_responses_total;
-        responses.with_label_values(&[status.as_str()]).inc();
+        metrics.http_responses_total.with_label_values(&[status.as_str()]).inc();
     }
     Ok(response)
 }
 
 /// The order of a request.
-async fn answer(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Problem> {
+async fn answer(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let path = decoded_path(&head.uri);
-    if path.is_empty() && matches!(head.method, Method::GET | Method::HEAD) {
+    let is_greeting = path.is_empty() && matches!(head.method, Method::GET | Method::HEAD);
+    let key = match wrong_head(&head, is_greeting).map_or_else(|| key(house, &head.headers), Err) {
+        Ok(key) => key,
+        Err(problem) => return Err(refuse_request(house, problem, body.is_end_stream()).into()),
+    };
+    if is_greeting {
         return Ok(greeting(house));
     }
-    if head.method != Method::POST {
-        return Err(Problem::method_not_allowed());
-    }
-    let key = key(house, &head.headers)?;
     let refuse = |outcome| refuse(house, &path, outcome);
+    if let Some(codings) = head::content_codings(&head.headers) {
+        return Err(refuse_coded(house, &path, &codings).into());
+    }
     let body = body::read(&house.config, connection, &head.headers, body).await;
-    let (body, part) = body.map_err(|outcome| refuse(outcome).closing())?;
+    let (body, part) = body.map_err(|unread| match unread {
+        Unread::Refused(outcome) => refuse(outcome).closing().into(),
+        Unread::Reset => Failure::Reset,
+    })?;
     let permit = house.front.admit.try_bytes(body.len());
     let permit = permit.ok_or_else(|| refuse(Outcome::Busy(Busy::MemoryFull)))?;
     // Its room is given back when it has its permit.
     drop(part);
+    let content_type = head::content_type(&head.headers);
     let inbound = Inbound {
         protocol: Protocol::Http,
         path: &path,
         body: &body,
-        content_type: text(&head.headers, header::CONTENT_TYPE),
+        content_type: &content_type,
         must_keep: false,
     };
     let Some(key) = key else {
@@ -76,10 +107,38 @@ async fn answer(house: &House, connection: &Connection, request: Request<Incomin
             Ok(respond(&*settled(house, mailbox, place).await))
         }
         Seen::Answered(answer) => Ok(respond(&answer)),
-        Seen::InFlight => Err(Problem::key_in_flight()),
-        Seen::Reused => Err(Problem::key_reused()),
-        Seen::Full => Err(refuse(Outcome::Busy(Busy::KeysFull))),
+        Seen::InFlight => Err(Problem::key_in_flight().into()),
+        Seen::Reused => Err(Problem::key_reused().into()),
+        Seen::Full => Err(refuse(Outcome::Busy(Busy::KeysFull)).into()),
     }
+}
+
+/// What is wrong with the head of a request, whatever its body is.
+fn wrong_head(head: &Parts, is_greeting: bool) -> Option<Problem> {
+    if let Some(detail) = head::host_fault(head.version, &head.headers) {
+        return Some(Problem::bad_host(detail));
+    }
+    if let Some(fault) = head::transfer_fault(&head.headers) {
+        return Some(Problem::bad_transfer_encoding(fault));
+    }
+    (head.method != Method::POST && !is_greeting).then(Problem::method_not_allowed)
+}
+
+/// A request that is no reading: counted by reason. The rest of it is not read.
+fn refuse_request(house: &House, problem: Problem, is_whole: bool) -> Problem {
+    let refused = &house.front.metrics.http.http_requests_refused_total;
+    refused.with_label_values(&[problem.reason()]).inc();
+    if is_whole { problem } else { problem.closing() }
+}
+
+/// A message in a content coding that is not decoded.
+fn refuse_coded(house: &House, path: &str, codings: &str) -> Problem {
+    let shown: String = codings.chars().take(64).flat_map(char::escape_default).collect();
+    let detail = format!("content encoding {shown} is not decoded; send the body as it is");
+    let outcome = Outcome::from(Rejection::new(Reason::UnsupportedFormat, detail));
+    let problem = Problem::coded(&outcome).closing();
+    refuse(house, path, outcome);
+    problem
 }
 
 /// The `Idempotency-Key`, where keys are remembered.

@@ -1,13 +1,17 @@
 //! What a request is answered: 204, 200 with a result per reading, or problem+json (RFC 9457) that says why not.
 //!
 //! Pure. Which status an outcome gets is `acknowledge`'s; what is wrong with a request rather than with a reading
-//! (its method, its `Idempotency-Key`) is said here.
+//! (its head, its method, its `Idempotency-Key`) is said here. A problem with a whole batch has the batch's numbers, and
+//! the results of its readings unless all are busy.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use std::borrow::Cow;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::acknowledge;
+use super::head::TransferFault;
+use crate::acknowledge::{self, Counts};
 use crate::outcome::Outcome;
 use crate::receipt::Answer;
 
@@ -16,23 +20,60 @@ use crate::receipt::Answer;
 pub struct Problem {
     status: StatusCode,
     reason: &'static str,
-    detail: String,
+    detail: Cow<'static, str>,
     closes: bool,
+    header: Option<(HeaderName, HeaderValue)>,
+    /// Members beside those of every problem.
+    more: Map<String, Value>,
 }
+
+/// The media types that are decoded, as `Accept` lists them.
+const MEDIA_TYPES: HeaderValue = HeaderValue::from_static("application/json, application/x-ndjson");
 
 // === impl Problem ===
 
 impl Problem {
     /// A reading, or a message that was not read, that is not safe.
     pub fn new(outcome: &Outcome) -> Self {
-        let status = StatusCode::from_u16(acknowledge::http(outcome)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = status(acknowledge::http(outcome));
         let detail = acknowledge::text(outcome).unwrap_or_default();
-        Self::of(status, reason(outcome), detail)
+        let header = (status == StatusCode::UNSUPPORTED_MEDIA_TYPE).then_some((header::ACCEPT, MEDIA_TYPES));
+        Problem {
+            header: header.or(default_header(status)),
+            ..Self::of(status, reason(outcome), detail.to_owned())
+        }
+    }
+
+    /// A message whose content coding is not decoded, in these words (RFC 9110 §15.5.16).
+    pub fn coded(outcome: &Outcome) -> Self {
+        let plain = HeaderValue::from_static("identity");
+        Problem {
+            header: Some((header::ACCEPT_ENCODING, plain)),
+            ..Self::new(outcome)
+        }
     }
 
     pub fn method_not_allowed() -> Self {
         let detail = "readings are sent by POST to /devices/<device>/<kind>";
         Self::of(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    pub fn bad_host(detail: &'static str) -> Self {
+        Self::of(StatusCode::BAD_REQUEST, "bad_host", detail)
+    }
+
+    pub fn bad_transfer_encoding(fault: TransferFault) -> Self {
+        let (status, detail) = match fault {
+            TransferFault::NotOnceChunked => (
+                StatusCode::BAD_REQUEST,
+                "Transfer-Encoding: chunked is expected once, as the only coding",
+            ),
+            TransferFault::Unknown => (
+                StatusCode::NOT_IMPLEMENTED,
+                "Transfer-Encoding: chunked is the only coding that is decoded; send the body without others",
+            ),
+        };
+        Self::of(status, "bad_transfer_encoding", detail)
     }
 
     /// The key is no key; in words.
@@ -52,13 +93,20 @@ impl Problem {
         Self::of(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
     }
 
-    fn of(status: StatusCode, reason: &'static str, detail: impl Into<String>) -> Self {
+    fn of(status: StatusCode, reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Problem {
             status,
             reason,
             detail: detail.into(),
             closes: false,
+            header: default_header(status),
+            more: Map::new(),
         }
+    }
+
+    /// The `reason` member, which is also the label of what it is counted under.
+    pub fn reason(&self) -> &'static str {
+        self.reason
     }
 
     /// What else of the request comes is not read, so the connection ends with this answer.
@@ -69,29 +117,45 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "reason": self.reason,
-        });
+        let mut body = self.more;
+        body.insert("type".to_owned(), "about:blank".into());
+        body.insert("title".to_owned(), title(self.status).into());
+        body.insert("status".to_owned(), self.status.as_u16().into());
+        body.insert("detail".to_owned(), self.detail.into());
+        body.insert("reason".to_owned(), self.reason.into());
         let problem = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (self.status, problem, body.to_string()).into_response();
-        let extra = match self.status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
-                Some((header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)))
-            }
-            StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            _ => None,
-        };
-        response.headers_mut().extend(extra);
+        let mut response = (self.status, problem, Value::from(body).to_string()).into_response();
+        response.headers_mut().extend(self.header);
         if self.closes {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         response
     }
+}
+
+/// The header that an answer of this status has.
+fn default_header(status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
+            Some((header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)))
+        }
+        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, HeaderValue::from_static("POST"))),
+        _ => None,
+    }
+}
+
+/// The name of a status in RFC 9110; those that the library has are older ones in two places.
+fn title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "Content Too Large",
+        StatusCode::UNPROCESSABLE_ENTITY => "Unprocessable Content",
+        other => other.canonical_reason().unwrap_or_default(),
+    }
+}
+
+fn status(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// The response to a message whose readings have all ended.
@@ -103,17 +167,34 @@ pub fn respond(answer: &Answer) -> Response {
     }
 }
 
-/// 200 with a result per reading; 503 if none was taken and all may be sent again as they are.
+/// The numbers of a batch, and a result per reading; as a problem, if all were rejected or all are busy.
 fn results(outcomes: &[Outcome]) -> Response {
-    if outcomes.iter().all(|outcome| matches!(outcome, Outcome::Busy(_))) {
-        return Problem::new(&outcomes[0]).into_response();
+    let counts = Counts::of(outcomes);
+    let status = status(acknowledge::http_batch(counts));
+    let mut body = Map::from_iter([
+        ("accepted".to_owned(), counts.accepted.into()),
+        ("rejected".to_owned(), counts.rejected.into()),
+        ("busy".to_owned(), counts.busy.into()),
+    ]);
+    // What is wrong is ours then, and the same with all: a gateway that has no room makes no long answer.
+    if counts.busy < outcomes.len() {
+        let items: Vec<_> = outcomes.iter().map(result).collect();
+        body.insert("results".to_owned(), items.into());
     }
-    let items: Vec<_> = outcomes.iter().map(result).collect();
-    let body = json!({ "results": items }).to_string();
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    if status == StatusCode::OK {
+        let body = Value::from(body).to_string();
+        return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    }
+    let summary = acknowledge::summarise(outcomes);
+    let detail = acknowledge::text(&summary).unwrap_or_default();
+    let problem = Problem {
+        more: body,
+        ..Problem::of(status, reason(&outcomes[0]), detail.to_owned())
+    };
+    problem.into_response()
 }
 
-fn result(outcome: &Outcome) -> serde_json::Value {
+fn result(outcome: &Outcome) -> Value {
     let status = acknowledge::http(outcome);
     match acknowledge::text(outcome) {
         None => json!({ "status": status }),
@@ -136,31 +217,64 @@ mod tests {
     use super::*;
     use crate::outcome::{Busy, Reason, Rejection};
 
+    async fn told(outcomes: Vec<Outcome>) -> (Response, Value) {
+        let (parts, body) = respond(&Answer::Many(outcomes)).into_parts();
+        let bytes = to_bytes(body, 4096).await.unwrap();
+        let json = serde_json::from_slice(&bytes).unwrap();
+        (Response::from_parts(parts, axum::body::Body::empty()), json)
+    }
+
     #[tokio::test]
-    async fn a_batch_is_answered_per_item() {
-        let rejected = Outcome::from(Rejection::new(Reason::OutOfRange, "x: 9 is above the maximum 5"));
-        let response = respond(&Answer::Many(vec![
-            Outcome::Delivered,
-            rejected,
-            Outcome::Busy(Busy::QueueFull),
-        ]));
-        assert_eq!(response.status(), StatusCode::OK);
-        let body = to_bytes(response.into_body(), 4096).await.unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        let statuses: Vec<_> = body["results"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| &item["status"])
-            .collect();
-        assert_eq!(statuses, [204, 422, 503]);
-        assert_eq!(body["results"][1]["detail"], "x: 9 is above the maximum 5");
+    async fn a_batch_is_answered_in_numbers_and_per_item() {
+        let rejected = || Outcome::from(Rejection::new(Reason::OutOfRange, "[1]: x: 9 is above the maximum 5"));
+        let busy = || Outcome::Busy(Busy::QueueFull);
+        let check = async |outcomes: Vec<Outcome>, status: u16, counts: [u64; 3], statuses: &[u64]| {
+            let (response, body) = told(outcomes).await;
+            assert_eq!(response.status(), status);
+            assert_eq!(
+                ["accepted", "rejected", "busy"].map(|name| body[name].as_u64().unwrap()),
+                counts
+            );
+            let items = body["results"].as_array().cloned().unwrap_or_default();
+            let told: Vec<_> = items.iter().map(|item| item["status"].as_u64().unwrap()).collect();
+            assert_eq!(told, statuses);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 503);
+            if status != 200 {
+                assert_eq!(body["status"], status);
+                assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            }
+            body
+        };
+        let mixed = vec![Outcome::Delivered, rejected(), busy()];
+        let body = check(mixed, 200, [1, 1, 1], &[204, 422, 503]).await;
+        assert_eq!(body["results"][1]["detail"], "[1]: x: 9 is above the maximum 5");
+        check(vec![rejected(), busy()], 200, [0, 1, 1], &[422, 503]).await;
+        check(vec![Outcome::Spooled; 2], 200, [2, 0, 0], &[204, 204]).await;
+        let body = check(vec![rejected(); 2], 422, [0, 2, 0], &[422, 422]).await;
+        assert_eq!(
+            (&body["title"], &body["reason"]),
+            (&json!("Unprocessable Content"), &json!("out_of_range"))
+        );
+        assert_eq!(
+            body["detail"],
+            "2 of 2 readings rejected; [1]: x: 9 is above the maximum 5"
+        );
+        check(vec![Outcome::Busy(Busy::KafkaAway); 2], 503, [0, 0, 2], &[]).await;
     }
 
     #[test]
-    fn a_batch_of_which_nothing_was_taken_may_be_sent_again_whole() {
-        let response = respond(&Answer::Many(vec![Outcome::Busy(Busy::KafkaAway); 2]));
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    fn a_status_has_the_title_of_rfc_9110() {
+        let check = |number: u16, expected: &str| assert_eq!(title(status(number)), expected);
+        check(400, "Bad Request");
+        check(403, "Forbidden");
+        check(404, "Not Found");
+        check(405, "Method Not Allowed");
+        check(408, "Request Timeout");
+        check(409, "Conflict");
+        check(413, "Content Too Large");
+        check(415, "Unsupported Media Type");
+        check(422, "Unprocessable Content");
+        check(501, "Not Implemented");
+        check(503, "Service Unavailable");
     }
 }
