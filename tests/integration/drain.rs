@@ -106,6 +106,55 @@ async fn the_head_of_a_request_that_never_ends_does_not_hold_up_the_drain() {
     gateway.finish().await;
 }
 
+/// Requests of which the body is not whole, each up to where it stops.
+const UNFINISHED: &[&str] = &[
+    "content-length: 700000\r\n\r\n",
+    "content-length: 23\r\n\r\n{\"temperature_c\"",
+    "content-length: 23\r\nidempotency-key: k\r\n\r\n{",
+    "transfer-encoding: chunked\r\n\r\n",
+    "transfer-encoding: chunked\r\n\r\n1",
+    "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
+    "content-encoding: gzip\r\ncontent-length: 700\r\n\r\n\x1f",
+    "content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n1\r\n",
+];
+
+/// Each is told at once, by the program as it runs, which then ends with exit code 0: not when the bodies would be late.
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_bodies_are_answered_at_sigterm_and_cost_neither_time_nor_the_exit_code() {
+    let mut program = Program::start(&Broker::any()).await;
+    let mut streams = Vec::new();
+    for &rest in UNFINISHED {
+        let mut stream = TcpStream::connect(program.addresses.http.unwrap()).await.unwrap();
+        let request = format!("POST /devices/a/weather HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n{rest}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // What is not decoded is refused before; for the others it waits.
+        let mut first = vec![0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+        let first = String::from_utf8(first).unwrap();
+        let coded = rest.contains("gzip");
+        assert_eq!(first, if coded { "HTTP/1.1 415" } else { "HTTP/1.1 100" }, "{rest}");
+        streams.push((rest, coded, stream));
+    }
+    let signalled = Instant::now();
+    program.signal("TERM");
+    for (rest, coded, mut stream) in streams {
+        let mut answer = String::new();
+        let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+        read.expect("it is answered").unwrap();
+        assert!(answer.to_lowercase().contains("connection: close"), "{rest}: {answer}");
+        if !coded {
+            assert!(answer.contains("HTTP/1.1 503 "), "{rest}: {answer}");
+            assert!(answer.contains("the gateway is shutting down"), "{rest}: {answer}");
+        }
+    }
+    let status = program.ended().await;
+    let took = signalled.elapsed();
+    assert_eq!(status.code(), Some(0), "{}", program.said());
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    println!("the end took {took:?}");
+}
+
 /// Kafka does not answer at all: those who wait are told *busy* by the deadline, and the law holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {

@@ -69,12 +69,14 @@ async fn a_repetition_gets_the_same_answer_and_makes_no_reading() {
     let broker = Broker::mock();
     let gateway = TestGateway::start(&broker, |_| {}).await;
     let batch = format!("[{GOOD},{BAD},{OTHER}]");
+    let rejected = format!("[{BAD},1]");
     let mut passed_on = 0;
     let cases = [
         ("devices/a/weather", GOOD, 204, 1),
         ("devices/a/energy", r#"{"power_w": 1}"#, 204, 1), // the same key at another path is another key
         ("devices/b/weather", BAD, 422, 1),
         ("devices/c/weather", batch.as_str(), 200, 3),
+        ("devices/d/weather", rejected.as_str(), 422, 2),
     ];
     for (path, body, status, readings) in cases {
         let first = post(&gateway, path, &["key-1"], body).await;
@@ -88,9 +90,9 @@ async fn a_repetition_gets_the_same_answer_and_makes_no_reading() {
     }
     assert_eq!(gateway.records("weather").len(), 3);
     assert_eq!(gateway.records("energy").len(), 1);
-    assert_eq!(gateway.dead_letters().len(), 2);
-    assert_eq!(taken_for(&gateway, "new"), 4);
-    assert_eq!(taken_for(&gateway, "repeated"), 4 * REPETITIONS);
+    assert_eq!(gateway.dead_letters().len(), 4);
+    assert_eq!(taken_for(&gateway, "new"), 5);
+    assert_eq!(taken_for(&gateway, "repeated"), 5 * REPETITIONS);
     // Without a key, and with another one, the same body is another reading.
     assert_eq!(post(&gateway, "devices/a/weather", &[], GOOD).await.status, 204);
     assert_eq!(post(&gateway, "devices/a/weather", &["key-2"], GOOD).await.status, 204);
@@ -179,6 +181,12 @@ async fn a_busy_reading_is_passed_on_again() {
     let busy = post(&gateway, "devices/a/weather", &["k"], GOOD).await;
     assert_eq!((busy.status, busy.retry_after.as_deref()), (503, Some("2")), "{busy:?}");
     again(&gateway, "devices/a/weather", GOOD, |answer| answer.status == 204).await;
+    let batch = format!("[{GOOD},{OTHER}]");
+    broker.refuse_next(1);
+    let busy = post(&gateway, "devices/b/weather", &["k"], &batch).await;
+    assert_eq!((busy.status, busy.retry_after.as_deref()), (503, Some("2")), "{busy:?}");
+    let whole = again(&gateway, "devices/b/weather", &batch, |answer| answer.status == 200).await;
+    assert_eq!(whole.statuses(), [204, 204]);
     assert_eq!(taken_for(&gateway, "unfinished"), 0, "nothing of it was left over");
     finish_with_one_record(gateway, "a").await;
 }

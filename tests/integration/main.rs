@@ -18,6 +18,8 @@ mod rejects;
 
 mod http;
 
+mod bodies;
+
 mod idempotency;
 
 mod answered;

@@ -27,7 +27,8 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
     (
         "malformed",
         &[
-            ("weather", "", ""),
+            ("weather", "", "the payload is empty"),
+            ("weather", " \r\n", "the payload is empty"),
             ("weather", "twenty degrees", ""),
             ("weather", "21.5 degrees", ""),
             ("weather", r#"{"status": "fine"} and well"#, ""),
