@@ -222,6 +222,10 @@ impl Places<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use serde_json::value::RawValue;
+
     use super::*;
     use crate::outcome::Reason;
 
@@ -365,5 +369,91 @@ mod tests {
             .places()
             .locate(1, Rejection::malformed_at(2, 6, "expected value"));
         assert_eq!(located.detail, "[1], line 2, column 6: expected value");
+    }
+
+    /// Any JSON value, with everything in its strings that ends an item elsewhere, and white space wherever it may be.
+    fn value(random: &mut StdRng, depth: u32) -> String {
+        const TEXTS: [&str; 9] = ["[", "]", "{", "}", ",", "\"", "\\", "é", "\n"];
+        let text = |random: &mut StdRng| {
+            let parts: String = (0..random.random_range(0..6))
+                .map(|_| TEXTS[random.random_range(0..9)])
+                .collect();
+            serde_json::to_string(&parts).unwrap()
+        };
+        let space = |random: &mut StdRng| [" ", "\n", "", "\t\r\n", ""][random.random_range(0..5)];
+        let several = |random: &mut StdRng, one: &mut dyn FnMut(&mut StdRng) -> String| {
+            let items = (0..random.random_range(0..4)).map(|_| {
+                let (before, after) = (space(random), space(random));
+                format!("{before}{}{after}", one(random))
+            });
+            items.collect::<Vec<_>>().join(",")
+        };
+        match random.random_range(0..if depth < 4 { 6 } else { 4 }) {
+            0 => random.random_range(-1000..1000).to_string(),
+            1 => "-1.5e3".to_owned(),
+            2 => "null".to_owned(),
+            3 => text(random),
+            4 => format!("[{}]", several(random, &mut |random| value(random, depth + 1))),
+            _ => {
+                let mut member = |random: &mut StdRng| format!("{}:{}", text(random), value(random, depth + 1));
+                format!("{{{}}}", several(random, &mut member))
+            }
+        }
+    }
+
+    #[test]
+    fn any_array_is_split_as_serde_json_splits_it_and_a_bad_byte_costs_one_item() {
+        let mut random = StdRng::seed_from_u64(13);
+        let (mut spoilt, mut several) = (0, 0);
+        for _ in 0..20_000 {
+            let items: Vec<_> = (0..random.random_range(0..6)).map(|_| value(&mut random, 0)).collect();
+            let mut body = format!(" [{}] \n", items.join(" ,")).into_bytes();
+            let judge: Vec<&RawValue> = serde_json::from_slice(&body).unwrap();
+            let expected: Vec<Vec<u8>> = judge.iter().map(|item| item.get().as_bytes().to_vec()).collect();
+            let found: Vec<_> = elements(&body, MANY).unwrap().iter().map(<[u8]>::to_vec).collect();
+            assert_eq!(found, expected, "{}", body.escape_ascii());
+            several += usize::from(found.len() > 1);
+            // A byte that separates nothing becomes a bad one.
+            let at = random.random_range(0..body.len());
+            if is_whitespace(body[at]) || b"[]{},\"\\".contains(&body[at]) || (at > 0 && body[at - 1] == b'\\') {
+                continue;
+            }
+            body[at] = 0xFF;
+            let found: Vec<_> = elements(&body, MANY).unwrap().iter().map(<[u8]>::to_vec).collect();
+            let differ = found
+                .iter()
+                .zip(&expected)
+                .filter(|(found, expected)| found != expected)
+                .count();
+            assert_eq!((found.len(), differ), (expected.len(), 1), "{}", body.escape_ascii());
+            spoilt += 1;
+        }
+        assert!(
+            spoilt > 1000 && several > 1000,
+            "{spoilt} {several}: the seed meets too little"
+        );
+    }
+
+    #[test]
+    fn whatever_the_bytes_are_items_are_in_the_body_and_in_order() {
+        const BYTES: &[u8] = b"\"\\{}[],,  \n1a\xEF\xBB\xBF\xFF";
+        let mut random = StdRng::seed_from_u64(13);
+        for _ in 0..100_000 {
+            let length = random.random_range(0..24);
+            let mut body = b"[".to_vec();
+            body.extend((0..length).map(|_| BYTES[random.random_range(0..BYTES.len())]));
+            for items in [Some(lines(&body, MANY)), elements(&body, MANY).ok()]
+                .into_iter()
+                .flatten()
+            {
+                let mut places = items.places();
+                let mut end = 0;
+                for (index, span) in items.spans.iter().enumerate() {
+                    assert!(end <= span.start && span.start <= span.end && span.end <= body.len());
+                    end = span.end;
+                    places.locate(index, Rejection::malformed_at(1, 1, "expected value"));
+                }
+            }
+        }
     }
 }

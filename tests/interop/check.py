@@ -143,7 +143,8 @@ def verify(folder, schemas):
             assert said(reading) == expected[device], f"{device}: sent {expected[device]}, arrived {said(reading)}"
         print(f"ok  kcat and fastavro: {len(arrived)} readings of {kind}, equal and keyed by device")
     letters = sorted(device for device, _ in records(folder / "dead-letter.records"))
-    expected = ["bad-aiocoap", "bad-curl", "bad-libcoap", "bad-mosquitto", "bad-paho-311", "bad-paho-5"]
+    by_http = ["bad-curl", "bad-curl-batch"]
+    expected = ["bad-aiocoap", *by_http, "bad-libcoap", "bad-mosquitto", "bad-paho-311", "bad-paho-5", "curl-batch"]
     # What each of the three bridges publishes about itself, to $SYS/broker/connection/…/state, names no device.
     expected = ["", "", "", *expected]
     assert letters == expected, letters

@@ -117,6 +117,18 @@ expect 'coap-client is told why not' 'c:4\.22.*temperature_c' "${said//$'\n'/ }"
 said=$(curl -sS -i -d "$bad" "http://127.0.0.1:$http/devices/bad-curl/weather")
 expect 'curl is told why not' '422.*application/problem\+json.*temperature_c' "${said//$'\n'/ }"
 
+# Batches and bodies by curl: a byte order mark, an item that is no JSON, a coding that is not decoded.
+sent curl-batch weather "${reading[weather]}"
+printf '\xef\xbb\xbf[NaN,\n %s]' "${reading[weather]}" >"$work/batch"
+said=$(curl -sS -i --data-binary @"$work/batch" "http://127.0.0.1:$http/devices/curl-batch/weather")
+expect 'curl is told of one item of a batch' '200 OK.*"accepted":1.*"rejected":1.*\[0\], line 1, column 2' "${said//$'\n'/ }"
+said=$(curl -sS -i -d "[$bad]" "http://127.0.0.1:$http/devices/bad-curl-batch/weather")
+expect 'curl is told that all of a batch was rejected' '422.*"rejected":1' "${said//$'\n'/ }"
+said=$(curl -sS -i -H 'content-encoding: GZIP' -d "$bad" "http://127.0.0.1:$http/devices/coded/weather")
+expect 'curl is told which coding is decoded' '415.*accept-encoding: identity' "${said//$'\n'/ }"
+said=$(curl -sS -i -H 'host: a b' -d "$bad" "http://127.0.0.1:$http/devices/no-host/weather")
+expect 'curl is told that its host is none' '400.*bad_host' "${said//$'\n'/ }"
+
 "$python" tests/interop/check.py send "$mqtt" "$coap" >>"$work/sent"
 node tests/interop/burst.cjs "$mqtt" >>"$work/sent"
 
