@@ -22,13 +22,19 @@ pub struct Problem {
     reason: &'static str,
     detail: Cow<'static, str>,
     closes: bool,
-    header: Option<(HeaderName, HeaderValue)>,
+    hint: Option<Hint>,
     /// Members beside those of every problem.
     more: Map<String, Value>,
 }
 
-/// The media types that are decoded, as `Accept` lists them.
-const MEDIA_TYPES: HeaderValue = HeaderValue::from_static("application/json, application/x-ndjson");
+/// A header that says what would do.
+#[derive(Clone, Copy, Debug)]
+enum Hint {
+    RetryAfter,
+    Methods,
+    MediaTypes,
+    Codings,
+}
 
 // === impl Problem ===
 
@@ -37,18 +43,13 @@ impl Problem {
     pub fn new(outcome: &Outcome) -> Self {
         let status = status(acknowledge::http(outcome));
         let detail = acknowledge::text(outcome).unwrap_or_default();
-        let header = (status == StatusCode::UNSUPPORTED_MEDIA_TYPE).then_some((header::ACCEPT, MEDIA_TYPES));
-        Problem {
-            header: header.or(default_header(status)),
-            ..Self::of(status, reason(outcome), detail.to_owned())
-        }
+        Self::of(status, reason(outcome), detail.to_owned())
     }
 
     /// A message whose content coding is not decoded, in these words (RFC 9110 §15.5.16).
     pub fn coded(outcome: &Outcome) -> Self {
-        let plain = HeaderValue::from_static("identity");
         Problem {
-            header: Some((header::ACCEPT_ENCODING, plain)),
+            hint: Some(Hint::Codings),
             ..Self::new(outcome)
         }
     }
@@ -99,7 +100,7 @@ impl Problem {
             reason,
             detail: detail.into(),
             closes: false,
-            header: default_header(status),
+            hint: Hint::of(status),
             more: Map::new(),
         }
     }
@@ -125,7 +126,7 @@ impl IntoResponse for Problem {
         body.insert("reason".to_owned(), self.reason.into());
         let problem = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, problem, Value::from(body).to_string()).into_response();
-        response.headers_mut().extend(self.header);
+        response.headers_mut().extend(self.hint.map(Hint::header));
         if self.closes {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -134,14 +135,29 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The header that an answer of this status has.
-fn default_header(status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
-            Some((header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)))
+// === impl Hint ===
+
+impl Hint {
+    /// What an answer of this status has.
+    fn of(status: StatusCode) -> Option<Self> {
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => Some(Hint::RetryAfter),
+            StatusCode::METHOD_NOT_ALLOWED => Some(Hint::Methods),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Hint::MediaTypes),
+            _ => None,
         }
-        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-        _ => None,
+    }
+
+    fn header(self) -> (HeaderName, HeaderValue) {
+        match self {
+            Hint::RetryAfter => (header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)),
+            Hint::Methods => (header::ALLOW, HeaderValue::from_static("POST")),
+            Hint::MediaTypes => {
+                let decoded = HeaderValue::from_static("application/json, application/x-ndjson");
+                (header::ACCEPT, decoded)
+            }
+            Hint::Codings => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+        }
     }
 }
 
