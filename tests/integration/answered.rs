@@ -127,8 +127,12 @@ async fn what_was_accepted_is_answered_before_the_connection_ends() {
         config.kafka.delivery_timeout = Duration::from_secs(8);
     })
     .await;
-    broker.answer_after(KAFKAS_DELAY);
+    // What the producer asks Kafka before its first reading would be as slow, one thing after the other.
     let address = gateway.addresses.mqtt.unwrap();
+    let mut warm = Mqtt::connect(address, Version::V5, "warm").await;
+    warm.write(&publishes(Version::V5, 1, 1..=1)).await;
+    assert_eq!(read(&mut warm).await, first_answer(1, 1));
+    broker.answer_after(KAFKAS_DELAY);
     let ends = [
         (End::Disconnect, None),
         (End::HalfClose, None),
