@@ -110,6 +110,9 @@ metrics! {
         mqtt_closed_total: IntCounterVec["reason"],
         /// MQTT publishes of QoS 1 and 2 that were accepted and whose connection ended before their answer could be sent.
         mqtt_unanswered_total: IntCounter,
+        /// MQTT wills that became due (their connection ended other than by DISCONNECT with reason 0, and their Will Delay
+        /// Interval passed) and were discarded: the gateway does not deliver wills.
+        mqtt_wills_discarded_total: IntCounter,
         /// MQTT packets received, by type.
         mqtt_packets_received_total: IntCounterVec["type"],
         /// Times reading from a connection paused because its window or the byte budget was used up, or Kafka was away.

@@ -24,6 +24,8 @@ mod idempotency;
 
 mod answered;
 
+mod standards;
+
 mod exactly_once;
 
 mod outage;

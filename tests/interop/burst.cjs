@@ -1,4 +1,5 @@
-// The MQTT.js half of tests/interop/run.sh: 200 publishes at once, more than the Receive Maximum, at QoS 1 and 2.
+// The MQTT.js half of tests/interop/run.sh: 200 publishes at once, more than the Receive Maximum, at QoS 1 and 2, half of
+// them retained.
 //
 //   node burst.cjs PORT
 //
@@ -17,6 +18,7 @@ async function burst(port, protocolVersion, qos) {
     clientId: name,
     protocolVersion,
     reconnectPeriod: 0,
+    will: { topic: `devices/${name}/weather`, payload: '{}', qos: 1, retain: true },
   });
   const lost = new Promise((_, reject) => {
     client.on('error', reject);
@@ -27,7 +29,7 @@ async function burst(port, protocolVersion, qos) {
   for (let number = 1; number <= PUBLISHES; number++) {
     const device = `${name}-${number}`;
     const body = JSON.stringify({ temperature_c: number / 10 });
-    publishes.push(client.publishAsync(`devices/${device}/weather`, body, { qos }));
+    publishes.push(client.publishAsync(`devices/${device}/weather`, body, { qos, retain: number % 2 === 0 }));
     console.log([device, 'weather', body].join('\t'));
   }
   await Promise.race([Promise.all(publishes), lost]);

@@ -40,12 +40,16 @@ def publish_with_paho(port, version, device):
     reasons = {}
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=version)
     client.on_publish = lambda client, userdata, mid, reason, properties: reasons.update({mid: (reason, properties)})
+    connacks = []
+    client.on_connect = lambda client, userdata, flags, reason, properties: connacks.append((reason, properties))
+    # Neither a retained will nor a retained publish is refused, so CONNACK must not deny them.
+    client.will_set(f"devices/{device}/weather", b"{}", qos=1, retain=True)
     client.connect("127.0.0.1", port)
     client.loop_start()
     asked = {}
     for qos in (1, 2):
         for kind, reading in READINGS.items():
-            asked[client.publish(f"devices/{device}-{qos}/{kind}", json.dumps(reading), qos=qos).mid] = "Success"
+            asked[client.publish(f"devices/{device}-{qos}/{kind}", json.dumps(reading), qos=qos, retain=True).mid] = "Success"
             print(f"{device}-{qos}", kind, json.dumps(reading), sep="\t")
     # MQTT 3.1.1 has no word for no: it is acknowledged once it is safe in the dead-letter topic.
     refused = "Payload format invalid" if version == mqtt.MQTTv5 else "Success"
@@ -56,12 +60,14 @@ def publish_with_paho(port, version, device):
         time.sleep(0.01)
     client.disconnect()
     client.loop_stop()
+    [(reason, properties)] = connacks
+    assert str(reason) == "Success" and getattr(properties, "RetainAvailable", 1) == 1, (reason, properties)
     for mid, expected in asked.items():
         reason, properties = reasons[mid]
         assert str(reason) == expected, f"{device}: expected {expected}, got {reason}"
         if expected != "Success":
             assert "temperature_c" in properties.ReasonString, properties
-    say(f"ok  paho, {device}, QoS 1 and 2")
+    say(f"ok  paho, {device}, QoS 1 and 2, retained")
 
 
 async def post_with_aiocoap(port):

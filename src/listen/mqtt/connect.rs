@@ -1,21 +1,17 @@
 //! The opening of a connection: CONNECT, and what it is answered.
 //!
-//! Everything before an accepted CONNECT is held to [`CONNECT_BYTES_MAX`] and (by the caller) to `connect_timeout`.
-//! What is not MQTT is closed without a word; what is MQTT but not accepted is told why, as far as its version can say
-//! it.
+//! Everything before an accepted CONNECT is held to `packet_bytes_max` and (by the caller) to `connect_timeout`. What is
+//! not MQTT is closed without a word; what is MQTT but not accepted is told why, as far as its version can say it.
 
 use std::future::poll_fn;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::Config;
 use super::counters::Close;
-use super::packet::{self, Connect, ConnectFault, Encoder, Leave, Refusal, Version, Welcome};
+use super::packet::{self, Connect, ConnectFault, Encoder, Refusal, TOO_LARGE, Version, Welcome, Will};
 use super::wire::{Moved, Wire};
-use super::{CONTROL_BYTES_MAX, Config};
-
-/// The largest CONNECT.
-pub const CONNECT_BYTES_MAX: usize = CONTROL_BYTES_MAX;
 
 /// The longest client id; 3.1.1 asks for 23 at least.
 const CLIENT_ID_BYTES_MAX: usize = 256;
@@ -31,54 +27,82 @@ pub struct Client {
     pub silence_max: Duration,
     /// How long its session is kept after the connection; zero: not at all.
     pub keep: Duration,
+    /// Until it says goodbye.
+    pub will: Option<Will>,
 }
 
-/// Reads the CONNECT. One that is refused is answered (in `wire.outbound`) before this returns.
-pub async fn receive<S>(wire: &mut Wire<S>) -> Result<Connect, Close>
+/// How a connection ended, or why it was not opened.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub close: Close,
+    /// What the client is told, if it is told something.
+    pub why: &'static str,
+    /// As far as it is known.
+    pub client_id: String,
+}
+
+/// Reads the CONNECT, of at most `bytes_max`. One that is refused is answered (in `wire.outbound`) before this returns.
+pub async fn receive<S>(wire: &mut Wire<S>, bytes_max: usize) -> Result<Connect, Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         if let Some(head) = packet::head(&wire.inbound, false).map_err(|_| Close::Refused)? {
-            if head.kind() != 1 || head.packet_bytes > CONNECT_BYTES_MAX {
-                return Err(Close::Refused);
+            if head.kind() != 1 {
+                return Err(Close::Refused.into());
+            }
+            if head.packet_bytes > bytes_max
+                && let Some(ended) = too_large(&head, wire)
+            {
+                return Err(ended);
             }
             wire.missing = head.packet_bytes.saturating_sub(wire.inbound.len());
             if wire.missing == 0 {
                 let connect = packet::decode_connect(&head, &mut wire.inbound);
                 return connect
-                    .map_err(|fault| refused(fault, wire))
+                    .map_err(|fault| broken(fault, wire))
                     .and_then(|connect| acceptable(connect, wire));
             }
         }
         wire.settle();
         match poll_fn(|context| wire.poll(context, true)).await {
-            Ok(Moved::Read(0)) => return Err(Close::HungUp),
+            Ok(Moved::Read(0)) => return Err(Close::HungUp.into()),
             Ok(Moved::Evicted(why)) => {
                 wire.discard();
-                return Err(Close::Evicted(why));
+                return Err(Close::Evicted(why).into());
             }
             Ok(_) => {}
-            Err(_) => return Err(Close::Network),
+            Err(_) => return Err(Close::Network.into()),
         }
     }
 }
 
-fn refused<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Close {
-    let (version, refusal) = match fault {
-        ConnectFault::NotMqtt => return Close::Refused,
-        // In 3.1.1's form: a Mosquitto bridge falls back by it, and a client of a later version has to ask for less.
-        ConnectFault::Level => (Version::V3, Refusal::ProtocolVersion),
-        ConnectFault::Broken(version, fault) => match fault.reason {
-            Leave::ProtocolError => (version, Refusal::ProtocolError),
-            _ => (version, Refusal::Malformed),
-        },
-    };
-    plain(version).refuse(refusal, &mut wire.outbound);
-    Close::Refused
+// Said as soon as it is known in which version; nothing more of it is read.
+fn too_large<S>(head: &packet::Head, wire: &mut Wire<S>) -> Option<Ended> {
+    match packet::connect_version(&wire.inbound[head.header_bytes..]) {
+        Ok(None) => None,
+        Ok(Some(version)) => Some(refused(Refusal::Fault(TOO_LARGE), plain(version), wire)),
+        Err(fault) => Some(broken(fault, wire)),
+    }
 }
 
-fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Close> {
+fn broken<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Ended {
+    match fault {
+        ConnectFault::NotMqtt => Close::Refused.into(),
+        // In 3.1.1's form: a Mosquitto bridge falls back by it, and a client of a later version has to ask for less.
+        ConnectFault::Level => refused(Refusal::ProtocolVersion, plain(Version::V3), wire),
+        ConnectFault::Broken {
+            version,
+            fault,
+            packet_bytes_max,
+        } => {
+            let encoder = bounded(version, packet_bytes_max);
+            refused(Refusal::Fault(fault), encoder, wire)
+        }
+    }
+}
+
+fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Ended> {
     // [MQTT-3.1.3-8]: without an id there is nothing by which a 3.1.1 session could be found again. MQTT 5 is told its
     // id.
     let nameless = connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean;
@@ -89,14 +113,30 @@ fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Close>
     } else {
         return Ok(connect);
     };
-    plain(connect.version).refuse(refusal, &mut wire.outbound);
-    Err(Close::Refused)
+    let encoder = bounded(connect.version, connect.packet_bytes_max);
+    Err(Ended {
+        client_id: packet::shortened(&connect.client_id).to_owned(),
+        ..refused(refusal, encoder, wire)
+    })
+}
+
+fn refused<S>(refusal: Refusal, encoder: Encoder, wire: &mut Wire<S>) -> Ended {
+    encoder.refuse(refusal, &mut wire.outbound);
+    Ended {
+        why: refusal.why(),
+        ..Close::Refused.into()
+    }
 }
 
 fn plain(version: Version) -> Encoder {
+    bounded(version, None)
+}
+
+// For a client of which no more is known.
+fn bounded(version: Version, packet_bytes_max: Option<u32>) -> Encoder {
     Encoder {
         version,
-        packet_bytes_max: usize::MAX,
+        packet_bytes_max: packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize),
         problem_information: false,
     }
 }
@@ -112,7 +152,7 @@ pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
     let welcome = Welcome {
         session_present: false,
         receive_maximum: config.receive_maximum.max(1),
-        packet_bytes_max: u32::try_from(config.publish_bytes_max()).unwrap_or(u32::MAX),
+        packet_bytes_max: u32::try_from(config.packet_bytes_max()).unwrap_or(u32::MAX),
         topic_alias_maximum: config.topic_alias_maximum,
         assigned_client_id: assigned.clone(),
         session_expiry_s,
@@ -120,15 +160,15 @@ pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
     };
     let client = Client {
         encoder: Encoder {
-            version: connect.version,
-            packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize),
             problem_information: connect.problem_information,
+            ..bounded(connect.version, connect.packet_bytes_max)
         },
         is_3_1: connect.is_3_1,
         id: assigned.unwrap_or(connect.client_id),
         clean: connect.clean,
         silence_max,
         keep,
+        will: connect.will,
     };
     (client, welcome)
 }
@@ -169,6 +209,15 @@ fn keeping(connect: &Connect, config: &Config) -> (Duration, Option<u32>) {
     }
 }
 
+// === impl Ended ===
+
+impl From<Close> for Ended {
+    fn from(close: Close) -> Self {
+        let (why, client_id) = ("", String::new());
+        Ended { close, why, client_id }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,12 +245,20 @@ mod tests {
         packet
     }
 
-    async fn received(bytes: &[u8]) -> (Result<Connect, Close>, Vec<u8>) {
+    const BYTES_MAX: usize = 20_000;
+
+    fn reasoned(code: u8, why: &str) -> Vec<u8> {
+        assert!(!why.is_empty(), "every refusal of MQTT 5 has a reason string");
+        let length = why.len() as u8;
+        [&[0x20, length + 6, 0, code, length + 3, 31, 0, length], why.as_bytes()].concat()
+    }
+
+    async fn received(bytes: &[u8]) -> (Result<Connect, Ended>, Vec<u8>) {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(bytes).await.unwrap();
         far.shutdown().await.unwrap();
         let mut wire = Wire::for_testing(near);
-        let result = receive(&mut wire).await;
+        let result = receive(&mut wire, BYTES_MAX).await;
         (result, wire.outbound.to_vec())
     }
 
@@ -209,14 +266,25 @@ mod tests {
     async fn what_is_not_accepted_is_told_so_as_far_as_its_version_can_say_it() {
         let check = async |bytes: &[u8], close: Close, answer: &[u8]| {
             let (result, outbound) = received(bytes).await;
-            assert_eq!(result, Err(close), "{bytes:02x?}");
-            assert_eq!(outbound, answer, "{bytes:02x?}");
+            let ended = result.unwrap_err();
+            assert_eq!(ended.close, close, "{bytes:02x?}");
+            // Of MQTT 5: the reason code, and why.
+            let expected = match answer {
+                [code] => reasoned(*code, ended.why),
+                plain => plain.to_vec(),
+            };
+            assert_eq!(outbound, expected, "{bytes:02x?}");
         };
         check(b"GET / HTTP/1.1\r\n\r\n", Close::Refused, &[]).await;
         check(&[0x30, 3, 0, 1, b'a'], Close::Refused, &[]).await;
         check(&[], Close::HungUp, &[]).await;
         check(&[0x10], Close::HungUp, &[]).await;
-        check(&[0x10, 0xFF, 0xFF, 0xFF, 0x7F], Close::Refused, &[]).await;
+        let endless = |start: &[u8]| [&[0x10, 0xFF, 0xFF, 0xFF, 0x7F], start].concat();
+        check(&endless(b"\0\x04MQ"), Close::HungUp, &[]).await;
+        check(&endless(b"\0\x04MQXX\x05\x02\0"), Close::Refused, &[]).await;
+        check(&endless(b"\0\x04MQTT\x04\x02\0"), Close::Refused, &[]).await;
+        check(&endless(b"\0\x04MQTT\x05\x02\0"), Close::Refused, &[0x95]).await;
+        check(&endless(b"\0\x04MQTT\x06\x02\0"), Close::Refused, &[0x20, 2, 0, 1]).await;
         check(&frame(&[0, 3, b'F', b'T', b'P', 4, 2, 0, 0, 0, 0]), Close::Refused, &[]).await;
         // Protocol levels that are not served, with and without the bit of a bridge.
         for level in [0, 3, 6, 0x7F, 0x80, 0x83, 0x86, 0xFF] {
@@ -228,17 +296,70 @@ mod tests {
         // An empty client id with a session to be kept; a reserved flag; a client id that is too long.
         check(&connect(4, 0, &[0, 0]), Close::Refused, &[0x20, 2, 0, 2]).await;
         check(&connect(4, 3, NAMED), Close::Refused, &[]).await;
-        check(&connect(5, 3, NAMED), Close::Refused, &[0x20, 3, 0, 0x81, 0]).await;
+        check(&connect(5, 3, NAMED), Close::Refused, &[0x81]).await;
         let mut long = connect(5, 2, &[]);
         long.extend([1, 1]);
         long.extend([b'c'; 257]);
         long.splice(1..2, [0x8E, 2]);
-        check(&long, Close::Refused, &[0x20, 3, 0, 0x85, 0]).await;
+        check(&long, Close::Refused, &[0x85]).await;
         // Receive Maximum 0, and enhanced authentication.
         let zero = frame(&[0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 3, 33, 0, 0, 0, 1, b'c']);
-        check(&zero, Close::Refused, &[0x20, 3, 0, 0x82, 0]).await;
+        check(&zero, Close::Refused, &[0x82]).await;
         let auth = frame(&[0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 4, 21, 0, 1, b'x', 0, 1, b'c']);
-        check(&auth, Close::Refused, &[0x20, 3, 0, 0x8C, 0]).await;
+        check(&auth, Close::Refused, &[0x8C]).await;
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_to_the_maximum_packet_size_of_its_client_and_names_its_client() {
+        let check = async |properties: &[u8], client_id: &str, told: &[u8]| {
+            let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, properties.len() as u8];
+            body.extend_from_slice(properties);
+            body.extend_from_slice(b"\0\x05meter");
+            let (result, outbound) = received(&frame(&body)).await;
+            let ended = result.unwrap_err();
+            let expected = match told {
+                [code] => reasoned(*code, ended.why),
+                short => short.to_vec(),
+            };
+            assert_eq!(outbound, expected, "{properties:02x?}");
+            assert_eq!(ended.client_id, client_id, "known once the CONNECT is decoded");
+        };
+        const METHOD: &[u8] = &[21, 0, 1, b'x'];
+        const TWENTY: &[u8] = &[39, 0, 0, 0, 20];
+        const FOUR: &[u8] = &[39, 0, 0, 0, 4];
+        check(METHOD, "meter", &[0x8C]).await;
+        check(&[METHOD, TWENTY].concat(), "meter", &[0x20, 3, 0, 0x8C, 0]).await;
+        check(&[METHOD, FOUR].concat(), "meter", &[]).await;
+        // Request Problem Information 0 is for other packets [MQTT-3.1.2-29].
+        check(&[METHOD, &[23, 0]].concat(), "meter", &[0x8C]).await;
+        // Receive Maximum 0, before and behind it; Authentication Data without a method; what cannot be parsed at all.
+        check(&[TWENTY, &[33, 0, 0]].concat(), "", &[0x20, 3, 0, 0x82, 0]).await;
+        check(&[&[33, 0, 0], TWENTY].concat(), "", &[0x20, 3, 0, 0x82, 0]).await;
+        check(&[22, 0, 1, b'x'], "", &[0x82]).await;
+        check(&[&[22, 0, 1, b'x'], FOUR].concat(), "", &[]).await;
+        check(&[&[0x7F], TWENTY].concat(), "", &[0x81]).await;
+    }
+
+    #[tokio::test]
+    async fn a_connect_may_be_as_large_as_any_packet() {
+        for level in [4, 5] {
+            let will: &[u8] = if level == 5 { b"\0\0\x01t" } else { b"\0\x01t" };
+            let payload = [&[0x46, 0x50][..], &[b'w'; 0x4650]].concat();
+            let small = connect(level, 6, &[NAMED, will].concat());
+            let mut body = small.split_at(2).1.to_vec();
+            body.extend(payload);
+            let length = body.len();
+            let mut large = vec![
+                0x10,
+                length as u8 | 0x80,
+                (length >> 7) as u8 | 0x80,
+                (length >> 14) as u8,
+            ];
+            large.extend(body);
+            assert!(large.len() > 16 * 1024 && large.len() <= BYTES_MAX);
+            let connect = received(&large).await.0.unwrap();
+            assert_eq!(connect.will.map(|will| will.topic).as_deref(), Some("t"));
+        }
     }
 
     #[tokio::test]
@@ -263,7 +384,7 @@ mod tests {
         let mut wire = Wire::for_testing(near);
         let mut bytes = connect(4, 2, NAMED);
         bytes.extend([0xC0, 0]);
-        let (result, ()) = tokio::join!(receive(&mut wire), async {
+        let (result, ()) = tokio::join!(receive(&mut wire, BYTES_MAX), async {
             for byte in bytes {
                 far.write_all(&[byte]).await.unwrap();
                 tokio::task::yield_now().await;
@@ -294,6 +415,7 @@ mod tests {
             packet_bytes_max: None,
             problem_information: true,
             authentication_method: false,
+            will: None,
         };
         let check = |connect: Connect, silence_s: u64, keep_s: u64, told: (Option<u16>, Option<u32>)| {
             let about = format!("{connect:?}");

@@ -9,11 +9,12 @@
 //! as any client.
 //!
 //! What is not here, and how a client notices: subscriptions (refused in SUBACK), retained messages (the flag is
-//! ignored), wills (read and ignored), credentials (read and ignored), enhanced authentication (refused in CONNACK).
+//! ignored), wills (counted and logged when they become due, and not delivered), credentials (read and ignored), enhanced
+//! authentication (refused in CONNACK).
 //! QoS 2 is once per packet id and content of a session, within the life of this gateway process.
 //!
 //! `packet` turns bytes into packets, `connect` opens a connection, `session` runs it,
-//! `acks` keeps the order of its answers, `qos2` and `sessions` keep what outlives it.
+//! `acks` keeps the order of its answers, `qos2`, `sessions` and `wills` keep what outlives it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ mod packet;
 mod qos2;
 mod session;
 mod sessions;
+mod wills;
 mod wire;
 
 use super::Front;
@@ -44,6 +46,7 @@ use super::pace::Rate;
 use super::tcp::Listeners;
 use counters::{Close, Counters};
 use sessions::Sessions;
+use wills::Wills;
 
 /// The `[mqtt]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,7 +58,7 @@ pub struct Config {
     pub listen: ListenAddresses,
     /// Connections open at once; further ones are closed as soon as they are accepted.
     pub connections_max: usize,
-    /// The largest PUBLISH, header included (Maximum Packet Size of MQTT 5). Other packets are held to 16 KiB.
+    /// The largest packet, header included (Maximum Packet Size of MQTT 5).
     pub packet_bytes_max: ByteSize,
     /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5): it is not read while
     /// it has as many.
@@ -155,11 +158,9 @@ struct Shared {
     config: Config,
     front: Front,
     sessions: Arc<Sessions>,
+    wills: Arc<Wills>,
     counters: Counters,
 }
-
-/// The largest packet but for PUBLISH; a client has no reason to send one that is near it.
-const CONTROL_BYTES_MAX: usize = 16 * 1024;
 
 /// Takes the addresses; nothing is accepted until [`Bound::serve`].
 pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
@@ -172,8 +173,8 @@ pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
 // === impl Config ===
 
 impl Config {
-    // The codec counts what follows the fixed header, and a PUBLISH needs a few bytes to be one.
-    fn publish_bytes_max(&self) -> usize {
+    // The codec counts what follows the fixed header, and a packet needs a few bytes to be one.
+    fn packet_bytes_max(&self) -> usize {
         const LARGEST: u64 = 268_435_455;
         self.packet_bytes_max.as_u64().clamp(64, LARGEST) as usize
     }
@@ -211,6 +212,11 @@ async fn accept_all(bound: Bound, front: Front) {
     let failures = front.metrics.mqtt.mqtt_accept_failures_total.clone();
     let shared = Arc::new(Shared {
         sessions: Sessions::new(bound.config.sessions_max, front.metrics.mqtt.mqtt_sessions_kept.clone()),
+        wills: Wills::new(
+            front.metrics.mqtt.mqtt_wills_discarded_total.clone(),
+            front.tasks.clone(),
+            front.stopping.clone(),
+        ),
         counters: Counters::new(&front.metrics.mqtt),
         config: bound.config,
         front,
@@ -254,8 +260,9 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
         debug!(%peer, %error, "TCP_NODELAY not set");
     }
     let room = shared.front.admit.incomplete().for_peer(peer.ip());
-    let (wire, close) = session::serve(wire::Wire::new(stream, room, shared.config.rate()), &shared).await;
-    debug!(%peer, reason = close.label(), ?close, "mqtt connection closed");
+    let (wire, ended) = session::serve(wire::Wire::new(stream, room, shared.config.rate()), peer, &shared).await;
+    let connect::Ended { close, why, client_id } = ended;
+    debug!(%peer, client = client_id, reason = close.label(), why, "mqtt connection closed");
     shared.counters.closed(close);
     if close.is_heard() {
         wire.close(linger::wait_max(shared.front.stopping.is_cancelled())).await;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::qos2::Qos2;
+use super::wills::Delayed;
 use crate::receipt::Mailbox;
 
 /// What outlives a connection.
@@ -26,6 +27,9 @@ pub struct State {
     pub mailbox: Arc<Mailbox>,
     /// The next number of the acknowledgement queue, whose numbers go on over connections.
     pub next_number: u64,
+    /// The will of the last connection, while its delay passes. It is due when the session ends, that is, when this is
+    /// dropped.
+    pub will: Option<Delayed>,
 }
 
 /// All sessions, connected or at rest.
@@ -77,6 +81,7 @@ impl Default for State {
             qos2: Qos2::default(),
             mailbox: Mailbox::new(),
             next_number: 0,
+            will: None,
         }
     }
 }

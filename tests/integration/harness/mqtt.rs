@@ -106,18 +106,7 @@ impl Mqtt {
     }
 
     async fn frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
-        let first = self.stream.read_u8().await?;
-        let mut length = 0;
-        for shift in [0, 7, 14, 21] {
-            let byte = self.stream.read_u8().await?;
-            length |= usize::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await?;
-        Ok((first, body))
+        frame(&mut self.stream).await
     }
 
     fn parse(&self, first: u8, body: &[u8]) -> Reply {
@@ -155,6 +144,22 @@ impl Mqtt {
             other => panic!("a server does not send packet type {other}: {body:?}"),
         }
     }
+}
+
+/// The first byte and the body of the next packet, whatever it is.
+pub async fn frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let first = stream.read_u8().await?;
+    let mut length = 0;
+    for shift in [0, 7, 14, 21] {
+        let byte = stream.read_u8().await?;
+        length |= usize::from(byte & 0x7F) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok((first, body))
 }
 
 /// MQTT 5.0 §2.2.2.2: of the properties of an acknowledgement or DISCONNECT, the reason string (0x1F).
@@ -251,7 +256,8 @@ pub fn pubrel(id: u16) -> Vec<u8> {
     packet(0x62, &id.to_be_bytes())
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+/// A packet of this first byte.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     let mut length = body.len();
     loop {

@@ -1,12 +1,14 @@
 //! What the codec does not check: the body of every packet a client may send, before it is decoded.
 //!
-//! Lengths fit exactly, strings are UTF-8 without U+0000, reserved bits are zero, v5 properties are known, allowed
-//! where they stand and not repeated, packet ids are not zero. Nothing is copied. It also reads what the codec keeps to
-//! itself (QoS, packet id and DUP of a PUBLISH). Sources: MQTT 3.1.1 and 5.0, clauses named beside each rule.
+//! Lengths fit exactly, strings are UTF-8 without U+0000, reserved bits and reason codes are not used, v5 properties are
+//! known, allowed where they stand and not repeated, packet ids are not zero. Nothing is copied. Only PUBLISH and CONNECT
+//! have more to say than is read here; of a PUBLISH it reads what the codec keeps to itself (QoS, packet id, DUP).
+//! Sources: MQTT 3.1.1 and 5.0, clauses named beside each rule.
 
 use std::hash::Hasher;
 
-use super::{Fault, Leave, Version, malformed, protocol_error};
+use super::fields::{Cursor, Properties};
+use super::{Fault, Version, malformed, protocol_error};
 
 /// What a PUBLISH says before its topic is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,19 +44,41 @@ pub enum ConnectFault {
     /// MQTT, but of no level that is served.
     Level,
     /// The right version, but broken.
-    Broken(Version, Fault),
+    Broken {
+        version: Version,
+        fault: Fault,
+        /// The largest packet that the client takes, as far as it could be read.
+        packet_bytes_max: Option<u32>,
+    },
 }
 
-// Properties by packet [MQTT 5.0 table 2-4], as far as a client may send them.
-const CONNECT_PROPERTIES: &[u8] = &[17, 21, 22, 23, 25, 33, 34, 38, 39];
-const WILL_PROPERTIES: &[u8] = &[1, 2, 3, 8, 9, 24, 38];
-const PUBLISH_PROPERTIES: &[u8] = &[1, 2, 3, 8, 9, 35, 38];
+const CONNECT: Properties = client_only(&[17, 21, 22, 23, 25, 33, 34, 38, 39]);
+const WILL: Properties = client_only(&[1, 2, 3, 8, 9, 24, 38]);
+const PUBLISH: Properties = Properties {
+    client: &[1, 2, 3, 8, 9, 35, 38],
+    server: &[11], // [MQTT-3.3.4-6]
+};
 // The Message Expiry Interval, which whoever holds the message counts down, and the Topic Alias, which stands for a topic.
 const MAY_DIFFER_IN_A_REPETITION: &[u8] = &[2, 35];
-const ACKNOWLEDGEMENT_PROPERTIES: &[u8] = &[31, 38];
-const SUBSCRIBE_PROPERTIES: &[u8] = &[11, 38];
-const UNSUBSCRIBE_PROPERTIES: &[u8] = &[38];
-const DISCONNECT_PROPERTIES: &[u8] = &[17, 31, 38];
+const ACKNOWLEDGEMENT: Properties = client_only(&[31, 38]);
+const SUBSCRIBE: Properties = client_only(&[11, 38]);
+const UNSUBSCRIBE: Properties = client_only(&[38]);
+const DISCONNECT: Properties = Properties {
+    client: &[17, 31, 38],
+    server: &[28], // §3.14.2.2.5
+};
+
+// Reason codes that a client may send [MQTT 5.0 §3.4.2.1, §3.5.2.1, §3.6.2.1, §3.7.2.1, §3.14.2.1]; the others are
+// reserved, or a server's.
+const RECEIVED_REASONS: &[u8] = &[0, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+const RELEASED_REASONS: &[u8] = &[0, 0x92];
+const DISCONNECT_REASONS: &[u8] = &[
+    0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+];
+
+const fn client_only(client: &'static [u8]) -> Properties {
+    Properties { client, server: &[] }
+}
 
 /// PUBLISH; `first` is the packet's first byte.
 pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> {
@@ -78,9 +102,9 @@ pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> 
                 properties = hasher.finish();
             }
         };
-        cursor.properties_each(PUBLISH_PROPERTIES, &mut hash)?;
+        cursor.properties_each(&PUBLISH, &mut hash)?;
     } else if version == Version::V5 {
-        cursor.properties(PUBLISH_PROPERTIES)?;
+        cursor.properties(&PUBLISH)?;
     }
     Ok(Peek {
         qos,
@@ -90,66 +114,95 @@ pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> 
     })
 }
 
-/// PUBACK, PUBREC, PUBREL and PUBCOMP.
-pub fn acknowledgement(version: Version, body: &[u8]) -> Result<(), Fault> {
+/// PUBACK, PUBREC, PUBREL and PUBCOMP, by their packet type: the packet id.
+pub fn acknowledgement(version: Version, kind: u8, body: &[u8]) -> Result<u16, Fault> {
     let mut cursor = Cursor(body);
-    cursor.packet_id()?;
+    let pkid = cursor.packet_id()?;
     if version == Version::V5 && !cursor.is_empty() {
-        cursor.u8()?;
+        reason(&mut cursor, if kind < 6 { RECEIVED_REASONS } else { RELEASED_REASONS })?;
         if !cursor.is_empty() {
-            cursor.properties(ACKNOWLEDGEMENT_PROPERTIES)?;
+            cursor.properties(&ACKNOWLEDGEMENT)?;
         }
     }
-    cursor.end()
+    cursor.end().map(|()| pkid)
 }
 
-pub fn subscribe(version: Version, body: &[u8]) -> Result<(), Fault> {
+fn reason(cursor: &mut Cursor<'_>, allowed: &[u8]) -> Result<u8, Fault> {
+    let code = cursor.u8()?;
+    match allowed.contains(&code) {
+        true => Ok(code),
+        false => Err(protocol_error("a reason code that a client may not send")), // [MQTT-3.14.2-1] and others
+    }
+}
+
+/// SUBSCRIBE: the packet id, and how many filters there are.
+pub fn subscribe(version: Version, body: &[u8]) -> Result<(u16, usize), Fault> {
     let mut cursor = Cursor(body);
-    cursor.packet_id()?;
+    let pkid = cursor.packet_id()?;
     if version == Version::V5 {
-        cursor.properties(SUBSCRIBE_PROPERTIES)?;
+        cursor.properties(&SUBSCRIBE)?;
     }
-    if cursor.is_empty() {
-        return Err(protocol_error("SUBSCRIBE without a topic filter")); // [MQTT-3.8.3-2]
-    }
+    let mut filters = 0;
     while !cursor.is_empty() {
-        cursor.text()?;
-        let options = cursor.u8()?;
-        let reserved = match version {
-            Version::V3 => options & 0xFC != 0,
-            Version::V5 => options & 0xC0 != 0 || options & 0x30 == 0x30,
-        };
-        if reserved || options & 3 == 3 {
-            return Err(malformed("reserved bits in the subscription options")); // [MQTT-3.8.3-5]
-        }
+        let shared = cursor.filter(version)?;
+        subscription_options(version, cursor.u8()?, shared)?;
+        filters += 1;
     }
-    Ok(())
+    match filters {
+        0 => Err(protocol_error("SUBSCRIBE without a topic filter")), // [MQTT-3.8.3-2]
+        _ => Ok((pkid, filters)),
+    }
 }
 
-pub fn unsubscribe(version: Version, body: &[u8]) -> Result<(), Fault> {
+fn subscription_options(version: Version, options: u8, shared: bool) -> Result<(), Fault> {
+    let (qos, no_local, retain_handling) = (options & 3, options & 4 != 0, (options >> 4) & 3);
+    match version {
+        // [MQTT-3.8.3-4] of 3.1.1, [MQTT-3.8.3-5] of 5
+        Version::V3 if options & 0xFC != 0 || qos == 3 => Err(malformed("reserved bits in the requested QoS")),
+        Version::V3 => Ok(()),
+        Version::V5 if options & 0xC0 != 0 => Err(malformed("reserved bits in the subscription options")),
+        Version::V5 if qos == 3 => Err(protocol_error("Maximum QoS 3")), // §3.8.3.1
+        Version::V5 if retain_handling == 3 => Err(protocol_error("Retain Handling 3")),
+        // [MQTT-3.8.3-4]
+        Version::V5 if no_local && shared => Err(protocol_error("No Local on a shared subscription")),
+        Version::V5 => Ok(()),
+    }
+}
+
+/// UNSUBSCRIBE: the packet id, and how many filters there are.
+pub fn unsubscribe(version: Version, body: &[u8]) -> Result<(u16, usize), Fault> {
     let mut cursor = Cursor(body);
-    cursor.packet_id()?;
+    let pkid = cursor.packet_id()?;
     if version == Version::V5 {
-        cursor.properties(UNSUBSCRIBE_PROPERTIES)?;
+        cursor.properties(&UNSUBSCRIBE)?;
     }
-    if cursor.is_empty() {
-        return Err(protocol_error("UNSUBSCRIBE without a topic filter")); // [MQTT-3.10.3-2]
-    }
+    let mut filters = 0;
     while !cursor.is_empty() {
-        cursor.text()?;
+        cursor.filter(version)?;
+        filters += 1;
     }
-    Ok(())
+    match filters {
+        0 => Err(protocol_error("UNSUBSCRIBE without a topic filter")), // [MQTT-3.10.3-2]
+        _ => Ok((pkid, filters)),
+    }
 }
 
-pub fn disconnect(version: Version, body: &[u8]) -> Result<(), Fault> {
+/// DISCONNECT: the reason code, and the Session Expiry Interval if there is one.
+pub fn disconnect(version: Version, body: &[u8]) -> Result<(u8, Option<u32>), Fault> {
+    const SESSION_EXPIRY_INTERVAL: u8 = 17;
     let mut cursor = Cursor(body);
+    let (mut code, mut session_expiry_s) = (0, None);
     if version == Version::V5 && !cursor.is_empty() {
-        cursor.u8()?;
+        code = reason(&mut cursor, DISCONNECT_REASONS)?;
         if !cursor.is_empty() {
-            cursor.properties(DISCONNECT_PROPERTIES)?;
+            cursor.properties_each(&DISCONNECT, |id, value| {
+                if id == SESSION_EXPIRY_INTERVAL {
+                    session_expiry_s = value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                }
+            })?;
         }
     }
-    cursor.end()
+    cursor.end().map(|()| (code, session_expiry_s))
 }
 
 /// PINGREQ.
@@ -157,30 +210,58 @@ pub fn empty(body: &[u8]) -> Result<(), Fault> {
     Cursor(body).end()
 }
 
-pub fn connect(body: &[u8]) -> Result<ConnectShape, ConnectFault> {
-    let mut cursor = Cursor(body);
+/// The version of a CONNECT of which the beginning is there; `None` if more of it is needed to say.
+pub fn connect_version(start: &[u8]) -> Result<Option<Version>, ConnectFault> {
+    const NAME_AND_LEVEL_BYTES_MAX: usize = 2 + "MQIsdp".len() + 1;
+    match connect_level(&mut Cursor(start)) {
+        Ok((version, _)) => Ok(Some(version)),
+        Err(ConnectFault::NotMqtt) if start.len() < NAME_AND_LEVEL_BYTES_MAX => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+// The version, and whether it is MQTT 3.1.
+fn connect_level(cursor: &mut Cursor<'_>) -> Result<(Version, bool), ConnectFault> {
     let name = cursor.prefixed().map_err(|_| ConnectFault::NotMqtt)?;
     let level = cursor.u8().map_err(|_| ConnectFault::NotMqtt)?;
     // Nothing can be subscribed to here, so a bridge is served as any client.
-    let version = match (name, level & !BRIDGE) {
-        (b"MQIsdp", 3) | (b"MQTT", 4) => Version::V3,
-        (b"MQTT", 5) => Version::V5,
-        (b"MQIsdp" | b"MQTT", _) => return Err(ConnectFault::Level),
-        _ => return Err(ConnectFault::NotMqtt),
-    };
+    match (name, level & !BRIDGE) {
+        (b"MQIsdp", 3) => Ok((Version::V3, true)),
+        (b"MQTT", 4) => Ok((Version::V3, false)),
+        (b"MQTT", 5) => Ok((Version::V5, false)),
+        (b"MQIsdp" | b"MQTT", _) => Err(ConnectFault::Level),
+        _ => Err(ConnectFault::NotMqtt),
+    }
+}
+
+/// `minimal`: whether the Remaining Length took no more bytes than it needs.
+pub fn connect(body: &[u8], minimal: bool) -> Result<ConnectShape, ConnectFault> {
+    const FLAGS_AND_KEEP_ALIVE_BYTES: usize = 3;
+    let mut cursor = Cursor(body);
+    let (version, is_3_1) = connect_level(&mut cursor)?;
     let flags_at = body.len() - cursor.0.len();
-    connect_payload(version, &mut cursor)
-        .map(|login_at| ConnectShape {
+    let properties = cursor.0.get(FLAGS_AND_KEEP_ALIVE_BYTES..).unwrap_or_default();
+    super::minimal(version, minimal)
+        .and_then(|()| connect_payload(version, &mut cursor))
+        .map(|login_bytes| ConnectShape {
             version,
-            is_3_1: name == b"MQIsdp",
+            is_3_1,
             flags_at,
-            login_at: body.len() - login_at,
+            login_at: body.len() - login_bytes,
         })
-        .map_err(|fault| ConnectFault::Broken(version, fault))
+        .map_err(|fault| ConnectFault::Broken {
+            version,
+            fault,
+            packet_bytes_max: (version == Version::V5)
+                .then(|| Cursor(properties).packet_bytes_max())
+                .flatten(),
+        })
 }
 
 // Returns how many bytes before the end the credentials begin.
 fn connect_payload(version: Version, cursor: &mut Cursor<'_>) -> Result<usize, Fault> {
+    const AUTHENTICATION_METHOD: u8 = 21;
+    const AUTHENTICATION_DATA: u8 = 22;
     let flags = cursor.u8()?;
     let (will, will_qos) = (flags & 0x04 != 0, (flags >> 3) & 3);
     let (password, user_name) = (flags & 0x40 != 0, flags & 0x80 != 0);
@@ -192,14 +273,17 @@ fn connect_payload(version: Version, cursor: &mut Cursor<'_>) -> Result<usize, F
     }
     cursor.u16()?; // keep-alive
     if version == Version::V5 {
-        cursor.properties(CONNECT_PROPERTIES)?;
+        let given = cursor.properties(&CONNECT)?;
+        if given.has(AUTHENTICATION_DATA) && !given.has(AUTHENTICATION_METHOD) {
+            return Err(protocol_error("Authentication Data without an Authentication Method")); // §3.1.2.11.10
+        }
     }
     cursor.text()?; // client identifier
     if will {
         if version == Version::V5 {
-            cursor.properties(WILL_PROPERTIES)?;
+            cursor.properties(&WILL)?;
         }
-        cursor.text()?;
+        cursor.whole_topic()?; // [MQTT-3.1.3-10] of 3.1.1, [MQTT-3.1.3-11] of 5, [MQTT-4.7.1-1]
         cursor.prefixed()?;
     }
     let login = cursor.0.len();
@@ -211,138 +295,4 @@ fn connect_payload(version: Version, cursor: &mut Cursor<'_>) -> Result<usize, F
     }
     cursor.end()?;
     Ok(login)
-}
-
-/// A topic name that may be published to [MQTT 5.0 §4.7]: the caller has dealt with an empty one.
-pub fn topic(name: &[u8]) -> Result<&str, Fault> {
-    let text = std::str::from_utf8(name).map_err(|_| malformed("the topic is not UTF-8"))?;
-    if name.contains(&0) {
-        return Err(malformed("U+0000 in the topic"));
-    }
-    if name.iter().any(|byte| matches!(byte, b'+' | b'#')) {
-        return Err(Fault {
-            reason: Leave::TopicNameInvalid,
-            why: "a wildcard in the topic of a publish",
-        });
-    }
-    Ok(text)
-}
-
-/// What of a body is still unread.
-struct Cursor<'a>(&'a [u8]);
-
-// === impl Cursor ===
-
-impl<'a> Cursor<'a> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn end(&self) -> Result<(), Fault> {
-        match self.is_empty() {
-            true => Ok(()),
-            false => Err(malformed("bytes after the end of the packet's fields")),
-        }
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or(malformed("the packet ends within a field"))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn u8(&mut self) -> Result<u8, Fault> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn u16(&mut self) -> Result<u16, Fault> {
-        let bytes = self.take(2)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn packet_id(&mut self) -> Result<u16, Fault> {
-        match self.u16()? {
-            0 => Err(malformed("packet identifier 0")), // [MQTT-2.2.1-3]
-            pkid => Ok(pkid),
-        }
-    }
-
-    fn prefixed(&mut self) -> Result<&'a [u8], Fault> {
-        let length = self.u16()?;
-        self.take(length.into())
-    }
-
-    fn text(&mut self) -> Result<(), Fault> {
-        let bytes = self.prefixed()?;
-        // [MQTT-1.5.4-1], [MQTT-1.5.4-2]
-        match std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0) {
-            true => Ok(()),
-            false => Err(malformed("a string that is not UTF-8, or holds U+0000")),
-        }
-    }
-
-    fn variable_int(&mut self) -> Result<usize, Fault> {
-        let mut value = 0;
-        for shift in [0, 7, 14, 21] {
-            let byte = self.u8()?;
-            value |= usize::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(malformed("a variable byte integer of more than four bytes"))
-    }
-
-    /// The whole property block [MQTT 5.0 §2.2.2]; the codec neither keeps to its length nor minds repetitions.
-    fn properties(&mut self, allowed: &[u8]) -> Result<(), Fault> {
-        self.properties_each(allowed, |_, _| ())
-    }
-
-    /// The same, and `each` is told the identifier and the bytes of the value.
-    fn properties_each(&mut self, allowed: &[u8], mut each: impl FnMut(u8, &[u8])) -> Result<(), Fault> {
-        let length = self.variable_int()?;
-        let mut block = Cursor(self.take(length)?);
-        let mut seen = 0u64;
-        while !block.is_empty() {
-            let id = block.u8()?;
-            if !allowed.contains(&id) {
-                return Err(protocol_error("a property that does not belong into this packet"));
-            }
-            if id != 38 && seen & (1 << id) != 0 {
-                return Err(protocol_error("a property that is given twice"));
-            }
-            seen |= 1 << id;
-            let value = block.0;
-            block.property_value(id)?;
-            each(id, &value[..value.len() - block.0.len()]);
-        }
-        Ok(())
-    }
-
-    // Value types and forbidden values by property identifier [MQTT 5.0 §2.2.2.2].
-    fn property_value(&mut self, id: u8) -> Result<(), Fault> {
-        let valid = match id {
-            1 | 23 | 25 => self.u8()? <= 1,
-            33 | 35 => self.u16()? != 0,
-            34 => self.u16().map(|_| true)?,
-            39 => self.take(4)? != [0; 4],
-            2 | 17 | 24 => self.take(4).map(|_| true)?,
-            11 => self.variable_int()? != 0,
-            9 | 22 => self.prefixed().map(|_| true)?,
-            3 | 8 | 21 | 31 => self.text().map(|()| true)?,
-            38 => self.text().and_then(|()| self.text()).map(|()| true)?,
-            _ => return Err(malformed("an unknown property")),
-        };
-        match (valid, id) {
-            (true, _) => Ok(()),
-            (false, 35) => Err(Fault {
-                reason: Leave::TopicAliasInvalid,
-                why: "Topic Alias 0",
-            }),
-            (false, _) => Err(protocol_error("a property with a value that is not allowed")),
-        }
-    }
 }

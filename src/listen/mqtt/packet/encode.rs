@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use rumqttd::protocol::{self as codec, Protocol as _};
 
-use super::{Leave, Version};
+use super::{Fault, Leave, Version};
 use crate::acknowledge::MqttReason;
 
 /// Writes packets for one client, within what it said it takes.
@@ -20,9 +20,8 @@ pub enum Refusal {
     /// Always in the words of 3.1.1, which every client understands: one of a later version may not be MQTT 5's.
     ProtocolVersion,
     ClientId,
-    Malformed,
-    ProtocolError,
     AuthenticationMethod,
+    Fault(Fault),
 }
 
 /// What an accepted client is told; 3.1.1 hears only whether its session is present.
@@ -125,6 +124,9 @@ impl Encoder {
         self.write(codec::Packet::UnsubAck(codec::UnsubAck { pkid, reasons }, None), out);
     }
 
+    /// It does not say that retained messages, wildcards, subscription identifiers and shared subscriptions are not
+    /// available: who says so must end the connection of a client that uses them all the same [§3.2.2.3.5, §3.2.2.3.11 to
+    /// §3.2.2.3.13], and with it the readings. A retained publish is accepted, and a SUBSCRIBE refused in SUBACK.
     pub fn connack(&self, welcome: Welcome, out: &mut BytesMut) {
         let answer = codec::ConnAck {
             session_present: welcome.session_present,
@@ -134,56 +136,61 @@ impl Encoder {
             session_expiry_interval: welcome.session_expiry_s,
             receive_max: Some(welcome.receive_maximum),
             max_packet_size: Some(welcome.packet_bytes_max),
-            retain_available: Some(0),
             topic_alias_max: Some(welcome.topic_alias_maximum),
             assigned_client_identifier: welcome.assigned_client_id,
-            wildcard_subscription_available: Some(0),
-            subscription_identifiers_available: Some(0),
-            shared_subscription_available: Some(0),
             server_keep_alive: welcome.keep_alive_s,
             ..Default::default()
         };
         self.write(codec::Packet::ConnAck(answer, Some(properties)), out);
     }
 
-    /// Guard 6: the codec panics on a return code that the version does not have, so each version names its own.
+    /// Guard 6: by hand, because the codec panics on a return code that the version does not have.
+    ///
+    /// The reason string does not depend on `problem_information` [§3.1.2.11.7].
     pub fn refuse(&self, refusal: Refusal, out: &mut BytesMut) {
-        use codec::ConnectReturnCode as Code;
-        let code = match (self.version, refusal) {
-            (Version::V3, Refusal::ProtocolVersion) => Code::RefusedProtocolVersion,
-            (Version::V3, Refusal::ClientId) => Code::ClientIdentifierNotValid,
+        const IDENTIFIER_REJECTED: u8 = 2;
+        const UNACCEPTABLE_PROTOCOL_VERSION: u8 = 1;
+        match (self.version, refusal) {
+            (Version::V3, Refusal::ProtocolVersion) => {
+                out.extend_from_slice(&[0x20, 2, 0, UNACCEPTABLE_PROTOCOL_VERSION])
+            }
+            (Version::V3, Refusal::ClientId) => out.extend_from_slice(&[0x20, 2, 0, IDENTIFIER_REJECTED]),
             // 3.1.1 has no code for what is left; such a connection is closed [MQTT-4.8.0-1].
-            (Version::V3, _) => return,
-            (Version::V5, Refusal::ProtocolVersion) => Code::UnsupportedProtocolVersion,
-            (Version::V5, Refusal::ClientId) => Code::ClientIdentifierNotValid,
-            (Version::V5, Refusal::Malformed) => Code::MalformedPacket,
-            (Version::V5, Refusal::ProtocolError) => Code::ProtocolError,
-            (Version::V5, Refusal::AuthenticationMethod) => Code::BadAuthenticationMethod,
-        };
-        let session_present = false;
-        self.write(
-            codec::Packet::ConnAck(codec::ConnAck { session_present, code }, None),
-            out,
-        );
+            (Version::V3, _) => {}
+            (Version::V5, _) => self.reasoned(0x20, &[0, refusal.code()], refusal.why(), out),
+        }
     }
 
     /// Ends the connection; nothing for 3.1.1, whose server does not send DISCONNECT.
     ///
     /// Guard 5: by hand, because without properties the codec writes a length that is too short.
     pub fn disconnect(&self, reason: Leave, why: &str, out: &mut BytesMut) {
-        if self.version == Version::V3 {
+        if self.version == Version::V5 {
+            self.reasoned(0xE0, &[reason as u8], why, out);
+        }
+    }
+
+    // CONNACK or DISCONNECT of MQTT 5, whose only property is a reason string, left out where it does not fit. Whether the
+    // client wants problem information is said for other packets [MQTT-3.1.2-29].
+    fn reasoned(&self, first: u8, fields: &[u8], why: &str, out: &mut BytesMut) {
+        let bytes = |properties: usize| 2 + fields.len() + 1 + properties;
+        let told = 3 + why.len();
+        // Below 128, where a length takes one byte.
+        let properties = match bytes(told) <= self.packet_bytes_max.min(127) && !why.is_empty() {
+            true => told,
+            false => 0,
+        };
+        // [MQTT-3.1.2-24]: a packet that the client does not take is not sent.
+        if bytes(properties) > self.packet_bytes_max {
             return;
         }
-        let why = shortened(why);
-        // Two of header, reason, property length, property, string length: below the 128 of a one-byte length.
-        let explained = 7 + why.len() <= self.packet_bytes_max && why.len() < 120;
-        if !explained || why.is_empty() || !self.problem_information {
-            out.extend_from_slice(&[0xE0, 2, reason as u8, 0]);
-            return;
+        out.extend_from_slice(&[first, (bytes(properties) - 2) as u8]);
+        out.extend_from_slice(fields);
+        out.extend_from_slice(&[properties as u8]);
+        if properties > 0 {
+            out.extend_from_slice(&[31, 0, why.len() as u8]);
+            out.extend_from_slice(why.as_bytes());
         }
-        let length = why.len() as u8;
-        out.extend_from_slice(&[0xE0, 5 + length, reason as u8, 3 + length, 31, 0, length]);
-        out.extend_from_slice(why.as_bytes());
     }
 
     // Writes a packet with a reason string if the client wants one and the packet then fits, otherwise without.
@@ -219,7 +226,33 @@ impl Encoder {
     }
 }
 
-fn shortened(text: &str) -> &str {
+// === impl Refusal ===
+
+impl Refusal {
+    // The reason code of MQTT 5 [§3.2.2.2].
+    fn code(self) -> u8 {
+        match self {
+            Refusal::ProtocolVersion => 0x84,
+            Refusal::ClientId => 0x85,
+            Refusal::AuthenticationMethod => 0x8C,
+            Refusal::Fault(fault) => fault.reason as u8,
+        }
+    }
+
+    pub fn why(self) -> &'static str {
+        match self {
+            Refusal::ProtocolVersion => "MQTT 3.1, 3.1.1 and 5 are served",
+            Refusal::ClientId => {
+                "the client identifier is longer than 256 bytes, or empty though its session is to be kept"
+            }
+            Refusal::AuthenticationMethod => "there is no enhanced authentication here",
+            Refusal::Fault(fault) => fault.why,
+        }
+    }
+}
+
+/// At most [`REASON_BYTES_MAX`] of `text`.
+pub fn shortened(text: &str) -> &str {
     let mut end = text.len().min(REASON_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -1,31 +1,35 @@
 //! Bytes ↔ packets, for MQTT 3.1.1 and 5, with `rumqttd::protocol` as the codec.
 //!
 //! The only folder that knows the codec, so that it can be replaced. The codec is neither strict nor safe by itself, so
-//! there are ten guards, each with a test of its number; with them no byte sequence panics, and a frame is either a
-//! packet or a [`Fault`]:
+//! it reads only PUBLISH and CONNECT, and there are ten guards, each with a test of its number; with them no byte sequence
+//! panics, and a frame is either a packet or a [`Fault`]:
 //!
 //!  1. It hides QoS, packet id and DUP of a PUBLISH: they are read beforehand ([`check`]).
 //!  2. It panics on packets that only a server sends: they end in [`head`].
 //!  3. It asks for more bytes where a whole packet is too short, having swallowed it: such a packet is malformed.
-//!  4. It refuses a DISCONNECT with a reason and no property length, which is legal: read by hand.
+//!  4. It refuses a DISCONNECT with a reason and no property length, which is legal: it is not shown it.
 //!  5. It writes a DISCONNECT without properties with a wrong length: written by hand.
-//!  6. It panics on writing a CONNACK code that the version lacks: each version names its own.
+//!  6. It panics on writing a CONNACK code that the version lacks: refusals are written by hand.
 //!  7. It panics on writing 3.1.1 packets with properties: they get none.
 //!  8. It refuses passwords that are not UTF-8: it is not shown them.
-//!  9. It checks neither flags, reserved bits, trailing bytes nor the bounds and values of properties: `check` does.
+//!  9. It checks neither flags, reserved bits, trailing bytes nor the bounds and values of properties: `check` does
+//!     ([`fields`] for what packets are made of; `rules` is the table of what it must say).
 //! 10. It takes any bytes for a topic, and its topic matcher panics on some: topics are checked, nothing is matched.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol as _};
 
 mod check;
 mod encode;
+mod fields;
 
-pub use check::{ConnectFault, topic};
-pub use encode::{Encoder, Refusal, Welcome};
+pub use check::{ConnectFault, connect_version};
+pub use encode::{Encoder, Refusal, Welcome, shortened};
+pub use fields::topic;
 
 use check::{ConnectShape, Peek};
 
@@ -47,6 +51,7 @@ pub enum Leave {
     ServerShuttingDown = 0x8B,
     KeepAliveTimeout = 0x8D,
     SessionTakenOver = 0x8E,
+    TopicFilterInvalid = 0x8F,
     TopicNameInvalid = 0x90,
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
@@ -80,14 +85,28 @@ pub struct Head {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet {
     Publish(Publish),
-    PubRel { pkid: u16 },
-    PubRec { pkid: u16 },
+    PubRel {
+        pkid: u16,
+    },
+    PubRec {
+        pkid: u16,
+    },
     // An answer to a publish that nobody here sent.
     PubAckOrComp,
-    Subscribe { pkid: u16, filters: usize },
-    Unsubscribe { pkid: u16, filters: usize },
+    Subscribe {
+        pkid: u16,
+        filters: usize,
+    },
+    Unsubscribe {
+        pkid: u16,
+        filters: usize,
+    },
     PingReq,
-    Disconnect { session_expiry_s: Option<u32> },
+    /// The reason is 0 where none is given, as in 3.1.1.
+    Disconnect {
+        reason: u8,
+        session_expiry_s: Option<u32>,
+    },
 }
 
 /// A PUBLISH; topic and payload are slices of the read buffer.
@@ -106,7 +125,16 @@ pub struct Publish {
     pub payload: Bytes,
 }
 
-/// A CONNECT, as far as it matters here. Will and credentials are well formed, and left out.
+/// A will, as far as it is told apart: nothing delivers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Will {
+    /// For the log; a long one is cut.
+    pub topic: String,
+    /// Will Delay Interval.
+    pub delay: Duration,
+}
+
+/// A CONNECT, as far as it matters here. Credentials are well formed, and left out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Connect {
     pub version: Version,
@@ -124,6 +152,7 @@ pub struct Connect {
     /// Whether it wants reason strings.
     pub problem_information: bool,
     pub authentication_method: bool,
+    pub will: Option<Will>,
 }
 
 pub const fn malformed(why: &'static str) -> Fault {
@@ -134,6 +163,22 @@ pub const fn malformed(why: &'static str) -> Fault {
 pub const fn protocol_error(why: &'static str) -> Fault {
     let reason = Leave::ProtocolError;
     Fault { reason, why }
+}
+
+/// The packet exceeds the Maximum Packet Size that was agreed.
+pub const TOO_LARGE: Fault = Fault {
+    reason: Leave::PacketTooLarge,
+    why: "the packet is larger than is accepted here",
+};
+
+const NOT_MINIMAL: Fault = malformed("a variable byte integer of more bytes than it needs");
+
+// [MQTT-1.5.5-1] of MQTT 5; 3.1.1 (§2.2.3) does not ask for it.
+fn minimal(version: Version, minimal: bool) -> Result<(), Fault> {
+    match version == Version::V3 || minimal {
+        true => Ok(()),
+        false => Err(NOT_MINIMAL),
+    }
 }
 
 /// Reads the fixed header of the packet at the front; `None` if more bytes are needed.
@@ -163,93 +208,82 @@ pub fn head(inbound: &[u8], is_3_1: bool) -> Result<Option<Head>, Fault> {
 }
 
 /// Takes the packet at the front, which is there whole, off `inbound`.
-///
-/// Guard 3: whatever the codec says of a whole packet, *more bytes* included, it is malformed.
 pub fn decode(version: Version, head: &Head, inbound: &mut BytesMut) -> Result<Packet, Fault> {
-    let peek = check_body(version, head, &inbound[head.header_bytes..head.packet_bytes])?;
-    // Guard 4: the codec wants a property length behind the reason of a DISCONNECT, which may be left out.
-    if head.first == 0xE0 && head.packet_bytes == head.header_bytes + 1 {
-        inbound.advance(head.packet_bytes);
-        return Ok(Packet::Disconnect { session_expiry_s: None });
+    minimal(version, head.is_minimal())?;
+    if head.is_publish() {
+        return decode_publish(version, head, inbound);
     }
+    let body = &inbound[head.header_bytes..head.packet_bytes];
+    let packet = match head.kind() {
+        1 => return Err(protocol_error("a second CONNECT")), // [MQTT-3.1.0-2]
+        kind @ 4..=7 => {
+            let pkid = check::acknowledgement(version, kind, body)?;
+            match kind {
+                5 => Packet::PubRec { pkid },
+                6 => Packet::PubRel { pkid },
+                _ => Packet::PubAckOrComp,
+            }
+        }
+        8 => check::subscribe(version, body).map(|(pkid, filters)| Packet::Subscribe { pkid, filters })?,
+        10 => check::unsubscribe(version, body).map(|(pkid, filters)| Packet::Unsubscribe { pkid, filters })?,
+        14 => {
+            let (reason, session_expiry_s) = check::disconnect(version, body)?;
+            Packet::Disconnect {
+                reason,
+                session_expiry_s,
+            }
+        }
+        _ => check::empty(body).map(|()| Packet::PingReq)?,
+    };
+    inbound.advance(head.packet_bytes);
+    Ok(packet)
+}
+
+// Guard 3: whatever the codec says of a whole packet, *more bytes* included, it is malformed.
+fn decode_publish(version: Version, head: &Head, inbound: &mut BytesMut) -> Result<Packet, Fault> {
+    let Peek {
+        qos,
+        pkid,
+        dup,
+        properties,
+    } = check::publish(version, head.first, &inbound[head.header_bytes..head.packet_bytes])?;
     let packet = match version {
         Version::V3 => codec::v4::V4.read_mut(inbound, head.packet_bytes),
         Version::V5 => codec::v5::V5.read_mut(inbound, head.packet_bytes),
     };
-    packet
-        .ok()
-        .and_then(|packet| received(packet, peek))
-        .ok_or(malformed("the packet cannot be decoded"))
-}
-
-fn check_body(version: Version, head: &Head, body: &[u8]) -> Result<Peek, Fault> {
-    const NOT_A_PUBLISH: Peek = Peek {
-        qos: 0,
-        pkid: 0,
-        dup: false,
-        properties: 0,
+    let Ok(codec::Packet::Publish(publish, given)) = packet else {
+        return Err(malformed("the packet cannot be decoded"));
     };
-    match head.kind() {
-        3 => return check::publish(version, head.first, body),
-        1 => return Err(protocol_error("a second CONNECT")), // [MQTT-3.1.0-2]
-        4..=7 => check::acknowledgement(version, body),
-        8 => check::subscribe(version, body),
-        10 => check::unsubscribe(version, body),
-        14 => check::disconnect(version, body),
-        _ => check::empty(body),
-    }
-    .map(|()| NOT_A_PUBLISH)
-}
-
-fn received(packet: codec::Packet, peek: Peek) -> Option<Packet> {
-    Some(match packet {
-        codec::Packet::Publish(publish, properties) => {
-            let (alias, content_type) =
-                properties.map_or((None, None), |given| (given.topic_alias, given.content_type));
-            Packet::Publish(Publish {
-                qos: peek.qos,
-                pkid: peek.pkid,
-                dup: peek.dup,
-                topic: publish.topic,
-                alias,
-                content_type,
-                properties: peek.properties,
-                payload: publish.payload,
-            })
-        }
-        codec::Packet::PubRel(release, _) => Packet::PubRel { pkid: release.pkid },
-        codec::Packet::PubRec(received, _) => Packet::PubRec { pkid: received.pkid },
-        codec::Packet::PubAck(..) | codec::Packet::PubComp(..) => Packet::PubAckOrComp,
-        codec::Packet::Subscribe(subscribe, _) => Packet::Subscribe {
-            pkid: subscribe.pkid,
-            filters: subscribe.filters.len(),
-        },
-        codec::Packet::Unsubscribe(unsubscribe, _) => Packet::Unsubscribe {
-            pkid: unsubscribe.pkid,
-            filters: unsubscribe.filters.len(),
-        },
-        codec::Packet::PingReq(_) => Packet::PingReq,
-        codec::Packet::Disconnect(_, properties) => Packet::Disconnect {
-            session_expiry_s: properties.and_then(|given| given.session_expiry_interval),
-        },
-        _ => return None,
-    })
+    let (alias, content_type) = given.map_or((None, None), |given| (given.topic_alias, given.content_type));
+    Ok(Packet::Publish(Publish {
+        qos,
+        pkid,
+        dup,
+        topic: publish.topic,
+        alias,
+        content_type,
+        properties,
+        payload: publish.payload,
+    }))
 }
 
 /// Takes the CONNECT at the front, which is there whole, off `inbound`.
 pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, ConnectFault> {
     let frame = inbound.split_to(head.packet_bytes);
     let body = &frame[head.header_bytes..];
-    let shape = check::connect(body)?;
+    let shape = check::connect(body, head.is_minimal())?;
     let mut frame = for_the_codec(&shape, body);
     let bytes = frame.len();
     let packet = match shape.version {
         Version::V3 => codec::v4::V4.read_mut(&mut frame, bytes),
         Version::V5 => codec::v5::V5.read_mut(&mut frame, bytes),
     };
-    let Ok(codec::Packet::Connect(connect, properties, ..)) = packet else {
-        let fault = malformed("the CONNECT cannot be decoded");
-        return Err(ConnectFault::Broken(shape.version, fault));
+    let Ok(codec::Packet::Connect(connect, properties, will, will_properties, _)) = packet else {
+        return Err(ConnectFault::Broken {
+            version: shape.version,
+            fault: malformed("the CONNECT cannot be decoded"),
+            packet_bytes_max: None,
+        });
     };
     let given = properties.as_ref();
     Ok(Connect {
@@ -262,6 +296,15 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
         packet_bytes_max: given.and_then(|given| given.max_packet_size),
         problem_information: given.and_then(|given| given.request_problem_info) != Some(0),
         authentication_method: given.is_some_and(|given| given.authentication_method.is_some()),
+        will: will.map(|will| Will {
+            topic: shortened(&String::from_utf8_lossy(&will.topic)).to_owned(),
+            delay: Duration::from_secs(
+                will_properties
+                    .and_then(|given| given.delay_interval)
+                    .unwrap_or(0)
+                    .into(),
+            ),
+        }),
     })
 }
 
@@ -290,7 +333,7 @@ pub fn topic_of_part<'a>(head: &Head, inbound: &'a [u8]) -> &'a str {
         let (length, rest) = body.split_first_chunk::<2>()?;
         rest.get(..u16::from_be_bytes(*length).into())
     });
-    topic.and_then(|topic| check::topic(topic).ok()).unwrap_or_default()
+    topic.and_then(|topic| fields::topic(topic).ok()).unwrap_or_default()
 }
 
 // === impl Head ===
@@ -299,6 +342,18 @@ impl Head {
     /// The packet type, 1 to 15 [MQTT 5.0 §2.1.2].
     pub fn kind(&self) -> u8 {
         self.first >> 4
+    }
+
+    /// Whether the Remaining Length takes no more bytes than it needs.
+    fn is_minimal(&self) -> bool {
+        let remaining = self.packet_bytes - self.header_bytes;
+        let needed = match remaining {
+            0..0x80 => 1,
+            0x80..0x4000 => 2,
+            0x4000..0x20_0000 => 3,
+            _ => 4,
+        };
+        self.header_bytes == 1 + needed
     }
 
     pub fn is_publish(&self) -> bool {
@@ -310,6 +365,9 @@ impl Head {
         (self.first >> 1) & 3
     }
 }
+
+#[cfg(test)]
+mod rules;
 
 #[cfg(test)]
 mod tests;

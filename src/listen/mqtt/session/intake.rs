@@ -10,10 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::Session;
-use crate::listen::mqtt::CONTROL_BYTES_MAX;
 use crate::listen::mqtt::acks::Owed;
 use crate::listen::mqtt::counters::{Close, Pause};
-use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, Version, protocol_error};
+use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, TOO_LARGE, Version, protocol_error};
 use crate::listen::mqtt::qos2::{self, Seen};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Outcome, Reason, Rejection};
@@ -77,12 +76,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let Some(head) = packet::head(&self.wire.inbound, self.client.is_3_1)? else {
             return Ok(Step::Short);
         };
+        if head.packet_bytes > self.shared.config.packet_bytes_max() {
+            return Err(self.refuse_too_large(&head));
+        }
         if head.is_publish() {
-            if let Some(pause) = self.admit(&head)? {
+            if let Some(pause) = self.admit(&head) {
                 return Ok(Step::Paused(pause));
             }
-        } else if head.packet_bytes > CONTROL_BYTES_MAX {
-            return Err(too_large().into());
         }
         self.wire.missing = head.packet_bytes.saturating_sub(self.wire.inbound.len());
         if self.wire.missing > 0 {
@@ -94,25 +94,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     /// Whether the PUBLISH at the front may be read; its body need not be there yet.
-    fn admit(&mut self, head: &Head) -> Result<Option<Pause>, Close> {
-        if head.packet_bytes > self.shared.config.publish_bytes_max() {
-            return Err(self.refuse_too_large(head));
-        }
+    fn admit(&mut self, head: &Head) -> Option<Pause> {
         let version = self.client.encoder.version;
         if version == Version::V3 && !self.kafka_up {
             // What it would hold is wanted by those who can be told *no*.
             (self.permit, self.waiting) = (None, None);
-            return Ok(Some(Pause::KafkaAway));
+            return Some(Pause::KafkaAway);
         }
         // Also with MQTT 5, though it could be told 0x93 [§3.3.4]: clients send more than the Receive Maximum at once, and
         // waiting costs them less than a disconnect. PUBACK and PUBREC end the wait, for which no packet behind this one is
         // needed; QoS 2 ids that are not released have a bound of their own (`qos2_ids_max`).
         if head.qos() > 0 && self.acks.len() >= self.shared.config.window() {
-            return Ok(Some(Pause::Window));
+            return Some(Pause::Window);
         }
         // Its permit is taken when it is there whole: who sends a part and waits must not hold what others need.
         let needed = self.permit.is_none() && self.wire.inbound.len() >= head.packet_bytes;
-        Ok(needed.then(|| self.ask_for(head.packet_bytes)).flatten())
+        needed.then(|| self.ask_for(head.packet_bytes)).flatten()
     }
 
     // Lends `bytes` of `limits.in_flight_bytes` now, or starts to wait for them.
@@ -131,10 +128,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     fn refuse_too_large(&self, head: &Head) -> Close {
-        let most = self.shared.config.publish_bytes_max();
-        let detail = format!("{} bytes in one packet, at most {most} are accepted", head.packet_bytes);
-        self.refuse(head, Rejection::new(Reason::TooLarge, detail).into());
-        too_large().into()
+        if head.is_publish() {
+            let most = self.shared.config.packet_bytes_max();
+            let detail = format!("{} bytes in one packet, at most {most} are accepted", head.packet_bytes);
+            self.refuse(head, Rejection::new(Reason::TooLarge, detail).into());
+        }
+        TOO_LARGE.into()
     }
 
     /// Counts the reading of which part is there, if the rest is not read because of `close`.
@@ -169,12 +168,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Packet::Subscribe { pkid, filters } => encoder.suback(pkid, filters, outbound),
             Packet::Unsubscribe { pkid, filters } => encoder.unsuback(pkid, filters, outbound),
             Packet::PingReq => encoder.pingresp(outbound),
-            Packet::Disconnect { session_expiry_s } => return Err(self.leaving(session_expiry_s)),
+            Packet::Disconnect {
+                reason,
+                session_expiry_s,
+            } => return Err(self.leaving(reason, session_expiry_s)),
         }
         Ok(false)
     }
 
-    fn leaving(&mut self, session_expiry_s: Option<u32>) -> Close {
+    fn leaving(&mut self, reason: u8, session_expiry_s: Option<u32>) -> Close {
         if let Some(seconds) = session_expiry_s {
             let most = self.shared.config.session_expiry_max;
             if self.client.keep.is_zero() && seconds > 0 && !most.is_zero() {
@@ -183,6 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
             let asked = Duration::from_secs(seconds.into());
             self.client.keep = asked.min(most);
+        }
+        // [MQTT-3.14.4-3]; any other reason leaves the will to be published.
+        if reason == 0 {
+            self.client.will = None;
         }
         Close::Client
     }
@@ -246,11 +252,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 /// again, in a version of its own.
 fn must_keep(qos: u8, version: Version) -> bool {
     qos == 2 || qos == 1 && version == Version::V3
-}
-
-fn too_large() -> Fault {
-    Fault {
-        reason: Leave::PacketTooLarge,
-        why: "the packet is larger than is accepted here",
-    }
 }

@@ -12,6 +12,7 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ mod unsent;
 use super::Shared;
 use super::acks::{Acks, Owed};
 use super::aliases::Aliases;
-use super::connect::{self, Client};
+use super::connect::{self, Client, Ended};
 use super::counters::{Close, Pause};
 use super::packet::Version;
 use super::sessions::State;
@@ -92,28 +93,33 @@ enum Event {
 }
 
 /// Runs a connection to its end; the last packets for its client are in the returned wire's `outbound`.
-pub async fn serve<S>(mut wire: Wire<S>, shared: &Shared) -> (Wire<S>, Close)
+pub async fn serve<S>(mut wire: Wire<S>, peer: SocketAddr, shared: &Shared) -> (Wire<S>, Ended)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let opened = tokio::select! {
         biased;
-        () = shared.front.stopping.cancelled() => Err(Close::Stopping),
-        opened = tokio::time::timeout(shared.config.connect_timeout, connect::receive(&mut wire)) => {
-            opened.unwrap_or(Err(Close::ConnectTimeout))
-        }
+        () = shared.front.stopping.cancelled() => Err(Close::Stopping.into()),
+        opened = tokio::time::timeout(
+            shared.config.connect_timeout,
+            connect::receive(&mut wire, shared.config.packet_bytes_max()),
+        ) => opened.unwrap_or(Err(Close::ConnectTimeout.into())),
     };
     let (client, mut welcome) = match opened {
         Ok(connect) => connect::agree(connect, &shared.config),
-        Err(close) => return (wire, close),
+        Err(ended) => return (wire, ended),
     };
     shared.counters.received(1);
     shared.counters.welcomed(client.encoder.version);
     let halt = shared.front.stopping.child_token();
-    let (place, state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
+    let (place, mut state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
+    if let Some(will) = state.as_mut().and_then(|state| state.will.take()) {
+        will.delete();
+    }
     welcome.session_present = state.is_some();
     let version = client.encoder.version;
     debug!(
+        %peer,
         client = client.id,
         ?version,
         session_present = state.is_some(),
@@ -128,17 +134,29 @@ where
     shared.counters.unanswered(session.acks.len());
     let Session {
         mut wire,
-        client,
+        mut client,
         state,
         acks,
         ..
     } = session;
     let next_number = acks.next();
-    place.leave(State { next_number, ..state }, client.keep);
+    let will = client.will.take();
+    let will = will.and_then(|will| shared.wills.connection_ended(&client.id, will, client.keep));
+    let state = State {
+        next_number,
+        will,
+        ..state
+    };
+    place.leave(state, client.keep);
     if let Some((reason, why)) = close.leave() {
         client.encoder.disconnect(reason, why, &mut wire.outbound);
     }
-    (wire, close)
+    let ended = Ended {
+        close,
+        why: close.leave().map_or("", |(_, why)| why),
+        client_id: client.id,
+    };
+    (wire, ended)
 }
 
 // === impl Session ===
