@@ -125,6 +125,8 @@ metrics! {
     CoapMetrics {
         /// CoAP datagrams received.
         coap_datagrams_received_total: IntCounter,
+        /// CoAP datagrams that the kernel dropped because a socket's receive buffer was full; known when the next datagrams arrive.
+        coap_datagrams_dropped_total: IntCounter,
         /// CoAP datagrams not answered with a response code, by reason (malformed, duplicate, reset, not ours …).
         coap_datagrams_ignored_total: IntCounterVec["reason"],
         /// CoAP responses sent, by code.

@@ -239,3 +239,101 @@ async fn a_packet_of_any_type_may_be_as_large_as_the_maximum_packet_size() {
     }
     gateway.finish().await;
 }
+
+/// POST to `devices/<device>/weather` with these options, confirmable, without a token.
+fn coap_post(mid: u16, device: &str, options: &[(u16, &[u8])], payload: &[u8]) -> Vec<u8> {
+    let mut packet = coap_lite::Packet::new();
+    packet.header.set_type(coap_lite::MessageType::Confirmable);
+    packet.header.code = coap_lite::MessageClass::Request(coap_lite::RequestType::Post);
+    packet.header.message_id = mid;
+    for segment in ["devices", device, "weather"] {
+        packet.add_option(coap_lite::CoapOption::UriPath, segment.as_bytes().to_vec());
+    }
+    for (number, value) in options {
+        packet.add_option((*number).into(), value.to_vec());
+    }
+    packet.payload = payload.to_vec();
+    packet.to_bytes_unlimited().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coap_says_sizes_as_the_standard_has_them() {
+    let gateway = TestGateway::start(&Broker::any(), |_| {}).await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(gateway.addresses.coap.unwrap()).await.unwrap();
+    let mut mid = 0;
+    let mut check = async |options: &[(u16, &[u8])], payload: &[u8], code: &str, block1: Option<&[u8]>, size1: bool| {
+        mid += 1;
+        let request = coap_post(mid, &format!("sized-{mid}"), options, payload);
+        socket.send(&request).await.unwrap();
+        let mut buffer = [0; 2048];
+        let bytes = timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
+        let response = coap_lite::Packet::from_bytes(&buffer[..bytes]).unwrap();
+        assert_eq!(response.header.get_code(), code, "{options:02x?}");
+        let option = |number: u16| response.get_first_option(number.into());
+        assert_eq!(option(27).map(Vec::as_slice), block1, "{options:02x?}");
+        assert_eq!(option(60).is_some(), size1, "{options:02x?}");
+    };
+    check(&[(27, &[6])], GOOD, "2.04", Some(&[6]), false).await;
+    check(&[(23, &[2])], GOOD, "2.04", None, false).await;
+    check(&[(23, &[6]), (27, &[2])], GOOD, "2.04", Some(&[2]), false).await;
+    check(&[(27, &[0x0E])], GOOD, "4.02", None, false).await;
+    check(&[], &[b' '; 3000], "4.13", None, true).await;
+    assert_eq!(gateway.records("weather").len(), 3);
+    gateway.finish().await;
+}
+
+/// On one address, and on wildcards, where the kernel also says which address was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_that_the_kernel_drops_are_counted() {
+    for listen in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+        let gateway = TestGateway::start(&Broker::any(), |config| {
+            config.coap.listen = listen.parse().unwrap();
+            config.coap.receive_buffer = bytesize::ByteSize::kib(4);
+        })
+        .await;
+        let port = gateway.addresses.coap.unwrap().port();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", port)).unwrap();
+        let counts = || {
+            let scrape = gateway.scrape();
+            let sum = |name: &str| scrape.sum(&format!("citygate_coap_datagrams_{name}_total"), &[]);
+            (sum("received"), sum("dropped"))
+        };
+        let mut sent = 0;
+        let mut send = |count: u64| {
+            for _ in 0..count {
+                socket.send(b"?").unwrap(); // not CoAP: ignored
+            }
+            sent += count;
+            sent
+        };
+        // The first opens the socket of its address; none is dropped.
+        let first = send(1);
+        eventually("the first is received", async || (counts() == (first, 0)).then_some(())).await;
+        eventually("some are dropped", async || {
+            send(5000);
+            (counts().1 > 0).then_some(())
+        })
+        .await;
+        // What was dropped last is told beside the next datagrams.
+        eventually("all are accounted for", async || {
+            let (received, dropped) = counts();
+            let (accounted, sent) = (received + dropped, send(0));
+            assert!(
+                accounted <= sent,
+                "{listen}: {received} received and {dropped} dropped of {sent}"
+            );
+            if accounted < sent {
+                send(1);
+            }
+            (accounted == sent).then_some(())
+        })
+        .await;
+        // A reading is still accepted, and answered from the address that was asked.
+        let mut client = gateway.client(crate::harness::clients::Via::Coap).await;
+        let answer = client.send(TOPIC, "", GOOD).await;
+        assert_eq!(answer.code, "2.04", "{listen}");
+        gateway.finish().await;
+    }
+}

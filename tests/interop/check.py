@@ -76,10 +76,13 @@ async def post_with_aiocoap(port):
     client = await aiocoap.Context.create_client_context()
     base = f"coap://127.0.0.1:{port}/devices"
 
-    async def post(device, kind, payload, **more):
+    async def post(device, kind, payload, options={}, **more):
         request = aiocoap.Message(code=aiocoap.POST, uri=f"{base}/{device}/{kind}", payload=payload, **more)
         request.opt.content_format = aiocoap.numbers.ContentFormat.JSON
-        return await asyncio.wait_for(client.request(request).response, 20)
+        for name, value in options.items():
+            setattr(request.opt, name, value)
+        # Options are left as they are here: by itself it would send what is large in blocks.
+        return await asyncio.wait_for(client.request(request, handle_blockwise=not options).response, 20)
 
     for device, more in {"aiocoap-con": {}, "aiocoap-non": {"transport_tuning": aiocoap.Unreliable}}.items():
         for kind, reading in READINGS.items():
@@ -87,6 +90,24 @@ async def post_with_aiocoap(port):
             assert response.code == aiocoap.CHANGED, response
             print(device, kind, json.dumps(reading), sep="\t")
         say(f"ok  {device}")
+    # RFC 7959: the whole body in one block, blocks of at most 64 bytes for the response; then a body that is too large.
+    for number, options in enumerate([{"block1": (0, False, 6)}, {"block2": (0, False, 2)}]):
+        device, body = f"aiocoap-block-{number}", json.dumps(READINGS["weather"])
+        response = await post(device, "weather", body.encode(), options)
+        assert response.code == aiocoap.CHANGED, response
+        acknowledged = response.opt.block1
+        assert (acknowledged is not None) == ("block1" in options), acknowledged
+        print(device, "weather", body, sep="\t")
+    response = await post("large-aiocoap", "weather", b" " * 3000, {"block2": (0, False, 6)})
+    assert response.code == aiocoap.REQUEST_ENTITY_TOO_LARGE and 1900 < response.opt.size1 < 2048, response
+    listed = []
+    for options in ({}, {"block2": (0, False, 1)}):
+        request = aiocoap.Message(code=aiocoap.GET, uri=f"coap://127.0.0.1:{port}/.well-known/core")
+        if options:
+            request.opt.block2 = options["block2"]
+        listed.append((await asyncio.wait_for(client.request(request).response, 20)).payload)
+    assert listed[0] == listed[1] and b"citygate.weather" in listed[0], listed
+    say("ok  aiocoap, Block1 with a whole body, Block2, Size1")
     response = await post("bad-aiocoap", "weather", BAD)
     assert str(response.code).startswith("4.22") and b"temperature_c" in response.payload, response
     say("ok  aiocoap is told why not")

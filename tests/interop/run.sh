@@ -110,6 +110,17 @@ for kind in traffic weather energy; do
   expect "curl, $kind" '^204$' "$said"
 done
 
+# RFC 7959: the whole body in one block (coap-client says so with -b), and blocks of 64 bytes for the response.
+blocks=0
+for block in '-b 128' '-O 27,0x06' '-O 23,0x02'; do
+  device=libcoap-block-$((blocks += 1))
+  sent "$device" weather "${reading[weather]}"
+  # shellcheck disable=SC2086
+  said=$(coap-client-notls -v 6 -B 10 $block -m post -t 50 -e "${reading[weather]}" \
+    "coap://127.0.0.1:$coap/devices/$device/weather" 2>&1)
+  expect "coap-client, $block" 'c:2\.04' "$said"
+done
+
 said=$(mosquitto_pub -h 127.0.0.1 -p "$mqtt" -V 5 -q 1 -t devices/bad-mosquitto/weather -m "$bad" 2>&1 || true)
 expect 'mosquitto_pub is told why not' '[Pp]ayload format invalid' "$said"
 said=$(coap-client-notls -v 6 -B 10 -m post -t 50 -e "$bad" "coap://127.0.0.1:$coap/devices/bad-libcoap/weather" 2>&1)

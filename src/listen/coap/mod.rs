@@ -5,7 +5,8 @@
 //! datagram that arrives while another is at work on the ones before. [`sockets`] see to it that an answer leaves from the
 //! address that was asked. The layers below know no socket: [`packet`] judges and writes messages, [`options`] and
 //! [`resource`] understand requests, [`peers`] remembers duplicates, [`deadlines`] keeps time. Nothing a peer sends, and no
-//! error of the socket, ends it; it ends when it is told to and owes no answer. Not here yet: Block1 (large bodies; refused with 4.02), DTLS, Observe.
+//! error of the socket, ends it; it ends when it is told to and owes no answer. Not here yet: bodies in several blocks
+//! (refused with 4.02; see [`blocks`]), DTLS, Observe.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,9 +21,13 @@ use crate::message::{Inbound, Protocol};
 use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Reply};
 
+mod blocks;
+
 mod counters;
 
 mod deadlines;
+
+mod drops;
 
 mod endpoints;
 
@@ -58,7 +63,7 @@ pub struct Config {
     pub listen: ListenAddresses,
     /// Longest datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
     pub datagram_bytes_max: ByteSize,
-    /// Longest text beside an error code; never more than three times the request's length is answered in all.
+    /// Longest text beside an error code; never more than three times the request's length is sent for it in all.
     pub diagnostic_bytes_max: usize,
     /// Requests that await their answer; further ones are answered 5.03.
     pub exchanges_max: usize,
@@ -304,8 +309,10 @@ impl Server {
                 }
             }
             self.answer();
-            self.exchanges.on_timeout(Instant::now(), &mut self.out);
+            let now = Instant::now();
+            self.exchanges.on_timeout(now, &mut self.out);
             self.send();
+            self.sockets.drops.say(now);
         }
         tracing::info!("coap listener closed");
     }
@@ -313,7 +320,11 @@ impl Server {
     fn next_due(&self) -> Option<Instant> {
         // Once that is past, only an answer that is still owed keeps the thread here.
         let stops_at = self.stops_at.filter(|at| *at > Instant::now());
-        [self.exchanges.next_timeout(), stops_at].into_iter().flatten().min()
+        let drops_said_at = self.sockets.drops.due(Instant::now());
+        [self.exchanges.next_timeout(), stops_at, drops_said_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether it was told to stop, owes no answer, and has waited long enough for acknowledgements.

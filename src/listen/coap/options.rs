@@ -32,8 +32,8 @@ const fn rule(number: u16, repeatable: bool, bytes_min: usize, bytes_max: usize)
     }
 }
 
-/// RFC 7252 table 4, the critical ones. Block1 and Block2 are not among them yet, nor is OSCORE.
-const CRITICAL: [Rule; 7] = [
+/// RFC 7252 table 4 and RFC 7959 table 1, the critical ones. OSCORE is not among them.
+const CRITICAL: [Rule; 9] = [
     rule(1, true, 0, 8),    // If-Match
     rule(3, false, 1, 255), // Uri-Host
     rule(5, false, 0, 0),   // If-None-Match
@@ -41,6 +41,8 @@ const CRITICAL: [Rule; 7] = [
     rule(11, true, 0, 255), // Uri-Path
     rule(15, true, 0, 255), // Uri-Query
     rule(17, false, 0, 2),  // Accept
+    rule(23, false, 0, 3),  // Block2
+    rule(27, false, 0, 3),  // Block1
 ];
 
 /// Why a request's options stop it.
@@ -50,6 +52,8 @@ pub enum Refused {
     Option(u16),
     /// The request is meant for a proxy.
     Proxy,
+    /// A Block1 or Block2 option that is wrong, and why.
+    Block(&'static str),
 }
 
 /// Whether every critical option is understood.
@@ -77,8 +81,9 @@ pub fn check(packet: &Packet) -> Result<(), Refused> {
 pub fn describe(number: u16) -> String {
     match number {
         9 => "option 9 (OSCORE) is not supported".to_owned(),
-        23 => "option 23 (Block2) is not supported".to_owned(),
-        27 => "option 27 (Block1) is not supported; send the reading in one datagram".to_owned(),
+        23 => "option 23 (Block2) is good for the first block of this response only".to_owned(),
+        27 => "option 27 (Block1): bodies in several blocks are not supported; send the reading in one datagram"
+            .to_owned(),
         _ if CRITICAL.iter().any(|rule| rule.number == number) => {
             format!("option {number} is repeated or of a wrong length")
         }
@@ -170,6 +175,11 @@ fn values(packet: &Packet, option: CoapOption) -> impl Iterator<Item = &[u8]> {
     packet.get_option(option).into_iter().flatten().map(Vec::as_slice)
 }
 
+/// The first value of an unsigned option, by its number.
+pub fn uint_of(packet: &Packet, option: u16, bytes_max: usize) -> Option<u32> {
+    uint(packet, CoapOption::from(option), bytes_max)
+}
+
 /// The first value of an unsigned option. A longer one than is allowed is ignored, as are repetitions (§5.4.3, §5.4.5);
 /// for a critical option [`check`] has refused both.
 fn uint(packet: &Packet, option: CoapOption, bytes_max: usize) -> Option<u32> {
@@ -226,7 +236,7 @@ mod tests {
             Ok(()),
         );
         // Unknown, repeated, or of a wrong length.
-        for number in [9, 13, 19, 21, 23, 27, 31, 2049, 9999, 65_001] {
+        for number in [9, 13, 19, 21, 31, 2049, 9999, 65_001] {
             check(&[(11, b"t"), (number, b"x")], Err(Refused::Option(number)));
         }
         check(&[(3, b"a"), (3, b"b")], Err(Refused::Option(3)));
@@ -239,6 +249,12 @@ mod tests {
         check(&[(11, &[b'a'; 256])], Err(Refused::Option(11)));
         check(&[(15, &[b'a'; 256])], Err(Refused::Option(15)));
         check(&[(17, &[40]), (17, &[40])], Err(Refused::Option(17)));
+        for number in [23, 27] {
+            check(&[(number, &[]), (60, &[1])], Ok(()));
+            check(&[(number, &[1, 2, 6])], Ok(()));
+            check(&[(number, &[0, 1, 2, 6])], Err(Refused::Option(number)));
+            check(&[(number, &[6]), (number, &[6])], Err(Refused::Option(number)));
+        }
         check(&[(35, b"coap://else/where")], Err(Refused::Proxy));
         check(&[(39, b"http")], Err(Refused::Proxy));
     }

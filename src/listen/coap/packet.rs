@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use coap_lite::{CoapOption, MessageType, Packet};
 
+use super::blocks::{self, Block};
+
 /// Options in one request; an honest one has fewer than ten.
 pub const OPTIONS_MAX: usize = 24;
 
@@ -28,12 +30,14 @@ pub const POST: u8 = code(0, 2);
 pub const PUT: u8 = code(0, 3);
 
 pub const CONTENT: u8 = code(2, 5);
+pub const BAD_REQUEST: u8 = code(4, 0);
 pub const UNAUTHORIZED: u8 = code(4, 1);
 pub const BAD_OPTION: u8 = code(4, 2);
 pub const NOT_FOUND: u8 = code(4, 4);
 pub const METHOD_NOT_ALLOWED: u8 = code(4, 5);
 pub const NOT_ACCEPTABLE: u8 = code(4, 6);
 pub const PRECONDITION_FAILED: u8 = code(4, 12);
+pub const TOO_LARGE: u8 = code(4, 13);
 pub const SERVICE_UNAVAILABLE: u8 = code(5, 3);
 pub const PROXYING_NOT_SUPPORTED: u8 = code(5, 5);
 
@@ -99,6 +103,12 @@ pub struct Response {
     /// Seconds.
     pub max_age: Option<u32>,
     pub echo: Option<[u8; 8]>,
+    /// The block of the request's body that this acknowledges (RFC 7959 §2.3).
+    pub block1: Option<Block>,
+    /// Which block of the whole response the payload is.
+    pub block2: Option<Block>,
+    /// The largest body that would be accepted (§4).
+    pub size1: Option<u32>,
     pub payload: Vec<u8>,
 }
 
@@ -257,6 +267,14 @@ pub fn encode(kind: MessageType, mid: u16, token: &[u8], response: &Response) ->
     }
     if let Some(echo) = response.echo {
         packet.add_option(CoapOption::Unknown(super::options::ECHO), echo.to_vec());
+    }
+    for (option, block) in [(blocks::BLOCK1, response.block1), (blocks::BLOCK2, response.block2)] {
+        if let Some(block) = block {
+            packet.add_option(option.into(), uint(block.value()));
+        }
+    }
+    if let Some(bytes) = response.size1 {
+        packet.add_option(CoapOption::Size1, uint(bytes));
     }
     packet.payload.clone_from(&response.payload);
     let bytes = packet.to_bytes_unlimited();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use coap_lite::Packet;
 
+use super::blocks::{self, BLOCK2, Block, Blocks};
 use super::options::{self, Refused};
 use super::packet::{self, Response};
 
@@ -54,20 +55,33 @@ pub struct Reachability {
 const INTERFACE: &str = "citygate.reading";
 const CONTENT_TYPE: &str = "50";
 
-/// Reads a request's options and finds what it is for.
-pub fn find(packet: &Packet, code: u8, listing: impl FnOnce(&Packet) -> Response) -> Wanted {
-    let answer = |code, text: &str| Wanted::Answer(Response::new(code), text.to_owned());
-    match options::check(packet) {
-        Ok(()) => {}
-        Err(Refused::Proxy) => return answer(packet::PROXYING_NOT_SUPPORTED, "this is not a proxy"),
-        Err(Refused::Option(number)) => {
-            return Wanted::BadOption(Response::new(packet::BAD_OPTION), options::describe(number));
-        }
+/// Reads a request's options and finds what it is for; and which blocks it names.
+pub fn find(packet: &Packet, code: u8, listing: impl FnOnce(&Packet, Blocks) -> Response) -> (Wanted, Blocks) {
+    match options::check(packet).and_then(|()| blocks::of(packet)) {
+        Ok(blocks) => (find_path(packet, code, blocks, listing), blocks),
+        Err(refused) => (refusal(refused), Blocks::default()),
     }
+}
+
+fn answer(code: u8, text: &str) -> Wanted {
+    Wanted::Answer(Response::new(code), text.to_owned())
+}
+
+fn refusal(refused: Refused) -> Wanted {
+    match refused {
+        Refused::Proxy => answer(packet::PROXYING_NOT_SUPPORTED, "this is not a proxy"),
+        Refused::Block(why) => answer(packet::BAD_REQUEST, why),
+        Refused::Option(number) => Wanted::BadOption(Response::new(packet::BAD_OPTION), options::describe(number)),
+    }
+}
+
+fn find_path(packet: &Packet, code: u8, blocks: Blocks, listing: impl FnOnce(&Packet, Blocks) -> Response) -> Wanted {
     let path = options::path(packet);
     let is_listing = path == ".well-known/core";
     match code {
-        packet::GET if is_listing => Wanted::Answer(listing(packet), String::new()),
+        packet::GET if is_listing => Wanted::Answer(listing(packet, blocks), String::new()),
+        // A later block of a response that is one block: the reading, if it was one, has been taken in with the first.
+        _ if blocks.response.is_some_and(|block| block.number > 0) => refusal(Refused::Option(BLOCK2)),
         packet::POST | packet::PUT if !is_listing => match options::precondition_fails(packet) {
             true => answer(packet::PRECONDITION_FAILED, "a stream has no ETag and always exists"),
             false => Wanted::Reading(path),
@@ -89,8 +103,9 @@ impl Links {
         Links(kinds.iter().map(link).collect())
     }
 
-    /// The response to a discovery: 2.05 in link format, empty if nothing matches the filter.
-    pub fn list(&self, packet: &Packet) -> Response {
+    /// The response to a discovery: 2.05 in link format, empty if nothing matches the filter; of it the block that is
+    /// asked for.
+    pub fn list(&self, packet: &Packet, asked: Option<Block>) -> Response {
         if !options::accepts(packet, options::LINK_FORMAT) {
             return Response::new(packet::NOT_ACCEPTABLE);
         }
@@ -105,8 +120,16 @@ impl Links {
             payload.extend_from_slice(&b","[..comma]);
             payload.extend_from_slice(text.as_bytes());
         }
+        let mut block2 = None;
+        if let Some(asked) = asked {
+            let Some((part, block)) = asked.of_body(&payload) else {
+                return Response::new(packet::BAD_REQUEST);
+            };
+            (payload, block2) = (part.to_vec(), Some(block));
+        }
         Response {
             content_format: Some(options::LINK_FORMAT),
+            block2,
             payload,
             ..Response::new(packet::CONTENT)
         }
@@ -197,7 +220,7 @@ mod tests {
     fn requests_find_their_resource() {
         let check = |code: u8, path: &str, expected: Result<&str, u8>| {
             let links = Links::new(&["traffic".to_owned()]);
-            let found = match find(&request(path, &[]), code, |packet| links.list(packet)) {
+            let found = match find(&request(path, &[]), code, |packet, _| links.list(packet, None)).0 {
                 Wanted::Reading(path) => Ok(path),
                 Wanted::Answer(response, _) | Wanted::BadOption(response, _) => Err(response.code),
             };
@@ -225,13 +248,19 @@ mod tests {
         let check = |number: u16, value: &[u8], expected: u8| {
             let mut packet = request("devices/a/traffic", &[]);
             packet.add_option(CoapOption::from(number), value.to_vec());
-            let code = match find(&packet, packet::POST, |_| Response::default()) {
+            let code = match find(&packet, packet::POST, |_, _| Response::default()).0 {
                 Wanted::Reading(_) => 0,
                 Wanted::Answer(response, _) | Wanted::BadOption(response, _) => response.code,
             };
             assert_eq!(code, expected, "option {number}");
         };
         check(27, &[0x08], packet::BAD_OPTION);
+        check(27, &[0x10], packet::BAD_OPTION);
+        check(27, &[0x06], 0);
+        check(27, &[0x07], packet::BAD_REQUEST);
+        check(23, &[0x06], 0);
+        check(23, &[0x16], packet::BAD_OPTION);
+        check(23, &[0x07], packet::BAD_REQUEST);
         check(9, &[], packet::BAD_OPTION);
         check(35, b"coap://a/b", packet::PROXYING_NOT_SUPPORTED);
         check(5, &[], packet::PRECONDITION_FAILED);
@@ -245,7 +274,7 @@ mod tests {
     fn streams_are_listed_and_filtered() {
         let links = Links::new(&["energy".to_owned(), "traffic".to_owned()]);
         let check = |queries: &[&str], expected: &[&str]| {
-            let response = links.list(&request(".well-known/core", queries));
+            let response = links.list(&request(".well-known/core", queries), None);
             assert_eq!((response.code, response.content_format), (packet::CONTENT, Some(40)));
             let listing = String::from_utf8(response.payload).unwrap();
             let of = |kind: &str| {
@@ -273,16 +302,45 @@ mod tests {
     #[test]
     fn the_list_is_bounded_and_cut_between_links() {
         let kinds: Vec<_> = (0..500).map(|number| format!("kind-{number}")).collect();
-        let payload = Links::new(&kinds).list(&request(".well-known/core", &[])).payload;
+        let payload = Links::new(&kinds).list(&request(".well-known/core", &[]), None).payload;
         assert!((900..=LISTING_BYTES_MAX).contains(&payload.len()), "{}", payload.len());
         assert!(payload.ends_with(b";ct=50"));
+    }
+
+    #[test]
+    fn the_list_is_given_in_blocks() {
+        let links = Links::new(&["energy".to_owned(), "traffic".to_owned()]);
+        let packet = request(".well-known/core", &[]);
+        let whole = links.list(&packet, None).payload;
+        for exponent in 0..=6 {
+            let mut read = Vec::new();
+            for number in 0.. {
+                let (more, bytes) = (false, 16 << exponent);
+                let asked = Block { number, more, exponent };
+                let response = links.list(&packet, Some(asked));
+                assert_eq!(response.code, packet::CONTENT);
+                read.extend_from_slice(&response.payload);
+                let more = read.len() < whole.len();
+                assert_eq!(response.block2, Some(Block { more, ..asked }));
+                assert!(response.payload.len() == bytes || !more);
+                if !more {
+                    let behind = Block {
+                        number: number + 1,
+                        ..asked
+                    };
+                    assert_eq!(links.list(&packet, Some(behind)).code, packet::BAD_REQUEST);
+                    break;
+                }
+            }
+            assert_eq!(read, whole);
+        }
     }
 
     #[test]
     fn another_format_than_links_is_not_to_be_had() {
         let mut packet = request(".well-known/core", &[]);
         packet.add_option(CoapOption::Accept, vec![50]);
-        assert_eq!(Links::new(&[]).list(&packet).code, packet::NOT_ACCEPTABLE);
+        assert_eq!(Links::new(&[]).list(&packet, None).code, packet::NOT_ACCEPTABLE);
     }
 
     #[test]

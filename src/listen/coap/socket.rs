@@ -2,8 +2,9 @@
 //!
 //! On loopback a system call costs more than all else that is done for a small request, so datagrams are read and written
 //! up to [`BATCH`] at a time (recvmmsg, sendmmsg). Readiness is given back when a batch was not full, without asking the
-//! kernel once more; should there be more after all, the next datagram tells. A socket that is bound to a wildcard also
-//! learns which address each datagram was sent to. What a datagram means is left to `packet`, from which address it is
+//! kernel once more; should there be more after all, the next datagram tells. Beside the datagrams the kernel says how many
+//! it has dropped since the socket was opened (once there are any), and of a wildcard which address each was sent to. What
+//! a datagram means is left to `packet`, from which address it is
 //! answered to [`sockets`](super::sockets).
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,8 +26,11 @@ use super::exchange::Outgoing;
 /// Datagrams in one system call.
 pub const BATCH: usize = 64;
 
-/// Room for the packet info of a datagram; IPv6's needs 40 bytes, IPv4's 32.
-const INFO_BYTES: usize = 64;
+/// Room for the count of drops beside a datagram.
+const DROPS_BYTES: usize = 24;
+
+/// Room for the packet info as well; IPv6's needs 40 bytes, IPv4's 32.
+const INFO_BYTES: usize = DROPS_BYTES + 40;
 
 /// A socket and the kernel's view of a batch, which holds pointers and so stays on its thread.
 #[derive(Debug)]
@@ -35,9 +39,23 @@ pub struct Socket {
     local: Local,
     /// Where it is bound.
     address: SocketAddr,
-    // Keeps the length of addresses and packet info as the kernel left it, which is right for one socket. Never used for
-    // sending: there it would be left with pointers to addresses that are gone.
+    // Keeps the length of addresses and of what is beside them as the kernel left it. Of one address that is right, but for
+    // the count of drops, which is there after the first drop only: until then there is no room for it any more, the kernel
+    // says that it was cut off, and the headers are made anew. With packet info they are made anew for every batch, so that
+    // none is cut off: what comes to a wildcard goes to a socket of its own address after the first datagram. Never used
+    // for sending: there it would be left with pointers to addresses that are gone.
     inbound: MultiHeaders<SockaddrStorage>,
+    /// Since it was opened, as the kernel last said.
+    dropped: u32,
+    newly_dropped: u32,
+}
+
+/// What was beside the datagrams of a batch.
+#[derive(Debug, Default)]
+struct Beside {
+    dropped: Option<u32>,
+    /// Not all of it was read.
+    is_cut: bool,
 }
 
 /// A datagram that has been read.
@@ -70,6 +88,8 @@ impl Socket {
             local,
             address,
             inbound: headers(address),
+            dropped: 0,
+            newly_dropped: 0,
         })
     }
 
@@ -100,23 +120,22 @@ impl Socket {
     pub fn receive(&mut self, buffers: &mut [u8], buffer_bytes: usize, arrived: &mut Vec<Arrived>) -> io::Result<()> {
         arrived.clear();
         let (socket, inbound, address) = (&self.socket, &mut self.inbound, self.address);
+        let mut beside = Beside::default();
         let read = socket.try_io(Interest::READABLE, || {
-            let read = read_batch(
-                socket,
-                address,
-                inbound,
-                buffers.chunks_exact_mut(buffer_bytes),
-                arrived,
-            );
+            let buffers = buffers.chunks_exact_mut(buffer_bytes);
+            beside = read_batch(socket, address, inbound, buffers, arrived)?;
             // Not full: there is no more, which the runtime learns without another call.
-            read.and_then(|()| match arrived.len() {
+            match arrived.len() {
                 BATCH => Ok(()),
                 _ => Err(io::ErrorKind::WouldBlock.into()),
-            })
+            }
         });
-        if self.is_wildcard() && arrived.iter().any(|datagram| datagram.target.is_none()) {
-            // The kernel leaves the room for packet info as long as the last one was.
+        if beside.is_cut || self.is_wildcard() && !arrived.is_empty() {
             self.inbound = headers(self.address);
+        }
+        if let Some(dropped) = beside.dropped {
+            self.newly_dropped = self.newly_dropped.wrapping_add(dropped.wrapping_sub(self.dropped));
+            self.dropped = dropped;
         }
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -124,6 +143,11 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             read => read,
         }
+    }
+
+    /// How many more datagrams the kernel has dropped, as far as it has said.
+    pub fn take_dropped(&mut self) -> u32 {
+        std::mem::take(&mut self.newly_dropped)
     }
 
     /// Sends what is to be sent; `failed` is told of each that the socket does not take.
@@ -165,9 +189,18 @@ pub fn tell_targets(socket: &socket2::Socket, domain: socket2::Domain) -> io::Re
     Ok(())
 }
 
+/// Asks the kernel for the number of datagrams that it has dropped; before the socket is bound, as above.
+pub fn tell_drops(socket: &socket2::Socket) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::RxqOvfl, &1)?)
+}
+
 fn headers(address: SocketAddr) -> MultiHeaders<SockaddrStorage> {
-    let info = address.ip().is_unspecified().then(|| vec![0; INFO_BYTES]);
-    MultiHeaders::preallocate(BATCH, info)
+    let bytes = if address.ip().is_unspecified() {
+        INFO_BYTES
+    } else {
+        DROPS_BYTES
+    };
+    MultiHeaders::preallocate(BATCH, Some(vec![0; bytes]))
 }
 
 fn read_batch<'a>(
@@ -176,21 +209,18 @@ fn read_batch<'a>(
     inbound: &mut MultiHeaders<SockaddrStorage>,
     mut buffers: impl Iterator<Item = &'a mut [u8]>,
     arrived: &mut Vec<Arrived>,
-) -> io::Result<()> {
+) -> io::Result<Beside> {
     let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
         std::array::from_fn(|_| [IoSliceMut::new(buffers.next().unwrap_or_default())]);
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
     let messages = recvmmsg(fd, inbound, slices.iter_mut(), flags, None)?;
+    let mut beside = Beside::default();
     arrived.extend(messages.map(|message| Arrived {
         bytes: message.bytes,
         peer: message.address.as_ref().and_then(address),
-        target: if bound.ip().is_unspecified() {
-            target(&message, bound.port())
-        } else {
-            None
-        },
+        target: read_beside(&message, bound.port(), &mut beside),
     }));
-    Ok(())
+    Ok(beside)
 }
 
 /// How many were sent, from the first on.
@@ -211,17 +241,28 @@ fn address(peer: &SockaddrStorage) -> Option<SocketAddr> {
     v4().or_else(v6)
 }
 
-fn target(message: &RecvMsg<'_, '_, SockaddrStorage>, port: u16) -> Option<Target> {
-    message.cmsgs().ok()?.find_map(|info| match info {
-        ControlMessageOwned::Ipv4PacketInfo(info) => {
-            let [sent_to, own] = [info.ipi_addr, info.ipi_spec_dst].map(|ip| Ipv4Addr::from(u32::from_be(ip.s_addr)));
-            Some(target_v4(sent_to, own, port))
+/// Where the datagram was sent to, of a wildcard; the drops go to `beside`.
+fn read_beside(message: &RecvMsg<'_, '_, SockaddrStorage>, port: u16, beside: &mut Beside) -> Option<Target> {
+    let mut target = None;
+    let Ok(infos) = message.cmsgs() else {
+        beside.is_cut = true;
+        return None;
+    };
+    for info in infos {
+        match info {
+            ControlMessageOwned::RxqOvfl(dropped) => beside.dropped = Some(dropped),
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                let [sent_to, own] =
+                    [info.ipi_addr, info.ipi_spec_dst].map(|ip| Ipv4Addr::from(u32::from_be(ip.s_addr)));
+                target = Some(target_v4(sent_to, own, port));
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                target = Some(target_v6(info.ipi6_addr.s6_addr.into(), info.ipi6_ifindex, port));
+            }
+            _ => {}
         }
-        ControlMessageOwned::Ipv6PacketInfo(info) => {
-            Some(target_v6(info.ipi6_addr.s6_addr.into(), info.ipi6_ifindex, port))
-        }
-        _ => None,
-    })
+    }
+    target
 }
 
 /// `own` is the address that the kernel would answer from: another than the one that was asked, if that is a group or the

@@ -26,6 +26,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use prometheus::{IntCounter, IntGauge};
 use socket2::{Domain, Protocol, Type};
 
+use super::drops::Drops;
 use super::endpoints::{Cast, Endpoints, Local};
 use super::exchange::Outgoing;
 use super::socket::{self, Arrived, BATCH, Socket, Target};
@@ -65,6 +66,7 @@ pub struct Sockets {
     arrived: Vec<Arrived>,
     opened: IntGauge,
     failures: IntCounter,
+    pub drops: Drops,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,9 @@ fn make(address: SocketAddr, receive_buffer: usize) -> io::Result<socket2::Socke
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if let Err(error) = socket::tell_drops(&socket) {
+        tracing::warn!(%error, "coap datagrams that the kernel drops are not counted");
+    }
     if address.ip().is_unspecified() {
         socket::tell_targets(&socket, domain)?;
     }
@@ -129,6 +134,7 @@ impl Sockets {
             arrived: Vec::with_capacity(BATCH),
             opened: metrics.coap_own_addresses.clone(),
             failures: metrics.coap_own_addresses_failed_total.clone(),
+            drops: Drops::new(metrics.coap_datagrams_dropped_total.clone()),
         };
         for (index, socket) in bound.into_iter().enumerate() {
             sockets.add(socket, Local::configured(index), Instant::now(), 0)?;
@@ -162,6 +168,7 @@ impl Sockets {
                 .socket
                 .receive(&mut self.buffers, self.buffer_bytes, &mut self.arrived);
             read = read.and(batch);
+            self.drops.add(entry.socket.take_dropped());
             if !self.arrived.is_empty() {
                 entry.used = now;
             }

@@ -7,8 +7,8 @@
 //! to a multicast or broadcast address as well as to us is left to [`multicast`].
 //!
 //! Bounded: `exchanges_max` requests await their answer (further ones are told 5.03), `separate_max` responses await
-//! their acknowledgement (further ones go out non-confirmable, as §5.2.2 allows). No reply to an unproved address is
-//! longer than three times its request, retransmissions included.
+//! their acknowledgement (further ones go out non-confirmable, as §5.2.2 allows). To an unproved address no more than three
+//! times the bytes of its request is sent, the empty acknowledgement and retransmissions included ([`request`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,21 +21,25 @@ use rand::rngs::StdRng;
 use slab::Slab;
 
 use super::Config;
+use super::blocks::{Block, Blocks};
 use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::endpoints::{Cast, Endpoints};
 use super::options;
 use super::packet::{self, Head, Message, Response, Unanswered, Verdict};
 use super::peers::{Answered, Arrival, Key, Limits, Peers};
-use super::resource::{self, AMPLIFICATION_MAX, Links, Reachability, Wanted};
+use super::resource::{self, Links, Reachability, Wanted};
 use crate::acknowledge;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 use crate::receipt::Answer;
 
 mod multicast;
 
+mod request;
+
 mod separate;
 
+use request::{Request, Waiting};
 use separate::Separate;
 
 /// Told to an address that may be forged; the request for the whole list has room for it.
@@ -97,24 +101,6 @@ enum State {
     Separate(Separate),
     /// For the time at which this response to a multicast request is to be sent.
     Delayed(Message),
-}
-
-#[derive(Debug)]
-struct Waiting {
-    request: Request,
-    /// An empty acknowledgement has been sent: the response will be a separate one.
-    acknowledged: bool,
-}
-
-/// What is needed to answer a request.
-#[derive(Clone, Debug)]
-struct Request {
-    key: Key,
-    confirmable: bool,
-    token: Vec<u8>,
-    /// Classes of responses that the client does not want (RFC 7967).
-    no_response: u8,
-    bytes: usize,
 }
 
 // === impl Exchanges ===
@@ -196,7 +182,10 @@ impl Exchanges {
                 &summary
             }
         };
-        let response = response_to(outcome);
+        let mut response = response_to(outcome);
+        if response.code == packet::TOO_LARGE {
+            response.size1 = waiting.request.body_bytes_max;
+        }
         if response.is_positive() {
             self.peers.accepted(waiting.request.key);
         }
@@ -271,7 +260,9 @@ impl Exchanges {
             fingerprint: self.hasher.hash_one((ends, kept)),
         };
         let request = Request::new(key, &head, &packet, datagram.len());
-        let wanted = resource::find(&packet, head.code, |packet| self.discover(now, &request, packet));
+        let list = |packet: &Packet, blocks: Blocks| self.discover(now, &request, packet, blocks.response);
+        let (wanted, blocks) = resource::find(&packet, head.code, list);
+        let request = request.with(blocks);
         match wanted {
             Wanted::Reading(path) => match self.peers.arrive(now, key, head.confirmable) {
                 Arrival::New => Some(self.take_in(now, request, head.oversize, path, packet, out)),
@@ -340,19 +331,20 @@ impl Exchanges {
     }
 
     /// The list of streams; to an address that may be forged, only if it is short.
-    fn discover(&self, now: Instant, request: &Request, packet: &Packet) -> Response {
-        let response = self.links.list(packet);
+    fn discover(&self, now: Instant, request: &Request, packet: &Packet, block: Option<Block>) -> Response {
+        let response = self.links.list(packet, block);
         let peer = request.key.ends.peer;
-        if request.room(1) >= response.payload.len() || self.reachability.is_proved(now, peer, options::echo(packet)) {
+        let proved = || self.reachability.is_proved(now, peer, options::echo(packet));
+        if request.room(&response) >= response.payload.len() || proved() {
             return response;
         }
-        const ECHO_BYTES: usize = 2 + 8;
-        let text = packet::cut(PROOF_NEEDED, request.room(1).saturating_sub(ECHO_BYTES));
-        Response {
+        let mut response = Response {
             echo: Some(self.reachability.challenge(now, peer)),
-            payload: text.into(),
             ..Response::new(packet::UNAUTHORIZED)
-        }
+        };
+        let room = request.room(&response).min(block.map_or(usize::MAX, Block::bytes));
+        response.payload = packet::cut(PROOF_NEEDED, room).into();
+        response
     }
 
     /// Answers a request in the form that it is due, with as much of `text` as its length allows.
@@ -365,18 +357,26 @@ impl Exchanges {
             }
             return;
         }
-        let is_separate = waiting.acknowledged && self.separate.len() < self.config.separate_max;
-        if response.payload.is_empty() {
-            let transmissions = if is_separate { 1 + self.config.max_retransmit } else { 1 };
-            let room = request.room(transmissions).min(self.config.diagnostic_bytes_max);
-            response.payload = packet::cut(text, room).into();
+        if response.is_positive() {
+            response.block1 = request.block1;
+        }
+        let may_repeat = waiting.acknowledged && self.separate.len() < self.config.separate_max;
+        let transmissions = if may_repeat { 1 + self.config.max_retransmit } else { 1 };
+        if response.payload.is_empty() && !text.is_empty() {
+            let room = waiting.text_room(&response, transmissions);
+            response.payload = packet::cut(text, room.min(self.config.diagnostic_bytes_max)).into();
         }
         self.counters.response(response.code);
         let encode = |kind, mid| packet::encode(kind, mid, &request.token, &response);
-        let message = if is_separate {
+        // As often as the bytes of the request allow; once is as good as non-confirmable.
+        let repetitions = match may_repeat {
+            true => self.repetitions(waiting.budget() / encode(MessageType::Confirmable, 0).len()),
+            false => 0,
+        };
+        let message = if repetitions > 0 {
             let mid = self.free_mid(ends);
             let message = encode(MessageType::Confirmable, mid);
-            self.await_acknowledgement(now, ends, mid, message.clone());
+            self.await_acknowledgement(now, ends, mid, message.clone(), repetitions);
             message
         } else if waiting.acknowledged || !request.confirmable {
             encode(MessageType::NonConfirmable, self.free_mid(ends))
@@ -429,42 +429,6 @@ impl Exchanges {
 
     fn exchange(&self, ticket: u64) -> Option<&Exchange> {
         find(&self.open, ticket)
-    }
-}
-
-// === impl Waiting, Request ===
-
-impl Waiting {
-    fn new(request: Request) -> Self {
-        Waiting {
-            request,
-            acknowledged: false,
-        }
-    }
-}
-
-impl Request {
-    /// From a datagram of `bytes`.
-    fn new(key: Key, head: &Head<'_>, packet: &Packet, bytes: usize) -> Self {
-        Request {
-            key,
-            confirmable: head.confirmable,
-            token: head.token.to_vec(),
-            no_response: options::no_response(packet),
-            bytes,
-        }
-    }
-
-    /// Whether the client wants a response of this class (RFC 7967).
-    fn wants(&self, response: &Response) -> bool {
-        self.no_response & 1 << (response.class() - 1) == 0
-    }
-
-    /// Bytes that a payload may have, if it is sent this many times to an address that may be forged.
-    fn room(&self, transmissions: u32) -> usize {
-        // Header, Content-Format or Max-Age, and the payload marker.
-        const OVERHEAD: usize = 4 + 3 + 1;
-        (AMPLIFICATION_MAX * self.bytes / transmissions as usize).saturating_sub(OVERHEAD + self.token.len())
     }
 }
 

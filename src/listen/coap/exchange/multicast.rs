@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use coap_lite::{MessageType, Packet};
 use rand::RngExt;
 
+use super::super::blocks::Blocks;
 use super::super::endpoints::Endpoints;
 use super::super::packet::{self, Head, Message, Unanswered, Verdict};
 use super::super::resource::{self, Wanted};
@@ -49,7 +50,8 @@ impl Exchanges {
             fingerprint: 0,
         };
         let request = Request::new(key, &head, &packet, datagram.len());
-        match resource::find(&packet, head.code, |packet| self.discover(now, &request, packet)) {
+        let list = |packet: &Packet, blocks: Blocks| self.discover(now, &request, packet, blocks.response);
+        match resource::find(&packet, head.code, list).0 {
             Wanted::Answer(response, _)
                 if response.is_positive() && !response.payload.is_empty() && request.wants(&response) =>
             {

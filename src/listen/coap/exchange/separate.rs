@@ -17,20 +17,33 @@ pub(super) struct Separate {
     mid: u16,
     message: Message,
     timeout: Duration,
-    retransmissions: u32,
+    repetitions_left: u32,
 }
 
 // === impl Exchanges ===
 
 impl Exchanges {
-    pub(super) fn await_acknowledgement(&mut self, now: Instant, ends: Endpoints, mid: u16, message: Message) {
+    /// How often a response may be repeated of which `transmissions` may be sent.
+    pub(super) fn repetitions(&self, transmissions: usize) -> u32 {
+        let repetitions = u32::try_from(transmissions.saturating_sub(1)).unwrap_or(u32::MAX);
+        repetitions.min(self.config.max_retransmit)
+    }
+
+    pub(super) fn await_acknowledgement(
+        &mut self,
+        now: Instant,
+        ends: Endpoints,
+        mid: u16,
+        message: Message,
+        repetitions: u32,
+    ) {
         let factor = self.config.random_factor();
         let timeout = self.config.ack_timeout.mul_f64(self.random.random_range(1.0..=factor));
         let separate = Separate {
             mid,
             message,
             timeout,
-            retransmissions: 0,
+            repetitions_left: repetitions,
         };
         let ticket = self.insert(ends, Some(now + timeout), State::Separate(separate));
         self.separate.insert((ends, mid), ticket);
@@ -43,11 +56,11 @@ impl Exchanges {
         let State::Separate(separate) = &mut exchange.state else {
             return;
         };
-        if separate.retransmissions >= self.config.max_retransmit {
+        if separate.repetitions_left == 0 {
             let mid = separate.mid;
             return self.stop(ends, mid);
         }
-        separate.retransmissions += 1;
+        separate.repetitions_left -= 1;
         separate.timeout *= 2;
         let at = now + separate.timeout;
         exchange.due = Some(at);

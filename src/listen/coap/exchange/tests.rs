@@ -6,8 +6,11 @@ use rand::RngExt;
 
 use std::net::SocketAddr;
 
+use super::super::resource::AMPLIFICATION_MAX;
 use super::*;
 use crate::metrics::Metrics;
+
+mod blocks;
 
 const CON: u8 = 0x40;
 const NON: u8 = 0x50;
@@ -247,8 +250,8 @@ fn a_diagnostic_is_bounded_by_the_configuration_and_by_the_request() {
     check(&long, 128, 128);
     check(&long, 127, 126);
     check(&long, 0, 0);
-    // 26 bytes of request, three times, without what a response needs beside its text.
-    check("x", 128, 3 * 26 - 10);
+    // 26 bytes of request, three times, without header, token and payload marker; cut between characters of two bytes.
+    check("x", 128, 3 * 26 - 7 - 1);
 }
 
 #[test]

@@ -79,10 +79,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if head.packet_bytes > self.shared.config.packet_bytes_max() {
             return Err(self.refuse_too_large(&head));
         }
-        if head.is_publish() {
-            if let Some(pause) = self.admit(&head) {
-                return Ok(Step::Paused(pause));
-            }
+        if head.is_publish()
+            && let Some(pause) = self.admit(&head)
+        {
+            return Ok(Step::Paused(pause));
         }
         self.wire.missing = head.packet_bytes.saturating_sub(self.wire.inbound.len());
         if self.wire.missing > 0 {

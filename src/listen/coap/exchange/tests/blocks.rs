@@ -1,0 +1,192 @@
+//! What RFC 7959 lets a client say about sizes, and how many bytes an address that may be forged is sent.
+
+use super::*;
+
+/// A request for path `a` (or none) of these options and payload, with a token of `token_bytes`.
+fn small(token_bytes: usize, options: &[(u16, &[u8])], payload: &str) -> Vec<u8> {
+    let mut packet = Packet::new();
+    packet.header.code = packet::POST.into();
+    packet.header.message_id = 7;
+    packet.set_token(vec![9; token_bytes]);
+    for (number, value) in options {
+        packet.add_option((*number).into(), value.to_vec());
+    }
+    packet.payload = payload.into();
+    let mut bytes = packet.to_bytes_unlimited().unwrap();
+    bytes[0] = CON | token_bytes as u8;
+    bytes
+}
+
+/// The options of this number in the one message that was sent.
+fn option(world: &World, number: u16) -> Option<Vec<u8>> {
+    let [outgoing] = &world.out[..] else {
+        panic!("{:?}", world.out);
+    };
+    let packet = Packet::from_bytes(&outgoing.message).unwrap();
+    packet.get_first_option(number.into()).cloned()
+}
+
+/// Everything that is sent for a request, until nothing more comes: three times its bytes at most.
+#[test]
+fn no_more_than_three_times_a_request_is_sent_for_it_in_all() {
+    let path: &[(u16, &[u8])] = &[(11, b"a")];
+    let requests = (0..=8).flat_map(|token_bytes| {
+        [
+            small(token_bytes, &[], ""),
+            small(token_bytes, path, ""),
+            small(token_bytes, path, "{}"),
+            small(token_bytes, &[(11, b"a"), (27, &[6])], "{}"),
+            small(token_bytes, path, &"x".repeat(200)),
+            small(token_bytes, path, &"x".repeat(300)),
+        ]
+    });
+    let requests: Vec<_> = requests.chain([post(CON, 7)]).collect();
+    let mut most = 0.0_f64;
+    for (bytes, max_retransmit) in requests.iter().flat_map(|bytes| [0, 1, 4, 10].map(|max| (bytes, max))) {
+        for separate in [false, true] {
+            for outcome in [
+                delivered(),
+                rejected(&"x".repeat(500)),
+                Answer::One(Outcome::Busy(Busy::KafkaAway)),
+            ] {
+                let mut world = world(|config| {
+                    config.max_retransmit = max_retransmit;
+                    config.datagram_bytes_max = bytesize::ByteSize::b(250);
+                });
+                let intake = world.receive(bytes).expect("a message with readings");
+                if separate {
+                    world.pass(500);
+                }
+                let outcome = intake.refusal.map_or(outcome.clone(), Answer::One);
+                world.answer(intake.ticket.unwrap(), &outcome);
+                for _ in 0..=max_retransmit {
+                    world.pass(3_600_000);
+                }
+                assert_eq!(world.exchanges.open(), 0);
+                let sent: usize = world.out.iter().map(|outgoing| outgoing.message.len()).sum();
+                let about = format!("{} bytes, separate {separate}, {outcome:?}", bytes.len());
+                assert!(sent <= 3 * bytes.len(), "{sent} for {about}");
+                assert!(world.out.len() > usize::from(separate), "it is answered: {about}");
+                most = most.max(sent as f64 / bytes.len() as f64);
+            }
+        }
+    }
+    // 4 bytes that are told 5.03 with Max-Age behind an empty acknowledgement: 11.
+    assert!((2.7..=3.0).contains(&most), "{most} times");
+}
+
+/// The smallest reading has room for all repetitions that RFC 7252 gives it.
+#[test]
+fn a_reading_that_may_be_one_is_repeated_as_often_as_before() {
+    for token_bytes in 0..=8 {
+        let path: &[(u16, &[u8])] = &[(11, b"devices"), (11, b"d"), (11, b"k")];
+        let mut world = world(|_| {});
+        let ticket = world.take(&small(token_bytes, path, "{}"));
+        world.pass(500);
+        world.out.clear();
+        world.answer(ticket, &Answer::One(Outcome::Busy(Busy::KafkaAway)));
+        for _ in 0..5 {
+            world.pass(3_600_000);
+        }
+        assert_eq!(world.out.len(), 5, "{token_bytes}");
+    }
+}
+
+#[test]
+fn a_whole_body_in_one_block_is_a_reading_and_its_block_is_acknowledged() {
+    let check = |value: &[u8], kind: u8, expected: Option<Vec<u8>>| {
+        let mut world = world(|_| {});
+        let bytes = request(kind, packet::POST, 1, &[(27, value)], "{}");
+        let ticket = world.take(&bytes);
+        world.answer(ticket, &delivered());
+        assert_eq!(option(&world, 27), expected, "{value:02x?}");
+        assert_eq!(world.said_one().code, CHANGED);
+        if kind == CON {
+            // A repetition is answered the same way.
+            world.receive(&bytes);
+            assert_eq!(option(&world, 27), expected, "{value:02x?}");
+        }
+    };
+    for kind in [CON, NON] {
+        check(&[6], kind, Some(vec![6]));
+        check(&[], kind, Some(vec![]));
+        check(&[0, 2], kind, Some(vec![2]));
+    }
+    let mut world = world(|_| {});
+    for (value, code) in [
+        (&[0x0E][..], packet::BAD_OPTION),
+        (&[0x16], packet::BAD_OPTION),
+        (&[0x07], packet::BAD_REQUEST),
+    ] {
+        assert!(
+            world
+                .receive(&request(CON, packet::POST, 1, &[(27, value)], "{}"))
+                .is_none()
+        );
+        assert_eq!(world.said_one().code, code, "{value:02x?}");
+    }
+    // A rejected reading has no block: 4.13 with one would ask for a smaller.
+    let ticket = world.take(&request(CON, packet::POST, 2, &[(27, &[6])], "{"));
+    world.answer(ticket, &rejected("no"));
+    assert_eq!(option(&world, 27), None);
+}
+
+#[test]
+fn blocks_of_the_response_are_as_large_as_the_client_asks() {
+    let mut world = world(|_| {});
+    // Of a reading: its text is cut.
+    for (value, bytes) in [(&[0][..], 16), (&[1], 32), (&[6], 128)] {
+        let long = "x".repeat(100);
+        let ticket = world.take(&request(
+            CON,
+            packet::POST,
+            1,
+            &[(23, value)],
+            &format!("{value:?}{long}"),
+        ));
+        world.answer(ticket, &rejected(&"x".repeat(500)));
+        assert_eq!(option(&world, 23), None);
+        assert_eq!(world.said_one().payload.len(), bytes, "{value:02x?}");
+    }
+    assert!(
+        world
+            .receive(&request(CON, packet::POST, 1, &[(23, &[0x16])], "{}"))
+            .is_none()
+    );
+    assert_eq!(world.said_one().code, packet::BAD_OPTION);
+    // Of the list: block by block.
+    let own = SocketAddr::from(([127, 0, 0, 1], 3));
+    let mut ask = |options: &[(u16, &[u8])]| {
+        let path = [(11, &b".well-known"[..]), (11, b"core")];
+        world.receive_at(own, &datagram(CON, packet::GET, 1, &[&path[..], options].concat(), ""));
+        (option(&world, 23), world.said_one())
+    };
+    let (_, whole) = ask(&[]);
+    let mut read = String::new();
+    for number in 0..whole.payload.len().div_ceil(32) as u8 {
+        let (block, part) = ask(&[(23, &[number << 4 | 1])]);
+        assert_eq!(part.code, packet::CONTENT);
+        read.push_str(&part.payload);
+        let more = u8::from(read.len() < whole.payload.len());
+        assert_eq!(block, Some(vec![number << 4 | more << 3 | 1]));
+    }
+    assert_eq!(read, whole.payload);
+    assert_eq!(ask(&[(23, &[0xF1])]).1.code, packet::BAD_REQUEST, "behind the end");
+}
+
+#[test]
+fn a_body_that_is_too_large_is_told_what_would_fit() {
+    let mut world = world(|config| config.datagram_bytes_max = bytesize::ByteSize::b(400));
+    let bytes = request(CON, packet::POST, 1, &[], &"x".repeat(400));
+    let intake = world.receive(&bytes).unwrap();
+    world.answer(intake.ticket.unwrap(), &Answer::One(intake.refusal.unwrap()));
+    let size1 = option(&world, 60).expect("Size1");
+    let largest = size1.iter().fold(0, |value, byte| value << 8 | usize::from(*byte));
+    assert_eq!(world.said_one().code, packet::TOO_LARGE);
+    let mut check = |mid, bytes: usize, refused: bool| {
+        let intake = world.receive(&request(CON, packet::POST, mid, &[], &"y".repeat(bytes)));
+        assert_eq!(intake.unwrap().refusal.is_some(), refused, "{bytes}");
+    };
+    check(2, largest, false);
+    check(3, largest + 1, true);
+}
