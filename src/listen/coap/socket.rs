@@ -309,4 +309,48 @@ mod tests {
         check("ff02::1", None);
         check("ff05::fd", None);
     }
+
+    /// Reads until nothing is left; how many there were. Of a wildcard each tells where it was sent to.
+    async fn read_all(socket: &mut Socket, buffers: &mut [u8]) -> u64 {
+        let (mut read, mut arrived) = (0, Vec::new());
+        std::future::poll_fn(|context| socket.poll_readable(context)).await;
+        loop {
+            socket.receive(buffers, 16, &mut arrived).unwrap();
+            let told = arrived.iter().filter(|datagram| datagram.target.is_some()).count();
+            assert_eq!(told, if socket.is_wildcard() { arrived.len() } else { 0 });
+            read += arrived.len() as u64;
+            if arrived.len() < BATCH {
+                return read;
+            }
+        }
+    }
+
+    /// What is beside a datagram grows with the first drop; nothing of it is lost by that, and no drop is.
+    #[tokio::test]
+    async fn drops_are_told_and_leave_room_for_the_packet_info() {
+        for (bound, target) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+            ("[::]:0", "::1"),
+        ] {
+            let opened = super::super::sockets::open(bound.parse().unwrap(), 4096).unwrap();
+            let target = SocketAddr::new(target.parse().unwrap(), opened.local_addr().unwrap().port());
+            let client = std::net::UdpSocket::bind((target.ip(), 0)).unwrap();
+            let mut socket = Socket::new(opened, Local::configured(0)).unwrap();
+            let mut buffers = vec![0; BATCH * 16];
+            let (mut sent, mut received, mut dropped) = (0, 0, 0);
+            // One by one, a burst that overflows the buffer, then one by one again.
+            for count in [1, 1, 1000, 1, 1, 1000, 1, 1] {
+                for _ in 0..count {
+                    client.send_to(b"?", target).unwrap();
+                }
+                sent += count;
+                received += read_all(&mut socket, &mut buffers).await;
+                dropped += u64::from(socket.take_dropped());
+            }
+            assert!(dropped > 0, "{bound}");
+            assert_eq!(received + dropped, sent, "{bound}");
+        }
+    }
 }
