@@ -91,13 +91,12 @@ fn broken<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Ended {
         ConnectFault::NotMqtt => Close::Refused.into(),
         // In 3.1.1's form: a Mosquitto bridge falls back by it, and a client of a later version has to ask for less.
         ConnectFault::Level => refused(Refusal::ProtocolVersion, plain(Version::V3), wire),
-        ConnectFault::Broken {
-            version,
-            fault,
-            packet_bytes_max,
-        } => {
-            let encoder = bounded(version, packet_bytes_max);
-            refused(Refusal::Fault(fault), encoder, wire)
+        ConnectFault::Broken { version, fault, hints } => {
+            let encoder = bounded(version, hints.packet_bytes_max);
+            Ended {
+                client_id: hints.client_id,
+                ..refused(Refusal::Fault(fault), encoder, wire)
+            }
         }
     }
 }
@@ -322,7 +321,7 @@ mod tests {
                 short => short.to_vec(),
             };
             assert_eq!(outbound, expected, "{properties:02x?}");
-            assert_eq!(ended.client_id, client_id, "known once the CONNECT is decoded");
+            assert_eq!(ended.client_id, client_id, "{properties:02x?}");
         };
         const METHOD: &[u8] = &[21, 0, 1, b'x'];
         const TWENTY: &[u8] = &[39, 0, 0, 0, 20];
@@ -333,11 +332,11 @@ mod tests {
         // Request Problem Information 0 is for other packets [MQTT-3.1.2-29].
         check(&[METHOD, &[23, 0]].concat(), "meter", &[0x8C]).await;
         // Receive Maximum 0, before and behind it; Authentication Data without a method; what cannot be parsed at all.
-        check(&[TWENTY, &[33, 0, 0]].concat(), "", &[0x20, 3, 0, 0x82, 0]).await;
-        check(&[&[33, 0, 0], TWENTY].concat(), "", &[0x20, 3, 0, 0x82, 0]).await;
-        check(&[22, 0, 1, b'x'], "", &[0x82]).await;
-        check(&[&[22, 0, 1, b'x'], FOUR].concat(), "", &[]).await;
-        check(&[&[0x7F], TWENTY].concat(), "", &[0x81]).await;
+        check(&[TWENTY, &[33, 0, 0]].concat(), "meter", &[0x20, 3, 0, 0x82, 0]).await;
+        check(&[&[33, 0, 0], TWENTY].concat(), "meter", &[0x20, 3, 0, 0x82, 0]).await;
+        check(&[22, 0, 1, b'x'], "meter", &[0x82]).await;
+        check(&[&[22, 0, 1, b'x'], FOUR].concat(), "meter", &[]).await;
+        check(&[&[0x7F], TWENTY].concat(), "meter", &[0x81]).await;
     }
 
     #[tokio::test]

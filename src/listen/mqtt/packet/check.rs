@@ -37,7 +37,7 @@ pub struct ConnectShape {
 }
 
 /// A CONNECT that cannot be accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectFault {
     /// Not MQTT at all: nothing is answered.
     NotMqtt,
@@ -47,9 +47,15 @@ pub enum ConnectFault {
     Broken {
         version: Version,
         fault: Fault,
-        /// The largest packet that the client takes, as far as it could be read.
-        packet_bytes_max: Option<u32>,
+        hints: Hints,
     },
+}
+
+/// What a broken CONNECT says all the same, as far as it can be read: for its refusal, and for the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub packet_bytes_max: Option<u32>,
+    pub client_id: String,
 }
 
 const CONNECT: Properties = client_only(&[17, 21, 22, 23, 25, 33, 34, 38, 39]);
@@ -236,11 +242,10 @@ fn connect_level(cursor: &mut Cursor<'_>) -> Result<(Version, bool), ConnectFaul
 
 /// `minimal`: whether the Remaining Length took no more bytes than it needs.
 pub fn connect(body: &[u8], minimal: bool) -> Result<ConnectShape, ConnectFault> {
-    const FLAGS_AND_KEEP_ALIVE_BYTES: usize = 3;
     let mut cursor = Cursor(body);
     let (version, is_3_1) = connect_level(&mut cursor)?;
     let flags_at = body.len() - cursor.0.len();
-    let properties = cursor.0.get(FLAGS_AND_KEEP_ALIVE_BYTES..).unwrap_or_default();
+    let rest = cursor.0;
     super::minimal(version, minimal)
         .and_then(|()| connect_payload(version, &mut cursor))
         .map(|login_bytes| ConnectShape {
@@ -252,10 +257,22 @@ pub fn connect(body: &[u8], minimal: bool) -> Result<ConnectShape, ConnectFault>
         .map_err(|fault| ConnectFault::Broken {
             version,
             fault,
-            packet_bytes_max: (version == Version::V5)
-                .then(|| Cursor(properties).packet_bytes_max())
-                .flatten(),
+            hints: hints(version, rest),
         })
+}
+
+fn hints(version: Version, from_flags_on: &[u8]) -> Hints {
+    const FLAGS_AND_KEEP_ALIVE_BYTES: usize = 3;
+    let mut cursor = Cursor(from_flags_on.get(FLAGS_AND_KEEP_ALIVE_BYTES..).unwrap_or_default());
+    let packet_bytes_max = match version {
+        Version::V3 => None,
+        Version::V5 => cursor.packet_bytes_max(),
+    };
+    let client_id = super::shortened(cursor.text().unwrap_or_default()).to_owned();
+    Hints {
+        packet_bytes_max,
+        client_id,
+    }
 }
 
 // Returns how many bytes before the end the credentials begin.

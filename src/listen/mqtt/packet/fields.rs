@@ -205,11 +205,11 @@ impl<'a> Cursor<'a> {
         Ok(given)
     }
 
-    /// The Maximum Packet Size among the properties, whatever is wrong with the others.
+    /// Goes over the properties, whatever is wrong with them, and gives the Maximum Packet Size among them.
     pub fn packet_bytes_max(&mut self) -> Option<u32> {
         const MAXIMUM_PACKET_SIZE: u8 = 39;
         let length = self.variable_int().ok()?;
-        let mut block = Cursor(self.0.get(..length).unwrap_or(self.0));
+        let mut block = Cursor(self.take(length).ok()?);
         while !block.is_empty() {
             let id = block.u8().ok()?;
             let value = block.0;

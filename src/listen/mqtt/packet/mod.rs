@@ -27,7 +27,7 @@ mod check;
 mod encode;
 mod fields;
 
-pub use check::{ConnectFault, connect_version};
+pub use check::{ConnectFault, Hints, connect_version};
 pub use encode::{Encoder, Refusal, Welcome, shortened};
 pub use fields::topic;
 
@@ -282,7 +282,7 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
         return Err(ConnectFault::Broken {
             version: shape.version,
             fault: malformed("the CONNECT cannot be decoded"),
-            packet_bytes_max: None,
+            hints: Hints::default(),
         });
     };
     let given = properties.as_ref();
