@@ -110,7 +110,6 @@ impl Close {
             Close::Stopping => "stopping",
             Close::Fault(fault) => match fault.reason {
                 Leave::TopicNameInvalid => "topic_name_invalid",
-                Leave::TopicFilterInvalid => "topic_filter_invalid",
                 Leave::TopicAliasInvalid => "topic_alias_invalid",
                 Leave::PacketTooLarge => "packet_too_large",
                 Leave::QuotaExceeded => "quota_exceeded",

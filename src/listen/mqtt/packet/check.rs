@@ -93,7 +93,7 @@ pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> 
         return Err(malformed("QoS 3")); // [MQTT-3.3.1-4]
     }
     if qos == 0 && dup {
-        return Err(malformed("DUP on a QoS 0 publish")); // [MQTT-3.3.1-2]
+        return Err(protocol_error("DUP on a QoS 0 publish")); // [MQTT-3.3.1-2]
     }
     let mut cursor = Cursor(body);
     cursor.prefixed()?; // the topic: its bytes are checked where it is used
@@ -282,8 +282,11 @@ fn connect_payload(version: Version, cursor: &mut Cursor<'_>) -> Result<usize, F
     let flags = cursor.u8()?;
     let (will, will_qos) = (flags & 0x04 != 0, (flags >> 3) & 3);
     let (password, user_name) = (flags & 0x40 != 0, flags & 0x80 != 0);
-    if flags & 1 != 0 || will_qos == 3 || (!will && flags & 0x38 != 0) {
-        return Err(malformed("reserved connect flags")); // [MQTT-3.1.2-3], [MQTT-3.1.2-11] and following
+    if flags & 1 != 0 || will_qos == 3 {
+        return Err(malformed("reserved connect flags")); // [MQTT-3.1.2-3], [MQTT-3.1.2-12]
+    }
+    if !will && flags & 0x38 != 0 {
+        return Err(protocol_error("Will QoS or Will Retain without a will")); // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
     }
     if version == Version::V3 && password && !user_name {
         return Err(malformed("a password without a user name")); // [MQTT-3.1.2-22] of 3.1.1

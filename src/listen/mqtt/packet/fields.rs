@@ -1,8 +1,8 @@
 //! The fields that packets are made of: integers, strings, topics and properties [MQTT 5.0 §1.5, §2.2.2, §4.7].
 //!
 //! What cannot be parsed is a Malformed Packet, what is parsed and not allowed a Protocol Error (§1.2), unless a clause
-//! names another reason code. A topic name with a wildcard in it is Topic Name Invalid, wherever it stands; a filter whose
-//! wildcards are not whole levels is Topic Filter Invalid.
+//! names another reason code (§4.13.1). The topic name of a PUBLISH or a will that has a wildcard in it is Topic Name
+//! Invalid: it is not malformed, and not accepted.
 
 use super::{Fault, Leave, Version, malformed, protocol_error};
 
@@ -36,7 +36,15 @@ pub fn topic(name: &[u8]) -> Result<&str, Fault> {
     Ok(text)
 }
 
-/// A topic name that no alias can stand for: of a will, or for a response.
+/// The topic name for a response, of which 0x90 does not speak [MQTT-3.3.2-14].
+fn response_topic(name: &[u8]) -> Result<&str, Fault> {
+    whole_topic(name).map_err(|fault| match fault.reason {
+        Leave::TopicNameInvalid => protocol_error("a wildcard in a response topic"),
+        _ => fault,
+    })
+}
+
+/// A topic name that no alias can stand for.
 fn whole_topic(name: &[u8]) -> Result<&str, Fault> {
     match name.is_empty() {
         true => Err(protocol_error("an empty topic name")), // [MQTT-4.7.3-1]
@@ -55,7 +63,7 @@ fn filter(version: Version, name: &[u8]) -> Result<(), Fault> {
             let (name, filter) = shared.split_at(shared.iter().position(|byte| *byte == b'/').unwrap_or(shared.len()));
             let named = !name.is_empty() && !name.iter().any(|byte| matches!(byte, b'+' | b'#'));
             if !named || filter.len() < 2 {
-                return Err(filter_invalid("a shared subscription without a name or a filter"));
+                return Err(protocol_error("a shared subscription without a name or a filter"));
             }
             filter.split_at(1).1
         }
@@ -69,7 +77,7 @@ fn filter(version: Version, name: &[u8]) -> Result<(), Fault> {
             _ => !level.iter().any(|byte| matches!(byte, b'+' | b'#')),
         };
         if !valid {
-            return Err(filter_invalid(
+            return Err(protocol_error(
                 "a wildcard that is not a whole level, or # before the end",
             ));
         }
@@ -80,11 +88,6 @@ fn filter(version: Version, name: &[u8]) -> Result<(), Fault> {
 /// What follows `$share/` in the filter of a shared subscription, which MQTT 5 has.
 fn share(version: Version, filter: &[u8]) -> Option<&[u8]> {
     filter.strip_prefix(b"$share/").filter(|_| version == Version::V5)
-}
-
-fn filter_invalid(why: &'static str) -> Fault {
-    let reason = Leave::TopicFilterInvalid;
-    Fault { reason, why }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Fault> {
@@ -137,7 +140,7 @@ impl<'a> Cursor<'a> {
 
     pub fn packet_id(&mut self) -> Result<u16, Fault> {
         match self.u16()? {
-            0 => Err(malformed("packet identifier 0")), // [MQTT-2.2.1-3]
+            0 => Err(protocol_error("packet identifier 0")), // [MQTT-2.2.1-3]
             pkid => Ok(pkid),
         }
     }
@@ -233,7 +236,7 @@ impl<'a> Cursor<'a> {
             39 => self.take(4)? != [0; 4],
             2 | 17 | 24 => self.take(4).map(|_| true)?,
             11 => self.variable_int()? != 0,
-            8 => self.whole_topic().map(|_| true)?, // [MQTT-3.3.2-14]
+            8 => response_topic(self.prefixed()?).map(|_| true)?,
             9 | 22 => self.prefixed().map(|_| true)?,
             3 | 21 | 31 => self.text().map(|_| true)?,
             USER_PROPERTY => self.text().and_then(|_| self.text()).map(|_| true)?,

@@ -51,7 +51,6 @@ pub enum Leave {
     ServerShuttingDown = 0x8B,
     KeepAliveTimeout = 0x8D,
     SessionTakenOver = 0x8E,
-    TopicFilterInvalid = 0x8F,
     TopicNameInvalid = 0x90,
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,

@@ -12,8 +12,7 @@ const V3: Version = Version::V3;
 const V5: Version = Version::V5;
 
 use Leave::{
-    MalformedPacket as Malformed, ProtocolError, TopicAliasInvalid as AliasInvalid,
-    TopicFilterInvalid as FilterInvalid, TopicNameInvalid as NameInvalid,
+    MalformedPacket as Malformed, ProtocolError, TopicAliasInvalid as AliasInvalid, TopicNameInvalid as NameInvalid,
 };
 
 type Verdict = Result<(), Leave>;
@@ -99,7 +98,7 @@ fn fixed_headers_have_their_flags_and_the_shortest_length() {
             check(version, first, &[], Malformed); // type 0
         }
         check(version, 0x36, b"\0\x01t\0\x07\0", Malformed); // QoS 3 [MQTT-3.3.1-4]
-        check(version, 0x38, b"\0\x01t\0", Malformed); // DUP with QoS 0 [MQTT-3.3.1-2]
+        check(version, 0x38, b"\0\x01t\0", ProtocolError); // DUP with QoS 0 [MQTT-3.3.1-2]
         check(version, 0x31, b"\0\x01t\0", GOOD); // a retained publish
         for first in [0x20, 0x90, 0xB0, 0xD0] {
             check(version, first, &[0, 7], ProtocolError); // a server's
@@ -186,19 +185,29 @@ fn packets_end_with_their_fields_and_have_their_packet_id() {
         let properties: &[u8] = if version == V5 { &[0] } else { &[] };
         for first in [0x40, 0x50, 0x62, 0x70] {
             check(version, first, &[0, 7], GOOD);
-            check(version, first, &[0, 0], Malformed); // [MQTT-2.2.1-3]
+            check(version, first, &[0, 0], ProtocolError); // [MQTT-2.2.1-3]
             check(version, first, &[7], Malformed);
         }
         for (first, rest) in [(0x32, properties), (0x34, properties)] {
             check(version, first, &[b"\0\x01t\0\x07", rest].concat(), GOOD);
-            check(version, first, &[b"\0\x01t\0\0", rest].concat(), Malformed);
+            check(version, first, &[b"\0\x01t\0\0", rest].concat(), ProtocolError);
         }
         check(version, 0x82, &[b"\0\x07", properties, b"\0\x01f\0"].concat(), GOOD);
-        check(version, 0x82, &[b"\0\0", properties, b"\0\x01f\0"].concat(), Malformed);
+        check(
+            version,
+            0x82,
+            &[b"\0\0", properties, b"\0\x01f\0"].concat(),
+            ProtocolError,
+        );
         check(version, 0x82, &[b"\0\x07", properties, b"\0\x01f"].concat(), Malformed); // no options
         check(version, 0x82, &[b"\0\x07", properties].concat(), ProtocolError); // [MQTT-3.8.3-2]
         check(version, 0xA2, &[b"\0\x07", properties, b"\0\x01f"].concat(), GOOD);
-        check(version, 0xA2, &[b"\0\0", properties, b"\0\x01f"].concat(), Malformed);
+        check(
+            version,
+            0xA2,
+            &[b"\0\0", properties, b"\0\x01f"].concat(),
+            ProtocolError,
+        );
         check(version, 0xA2, &[b"\0\x07", properties].concat(), ProtocolError); // [MQTT-3.10.3-2]
         check(version, 0xC0, &[], GOOD);
         check(version, 0xC0, &[0], Malformed);
@@ -232,8 +241,9 @@ fn connects_have_reserved_flags_and_strings() {
     for level in [4, 5] {
         check(level, 0x02, b"\0\x01c", GOOD);
         check(level, 0x03, b"\0\x01c", Err(Malformed)); // [MQTT-3.1.2-3]
-        check(level, 0x22, b"\0\x01c", Err(Malformed)); // Will Retain without a will [MQTT-3.1.2-13]
-        check(level, 0x0A, b"\0\x01c", Err(Malformed)); // Will QoS without a will [MQTT-3.1.2-11]
+        check(level, 0x22, b"\0\x01c", Err(ProtocolError)); // Will Retain without a will [MQTT-3.1.2-13]
+        check(level, 0x0A, b"\0\x01c", Err(ProtocolError)); // Will QoS without a will [MQTT-3.1.2-11]
+        check(level, 0x1A, b"\0\x01c", Err(Malformed)); // Will QoS 3, though without a will
         check(level, 0x02, b"\0\x01c\x09", Err(Malformed)); // bytes behind the fields
         check(level, 0x02, b"", Err(Malformed));
         check(level, 0x82, b"\0\x01c", Err(Malformed)); // no user name though announced

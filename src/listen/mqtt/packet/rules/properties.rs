@@ -175,8 +175,8 @@ fn properties_have_values_that_are_not_allowed() {
     };
     publish(&[1, 2], ProtocolError); // Payload Format Indicator
     publish(&[35, 0, 0], AliasInvalid); // [MQTT-3.3.2-8]
-    publish(b"\x08\0\x03a/+", NameInvalid); // [MQTT-3.3.2-14]
-    publish(b"\x08\0\x01#", NameInvalid);
+    publish(b"\x08\0\x03a/+", ProtocolError); // [MQTT-3.3.2-14]
+    publish(b"\x08\0\x01#", ProtocolError);
     publish(b"\x08\0\0", ProtocolError); // [MQTT-4.7.3-1]
     check(V5, 0x82, b"\0\x07\x02\x0b\0\0\x01f\0", ProtocolError); // Subscription Identifier 0
     check(V5, 0x82, b"\0\x07\x03\x0b\x85\0\0\x01f\0", Malformed); // 5 in two bytes
