@@ -98,6 +98,8 @@ pub struct Reconciliation {
     pub acknowledged: u64,
     /// Acknowledged and found in their topic.
     pub in_kafka: u64,
+    /// Of these, those that are there more than once.
+    pub in_kafka_more_than_once: u64,
     /// Acknowledged by MQTT 3.1.1, and found in the dead-letter topic instead.
     pub dead_lettered: u64,
     /// Acknowledged, and found nowhere. The promise is that this is 0.
@@ -286,6 +288,8 @@ impl Ledger {
             result.acknowledged += page.acknowledged.count();
             result.not_compared += page.acknowledged.count() - compared;
             result.in_kafka += delivered;
+            let repeated = page.acknowledged.intersection(&there.duplicated);
+            result.in_kafka_more_than_once += repeated.count_from(floor.max(there.duplicated.floor()));
             result.dead_lettered += compared - delivered - lost.count();
             result.lost += lost.count();
             result.duplicates += there.records - there.delivered.count();
@@ -384,6 +388,7 @@ mod tests {
             let is_tuple = (is.in_kafka, is.lost, is.duplicates, is.extra, is.out_of_order);
             assert_eq!(is_tuple, expected, "{acknowledged:?} against {there:?}");
             assert_eq!(is.acknowledged, is.in_kafka + is.dead_lettered + is.lost);
+            assert!(is.in_kafka_more_than_once <= is.in_kafka.min(is.duplicates));
         };
         check(&[], &[], (0, 0, 0, 0, 0));
         check(&[1, 2, 3], &[1, 2, 3], (3, 0, 0, 0, 0));

@@ -29,6 +29,8 @@ pub mod timeline;
 
 pub mod ledger;
 
+pub mod balance;
+
 pub mod follower;
 
 pub mod report;

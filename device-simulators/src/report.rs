@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::balance::Balance;
 use crate::counters::{Complaint, Counters, Percentiles, Tally};
 use crate::devices::Kind;
 use crate::fleet::FleetOutcome;
@@ -38,6 +39,8 @@ pub struct Report {
     /// Of `acknowledged`, those of readings that were acknowledged before: a fault made a device send them again.
     pub acknowledged_again: u64,
     pub in_kafka: u64,
+    /// Of these, those that are there more than once.
+    pub in_kafka_more_than_once: u64,
     pub dead_lettered: u64,
     pub lost: u64,
     pub duplicates: u64,
@@ -68,6 +71,8 @@ pub struct Report {
     pub expectations: Vec<Expectation>,
     pub unreadable_because: Option<String>,
     pub complaints: Vec<Complaint>,
+    #[serde(skip)]
+    pub balance: Balance,
 }
 
 /// Which scenario a report is of.
@@ -108,6 +113,8 @@ pub struct KindLine {
     pub in_kafka: u64,
     pub lost: u64,
     pub duplicates: u64,
+    #[serde(skip)]
+    pub balance: Balance,
 }
 
 // === impl Report ===
@@ -117,9 +124,12 @@ impl Report {
     pub fn new(outcome: &FleetOutcome, found: &Found, elapsed: Duration) -> Report {
         let counters = &outcome.counters;
         let snapshot = counters.snapshot();
+        let compared = outcome.ledger.reconcile(found);
+        let tally = snapshot.total();
+        let balance = Balance::new(tally.acknowledged, &compared);
         let Reconciliation {
-            acknowledged,
             in_kafka,
+            in_kafka_more_than_once,
             dead_lettered,
             lost,
             lost_named,
@@ -130,7 +140,7 @@ impl Report {
             not_compared,
             duplicates_named,
             ..
-        } = outcome.ledger.reconcile(found);
+        } = compared;
         let mut table = counters.grades.table();
         outcome.ledger.grade(found, &mut table);
         let grade_line = |(cause, grade): (&Cause, &Grade)| {
@@ -150,8 +160,10 @@ impl Report {
         };
         let kind_line = |kind| {
             let compared = outcome.ledger.reconcile_kind(found, kind);
+            let tally = snapshot.of_kind(kind);
             let line = KindLine {
-                tally: snapshot.of_kind(kind),
+                balance: Balance::new(tally.acknowledged, &compared),
+                tally,
                 in_kafka: compared.in_kafka,
                 lost: compared.lost,
                 duplicates: compared.duplicates,
@@ -160,12 +172,13 @@ impl Report {
         };
         Report {
             seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
-            tally: snapshot.total(),
+            tally,
             delivered: None,
             spooled: None,
             latency: counters.percentiles(),
-            acknowledged_again: snapshot.total().acknowledged.saturating_sub(acknowledged),
+            acknowledged_again: balance.again,
             in_kafka,
+            in_kafka_more_than_once,
             dead_lettered,
             lost,
             duplicates,
@@ -188,6 +201,7 @@ impl Report {
             expectations: Vec::new(),
             unreadable_because: found.unreadable_because.clone(),
             complaints: counters.complaints(),
+            balance,
         }
     }
 
@@ -339,12 +353,8 @@ impl fmt::Display for Report {
         }
         writeln!(f)?;
         for (kind, line) in &self.by_kind {
-            let (sent, there, acknowledged) = (line.tally.sent, line.in_kafka, line.tally.acknowledged);
-            let (sent, there, acknowledged) = (grouped(sent), grouped(there), grouped(acknowledged));
-            writeln!(
-                f,
-                "{kind:<14}{sent:>12} sent, {there} of {acknowledged} acknowledged are in Kafka"
-            )?;
+            let sent = grouped(line.tally.sent);
+            writeln!(f, "{kind:<14}{sent:>12} sent, {}", line.balance)?;
         }
         self.write_grades(f)?;
         if let (Some(delivered), Some(spooled)) = (self.delivered, self.spooled) {
@@ -406,12 +416,7 @@ impl fmt::Display for Report {
         if let Some(why) = &self.partial {
             writeln!(f, "PARTIAL after {:.0} s: {why}", self.seconds)?;
         }
-        let (acknowledged, there) = (grouped(self.tally.acknowledged), grouped(self.in_kafka));
-        write!(
-            f,
-            "acknowledged {acknowledged}, in Kafka {there}, lost {}",
-            grouped(self.lost)
-        )
+        write!(f, "{}", self.balance)
     }
 }
 
@@ -428,7 +433,7 @@ pub fn live_line(elapsed: Duration, counters: &Counters, records: u64) -> String
     let waiting = sent.saturating_sub(acknowledged + rejected + busy + unanswered);
     let latency = counters.percentiles();
     format!(
-        "{:>4} s  sent {}  acknowledged {}  in Kafka {}  waiting {}  rejected {}  busy {}  unanswered {}  sent again {}  p50 {}  p99 {}",
+        "{:>4} s  sent {}  acknowledged {}  records in Kafka {}  waiting {}  rejected {}  busy {}  unanswered {}  sent again {}  p50 {}  p99 {}",
         elapsed.as_secs(),
         grouped(sent),
         grouped(acknowledged),
@@ -443,13 +448,13 @@ pub fn live_line(elapsed: Duration, counters: &Counters, records: u64) -> String
     )
 }
 
-/// 1234567 as `1 234 567`.
-pub(crate) fn grouped(value: u64) -> String {
+/// `1234567` as `1,234,567`.
+pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 2);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
+            text.push(',');
         }
         text.push(digit);
     }
@@ -501,9 +506,21 @@ mod tests {
             assert_eq!(report.passed(), passed, "{in_kafka:?}");
             assert_eq!(report.to_string().lines().last().unwrap(), last_line);
         };
-        check(&[1, 2, 3], true, "acknowledged 3, in Kafka 3, lost 0");
-        check(&[1, 2, 2, 3, 4], true, "acknowledged 3, in Kafka 3, lost 0");
-        check(&[1, 3], false, "acknowledged 3, in Kafka 2, lost 1");
+        check(
+            &[1, 2, 3],
+            true,
+            "acknowledged 3: 3 in Kafka once, 0 more than once, lost 0",
+        );
+        check(
+            &[1, 2, 2, 3, 4],
+            true,
+            "acknowledged 3: 2 in Kafka once, 1 more than once, lost 0",
+        );
+        check(
+            &[1, 3],
+            false,
+            "acknowledged 3: 2 in Kafka once, 0 more than once, lost 1",
+        );
     }
 
     #[test]
@@ -521,6 +538,7 @@ mod tests {
         check("/busy", 1.0);
         check("/unanswered", 0.0);
         check("/in_kafka", 3.0);
+        check("/in_kafka_more_than_once", 1.0);
         check("/lost", 0.0);
         check("/duplicates", 1.0);
         check("/by_protocol/coap/acknowledged", 3.0);
@@ -536,7 +554,7 @@ mod tests {
         let check = |value: u64, expected: &str| assert_eq!(grouped(value), expected);
         check(0, "0");
         check(999, "999");
-        check(1000, "1 000");
-        check(1_234_567, "1 234 567");
+        check(1000, "1,000");
+        check(1_234_567, "1,234,567");
     }
 }

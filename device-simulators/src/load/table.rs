@@ -6,19 +6,7 @@
 use std::fmt;
 
 use super::report::{Line, Report};
-
-/// `1234567` as `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub use crate::report::grouped;
 
 /// With three digits that matter.
 pub fn milliseconds(value: Option<f64>) -> String {

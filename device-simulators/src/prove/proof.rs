@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::figures::Figures;
 use super::scenario::{CLOCK_AHEAD_S, CLOCK_BEHIND_S, Scenario};
+use crate::balance::Balance;
 use crate::counters::{Complaint, Counters, Tally};
 use crate::fleet::FleetOutcome;
 use crate::ledger::{Found, LostRange, Reconciliation};
@@ -70,6 +71,8 @@ pub struct Proof {
     #[serde(flatten)]
     pub tally: Tally,
     pub in_kafka: u64,
+    /// Of these, those that are there more than once.
+    pub in_kafka_more_than_once: u64,
     pub dead_lettered: u64,
     pub lost: u64,
     pub out_of_order: u64,
@@ -94,6 +97,8 @@ pub struct Proof {
     pub complaints: Vec<Complaint>,
     /// What the gateway counted, over all its lives.
     pub gateway: BTreeMap<String, f64>,
+    #[serde(skip)]
+    pub balance: Balance,
 }
 
 /// How often a reading was sent once more, by whom: each time may have made a duplicate.
@@ -130,8 +135,12 @@ impl Proof {
         figures: &Figures,
     ) -> Proof {
         let counters = &outcome.counters;
+        let compared = outcome.ledger.reconcile(found);
+        let tally = counters.snapshot().total();
+        let balance = Balance::new(tally.acknowledged, &compared);
         let Reconciliation {
             in_kafka,
+            in_kafka_more_than_once,
             dead_lettered,
             lost,
             lost_named,
@@ -140,8 +149,7 @@ impl Proof {
             out_of_order,
             unreadable,
             ..
-        } = outcome.ledger.reconcile(found);
-        let tally = counters.snapshot().total();
+        } = compared;
         let mut proof = Proof {
             scenario,
             seed,
@@ -149,6 +157,7 @@ impl Proof {
             seconds: rounded(course.ended),
             tally,
             in_kafka,
+            in_kafka_more_than_once,
             dead_lettered,
             lost,
             out_of_order,
@@ -169,6 +178,7 @@ impl Proof {
             unreadable_because: found.unreadable_because.clone(),
             complaints: counters.complaints(),
             gateway: figures.listed(),
+            balance,
             failures: course.failures,
             notes: course.notes,
         };
@@ -356,13 +366,12 @@ impl fmt::Display for Proof {
         for failure in &self.failures {
             writeln!(f, "FAILED: {failure}")?;
         }
-        let (acknowledged, there) = (grouped(self.tally.acknowledged), grouped(self.in_kafka));
         write!(
             f,
-            "{} {}: acknowledged {acknowledged}, in Kafka {there}, lost {}, out of order {}, duplicates {}",
+            "{} {}: {}, out of order {}, duplicates {}",
             if self.holds { "ok    " } else { "FAILED" },
             self.scenario,
-            grouped(self.lost),
+            self.balance,
             grouped(self.out_of_order),
             grouped(self.duplicates)
         )
@@ -386,11 +395,22 @@ impl Proof {
         let killed = format!("of {} kills of the gateway found it under load", grouped(self.kills));
         let rows = [
             (true, self.tally.acknowledged, "acknowledged"),
-            (true, self.in_kafka, "of them in Kafka"),
+            (true, self.balance.once, "of them in Kafka once"),
+            (true, self.balance.more_than_once, "of them in Kafka more than once"),
             (
                 self.dead_lettered > 0,
                 self.dead_lettered,
                 "of them, by MQTT 3.1.1, in the dead-letter topic",
+            ),
+            (
+                self.balance.again > 0,
+                self.balance.again,
+                "of them for a reading that was acknowledged before: its device had to send it again",
+            ),
+            (
+                self.balance.not_compared > 0,
+                self.balance.not_compared,
+                "of them long ago amid many gaps: counted, not compared",
             ),
             (true, self.lost, "lost"),
             (true, self.out_of_order, "out of order"),
@@ -479,22 +499,22 @@ mod tests {
         check(
             &[1, 2, 3, 4],
             true,
-            "ok     kafka-stopped: acknowledged 4, in Kafka 4, lost 0, out of order 0, duplicates 0",
+            "ok     kafka-stopped: acknowledged 4: 4 in Kafka once, 0 more than once, lost 0, out of order 0, duplicates 0",
         );
         check(
             &[1, 2, 3, 2, 3, 4, 5],
             true,
-            "ok     kafka-stopped: acknowledged 4, in Kafka 4, lost 0, out of order 0, duplicates 2",
+            "ok     kafka-stopped: acknowledged 4: 2 in Kafka once, 2 more than once, lost 0, out of order 0, duplicates 2",
         );
         check(
             &[1, 2, 4],
             false,
-            "FAILED kafka-stopped: acknowledged 4, in Kafka 3, lost 1, out of order 0, duplicates 0",
+            "FAILED kafka-stopped: acknowledged 4: 3 in Kafka once, 0 more than once, lost 1, out of order 0, duplicates 0",
         );
         check(
             &[1, 3, 2, 4],
             false,
-            "FAILED kafka-stopped: acknowledged 4, in Kafka 4, lost 0, out of order 1, duplicates 0",
+            "FAILED kafka-stopped: acknowledged 4: 4 in Kafka once, 0 more than once, lost 0, out of order 1, duplicates 0",
         );
     }
 
