@@ -31,6 +31,24 @@ impl Default for Config {
     }
 }
 
+/// Topics of the gateway's own, behind the prefix; no kind can be called so.
+const RESERVED: [&str; 11] = [
+    "dead-letter",
+    "unknown",
+    "raw",
+    "late",
+    "aggregates",
+    "anomalies",
+    "alerts",
+    "commands",
+    "command-status",
+    "device-status",
+    "completeness",
+];
+
+/// Kafka's limit.
+const TOPIC_BYTES_MAX: usize = 249;
+
 /// One kind of reading.
 #[derive(Clone, Debug)]
 pub struct Kind {
@@ -54,6 +72,15 @@ pub struct Schemas {
     by_name: HashMap<String, usize>,
 }
 
+/// What is in a schema folder.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub schemas: Schemas,
+    pub errors: Vec<Error>,
+    /// Files that are no kinds, for want of the ending `.avsc`.
+    pub ignored: Vec<PathBuf>,
+}
+
 /// Something is wrong with the schema folder; for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,6 +93,22 @@ pub enum Error {
     /// The file's name cannot be part of an address and a topic.
     #[error("{0}: a kind is 1-64 of a-z 0-9 - _, starting with a letter")]
     BadName(PathBuf),
+    /// The gateway has, or will have, a topic of its own that is called so.
+    #[error("{path}: a kind cannot be called {name}: {} are topics of the gateway's own; rename the file", RESERVED.join(", "))]
+    Reserved { path: PathBuf, name: String },
+    /// Kafka does not take the kind's topic.
+    #[error(
+        "{path}: the topic {topic} would have more than {TOPIC_BYTES_MAX} characters; shorten the file's name or kafka.topic_prefix"
+    )]
+    LongTopic { path: PathBuf, topic: String },
+    /// The file is not JSON.
+    #[error("{path}:{line}:{column}: is not JSON: {detail}")]
+    NotJson {
+        path: PathBuf,
+        line: usize,
+        column: usize,
+        detail: String,
+    },
     /// The file is not an Avro schema.
     #[error("{path}: {detail}")]
     NotASchema { path: PathBuf, detail: String },
@@ -77,16 +120,51 @@ pub enum Error {
 impl Schemas {
     /// Loads every `.avsc` file of `folder`, in the order of their names; all mistakes at once.
     pub fn load(folder: &Path, topic_prefix: &str) -> Result<Self, Vec<Error>> {
-        let files = avsc_files(folder).map_err(|error| vec![error])?;
-        let mut schemas = Schemas::default();
-        let mut errors = Vec::new();
-        for path in files {
-            match Kind::load(&path, schemas.kinds.len(), topic_prefix) {
-                Ok(kind) => schemas.push(kind),
-                Err(error) => errors.push(error),
+        let found = Schemas::read(folder, topic_prefix);
+        match found.errors.is_empty() {
+            true => Ok(found.schemas),
+            false => Err(found.errors),
+        }
+    }
+
+    /// Loads what can be loaded of `folder`.
+    pub fn read(folder: &Path, topic_prefix: &str) -> Found {
+        let mut found = Found::default();
+        match files(folder) {
+            Err(error) => found.errors.push(error),
+            Ok((files, ignored)) => {
+                found.ignored = ignored;
+                for path in files {
+                    match Kind::load(&path, found.schemas.kinds.len(), topic_prefix) {
+                        Ok(kind) => found.schemas.push(kind),
+                        Err(error) => found.errors.push(error),
+                    }
+                }
             }
         }
-        if errors.is_empty() { Ok(schemas) } else { Err(errors) }
+        found
+    }
+
+    /// Kinds whose topic is the dead-letter topic, or one that Kafka cannot tell from it; in words. `folder` is where the
+    /// kinds' files are.
+    pub fn clashes(&self, folder: &Path, dead_letter_topic: &str) -> Vec<String> {
+        let clash = |kind: &Kind| {
+            let file = folder.join(&kind.name).with_extension("avsc");
+            let topic = &kind.topic;
+            let how = if topic == dead_letter_topic {
+                format!("is {topic}, the topic of the kind {}", file.display())
+            } else if topic.replace('.', "_") == dead_letter_topic.replace('.', "_") {
+                format!(
+                    "is {dead_letter_topic}, and {topic} is the topic of the kind {}: names that differ only in '.' and '_' \
+                     are one to Kafka's metrics, so it does not create both",
+                    file.display()
+                )
+            } else {
+                return None;
+            };
+            Some(format!("kafka.dead_letter_topic: {how}; rename one of them"))
+        };
+        self.kinds.iter().filter_map(clash).collect()
     }
 
     fn push(&mut self, kind: Kind) {
@@ -125,14 +203,26 @@ impl Kind {
         if !is_kind_name(&name) {
             return Err(Error::BadName(path.to_owned()));
         }
+        let topic = format!("{topic_prefix}{name}");
+        if RESERVED.contains(&name.as_str()) {
+            let path = path.to_owned();
+            return Err(Error::Reserved { path, name });
+        }
+        if topic.len() > TOPIC_BYTES_MAX {
+            let path = path.to_owned();
+            return Err(Error::LongTopic { path, topic });
+        }
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
             path: path.to_owned(),
             source,
         })?;
-        let not_a_schema = |detail| Error::NotASchema {
+        let not_a_schema = |detail: String| Error::NotASchema {
             path: path.to_owned(),
-            detail,
+            detail: detail.replace('\n', " "),
         };
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+            return Err(not_json(path, &error));
+        }
         let schema = Schema::parse_str(&text).map_err(|error| not_a_schema(error.to_string()))?;
         if !matches!(schema, Schema::Record(_)) {
             return Err(Error::NotARecord(path.to_owned()));
@@ -140,7 +230,7 @@ impl Kind {
         let prefix = single_object_header(&text).map_err(not_a_schema)?;
         Ok(Kind {
             index,
-            topic: format!("{topic_prefix}{name}"),
+            topic,
             name,
             text,
             schema,
@@ -149,24 +239,44 @@ impl Kind {
     }
 }
 
-fn avsc_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The `.avsc` files of a folder, and what is ignored of it; in the order of their names.
+fn files(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let unreadable = |source| Error::Unreadable {
         path: folder.to_owned(),
         source,
     };
     let entries = std::fs::read_dir(folder).map_err(unreadable)?;
-    let mut files = Vec::new();
+    let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "avsc") {
-            files.push(path);
-        }
+        paths.push(entry.map_err(unreadable)?.path());
     }
-    files.sort();
-    if files.is_empty() {
-        Err(Error::Empty(folder.to_owned()))
-    } else {
-        Ok(files)
+    paths.sort();
+    let is_avsc = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "avsc");
+    let (files, mut ignored): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_avsc);
+    // A volume of Kubernetes has its versions there.
+    ignored.retain(|path| {
+        !path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+    });
+    match files.is_empty() {
+        true => Err(Error::Empty(folder.to_owned())),
+        false => Ok((files, ignored)),
+    }
+}
+
+fn not_json(path: &Path, error: &serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let detail = text
+        .strip_suffix(&format!(" at line {line} column {column}"))
+        .unwrap_or(&text);
+    Error::NotJson {
+        path: path.to_owned(),
+        line,
+        // In an empty file there is none.
+        column: column.max(1),
+        detail: detail.to_owned(),
     }
 }
 
@@ -191,4 +301,89 @@ fn confluent_header(id: u32) -> Vec<u8> {
     let mut header = vec![0];
     header.extend_from_slice(&id.to_be_bytes());
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
+
+    /// What is wrong with a folder of these files, without its path.
+    fn wrong(files: &[(&str, &str)], dead_letter_topic: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let found = Schemas::read(folder.path(), "city.");
+        let errors = found.errors.iter().map(ToString::to_string);
+        let clashes = found.schemas.clashes(folder.path(), dead_letter_topic);
+        let place = format!("{}/", folder.path().display());
+        errors.chain(clashes).map(|line| line.replace(&place, "")).collect()
+    }
+
+    #[test]
+    fn names_that_clash_are_refused_with_one_message() {
+        let check = |file: &str, dead_letter_topic: &str, expected: &str| {
+            let wrong = wrong(&[(file, GOOD), ("weather.avsc", GOOD)], dead_letter_topic);
+            match expected {
+                "" => assert_eq!(wrong, [""; 0], "{file}"),
+                expected => assert!(wrong.len() == 1 && wrong[0].contains(expected), "{file}: {wrong:?}"),
+            }
+        };
+        check("noise.avsc", "city.dead-letter", "");
+        check("dead_letter.avsc", "city.dead-letter", "");
+        for name in RESERVED {
+            let expected = format!("{name}.avsc: a kind cannot be called {name}: dead-letter, ");
+            check(&format!("{name}.avsc"), "city.dead-letter", &expected);
+            check(&format!("{name}.avsc"), "city.rejected", &expected);
+        }
+        check(
+            "noise.avsc",
+            "city.weather",
+            "kafka.dead_letter_topic: is city.weather, the topic of the kind weather.avsc; rename one of them",
+        );
+        check(
+            "noise_raw.avsc",
+            "city.noise.raw",
+            "kafka.dead_letter_topic: is city.noise.raw, and city.noise_raw is the topic of the kind noise_raw.avsc: names \
+             that differ only in '.' and '_' are one to Kafka's metrics",
+        );
+    }
+
+    #[test]
+    fn every_file_is_looked_at_and_syntax_has_its_place() {
+        let wrong = wrong(
+            &[
+                ("a.avsc", "{\n  \"type\": \"record\",,\n}"),
+                ("b.avsc", ""),
+                ("c.avsc", "\"int\""),
+                ("d.avsc", r#"{"type":"recrod","name":"R"}"#),
+                ("weather.avsc", GOOD),
+            ],
+            "x",
+        );
+        let expected = [
+            "a.avsc:2:20: is not JSON: key must be a string",
+            "b.avsc:1:1: is not JSON: EOF while parsing a value",
+            "c.avsc: the schema of a kind must be a record",
+            "d.avsc: ",
+        ];
+        assert_eq!(wrong.len(), expected.len(), "{wrong:#?}");
+        for (wrong, expected) in wrong.iter().zip(expected) {
+            assert!(wrong.starts_with(expected), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_ignored_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["weather.avsc", "weather.avsc.orig", "README.md", "..data"] {
+            std::fs::write(folder.path().join(name), GOOD).unwrap();
+        }
+        let found = Schemas::read(folder.path(), "city.");
+        let names: Vec<_> = found.ignored.iter().filter_map(|path| path.file_name()).collect();
+        assert_eq!(names, ["README.md", "weather.avsc.orig"]);
+        assert_eq!(found.schemas.names(), ["weather"]);
+    }
 }
