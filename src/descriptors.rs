@@ -60,26 +60,16 @@ pub fn raise() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// What [`raise`] would come to; changes nothing.
-pub fn limit() -> u64 {
-    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
-}
-
 // === impl Plan ===
 
 impl Plan {
     /// # Errors
     /// The limit is too low for any connection, in words for the operator.
     pub fn new(config: &Config, limit: u64) -> Result<Self, String> {
-        let open_segments = open_segments(config, limit);
-        let reserve = PROCESS
-            + listeners(config)
-            + kafka(config, limit)
-            + admin::CONNECTIONS_MAX as u64
-            + spool(config, open_segments);
+        let reserve = reserve(config, limit);
         let left = limit.saturating_sub(reserve);
         if left < CONNECTIONS_MIN {
-            let needed = reserve + CONNECTIONS_MIN;
+            let needed = least(config, limit);
             return Err(format!(
                 "file descriptors: this process may have {limit}, and needs {needed} at least; raise the hard limit (ulimit -n, LimitNOFILE)"
             ));
@@ -96,7 +86,7 @@ impl Plan {
             connections: left.min(mqtt.saturating_add(http)),
             mqtt_connections: share(mqtt, http),
             http_connections: share(http, mqtt),
-            open_segments,
+            open_segments: open_segments(config, limit),
         })
     }
 
@@ -133,6 +123,27 @@ impl std::fmt::Display for Plan {
             )?;
         }
         Ok(())
+    }
+}
+
+/// What is kept for everything but connections.
+fn reserve(config: &Config, limit: u64) -> u64 {
+    PROCESS
+        + listeners(config)
+        + kafka(config, limit)
+        + admin::CONNECTIONS_MAX as u64
+        + spool(config, open_segments(config, limit))
+}
+
+/// The lowest limit above `limit` that leaves some for connections: the reserve grows with it.
+fn least(config: &Config, limit: u64) -> u64 {
+    let mut least = limit;
+    loop {
+        let needed = reserve(config, least) + CONNECTIONS_MIN;
+        if needed <= least {
+            return least;
+        }
+        least = needed;
     }
 }
 
@@ -197,6 +208,20 @@ mod tests {
         check(1309, (10_000, 100), Some((1000, 900, 100)));
         check(1309, (400, 300), Some((700, 400, 300)));
         check(64, (10_000, 10_000), None);
+    }
+
+    #[test]
+    fn the_number_that_is_needed_is_enough() {
+        for limit in [0, 32, 64, 100, 140, 160] {
+            let mut config = Config::default();
+            config.spool.bytes_max = bytesize::ByteSize::gib(100);
+            let error = Plan::new(&config, limit).unwrap_err();
+            let words: Vec<_> = error.split(' ').collect();
+            let needed = words[words.iter().position(|word| *word == "needs").unwrap() + 1];
+            let needed: u64 = needed.parse().unwrap();
+            Plan::new(&config, needed).unwrap();
+            Plan::new(&config, needed - 1).unwrap_err();
+        }
     }
 
     #[test]

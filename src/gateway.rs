@@ -1,8 +1,8 @@
 //! A gateway, from its configuration to its end: bind → build → run → drain.
 //!
-//! The only file that knows every room. Addresses are bound first, so that they are known and reserved (and wrong ones
-//! reported together) before anything runs. Kafka need not be there at start: until it is, readings are spooled (or busy)
-//! and `/readyz` says why. Several gateways fit into one process.
+//! The only file that knows every room. What must be right is looked at first ([`start`](crate::start)), so that addresses
+//! are known and reserved, and all that is wrong is reported together, before anything runs. Kafka need not be there at
+//! start: until it is, readings are spooled (or busy) and `/readyz` says why. Several gateways fit into one process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,16 +19,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
-use crate::descriptors::{self, Plan};
 use crate::listen::addresses::show;
 use crate::listen::admit::{Admit, Connections};
 use crate::listen::{self, Front, coap, http, mqtt};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::quota::Quota;
-use crate::schemas::{Schemas, registry};
-use crate::validate::Validator;
-use crate::{admin, deliver, schemas};
+use crate::start::{self, Findings, Prepared};
+use crate::{admin, deliver};
 
 /// A running gateway.
 #[derive(Debug)]
@@ -54,8 +52,9 @@ pub struct Addresses {
 #[error("{}", .0.join("\n"))]
 pub struct Error(pub Vec<String>);
 
-#[derive(Default)]
-struct Bound {
+/// Bound addresses that do not serve yet.
+#[derive(Debug, Default)]
+pub struct Bound {
     mqtt: Option<mqtt::Bound>,
     coap: Option<coap::Bound>,
     http: Option<http::Bound>,
@@ -67,16 +66,15 @@ struct Bound {
 impl Gateway {
     /// Binds, builds and runs; returns once every listener takes messages.
     pub async fn start(mut config: Config) -> Result<Self, Error> {
-        let plan = Plan::new(&config, descriptors::raise()).map_err(|error| Error(vec![error]))?;
-        match plan.is_short() {
-            true => warn!("{plan}"),
-            false => info!("{plan}"),
+        let (prepared, findings) = start::prepare(&mut config).await;
+        if !findings.wrong.is_empty() {
+            return Err(Error(findings.wrong));
         }
-        plan.apply(&mut config);
-        let bound = Bound::bind(&config).await?;
+        findings.good.iter().for_each(|line| info!("{line}"));
+        findings.weak.iter().for_each(|line| warn!("{line}"));
+        let (front, bound) = build(&config, prepared).await?;
         let addresses = bound.addresses();
         let [mqtt, coap, http, admin_port] = bound.listening();
-        let front = build(&config, &plan).await?;
         let closing = CancellationToken::new();
         let admin = bound
             .serve(&front, closing.clone())
@@ -161,36 +159,41 @@ impl Gateway {
     }
 }
 
-/// Loads the schemas and puts their registry ids in; all mistakes of the files at once.
-async fn load_schemas(config: &Config) -> Result<Schemas, Error> {
-    let mut schemas = Schemas::load(&config.schemas.folder, &config.kafka.topic_prefix)
-        .map_err(|errors| Error(errors.iter().map(schemas::Error::to_string).collect()))?;
-    if config.registry.url.is_some() {
-        let ids = registry::ids(&config.registry, &schemas).await.map_err(Error)?;
-        schemas.use_registry_ids(&ids);
+/// Schemas, programs, producer, pipeline: what the listeners stand in front of; and the addresses that were bound.
+async fn build(config: &Config, prepared: Prepared) -> Result<(Front, Bound), Error> {
+    let Prepared {
+        plan: Some(plan),
+        bound,
+        mut schemas,
+        registry,
+        validator: Some(validator),
+        metrics,
+        client: Some(client),
+    } = prepared
+    else {
+        return Err(Error(vec!["something that a start needs is missing".to_owned()]));
+    };
+    let mut unconfirmed = None;
+    if let Some(registry) = registry {
+        let registered = registry.register(&schemas).await.map_err(Error)?;
+        schemas.use_registry_ids(&registered.ids);
+        unconfirmed = registered.unconfirmed;
     }
-    Ok(schemas)
-}
-
-/// Schemas, programs, producer, pipeline: what the listeners stand in front of.
-async fn build(config: &Config, plan: &Plan) -> Result<Front, Error> {
-    let schemas = Arc::new(load_schemas(config).await?);
-    let metrics = Arc::new(Metrics::new(&schemas.names()));
-    let validator = Validator::new(&schemas, &config.clock).map_err(Error)?;
+    let schemas = Arc::new(schemas);
     let sections = deliver::Sections {
         kafka: &config.kafka,
         spool: &config.spool,
         replay: &config.replay,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let deliver =
-        Deliver::start(sections, &schemas, &metrics, clock.clone()).map_err(|error| Error(vec![error.to_string()]))?;
+    let deliver = Deliver::start(sections, client, &schemas, &metrics, clock.clone())
+        .map_err(|error| Error(vec![error.to_string()]))?;
     let health = deliver.health();
     let admit = Admit::new(&config.limits, &metrics.readings);
     metrics.mqtt.mqtt_connections_max.set(plan.mqtt_connections as i64);
     metrics.http.http_connections_max.set(plan.http_connections as i64);
     let pipeline = Pipeline {
-        schemas,
+        schemas: schemas.clone(),
         validator,
         deliver,
         metrics: metrics.clone(),
@@ -198,7 +201,7 @@ async fn build(config: &Config, plan: &Plan) -> Result<Front, Error> {
         quota: Quota::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };
-    Ok(Front {
+    let front = Front {
         pipeline: Arc::new(pipeline),
         admit,
         connections: Connections::new(plan.connections),
@@ -206,33 +209,37 @@ async fn build(config: &Config, plan: &Plan) -> Result<Front, Error> {
         health,
         tasks: TaskTracker::new(),
         stopping: CancellationToken::new(),
-    })
+    };
+    if let Some(unconfirmed) = unconfirmed {
+        let confirmed = front
+            .stopping
+            .clone()
+            .run_until_cancelled_owned(unconfirmed.confirm(schemas));
+        front.tasks.spawn(confirmed);
+    }
+    Ok((front, bound))
 }
 
 // === impl Bound ===
 
 impl Bound {
-    /// Binds every enabled listener; reports all that cannot be bound.
-    async fn bind(config: &Config) -> Result<Self, Error> {
+    /// Binds every enabled listener; notes all that cannot be bound.
+    pub async fn bind(config: &Config, findings: &mut Findings) -> Self {
         let mut bound = Bound::default();
-        let mut errors = Vec::new();
+        let wrong = &mut findings.wrong;
         if config.mqtt.enabled {
-            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, &mut errors);
+            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, wrong);
         }
         if config.coap.enabled {
-            bound.coap = kept(coap::bind(&config.coap).await, &mut errors);
+            bound.coap = kept(coap::bind(&config.coap).await, wrong);
         }
         if config.http.enabled {
-            bound.http = kept(http::bind(&config.http).await, &mut errors);
+            bound.http = kept(http::bind(&config.http).await, wrong);
         }
         if config.admin.enabled {
-            bound.admin = kept(admin::bind(&config.admin).await, &mut errors);
+            bound.admin = kept(admin::bind(&config.admin).await, wrong);
         }
-        if errors.is_empty() {
-            Ok(bound)
-        } else {
-            Err(Error(errors))
-        }
+        bound
     }
 
     fn addresses(&self) -> Addresses {

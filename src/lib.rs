@@ -52,12 +52,18 @@ pub mod quota;
 
 pub mod clock;
 
+pub mod secret;
+
+pub mod spelling;
+
 // --- running it
 pub mod config;
 
 pub mod metrics;
 
 pub mod admin;
+
+pub mod start;
 
 pub mod check;
 

@@ -119,7 +119,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
-    let findings = check::findings(&config).await;
+    let findings = check::findings(config).await;
     for line in &findings.good {
         println!("ok       {line}");
     }
@@ -145,7 +145,7 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 }
 
 fn start_logging(log: &Log) {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = log.filter().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

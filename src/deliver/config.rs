@@ -1,15 +1,22 @@
 //! The `[kafka]` section, and its translation into librdkafka's properties.
 //!
 //! What the promise rests on (`acks=all`, idempotence, the partitioner) is not configurable; `kafka.properties` passes
-//! any other librdkafka setting through (TLS, SASL, client.id …).
+//! any other librdkafka setting through (TLS, SASL, client.id …), `kafka.properties_files` those that are kept in files.
+//! No value of a property is ever shown.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 use serde::{Deserialize, Serialize};
+
+use crate::secret::{self, Secret};
+use crate::spelling;
 
 /// The `[kafka]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,7 +60,10 @@ pub struct Config {
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub statistics_interval: Duration,
     /// Any other librdkafka property, e.g. "security.protocol" = "ssl".
-    pub properties: BTreeMap<String, String>,
+    #[serde(deserialize_with = "secret::table")]
+    pub properties: BTreeMap<String, Secret>,
+    /// Properties whose values are in files, e.g. "sasl.password" = "/run/secrets/kafka-password"; empty once they are read.
+    pub properties_files: BTreeMap<String, PathBuf>,
 }
 
 /// How batches are compressed.
@@ -66,6 +76,37 @@ pub enum Compression {
     Lz4,
     Zstd,
 }
+
+/// Properties that are often set, to find what a misspelt one was meant to be.
+const COMMON: [&str; 24] = [
+    "client.id",
+    "client.rack",
+    "debug",
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.username",
+    "sasl.password",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.token.endpoint.url",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.endpoint.identification.algorithm",
+    "message.max.bytes",
+];
+
+/// What is public of a property's value: where something is, or one word of few. Anything else may be a secret.
+const PUBLIC: [&str; 5] = [".location", ".protocol", ".mechanism", ".mechanisms", "debug"];
 
 /// Properties that `kafka.properties` may not set, and why.
 const RESERVED: [(&str, &str); 20] = [
@@ -117,6 +158,7 @@ impl Default for Config {
             probe_interval: Duration::from_secs(1),
             statistics_interval: Duration::from_secs(5),
             properties: BTreeMap::new(),
+            properties_files: BTreeMap::new(),
         }
     }
 }
@@ -177,9 +219,35 @@ impl Config {
             "kafka.statistics_interval: must be between 10ms and 1m; a producer that knows no broker any more is found by its \
              statistics",
         );
-        let reserved = RESERVED.iter().filter(|(key, _)| self.properties.contains_key(*key));
-        mistakes.extend(reserved.map(|(key, why)| format!("kafka.properties.\"{key}\": cannot be set here; {why}")));
+        let properties = self.properties.iter();
+        mistakes.extend(properties.filter_map(|(key, value)| {
+            let why = refusal(key, value)?;
+            Some(format!("kafka.properties.\"{key}\": {why}"))
+        }));
         mistakes
+    }
+
+    /// Reads the properties that are in files; what is wrong with them, each mistake starting with the field's name.
+    pub fn read_files(&mut self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        for (key, path) in std::mem::take(&mut self.properties_files) {
+            let read = match self.properties.contains_key(&key) {
+                true => Err("is set by kafka.properties, too; keep one of them".to_owned()),
+                false => Secret::read(&path),
+            };
+            match read {
+                Ok(value) => drop(self.properties.insert(key, value)),
+                Err(why) => mistakes.push(format!("kafka.properties_files.\"{key}\": {why}")),
+            }
+        }
+        mistakes
+    }
+
+    /// `text` without what may be secret of the properties' values.
+    pub(super) fn without_secrets(&self, text: String) -> String {
+        let may_be_secret = |key: &String| !PUBLIC.iter().any(|end| key.ends_with(end));
+        let secrets = self.properties.iter().filter(|(key, _)| may_be_secret(key));
+        secrets.fold(text, |text, (_, value)| value.hide_in(&text))
     }
 
     /// Largest record that librdkafka takes (its default, unless a property says otherwise).
@@ -187,7 +255,7 @@ impl Config {
         let set = self
             .properties
             .get("message.max.bytes")
-            .and_then(|text| text.parse().ok());
+            .and_then(|text| text.reveal().parse().ok());
         ByteSize::b(set.unwrap_or(1_000_000))
     }
 
@@ -196,7 +264,7 @@ impl Config {
         let mut client = ClientConfig::new();
         client.set("client.id", "citygate");
         for (key, value) in &self.properties {
-            client.set(key, value);
+            client.set(key, value.reveal());
         }
         client.set("bootstrap.servers", &self.bootstrap_servers);
         // Whatever is logged of it: why a connection ends is told at this level. What the operator asks for, is told at all.
@@ -264,6 +332,35 @@ impl Compression {
     }
 }
 
+/// Why a property cannot be set; says nothing of its value.
+fn refusal(key: &str, value: &Secret) -> Option<String> {
+    if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| *reserved == key) {
+        return Some(format!("cannot be set here; {why}"));
+    }
+    let mut alone = ClientConfig::new();
+    alone.set(key, value.reveal());
+    match alone.create_native_config().err()? {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => Some(format!(
+            "librdkafka has no such property{}",
+            spelling::hint(key, COMMON)
+        )),
+        KafkaError::ClientConfig(_, description, ..) => {
+            let why = value.hide_in(&without_quotes(description.trim_end(), key));
+            Some(format!("librdkafka does not accept its value: {why}"))
+        }
+        _ => Some("librdkafka does not accept its value".to_owned()),
+    }
+}
+
+/// librdkafka quotes values, or parts of them, and the property's name.
+fn without_quotes(description: &str, key: &str) -> String {
+    let pieces = description.split('"').enumerate().map(|(index, piece)| {
+        let is_value = index % 2 == 1 && piece != key;
+        if is_value { "…" } else { piece }
+    });
+    pieces.collect::<Vec<_>>().join("\"")
+}
+
 /// Kafka's rule for topic names.
 fn is_topic(name: &str) -> bool {
     (1..=249).contains(&name.len())
@@ -307,6 +404,39 @@ mod tests {
         check(
             |config| drop(config.properties.insert("acks".into(), "1".into())),
             "kafka.properties.\"acks\": cannot be set here; the promise rests on acks=all",
+        );
+    }
+
+    #[test]
+    fn properties_are_refused_without_their_values() {
+        let check = |key: &str, value: &str, expected: &str| {
+            let mut config = Config::default();
+            config.properties.insert(key.into(), value.into());
+            assert_eq!(config.mistakes().join("\n"), expected);
+        };
+        check("sasl.password", "hunter2", "");
+        check("socket.timeout.ms", "30000", "");
+        check(
+            "sasl.pasword",
+            "hunter2",
+            "kafka.properties.\"sasl.pasword\": librdkafka has no such property; did you mean sasl.password?",
+        );
+        check(
+            "made.up",
+            "hunter2",
+            "kafka.properties.\"made.up\": librdkafka has no such property",
+        );
+        check(
+            "security.protocol",
+            "hunter2",
+            "kafka.properties.\"security.protocol\": librdkafka does not accept its value: \
+             Invalid value \"…\" for configuration property \"security.protocol\"",
+        );
+        check(
+            "socket.timeout.ms",
+            "5",
+            "kafka.properties.\"socket.timeout.ms\": librdkafka does not accept its value: \
+             Configuration property \"socket.timeout.ms\" value (hidden) is outside allowed range 10..300000",
         );
     }
 

@@ -41,8 +41,8 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// librdkafka does not take the configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("kafka: {0}")]
-pub struct Error(#[from] KafkaError);
+#[error("kafka: {0}; see kafka.properties")]
+pub struct Error(String);
 
 type Producer = ThreadedProducer<Reports>;
 
@@ -111,7 +111,10 @@ impl Kafka {
         let batch_bytes = reports.batch_bytes as i64;
         reports.metrics.kafka_batch_bytes_max.set(batch_bytes);
         let producer_config = config.producer(spooling);
-        let producer = RwLock::new(producer_config.create_with_context(reports.clone())?);
+        let producer = producer_config.create_with_context(reports.clone());
+        // It may quote what a property says.
+        let producer = producer.map_err(|error| Error(config.without_secrets(error.to_string())))?;
+        let producer = RwLock::new(producer);
         Ok(Kafka {
             client: config.client(),
             producer_config,

@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::clock::Clock;
 use crate::message::Record;
@@ -79,12 +79,16 @@ pub struct Sections<'a> {
     pub replay: &'a replay::Config,
 }
 
+/// The producer, and what is known of Kafka; nothing is sent yet.
+#[derive(Debug)]
+pub struct Client {
+    kafka: Arc<Kafka>,
+    health: Arc<health::Monitor>,
+}
+
 /// This room cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// librdkafka does not take the configuration (a wrong `kafka.properties` entry, an unreadable certificate …).
-    #[error(transparent)]
-    Kafka(#[from] kafka::Error),
     /// The spool's folder is in use, not writable, foreign, or of a later version.
     #[error(transparent)]
     Spool(#[from] spool::Error),
@@ -96,9 +100,10 @@ pub enum Error {
 // === impl Deliver ===
 
 impl Deliver {
-    /// Opens the spool, creates the producer and starts to probe Kafka; returns whether or not Kafka is there.
+    /// Opens the spool, and starts to probe Kafka; returns whether or not Kafka is there.
     pub fn start(
         sections: Sections<'_>,
+        Client { kafka, health }: Client,
         schemas: &Schemas,
         metrics: &Metrics,
         clock: Arc<dyn Clock>,
@@ -106,17 +111,10 @@ impl Deliver {
         let config = sections.kafka;
         let failed = CancellationToken::new();
         let later: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
-        let health = Arc::new(health::Monitor::new(&metrics.kafka));
         let (store, recovered) = match sections.spool.enabled {
             true => open_spool(sections.spool, clock.clone(), later.clone())?,
             false => (None, (0, 0)),
         };
-        let kafka = Arc::new(Kafka::new(
-            config,
-            store.is_some(),
-            metrics.kafka.clone(),
-            health.clone(),
-        )?);
         let times = Times {
             patience: config.patience,
             delivery_timeout: config.delivery_timeout,
@@ -287,15 +285,8 @@ fn open_spool(
             dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
         }
     };
-    let disk = spool::RealDisk::default();
-    for left in spool::left_beside(&config.folder, &disk) {
-        error!(
-            folder = %left.display(),
-            "this folder holds readings that were saved when the spool's files were taken away, and this gateway does not send \
-             them: start once with spool.folder set to it until they are in kafka, then remove it"
-        );
-    }
-    let (spool, recovery) = spool::open(config, Arc::new(disk), clock, done)?;
+    let disk = Arc::new(spool::RealDisk::default());
+    let (spool, recovery) = spool::open(config, disk, clock, done)?;
     if recovery.entries > 0 {
         info!(
             readings = recovery.entries,
@@ -316,22 +307,35 @@ pub struct Inspection {
     pub weaknesses: Vec<String>,
 }
 
-/// Looks whether the cluster is there and offers every topic, or would let it be created.
-///
-/// # Errors
-/// Why the cluster cannot be used, in words for the operator.
-pub async fn inspect(config: &Config, schemas: &Schemas, metrics: KafkaMetrics) -> Result<Inspection, String> {
-    let monitor = Arc::new(health::Monitor::new(&metrics));
-    // Nothing is sent, and what is found is told by the return value.
-    monitor.close();
-    let kafka = Arc::new(Kafka::new(config, false, metrics, monitor.clone()).map_err(|error| error.to_string())?);
-    let wanted = topics::Wanted::new(config, schemas);
-    let (asked, whom) = (kafka.clone(), wanted.clone());
-    let to_create = tokio::task::spawn_blocking(move || probe::ask_once(&asked, &monitor, &whom))
-        .await
-        .map_err(|error| error.to_string())??;
-    let settings = wanted.weaknesses(&kafka).await;
-    let weaknesses =
-        settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]);
-    Ok(Inspection { to_create, weaknesses })
+// === impl Client ===
+
+impl Client {
+    /// Creates the producer, as a gateway with or without a spool needs it; it connects by itself.
+    ///
+    /// # Errors
+    /// librdkafka does not take the configuration (an unreadable certificate, a key without its password …).
+    pub fn new(config: &Config, spooling: bool, metrics: &KafkaMetrics) -> Result<Self, kafka::Error> {
+        let health = Arc::new(health::Monitor::new(metrics));
+        let kafka = Arc::new(Kafka::new(config, spooling, metrics.clone(), health.clone())?);
+        Ok(Client { kafka, health })
+    }
+
+    /// Looks whether the cluster is there and offers every topic, or would let it be created.
+    ///
+    /// # Errors
+    /// Why the cluster cannot be used, in words for the operator.
+    pub async fn inspect(self, config: &Config, schemas: &Schemas) -> Result<Inspection, String> {
+        let Client { kafka, health } = self;
+        // Nothing is sent, and what is found is told by the return value.
+        health.close();
+        let wanted = topics::Wanted::new(config, schemas);
+        let (asked, whom) = (kafka.clone(), wanted.clone());
+        let to_create = tokio::task::spawn_blocking(move || probe::ask_once(&asked, &health, &whom))
+            .await
+            .map_err(|error| error.to_string())??;
+        let settings = wanted.weaknesses(&kafka).await;
+        let weaknesses =
+            settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]);
+        Ok(Inspection { to_create, weaknesses })
+    }
 }

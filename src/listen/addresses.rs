@@ -37,6 +37,22 @@ impl ListenAddresses {
         Ok(ListenAddresses(addresses))
     }
 
+    /// An address of these that one of the others listens on, too; both of TCP.
+    pub fn shared_with(&self, others: &Self) -> Option<SocketAddr> {
+        let is_shared = |mine: &&SocketAddr| {
+            let receives = |listen: &Self, wildcard: SocketAddr, other: SocketAddr| {
+                wildcard.ip().is_unspecified()
+                    && (wildcard.is_ipv4() == other.is_ipv4() || (wildcard.is_ipv6() && !listen.only_v6(wildcard)))
+            };
+            others.iter().any(|other| {
+                mine.port() != 0
+                    && mine.port() == other.port()
+                    && (mine.ip() == other.ip() || receives(self, **mine, *other) || receives(others, *other, **mine))
+            })
+        };
+        self.0.iter().find(is_shared).copied()
+    }
+
     /// Whether IPv4 is left to another of these, so that this IPv6 wildcard must not claim it, too.
     pub fn only_v6(&self, address: SocketAddr) -> bool {
         let port = address.port();
@@ -182,6 +198,29 @@ mod tests {
             r#"["10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:1"]"#,
             "10.0.0.1:1 is there twice",
         );
+    }
+
+    #[test]
+    fn listeners_that_would_share_an_address_are_found() {
+        let check = |left: &str, right: &str, expected: Option<&str>| {
+            let (one, other): (ListenAddresses, ListenAddresses) = (left.parse().unwrap(), right.parse().unwrap());
+            let shared = one.shared_with(&other).map(|address| address.to_string());
+            assert_eq!(shared.as_deref(), expected, "{left} and {right}");
+            assert_eq!(
+                other.shared_with(&one).is_some(),
+                expected.is_some(),
+                "{right} and {left}"
+            );
+        };
+        check("127.0.0.1:1", "127.0.0.1:2", None);
+        check("127.0.0.1:0", "127.0.0.1:0", None);
+        check("127.0.0.1:1", "127.0.0.2:1", None);
+        check("127.0.0.1:1", "127.0.0.1:1", Some("127.0.0.1:1"));
+        check("127.0.0.1:2, 127.0.0.1:1", "0.0.0.0:1", Some("127.0.0.1:1"));
+        check("[::]:1", "127.0.0.1:1", Some("[::]:1"));
+        check("[::]:1, 127.0.0.2:1", "127.0.0.1:1", None);
+        check("[::1]:1", "0.0.0.0:1", None);
+        check("[::1]:1", "[::]:1", Some("[::1]:1"));
     }
 
     #[test]

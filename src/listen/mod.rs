@@ -59,7 +59,7 @@ pub struct Front {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is in use, or not this machine's.
-    #[error("{listener} cannot listen on {address}: {source}")]
+    #[error("{listener} cannot listen on {address}: {source}{}", advice(source))]
     Bind {
         listener: &'static str,
         address: std::net::SocketAddr,
@@ -71,4 +71,13 @@ pub enum Error {
         listener: &'static str,
         source: std::io::Error,
     },
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; another process listens there, perhaps a gateway that still runs",
+        std::io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine",
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }

@@ -38,6 +38,8 @@ mod spool_start;
 
 mod spool_taken_away;
 
+mod start;
+
 mod descriptors;
 
 mod drain;

@@ -1,7 +1,8 @@
 //! With a schema registry, values are in Confluent's wire format and carry the registry's ids.
 //!
 //! Against a real Apicurio Registry, whose Confluent-compatible API has a path: `CITYGATE_TEST_REGISTRY=<base URL>`, or
-//! one that is started through `tests/servers/registry.sh` and ends with this process.
+//! one that is started through `tests/servers/registry.sh` and ends with this process; against one that does as it is told,
+//! where a real one is not to be had in that state.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,7 +12,8 @@ use citygate::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Broker, TestGateway, Via, avro, broker, free_ports, gateway};
+use crate::harness::registry::{FakeRegistry, accepting, always};
+use crate::harness::{Broker, TestGateway, Via, avro, broker, eventually, free_ports, gateway};
 
 /// The registry's base URL, or `None` after saying SKIPPED.
 fn registry() -> Option<String> {
@@ -49,7 +51,7 @@ async fn get(url: String) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn values_carry_the_id_under_which_the_registry_has_the_schema() {
     let Some(url) = registry() else { return };
-    let gateway = TestGateway::start(&Broker::any(), |config| config.registry.url = Some(url.clone())).await;
+    let gateway = TestGateway::start(&Broker::any(), |config| config.registry.url = Some(url.clone().into())).await;
     for via in Via::ALL {
         let mut client = gateway.client(via).await;
         let answer = client
@@ -80,14 +82,14 @@ async fn kept_ids_serve_while_the_registry_is_away() {
     let cache = folder.path().join("ids.json");
     let broker = Broker::any();
     let first = TestGateway::start(&broker, |config| {
-        config.registry.url = Some(url.clone());
+        config.registry.url = Some(url.clone().into());
         config.registry.cache_file = Some(cache.clone());
     })
     .await;
     let prefix = first.topic_prefix.clone();
     let [closed] = free_ports();
     let second = TestGateway::start(&broker, |config| {
-        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7"));
+        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7").into());
         config.registry.cache_file = Some(cache.clone());
         config.kafka.topic_prefix = prefix;
     })
@@ -116,8 +118,87 @@ async fn kept_ids_serve_while_the_registry_is_away() {
 async fn without_registry_and_without_kept_ids_the_gateway_does_not_start() {
     let [closed] = free_ports();
     let config = gateway::config(&Broker::mock(), |config| {
-        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7"));
+        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7").into());
     });
     let error = Gateway::start(config).await.expect_err("it must not start").to_string();
     assert!(error.contains("the registry does not answer"), "it says why: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_lets_nobody_in_does_not_keep_a_site_down() {
+    let unauthorized = r#"{"error_code": 401, "message": "Unauthorized"}"#;
+    let registry = FakeRegistry::start(|path| accepting(path, 7));
+    let folder = TempDir::new().unwrap();
+    let cache = folder.path().join("ids.json");
+    let configured = |config: &mut citygate::config::Config, prefix: &str| {
+        config.registry.url = Some(registry.url().into());
+        config.registry.cache_file = Some(cache.clone());
+        config.kafka.topic_prefix = prefix.to_owned();
+        config.kafka.dead_letter_topic = format!("{prefix}dead-letter");
+    };
+    let first = TestGateway::start(&Broker::mock(), |config| configured(config, "first.")).await;
+    first.finish().await;
+    registry.change(always(401, "application/json", unauthorized));
+    // The topics are part of the subjects, so they are called the same on another Kafka.
+    let broker = Broker::mock();
+    let second = TestGateway::start(&broker, |config| configured(config, "first.")).await;
+    let mut client = second.client(Via::Http).await;
+    let answer = client.send("devices/kept/energy", "", br#"{"power_w": 5}"#).await;
+    assert!(answer.is_yes(Via::Http), "{answer:?}");
+    let records = second.records("energy");
+    assert_eq!(avro::confluent(&second.schema("energy"), &records[0].value).0, 7);
+    // It is asked again, and confirms.
+    let before = registry.registrations();
+    registry.change(|path| accepting(path, 7));
+    eventually("every id is confirmed", async || {
+        (registry.registrations() >= before + 3).then_some(())
+    })
+    .await;
+    second.finish().await;
+    // Another registry has other ids: those of this one do not serve.
+    let other = FakeRegistry::start(always(401, "application/json", unauthorized));
+    let config = gateway::config(&broker, |config| {
+        configured(config, "first.");
+        config.registry.url = Some(other.url().into());
+    });
+    let error = Gateway::start(config).await.expect_err("it must not start").to_string();
+    assert!(
+        error.contains("does not let this gateway in, HTTP 401: Unauthorized")
+            && error.contains("no id is kept from before"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_login_is_that_of_the_configuration() {
+    let basic = Some("Basic Y2l0eTpwQHNz"); // city:p@ss
+    let check = async |change: fn(&mut citygate::schemas::registry::Config, &str), expected: Option<&str>| {
+        let registry = FakeRegistry::start(|path| accepting(path, 7));
+        let gateway = TestGateway::start(&Broker::mock(), |config| {
+            config.registry.url = Some(registry.url().into());
+            change(&mut config.registry, &registry.address.to_string());
+        })
+        .await;
+        gateway.finish().await;
+        let asked = registry.asked();
+        assert!(!asked.is_empty());
+        for asked in asked {
+            assert_eq!(asked.authorization.as_deref(), expected, "{asked:?}");
+        }
+    };
+    check(|_, _| {}, None).await;
+    check(
+        |config, _| {
+            config.username = Some("city".into());
+            config.password = Some("p@ss".into());
+        },
+        basic,
+    )
+    .await;
+    check(
+        |config, address| config.url = Some(format!("http://city:p%40ss@{address}/").into()),
+        basic,
+    )
+    .await;
+    check(|config, _| config.token = Some("abc".into()), Some("Bearer abc")).await;
 }

@@ -66,8 +66,8 @@ fn segment_of(folder: &Path) -> PathBuf {
     contents(folder).into_keys().find(is_segment).unwrap()
 }
 
-/// Starts `citygate run` with this spool; `Err`: the system refused to start it as this user.
-fn start(folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Child> {
+/// Starts `citygate run` or `citygate check` with this spool; `Err`: the system refused to start it as this user.
+fn start(asked: &str, folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Child> {
     let config = format!(
         r#"
         mqtt.listen = "127.0.0.1:0"
@@ -90,10 +90,10 @@ fn start(folder: &Path, files: &Path, user: Option<u32>) -> std::io::Result<Chil
         None => env!("CARGO_BIN_EXE_citygate").into(),
     });
     command
-        .args(["run", "--config"])
+        .args([asked, "--config"])
         .arg(files.join("citygate.toml"))
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(File::create(files.join("stdout")).unwrap())
         .stderr(File::create(files.join("stderr")).unwrap());
     if let Some(user) = user {
         command.uid(user).gid(user);
@@ -133,28 +133,37 @@ async fn ended(mut child: Child) -> ExitStatus {
     eventually("the program ends", async || child.0.try_wait().unwrap()).await
 }
 
-/// Spoils a spool, starts a gateway on what `spoil` returns, and looks for `expected` in what it says.
+/// Spoils a spool, starts a gateway on what `spoil` returns, and looks for `expected` in what it says, and for the same in
+/// what `citygate check` does.
 async fn check(spoil: impl FnOnce(&Path) -> PathBuf, user: Option<u32>, expected: &[&str]) {
     let (parent, folder) = ground();
     let chosen = spoil(&folder);
     let before = contents(parent.path());
-    let files = TempDir::new().unwrap();
-    let child = match start(&chosen, files.path(), user) {
-        Ok(child) => child,
-        Err(error) if user.is_some() => return say_skipped(&format!("{expected:?}: {error}")),
-        Err(error) => panic!("{error}"),
-    };
-    let status = ended(child).await;
-    let said = fs::read_to_string(files.path().join("stderr")).unwrap();
-    assert_eq!(status.code(), Some(1), "{said}");
-    for words in expected {
-        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    let mut wrong = Vec::new();
+    for asked in ["run", "check"] {
+        let files = TempDir::new().unwrap();
+        let child = match start(asked, &chosen, files.path(), user) {
+            Ok(child) => child,
+            Err(error) if user.is_some() => return say_skipped(&format!("{expected:?}: {error}")),
+            Err(error) => panic!("{error}"),
+        };
+        let status = ended(child).await;
+        let read = |name: &str| fs::read_to_string(files.path().join(name)).unwrap();
+        let said = format!("{}{}", read("stdout"), read("stderr"));
+        assert_eq!(status.code(), Some(1), "{said}");
+        for words in expected {
+            assert!(said.contains(words), "{words:?} is not in:\n{said}");
+        }
+        assert!(said.contains(parent.path().to_str().unwrap()), "no path in:\n{said}");
+        assert!(
+            contents(parent.path()) == before,
+            "{expected:?}: the folder was changed"
+        );
+        let about_spool = said.lines().map(|line| line.strip_prefix("wrong    ").unwrap_or(line));
+        let about_spool = about_spool.filter(|line| line.starts_with("spool: "));
+        wrong.push(about_spool.map(str::to_owned).collect::<Vec<_>>());
     }
-    assert!(said.contains(parent.path().to_str().unwrap()), "no path in:\n{said}");
-    assert!(
-        contents(parent.path()) == before,
-        "{expected:?}: the folder was changed"
-    );
+    assert_eq!(wrong[0], wrong[1], "run and check do not say the same");
 }
 
 #[tokio::test]

@@ -16,7 +16,9 @@ const MAY_KNOW: [(&str, &[&str]); 8] = [
     // It stands beside the listeners, and is given the same `Front`.
     ("admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 7] = ["message", "receipt", "schemas", "outcome", "quota", "clock", "metrics"];
+const NOUNS: [&str; 9] = [
+    "message", "receipt", "schemas", "outcome", "quota", "clock", "metrics", "secret", "spelling",
+];
 
 #[test]
 fn rooms_know_only_whom_they_may() {

@@ -25,7 +25,7 @@ async fn a_kafka_that_was_fenced_is_found_again_when_it_is_back() {
         config.kafka.bootstrap_servers = fence.address.to_string();
         config.kafka.probe_interval = Duration::from_millis(50);
         config.kafka.statistics_interval = Duration::from_millis(100);
-        let property = ("metadata.recovery.strategy".to_owned(), "none".to_owned());
+        let property = ("metadata.recovery.strategy".to_owned(), "none".into());
         config.kafka.properties.extend([property]);
     })
     .await;
@@ -89,9 +89,7 @@ fn case<'a>(label: &'static str, words: &'static str, change: impl FnOnce(&mut C
 }
 
 fn set(config: &mut Config, properties: &[(&str, &str)]) {
-    let owned = properties
-        .iter()
-        .map(|(key, value)| (key.to_string(), value.to_string()));
+    let owned = properties.iter().map(|(key, value)| (key.to_string(), (*value).into()));
     config.kafka.properties.extend(owned);
 }
 

@@ -122,6 +122,8 @@ pub mod segment;
 
 pub mod writer;
 
+pub mod inspect;
+
 mod stock;
 
 mod thread;

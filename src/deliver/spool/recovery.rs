@@ -79,10 +79,10 @@ pub(super) struct Recovered {
 
 /// The files of the folder, by what they are.
 #[derive(Debug, Default)]
-struct Survey {
+pub(super) struct Survey {
     /// Epoch and size; oldest first.
-    segments: Vec<(u32, u64)>,
-    spares: Vec<(u32, u64)>,
+    pub(super) segments: Vec<(u32, u64)>,
+    pub(super) spares: Vec<(u32, u64)>,
     damaged_bytes: u64,
     filling: bool,
 }
@@ -171,28 +171,14 @@ fn hold(disk: &dyn Disk, folder: &Path, ledger: &Ledger, config: &Config) -> Res
     Ok(kept)
 }
 
-/// Looks whether a start would refuse the folder, and changes nothing; a gateway may be running on it. Returns how many
-/// segments there are; `None`: the folder is not there and would be made.
-///
-/// # Errors
-/// What a start would say, but for the lock.
-pub fn inspect(config: &Config, disk: &dyn Disk) -> Result<Option<usize>, Error> {
-    let folder = &*config.folder;
-    match disk.list(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent = parent.unwrap_or(Path::new("."));
-            let listed = disk.list(parent);
-            listed.map_err(|error| Error::io("make the folder in", parent, error))?;
-            return Ok(None);
-        }
-        _ => {}
+/// Whether the cursor can be opened and is of a version that this program reads.
+pub(super) fn cursor_version(disk: &dyn Disk, path: &Path, mode: Mode) -> Result<(), Error> {
+    let read = CursorFile::read(open(disk, path, mode)?).map_err(|error| Error::io("read", path, error))?;
+    let path = path.to_owned();
+    match read.1 {
+        Saved::Version(version) => Err(Error::Version { path, version }),
+        _ => Ok(()),
     }
-    let survey = Survey::of(disk, folder)?;
-    for (epoch, bytes) in &survey.segments {
-        check(disk, &folder.join(segment::name(*epoch)), *epoch, *bytes)?;
-    }
-    Ok(Some(survey.segments.len()))
 }
 
 fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
@@ -244,7 +230,7 @@ impl Recovered {
 // === impl Survey ===
 
 impl Survey {
-    fn of(disk: &dyn Disk, folder: &Path) -> Result<Survey, Error> {
+    pub(super) fn of(disk: &dyn Disk, folder: &Path) -> Result<Survey, Error> {
         let mut survey = Survey::default();
         let listed = disk.list(folder).map_err(|error| Error::io("list", folder, error))?;
         for file in listed {
@@ -285,7 +271,7 @@ impl Survey {
         Ok(())
     }
 
-    fn budget(&self, config: &Config) -> Budget {
+    pub(super) fn budget(&self, config: &Config) -> Budget {
         let files = self.segments.iter().chain(&self.spares).map(|(_, bytes)| *bytes);
         let used = files.sum::<u64>() + self.damaged_bytes;
         let (bytes_max, segment_bytes) = (config.bytes_max.as_u64(), config.segment_bytes.as_u64());
@@ -321,7 +307,7 @@ impl Survey {
 }
 
 /// Proves that a segment is one that this program may read, continue and recycle.
-fn check(disk: &dyn Disk, path: &Path, epoch: u32, bytes: u64) -> Result<(), Error> {
+pub(super) fn check(disk: &dyn Disk, path: &Path, epoch: u32, bytes: u64) -> Result<(), Error> {
     let file = open(disk, path, Mode::Read)?;
     let mut start = [0; HEADER_BYTES];
     let read = read_full(&*file, &mut start, 0).map_err(|error| Error::io("read", path, error))?;

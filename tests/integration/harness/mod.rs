@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod mqtt;
 pub mod panics;
 pub mod program;
+pub mod registry;
 pub mod scrape;
 
 pub use broker::Broker;

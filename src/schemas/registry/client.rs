@@ -1,0 +1,192 @@
+//! Requests to a schema registry, and what its answers mean.
+//!
+//! Three of them matter: the schema is accepted, it is not, or nothing is known, because the registry did not answer, not
+//! as a registry, or does not let this gateway in. The URL's credentials stay out of every message.
+
+use reqwest::{Client, StatusCode, Url};
+use serde_json::{Value, json};
+
+use super::{Config, Kind};
+use crate::secret::Secret;
+
+/// How much of a registry's words is passed on.
+const WORDS_MAX: usize = 1000;
+
+/// The registry's address, and who asks.
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// Without credentials and without a slash at its end: also the name under which ids are kept.
+    pub(super) url: String,
+    /// User and password.
+    basic: Option<(String, Option<Secret>)>,
+    token: Option<Secret>,
+    client: Client,
+}
+
+/// Why a kind has no id from the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The registry does not accept the schema: another try says the same.
+    Refused(String),
+    /// The registry did not answer, not as a registry, or does not let this gateway in: a kept id may serve.
+    Unavailable(String),
+}
+
+/// How the reason starts why nothing is known.
+pub(super) const NO_ANSWER: &str = "the registry does not answer";
+
+/// Kafka's TopicNameStrategy: a topic's values are described under this subject.
+pub(super) fn subject(kind: &Kind) -> String {
+    format!("{}-value", kind.topic)
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub(super) fn new(config: &Config) -> Result<Option<Self>, String> {
+        let Some(url) = &config.url else {
+            return Ok(None);
+        };
+        let mut url = Url::parse(url.reveal()).map_err(|error| format!("registry.url: {error}"))?;
+        let decoded = |text: &str| percent_decoded(text);
+        let basic = match url.username() {
+            "" => config.username.clone().map(|user| (user, config.password.clone())),
+            user => Some((decoded(user), url.password().map(|password| decoded(password).into()))),
+        };
+        // Neither can fail with a host, which the configuration proves.
+        let (_user, _password) = (url.set_username(""), url.set_password(None));
+        let client = Client::builder().timeout(config.timeout).build();
+        Ok(Some(Registry {
+            url: url.as_str().trim_end_matches('/').to_owned(),
+            basic,
+            token: config.token.clone(),
+            client: client.map_err(|error| format!("registry: no HTTP client: {error}"))?,
+        }))
+    }
+
+    /// The schema fits the latest version under its subject.
+    pub(super) async fn compatible(&self, kind: &Kind) -> Result<(), Refusal> {
+        let path = format!("compatibility/subjects/{}/versions/latest?verbose=true", subject(kind));
+        let (status, answer) = self.post(&path, kind).await?;
+        match answer["is_compatible"].as_bool() {
+            Some(true) if status.is_success() => Ok(()),
+            Some(false) if status.is_success() => Err(Refusal::Refused(format!(
+                "incompatible with the latest version: {}; change {}.avsc so that it is compatible, or the subject's \
+                 compatibility in the registry",
+                words(&answer),
+                kind.name
+            ))),
+            // Nothing is registered under the subject yet, so there is nothing to be compatible with.
+            _ if is_no_subject(status, &answer) => Ok(()),
+            _ => Err(refusal(status, &answer)),
+        }
+    }
+
+    /// The schema's id; the same text keeps the same id.
+    pub(super) async fn register(&self, kind: &Kind) -> Result<u32, Refusal> {
+        self.compatible(kind).await?;
+        let (status, answer) = self.post(&format!("subjects/{}/versions", subject(kind)), kind).await?;
+        match answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) if status.is_success() => Ok(id),
+            _ => Err(refusal(status, &answer)),
+        }
+    }
+
+    /// Posts the schema; an answer that is not JSON becomes a JSON string.
+    async fn post(&self, path: &str, kind: &Kind) -> Result<(StatusCode, Value), Refusal> {
+        let unavailable = |error: reqwest::Error| {
+            let error = error.without_url();
+            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            Refusal::Unavailable(format!("{NO_ANSWER} at {}: {error}{cause}", self.url))
+        };
+        let request = self.client.post(format!("{}/{path}", self.url));
+        let request = match (&self.basic, &self.token) {
+            (Some((user, password)), _) => request.basic_auth(user, password.as_ref().map(Secret::reveal)),
+            (None, Some(token)) => request.bearer_auth(token.reveal()),
+            (None, None) => request,
+        };
+        let body = json!({ "schema": kind.text }).to_string();
+        let request = request
+            .header("Content-Type", "application/vnd.schemaregistry.v1+json")
+            .body(body);
+        let response = request.send().await.map_err(unavailable)?;
+        let status = response.status();
+        let text = response.text().await.map_err(unavailable)?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+}
+
+/// Of all 404, only these are a registry's word for "nothing is registered here".
+fn is_no_subject(status: StatusCode, answer: &Value) -> bool {
+    status == StatusCode::NOT_FOUND && matches!(answer["error_code"].as_u64(), Some(40401 | 40402))
+}
+
+fn refusal(status: StatusCode, answer: &Value) -> Refusal {
+    let said = match words(answer) {
+        words if words.is_empty() => format!("HTTP {}", status.as_u16()),
+        words => format!("HTTP {}: {words}", status.as_u16()),
+    };
+    let code = answer["error_code"].as_u64();
+    match status {
+        StatusCode::CONFLICT => Refusal::Refused(said),
+        // 42205: the registry is read-only for now.
+        StatusCode::UNPROCESSABLE_ENTITY if code.is_some() && code != Some(42205) => Refusal::Refused(said),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Refusal::Unavailable(format!(
+            "the registry does not let this gateway in, {said}; set registry.username and registry.password, or registry.token"
+        )),
+        _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            Refusal::Unavailable(format!("the registry cannot answer now, {said}"))
+        }
+        _ => Refusal::Unavailable(format!(
+            "the answer is not that of a schema registry, {said}; registry.url must be the base of its API, with its path"
+        )),
+    }
+}
+
+/// The registry's own words, on one line.
+fn words(answer: &Value) -> String {
+    let text = match answer {
+        Value::String(text) => return shortened(text, 120),
+        Value::Object(fields) => match (fields.get("message"), fields.get("messages")) {
+            (Some(Value::String(message)), _) => message.clone(),
+            (_, Some(Value::Array(messages))) => {
+                let texts = messages.iter().map(|message| match message {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+                texts.collect::<Vec<_>>().join("; ")
+            }
+            _ => answer.to_string(),
+        },
+        _ => answer.to_string(),
+    };
+    shortened(&text, WORDS_MAX)
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(most) {
+        None => line,
+        Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),
+    }
+}
+
+/// What a URL writes as `%40` is `@`.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let hex = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,330 @@
+//! Schema ids from a Confluent-compatible registry (Confluent, Apicurio's `ccompat`, Karapace), asked at start.
+//!
+//! For each kind: is its schema compatible with the latest under `<topic>-value`, then register it and keep the id
+//! (registering the same text again returns the same id). The ids are kept in a file ([`cache`]): only what the registry
+//! says of a schema itself keeps a gateway from starting; while the registry is unavailable or does not let it in, kept
+//! ids serve, and the registry is asked again and again. The base URL may have a path. Answers are parsed defensively:
+//! registries label plain text as JSON, and what answers may not be one ([`client`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use super::{Kind, Schemas};
+use crate::secret::Secret;
+use cache::Cache;
+use client::{NO_ANSWER, Refusal, Registry, subject};
+
+mod cache;
+
+mod client;
+
+/// The `[registry]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Base URL, e.g. `http://registry:8081` or `https://host/apis/ccompat/v7`; without one, values are written in Avro's
+    /// single-object encoding. It may hold `user:password@`.
+    pub url: Option<Secret>,
+    /// Basic authentication, if the URL does not hold it.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub password_file: Option<PathBuf>,
+    /// A bearer token, instead.
+    pub token: Option<Secret>,
+    pub token_file: Option<PathBuf>,
+    /// Where the ids are kept, so that a restart works while the registry is unavailable; none: nowhere.
+    pub cache_file: Option<PathBuf>,
+    /// How long a request may take.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            url: None,
+            username: None,
+            password: None,
+            password_file: None,
+            token: None,
+            token_file: None,
+            cache_file: Some("citygate-schema-ids.json".into()),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How soon a registry that did not confirm the kept ids is asked again: first, and at the latest.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// What the registry says of every kind's schema; nothing is registered yet.
+#[derive(Debug)]
+pub struct Asked {
+    registry: Registry,
+    cache: Cache,
+    cache_file: Option<PathBuf>,
+    /// In the order of the kinds. `Some`: an id that was kept, and why it has to serve.
+    kept: Vec<Option<(u32, String)>>,
+    wrong: Vec<(String, String)>,
+}
+
+/// The ids of all kinds, in their order; some may still have to be confirmed.
+#[derive(Debug)]
+pub struct Ids {
+    pub ids: Vec<u32>,
+    pub unconfirmed: Option<Unconfirmed>,
+}
+
+/// Kept ids are in use: the registry is asked until it has confirmed them.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    asked: Asked,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let url = self.url.as_ref().map(|url| Url::parse(url.reveal()));
+        let in_url = match &url {
+            Some(Ok(url)) if matches!(url.scheme(), "http" | "https") && url.has_host() => !url.username().is_empty(),
+            Some(Err(why)) => {
+                mistakes.push(format!("registry.url: is not an http or https URL: {why}"));
+                false
+            }
+            Some(Ok(_)) => {
+                mistakes.push("registry.url: is not an http or https URL, such as \"http://registry:8081\"".to_owned());
+                false
+            }
+            None => false,
+        };
+        let mut require = |good: bool, text: &str| {
+            if !good {
+                mistakes.push(text.to_owned());
+            }
+        };
+        let logins = [in_url, self.username.is_some(), self.token.is_some()];
+        require(
+            logins.iter().filter(|&&is_set| is_set).count() <= 1,
+            "registry.username, registry.token, registry.url: only one of them can hold the login; remove the others",
+        );
+        require(
+            self.password.is_none() || self.username.is_some(),
+            "registry.password: whose it is must be said; set registry.username",
+        );
+        mistakes
+    }
+
+    /// Reads the secrets that are in files; what is wrong with them, each mistake starting with the field's name.
+    pub fn read_files(&mut self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let secrets = [
+            ("password", &mut self.password, self.password_file.take()),
+            ("token", &mut self.token, self.token_file.take()),
+        ];
+        for (name, secret, file) in secrets {
+            let read = match (&secret, file) {
+                (_, None) => continue,
+                (Some(_), Some(_)) => Err(format!("registry.{name} is set, too; keep one of them")),
+                (None, Some(path)) => Secret::read(&path),
+            };
+            match read {
+                Ok(value) => *secret = Some(value),
+                Err(why) => mistakes.push(format!("registry.{name}_file: {why}")),
+            }
+        }
+        mistakes
+    }
+}
+
+/// Asks the registry about every kind's schema; registers nothing. `None`: there is no registry.
+///
+/// # Errors
+/// There is no HTTP client to ask with.
+pub async fn ask(config: &Config, schemas: &Schemas) -> Result<Option<Asked>, String> {
+    let Some(registry) = Registry::new(config)? else {
+        return Ok(None);
+    };
+    let mut asked = Asked {
+        registry,
+        cache: config.cache_file.as_deref().map_or_else(Cache::default, Cache::read),
+        cache_file: config.cache_file.clone(),
+        kept: Vec::new(),
+        wrong: Vec::new(),
+    };
+    let mut silent = None;
+    for kind in schemas.kinds() {
+        let answer = match &silent {
+            // One that does not answer at all is not waited for again and again.
+            Some(why) => Err(Refusal::Unavailable(String::clone(why))),
+            None => asked.registry.compatible(kind).await,
+        };
+        if let Err(Refusal::Unavailable(why)) = &answer
+            && why.starts_with(NO_ANSWER)
+        {
+            silent = Some(why.clone());
+        }
+        let kept = asked.judge(kind, answer.err());
+        asked.kept.push(kept);
+    }
+    Ok(Some(asked))
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// What becomes of a kind: nothing is wrong with it, a kept id serves, or it is noted as wrong.
+    fn judge(&mut self, kind: &Kind, refusal: Option<Refusal>) -> Option<(u32, String)> {
+        let subject = subject(kind);
+        let why = match refusal? {
+            Refusal::Refused(why) => why,
+            Refusal::Unavailable(why) => match self.cache.id(&self.registry.url, &subject, &kind.text) {
+                Some(id) => return Some((id, why)),
+                None => format!("{why}; and no id is kept from before"),
+            },
+        };
+        self.wrong.push((subject, why));
+        None
+    }
+
+    /// Why there can be no id for some kinds, one line for each reason.
+    pub fn wrong(&self) -> Vec<String> {
+        let wrong = self.wrong.iter().map(|(subject, why)| (subject.clone(), why.as_str()));
+        grouped(wrong)
+            .into_iter()
+            .map(|(subjects, why)| format!("registry: {subjects}: {why}"))
+            .collect()
+    }
+
+    /// Which ids were kept and have to serve, one line for each reason.
+    pub fn kept(&self, schemas: &Schemas) -> Vec<String> {
+        let kept = schemas.kinds().iter().zip(&self.kept);
+        let kept = kept.filter_map(|(kind, kept)| {
+            let (id, why) = kept.as_ref()?;
+            Some((format!("{} ({id})", subject(kind)), why.as_str()))
+        });
+        grouped(kept)
+            .into_iter()
+            .map(|(subjects, why)| {
+                format!("registry: {why}; the schema ids kept from before serve, and it is asked again: {subjects}")
+            })
+            .collect()
+    }
+
+    /// Registers every schema that has no kept id; all mistakes at once.
+    ///
+    /// # Errors
+    /// The registry does not accept a schema, or nothing is known of one.
+    pub async fn register(mut self, schemas: &Schemas) -> Result<Ids, Vec<String>> {
+        let mut ids = Vec::new();
+        for kind in schemas.kinds() {
+            if self.kept[kind.index].is_none() {
+                match self.registry.register(kind).await {
+                    Ok(id) => {
+                        self.cache.keep(&self.registry.url, subject(kind), &kind.text, id);
+                        ids.push(id);
+                        continue;
+                    }
+                    Err(refusal) => self.kept[kind.index] = self.judge(kind, Some(refusal)),
+                }
+            }
+            // None is noted as wrong, and ends this.
+            ids.extend(self.kept[kind.index].as_ref().map(|(id, _)| *id));
+        }
+        if !self.wrong.is_empty() {
+            return Err(self.wrong());
+        }
+        self.write();
+        let unconfirmed = match self.kept.iter().any(Option::is_some) {
+            true => {
+                self.kept(schemas).iter().for_each(|line| warn!("{line}"));
+                Some(Unconfirmed { asked: self })
+            }
+            false => {
+                info!(?ids, "schemas are registered");
+                None
+            }
+        };
+        Ok(Ids { ids, unconfirmed })
+    }
+
+    fn write(&mut self) {
+        if let Some(path) = &self.cache_file {
+            self.cache.write(path);
+        }
+    }
+}
+
+/// Subjects that have the same reason, together.
+fn grouped<'a>(subjects: impl Iterator<Item = (String, &'a str)>) -> Vec<(String, &'a str)> {
+    let mut groups: Vec<(String, &str)> = Vec::new();
+    for (subject, why) in subjects {
+        match groups.iter_mut().find(|(_, other)| *other == why) {
+            Some((subjects, _)) => *subjects = format!("{subjects}, {subject}"),
+            None => groups.push((subject, why)),
+        }
+    }
+    groups
+}
+
+// === impl Unconfirmed ===
+
+impl Unconfirmed {
+    /// Asks the registry until it has confirmed every kept id, or said something that another try will not change.
+    pub async fn confirm(self, schemas: Arc<Schemas>) {
+        let mut asked = self.asked;
+        let mut pause = ASK_AGAIN;
+        let mut said = None;
+        while asked.kept.iter().any(Option::is_some) {
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(ASK_AGAIN_MAX);
+            if let Err(why) = asked.confirm_once(&schemas).await
+                && said.as_ref() != Some(&why)
+            {
+                warn!("registry: {why}; the schema ids kept from before still serve, and it is asked again");
+                said = Some(why);
+            }
+        }
+        asked.write();
+        info!("registry: it was asked about every schema id that was kept from before");
+    }
+}
+
+impl Asked {
+    async fn confirm_once(&mut self, schemas: &Schemas) -> Result<(), String> {
+        for kind in schemas.kinds() {
+            let Some((kept, _)) = self.kept[kind.index].clone() else {
+                continue;
+            };
+            let subject = subject(kind);
+            match self.registry.register(kind).await {
+                Ok(id) if id == kept => self.cache.keep(&self.registry.url, subject, &kind.text, id),
+                Ok(id) => {
+                    error!(
+                        subject,
+                        kept,
+                        id,
+                        "the registry has another id for this schema than the one in use: restart the gateway"
+                    );
+                    self.cache.keep(&self.registry.url, subject, &kind.text, id);
+                }
+                Err(Refusal::Refused(why)) => error!(
+                    subject,
+                    %why,
+                    "the registry does not accept the schema whose kept id is in use: the next start would fail"
+                ),
+                Err(Refusal::Unavailable(why)) => return Err(why),
+            }
+            self.kept[kind.index] = None;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What must be right before a gateway runs: `run` and `check` look at it with the same code, and say the same words.
+//!
+//! File descriptors, addresses, schemas and the names of their topics, registry, spool, Kafka's client: all of it is
+//! looked at, whatever is wrong with one of them. Nothing is changed that outlives it: no file is made, no schema
+//! registered, no topic created. What a start needs of it is kept ([`Prepared`]).
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::deliver::{self, spool};
+use crate::descriptors::{self, Plan};
+use crate::gateway::Bound;
+use crate::metrics::Metrics;
+use crate::schemas::{self, Schemas, registry};
+use crate::validate::Validator;
+
+/// What was found, one line each.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub good: Vec<String>,
+    /// Works, but weakens the promise.
+    pub weak: Vec<String>,
+    /// The gateway does not start.
+    pub wrong: Vec<String>,
+}
+
+/// What a start needs, as far as it is there.
+#[derive(Debug)]
+pub struct Prepared {
+    pub plan: Option<Plan>,
+    pub bound: Bound,
+    pub schemas: Schemas,
+    pub registry: Option<registry::Asked>,
+    pub validator: Option<Validator>,
+    pub metrics: Arc<Metrics>,
+    pub client: Option<deliver::Client>,
+}
+
+/// Looks at everything, and holds `config` to the file descriptors that there are.
+pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
+    let mut findings = Findings::default();
+    let plan = descriptors(config, &mut findings);
+    let bound = Bound::bind(config, &mut findings).await;
+    let schemas = load_schemas(config, &mut findings);
+    let validator = Validator::new(&schemas, &config.clock);
+    let validator = validator.map_err(|errors| findings.wrong.extend(errors)).ok();
+    let registry = ask_registry(config, &schemas, &mut findings).await;
+    look_at_spool(&config.spool, &mut findings);
+    let metrics = Arc::new(Metrics::new(&schemas.names()));
+    let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.kafka);
+    let client = client.map_err(|error| findings.wrong.push(error.to_string())).ok();
+    let prepared = Prepared {
+        plan,
+        bound,
+        schemas,
+        registry,
+        validator,
+        metrics,
+        client,
+    };
+    (prepared, findings)
+}
+
+fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {
+    match Plan::new(config, descriptors::raise()) {
+        Err(error) => {
+            findings.wrong.push(error);
+            None
+        }
+        Ok(plan) => {
+            match plan.is_short() {
+                true => findings.weak.push(plan.to_string()),
+                false => findings.good.push(plan.to_string()),
+            }
+            plan.apply(config);
+            Some(plan)
+        }
+    }
+}
+
+fn load_schemas(config: &Config, findings: &mut Findings) -> Schemas {
+    let folder = &config.schemas.folder;
+    let found = Schemas::read(folder, &config.kafka.topic_prefix);
+    findings
+        .wrong
+        .extend(found.errors.iter().map(schemas::Error::to_string));
+    let clashes = found.schemas.clashes(folder, &config.kafka.dead_letter_topic);
+    if found.errors.is_empty() && clashes.is_empty() {
+        findings
+            .good
+            .push(format!("schemas: {}", found.schemas.names().join(", ")));
+    }
+    findings.wrong.extend(clashes);
+    if !found.ignored.is_empty() {
+        let ignored = found.ignored.iter().map(|path| path.display().to_string());
+        let ignored = ignored.collect::<Vec<_>>().join(", ");
+        findings
+            .good
+            .push(format!("schemas: ignored, as not called <kind>.avsc: {ignored}"));
+    }
+    found.schemas
+}
+
+async fn ask_registry(config: &Config, schemas: &Schemas, findings: &mut Findings) -> Option<registry::Asked> {
+    let asked = registry::ask(&config.registry, schemas).await;
+    let asked = asked.map_err(|error| findings.wrong.push(error)).ok()??;
+    let (wrong, kept) = (asked.wrong(), asked.kept(schemas));
+    if wrong.is_empty() && kept.is_empty() {
+        findings.good.push("registry: it accepts every schema".into());
+    }
+    findings.wrong.extend(wrong);
+    findings.weak.extend(kept);
+    Some(asked)
+}
+
+fn look_at_spool(config: &spool::Config, findings: &mut Findings) {
+    if !config.enabled {
+        let text = "spool: it is off, so readings are answered busy while kafka is unavailable";
+        return findings.weak.push(text.into());
+    }
+    let (folder, disk) = (config.folder.display(), spool::RealDisk::default());
+    findings.weak.extend(spool::left_beside(&config.folder, &disk).iter().map(|left| {
+        let left = left.display().to_string();
+        format!(
+            "spool: {left} holds readings that were saved when the files of {folder} were taken away, and this gateway does \
+             not send them: start once with spool.folder = {left:?} until they are in kafka, then remove it"
+        )
+    }));
+    match spool::inspect::inspect(config, &disk) {
+        Err(error) => findings.wrong.push(error.to_string()),
+        Ok(found) => {
+            findings.good.push(match found.segments {
+                None => format!("spool: {folder} will be made"),
+                Some(segments) => format!("spool: {folder} is one, with {segments} segments"),
+            });
+            findings.weak.extend(found.no_room.map(|free| {
+                format!(
+                    "spool: the file system of {folder} has {free} left, less than spool.free_bytes_min ({}) and a segment \
+                     ({}): new readings are answered busy while kafka is unavailable; make room",
+                    config.free_bytes_min, config.segment_bytes
+                )
+            }));
+        }
+    }
+}
