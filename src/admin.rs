@@ -202,7 +202,7 @@ fn not_ready(front: &Front) -> Option<String> {
     if let Some(why) = front.pipeline.deliver.spool_failure() {
         return Some(format!("the spool failed: {why}"));
     }
-    if front.stopping.is_cancelled() {
+    if front.leaving.is_cancelled() {
         return Some("the gateway is shutting down".into());
     }
     match &*front.health.borrow() {

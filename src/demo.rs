@@ -178,7 +178,7 @@ and look:
 async fn watch(fleet: &Fleet, follower: &Follower, started: Instant, seconds: u64) -> anyhow::Result<()> {
     let on_terminal = std::io::stderr().is_terminal();
     let counters = fleet.live();
-    let mut interrupted = std::pin::pin!(drain::signalled());
+    let mut signals = drain::Signals::new().context("signal handlers")?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.tick().await;
     while seconds == 0 || started.elapsed() < Duration::from_secs(seconds) {
@@ -192,10 +192,7 @@ async fn watch(fleet: &Fleet, follower: &Follower, started: Instant, seconds: u6
                     eprintln!("{line}");
                 }
             }
-            signal = &mut interrupted => {
-                signal.context("signal handlers")?;
-                break;
-            }
+            _ = signals.next() => break,
         }
     }
     eprintln!(

@@ -1,19 +1,22 @@
 //! How a gateway ends: signal, phases, deadline.
 //!
-//! The order in which water leaves a pipe: stop accepting → answer what was taken in → flush Kafka up to the deadline →
+//! The order in which water leaves a pipe: say that it ends, so that load balancers send no more → stop accepting → answer what was taken in → flush Kafka up to the deadline →
 //! spool the rest (without a spool: answer it *busy*) → end. The phases are `gateway::Gateway::drain`'s; here is when it begins and how long it
 //! may take.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The `[drain]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long the gateway may take to end after SIGTERM or SIGINT.
+    /// How long after SIGTERM or SIGINT everything is still accepted, while `/readyz` says 503 already.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub delay: Duration,
+    /// How long the gateway may take to end after that.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub deadline: Duration,
 }
@@ -21,20 +24,36 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            delay: Duration::ZERO,
             deadline: Duration::from_secs(20),
         }
     }
 }
 
-/// Returns the name of the first SIGTERM or SIGINT.
-///
-/// # Errors
-/// The process may not install signal handlers.
-pub async fn signalled() -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+/// SIGTERM and SIGINT to this process, from now on: none is missed between two questions.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// # Errors
+    /// The process may not install signal handlers.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The name of the next one.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }

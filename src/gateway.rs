@@ -33,6 +33,7 @@ use crate::{admin, deliver};
 pub struct Gateway {
     addresses: Addresses,
     front: Front,
+    drain_delay: Duration,
     drain_deadline: Duration,
     closing: CancellationToken,
     admin: Option<JoinHandle<()>>,
@@ -91,6 +92,7 @@ impl Gateway {
         Ok(Gateway {
             addresses,
             front,
+            drain_delay: config.drain.delay,
             drain_deadline: config.drain.deadline,
             closing,
             admin,
@@ -116,6 +118,16 @@ impl Gateway {
         self.front.pipeline.deliver.failed()
     }
 
+    /// Says on `/readyz` that the gateway is about to end; everything is still accepted and answered.
+    pub fn announce_end(&self) {
+        self.front.leaving.cancel();
+    }
+
+    /// How long it should be said before the gateway ends.
+    pub fn drain_delay(&self) -> Duration {
+        self.drain_delay
+    }
+
     /// Ends the gateway (see `drain`); true if everything taken in was answered before the deadline, and what the spool was
     /// given is written.
     pub async fn drain(self) -> bool {
@@ -127,6 +139,7 @@ impl Gateway {
             ..
         } = self;
         let deadline = Instant::now() + drain_deadline;
+        front.leaving.cancel();
         front.stopping.cancel();
         front.tasks.close();
         // Kafka goes on confirming while the listeners wait for the answers that they owe.
@@ -208,6 +221,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Front, Bound), Er
         metrics,
         health,
         tasks: TaskTracker::new(),
+        leaving: CancellationToken::new(),
         stopping: CancellationToken::new(),
     };
     if let Some(unconfirmed) = unconfirmed {

@@ -94,20 +94,22 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    // A signal during the start ends the process at once: nothing was accepted yet.
+    let mut signals = drain::Signals::new().context("signal handlers")?;
     let failed = gateway.failed();
     tokio::select! {
-        signal = drain::signalled() => {
-            let signal = signal.context("signal handlers")?;
+        signal = signals.next() => {
             tracing::info!(signal, "citygate is shutting down");
+            wait_before_end(&gateway, &mut signals).await;
         }
         () = failed.cancelled() => {}
     }
     let all_answered = tokio::select! {
         all_answered = gateway.drain() => all_answered,
-        signal = drain::signalled() => {
-            // Whoever asks twice does not want to wait. What was acknowledged is safe all the same, except for readings of a
+        signal = signals.next() => {
+            // Whoever asks again does not want to wait. What was acknowledged is safe all the same, except for readings of a
             // spool that was taken away and is still being written anew.
-            tracing::warn!(signal = signal.context("signal handlers")?, "citygate ends at once");
+            tracing::warn!(signal, "citygate ends at once");
             std::process::exit(1);
         }
     };
@@ -116,6 +118,22 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Says that the gateway ends, and waits for `drain.delay`, another signal, or its failure.
+async fn wait_before_end(gateway: &Gateway, signals: &mut drain::Signals) {
+    gateway.announce_end();
+    let delay = gateway.drain_delay();
+    if delay.is_zero() {
+        return;
+    }
+    tracing::info!(?delay, "readings are accepted until drain.delay is over");
+    let failed = gateway.failed();
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        signal = signals.next() => tracing::info!(signal, "drain.delay ends early"),
+        () = failed.cancelled() => {}
+    }
 }
 
 async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {

@@ -128,6 +128,7 @@ const NO_LIMITS: &str = "
     schemas.folder
     registry.cache_file
     clock.max_ahead clock.max_age
+    drain.delay
     log.level log.format
 ";
 

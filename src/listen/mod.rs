@@ -51,6 +51,8 @@ pub struct Front {
     pub health: watch::Receiver<Health>,
     /// Every connection's task, so that the drain can wait for them.
     pub tasks: TaskTracker,
+    /// The end is announced: `/readyz` says no, everything else goes on.
+    pub leaving: CancellationToken,
     /// Stop accepting connections and messages; answer what was taken in; then close.
     pub stopping: CancellationToken,
 }

@@ -202,3 +202,52 @@ async fn sigterm_ends_the_program_with_exit_code_0() {
         assert!(!program.said().contains("panicked"), "{}", program.said());
     }
 }
+
+/// `/readyz` says no at once; everything else goes on until the delay is over, or a second signal ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn during_the_delay_everything_is_accepted_and_answered() {
+    let mut program = Program::start_changed(&Broker::mock(), |config| {
+        config.drain.delay = Duration::from_secs(3600);
+    });
+    let ready = async |program: &Program, expected: u16| {
+        eventually("what /readyz says", async || {
+            program.try_admin("/livez").await?;
+            let (status, said) = program.admin("/readyz").await;
+            (status == expected).then_some(said)
+        })
+        .await
+    };
+    ready(&program, 200).await;
+    let mut earlier = program.client(Via::Http).await;
+    program.signal("TERM");
+    let said = ready(&program, 503).await;
+    assert!(said.contains("the gateway is shutting down"), "{said}");
+    assert!(
+        earlier
+            .send("devices/earlier/weather", "", GOOD)
+            .await
+            .is_yes(Via::Http)
+    );
+    for via in Via::ALL {
+        let mut client = program.client(via).await;
+        let answer = client.send("devices/late/weather", "", GOOD).await;
+        assert!(answer.is_yes(via), "{via:?}: {answer:?}");
+    }
+    assert!(program.runs());
+    program.signal("INT");
+    let status = program.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", program.said());
+    assert!(program.said().contains("drain.delay ends early"), "{}", program.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delay_ends_by_itself() {
+    let mut program = Program::start_changed(&Broker::mock(), |config| {
+        config.drain.delay = Duration::from_millis(300);
+    });
+    eventually("it serves", async || program.try_admin("/livez").await).await;
+    program.signal("TERM");
+    let status = program.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", program.said());
+    assert!(!program.said().contains("drain.delay ends early"), "{}", program.said());
+}
