@@ -77,40 +77,31 @@ async fn values_carry_the_id_under_which_the_registry_has_the_schema() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_ids_serve_while_the_registry_is_away() {
-    let Some(url) = registry() else { return };
+    let registry = FakeRegistry::start(|path| accepting(path, 41));
     let folder = TempDir::new().unwrap();
-    let cache = folder.path().join("ids.json");
-    let broker = Broker::any();
-    let first = TestGateway::start(&broker, |config| {
-        config.registry.url = Some(url.clone().into());
-        config.registry.cache_file = Some(cache.clone());
-    })
-    .await;
-    let prefix = first.topic_prefix.clone();
-    let [closed] = free_ports();
-    let second = TestGateway::start(&broker, |config| {
-        config.registry.url = Some(format!("http://127.0.0.1:{closed}/apis/ccompat/v7").into());
-        config.registry.cache_file = Some(cache.clone());
-        config.kafka.topic_prefix = prefix;
-    })
-    .await;
-    for (gateway, device) in [(&first, "before"), (&second, "after")] {
+    let start = async || {
+        TestGateway::start(&Broker::mock(), |config| {
+            config.registry.url = Some(registry.url().into());
+            config.registry.cache_file = Some(folder.path().join("ids.json"));
+            config.kafka.topic_prefix = "kept.".into();
+            config.kafka.dead_letter_topic = "kept.dead-letter".into();
+        })
+        .await
+    };
+    let ids = async |gateway: &TestGateway| {
         let mut client = gateway.client(Via::Http).await;
-        assert!(
-            client
-                .send(&format!("devices/{device}/energy"), "", br#"{"power_w": 5}"#)
-                .await
-                .is_yes(Via::Http)
-        );
-    }
-    let ids: Vec<u32> = first
-        .records("energy")
-        .iter()
-        .map(|record| avro::confluent(&first.schema("energy"), &record.value).0)
-        .collect();
-    assert_eq!(ids.len(), 2);
-    assert_eq!(ids[0], ids[1]);
+        let answer = client.send("devices/any/energy", "", br#"{"power_w": 5}"#).await;
+        assert!(answer.is_yes(Via::Http), "{answer:?}");
+        let records = gateway.records("energy").into_iter();
+        let ids = records.map(|record| avro::confluent(&gateway.schema("energy"), &record.value).0);
+        ids.collect::<Vec<_>>()
+    };
+    let first = start().await;
+    assert_eq!(ids(&first).await, [41]);
     first.finish().await;
+    registry.stop();
+    let second = start().await;
+    assert_eq!(ids(&second).await, [41]);
     second.finish().await;
 }
 

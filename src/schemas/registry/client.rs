@@ -95,9 +95,13 @@ impl Registry {
     /// Posts the schema; an answer that is not JSON becomes a JSON string.
     async fn post(&self, path: &str, kind: &Kind) -> Result<(StatusCode, Value), Refusal> {
         let unavailable = |error: reqwest::Error| {
+            // The first says that sending failed, the last why.
             let error = error.without_url();
-            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-            Refusal::Unavailable(format!("{NO_ANSWER} at {}: {error}{cause}", self.url))
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            Refusal::Unavailable(format!("{NO_ANSWER} at {}: {cause}", self.url))
         };
         let request = self.client.post(format!("{}/{path}", self.url));
         let request = match (&self.basic, &self.token) {

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Status, content type, body.
 pub type Answer = (u16, &'static str, String);
@@ -19,6 +19,7 @@ pub struct FakeRegistry {
 struct State {
     answers: Answers,
     asked: Vec<Asked>,
+    is_stopped: bool,
 }
 
 /// A request.
@@ -44,23 +45,36 @@ pub fn always(status: u16, content_type: &'static str, body: &str) -> impl Fn(&s
 }
 
 impl FakeRegistry {
-    /// Serves until the process ends.
+    /// Serves until it is stopped, or the process ends.
     pub fn start(answers: impl Fn(&str) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
             answers: Box::new(answers),
             asked: Vec::new(),
+            is_stopped: false,
         }));
         let served = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let state = served.clone();
+                if locked(&state).is_stopped {
+                    return;
+                }
                 // A client that leaves is no failure of the test.
                 std::thread::spawn(move || serve(stream, &state).ok());
             }
         });
         FakeRegistry { address, state }
+    }
+
+    /// From now on connections are refused.
+    pub fn stop(&self) {
+        self.state().is_stopped = true;
+        // Whoever waits for the next connection sees it; then the port is closed.
+        while TcpStream::connect(self.address).is_ok() {
+            std::thread::yield_now();
+        }
     }
 
     /// Answers otherwise from now on.
@@ -85,9 +99,13 @@ impl FakeRegistry {
         format!("http://{}", self.address)
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
     }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
@@ -114,7 +132,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         reader.read_exact(&mut vec![0; length])?;
         let (status, content_type, body) = {
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = locked(state);
             state.asked.push(Asked {
                 path: path.clone(),
                 authorization,
