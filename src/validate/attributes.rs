@@ -1,18 +1,19 @@
-//! The attributes that a schema's author puts on numbers: `minimum`, `maximum`, `sentinels`, `logicalType`.
+//! The attributes that a schema's author puts on numbers: `minimum`, `maximum`, `sentinels`; and what a logical type
+//! bounds.
 //!
 //! They may stand on the field (`{"type": ["null", "double"], "minimum": 0}`) or inside a type object
 //! (`{"type": "map", "values": {"type": "double", "minimum": 0}}`), but once. A sentinel means "no reading"; it is stored
 //! as null, so it needs a union with null around it, and it must lie outside the valid range, so that no real value can
-//! be taken for one. `unit` and all else is for people.
+//! be taken for one. Each is rounded to its field's type, as the values are that it is compared with. `unit` and all else
+//! is for people.
 
 use apache_avro::Schema;
-use serde_json::Value;
 
-use super::program::{Integer, Node, Real};
-use super::refusal::number;
-
-/// A JSON object.
-pub type Object = serde_json::Map<String, Value>;
+use super::literal;
+use super::program::{Fault, Integer, Node, Real};
+use super::refusal;
+use super::text::{Form, Object, Text};
+use super::time::{FIRST_S, LAST_S, Unit};
 
 /// Where a mistake goes.
 type Mistake<'m> = &'m mut dyn FnMut(String);
@@ -20,10 +21,9 @@ type Mistake<'m> = &'m mut dyn FnMut(String);
 /// What is known of a type besides its name.
 #[derive(Clone, Copy, Default)]
 pub struct Attributes<'j> {
-    minimum: Option<&'j Value>,
-    maximum: Option<&'j Value>,
-    sentinels: Option<&'j Value>,
-    logical_type: Option<&'j str>,
+    minimum: Option<&'j Text<'j>>,
+    maximum: Option<&'j Text<'j>>,
+    sentinels: Option<&'j Text<'j>>,
     /// There is a union with null around it.
     nullable: bool,
 }
@@ -32,7 +32,7 @@ pub struct Attributes<'j> {
 
 impl<'j> Attributes<'j> {
     /// Those on the field itself.
-    pub fn of_field(field: &'j Object, mistake: Mistake<'_>) -> Self {
+    pub fn of_field(field: &'j Object<'j>, mistake: Mistake<'_>) -> Self {
         let mut attributes = Attributes::default();
         attributes.add(field, mistake);
         if field.contains_key("logicalType") {
@@ -42,27 +42,24 @@ impl<'j> Attributes<'j> {
     }
 
     /// Adds those of a type object, `{"type": {"type": "long", …}, …}` at any depth; gives what is at its heart.
-    pub fn gather(&mut self, json: &'j Value, mistake: Mistake<'_>) -> &'j Value {
-        let mut json = json;
-        while let Value::Object(object) = json {
+    pub fn gather(&mut self, text: &'j Text<'j>, mistake: Mistake<'_>) -> &'j Text<'j> {
+        let mut text = text;
+        while let Form::Object(object) = &text.form {
             self.add(object, mistake);
-            if let Some(Value::String(name)) = object.get("logicalType") {
-                self.logical_type = Some(name);
-            }
             for name in ["fill", "clock"] {
                 if object.contains_key(name) {
                     mistake(format!("\"{name}\" stands inside the type; put it on the field"));
                 }
             }
             match object.get("type") {
-                Some(inner @ (Value::Object(_) | Value::Array(_))) => json = inner,
+                Some(inner) if matches!(inner.form, Form::Object(_) | Form::Array(_)) => text = inner,
                 _ => break,
             }
         }
-        json
+        text
     }
 
-    fn add(&mut self, object: &'j Object, mistake: Mistake<'_>) {
+    fn add(&mut self, object: &'j Object<'j>, mistake: Mistake<'_>) {
         let slots = [
             ("minimum", &mut self.minimum),
             ("maximum", &mut self.maximum),
@@ -79,7 +76,6 @@ impl<'j> Attributes<'j> {
 
     /// What of a union's attributes goes to a branch of it that is a number.
     pub fn for_branch(mut self, nullable: bool) -> Self {
-        self.logical_type = None;
         self.nullable = nullable;
         self
     }
@@ -98,50 +94,55 @@ impl<'j> Attributes<'j> {
 // === impl Attributes: numbers ===
 
 impl Attributes<'_> {
-    /// apache-avro takes a logical type that it does not know, or not on this type, for no logical type at all.
-    pub fn check_logical_type(&self, schema: &Schema, mistake: Mistake<'_>) {
-        let Some(given) = self.logical_type else {
-            return;
-        };
-        if unsupported(schema).is_none() && logical_type(schema) != Some(given) {
-            mistake(format!("logicalType \"{given}\" is not supported on this type"));
-        }
-    }
-
     /// The node of a number; `None` if the schema is none.
     pub fn number(&self, schema: &Schema, mistake: Mistake<'_>) -> Option<Node> {
-        if !is_number(schema) {
-            return None;
-        }
+        let node = match schema {
+            Schema::Double => self.real(false, mistake),
+            Schema::Float => self.real(true, mistake),
+            _ => self.integer(Whole::of(schema)?, mistake),
+        };
         if self.sentinels.is_some() && !self.nullable {
             mistake("\"sentinels\" are stored as null, so the type must be a union with null".to_owned());
         }
-        Some(match schema {
-            Schema::Double => self.real("double", false, f64::MIN, f64::MAX, mistake),
-            Schema::Float => self.real("float", true, f64::from(f32::MIN), f64::from(f32::MAX), mistake),
-            Schema::Int | Schema::Date | Schema::TimeMillis => {
-                self.integer("int", i64::from(i32::MIN), i64::from(i32::MAX), mistake)
-            }
-            _ => self.integer("long", i64::MIN, i64::MAX, mistake),
-        })
+        Some(node)
     }
 
-    fn integer(&self, name: &'static str, lowest: i64, highest: i64, mistake: Mistake<'_>) -> Node {
-        let read = |value: &Value| value.as_i64().ok_or_else(|| format!("{value} is not an integer"));
+    fn integer(&self, whole: Whole, mistake: Mistake<'_>) -> Node {
+        let Whole {
+            wide,
+            lowest,
+            highest,
+            instant,
+        } = whole;
+        let read = |text: &str| match literal::whole(text) {
+            Ok(value) if wide || i32::try_from(value).is_ok() => Ok(value),
+            Err(Fault::Type) => Err(format!("{text} is not an integer")),
+            _ => Err(format!("{text} is beyond the type")),
+        };
         let (minimum, maximum, sentinels) = self.range(lowest, highest, read, |value| value.to_string(), mistake);
         Node::Integer(Integer {
-            name,
+            wide,
             minimum,
             maximum,
             sentinels,
+            instant,
         })
     }
 
-    fn real(&self, name: &'static str, single: bool, lowest: f64, highest: f64, mistake: Mistake<'_>) -> Node {
-        let read = |value: &Value| value.as_f64().ok_or_else(|| format!("{value} is not a number"));
-        let (minimum, maximum, sentinels) = self.range(lowest, highest, read, number, mistake);
+    fn real(&self, single: bool, mistake: Mistake<'_>) -> Node {
+        let highest = if single { f64::from(f32::MAX) } else { f64::MAX };
+        let read = |text: &str| {
+            let value = if single {
+                text.parse().map(f32::into)
+            } else {
+                text.parse::<f64>()
+            };
+            let finite = value.ok().filter(|value| value.is_finite());
+            finite.ok_or_else(|| format!("{text} is beyond the type"))
+        };
+        let show = |value| refusal::show(value, single);
+        let (minimum, maximum, sentinels) = self.range(-highest, highest, read, show, mistake);
         Node::Real(Real {
-            name,
             single,
             minimum,
             maximum,
@@ -149,33 +150,38 @@ impl Attributes<'_> {
         })
     }
 
+    /// `lowest` and `highest` are what the logical type allows; a sentinel is not stored, so it may lie beyond them.
     fn range<T: PartialOrd + Copy>(
         &self,
         lowest: T,
         highest: T,
-        read: impl Fn(&Value) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, String>,
         show: impl Fn(T) -> String,
         mistake: Mistake<'_>,
     ) -> (T, T, Box<[T]>) {
-        let mut one = |name: &str, value: &Value| {
-            let value = read(value)
-                .map_err(|what| mistake(format!("\"{name}\": {what}")))
-                .ok()?;
-            if value < lowest || value > highest {
-                mistake(format!("\"{name}\": {} is beyond the type", show(value)));
-            }
-            Some(value)
+        let mut one = |name: &str, text: &Text<'_>| {
+            let value = match text.form {
+                Form::Number => read(text.raw),
+                _ => Err(format!("{text} is not a number")),
+            };
+            value.map_err(|what| mistake(format!("\"{name}\": {what}"))).ok()
         };
-        let minimum = self.minimum.and_then(|value| one("minimum", value)).unwrap_or(lowest);
-        let maximum = self.maximum.and_then(|value| one("maximum", value)).unwrap_or(highest);
-        let listed: &[Value] = match self.sentinels {
-            Some(Value::Array(values)) => values,
-            _ => &[],
-        };
-        let sentinels: Box<[T]> = listed.iter().filter_map(|value| one("sentinels", value)).collect();
-        if self.sentinels.is_some_and(|value| !value.is_array()) {
+        let minimum = self.minimum.and_then(|text| one("minimum", text));
+        let maximum = self.maximum.and_then(|text| one("maximum", text));
+        let listed = self.sentinels.map_or(&[][..], Text::items).iter();
+        let sentinels: Box<[T]> = listed.filter_map(|text| one("sentinels", text)).collect();
+        if self.sentinels.is_some_and(|text| !matches!(text.form, Form::Array(_))) {
             mistake("\"sentinels\" must be an array of numbers".to_owned());
         }
+        for (name, bound) in [("minimum", minimum), ("maximum", maximum)] {
+            if let Some(bound) = bound.filter(|bound| !(lowest..=highest).contains(bound)) {
+                let (bound, lowest, highest) = (show(bound), show(lowest), show(highest));
+                mistake(format!(
+                    "\"{name}\": {bound} is beyond the logical type, {lowest} to {highest}"
+                ));
+            }
+        }
+        let (minimum, maximum) = (minimum.unwrap_or(lowest), maximum.unwrap_or(highest));
         if minimum > maximum {
             let (minimum, maximum) = (show(minimum), show(maximum));
             mistake(format!("the minimum {minimum} is above the maximum {maximum}"));
@@ -192,25 +198,56 @@ impl Attributes<'_> {
 
 // === which schemas are what ===
 
-/// Whether `minimum`, `maximum` and `sentinels` mean something on it.
-pub fn is_number(schema: &Schema) -> bool {
-    matches!(schema, Schema::Int | Schema::Long | Schema::Float | Schema::Double) || logical_type(schema).is_some()
+/// An integer's type, and what its logical type leaves of it.
+struct Whole {
+    wide: bool,
+    lowest: i64,
+    highest: i64,
+    instant: Option<Unit>,
 }
 
-/// The logical types that are taken: those on `int` and `long`, sent as the plain number.
-fn logical_type(schema: &Schema) -> Option<&'static str> {
-    Some(match schema {
-        Schema::Date => "date",
-        Schema::TimeMillis => "time-millis",
-        Schema::TimeMicros => "time-micros",
-        Schema::TimestampMillis => "timestamp-millis",
-        Schema::TimestampMicros => "timestamp-micros",
-        Schema::TimestampNanos => "timestamp-nanos",
-        Schema::LocalTimestampMillis => "local-timestamp-millis",
-        Schema::LocalTimestampMicros => "local-timestamp-micros",
-        Schema::LocalTimestampNanos => "local-timestamp-nanos",
-        _ => return None,
-    })
+impl Whole {
+    /// Logical types are sent as the plain number. What readers of dates and times can show is what is allowed: the years
+    /// 1 to 9999, and the time of one day.
+    fn of(schema: &Schema) -> Option<Self> {
+        const DAY_S: i64 = 24 * 60 * 60;
+        let (wide, lowest, highest, instant) = match schema {
+            Schema::Int => (false, i32::MIN.into(), i32::MAX.into(), None),
+            Schema::Long => (true, i64::MIN, i64::MAX, None),
+            Schema::Date => (false, FIRST_S / DAY_S, LAST_S / DAY_S, None),
+            Schema::TimeMillis => (false, 0, DAY_S * 1_000 - 1, None),
+            Schema::TimeMicros => (true, 0, DAY_S * 1_000_000 - 1, None),
+            Schema::TimestampMillis => return Some(Whole::instant(Unit::Millis, true)),
+            Schema::TimestampMicros => return Some(Whole::instant(Unit::Micros, true)),
+            Schema::TimestampNanos => return Some(Whole::instant(Unit::Nanos, true)),
+            Schema::LocalTimestampMillis => return Some(Whole::instant(Unit::Millis, false)),
+            Schema::LocalTimestampMicros => return Some(Whole::instant(Unit::Micros, false)),
+            Schema::LocalTimestampNanos => return Some(Whole::instant(Unit::Nanos, false)),
+            _ => return None,
+        };
+        Some(Whole {
+            wide,
+            lowest,
+            highest,
+            instant,
+        })
+    }
+
+    /// Nanoseconds do not get as far as the years 1 and 9999. A local time has no offset, so it has no text of ours.
+    fn instant(unit: Unit, global: bool) -> Self {
+        let per_second = unit.per_second();
+        Whole {
+            wide: true,
+            lowest: FIRST_S.saturating_mul(per_second),
+            highest: LAST_S.saturating_mul(per_second).saturating_add(per_second - 1),
+            instant: global.then_some(unit),
+        }
+    }
+}
+
+/// Whether `minimum`, `maximum` and `sentinels` mean something on it.
+pub fn is_number(schema: &Schema) -> bool {
+    matches!(schema, Schema::Float | Schema::Double) || Whole::of(schema).is_some()
 }
 
 /// What JSON has no agreed form for.

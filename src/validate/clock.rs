@@ -1,7 +1,8 @@
 //! How far ahead of the gateway's clock, or behind it, a device's may be.
 //!
 //! A reading's own time orders and windows it downstream, so a device whose clock is off does damage that nobody sees. It
-//! is told instead. The rule applies to the fields that a schema marks with `"clock": "observed"`.
+//! is told instead. The rule applies to the fields that a schema marks with `"clock": "observed"`. Whatever the limits
+//! are, nothing was observed before 2000: such a time comes from a clock that was never set, or is in another unit.
 
 use std::time::Duration;
 
@@ -9,7 +10,15 @@ use jiff::Timestamp;
 use jiff::fmt::friendly::SpanPrinter;
 use serde::{Deserialize, Serialize};
 
+use super::literal;
 use super::program::Fault;
+use super::refusal::Got;
+use super::time::{self, Unit};
+
+/// 2000-01-01T00:00:00Z, in milliseconds since 1970.
+const EARLIEST_MS: i64 = 946_684_800_000;
+/// 9999-12-31T23:59:59.999Z: the last time that readers can show.
+const LATEST_MS: i64 = time::LAST_S * 1000 + 999;
 
 /// The `[clock]` section: when `observed_at` is taken to be wrong.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,8 +27,8 @@ pub struct Config {
     /// How far `observed_at` may be ahead of the gateway's clock.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub max_ahead: Duration,
-    /// How old a reading may be when it arrives; `"unlimited"` takes readings of any age, for archives that are played
-    /// back. Devices that buffer through an outage of their network need as much as that may last.
+    /// How old a reading may be when it arrives; `"unlimited"` takes readings of any age since 2000, for archives that are
+    /// played back. Devices that buffer through an outage of their network need as much as that may last.
     #[serde(with = "age")]
     pub max_age: Option<Duration>,
 }
@@ -32,6 +41,8 @@ impl Default for Config {
         }
     }
 }
+
+const YEAR_MS: f64 = 366.0 * 24.0 * 3600.0 * 1000.0;
 
 /// The same in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +69,9 @@ impl Limits {
     /// Whether a reading observed at one time can be received at the other; both in milliseconds since 1970.
     #[inline]
     pub fn judge(&self, observed_ms: i64, received_ms: i64) -> Result<(), Fault> {
-        if observed_ms.saturating_sub(received_ms) > self.ahead_ms {
+        if observed_ms < EARLIEST_MS {
+            Err(Fault::TooEarly)
+        } else if observed_ms > LATEST_MS || observed_ms.saturating_sub(received_ms) > self.ahead_ms {
             Err(Fault::TooFarAhead)
         } else if received_ms.saturating_sub(observed_ms) > self.age_ms {
             Err(Fault::TooOld)
@@ -67,17 +80,45 @@ impl Limits {
         }
     }
 
-    /// `1430296680000 (2015-04-29T08:38:00Z) is more than 720h older than the gateway's clock (2026-…Z)`.
-    pub fn text(&self, fault: Fault, observed_ms: i64, received_ms: i64) -> String {
+    /// `1430296680000 (2015-04-29T08:38:00Z) is more than 720h behind the gateway's clock (2026-…Z)`.
+    pub fn text(&self, fault: Fault, got: Got<'_>, received_ms: i64) -> String {
         let (limit_ms, side) = match fault {
+            Fault::TooEarly => {
+                let earliest = readable(EARLIEST_MS);
+                return format!("{} is before {earliest}{}", shown(got), hint(got, received_ms));
+            }
             Fault::TooFarAhead => (self.ahead_ms, "ahead of"),
             _ => (self.age_ms, "behind"),
         };
         let limit = compact(Duration::from_millis(limit_ms.unsigned_abs()));
-        let observed = readable(observed_ms);
         let received = readable(received_ms);
-        format!("{observed_ms} ({observed}) is more than {limit} {side} the gateway's clock ({received})")
+        let (observed, hint) = (shown(got), hint(got, received_ms));
+        format!("{observed} is more than {limit} {side} the gateway's clock ({received}){hint}")
     }
+}
+
+/// What was sent, and which time that is.
+fn shown(got: Got<'_>) -> String {
+    let observed_ms = match got {
+        Got::Number(literal) => literal::whole(literal).ok(),
+        Got::Text(text) => time::parse(text.as_bytes(), Unit::Millis).ok(),
+        _ => None,
+    };
+    format!("{got} ({})", observed_ms.map_or_else(|| "no date".to_owned(), readable))
+}
+
+/// Asks whether a number counts something else than milliseconds, where it would then be about now.
+pub fn hint(got: Got<'_>, received_ms: i64) -> String {
+    let Got::Number(literal) = got else {
+        return String::new();
+    };
+    let sent: f64 = literal.parse().unwrap_or_default();
+    let units = [("seconds", 1e3), ("microseconds", 1e-3), ("nanoseconds", 1e-6)];
+    let plausible = EARLIEST_MS as f64..received_ms as f64 + YEAR_MS;
+    let unit = units.iter().find(|(_, scale)| plausible.contains(&(sent * scale)));
+    unit.map_or_else(String::new, |(unit, _)| {
+        format!("; {unit}? It must be milliseconds since 1970")
+    })
 }
 
 fn millis(duration: Duration) -> i64 {

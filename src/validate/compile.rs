@@ -2,29 +2,36 @@
 //!
 //! apache-avro parses the schema and keeps its names; the attributes of plain types it forgets, and some mistakes it lets
 //! pass with a warning. So the schema and its text are walked side by side, and every mistake is collected, each with
-//! the path of its field. What a reading could never satisfy, or what would silently mean something else than its author
-//! thought, is a mistake: an ambiguous union, a logical type that does not fit, a minimum above its maximum.
+//! the path of its field. What no reading could satisfy, or what would silently mean something else than its author
+//! thought, is a mistake: an ambiguous union, a minimum above its maximum, a record that must hold itself
+//! ([`satisfiable`]). A logical type that is unknown, or not one of its type, is ignored, as Avro says.
 
 use std::collections::HashMap;
 
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordField, RecordSchema, UnionSchema};
-use serde_json::Value;
 
-use super::attributes::{self, Attributes, Object};
+use super::attributes::{self, Attributes};
 use super::clock::Limits;
 use super::json;
 use super::pass::{Buffers, Pass};
 use super::program::{Absent, Branch, Field, Node, NodeId, Program, Record, Union};
+use super::satisfiable;
+use super::text::{Form, NULL, Object, Text};
 
 /// Compiles the schema of one kind; `text` is what `schema` was parsed from.
 ///
 /// # Errors
 /// Every mistake, each beginning with the path of its field.
 pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
-    let json: Value = serde_json::from_str(text).map_err(|error| vec![error.to_string()])?;
+    let text = Text::parse(text).map_err(|error| vec![error.to_string()])?;
     let mut compiler = Compiler::default();
-    compiler.program.root = compiler.node(schema, &json, Attributes::default());
+    compiler.program.root = compiler.node(schema, &text, Attributes::default());
+    if compiler.mistakes.is_empty()
+        && let Err(mistake) = satisfiable::check(&compiler.program)
+    {
+        compiler.mistakes.push(mistake);
+    }
     if compiler.mistakes.is_empty() {
         Ok(compiler.program)
     } else {
@@ -66,10 +73,9 @@ impl Compiler {
     }
 
     /// `outer` are the attributes that stand around the type, on its field.
-    fn node(&mut self, schema: &Schema, json: &Value, outer: Attributes<'_>) -> NodeId {
+    fn node<'t>(&mut self, schema: &Schema, text: &'t Text<'t>, outer: Attributes<'t>) -> NodeId {
         let mut attributes = outer;
-        let leaf = attributes.gather(json, &mut |what| self.mistake(what));
-        attributes.check_logical_type(schema, &mut |what| self.mistake(what));
+        let leaf = attributes.gather(text, &mut |what| self.mistake(what));
         if let Some(name) = attributes::unsupported(schema) {
             return self.broken(format!("{name} is not supported, for JSON has no such thing"));
         }
@@ -86,6 +92,9 @@ impl Compiler {
             Schema::Boolean => self.push(Node::Boolean),
             Schema::String => self.push(Node::Text),
             Schema::Enum(symbols) => {
+                if symbols.symbols.is_empty() {
+                    self.mistake("an enum without symbols: no reading could ever fit");
+                }
                 let node = self.push(Node::Enum(
                     symbols.symbols.iter().map(|symbol| symbol.as_str().into()).collect(),
                 ));
@@ -93,11 +102,11 @@ impl Compiler {
                 node
             }
             Schema::Array(array) => {
-                let items = self.inside("[]", &array.items, member(leaf, "items"));
+                let items = self.inside("[]", &array.items, leaf.member("items"));
                 self.push(Node::Array(items))
             }
             Schema::Map(map) => {
-                let values = self.inside("{}", &map.types, member(leaf, "values"));
+                let values = self.inside("{}", &map.types, leaf.member("values"));
                 self.push(Node::Map(values))
             }
             Schema::Record(record) => self.record(record, leaf),
@@ -111,9 +120,9 @@ impl Compiler {
         }
     }
 
-    fn inside(&mut self, step: &str, schema: &Schema, json: &Value) -> NodeId {
+    fn inside<'t>(&mut self, step: &str, schema: &Schema, text: &'t Text<'t>) -> NodeId {
         self.path.push(step.to_owned());
-        let node = self.node(schema, json, Attributes::default());
+        let node = self.node(schema, text, Attributes::default());
         self.path.pop();
         node
     }
@@ -124,17 +133,16 @@ impl Compiler {
         }
     }
 
-    fn record(&mut self, schema: &RecordSchema, json: &Value) -> NodeId {
+    fn record<'t>(&mut self, schema: &RecordSchema, text: &'t Text<'t>) -> NodeId {
         // The place is taken before the fields are known, so that a record can hold itself.
         let node = self.push(Node::Null);
         self.define(&schema.name, node);
         let outermost = node == 0;
-        let texts: Vec<&Object> = match member(json, "fields") {
-            Value::Array(fields) => fields.iter().filter_map(Value::as_object).collect(),
-            _ => Vec::new(),
-        };
         let mut fields = Vec::new();
-        for (field, text) in schema.fields.iter().zip(texts) {
+        for (field, text) in schema.fields.iter().zip(text.member("fields").items()) {
+            let Form::Object(text) = &text.form else {
+                continue;
+            };
             self.path.push(format!(".{}", field.name));
             fields.push(self.field(field, text, outermost));
             self.path.pop();
@@ -144,10 +152,6 @@ impl Compiler {
         self.program.nodes[node as usize] = Node::Record(Record::new(fields, successors));
         node
     }
-}
-
-fn member<'j>(json: &'j Value, name: &str) -> &'j Value {
-    json.get(name).unwrap_or(&Value::Null)
 }
 
 // === impl Compiler: fields ===
@@ -162,22 +166,19 @@ enum Role {
 }
 
 impl Compiler {
-    fn field(&mut self, field: &RecordField, text: &Object, outermost: bool) -> Field {
+    fn field<'t>(&mut self, field: &RecordField, text: &'t Object<'t>, outermost: bool) -> Field {
         let role = self.role(&field.schema, text, outermost);
         let attributes = Attributes::of_field(text, &mut |what| self.mistake(what));
-        let mut node = self.node(&field.schema, member_of(text, "type"), attributes);
-        let special = match role {
-            Role::Device => Some(Node::Device),
-            Role::ObservedAt => Some(Node::ObservedAt),
-            Role::Plain | Role::ReceivedAt => None,
+        let plain = self.node(&field.schema, text.get("type").unwrap_or(&NULL), attributes);
+        let default = text
+            .get("default")
+            .and_then(|default| self.default_value(plain, default));
+        let node = match role {
+            Role::Plain => plain,
+            Role::Device => self.push(Node::Device),
+            Role::ObservedAt => self.push(Node::ObservedAt),
+            Role::ReceivedAt => self.push(Node::Reserved),
         };
-        if let Some(special) = special {
-            node = self.push(special);
-        }
-        let default = field
-            .default
-            .as_ref()
-            .and_then(|default| self.default_value(node, default));
         let absent = match role {
             Role::Device => Absent::Device,
             Role::ReceivedAt | Role::ObservedAt => Absent::ReceivedAt,
@@ -188,19 +189,18 @@ impl Compiler {
             quoted: format!("\"{}\":", field.name).into_bytes().into(),
             node,
             absent,
-            reserved: role == Role::ReceivedAt,
         }
     }
 
-    fn role(&mut self, schema: &Schema, text: &Object, outermost: bool) -> Role {
+    fn role(&mut self, schema: &Schema, text: &Object<'_>, outermost: bool) -> Role {
         let role = match (text.get("fill"), text.get("clock")) {
             (None, None) => return Role::Plain,
-            (Some(Value::String(fill)), None) if fill == "device" => Role::Device,
-            (Some(Value::String(fill)), None) if fill == "received_at" => Role::ReceivedAt,
+            (Some(fill), None) if fill.as_str() == Some("device") => Role::Device,
+            (Some(fill), None) if fill.as_str() == Some("received_at") => Role::ReceivedAt,
             (Some(fill), None) => {
                 return self.no_role(format!("\"fill\" is {fill}; it can be \"device\" or \"received_at\""));
             }
-            (None, Some(Value::String(clock))) if clock == "observed" => Role::ObservedAt,
+            (None, Some(clock)) if clock.as_str() == Some("observed") => Role::ObservedAt,
             (None, Some(clock)) => return self.no_role(format!("\"clock\" is {clock}; it can be \"observed\"")),
             (Some(_), Some(_)) => return self.no_role("\"fill\" and \"clock\" exclude each other"),
         };
@@ -235,7 +235,7 @@ impl Compiler {
     }
 
     /// The default, as Avro: it is checked and written like a value that a device sends.
-    fn default_value(&mut self, node: NodeId, default: &Value) -> Option<Box<[u8]>> {
+    fn default_value(&mut self, node: NodeId, default: &Text<'_>) -> Option<Box<[u8]>> {
         if self.belongs_to_later_branch(node, default) {
             self.mistake(format!(
                 "the default {default} must fit the first branch of the union, null"
@@ -249,7 +249,7 @@ impl Compiler {
             received_at_ms: 0,
             limits: &Limits::UNLIMITED,
         };
-        match json::write(&self.program, node, default.to_string().as_bytes(), &mut pass) {
+        match json::write(&self.program, node, default.raw.as_bytes(), &mut pass) {
             Err(_) if !self.mistakes.is_empty() => None,
             Err(rejection) => {
                 self.mistake(format!("the default {default} does not fit: {}", rejection.detail));
@@ -264,13 +264,13 @@ impl Compiler {
     }
 
     /// A value, though not null, can become null by being a sentinel; as a default it would be read as the value.
-    fn belongs_to_later_branch(&self, node: NodeId, default: &Value) -> bool {
+    fn belongs_to_later_branch(&self, node: NodeId, default: &Text<'_>) -> bool {
         let null = match self.program.node(node) {
             Node::Optional { null, .. } => Some(*null),
             Node::Union(union) => union.null,
             _ => None,
         };
-        null == Some(0) && !default.is_null()
+        null == Some(0) && default.raw != "null"
     }
 
     fn is_union(&self, node: NodeId) -> bool {
@@ -278,15 +278,14 @@ impl Compiler {
     }
 }
 
-fn member_of<'j>(json: &'j Object, name: &str) -> &'j Value {
-    json.get(name).unwrap_or(&Value::Null)
-}
-
 // === impl Compiler: unions ===
 
 impl Compiler {
-    fn union(&mut self, schema: &UnionSchema, json: &Value, attributes: Attributes<'_>) -> NodeId {
+    fn union<'t>(&mut self, schema: &UnionSchema, text: &'t Text<'t>, attributes: Attributes<'t>) -> NodeId {
         let variants = schema.variants();
+        if variants.is_empty() {
+            self.mistake("a union without branches: no reading could ever fit");
+        }
         let nullable = variants.iter().any(|variant| matches!(variant, Schema::Null));
         if let Some(name) = attributes.numeric_name()
             && !variants.iter().any(attributes::is_number)
@@ -300,7 +299,7 @@ impl Compiler {
             } else {
                 Attributes::default().for_branch(nullable)
             };
-            let text = json.get(index).unwrap_or(&Value::Null);
+            let text = text.items().get(index).unwrap_or(&NULL);
             let node = self.node(variant, text, own);
             // Never above seven branches, or they would be ambiguous: one byte each.
             self.branch(&mut union, (index as u8) << 1, node);
@@ -319,7 +318,7 @@ impl Compiler {
                 return;
             }
             Node::Boolean => (&mut union.boolean, "booleans"),
-            Node::Integer(_) | Node::ObservedAt => (&mut union.integer, "integers"),
+            Node::Integer(_) | Node::ObservedAt | Node::Reserved => (&mut union.integer, "integers"),
             Node::Real(_) => (&mut union.real, "numbers"),
             Node::Text | Node::Device | Node::Enum(_) => (&mut union.text, "strings"),
             Node::Array(_) => (&mut union.array, "arrays"),

@@ -1,7 +1,7 @@
 //! One pass from a reading's JSON to checked Avro bytes.
 //!
 //! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`scan`] drives it, writing Avro
-//! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests);
+//! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests; [`literal`] and [`time`] are what both share);
 //! [`pass`] lays the bytes out. What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges
 //! `observed_at`. Synchronous, no I/O; knows nouns only.
 //!
@@ -14,14 +14,25 @@
 //! | `sentinels` | a number in a union with null | these values mean "no reading": each is stored as null, and the reading stays. They lie outside of `minimum`..`maximum`, or the schema is refused: no real value is ever taken for a sentinel |
 //! | `"fill": "device"` | a string field | the device of the address; a device may leave it out, and must not name another |
 //! | `"fill": "received_at"` | a timestamp-millis field | the time of receipt; a device that sends it is rejected, since it cannot know and its value would be lost |
-//! | `"clock": "observed"` | a timestamp-millis field | the device's own time; left out, it becomes the time of receipt; sent, it is held against `[clock]` |
+//! | `"clock": "observed"` | a timestamp-millis field | the device's own time; left out, it becomes the time of receipt; sent, it is checked against `[clock]`, and never before 2000 |
 //! | `unit`, `doc` | anything | for people |
 //!
-//! # What is taken
-//! Strict: an unknown field, a field or map key that comes twice, a missing field without default, `3.0` for an int, a string
-//! for a number, an unknown symbol, null where the schema has none: each is rejected, with the path. An integer is
-//! fine for a double. `bytes`, `fixed`, `decimal`, `uuid` and `duration` are refused in a schema, JSON having no agreed
-//! form for them, as are unions in which a JSON value could mean two branches.
+//! # What is accepted
+//! Strict: an unknown field, a field or map key that comes twice, a missing field without default, a string for a number,
+//! an unknown symbol: each is rejected, with the path. Null where the schema has none is as if the field were absent, if
+//! something stands for it then. `bytes`, `fixed`, `decimal`, `uuid` and `duration` are refused in a schema, JSON having
+//! no agreed form for them, as are unions in which a JSON value could mean two branches, and what no reading could fit.
+//!
+//! # Numbers
+//! JSON has one kind of number, Avro four. A literal is known by its exact value, never by the double next to it.
+//!
+//! * `int`, `long`: an integer in any form: `1.0`, `1e3` and `-0.0` are integers; `1.5`, and `1e-400`, are not.
+//! * `double`, `float`: rounded once, from the literal, to the nearest one; to none beyond the largest.
+//! * A union of both: without fraction and exponent it is the integer, if that type holds it; all else is the real number.
+//! * `minimum`, `maximum` and `sentinels` are rounded as values are, and compared with what is stored.
+//! * Logical types bound their values to what readers can show: `date`, `timestamp-*` and `local-timestamp-*` to the years
+//!   1 to 9999, `time-*` to one day. One that is unknown or not of its type is ignored, as Avro says.
+//! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]).
 
 use crate::outcome::{Reason, Rejection};
 use crate::schemas::{Kind, Schemas};
@@ -30,13 +41,17 @@ mod attributes;
 pub mod clock;
 pub mod compile;
 pub mod json;
+pub mod literal;
 pub mod lookup;
 pub mod pass;
 pub mod program;
 pub mod refusal;
+mod satisfiable;
 pub mod scan;
 #[cfg(test)]
 mod tests;
+mod text;
+pub mod time;
 
 pub use clock::Config;
 use clock::Limits;

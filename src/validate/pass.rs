@@ -75,18 +75,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Which field a key names: one that may come, and has not come yet.
+    /// Which field a key names: one that has not come yet.
     pub fn find_field(&self, record: &Record, open: &OpenRecord, key: &[u8]) -> Result<usize, Fault> {
         let index = record.find(key).ok_or(Fault::Unknown)?;
-        self.admit(record, open, index).map(|()| index)
+        self.admit(open, index).map(|()| index)
     }
 
-    /// Whether a field may come, and has not come yet.
+    /// Whether a field has not come yet.
     #[inline]
-    pub fn admit(&self, record: &Record, open: &OpenRecord, index: usize) -> Result<(), Fault> {
-        if record.fields[index].reserved {
-            Err(Fault::Reserved)
-        } else if self.buffers.spans[open.base + index] != ABSENT {
+    pub fn admit(&self, open: &OpenRecord, index: usize) -> Result<(), Fault> {
+        if self.buffers.spans[open.base + index] != ABSENT {
             Err(Fault::Duplicate)
         } else {
             Ok(())
@@ -146,6 +144,16 @@ impl Pass<'_> {
         moved.clear();
         moved.extend_from_slice(&out[open.start..]);
         out.truncate(open.start);
+    }
+
+    /// A null where the schema has none: serializers write it for what a device does not have, so it is as if the field
+    /// had not come.
+    ///
+    /// # Errors
+    /// There must be a value: it is a type fault.
+    #[cold]
+    pub fn null_field(&mut self, field: &Field) -> Result<(), Fault> {
+        self.absent(field).ok_or(Fault::Type)
     }
 
     /// Writes what stands for a field that has not come; `None` if the schema has nothing for it.

@@ -6,8 +6,10 @@
 //! that costs nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by
 //! [`pass`](super::pass).
 
+use super::literal;
 use super::lookup::Lookup;
 use super::pass::{Pass, write_long, write_text};
+use super::time::{self, Unit};
 
 /// Levels of arrays and objects in a reading; a recursive schema could otherwise nest without end.
 pub const DEPTH_MAX: u32 = 64;
@@ -35,8 +37,10 @@ pub enum Node {
     Text,
     /// `"fill": "device"`: a string that must be the device of the address.
     Device,
-    /// `"clock": "observed"`: milliseconds since 1970, held against the clock limits.
+    /// `"clock": "observed"`: a time, checked against the clock limits.
     ObservedAt,
+    /// `"fill": "received_at"`: the gateway's to write, never the device's.
+    Reserved,
     /// The symbols, in the schema's order.
     Enum(Box<[Box<str>]>),
     /// Its items.
@@ -56,20 +60,20 @@ pub enum Node {
 /// `int`, `long` and the logical types on them.
 #[derive(Debug)]
 pub struct Integer {
-    /// `int` or `long`, for error texts.
-    pub name: &'static str,
+    /// A `long`; otherwise an `int`.
+    pub wide: bool,
     pub minimum: i64,
     pub maximum: i64,
     /// Outside of `minimum..=maximum`; they mean "no reading".
     pub sentinels: Box<[i64]>,
+    /// A `timestamp-*`, which can be sent as text, too.
+    pub instant: Option<Unit>,
 }
 
 /// `float` and `double`.
 #[derive(Debug)]
 pub struct Real {
-    /// `float` or `double`, for error texts.
-    pub name: &'static str,
-    /// Written with four bytes instead of eight.
+    /// A `float`; otherwise a `double`. What follows is rounded to it.
     pub single: bool,
     pub minimum: f64,
     pub maximum: f64,
@@ -92,11 +96,9 @@ pub struct Field {
     pub quoted: Box<[u8]>,
     pub node: NodeId,
     pub absent: Absent,
-    /// `"fill": "received_at"`: the gateway's to write, never the device's.
-    pub reserved: bool,
 }
 
-/// What is written for a field that the reading leaves out.
+/// What is written for a field that the reading leaves out, or sends as null where the schema has none.
 #[derive(Debug)]
 pub enum Absent {
     /// Nothing: the field is required.
@@ -143,12 +145,14 @@ pub enum Fault {
     Unknown,
     Duplicate,
     Missing,
-    /// Only the gateway writes this field.
-    Reserved,
     /// The device names another one than the address does.
     OtherDevice,
+    /// A text that is no time, where a time may be sent as text.
+    Time(time::Mistake),
     TooFarAhead,
     TooOld,
+    /// Before there was anything to observe, whatever the limits say.
+    TooEarly,
     /// Nested deeper than [`DEPTH_MAX`].
     Depth,
 }
@@ -167,13 +171,13 @@ impl Program {
         &self.nodes[node as usize]
     }
 
-    /// A number without fraction or exponent that fits 64 bits. Drivers pass larger ones to [`Program::emit_f64`].
+    /// A number without fraction or exponent that fits `long`, but for `-0`.
     #[inline(always)]
     pub fn emit_i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.i64(*node, value, pass)),
             Node::Union(union) => {
-                let branch = union.integer.or(union.real).ok_or(Fault::Type)?;
+                let branch = self.number_branch(union, Some(value)).ok_or(Fault::Type)?;
                 pass.number(union.null, branch.byte, |pass| self.i64(branch.node, value, pass))
             }
             _ => self.i64(node, value, pass),
@@ -185,7 +189,8 @@ impl Program {
     fn i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
             Node::Integer(integer) => integer.emit(value, &mut pass.buffers.out),
-            Node::Real(real) => real.emit(value as f64, &mut pass.buffers.out),
+            Node::Real(real) if real.single => real.emit_f32(value as f32, &mut pass.buffers.out),
+            Node::Real(real) => real.emit_f64(value as f64, &mut pass.buffers.out),
             Node::ObservedAt => {
                 pass.limits.judge(value, pass.received_at_ms)?;
                 write_long(value, &mut pass.buffers.out);
@@ -195,28 +200,61 @@ impl Program {
         }
     }
 
-    /// A number with fraction or exponent, or too large for 64 bits; finite. `-0` counts as such, since JSON parsers
-    /// commonly keep its sign; it is a fine integer all the same.
+    /// Any other number: `value` is the double next to it (infinite beyond all of them), `literal` gives it as it came.
     #[inline(always)]
-    pub fn emit_f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
+    pub fn emit_f64<'l>(
+        &self,
+        node: NodeId,
+        value: f64,
+        literal: impl Fn() -> &'l str,
+        pass: &mut Pass<'_>,
+    ) -> Result<(), Fault> {
         match self.node(node) {
-            Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.f64(*node, value, pass)),
-            Node::Union(union) => {
-                let branch = union.real.or(union.integer).ok_or(Fault::Type)?;
-                pass.number(union.null, branch.byte, |pass| self.f64(branch.node, value, pass))
+            Node::Optional { null, some, node } => {
+                pass.number(Some(*null), *some, |pass| self.f64(*node, value, literal, pass))
             }
-            _ => self.f64(node, value, pass),
+            Node::Union(union) => {
+                let branch = self.number_branch(union, literal().parse().ok()).ok_or(Fault::Type)?;
+                pass.number(union.null, branch.byte, |pass| {
+                    self.f64(branch.node, value, literal, pass)
+                })
+            }
+            _ => self.f64(node, value, literal, pass),
         }
     }
 
     #[inline(always)]
-    fn f64(&self, node: NodeId, value: f64, pass: &mut Pass<'_>) -> Result<(), Fault> {
+    fn f64<'l>(
+        &self,
+        node: NodeId,
+        value: f64,
+        literal: impl Fn() -> &'l str,
+        pass: &mut Pass<'_>,
+    ) -> Result<(), Fault> {
         match self.node(node) {
-            Node::Real(real) => real.emit(value, &mut pass.buffers.out),
-            Node::Integer(_) | Node::ObservedAt if value == 0.0 && value.is_sign_negative() => self.i64(node, 0, pass),
-            Node::Integer(_) | Node::ObservedAt => Err(not_an_integer(value)),
+            Node::Real(real) if real.single => {
+                let value = literal::single(value, literal);
+                real.emit_f32(value, &mut pass.buffers.out)
+            }
+            Node::Real(real) => real.emit_f64(value, &mut pass.buffers.out),
+            Node::Integer(_) | Node::ObservedAt => self.whole(node, literal(), pass),
             _ => Err(Fault::Type),
         }
+    }
+
+    #[cold]
+    fn whole(&self, node: NodeId, literal: &str, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        self.i64(node, literal::whole(literal)?, pass)
+    }
+
+    /// Where a union stores a number; `integer` is its value if it has neither fraction nor exponent and fits `long`.
+    /// Such a one is an integer if that branch's type holds it; all else goes to the real branch, if there is one.
+    pub fn number_branch(&self, union: &Union, integer: Option<i64>) -> Option<Branch> {
+        let fits = |branch: &Branch| match self.node(branch.node) {
+            Node::Integer(node) => integer.is_some_and(|value| node.wide || i32::try_from(value).is_ok()),
+            _ => integer.is_some(),
+        };
+        union.integer.filter(fits).or(union.real).or(union.integer)
     }
 
     /// A text, which is UTF-8.
@@ -224,7 +262,7 @@ impl Program {
     pub fn emit_str(&self, node: NodeId, text: &[u8], pass: &mut Pass<'_>) -> Result<(), Fault> {
         let leaf = match self.node(node) {
             Node::Optional { some, node, .. } => pass.take(*some, *node),
-            Node::Union(union) => pass.take_branch(union.text)?,
+            Node::Union(union) => pass.take_branch(union.text.or(union.integer))?,
             _ => node,
         };
         match self.node(leaf) {
@@ -235,9 +273,29 @@ impl Program {
             }
             Node::Device if text == pass.device.as_bytes() => write_text(text, &mut pass.buffers.out),
             Node::Device => return Err(Fault::OtherDevice),
-            _ => return Err(Fault::Type),
+            _ => return self.emit_time(node, leaf, text, pass),
         }
         Ok(())
+    }
+
+    /// A text in the place `leaf` of `node` that has no texts: a time, if it has times.
+    #[cold]
+    fn emit_time(&self, node: NodeId, leaf: NodeId, text: &[u8], pass: &mut Pass<'_>) -> Result<(), Fault> {
+        let unit = self.instant(leaf).ok_or(Fault::Type)?;
+        if leaf != node {
+            // The branch's number, which is written once more with the value.
+            pass.buffers.out.pop();
+        }
+        self.emit_i64(node, time::parse(text, unit).map_err(Fault::Time)?, pass)
+    }
+
+    /// The unit of a time that can be sent as text.
+    pub fn instant(&self, node: NodeId) -> Option<Unit> {
+        match self.node(node) {
+            Node::Integer(integer) => integer.instant,
+            Node::ObservedAt => Some(Unit::Millis),
+            _ => None,
+        }
     }
 
     pub fn emit_bool(&self, node: NodeId, value: bool, pass: &mut Pass<'_>) -> Result<(), Fault> {
@@ -255,12 +313,18 @@ impl Program {
         }
     }
 
-    pub fn emit_null(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<(), Fault> {
-        match self.node(node) {
-            Node::Null => {}
-            Node::Optional { null, .. } => pass.buffers.out.push(*null),
-            Node::Union(union) => pass.buffers.out.push(union.null.ok_or(Fault::Type)?),
-            _ => return Err(Fault::Type),
+    /// `field` is what it is the value of, if it is one of a record.
+    pub fn emit_null(&self, node: NodeId, field: Option<&Field>, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        let null = match self.node(node) {
+            Node::Null => return Ok(()),
+            Node::Optional { null, .. } => Some(*null),
+            Node::Union(union) => union.null,
+            _ => None,
+        };
+        match (null, field) {
+            (Some(null), _) => pass.buffers.out.push(null),
+            (None, Some(field)) => pass.null_field(field)?,
+            (None, None) => return Err(Fault::Type),
         }
         Ok(())
     }
@@ -292,19 +356,6 @@ impl Program {
     }
 }
 
-/// A number beyond 64 bits is out of range; anything else with a fraction or an exponent is no integer. The lowest
-/// `long` itself does not come this way, so that what rounds to it was below it.
-fn not_an_integer(value: f64) -> Fault {
-    const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
-    if value >= TWO_TO_63 {
-        Fault::Above
-    } else if value <= -TWO_TO_63 {
-        Fault::Below
-    } else {
-        Fault::Type
-    }
-}
-
 // === impl Integer, Real ===
 
 impl Integer {
@@ -325,20 +376,32 @@ impl Integer {
 
 impl Real {
     #[inline(always)]
-    fn emit(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn emit_f64(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
         if (self.minimum..=self.maximum).contains(&value) {
-            if self.single {
-                out.extend_from_slice(&(value as f32).to_le_bytes());
-            } else {
-                out.extend_from_slice(&value.to_le_bytes());
-            }
+            out.extend_from_slice(&value.to_le_bytes());
             Ok(())
-        } else if self.sentinels.contains(&value) {
-            Err(Fault::Sentinel)
-        } else if value < self.minimum {
-            Err(Fault::Below)
         } else {
-            Err(Fault::Above)
+            Err(self.fault(value))
+        }
+    }
+
+    #[inline(always)]
+    fn emit_f32(&self, value: f32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        if (self.minimum..=self.maximum).contains(&f64::from(value)) {
+            out.extend_from_slice(&value.to_le_bytes());
+            Ok(())
+        } else {
+            Err(self.fault(f64::from(value)))
+        }
+    }
+
+    fn fault(&self, value: f64) -> Fault {
+        if self.sentinels.contains(&value) {
+            Fault::Sentinel
+        } else if value < self.minimum {
+            Fault::Below
+        } else {
+            Fault::Above
         }
     }
 }

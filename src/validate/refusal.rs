@@ -5,8 +5,10 @@
 
 use std::fmt::{self, Write as _};
 
+use super::clock;
 use super::pass::Pass;
-use super::program::{Fault, Node, NodeId, Program};
+use super::program::{Fault, Integer, Node, NodeId, Program, Real};
+use super::time::Unit;
 use crate::outcome::{Reason, Rejection};
 
 /// Characters of a value or key that are quoted.
@@ -23,9 +25,8 @@ pub enum Got<'a> {
     Nothing,
     Null,
     Boolean(bool),
-    Integer(i64),
-    Large(u64),
-    Real(f64),
+    /// As it came.
+    Number(&'a str),
     Text(&'a str),
     Array,
     Object,
@@ -45,14 +46,14 @@ impl Fault {
     pub fn reason(self) -> Reason {
         match self {
             Fault::Below | Fault::Above | Fault::Sentinel => Reason::OutOfRange,
-            Fault::TooFarAhead | Fault::TooOld => Reason::BadClock,
+            Fault::TooFarAhead | Fault::TooOld | Fault::TooEarly => Reason::BadClock,
             Fault::Depth => Reason::Malformed,
             Fault::Type
             | Fault::Symbol
             | Fault::Unknown
             | Fault::Duplicate
             | Fault::Missing
-            | Fault::Reserved
+            | Fault::Time(_)
             | Fault::OtherDevice => Reason::SchemaMismatch,
         }
     }
@@ -63,22 +64,26 @@ impl Fault {
         match (self, leaf) {
             (Fault::Below, Node::Integer(integer)) => format!("{got} is below the minimum {}", integer.minimum),
             (Fault::Above, Node::Integer(integer)) => format!("{got} is above the maximum {}", integer.maximum),
-            (Fault::Below, Node::Real(real)) => format!("{got} is below the minimum {}", number(real.minimum)),
-            (Fault::Above, Node::Real(real)) => format!("{got} is above the maximum {}", number(real.maximum)),
+            (Fault::Below, Node::Real(real)) => format!("{got} is below the minimum {}", real.show(real.minimum)),
+            (Fault::Above, Node::Real(real)) => format!("{got} is above the maximum {}", real.show(real.maximum)),
             (Fault::Below | Fault::Above | Fault::Sentinel, _) => format!("{got} is out of range"),
             (Fault::Symbol, _) => format!("{got} is not {}", expected(program, node)),
             (Fault::OtherDevice, _) => {
                 let device = quoted(pass.device);
                 format!("{got} is not the device of the address, {device}")
             }
-            (Fault::TooFarAhead | Fault::TooOld, _) => match got {
-                Got::Integer(observed_ms) => pass.limits.text(self, observed_ms, pass.received_at_ms),
-                _ => format!("{got} is not a time near the gateway's"),
-            },
+            (Fault::TooFarAhead | Fault::TooOld | Fault::TooEarly, _) => {
+                pass.limits.text(self, got, pass.received_at_ms)
+            }
+            (Fault::Type, Node::ObservedAt) => {
+                let hint = clock::hint(got, pass.received_at_ms);
+                format!("expected {}, got {got}{hint}", instant(Unit::Millis))
+            }
+            (Fault::Time(mistake), _) => format!("{got} {}", mistake.text()),
+            (Fault::Type, Node::Reserved) => "only the gateway writes this field; leave it out".to_owned(),
             (Fault::Unknown, _) => "unknown field".to_owned(),
             (Fault::Duplicate, _) => "came twice".to_owned(),
             (Fault::Missing, _) => "missing".to_owned(),
-            (Fault::Reserved, _) => "only the gateway writes this field; leave it out".to_owned(),
             (Fault::Depth, _) => format!("nested deeper than {} levels", super::program::DEPTH_MAX),
             (Fault::Type, _) => format!("expected {}, got {got}", expected(program, node)),
         }
@@ -91,9 +96,8 @@ fn leaf<'p>(program: &'p Program, node: NodeId, got: Got<'_>) -> &'p Node {
         Node::Optional { node, .. } => leaf(program, *node, got),
         Node::Union(union) => {
             let branch = match got {
-                Got::Integer(_) => union.integer.or(union.real),
-                Got::Large(_) | Got::Real(_) => union.real.or(union.integer),
-                _ => union.text,
+                Got::Number(literal) => program.number_branch(union, literal.parse().ok()),
+                _ => union.text.or(union.integer),
             };
             branch.map_or(program.node(node), |branch| program.node(branch.node))
         }
@@ -106,10 +110,14 @@ fn expected(program: &Program, node: NodeId) -> String {
     match program.node(node) {
         Node::Null => "null".to_owned(),
         Node::Boolean => "boolean".to_owned(),
-        Node::Integer(integer) => integer.name.to_owned(),
-        Node::Real(real) => real.name.to_owned(),
+        Node::Integer(Integer {
+            instant: Some(unit), ..
+        }) => instant(*unit),
+        Node::Integer(integer) => if integer.wide { "long" } else { "int" }.to_owned(),
+        Node::Real(real) => if real.single { "float" } else { "double" }.to_owned(),
         Node::Text | Node::Device => "string".to_owned(),
-        Node::ObservedAt => "long (milliseconds since 1970)".to_owned(),
+        Node::ObservedAt => instant(Unit::Millis),
+        Node::Reserved => "nothing".to_owned(),
         Node::Enum(symbols) => one_of(symbols),
         Node::Array(_) => "array".to_owned(),
         Node::Map(_) | Node::Record(_) => "object".to_owned(),
@@ -129,6 +137,13 @@ fn expected(program: &Program, node: NodeId) -> String {
     }
 }
 
+fn instant(unit: Unit) -> String {
+    format!(
+        "long ({} since 1970) or a time such as \"2026-11-21T12:00:00Z\"",
+        unit.name()
+    )
+}
+
 fn one_of(symbols: &[Box<str>]) -> String {
     let mut text = "one of ".to_owned();
     for (index, symbol) in symbols.iter().enumerate() {
@@ -144,11 +159,6 @@ fn one_of(symbols: &[Box<str>]) -> String {
     text
 }
 
-/// Of a number, as it was sent, that no double can hold.
-pub fn beyond(number: &str) -> String {
-    format!("{} is beyond the range of a double", cut(number))
-}
-
 // === impl Got ===
 
 impl fmt::Display for Got<'_> {
@@ -157,10 +167,7 @@ impl fmt::Display for Got<'_> {
             Got::Nothing => f.write_str("nothing"),
             Got::Null => f.write_str("null"),
             Got::Boolean(value) => write!(f, "{value}"),
-            Got::Integer(value) => write!(f, "{value}"),
-            Got::Large(value) => write!(f, "{value}"),
-            // Debug keeps the ".0" that may be the very mistake, and is short for large numbers.
-            Got::Real(value) => write!(f, "{value:?}"),
+            Got::Number(literal) => f.write_str(&cut(literal)),
             Got::Text(text) => f.write_str(&quoted(text)),
             Got::Array => f.write_str("array"),
             Got::Object => f.write_str("object"),
@@ -168,12 +175,20 @@ impl fmt::Display for Got<'_> {
     }
 }
 
-/// A limit as its author wrote it, as far as can be told.
-pub fn number(value: f64) -> String {
-    if value.abs() < 1e15 {
-        format!("{value}")
-    } else {
-        format!("{value:?}")
+impl Real {
+    /// A limit as its author wrote it, as far as can be told.
+    pub fn show(&self, value: f64) -> String {
+        show(value, self.single)
+    }
+}
+
+/// The shortest number that is rounded to this one.
+pub fn show(value: f64, single: bool) -> String {
+    match (value.abs() < 1e15, single) {
+        (true, true) => format!("{}", value as f32),
+        (true, false) => format!("{value}"),
+        (false, true) => format!("{:?}", value as f32),
+        (false, false) => format!("{value:?}"),
     }
 }
 

@@ -86,6 +86,34 @@ async fn a_reading_lands_keyed_and_equal_over_every_protocol() {
     gateway.finish().await;
 }
 
+/// Serializers write null for what there is not, whole numbers with a fraction, and times as text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_may_be_as_serializers_write_it() {
+    let gateway = TestGateway::start(&Broker::any(), |_| {}).await;
+    let observed_ms = now_ms() - 1500;
+    let observed = jiff::Timestamp::from_millisecond(observed_ms).unwrap();
+    let body = format!(
+        r#"{{"observed_at":"{observed}","device":null,"received_at":null,"lanes":null,"classes":null,"sequence":7.0,"vehicle_count":1.2e1}}"#
+    );
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        let device = format!("{via:?}");
+        let answer = client
+            .send(
+                &format!("devices/{device}/traffic"),
+                "application/json",
+                body.as_bytes(),
+            )
+            .await;
+        assert!(answer.is_yes(via), "{answer:?}");
+        let arrived = gateway.readings("traffic");
+        let mine: Vec<_> = arrived.iter().filter(|arrived| arrived.device == device).collect();
+        let sent = json!({ "observed_at": observed_ms, "sequence": 7, "vehicle_count": 12 });
+        check_arrived(mine[0], &sent, observed_ms);
+    }
+    gateway.finish().await;
+}
+
 /// So that a consumer in another language finds the schema: not every library makes the same canonical form.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_names_its_schema_by_the_fingerprint_of_the_specification() {

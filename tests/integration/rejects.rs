@@ -59,8 +59,9 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
             ("weather", r#"{"received_at": 1}"#, "received_at"),
             ("weather", r#"{"location": {"latitude": null}}"#, "latitude"),
             ("weather", r#"{"location": {"latitude": 1}}"#, "longitude"),
-            ("traffic", r#"{"vehicle_count": 3.5}"#, "vehicle_count"),
-            ("traffic", r#"{"vehicle_count": 3.0}"#, "vehicle_count"),
+            ("traffic", r#"{"vehicle_count": 3.50}"#, "got 3.50"),
+            ("traffic", r#"{"observed_at": "2026-11-21T12:00:00"}"#, "no offset"),
+            ("traffic", r#"{"observed_at": "2016-12-31T23:59:60Z"}"#, "leap second"),
             ("traffic", r#"{"lanes": [{"lane": 1}, {"lan": 2}]}"#, "lanes[1]"),
             ("traffic", r#"{"lanes": [[[[[[[[[[[]]]]]]]]]]]}"#, "lanes[0]"),
             ("traffic", r#"{"classes": {"car": "many"}}"#, "car"),
@@ -74,6 +75,7 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
             ("weather", r#"{"relative_humidity_percent": 110.5}"#, "110.5"),
             ("traffic", r#"{"vehicle_count": -1}"#, "vehicle_count"),
             ("traffic", r#"{"vehicle_count": 99999999999}"#, "vehicle_count"),
+            ("traffic", r#"{"vehicle_count": -9.0e400}"#, "-9.0e400"),
             ("traffic", r#"{"lanes": [{"lane": 65}]}"#, "lanes[0].lane"),
             ("energy", r#"{"power_factor": 1.5}"#, "power_factor"),
             ("energy", r#"{"energy_import_kwh": -0.1}"#, "energy_import_kwh"),
@@ -107,6 +109,10 @@ fn cases() -> Vec<Case> {
     for observed_at in [now_ms() + year_ms, now_ms() - year_ms] {
         let body = format!(r#"{{"observed_at": {observed_at}}}"#);
         cases.push(case("weather", body.as_bytes(), "bad_clock", "observed_at"));
+    }
+    for (observed_at, unit) in [(now_ms() / 1000, "seconds?"), (now_ms() * 1000, "microseconds?")] {
+        let body = format!(r#"{{"observed_at": {observed_at}}}"#);
+        cases.push(case("weather", body.as_bytes(), "bad_clock", unit));
     }
     cases.push(case("energy", b"{\"tariff\": \"\xFF\"}", "malformed", ""));
     cases.push(case("weather/now", GOOD, "bad_address", "devices/<device>/<kind>"));

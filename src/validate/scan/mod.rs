@@ -8,7 +8,7 @@
 
 use super::json;
 use super::pass::{OpenRecord, Pass};
-use super::program::{Fault, Node, NodeId, Program, Record, deeper};
+use super::program::{Fault, Field, Node, NodeId, Program, Record, deeper};
 use super::refusal::{self, Got, Step};
 use crate::outcome::Rejection;
 
@@ -107,7 +107,7 @@ impl Memory {
 
 impl Scanner<'_, '_> {
     fn document(&mut self) -> Result<(), Stop> {
-        self.value(self.program.root, 0)?;
+        self.value(self.program.root, 0, None)?;
         self.cursor.skip_whitespace();
         if self.cursor.is_at_end() {
             Ok(())
@@ -116,9 +116,9 @@ impl Scanner<'_, '_> {
         }
     }
 
-    /// `depth` arrays and objects are around it.
+    /// `depth` arrays and objects are around it; `field` is what it is the value of, if it is one of a record.
     #[inline]
-    fn value(&mut self, node: NodeId, depth: u32) -> Result<(), Stop> {
+    fn value(&mut self, node: NodeId, depth: u32, field: Option<&Field>) -> Result<(), Stop> {
         self.cursor.skip_whitespace();
         match self.cursor.peek() {
             b'"' => self.text(node),
@@ -127,7 +127,7 @@ impl Scanner<'_, '_> {
             b'[' => self.array(node, depth),
             b'n' => {
                 self.cursor.literal(b"null")?;
-                let result = self.program.emit_null(node, self.pass);
+                let result = self.program.emit_null(node, field, self.pass);
                 result.map_err(|fault| self.refuse(fault, node, Got::Null))
             }
             b't' => {
@@ -164,21 +164,16 @@ impl Scanner<'_, '_> {
     #[inline]
     fn number(&mut self, node: NodeId) -> Result<(), Stop> {
         let start = self.cursor.position();
-        match self.cursor.number()? {
-            Number::Integer(value) => {
-                let result = self.program.emit_i64(node, value, self.pass);
-                result.map_err(|fault| self.refuse(fault, node, Got::Integer(value)))
-            }
-            Number::Real(value) => {
-                let result = self.program.emit_f64(node, value, self.pass);
-                result.map_err(|fault| self.refuse(fault, node, Got::Real(value)))
-            }
-            Number::Large(value) => {
-                let result = self.program.emit_f64(node, value as f64, self.pass);
-                result.map_err(|fault| self.refuse(fault, node, Got::Large(value)))
-            }
-            Number::Beyond => Err(self.verdict.refuse_beyond(self.cursor.since(start))),
-        }
+        let number = self.cursor.number()?;
+        let Scanner {
+            program, pass, cursor, ..
+        } = self;
+        let literal = || cursor.since(start);
+        let result = match number {
+            Number::Integer(value) => program.emit_i64(node, value, pass),
+            Number::Real(value) => program.emit_f64(node, value, literal, pass),
+        };
+        result.map_err(|fault| self.refuse(fault, node, Got::Number(self.cursor.since(start))))
     }
 
     #[inline(never)]
@@ -193,7 +188,7 @@ impl Scanner<'_, '_> {
         self.cursor.skip_whitespace();
         let mut ended = self.cursor.eat(b']');
         while !ended {
-            let result = self.value(item, depth + 1);
+            let result = self.value(item, depth + 1, None);
             result.map_err(|stop| self.verdict.within(|| Step::Item(open.items), stop))?;
             open.items += 1;
             ended = self.cursor.ends(b']')?;
@@ -229,7 +224,7 @@ impl Scanner<'_, '_> {
             let index = self.field(node, record, &open)?;
             let field = &record.fields[index];
             let start = self.pass.open_field(record, &mut open, index);
-            let result = self.value(field.node, depth);
+            let result = self.value(field.node, depth, Some(field));
             result.map_err(|stop| self.verdict.within(|| Step::Field(field.name.to_string()), stop))?;
             self.pass.close_field(&mut open, index, start);
             ended = self.cursor.ends(b'}')?;
@@ -246,7 +241,7 @@ impl Scanner<'_, '_> {
         if let Some(field) = record.fields.get(guess)
             && self.cursor.eat_all(&field.quoted)
         {
-            let result = self.pass.admit(record, open, guess);
+            let result = self.pass.admit(open, guess);
             result.map_err(|fault| self.refuse_field(fault, node, &field.name))?;
             return Ok(guess);
         }
@@ -275,7 +270,7 @@ impl Scanner<'_, '_> {
             let key = self.cursor.key(self.unescaped)?;
             self.pass.write_key(key);
             self.cursor.colon()?;
-            if let Err(stop) = self.value(values, depth) {
+            if let Err(stop) = self.value(values, depth, None) {
                 let key = self.pass.key(self.pass.current_key(&open));
                 return Err(self.verdict.within(|| Step::Field(refusal::cut(&key)), stop));
             }

@@ -7,17 +7,14 @@
 
 use super::cursor::{Cursor, Malformed};
 
-/// A number as it is told to a program; the same distinctions as serde_json makes.
+/// A number as it is told to a program.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
     /// Without fraction or exponent, within `long`.
     Integer(i64),
-    /// The same beyond `long`, within 64 bits.
-    Large(u64),
-    /// All others, and -0, which has a sign only here.
+    /// All others, and -0, which has a sign only here: the double next to it, infinite beyond all of them. What that
+    /// cannot tell is told by the text ([`literal`](crate::validate::literal)).
     Real(f64),
-    /// Greater than any double.
-    Beyond,
 }
 
 /// The powers of ten that are exact as doubles.
@@ -125,21 +122,15 @@ impl Cursor<'_> {
     #[cold]
     fn long(&mut self, start: usize) -> Result<Number, Malformed> {
         let text = self.since(start);
-        if let Ok(value) = text.parse() {
-            Ok(Number::Integer(value))
-        } else if let Ok(value) = text.parse() {
-            Ok(Number::Large(value))
-        } else {
-            self.exactly(start)
+        match text.parse() {
+            // -000… is none of JSON, so this is no -0.
+            Ok(value) => Ok(Number::Integer(value)),
+            Err(_) => self.exactly(start),
         }
     }
 
     #[cold]
     fn exactly(&mut self, start: usize) -> Result<Number, Malformed> {
-        match self.since(start).parse::<f64>() {
-            Ok(value) if value.is_finite() => Ok(Number::Real(value)),
-            Ok(_) => Ok(Number::Beyond),
-            Err(_) => Err(Malformed),
-        }
+        self.since(start).parse().map(Number::Real).map_err(|_| Malformed)
     }
 }

@@ -56,13 +56,6 @@ impl Verdict {
         self.refuse(program, pass, fault, node, Got::Nothing)
     }
 
-    /// A number, as it was sent, that no double can hold.
-    #[cold]
-    pub fn refuse_beyond(&mut self, number: &str) -> Stop {
-        self.refusal = Some((Reason::OutOfRange, refusal::beyond(number)));
-        Stop::Refused
-    }
-
     /// The same refusal, one step further out.
     #[cold]
     pub fn within(&mut self, step: impl FnOnce() -> Step, stop: Stop) -> Stop {

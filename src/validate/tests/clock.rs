@@ -27,6 +27,10 @@ fn the_gateway_fills_what_the_schema_says() {
         r#"{"y":1,"x":2}"#,
         r#"{"who":"device-1"}"#,
         r#"{"y":1,"who":"device-1","x":0}"#,
+        // Serializers write null for what a device does not have.
+        r#"{"who":null}"#,
+        r#"{"y":null,"arrived":null,"when":null,"who":null,"x":null}"#,
+        r#"{"x":1,"who":null,"when" : null,"\u0061rrived":null}"#,
     ] {
         assert_eq!(bench.field("test", json, "who"), Value::String(DEVICE.into()), "{json}");
         assert_eq!(
@@ -53,11 +57,11 @@ fn another_device_or_a_time_of_receipt_is_refused() {
         r#"{"who":"device-2"}"#,
         r#"{"who":"DEVICE-1"}"#,
         r#"{"who":""}"#,
-        r#"{"who":null}"#,
         r#"{"arrived":1795262400000}"#,
-        r#"{"arrived":null}"#,
-        r#"{"when":null}"#,
-        r#"{"when":1795262400000.0}"#,
+        r#"{"arrived":"2026-11-21T12:00:00Z"}"#,
+        r#"{"arrived":{}}"#,
+        r#"{"arrived":null,"arrived":null}"#,
+        r#"{"when":1795262400000.5}"#,
     ] {
         let rejection = bench.read("test", json.as_bytes()).unwrap_err();
         assert_eq!(rejection.reason, Reason::SchemaMismatch, "{json}: {rejection}");
@@ -104,6 +108,23 @@ fn a_bad_clock_is_shown_both_times_and_the_limit() {
         "when: 1795348800000 (2026-11-22T12:00:00Z) is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)"
     );
     assert!(text(i64::MAX).starts_with("when: 9223372036854775807 (no date) is more than 5m ahead"));
+    assert_eq!(
+        text(NOW_MS / 1000),
+        "when: 1795262400 (1970-01-21T18:41:02.4Z) is before 2000-01-01T00:00:00Z; seconds? It must be milliseconds since 1970"
+    );
+    assert_eq!(text(0), "when: 0 (1970-01-01T00:00:00Z) is before 2000-01-01T00:00:00Z");
+    for (when, unit) in [(NOW_MS * 1000, "microseconds"), (NOW_MS * 1_000_000, "nanoseconds")] {
+        let text = text(when);
+        let hint = format!("(2026-11-21T12:00:00Z); {unit}? It must be milliseconds since 1970");
+        assert!(text.ends_with(&hint), "{text}");
+    }
+    // What time.time() gives.
+    let rejection = bench.read("test", br#"{"when":1795262400.123}"#).unwrap_err();
+    assert_eq!(
+        rejection.detail,
+        "when: expected long (milliseconds since 1970) or a time such as \"2026-11-21T12:00:00Z\", got 1795262400.123; \
+         seconds? It must be milliseconds since 1970"
+    );
 }
 
 #[test]
@@ -116,7 +137,11 @@ fn limits_can_be_set_and_lifted() {
     assert!(sent(&strict, NOW_MS) && !sent(&strict, NOW_MS + 1));
     assert!(sent(&strict, NOW_MS - 90 * MINUTE_MS) && !sent(&strict, NOW_MS - 91 * MINUTE_MS));
     let archive = bench(&parse("max_age = \"unlimited\"").unwrap());
-    assert!(sent(&archive, 0) && sent(&archive, i64::MIN) && !sent(&archive, NOW_MS + DAY_MS));
+    // 2000-01-01T00:00:00Z: nothing was observed before.
+    assert!(sent(&archive, 946_684_800_000) && !sent(&archive, 946_684_799_999));
+    assert!(!sent(&archive, 0) && !sent(&archive, i64::MIN) && !sent(&archive, NOW_MS + DAY_MS));
+    let early = bench(&parse("max_ahead = \"99999999h\"").unwrap());
+    assert!(sent(&early, 253_402_300_799_999) && !sent(&early, 253_402_300_800_000));
     let error = parse("max_age = \"for ever\"").unwrap_err().to_string();
     assert!(error.contains("or \"unlimited\""), "{error}");
     assert!(parse("max_age = 0").is_err() && parse("max_old = \"1h\"").is_err());

@@ -7,6 +7,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 use super::program::{Absent, Integer, Node, NodeId, Program, Real, Record};
+use super::time::Unit;
 use super::*;
 
 // === schemas ===
@@ -84,7 +85,7 @@ impl Schemer {
             1 | 2 => (self.integer(nullable), ""),
             3..=5 => (self.real(nullable), ""),
             6 => (r#""string""#.to_owned(), r#""é""#),
-            7 => (r#"{"type":"int","logicalType":"date"}"#.to_owned(), "-3"),
+            7 => self.logical(),
             8 => (self.symbols(), r#""ok""#),
             9 => {
                 let nullable = self.random.random_bool(0.3);
@@ -116,6 +117,22 @@ impl Schemer {
         }
     }
 
+    fn logical(&mut self) -> (String, &'static str) {
+        let (name, logical, default) = [
+            ("int", "date", "-3"),
+            ("int", "time-millis", "0"),
+            ("long", "time-micros", "0"),
+            ("long", "timestamp-millis", "-3"),
+            ("long", "timestamp-micros", "0"),
+            ("long", "timestamp-nanos", "0"),
+            ("long", "local-timestamp-millis", "0"),
+            // Ignored: unknown, or not of this type.
+            ("long", "timestamp-furlongs", "-9223372036854775808"),
+            ("int", "timestamp-millis", "2147483647.0"),
+        ][self.random.random_range(0..9)];
+        (format!(r#"{{"type":"{name}","logicalType":"{logical}"}}"#), default)
+    }
+
     fn symbols(&mut self) -> String {
         self.names += 1;
         format!(
@@ -126,10 +143,13 @@ impl Schemer {
 
     fn union(&mut self) -> String {
         let symbols = self.symbols();
+        let at = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
+        let whole = *[r#""long""#, r#""int""#, at].choose(&mut self.random).unwrap();
+        let real = *[r#""double""#, r#""float""#].choose(&mut self.random).unwrap();
         let mut branches = vec![
             r#""boolean""#,
-            r#""long""#,
-            r#""double""#,
+            whole,
+            real,
             &symbols,
             r#"{"type":"array","items":"Test"}"#,
             r#"{"type":"map","values":["null","double"]}"#,
@@ -227,6 +247,37 @@ const STRANGE: &[&str] = &[
     "1.7976931348623159e308",
     "9007199254740993",
     "9007199254740993.0",
+    "1.00000005960464477539062500000000000001",
+    "1.000000059604644775390625",
+    "3.4028235e38",
+    "3.4028235677973366e38",
+    "-3.4028235677973366e38",
+    "3.40282356779733661637539395458142568447e38",
+    "7.006492321624085e-46",
+    "1.1754943508222875e-38",
+    "9223372036854775807.0",
+    "9223372036854775808.0",
+    "-9223372036854775808.0",
+    "922337203685477580.7e1",
+    "-9223372036854775809e0",
+    "12345678901234567890e-1",
+    "250000e-3",
+    "-1e-400",
+    "1e18",
+    "1e19",
+    "0.0",
+    "0e0",
+    "\"2026-11-21T12:00:00Z\"",
+    "\"2026-11-21t11:59:59.9999999+00:00\"",
+    "\"2026-11-21 13:00:00+01:00\"",
+    "\"2026-11-21T12:00:60Z\"",
+    "\"2026-11-21T12:00:00\"",
+    "\"2026-02-29T12:00:00Z\"",
+    "\"0000-01-01T00:00:00Z\"",
+    "\"9999-12-31T23:59:59.999Z\"",
+    "\"1969-12-31T23:59:59.9999999Z\"",
+    "1795262400",
+    "1795262400000000",
     "9007199254740992.0",
     "0.1e23",
     "1e22",
@@ -385,8 +436,12 @@ impl<'p> Drawer<'p> {
             Node::Device => self.out.push_str("\"device-1\""),
             Node::ObservedAt => {
                 let now = NOW_MS - self.random.random_range(-1000..1_000_000);
-                write!(self.out, "{now}").unwrap();
+                match self.random.random_range(0..8) {
+                    0 => self.time(now, 1000),
+                    _ => self.whole(now),
+                }
             }
+            Node::Reserved => self.out.push_str("null"),
             Node::Enum(symbols) => {
                 let symbol = symbols.choose(&mut self.random).unwrap().to_string();
                 self.quoted(&symbol);
@@ -426,7 +481,37 @@ impl<'p> Drawer<'p> {
             4 => integer.sentinels.choose(&mut self.random).copied().unwrap_or(maximum),
             _ => self.random.random_range(minimum.max(-200)..=maximum.min(200)),
         };
-        write!(self.out, "{value}").unwrap();
+        match integer.instant {
+            Some(unit) if self.random.random_bool(0.3) => self.time(value, unit.per_second()),
+            _ => self.whole(value),
+        }
+    }
+
+    /// An integer in one of its forms, or nearly one.
+    fn whole(&mut self, value: i64) {
+        let out = &mut self.out;
+        let written = match self.random.random_range(0..30) {
+            0 => write!(out, "{value}.0"),
+            1 => write!(out, "{value}e0"),
+            2 => write!(out, "{value}000e-3"),
+            3 => write!(out, "{}.{}E1", value / 10, value.unsigned_abs() % 10),
+            4 => write!(out, "{value}.000000000000000000000000001"),
+            _ => write!(out, "{value}"),
+        };
+        written.unwrap();
+    }
+
+    /// A time as text, if jiff has it.
+    fn time(&mut self, value: i64, per_second: i64) {
+        let nanos = i128::from(value) * i128::from(Unit::Nanos.per_second() / per_second);
+        match jiff::Timestamp::from_nanosecond(nanos) {
+            Ok(time) if self.random.random_bool(0.7) => write!(self.out, "\"{time}\"").unwrap(),
+            Ok(time) => {
+                let offset = jiff::tz::offset(self.random.random_range(-23..=23));
+                write!(self.out, "\"{}\"", time.display_with_offset(offset)).unwrap();
+            }
+            Err(_) => write!(self.out, "\"{value}-01-01T00:00:00Z\"").unwrap(),
+        }
     }
 
     fn real(&mut self, real: &Real) {
@@ -434,7 +519,14 @@ impl<'p> Drawer<'p> {
         let value = self.random.random_range(low..=high);
         let digits = self.random.random_range(0..22_usize);
         let out = &mut self.out;
-        let written = match self.random.random_range(0..12) {
+        let written = match self.random.random_range(0..13) {
+            12 => {
+                // Halfway between two floats, or next to it.
+                let float = self.random.random_range(low..=high) as f32;
+                let halfway = (f64::from(float) + f64::from(float.next_up())) / 2.0;
+                let tail = ["", "000000001", "00000000"][digits % 3];
+                write!(out, "{halfway:.60}{tail}")
+            }
             0 => write!(out, "{}", value.trunc() as i64),
             1..=4 => write!(out, "{value:.0$}", digits % 4),
             5 => write!(out, "{value:e}"),
@@ -561,7 +653,7 @@ impl<'p> Drawer<'p> {
         for field in &record.fields {
             let wanted = match field.absent {
                 Absent::Refused => !self.mistaken(),
-                _ if field.reserved => self.mistaken(),
+                _ if matches!(self.program.node(field.node), Node::Reserved) => self.mistaken(),
                 _ => self.budget > 0 && depth < 7 && self.random.random_bool(0.7),
             };
             fields.extend(wanted.then_some(field));
@@ -579,7 +671,12 @@ impl<'p> Drawer<'p> {
         for (index, field) in fields.into_iter().enumerate() {
             self.comma(index);
             self.key(&field.name);
-            self.value(field.node, depth + 1);
+            // As serializers write what a device does not have.
+            if !matches!(field.absent, Absent::Refused) && self.random.random_bool(0.02) {
+                self.out.push_str("null");
+            } else {
+                self.value(field.node, depth + 1);
+            }
             self.space();
         }
         self.out.push('}');

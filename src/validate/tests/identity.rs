@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::program::{Absent, Node, NodeId, Program};
+use super::program::{Absent, Field, Node, NodeId, Program};
 use super::*;
 
 pub(super) const SEED: u64 = 20_261_121;
@@ -19,6 +19,8 @@ pub(super) const ZOO: &str = r#"{"type":"record","name":"Zoo","namespace":"test"
     {"name":"d","type":"double"},
     {"name":"s","type":"string"},
     {"name":"date","type":{"type":"int","logicalType":"date"}},
+    {"name":"of_day","type":["null",{"type":"int","logicalType":"time-millis"}],"default":null},
+    {"name":"seen","type":["null",{"type":"long","logicalType":"timestamp-millis"}],"default":null},
     {"name":"micros","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"default":null},
     {"name":"last","type":["long","null"],"default":-1},
     {"name":"many","type":["null","boolean","long","double","string",{"type":"array","items":"Zoo"},
@@ -57,6 +59,7 @@ impl Writer<'_> {
             Node::Real(real) => self.real(real.minimum, real.maximum, real.single),
             Node::Text => self.text(),
             Node::Device => format!("\"{DEVICE}\""),
+            Node::Reserved => "null".to_owned(),
             Node::ObservedAt => (NOW_MS - self.random.random_range(-1000..1_000_000)).to_string(),
             Node::Enum(symbols) => format!("\"{}\"", symbols[self.random.random_range(0..symbols.len())]),
             Node::Array(items) => self.array(*items, depth),
@@ -159,7 +162,8 @@ impl Writer<'_> {
             panic!("a record")
         };
         let mut fields = Vec::new();
-        for field in record.fields.iter().filter(|field| !field.reserved) {
+        let is_sent = |field: &&Field| !matches!(self.program.node(field.node), Node::Reserved);
+        for field in record.fields.iter().filter(is_sent) {
             let required = matches!(field.absent, Absent::Refused);
             if required || self.random.random_bool(0.7) {
                 fields.push((

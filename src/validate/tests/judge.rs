@@ -14,8 +14,10 @@ use serde_json::Value as Json;
 use super::generate::{Drawer, Schemer};
 use super::identity::{SEED, ZOO};
 use super::mutation::damage;
-use super::program::{Node, NodeId};
+use super::program::{Integer, Node, NodeId};
 use super::scan::Failure;
+use super::text::{Form, Text};
+use super::time::Unit;
 use super::*;
 
 /// Readings of one batch: of two schemas in turns, with what the thread remembers of the one met by the other.
@@ -93,7 +95,7 @@ impl Court {
             return;
         };
         let program = &bench.validator.programs[kind.index];
-        let sent: Json = serde_json::from_slice(json).unwrap();
+        let sent = Text::parse(std::str::from_utf8(json).unwrap()).unwrap();
         assert!(
             agrees(program, program.root, &sent, &value),
             "{sent} became {value:?}: {}",
@@ -104,74 +106,127 @@ impl Court {
 }
 
 /// Whether a value is stored as it was sent, or as null where it was a sentinel.
-fn agrees(program: &Program, node: NodeId, sent: &Json, stored: &Value) -> bool {
+fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> bool {
     let stored = bare(stored);
     match program.node(node) {
-        Node::Null => sent.is_null() && *stored == Value::Null,
-        Node::Boolean => sent.as_bool().is_some_and(|sent| *stored == Value::Boolean(sent)),
-        Node::Integer(integer) => match (whole(sent), stored) {
-            (Some(sent), Value::Null) => integer.sentinels.contains(&sent),
-            (sent, stored) => sent == stored_integer(stored),
+        Node::Null => sent.raw == "null" && *stored == Value::Null,
+        Node::Boolean => *stored == Value::Boolean(sent.raw == "true"),
+        Node::Integer(Integer { sentinels, instant, .. }) => match (whole(sent, *instant), stored) {
+            (Some(sent), Value::Null) => sentinels.contains(&sent),
+            (sent, stored) => sent.is_some() && sent == stored_integer(stored),
         },
-        Node::ObservedAt => whole(sent) == stored_integer(stored),
-        Node::Real(real) => match (sent.as_f64(), stored) {
-            (Some(sent), Value::Null) => real.sentinels.contains(&sent),
-            (Some(sent), Value::Double(stored)) => sent.to_bits() == stored.to_bits() || whole(&sent.into()) == Some(0),
-            (Some(sent), Value::Float(stored)) => sent as f32 == *stored,
+        Node::ObservedAt => whole(sent, Some(Unit::Millis)) == stored_integer(stored),
+        Node::Reserved => sent.raw == "null" && stored_integer(stored) == Some(NOW_MS),
+        Node::Real(real) => match stored {
+            Value::Null if real.single => sent
+                .raw
+                .parse::<f32>()
+                .is_ok_and(|sent| real.sentinels.contains(&sent.into())),
+            Value::Null => sent.raw.parse().is_ok_and(|sent| real.sentinels.contains(&sent)),
+            Value::Double(stored) => sent
+                .raw
+                .parse::<f64>()
+                .is_ok_and(|sent| sent.to_bits() == stored.to_bits()),
+            Value::Float(stored) => sent
+                .raw
+                .parse::<f32>()
+                .is_ok_and(|sent| sent.to_bits() == stored.to_bits()),
             _ => false,
         },
         Node::Text | Node::Device | Node::Enum(_) => match stored {
             Value::String(stored) | Value::Enum(_, stored) => sent.as_str() == Some(stored),
             _ => false,
         },
-        Node::Array(items) => match (sent, stored) {
-            (Json::Array(sent), Value::Array(stored)) => {
+        Node::Array(items) => match (&sent.form, stored) {
+            (Form::Array(sent), Value::Array(stored)) => {
                 let mut pairs = sent.iter().zip(stored);
                 sent.len() == stored.len() && pairs.all(|(sent, stored)| agrees(program, *items, sent, stored))
             }
             _ => false,
         },
-        Node::Map(values) => match (sent, stored) {
-            (Json::Object(sent), Value::Map(stored)) => {
+        Node::Map(values) => match (&sent.form, stored) {
+            (Form::Object(sent), Value::Map(stored)) => {
                 let mut entries = sent.iter();
                 sent.len() == stored.len()
                     && entries.all(|(key, sent)| agrees(program, *values, sent, &stored[key.as_str()]))
             }
             _ => false,
         },
-        Node::Record(record) => match (sent, stored) {
-            (Json::Object(sent), Value::Record(stored)) => record.fields.iter().zip(stored).all(|(field, stored)| {
-                let sent = sent.get(&*field.name);
-                field.name.as_ref() == stored.0 && sent.is_none_or(|sent| agrees(program, field.node, sent, &stored.1))
+        Node::Record(record) => match stored {
+            Value::Record(stored) => record.fields.iter().zip(stored).all(|(field, stored)| {
+                let sent = sent.member(&field.name);
+                // Null is as if absent, where it is nothing else; what is absent is written as the schema says.
+                field.name.as_ref() == stored.0 && (sent.raw == "null" || agrees(program, field.node, sent, &stored.1))
             }),
             _ => false,
         },
-        Node::Optional { .. } if sent.is_null() => *stored == Value::Null,
+        Node::Optional { .. } if sent.raw == "null" => *stored == Value::Null,
         Node::Optional { node, .. } => agrees(program, *node, sent, stored),
-        Node::Union(_) if sent.is_null() => *stored == Value::Null,
+        Node::Union(_) if sent.raw == "null" => *stored == Value::Null,
         Node::Union(union) => {
-            let branch = match sent {
-                Json::Bool(_) => union.boolean,
-                Json::Number(number) if number.is_i64() => union.integer.or(union.real),
-                Json::Number(_) => union.real.or(union.integer),
-                Json::String(_) => union.text,
-                Json::Array(_) => union.array,
-                _ => union.object,
+            let branch = match &sent.form {
+                Form::Number => number_branch(program, union, sent.raw),
+                Form::String(_) => union.text.or(union.integer),
+                Form::Array(_) => union.array,
+                Form::Object(_) => union.object,
+                Form::Other => union.boolean,
             };
             branch.is_some_and(|branch| agrees(program, branch.node, sent, stored))
         }
     }
 }
 
-fn whole(sent: &Json) -> Option<i64> {
-    sent.as_i64()
-        .or_else(|| sent.as_f64().and_then(|value| (value == 0.0).then_some(0)))
+/// An integer literal is an integer where the type holds it; all else is real where there is a real branch.
+fn number_branch(program: &Program, union: &program::Union, literal: &str) -> Option<program::Branch> {
+    let (Some(integer), Some(real)) = (union.integer, union.real) else {
+        return union.integer.or(union.real);
+    };
+    let wide = !matches!(program.node(integer.node), Node::Integer(Integer { wide: false, .. }));
+    let holds = if wide {
+        literal.parse::<i64>().is_ok()
+    } else {
+        literal.parse::<i32>().is_ok()
+    };
+    Some(if holds { integer } else { real })
+}
+
+/// The integer that was sent, by moving the point about in its text.
+fn whole(sent: &Text<'_>, instant: Option<Unit>) -> Option<i64> {
+    if let (Form::String(text), Some(unit)) = (&sent.form, instant) {
+        let nanos = text.parse::<jiff::Timestamp>().ok()?.as_nanosecond();
+        return i64::try_from(nanos.div_euclid(i128::from(1_000_000_000 / unit.per_second()))).ok();
+    }
+    let lower = sent.raw.to_lowercase();
+    let (mantissa, exponent) = lower.split_once('e').unwrap_or((&lower, "0"));
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (before, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if before.chars().chain(behind.chars()).all(|digit| digit == '0') {
+        return Some(0);
+    }
+    let exponent: i32 = exponent
+        .parse()
+        .ok()
+        .filter(|exponent| (-500..500).contains(exponent))?;
+    let (mut before, mut behind) = (before.to_owned(), behind.to_owned());
+    for _ in 0..exponent {
+        before.push(if behind.is_empty() { '0' } else { behind.remove(0) });
+    }
+    for _ in exponent..0 {
+        behind.insert(0, before.pop().unwrap_or('0'));
+    }
+    let is_whole = behind.chars().all(|digit| digit == '0');
+    is_whole.then(|| format!("{sign}{before}").parse().ok()).flatten()
 }
 
 fn stored_integer(stored: &Value) -> Option<i64> {
     match *stored {
-        Value::Int(value) | Value::Date(value) => Some(value.into()),
-        Value::Long(value) | Value::TimestampMillis(value) => Some(value),
+        Value::Int(value) | Value::Date(value) | Value::TimeMillis(value) => Some(value.into()),
+        Value::Long(value)
+        | Value::TimeMicros(value)
+        | Value::TimestampMillis(value)
+        | Value::TimestampMicros(value)
+        | Value::TimestampNanos(value)
+        | Value::LocalTimestampMillis(value) => Some(value),
         _ => None,
     }
 }

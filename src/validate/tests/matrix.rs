@@ -39,6 +39,11 @@ fn what_fits_is_taken() {
         (br#"{"t":1,"o":null}"#, Ok(())),
         (br#"{"t":1,"oi":3}"#, Ok(())),
         (br#"{"t":1,"n":-0}"#, Ok(())),
+        (br#"{"t":1,"n":3.0}"#, Ok(())),
+        (br#"{"t":1,"n":3e0}"#, Ok(())),
+        (br#"{"t":1,"l":3.0}"#, Ok(())),
+        (br#"{"t":1,"oi":3.0}"#, Ok(())),
+        (br#"{"t":1,"n":null,"s":null,"tags":null,"m":null,"next":null}"#, Ok(())),
         (br#"{"t":1,"n":2147483647,"l":9223372036854775807}"#, Ok(())),
         (br#"{"t":1,"n":-2147483648,"l":-9223372036854775808}"#, Ok(())),
         (br#"{"t":1,"f":3.25}"#, Ok(())),
@@ -65,6 +70,12 @@ fn what_is_not_json_is_malformed() {
         (br#"{"t":1,}"#, Err(Malformed)),
         (br#"{"t":1} x"#, Err(Malformed)),
         (br#"{"t":1}{"t":1}"#, Err(Malformed)),
+        // Whitespace is four characters (RFC 8259 §2); a form feed, a vertical tab or a no-break space is none of them.
+        (b"\x0c{\"t\":1}", Err(Malformed)),
+        (b"{\"t\":1}\x0c", Err(Malformed)),
+        (b"{\"t\":\x0c1}", Err(Malformed)),
+        (b"{\x0b\"t\":1}", Err(Malformed)),
+        (b"{\"t\":1\xc2\xa0}", Err(Malformed)),
         (br#"{"t":01.5}"#, Err(Malformed)),
         (br#"{"t":1.}"#, Err(Malformed)),
         (br#"{"t":.5}"#, Err(Malformed)),
@@ -108,13 +119,11 @@ fn what_is_not_the_schema_is_a_mismatch() {
         (br#"{"t":{"double":1}}"#, Err(SchemaMismatch)),
         (br#"{"t":1,"o":{"double":1}}"#, Err(SchemaMismatch)),
         (br#"{"t":1,"o":"1"}"#, Err(SchemaMismatch)),
-        (br#"{"t":1,"n":3.0}"#, Err(SchemaMismatch)),
         (br#"{"t":1,"n":3.5}"#, Err(SchemaMismatch)),
-        (br#"{"t":1,"n":3e0}"#, Err(SchemaMismatch)),
-        (br#"{"t":1,"l":3.0}"#, Err(SchemaMismatch)),
-        (br#"{"t":1,"oi":3.0}"#, Err(SchemaMismatch)),
-        (br#"{"t":1,"n":null}"#, Err(SchemaMismatch)),
-        (br#"{"t":1,"s":null}"#, Err(SchemaMismatch)),
+        (br#"{"t":1,"n":3e-1}"#, Err(SchemaMismatch)),
+        (br#"{"t":1,"l":3.25}"#, Err(SchemaMismatch)),
+        (br#"{"t":1,"oi":3.5}"#, Err(SchemaMismatch)),
+        (br#"{"t":1,"n":null,"n":1}"#, Err(SchemaMismatch)),
         (br#"{"t":1,"s":1}"#, Err(SchemaMismatch)),
         (br#"{"t":1,"b":0}"#, Err(SchemaMismatch)),
         (br#"{"t":1,"b":"true"}"#, Err(SchemaMismatch)),
@@ -287,6 +296,7 @@ fn a_union_takes_the_branch_that_the_json_looks_like() {
     );
     let cases = [
         ("1.0", 0, Value::Double(1.0)),
+        ("3000000000", 0, Value::Double(3e9)),
         ("1e20", 0, Value::Double(1e20)),
         ("null", 1, Value::Null),
         ("1", 2, Value::Int(1)),
@@ -305,7 +315,7 @@ fn a_union_takes_the_branch_that_the_json_looks_like() {
     }
     for (json, reason) in [
         ("\"B\"", SchemaMismatch),
-        ("3000000000", OutOfRange),
+        ("1e400", OutOfRange),
         ("[null]", SchemaMismatch),
     ] {
         let json = format!(r#"{{"u":{json}}}"#);

@@ -55,18 +55,6 @@ fn types_and_logical_types_that_are_not_supported() {
             &format!("x: uuid {none}"),
         ),
         (
-            r#"{"name":"x","type":{"type":"int","logicalType":"timestamp-millis"}}"#,
-            "x: logicalType \"timestamp-millis\" is not supported on this type",
-        ),
-        (
-            r#"{"name":"x","type":["null",{"type":"long","logicalType":"timestamp-milis"}]}"#,
-            "x: logicalType \"timestamp-milis\" is not supported on this type",
-        ),
-        (
-            r#"{"name":"x","type":{"type":"array","items":{"type":"string","logicalType":"date"}}}"#,
-            "x[]: logicalType \"date\" is not supported on this type",
-        ),
-        (
             r#"{"name":"x","type":"long","logicalType":"timestamp-millis"}"#,
             "x: \"logicalType\" stands on the field, where it means nothing; put it inside the type",
         ),
@@ -95,6 +83,23 @@ fn ranges_and_sentinels_that_make_no_sense() {
         (
             r#"{"name":"x","type":"int","maximum":3000000000}"#,
             "x: \"maximum\": 3000000000 is beyond the type",
+        ),
+        (
+            r#"{"name":"x","type":"long","maximum":9223372036854775808.0}"#,
+            "x: \"maximum\": 9223372036854775808.0 is beyond the type",
+        ),
+        (
+            r#"{"name":"x","type":"float","maximum":3.5e38}"#,
+            "x: \"maximum\": 3.5e38 is beyond the type",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"int","logicalType":"time-millis"},"maximum":86400000}"#,
+            "x: \"maximum\": 86400000 is beyond the logical type, 0 to 86399999",
+        ),
+        // Apart as they are written, and one and the same as floats.
+        (
+            r#"{"name":"x","type":["null","float"],"maximum":0.1,"sentinels":[0.1000000001]}"#,
+            "x: the sentinel 0.1 lies inside the valid range, so a real value could be lost",
         ),
         (
             r#"{"name":"x","type":{"type":"int","minimum":1},"minimum":0}"#,
@@ -233,13 +238,56 @@ fn a_record_that_holds_itself_compiles() {
     );
     let json = br#"{"up":{"up":3},"by_name":{"a":null,"b":{}},"children":[{},{"children":[{}]}]}"#;
     bench.decoded("test", json).unwrap();
-    // A record that must hold itself has no finite reading; it compiles, and refuses every reading.
-    let endless = Bench::of_fields(r#"{"name":"me","type":"Test"}"#);
-    let json = format!("{}1{}", r#"{"me":"#.repeat(1000), "}".repeat(1000));
-    assert_eq!(
-        endless.read("test", json.as_bytes()).unwrap_err().reason,
-        Reason::Malformed
-    );
+}
+
+#[test]
+fn schemas_that_no_reading_could_fit() {
+    let endless = "required, and holds itself without end: no reading could ever fit";
+    let deep = |levels: usize| {
+        let mut fields = String::new();
+        let mut inner = "int".to_owned();
+        for level in 1..=levels {
+            let record = format!(r#"{{"type":"record","name":"R{level}","fields":[{{"name":"y","type":"{inner}"}}]}}"#);
+            fields += &format!(r#"{{"name":"r{level}","type":["null",{record}],"default":null}},"#);
+            inner = format!("R{level}");
+        }
+        format!(r#"{fields}{{"name":"x","type":"{inner}"}}"#)
+    };
+    check(&[
+        (r#"{"name":"me","type":"Test"}"#, &format!("me: {endless}")),
+        (
+            r#"{"name":"a","type":{"type":"record","name":"A","fields":[
+                {"name":"b","type":{"type":"record","name":"B","fields":[{"name":"a","type":["A","Test"]}]}}]}}"#,
+            "a.b.a: ambiguous union: two branches take JSON objects",
+        ),
+        (
+            r#"{"name":"n","type":"int"},{"name":"a","type":{"type":"record","name":"A","fields":[
+                {"name":"b","type":{"type":"record","name":"B","fields":[{"name":"a","type":["A"]}]}}]}}"#,
+            &format!("a: {endless}"),
+        ),
+        (
+            &deep(64),
+            "x: required, and nests 65 levels deep; a reading may nest 64",
+        ),
+        (
+            r#"{"name":"e","type":{"type":"enum","name":"E","symbols":[]}}"#,
+            "e: an enum without symbols: no reading could ever fit",
+        ),
+        (
+            r#"{"name":"u","type":[]}"#,
+            "u: a union without branches: no reading could ever fit",
+        ),
+    ]);
+    // With a way out.
+    for field in [
+        &deep(63),
+        r#"{"name":"me","type":["null","Test"]}"#,
+        r#"{"name":"me","type":["int","Test"]}"#,
+        r#"{"name":"me","type":{"type":"array","items":"Test"}}"#,
+        r#"{"name":"me","type":{"type":"map","values":"Test"}}"#,
+    ] {
+        Bench::of_fields(field);
+    }
 }
 
 #[test]

@@ -5,10 +5,13 @@ mod corpus;
 mod generate;
 mod identity;
 mod judge;
+mod logical;
 mod matrix;
 mod mistakes;
 mod mutation;
+mod numbers;
 mod texts;
+mod times;
 
 use std::cell::RefCell;
 use std::path::Path;

@@ -240,6 +240,7 @@ impl Draw<'_> {
         let program = self.program;
         match program.node(node) {
             Node::Null => Tree::Leaf("null".to_owned()),
+            Node::Reserved => Tree::Leaf("null".to_owned()),
             Node::Boolean => Tree::Leaf(self.random.random_bool(0.9).to_string()),
             Node::Integer(integer) => Tree::Leaf(self.integer(integer).to_string()),
             Node::Real(real) => Tree::Leaf(self.real(real)),
@@ -261,7 +262,11 @@ impl Draw<'_> {
             ),
             Node::Record(record) => {
                 let mut fields = Vec::new();
-                for field in record.fields.iter().filter(|field| !field.reserved) {
+                for field in record
+                    .fields
+                    .iter()
+                    .filter(|field| !matches!(program.node(field.node), Node::Reserved))
+                {
                     if matches!(field.absent, Absent::Refused) || self.random.random_bool(0.9) {
                         fields.push((field.name.to_string(), self.value(field.node, depth + 1)));
                     }

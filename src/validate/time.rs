@@ -1,0 +1,163 @@
+//! A time as text: RFC 3339 with an offset, exact.
+//!
+//! `2026-11-21T12:00:00.5+01:00`. Digits behind the field's unit are cut off, towards the past. A leap second has no
+//! number of its own since 1970, so it is refused rather than taken for another second.
+
+use jiff::civil::{Date, DateTime, Time};
+
+/// Years 1 to 9999, which is what readers can show: 0001-01-01T00:00:00Z, in seconds since 1970.
+pub const FIRST_S: i64 = -62_135_596_800;
+/// 9999-12-31T23:59:59Z.
+pub const LAST_S: i64 = 253_402_300_799;
+
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
+/// What a timestamp counts since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Millis,
+    Micros,
+    Nanos,
+}
+
+/// Why a text is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// Not of this form at all.
+    Form,
+    NoOffset,
+    /// Of this form, but no such day, time of day or offset exists.
+    NoSuchTime,
+    LeapSecond,
+    /// Before year 1 or after year 9999 in UTC, or beyond 64 bits of nanoseconds.
+    Beyond,
+}
+
+// === impl Unit, Mistake ===
+
+impl Unit {
+    pub fn per_second(self) -> i64 {
+        match self {
+            Unit::Millis => 1_000,
+            Unit::Micros => 1_000_000,
+            Unit::Nanos => 1_000_000_000,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Millis => "milliseconds",
+            Unit::Micros => "microseconds",
+            Unit::Nanos => "nanoseconds",
+        }
+    }
+}
+
+impl Mistake {
+    pub fn text(self) -> &'static str {
+        match self {
+            Mistake::Form => "is no time in the form of RFC 3339, such as 2026-11-21T12:00:00Z",
+            Mistake::NoOffset => "has no offset from UTC; end it with Z or with one such as +01:00",
+            Mistake::NoSuchTime => "is no time that exists",
+            Mistake::LeapSecond => {
+                "is a leap second, which a number since 1970 cannot express; send the second before it"
+            }
+            Mistake::Beyond => "is beyond the times that can be stored, which are those of the years 1 to 9999",
+        }
+    }
+}
+
+/// The time in `unit` since 1970.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse(text: &[u8], unit: Unit) -> Result<i64, Mistake> {
+    let mut rest = text;
+    let year = digits(&mut rest, 4)?;
+    punctuation(&mut rest, b"-")?;
+    let month = digits(&mut rest, 2)?;
+    punctuation(&mut rest, b"-")?;
+    let day = digits(&mut rest, 2)?;
+    // RFC 3339 §5.6 allows lower case, and a space for readability.
+    punctuation(&mut rest, b"Tt ")?;
+    let hour = digits(&mut rest, 2)?;
+    punctuation(&mut rest, b":")?;
+    let minute = digits(&mut rest, 2)?;
+    punctuation(&mut rest, b":")?;
+    let second = digits(&mut rest, 2)?;
+    let nanosecond = fraction(&mut rest)?;
+    let offset_s = offset(rest)?;
+    if second == 60 {
+        return Err(Mistake::LeapSecond);
+    }
+    let none = |_| Mistake::NoSuchTime;
+    let date = Date::new(year as i16, month as i8, day as i8).map_err(none)?;
+    let time = Time::new(hour as i8, minute as i8, second as i8, nanosecond).map_err(none)?;
+    // Not by way of a jiff::Timestamp, which ends a day before year 9999 does.
+    let epoch = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    let local = DateTime::from_parts(date, time).duration_since(epoch).as_nanos();
+    let nanos = local - i128::from(offset_s) * NANOS_PER_SECOND;
+    // Year 0 has a date, too, and an offset may lead out of the years that can be stored.
+    let seconds = nanos.div_euclid(NANOS_PER_SECOND);
+    if !(i128::from(FIRST_S)..=i128::from(LAST_S)).contains(&seconds) {
+        return Err(Mistake::Beyond);
+    }
+    let nanos_per_unit = NANOS_PER_SECOND / i128::from(unit.per_second());
+    i64::try_from(nanos.div_euclid(nanos_per_unit)).map_err(|_| Mistake::Beyond)
+}
+
+fn digits(rest: &mut &[u8], count: usize) -> Result<i32, Mistake> {
+    let (taken, behind) = rest.split_at_checked(count).ok_or(Mistake::Form)?;
+    if !taken.iter().all(u8::is_ascii_digit) {
+        return Err(Mistake::Form);
+    }
+    *rest = behind;
+    Ok(taken
+        .iter()
+        .fold(0, |value, digit| value * 10 + i32::from(digit - b'0')))
+}
+
+fn punctuation(rest: &mut &[u8], one_of: &[u8]) -> Result<(), Mistake> {
+    match rest.split_first() {
+        Some((first, behind)) if one_of.contains(first) => {
+            *rest = behind;
+            Ok(())
+        }
+        _ => Err(Mistake::Form),
+    }
+}
+
+/// Nanoseconds; of further digits there may be any number.
+fn fraction(rest: &mut &[u8]) -> Result<i32, Mistake> {
+    let Some(behind) = rest.strip_prefix(b".") else {
+        return Ok(0);
+    };
+    let count = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if count == 0 {
+        return Err(Mistake::Form);
+    }
+    let (taken, behind) = behind.split_at(count);
+    *rest = behind;
+    let padded = taken.iter().chain(std::iter::repeat(&b'0')).take(9);
+    Ok(padded.fold(0, |value, digit| value * 10 + i32::from(digit - b'0')))
+}
+
+/// Seconds east of UTC, at the end of the text.
+fn offset(mut rest: &[u8]) -> Result<i32, Mistake> {
+    let sign = match rest.split_first() {
+        None => return Err(Mistake::NoOffset),
+        Some((b'Z' | b'z', [])) => return Ok(0),
+        Some((b'+', _)) => 1,
+        Some((b'-', _)) => -1,
+        Some(_) => return Err(Mistake::Form),
+    };
+    punctuation(&mut rest, b"+-")?;
+    let hours = digits(&mut rest, 2)?;
+    punctuation(&mut rest, b":")?;
+    let minutes = digits(&mut rest, 2)?;
+    match (hours, minutes, rest) {
+        (0..24, 0..60, []) => Ok(sign * (hours * 60 + minutes) * 60),
+        (_, _, []) => Err(Mistake::NoSuchTime),
+        _ => Err(Mistake::Form),
+    }
+}
