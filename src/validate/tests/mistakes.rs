@@ -313,6 +313,12 @@ fn attributes_may_stand_on_the_field_or_inside_the_type() {
 }
 
 #[test]
+fn the_fuzzers_schemas_compile() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/schemas");
+    Bench::new(Schemas::load(&folder, "city.").unwrap(), &Config::default()).unwrap();
+}
+
+#[test]
 fn the_shipped_kinds_agree_on_what_they_share() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
     let schemas = Schemas::load(&folder, "city.").unwrap();

@@ -10,6 +10,7 @@ mod matrix;
 mod mistakes;
 mod mutation;
 mod numbers;
+mod python;
 mod texts;
 mod times;
 
