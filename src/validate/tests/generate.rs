@@ -128,7 +128,7 @@ impl Schemer {
             ("long", "local-timestamp-millis", "0"),
             // Ignored: unknown, or not of this type.
             ("long", "timestamp-furlongs", "-9223372036854775808"),
-            ("int", "timestamp-millis", "2147483647.0"),
+            ("int", "timestamp-millis", "2147483647"),
         ][self.random.random_range(0..9)];
         (format!(r#"{{"type":"{name}","logicalType":"{logical}"}}"#), default)
     }
