@@ -32,6 +32,9 @@ const HELD_READINGS_MAX: usize = 7200;
 /// So close to a limit of the clock, the way to the gateway decides.
 const CLOCK_MARGIN_MS: i64 = 60_000;
 
+/// 2000-01-01T00:00:00Z: nothing was observed before, whatever the limits are.
+const EARLIEST_MS: i64 = 946_684_800_000;
+
 /// A set of faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Labels(u16);
@@ -169,7 +172,8 @@ impl Expected {
         let beyond_age = limits.max_age.map_or(i64::MIN, |max_age| {
             ahead_ms.saturating_neg().saturating_sub(millis(max_age))
         });
-        let beyond = beyond_ahead.max(beyond_age);
+        let beyond_earliest = EARLIEST_MS.saturating_sub(observed_ms);
+        let beyond = beyond_ahead.max(beyond_age).max(beyond_earliest);
         match reason {
             // Not being JSON goes before all else.
             Some(Reason::Malformed) => Expected::Rejected(Some(Reason::Malformed)),

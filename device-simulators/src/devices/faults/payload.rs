@@ -138,10 +138,11 @@ impl Slip {
             Slip::SingleQuotes => Some(swapped(reading, b'"', b'\'')),
             Slip::TwoInOne => Some([reading, reading].concat()),
             Slip::ModemNoise => Some([b"+CME ERROR: 30\r\n", reading].concat()),
-            Slip::ByteOrderMark => Some([b"\xef\xbb\xbf", reading].concat()),
+            // That of UTF-16, before UTF-8.
+            Slip::ByteOrderMark => Some([b"\xff\xfe", reading].concat()),
             Slip::FractionForInteger => {
                 let end = token(reading, "", "sequence")?.end;
-                Some(replaced(reading, end..end, b".0"))
+                Some(replaced(reading, end..end, b".5"))
             }
             Slip::BadUtf8 => {
                 let start = token(reading, "", "status")?.start + 1;
@@ -347,12 +348,12 @@ mod tests {
         check(Slip::TrailingComma, br#"0.0,}"#, Malformed);
         check(Slip::SingleQuotes, b"'status':'ok'", Malformed);
         check(Slip::BadUtf8, b"\"\xb0ok\"", Malformed);
-        check(Slip::ByteOrderMark, b"\xef\xbb\xbf{", Malformed);
+        check(Slip::ByteOrderMark, b"\xff\xfe{", Malformed);
         check(Slip::NulAtTheEnd, b"}\0", Malformed);
         check(Slip::TwoInOne, b"}{", Malformed);
         check(Slip::ModemNoise, b"30\r\n{", Malformed);
         check(Slip::NumberAsText, br#":"-2.5","#, SchemaMismatch);
-        check(Slip::FractionForInteger, br#""sequence":7.0,"#, SchemaMismatch);
+        check(Slip::FractionForInteger, br#""sequence":7.5,"#, SchemaMismatch);
         check(Slip::UnknownField, br#"0.0,"fw":"#, SchemaMismatch);
         check(Slip::FieldTwice, br#"0.0,"sequence":0}"#, SchemaMismatch);
         check(Slip::ReceiptClaimed, br#","received_at":1"#, SchemaMismatch);

@@ -239,7 +239,9 @@ fn what_is_expected_follows_from_the_limits() {
         max_age: None,
         ..ClockLimits::default()
     };
-    assert_eq!(Expected::of(None, i64::MIN, now, &ageless), Accepted);
+    assert_eq!(Expected::of(None, now - 9000 * day, now, &ageless), Accepted);
+    assert_eq!(Expected::of(None, 0, now, &ageless), Rejected(Some(BadClock)));
+    assert_eq!(Expected::of(None, i64::MIN, now, &ageless), Rejected(Some(BadClock)));
     assert_eq!(Expected::of(None, i64::MAX, now, &ageless), Rejected(Some(BadClock)));
 }
 
