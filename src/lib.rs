@@ -56,6 +56,8 @@ pub mod secret;
 
 pub mod spelling;
 
+pub mod log_limit;
+
 // --- running it
 pub mod config;
 

@@ -3,7 +3,8 @@
 //! Readings tell most of it: a confirmed one says *up*, one that was not confirmed in time says *unavailable*. While nothing
 //! is confirmed the [`probe`](super::probe) asks the cluster, and librdkafka tells of every connection that fails. While
 //! Kafka is unavailable readings go to the spool; without one, or while it takes nothing, they are answered busy at once
-//! instead of waiting in a queue for a time-out each. Each reason is logged when it changes, and is a metric.
+//! instead of waiting in a queue for a time-out each. Each reason is a metric, and is logged when it
+//! changes, once a minute for each cause.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,14 +15,9 @@ use tracing::{info, warn};
 
 use super::missing::MissingTopics;
 use super::reason::{self, Cause, Failure, Failures, Reason};
+use crate::log_limit::LogLimit;
 use crate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
-
-/// Within an outage the same words are logged again after this time at the earliest, should reasons come and go in turn.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// Reasons that are remembered as said.
-const SAID_MAX: usize = 32;
 
 /// Whether readings are taken, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +68,9 @@ struct Known {
     /// Why the spool takes nothing, if so; a gateway without spool has one that never does.
     store_refuses: Option<&'static str>,
     failures: Failures,
-    /// When each text was logged.
-    said: Vec<(String, Instant)>,
+    /// What the log says last.
+    said: String,
+    logged: LogLimit<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +93,8 @@ impl Monitor {
             kafka: Kafkas::Unknown,
             store_refuses: Some(""),
             failures: Failures::default(),
-            said: Vec::new(),
+            said: String::new(),
+            logged: LogLimit::default(),
         };
         let monitor = Monitor {
             health: watch::channel(Health::Starting).0,
@@ -233,6 +231,28 @@ impl Monitor {
         });
     }
 
+    /// Kafka has not answered a question yet: what was known goes on, until librdkafka tells more of its connections.
+    pub fn unanswered(&self) {
+        self.learn(|known| {
+            match &mut known.kafka {
+                Kafkas::Unavailable { unreachable, .. } => *unreachable = true,
+                unknown => {
+                    *unknown = Kafkas::Unavailable {
+                        reasons: vec![Reason::new(Cause::Starting, NOT_ASKED)],
+                        unreachable: true,
+                    }
+                }
+            }
+            known.reasons_are_failures();
+        });
+    }
+
+    /// Whether librdkafka has told of a connection that fails since Kafka last answered.
+    pub fn is_told(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        !known.failures.reasons().is_empty()
+    }
+
     /// The connection to this broker fails. By itself that says nothing: another may work, or this one in a moment.
     pub fn connection_failed(&self, failure: Failure) {
         self.learn(|known| {
@@ -281,9 +301,19 @@ impl Monitor {
         }
         // While the gateway ends, Kafka's coming and going is nobody's concern.
         if !self.is_closed() {
-            known.say(&self.health.borrow(), &health);
+            known.say(Instant::now());
         }
         self.health.send_replace(health);
+    }
+
+    /// Logs how it is now if the log does not say so, because it was too soon: to be called now and then.
+    pub fn say_later(&self) {
+        if !self.is_closed() {
+            self.known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .say(Instant::now());
+        }
     }
 
     fn measure(&self, kafka: &Kafkas) {
@@ -313,6 +343,12 @@ impl Kafkas {
             Kafkas::Up => false,
             Kafkas::Unavailable { reasons, .. } => reasons.iter().any(|reason| reason.cause == cause),
         }
+    }
+
+    /// As one word: what is logged once a minute.
+    fn causes(&self) -> String {
+        let causes = Cause::ALL.into_iter().filter(|cause| self.is_unavailable_for(*cause));
+        causes.map(Cause::label).collect::<Vec<_>>().join(" ")
     }
 
     /// Whether it is no more than what every start looks like.
@@ -352,32 +388,26 @@ impl Known {
         }
     }
 
-    /// Logs a change once; where reasons come and go in turn, each of them once a minute.
-    fn say(&mut self, before: &Health, after: &Health) {
-        let (what, why) = match after {
-            Health::Starting => return,
-            Health::Up => {
-                if !before.is_up() {
-                    info!("kafka is up");
-                }
-                // The next outage is another one.
-                return self.said.clear();
-            }
+    /// Logs how it is, unless that is what the log says last; each cause once a minute, however often it comes and goes.
+    /// Whether it did.
+    fn say(&mut self, now: Instant) -> bool {
+        let (what, why) = match self.health() {
+            Health::Starting => return false,
+            Health::Up => ("kafka is up", String::new()),
             Health::Spooling(why) => ("readings are spooled", why),
             Health::Down(why) => ("readings are answered busy", why),
         };
         let text = format!("{what}: {why}");
-        let now = Instant::now();
-        self.said.retain(|(_, at)| now.duration_since(*at) < SAY_AGAIN);
-        if self.said.len() >= SAID_MAX || self.said.iter().any(|(said, _)| *said == text) {
-            return;
+        if self.said == text || !self.logged.allows(now, &format!("{what}: {}", self.kafka.causes())) {
+            return false;
         }
-        self.said.push((text, now));
-        if self.kafka.is_starting() {
-            info!(reason = why, "citygate waits for kafka; {what}");
-        } else {
-            warn!(reason = why, "kafka is unavailable; {what}");
+        self.said = text;
+        match &self.kafka {
+            Kafkas::Up => info!("{what}"),
+            kafka if kafka.is_starting() => info!(reason = why, "citygate waits for kafka; {what}"),
+            _ => warn!(reason = why, "kafka is unavailable; {what}"),
         }
+        true
     }
 }
 
@@ -455,19 +485,69 @@ mod tests {
     }
 
     #[test]
-    fn the_same_words_are_not_logged_twice_a_minute() {
-        let (monitor, _) = monitor();
-        let said = || monitor.known.lock().unwrap().said.len();
-        assert_eq!(said(), 1, "that it waits for kafka");
-        for _ in 0..5 {
-            monitor.failed(Cause::TopicMissing, "kafka has no topic city.x");
-            monitor.failed(Cause::NoBroker, "kafka answers, but names no broker");
-        }
-        assert_eq!(said(), 3);
-        monitor.store_refuses(Some(Busy::SpoolFull));
-        assert_eq!(said(), 4, "that readings are answered busy is another thing");
-        monitor.found();
+    fn a_slow_answer_is_no_other_reason_and_what_is_told_of_a_connection_is() {
+        let (monitor, metrics) = monitor();
+        let check = |expected: &[&str]| assert_eq!(causes(&monitor, &metrics), expected);
+        monitor.unanswered();
+        check(&["starting"]);
         monitor.failed(Cause::TopicMissing, "kafka has no topic city.x");
-        assert_eq!(said(), 1, "of the next outage");
+        monitor.unanswered();
+        check(&["topic_missing"]);
+        monitor.connection_failed(fails("a:1", Cause::Tls, "TLS fails"));
+        check(&["tls"]);
+        monitor.failed(Cause::NoBroker, "kafka answers, but names no broker");
+        monitor.unanswered();
+        check(&["tls"]);
+        monitor.connection_works();
+        monitor.failed(Cause::NoBroker, "kafka answers, but names no broker");
+        monitor.unanswered();
+        check(&["no_broker"]);
+        monitor.unreachable(no_answer());
+        check(&["timeout"]);
+    }
+
+    #[test]
+    fn each_cause_is_logged_once_a_minute_and_how_it_is_in_the_end() {
+        let mut known = Known {
+            kafka: Kafkas::Unknown,
+            store_refuses: None,
+            failures: Failures::default(),
+            said: String::new(),
+            logged: LogLimit::default(),
+        };
+        let start = Instant::now();
+        let mut check = |at_s, cause: Option<(Cause, &str)>, store_refuses, expected| {
+            known.kafka = match cause {
+                None => Kafkas::Up,
+                Some((cause, text)) => Kafkas::Unavailable {
+                    reasons: vec![Reason::new(cause, text)],
+                    unreachable: false,
+                },
+            };
+            known.store_refuses = store_refuses;
+            let said = known.say(start + Duration::from_secs(at_s));
+            assert_eq!(said, expected, "{at_s} s: {cause:?}");
+        };
+        let refused = |text| Some((Cause::Refused, text));
+        check(0, refused("kafka at a:1 refuses"), None, true);
+        check(1, refused("kafka at a:1 refuses"), None, false);
+        check(2, Some((Cause::Tls, "TLS fails")), None, true);
+        check(3, None, None, true);
+        // It flaps.
+        for at_s in (4..58).step_by(2) {
+            check(at_s, refused("kafka at b:1 refuses"), None, false);
+            check(at_s + 1, None, None, false);
+        }
+        check(58, refused("kafka at b:1 refuses"), None, false);
+        check(59, refused("kafka at b:1 refuses"), Some("the spool is full"), true);
+        check(60, refused("kafka at b:1 refuses"), None, true);
+        check(61, None, None, false);
+        // Nothing changes any more, and the log is told in the end.
+        check(62, None, None, false);
+        check(63, None, None, true);
+        check(200, None, None, false);
+        check(201, refused("kafka at b:1 refuses"), None, true);
+        check(202, refused("kafka at a:1 refuses"), None, false);
+        check(261, refused("kafka at a:1 refuses"), None, true);
     }
 }

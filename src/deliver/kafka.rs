@@ -154,8 +154,9 @@ impl Kafka {
         let servers = self.client.get("bootstrap.servers").unwrap_or_default();
         let answer = producer.client().fetch_metadata(None, METADATA_TIMEOUT);
         answer.map_err(|error| {
-            let text = format!("kafka at {servers} does not answer: {}", text(&error));
-            Reason::new(Cause::Timeout, text)
+            debug!(error = text(&error), "no metadata");
+            // The same words as where librdkafka tells it of a broker.
+            Reason::new(Cause::Timeout, format!("kafka at {servers} does not answer"))
         })
     }
 
@@ -472,10 +473,11 @@ impl ProducerContext for Reports {
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        // "[thrd:…]: host:9092/1: Disconnected…": that a broker ends a connection is no error to librdkafka.
+        // "[thrd:…]: host:9092/1: Disconnected…": that a broker ends a connection is no error to librdkafka, and that it
+        // leaves the first question open is one that is told nowhere else.
         if fac == "FAIL"
-            && matches!(level, RDKafkaLogLevel::Info)
             && let Some((_, told)) = message.split_once("]: ")
+            && (matches!(level, RDKafkaLogLevel::Info) || told.contains("ApiVersionRequest failed"))
             && let Some(failure) = Reason::of_connection(RDKafkaErrorCode::BrokerTransportFailure, told)
         {
             self.health.connection_failed(failure);

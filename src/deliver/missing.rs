@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prometheus::IntGaugeVec;
 use tracing::{info, warn};
 
-/// The same topic is logged again after this time at the earliest, should it come and go.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+use crate::log_limit::LogLimit;
 
 /// The topics that are missing now.
 #[derive(Debug)]
@@ -27,9 +26,9 @@ pub struct MissingTopics {
 #[derive(Debug)]
 struct Topic {
     is_missing: bool,
-    /// What the log was told last, and when it was told that it is there, and that it is missing.
+    /// What the log was told last.
     said: bool,
-    said_at: [Option<Instant>; 2],
+    logged: LogLimit<Instant>,
     /// For devices. Of static life, as all that is said to them; there is one for each topic that was ever missing.
     words: &'static str,
 }
@@ -83,7 +82,7 @@ impl MissingTopics {
         let topic = known.entry(name.to_owned()).or_insert_with(|| Topic {
             is_missing: false,
             said: false,
-            said_at: [None; 2],
+            logged: LogLimit::default(),
             words: Box::leak(format!("Kafka has no topic {name}; send the reading again later").into_boxed_str()),
         });
         if topic.is_missing != is_missing {
@@ -103,11 +102,10 @@ impl MissingTopics {
 impl Topic {
     /// Whether the log does not know how it is; each of the two is said once a minute, and if that is too soon, later.
     fn is_to_be_said(&mut self, now: Instant) -> bool {
-        let said_at = &mut self.said_at[usize::from(self.is_missing)];
-        let is_due = said_at.is_none_or(|at| now.saturating_duration_since(at) >= SAY_AGAIN);
-        let is_said = self.said != self.is_missing && is_due;
+        let how = if self.is_missing { "missing" } else { "exists" };
+        let is_said = self.said != self.is_missing && self.logged.allows(now, how);
         if is_said {
-            (self.said, *said_at) = (self.is_missing, Some(now));
+            self.said = self.is_missing;
         }
         is_said
     }
@@ -149,10 +147,12 @@ mod tests {
 
     #[test]
     fn a_topic_that_comes_and_goes_is_said_once_a_minute() {
+        use std::time::Duration;
+
         let mut topic = Topic {
             is_missing: false,
             said: false,
-            said_at: [None; 2],
+            logged: LogLimit::default(),
             words: "",
         };
         let start = Instant::now();

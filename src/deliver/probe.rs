@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::health::Monitor;
 use super::kafka::Kafka;
-use super::reason::Cause;
+use super::reason::{Cause, Reason};
 use super::topics::{self, Unfit, Wanted};
 
 /// How often it is asked for its topics while it confirms readings: one may have been deleted.
@@ -23,6 +23,9 @@ const CREATED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often that is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Within this time librdkafka tells why a connection fails, even that nobody answers (`api.version.request.timeout.ms`, 10 s).
+const TOLD_WITHIN: Duration = Duration::from_secs(11);
 
 /// How soon topics that could not be created are tried again: first, and at the latest.
 const CREATE_AGAIN: Duration = Duration::from_secs(1);
@@ -37,10 +40,12 @@ pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval:
         not_created: None,
         is_reported: false,
         replaced: 0,
+        unanswered_since: None,
     };
     let run = move || {
         let mut looked_at = Instant::now();
         while !probe.monitor.is_closed() {
+            probe.monitor.say_later();
             if !probe.monitor.confirmed_within(interval) {
                 probe.ask();
                 looked_at = Instant::now();
@@ -66,6 +71,8 @@ struct Probe {
     is_reported: bool,
     /// Producers that were replaced since Kafka was last there.
     replaced: u32,
+    /// When the first question was asked that Kafka has not answered since.
+    unanswered_since: Option<Instant>,
 }
 
 /// Topics that Kafka refused to create, or did not have a while later.
@@ -85,11 +92,13 @@ impl Probe {
             return self.monitor.failed(Cause::Producer, &why);
         }
         let knew_no_broker = self.kafka.knows_no_broker();
+        let asked_at = Instant::now();
         let metadata = match self.kafka.metadata() {
             Ok(metadata) => metadata,
             Err(_) if knew_no_broker && self.kafka.knows_no_broker() => return self.replace(),
-            Err(why) => return self.monitor.unreachable(why),
+            Err(why) => return self.unanswered(asked_at, why),
         };
+        self.unanswered_since = None;
         self.monitor.connection_works();
         match self.wanted.check(&metadata) {
             Ok(()) => {
@@ -111,9 +120,21 @@ impl Probe {
         }
     }
 
+    /// A question without an answer. Where Kafka was up, that is news. Where it was not, a slow answer is none: what was
+    /// known goes on until librdkafka tells more of a connection, or had the time to.
+    fn unanswered(&mut self, asked_at: Instant, why: Reason) {
+        let since = *self.unanswered_since.get_or_insert(asked_at);
+        if self.monitor.is_up() || since.elapsed() >= TOLD_WITHIN {
+            self.monitor.unreachable(why);
+        } else {
+            self.monitor.unanswered();
+        }
+    }
+
     /// Readings are confirmed: only what they may not tell is looked at.
     fn look_at_topics(&mut self) {
         let Ok(metadata) = self.kafka.metadata() else { return };
+        self.unanswered_since = None;
         if !metadata.brokers().is_empty() {
             self.monitor.connection_works();
             self.note_topics(&metadata);
@@ -225,15 +246,27 @@ impl Probe {
     }
 }
 
-/// What a single question finds out, in words; for `citygate check`. Blocks for some seconds.
+/// Asks again for as long as librdkafka tells nothing of the connections: a busy machine, or name server, may be slow.
+fn metadata_or_reason(kafka: &Kafka, monitor: &Monitor) -> Result<Metadata, String> {
+    let began = Instant::now();
+    loop {
+        let why = match kafka.metadata() {
+            Ok(metadata) => return Ok(metadata),
+            Err(why) => why,
+        };
+        if monitor.is_told() || began.elapsed() >= TOLD_WITHIN {
+            monitor.unreachable(why);
+            return Err(super::reason::line(&monitor.reasons()));
+        }
+    }
+}
+
+/// What Kafka's first answer says, in words; for `citygate check`. Blocks for some seconds.
 ///
 /// # Errors
 /// Why Kafka cannot be used.
 pub fn ask_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted) -> Result<Option<String>, String> {
-    let metadata = kafka.metadata().map_err(|why| {
-        monitor.unreachable(why);
-        super::reason::line(&monitor.reasons())
-    })?;
+    let metadata = metadata_or_reason(kafka, monitor)?;
     match wanted.check(&metadata) {
         Ok(()) => match wanted.missing(&metadata) {
             missing if missing.is_empty() => Ok(None),

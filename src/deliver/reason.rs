@@ -138,7 +138,7 @@ impl Reason {
             RDKafkaErrorCode::OperationTimedOut => Cause::Timeout,
             RDKafkaErrorCode::BrokerTransportFailure if has("Failed to resolve") => Cause::Dns,
             RDKafkaErrorCode::BrokerTransportFailure if has("refused") => Cause::Refused,
-            RDKafkaErrorCode::BrokerTransportFailure if has("timed out") => Cause::Timeout,
+            RDKafkaErrorCode::BrokerTransportFailure if has("timed out") || has("Timed out") => Cause::Timeout,
             RDKafkaErrorCode::BrokerTransportFailure if has("SSL") => Cause::Tls,
             RDKafkaErrorCode::BrokerTransportFailure if has("SASL") => Cause::Sasl,
             RDKafkaErrorCode::BrokerTransportFailure => Cause::Connection,
@@ -257,6 +257,12 @@ mod tests {
         check(
             BrokerTransportFailure,
             "a.example:9092/1: Connection setup timed out in state CONNECT (after 30028ms in state CONNECT)",
+            Some((Cause::Timeout, "kafka at a.example:9092 does not answer")),
+        );
+        check(
+            BrokerTransportFailure,
+            "a.example:9092/bootstrap: ApiVersionRequest failed: Local: Timed out: probably due to broker version < 0.10 \
+             (see api.version.request configuration) (after 10016ms in state APIVERSION_QUERY)",
             Some((Cause::Timeout, "kafka at a.example:9092 does not answer")),
         );
         check(

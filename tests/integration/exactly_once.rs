@@ -116,7 +116,6 @@ async fn a_repetition_is_known_by_its_content() {
 async fn another_reading_under_a_packet_id_in_flight_is_kept() {
     let broker = Broker::mock();
     let gateway = TestGateway::start(&broker, |config| {
-        config.kafka.delivery_timeout = Duration::from_secs(8);
         // The first connection hands its session on at once.
         config.mqtt.closing_timeout = Duration::from_millis(1);
     })
@@ -153,7 +152,6 @@ async fn another_reading_under_a_packet_id_in_flight_is_kept() {
 async fn a_repetition_is_answered_though_its_packet_id_is_used_again_before_its_outcome() {
     let broker = Broker::mock();
     let mut gateway = TestGateway::start(&broker, |config| {
-        config.kafka.delivery_timeout = Duration::from_secs(8);
         config.mqtt.closing_timeout = Duration::from_millis(1);
     })
     .await;

@@ -232,11 +232,7 @@ async fn where_no_keys_are_remembered_the_header_is_ignored() {
 
 /// A gateway that has passed on one reading, and whose Kafka takes its time from then on.
 async fn slow_kafka(broker: &Broker) -> TestGateway {
-    let gateway = TestGateway::start(broker, |config| {
-        config.kafka.delivery_timeout = Duration::from_secs(60);
-        config.drain.deadline = Duration::from_secs(70);
-    })
-    .await;
+    let gateway = TestGateway::start(broker, |_| {}).await;
     assert_eq!(post(&gateway, "devices/warm/weather", &[], GOOD).await.status, 204);
     broker.answer_after(Duration::from_millis(1500));
     gateway

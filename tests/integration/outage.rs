@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually};
+use crate::harness::{Broker, Client, GIVE_UP_SOON, PATIENCE, TestGateway, Via, eventually};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_told_yes_while_kafka_is_frozen_and_everybody_afterwards() {
     let Some(kafka) = Broker::own() else { return };
-    let gateway = TestGateway::start(&kafka, |config| {
-        config.kafka.delivery_timeout = Duration::from_secs(60);
-        config.drain.deadline = Duration::from_secs(70);
-    })
-    .await;
+    let gateway = TestGateway::start(&kafka, |_| {}).await;
     let mut clients = all_clients(&gateway).await;
     for (via, client) in &mut clients {
         assert!(client.send("devices/warm/weather", "", GOOD).await.is_yes(*via));
@@ -55,7 +51,7 @@ async fn nobody_is_told_yes_while_kafka_is_frozen_and_everybody_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_is_told_busy_when_kafka_is_dead_and_yes_when_it_is_back() {
     let Some(kafka) = Broker::own() else { return };
-    let gateway = TestGateway::start(&kafka, |_| {}).await;
+    let gateway = TestGateway::start(&kafka, |config| config.kafka.delivery_timeout = GIVE_UP_SOON).await;
     let mut clients = all_clients(&gateway).await;
     for (via, client) in &mut clients {
         assert!(client.send("devices/warm/weather", "", GOOD).await.is_yes(*via));
@@ -101,9 +97,12 @@ async fn everybody_is_told_busy_when_kafka_is_dead_and_yes_when_it_is_back() {
     gateway.finish().await;
 }
 
-/// The time-out of `Config::for_testing` is some three seconds; an answer comes soon after.
 async fn check_busy(via: Via, client: &mut Client) {
-    let patience = Duration::from_secs(if via == Via::Mqtt311 { 1 } else { 12 });
+    let patience = if via == Via::Mqtt311 {
+        Duration::from_secs(1)
+    } else {
+        PATIENCE
+    };
     let answer = client.answer(patience).await;
     match (via, answer) {
         // 3.1.1 has no word for it: silence, or the connection closes.

@@ -16,8 +16,17 @@ const MAY_KNOW: [(&str, &[&str]); 8] = [
     // It stands beside the listeners, and is given the same `Front`.
     ("admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 9] = [
-    "message", "receipt", "schemas", "outcome", "quota", "clock", "metrics", "secret", "spelling",
+const NOUNS: [&str; 10] = [
+    "message",
+    "receipt",
+    "schemas",
+    "outcome",
+    "quota",
+    "clock",
+    "log_limit",
+    "metrics",
+    "secret",
+    "spelling",
 ];
 
 #[test]

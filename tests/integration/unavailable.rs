@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use citygate::config::Config;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use crate::harness::fence::Fence;
 use crate::harness::program::Program;
 use crate::harness::scrape::Scrape;
-use crate::harness::{Broker, TestGateway, Via, eventually, free_ports};
+use crate::harness::{Broker, TestGateway, Via, eventually};
 
 /// librdkafka forgets every broker when a fenced one answers, and (here always, otherwise now and then) asks nobody again.
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +97,10 @@ fn set(config: &mut Config, properties: &[(&str, &str)]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reason_why_kafka_is_unavailable_is_said_once_and_in_its_own_words() {
     let (kafka, mock) = (Broker::any(), Broker::mock());
-    let [nobody] = free_ports();
+    // Held, so that nobody else gets it, and not listened to.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = held.local_addr().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
     let fence = Fence::before(&mock.servers);
     fence.raise();
@@ -109,7 +113,7 @@ async fn each_reason_why_kafka_is_unavailable_is_said_once_and_in_its_own_words(
             },
         ),
         case("refused", " refuses the connection", |config| {
-            config.kafka.bootstrap_servers = format!("127.0.0.1:{nobody}");
+            config.kafka.bootstrap_servers = nobody.to_string();
         }),
         case("timeout", " does not answer", |config| {
             config.kafka.bootstrap_servers = silent.local_addr().unwrap().to_string();

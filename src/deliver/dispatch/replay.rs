@@ -13,6 +13,7 @@ use tracing::{error, warn};
 
 use super::flights::{Flight, Spooled};
 use super::{Broker, Dispatch, Refused, State, Store, Ticket, lanes, parcel};
+use crate::log_limit::LogLimit;
 use crate::message::Record;
 
 /// Replayed records that may await their confirmation at once.
@@ -28,12 +29,6 @@ const PASSING: (usize, usize) = (4_096, 4 << 20);
 /// How long nothing is read after the disk, or the producer, did not do as asked.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 const PRODUCER_PAUSE: Duration = Duration::from_millis(100);
-
-/// A cause for which entries are set aside is logged so often.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// Causes that are remembered as said; each is one of a few.
-const SAID_MAX: usize = 64;
 
 /// How soon it is looked again whether those that are set aside have been moved.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -83,15 +78,8 @@ pub struct Replay {
     /// When they were last; those that were set aside before are still to be tried.
     tried_at: Option<Instant>,
     /// What was logged of those that were set aside, by cause.
-    said: BTreeMap<String, Said>,
+    logged: LogLimit<Instant>,
     grown: Replayed,
-}
-
-/// How often something happened that was not logged, and when it may be again.
-#[derive(Debug)]
-struct Said {
-    more: u64,
-    again: Instant,
 }
 
 /// An entry that was set aside. It is appended to the spool once more, so that the segment it is in can be given up: what is
@@ -156,28 +144,17 @@ impl Replay {
 
     /// An entry is set aside; logged once a minute for each cause.
     fn say_aside(&mut self, now: Instant, why: &str) {
-        if let Some(said) = self.said.get_mut(why) {
-            said.more += 1;
-        } else if self.said.len() < SAID_MAX {
+        self.say_more(now);
+        if self.logged.allows(now, why) {
             log_aside(why, 1);
-            let again = now + SAY_AGAIN;
-            self.said.insert(why.to_owned(), Said { more: 0, again });
         }
     }
 
     /// Logs what was not logged at once.
     pub fn say_more(&mut self, now: Instant) {
-        self.said.retain(|why, said| {
-            if now < said.again {
-                return true;
-            }
-            let more = std::mem::take(&mut said.more);
-            if more > 0 {
-                log_aside(why, more);
-            }
-            said.again = now + SAY_AGAIN;
-            more > 0
-        });
+        for (why, readings) in self.logged.due(now) {
+            log_aside(&why, readings);
+        }
     }
 
     fn pauses(&self, now: Instant) -> bool {

@@ -19,6 +19,7 @@ use super::presence::WATCH_INTERVAL;
 use super::segment::{self, OVERHEAD_BYTES};
 use super::stock::Filling;
 use super::{Config, Error, Failure, Shared, locked};
+use crate::log_limit::LogLimit;
 
 /// How old the cursor on disk may be. What was committed since is replayed after a crash.
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,8 +29,6 @@ pub(super) const FULL_RETRY: Duration = Duration::from_secs(1);
 pub(super) const SHORT_RETRY: Duration = Duration::from_millis(100);
 /// How long it may be unknown whether files are at their paths (a network file system that does not answer).
 const UNSURE_MAX: Duration = Duration::from_secs(5);
-/// How often it is logged that it still is.
-const SHORT_LOGGED: Duration = Duration::from_secs(10);
 /// How often the last steps are tried while the machine is short of something.
 const LAST_TRIES: usize = 20;
 
@@ -97,7 +96,7 @@ pub struct Writer<T> {
     pub(super) fill_short_until: Option<Duration>,
     /// Nothing is taken until then: the machine was short of something that a group needs.
     short_until: Option<Duration>,
-    short_logged: Option<Duration>,
+    short_logged: LogLimit<Duration>,
     /// Something was refused for it in this turn.
     refused_in_turn: bool,
     /// Since then the system does not say whether files are still at their paths.
@@ -208,7 +207,7 @@ impl<T: Send + 'static> Writer<T> {
             full_until: None,
             fill_short_until: None,
             short_until: None,
-            short_logged: None,
+            short_logged: LogLimit::default(),
             refused_in_turn: false,
             unsure_since: None,
             names_changed: false,
@@ -280,8 +279,7 @@ impl<T: Send + 'static> Writer<T> {
         let now = self.shared.disk.uptime();
         self.shared.shortages.fetch_add(1, Ordering::Relaxed);
         locked(&self.shared.queue).short = Some(error.to_string());
-        if self.short_logged.is_none_or(|logged| logged + SHORT_LOGGED <= now) {
-            self.short_logged = Some(now);
+        if self.short_logged.allows(now, "short") {
             tracing::warn!(
                 %error,
                 "the spool is short of descriptors or memory, or cannot look at its files; what it cannot take is answered busy"

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use apache_avro::Schema;
 use citygate::config::Config;
@@ -27,6 +28,9 @@ pub struct TestGateway {
     pub topic_prefix: String,
     schemas: PathBuf,
 }
+
+/// A `kafka.delivery_timeout` for tests in which it comes to its end.
+pub const GIVE_UP_SOON: Duration = Duration::from_secs(3);
 
 /// A reading as it arrived in Kafka.
 #[derive(Clone, Debug)]
@@ -193,6 +197,9 @@ pub fn config(broker: &Broker, change: impl FnOnce(&mut Config)) -> Config {
     config.kafka.dead_letter_topic = format!("{}dead-letter", config.kafka.topic_prefix);
     config.kafka.create_topics = !broker.is_mock();
     config.kafka.partitions = 3;
+    // No reading is given up because a machine is slow; a test that is about that asks for [`GIVE_UP_SOON`].
+    config.kafka.delivery_timeout = PATIENCE * 2 / 3;
+    config.drain.deadline = PATIENCE * 3 / 4;
     change(&mut config);
     config
 }

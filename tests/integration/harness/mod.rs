@@ -17,14 +17,15 @@ pub mod scrape;
 
 pub use broker::Broker;
 pub use clients::{Client, Via};
-pub use gateway::TestGateway;
+pub use gateway::{GIVE_UP_SOON, TestGateway};
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a test waits for what must happen; only a test that fails waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -51,11 +52,21 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// Free TCP ports on loopback, for servers that cannot bind port 0. All are held while they are looked for, so that
-/// they differ.
+/// Free TCP ports on loopback, for servers that cannot bind port 0. Each is given out once, and below those that the system
+/// gives to connections: nobody takes it before its server is there.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another process with tests begins elsewhere.
+    let first = std::process::id().wrapping_mul(331);
+    let port = || PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+    let free = || loop {
+        let port = port() as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    };
+    [(); N].map(|()| free())
 }
 
 /// Tells whoever runs the tests that this one checks less than it could, or nothing.
