@@ -15,7 +15,8 @@ use citygate::clock::SystemClock;
 use citygate::deliver::spool::{self, RealDisk, Spool, Writer, segment};
 use tempfile::TempDir;
 
-use crate::harness::{eventually, repository, say_skipped};
+use crate::harness::program::Program;
+use crate::harness::{Broker, Via, broker, eventually, gateway, repository, say_skipped};
 
 /// Somebody who owns no file: root may write wherever it likes.
 const NOBODY: u32 = 65534;
@@ -192,24 +193,66 @@ async fn what_the_spool_did_not_write_is_left_alone() {
     check(other, None, &["/other/photo.jpg", advice]).await;
 }
 
-#[tokio::test]
-async fn a_segment_that_was_cut_short_is_left_alone() {
-    let cut = |bytes: u64| {
-        move |folder: &Path| {
-            let file = OpenOptions::new().write(true).open(segment_of(folder)).unwrap();
-            file.set_len(bytes).unwrap();
-            folder.to_owned()
-        }
+/// Its good readings go to Kafka; that others are gone is said once, and counted; what is left of it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_segment_that_was_cut_short_the_good_readings_are_sent() {
+    const READINGS: u64 = 20;
+    let broker = Broker::any();
+    let nowhere = [("CITYGATE_KAFKA_BOOTSTRAP_SERVERS", Path::new("127.0.0.1:1"))];
+    let mut program = Program::start_with(&broker, &nowhere).await;
+    let mut client = program.client(Via::Http).await;
+    for sequence in 1..=READINGS {
+        let reading = format!(r#"{{"temperature_c": 21.5, "sequence": {sequence}}}"#);
+        let answer = client.send("devices/cut/weather", "", reading.as_bytes()).await;
+        assert!(answer.is_yes(Via::Http), "{answer:?}");
+    }
+    program.signal("TERM");
+    assert_eq!(program.ended().await.code(), Some(0), "{}", program.said());
+    let segment = segment_of(&program.spool());
+    let written = fs::read(&segment).unwrap();
+    let half = written.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+    file.set_len(half as u64).unwrap();
+
+    program.start_again().await;
+    let check = program.check();
+    assert!(
+        !check
+            .lines()
+            .any(|line| line.starts_with("wrong") && line.contains("spool")),
+        "{check}"
+    );
+    let schema = gateway::schema(&repository().join("schemas"), "weather");
+    let topic = format!("{}weather", program.topic_prefix);
+    let sequences = || -> Vec<u64> {
+        let arrived = gateway::decoded(&schema, broker::read_all(&broker.servers, &topic));
+        let numbers = arrived
+            .iter()
+            .map(|arrived| arrived.reading["sequence"].as_u64().unwrap());
+        numbers.collect()
     };
-    let advice = "restore it, or move it away to give up its readings";
-    check(
-        cut(9000),
-        None,
-        &[".segment is cut short, 9000 of 1048576 bytes", advice],
-    )
+    eventually("the spool is empty, and kafka has the readings", async || {
+        let left = program.scrape().await.sum("citygate_spool_readings", &[]);
+        (left == 0 && !sequences().is_empty()).then_some(())
+    })
     .await;
-    check(cut(64), None, &[".segment is cut short, 64 of 1048576 bytes", advice]).await;
-    check(cut(0), None, &[".segment is cut short, 0 of 64 bytes", advice]).await;
+    let sent = sequences();
+    assert_eq!(sent, (1..=sent.len() as u64).collect::<Vec<_>>(), "all up to the cut");
+    assert!((7..14).contains(&sent.len()), "{sent:?}");
+    let said = program.said();
+    assert_eq!(said.matches("the spool is damaged").count(), 1, "{said}");
+    assert!(said.contains("more_unknown=true"), "{said}");
+    assert_eq!(program.scrape().await.sum("citygate_spool_damaged_places", &[]), 1);
+    assert!(
+        program
+            .try_admin("/status")
+            .await
+            .unwrap()
+            .contains("\"damaged_places\": 1,")
+    );
+    let name = segment.file_stem().unwrap().to_str().unwrap();
+    let kept = segment.with_file_name(format!("{name}-cut-{half}.damaged"));
+    assert_eq!(fs::read(kept).unwrap(), written[..half]);
 }
 
 #[tokio::test]

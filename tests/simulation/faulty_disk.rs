@@ -243,6 +243,29 @@ impl FaultyDisk {
         Some((name.clone(), at))
     }
 
+    /// Cuts a segment short, or overwrites its beginning with zeros, of what is stored. Returns whether there was one.
+    pub fn cut_or_zero(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let state = &mut *state;
+        let is_segment = |name: &Path| name.extension().is_some_and(|end| end == "segment");
+        let segments: Vec<_> = state.names.iter().filter(|(name, _)| is_segment(name)).collect();
+        if segments.is_empty() {
+            return false;
+        }
+        let (_, file) = segments[state.rng.random_range(0..segments.len())];
+        let content = &mut state.files[*file];
+        let at = state.rng.random_range(0..content.now.len());
+        let cut = state.rng.random();
+        for copy in [&mut content.now, &mut content.durable] {
+            match cut {
+                true => copy.truncate(at),
+                false => copy.iter_mut().take(at).for_each(|byte| *byte = 0),
+            }
+        }
+        content.dirty.clear();
+        true
+    }
+
     fn operate<R>(&self, life: u64, operation: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
         self.operate_at_all(life, |state| {
             state.shortage()?;

@@ -63,6 +63,15 @@ fn what_a_flipped_bit_takes_away_is_reported() {
     });
 }
 
+/// A segment that is cut short, or overwritten with zeros where it begins, is read as far as it is there.
+#[test]
+fn what_is_gone_with_a_part_of_a_segment_is_reported() {
+    run_all(Options {
+        losses: true,
+        ..Options::default()
+    });
+}
+
 /// EMFILE, ENFILE, ENOMEM, EINTR and EAGAIN, at any call: what cannot be done now is answered busy and done later.
 #[test]
 fn a_machine_that_is_short_of_something_never_poisons_the_spool() {

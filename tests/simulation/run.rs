@@ -17,11 +17,20 @@ use crate::model::Model;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     pub bit_flips: bool,
+    /// Between two lives, a segment is cut short or overwritten with zeros where it begins.
+    pub losses: bool,
     /// The machine is short of descriptors and memory now and then, and nothing else is wrong but kills.
     pub shortages: bool,
     /// Files are taken away under the running process.
     pub taken: Option<Taken>,
     pub lie: Option<Lie>,
+}
+
+impl Options {
+    /// What was acknowledged may be lost, and must be reported then.
+    fn damages(&self) -> bool {
+        self.bit_flips || self.losses
+    }
 }
 
 /// What happened, to know that it did.
@@ -39,6 +48,7 @@ pub struct Seen {
     segments_made: u64,
     short: u64,
     taken: u64,
+    losses: u64,
 }
 
 /// A wall clock that is set back and forth.
@@ -391,6 +401,9 @@ impl World {
         self.life = None;
         self.tell()?;
         self.disk.crash(power_loss);
+        if self.options.losses && self.rng.random_ratio(1, 3) && self.disk.cut_or_zero() {
+            self.seen.losses += 1;
+        }
         // The start itself may be cut short.
         if !self.options.shortages && self.rng.random_ratio(1, 4) {
             let operations = self.rng.random_range(0..40);
@@ -398,8 +411,8 @@ impl World {
             match self.try_open() {
                 // What it reported is reported once.
                 Ok((_, _, recovery)) => {
+                    self.unheard |= recovery.torn_tail_bytes > 0 || recovery.damage.iter().any(|it| it.more_unknown);
                     self.reported.extend(recovery.damage);
-                    self.unheard |= recovery.torn_tail_bytes > 0;
                 }
                 Err(_) => self.unheard = true,
             }
@@ -419,7 +432,7 @@ impl World {
     fn open(&mut self) -> Result<(), String> {
         let opened = self.try_open().or_else(|error| match error {
             // A damaged cursor is kept aside, which takes room for a new one.
-            spool::Error::Io { source, .. } if self.options.bit_flips && source.kind() == ErrorKind::StorageFull => {
+            spool::Error::Io { source, .. } if self.options.damages() && source.kind() == ErrorKind::StorageFull => {
                 self.unheard = true;
                 self.disk.set_capacity(ROOMY);
                 self.try_open()
@@ -434,7 +447,7 @@ impl World {
         self.seen.torn_tails += u64::from(recovery.torn_tail_bytes > 0);
         self.seen.damage += recovery.damage.len() as u64;
         if self.options.lie.is_none()
-            && !self.options.bit_flips
+            && !self.options.damages()
             && !recovery.damage.iter().all(|damage| damage.maybe_unacknowledged)
         {
             return Err(format!("damage without a flipped bit: {:?}", recovery.damage));
@@ -455,6 +468,7 @@ impl World {
             ));
         }
         spool.rewind();
+        let more_unknown = recovery.damage.iter().any(|damage| damage.more_unknown);
         let reported = self
             .reported
             .drain(..)
@@ -466,7 +480,7 @@ impl World {
             });
         let reported: Vec<_> = reported.collect();
         // Flipped bits may make a last group look torn, which is reported as such.
-        let anything = self.options.bit_flips && (recovery.torn_tail_bytes > 0 || self.unheard);
+        let anything = self.options.damages() && (recovery.torn_tail_bytes > 0 || self.unheard || more_unknown);
         self.unheard = false;
         self.model.lock().unwrap().recovered(&found, &reported, anything)?;
         self.damaged_entries = spool.status().damaged_entries;
@@ -514,7 +528,7 @@ impl World {
             ));
         }
         let uncommitted = self.model.lock().unwrap().uncommitted().count() as u64;
-        if status.uncommitted_entries != uncommitted && !self.options.bit_flips {
+        if status.uncommitted_entries != uncommitted && !self.options.damages() {
             return Err(format!(
                 "{} entries are said to be uncommitted, {uncommitted} are",
                 status.uncommitted_entries
@@ -556,6 +570,7 @@ impl Seen {
         self.lost_and_reported += more.lost_and_reported;
         self.short += more.short;
         self.taken += more.taken;
+        self.losses += more.losses;
         self.segments_made = self.segments_made.max(more.segments_made);
     }
 
@@ -565,12 +580,13 @@ impl Seen {
         match (options.shortages, options.taken) {
             (true, _) => happened.push(self.short),
             (_, Some(_)) => happened.push(self.taken),
+            _ if options.losses => happened.extend([self.losses, self.lost_and_reported]),
             _ => happened.extend([self.short, self.torn_tails, self.poisoned]),
         }
         assert!(happened.iter().all(|times| *times > 100), "{self:?}");
         assert!(!options.shortages || self.poisoned == 0, "{self:?}");
         assert!(self.segments_made >= 4, "{self:?}");
-        assert_eq!(options.bit_flips, self.lost_and_reported > 0, "{self:?}");
+        assert_eq!(options.damages(), self.lost_and_reported > 0, "{self:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 
 use super::disk::{Mode, RealDisk};
 use super::recovery::{self, Survey};
-use super::{Config, Error, segment};
+use super::{Config, Error};
 
 /// A folder that a start would take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Inspected {
 /// What a start would say.
 pub fn inspect(config: &Config, disk: &RealDisk) -> Result<Inspected, Error> {
     let folder = &*config.folder;
-    let Some(survey) = survey(folder, disk)? else {
+    let Some(mut survey) = survey(folder, disk)? else {
         let parent = parent(folder);
         let no_room = no_room(&Survey::default(), parent, config, disk)?;
         return Ok(Inspected {
@@ -36,9 +36,7 @@ pub fn inspect(config: &Config, disk: &RealDisk) -> Result<Inspected, Error> {
         });
     };
     lock(folder, disk)?;
-    for (epoch, bytes) in &survey.segments {
-        recovery::check(disk, &folder.join(segment::name(*epoch)), *epoch, *bytes)?;
-    }
+    survey.check(disk, config)?;
     cursor(folder, disk)?;
     let filling = folder.join("filling");
     disk.may_create_in(folder)

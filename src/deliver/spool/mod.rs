@@ -21,6 +21,8 @@
 //!   0000000013.spare                   zeros, or the remains of epoch 13; its blocks are written and wait to be used
 //!   filling                            a spare in the making
 //!   0000000012-4711.damaged            bytes that were found damaged at offset 4711
+//!   0000000012-cut-9000.damaged        all that was left, 9000 bytes, of a segment that was cut short
+//!   0000000012-gone.damaged            what was a segment, with zeros or nothing in place of all that could be read
 //!   0000000012-replaced-1.damaged      a file that somebody put in the place of a segment (or of the cursor)
 //!
 //! segment = header, frame …, end mark, (zeros or remains of an earlier epoch)
@@ -90,12 +92,14 @@
 //! # Recovery
 //! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash, never acknowledged:
 //! it is cut, and whole frames in it are zeroed. A bad place with something good behind it is damage: kept aside, reported with file, offset and
-//! length, and what is good is replayed. A foreign file, a segment that was cut short, one of a later version, or a
-//! second process end the start; nothing is overwritten.
+//! length, and what is good is replayed. So it is with a segment that was cut short, or overwritten with zeros where it
+//! begins (`mend`): it is read as far as it is there, kept aside as it was found, and whole again once that is reported. A
+//! foreign file, a segment of a later version, or a second process end the start; nothing is overwritten.
 //!
 //! # Limits
 //! * Recovery reads every segment: about a second per GiB from a warm cache, the disk's speed from a cold one.
 //! * The last group is protected by its end mark. If both are destroyed together it looks like a torn tail.
+//! * How many entries were behind the place where the newest segment was cut is not known: no later one tells.
 //! * A disk that reports an fsync it did not do loses what it lied about; a shorter log cannot be told from a true one.
 //! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as
 //!   *full*, and what it has written of itself is covered before the next one.
@@ -131,6 +135,8 @@ mod thread;
 mod presence;
 
 mod rescue;
+
+mod mend;
 
 pub mod reader;
 
@@ -198,16 +204,6 @@ pub enum Error {
     /// The folder holds a file that the spool did not write. Nothing was changed.
     #[error("spool: {} is not a file of the spool; give the spool a folder of its own", path.display())]
     Foreign { path: PathBuf },
-    /// A segment is shorter than it was made. Nothing was changed.
-    #[error(
-        "spool: {} is cut short, {bytes} of {bytes_expected} bytes; restore it, or move it away to give up its readings",
-        path.display()
-    )]
-    Truncated {
-        path: PathBuf,
-        bytes: u64,
-        bytes_expected: u64,
-    },
     /// Written by another version of this program. Nothing was changed.
     #[error("spool: {} is of version {version}, this program reads version {}; start the version that wrote it, or move it \
         away to give up its readings", path.display(), segment::VERSION)]
@@ -352,7 +348,7 @@ pub fn open_stepwise<T: Send + 'static>(
     for damage in &recovered.report.damage {
         damage.log();
     }
-    recovered.mark_holes()?;
+    recovered.mend(&*disk)?;
     let lost: u64 = recovered.report.damage.iter().map(Damage::entries).sum();
     let shared = Arc::new(Shared {
         folder: config.folder.clone(),
@@ -611,6 +607,11 @@ impl Error {
     fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
         let path = path.to_owned();
         Error::Io { doing, path, source }
+    }
+
+    fn version(path: &Path, version: u32) -> Self {
+        let path = path.to_owned();
+        Error::Version { path, version }
     }
 }
 

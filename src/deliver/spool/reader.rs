@@ -241,6 +241,7 @@ impl Open {
             bytes: bad as u64,
             missing: missing.clone(),
             maybe_unacknowledged: false,
+            more_unknown: false,
             kept_aside: None,
         };
         self.offset += bad as u64;

@@ -1,9 +1,10 @@
 //! What a start finds on disk, and what it makes of it.
 //!
-//! 1. The folder is surveyed before anything is written: a file that is not the spool's, a segment that was cut short
-//!    or is of a later version ends the start, and everything stays as it was.
-//! 2. Every segment is read and checked. What is missing in front of something good is damage: its bytes are kept
-//!    aside, it is reported, and the rest is replayed. Behind the last good frame it is the torn tail of a crash: cut.
+//! 1. The folder is surveyed before anything is written: a file that is not the spool's, or a segment of a later version
+//!    ends the start, and everything stays as it was.
+//! 2. Every segment is read and checked. What is missing in front of something good, or because a segment was cut
+//!    short, is damage: its bytes are kept aside, it is reported, and the rest is replayed. Behind the last good frame of
+//!    a whole segment it is the torn tail of a crash: cut.
 //! 3. The last group and the cursor are written again. After a failed fsync, or a kill before one, the kernel may show
 //!    bytes that never reached the disk; what a start builds on must be there after the next power failure, too.
 
@@ -15,10 +16,11 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::cursor::{CursorFile, Saved};
 use super::disk::{Disk, DiskFile, Identity, Lock, Mode, read_full, write_full};
-use super::frame::Mark;
+use super::frame::{self, Mark};
 use super::ledger::{Ledger, Part};
+use super::mend::{self, Mend, Shape};
 use super::presence::Kept;
-use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan, VERSION};
+use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan};
 use super::stock::SPARES_MAX;
 use super::writer::Active;
 use super::{Config, Error};
@@ -50,6 +52,9 @@ pub struct Damage {
     pub missing: Range<u64>,
     /// It lies in the last group before a crash: torn rather than damaged, perhaps never acknowledged.
     pub maybe_unacknowledged: bool,
+    /// Nobody knows how many entries were there: of the end of the newest segment no later one tells, and of the oldest
+    /// none if the cursor is damaged, too.
+    pub more_unknown: bool,
     /// Where the bad bytes were copied to; `None` if there was no room for them, or nothing to copy.
     pub kept_aside: Option<PathBuf>,
 }
@@ -61,8 +66,8 @@ pub(super) struct Recovered {
     pub(super) ledger: Ledger,
     pub(super) budget: Budget,
     pub(super) active: Option<Active>,
-    /// Holes to be put over damaged places of the active segment, with their offsets, once the damage is reported.
-    pub(super) holes: Vec<(u64, Vec<u8>)>,
+    /// What is to be written over damaged places once they are reported.
+    pub(super) mends: Vec<Mend>,
     pub(super) spares: Vec<u32>,
     pub(super) cursor: CursorFile,
     /// What the cursor file says.
@@ -82,6 +87,8 @@ pub(super) struct Recovered {
 pub(super) struct Survey {
     /// Epoch and size; oldest first.
     pub(super) segments: Vec<(u32, u64)>,
+    /// Of each segment.
+    shapes: Vec<Shape>,
     pub(super) spares: Vec<(u32, u64)>,
     damaged_bytes: u64,
     filling: bool,
@@ -100,7 +107,10 @@ struct Low {
 struct Read {
     epoch: u32,
     path: PathBuf,
+    /// Zeros in place of what was cut.
     bytes: Vec<u8>,
+    /// How many are there.
+    left: usize,
     header: Header,
     /// The sequence of the first good frame, and whether that is where the first frame belongs.
     first: Option<(u64, bool)>,
@@ -118,15 +128,12 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     Survey::of(disk, folder)?; // before the lock is made: in a folder that is not ours nothing is made
     let lock = lock(disk, folder)?;
     let mut survey = Survey::of(disk, folder)?;
-    for (epoch, bytes) in &survey.segments {
-        check(disk, &folder.join(segment::name(*epoch)), *epoch, *bytes)?;
-    }
+    survey.check(disk, config)?;
     let mut report = Recovery::default();
     let (mut cursor, low, cursor_epoch) = read_cursor(disk, folder, &mut report)?;
     survey.prove_writable(disk, folder)?;
     let budget = survey.budget(config);
-    let (ledger, last) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
-    let holes = last.as_ref().map(Read::holes).unwrap_or_default();
+    let (ledger, last, mends) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
     let active = last.map(|last| settle(disk, last, &ledger, &mut report)).transpose()?;
     let spares = survey.sweep(disk, folder, config, &budget)?;
     let epoch = survey.epochs().chain([cursor_epoch]).max().unwrap_or_default();
@@ -150,7 +157,7 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         ledger,
         budget,
         active,
-        holes,
+        mends,
         spares,
         cursor,
         epoch,
@@ -190,6 +197,28 @@ fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
 // === impl Damage ===
 
 impl Damage {
+    fn new(file: &Path) -> Self {
+        Damage {
+            file: file.to_owned(),
+            offset: 0,
+            bytes: 0,
+            missing: 0..0,
+            maybe_unacknowledged: false,
+            more_unknown: false,
+            kept_aside: None,
+        }
+    }
+
+    /// A file in which nothing can be read.
+    fn of_gone(file: &Path, bytes: u64, aside: &Path) -> Self {
+        Damage {
+            bytes,
+            more_unknown: true,
+            kept_aside: Some(aside.to_owned()),
+            ..Damage::new(file)
+        }
+    }
+
     /// Entries known to be lost.
     pub fn entries(&self) -> u64 {
         self.missing.end - self.missing.start
@@ -201,6 +230,7 @@ impl Damage {
             offset = self.offset,
             bytes = self.bytes,
             entries = self.entries(),
+            more_unknown = self.more_unknown,
             maybe_unacknowledged = self.maybe_unacknowledged,
             kept_aside = self.kept_aside.as_deref().map(|path| tracing::field::display(path.display())),
             "the spool is damaged; what is good is replayed"
@@ -211,19 +241,10 @@ impl Damage {
 // === impl Recovered ===
 
 impl Recovered {
-    /// Marks the damaged places of the active segment as known. Without that, a torn group would look like damage once
-    /// more groups are written behind it.
-    pub(super) fn mark_holes(&self) -> Result<(), Error> {
-        let Some(active) = self.active.as_ref().filter(|_| !self.holes.is_empty()) else {
-            return Ok(());
-        };
-        let written = self
-            .holes
-            .iter()
-            .try_for_each(|(offset, hole)| write_full(&*active.file, hole, *offset));
-        written
-            .and_then(|()| active.file.sync())
-            .map_err(|error| Error::io("write", &active.path, error))
+    /// Marks the damaged places as known. Without that, a torn group would look like damage once more groups are written
+    /// behind it.
+    pub(super) fn mend(&self, disk: &dyn Disk) -> Result<(), Error> {
+        self.mends.iter().try_for_each(|mend| mend.apply(disk))
     }
 }
 
@@ -251,6 +272,25 @@ impl Survey {
         survey.segments.sort_unstable();
         survey.spares.sort_unstable();
         Ok(survey)
+    }
+
+    /// Looks whether each segment may be read, continued and recycled. They have their full size from now on, for the
+    /// budget as well.
+    pub(super) fn check(&mut self, disk: &dyn Disk, config: &Config) -> Result<(), Error> {
+        for (epoch, bytes) in &mut self.segments {
+            let path = config.folder.join(segment::name(*epoch));
+            let shape = Shape::of(disk, &path, *epoch, *bytes)?;
+            self.shapes.push(shape);
+            *bytes = shape.bytes();
+        }
+        Ok(())
+    }
+
+    /// Epoch and size of the segments that have anything in them.
+    fn readable(&self) -> Vec<(u32, u64)> {
+        let shaped = self.segments.iter().zip(&self.shapes);
+        let readable = shaped.filter(|(_, shape)| matches!(shape, Shape::Readable { .. }));
+        readable.map(|(segment, _)| *segment).collect()
     }
 
     /// Files that can be written to do not prove that new ones can be made, and the first of an outage is no time to
@@ -306,40 +346,6 @@ impl Survey {
     }
 }
 
-/// Proves that a segment is one that this program may read, continue and recycle.
-pub(super) fn check(disk: &dyn Disk, path: &Path, epoch: u32, bytes: u64) -> Result<(), Error> {
-    let file = open(disk, path, Mode::Read)?;
-    let mut start = [0; HEADER_BYTES];
-    let read = read_full(&*file, &mut start, 0).map_err(|error| Error::io("read", path, error))?;
-    let path = path.to_owned();
-    match segment::header(&start[..read], epoch) {
-        Header::Good { segment_bytes } if segment_bytes > bytes => Err(Error::Truncated {
-            path,
-            bytes,
-            bytes_expected: segment_bytes,
-        }),
-        Header::Good { .. } => Ok(()),
-        // How long it was is not known any more: at least its header is missing.
-        Header::Bad { .. } if bytes == 0 => Err(Error::Truncated {
-            path,
-            bytes,
-            bytes_expected: HEADER_BYTES as u64,
-        }),
-        Header::Version(version) => Err(Error::Version { path, version }),
-        Header::Bad { version } => {
-            // Good frames of its epoch prove that it is ours, with a damaged header.
-            let whole = load(&*file, &path, bytes)?;
-            let mut entries = 0;
-            segment::scan(&whole, epoch, None, |_, _| entries += 1);
-            match version {
-                _ if entries > 0 => Ok(()),
-                Some(version) if version != VERSION => Err(Error::Version { path, version }),
-                _ => Err(Error::Foreign { path }),
-            }
-        }
-    }
-}
-
 fn open(disk: &dyn Disk, path: &Path, mode: Mode) -> Result<Box<dyn DiskFile>, Error> {
     disk.open(path, mode).map_err(|error| Error::io("open", path, error))
 }
@@ -376,19 +382,15 @@ fn read_cursor(disk: &dyn Disk, folder: &Path, report: &mut Recovery) -> Result<
             disk.rename(&path, &aside)
                 .map_err(|error| Error::io("rename", &path, error))?;
             report.damage.push(Damage {
-                file: path.clone(),
-                offset: 0,
-                bytes: 0,
-                missing: 0..0,
-                maybe_unacknowledged: false,
                 kept_aside: Some(aside),
+                ..Damage::new(&path)
             });
             Ok((read()?.0, unknown, 0))
         }
     }
 }
 
-/// Reads all segments, oldest first; returns the books, and the last segment for [`settle`].
+/// Reads all segments, oldest first; returns the books, the last segment for [`settle`], and what is to be mended.
 fn read_segments(
     disk: &dyn Disk,
     folder: &Path,
@@ -396,32 +398,50 @@ fn read_segments(
     low: Low,
     budget: &Budget,
     report: &mut Recovery,
-) -> Result<(Ledger, Option<Read>), Error> {
+) -> Result<(Ledger, Option<Read>, Vec<Mend>), Error> {
     let mut ledger = Ledger::new(low.saved.unwrap_or_default());
-    let mut missing = Vec::new();
+    let (mut missing, mut mends) = (Vec::new(), Vec::new());
     let mut last: Option<Read> = None;
-    for (index, (epoch, bytes)) in survey.segments.iter().enumerate() {
-        let next = last.as_ref().and_then(|last| last.scan.next);
-        let (mut read, arrivals) = read_segment(disk, folder, *epoch, *bytes, next)?;
-        let next = match next {
+    // Where the report speaks of segments that are gone, since the last one that is not.
+    let mut gone: Option<usize> = None;
+    // Of the damage before, no later segment says more.
+    let mut told = 0;
+    let readable = survey.readable();
+    let last_epoch = readable.last().map(|(epoch, ..)| *epoch);
+    for (epoch, shape) in survey
+        .segments
+        .iter()
+        .map(|(epoch, _)| *epoch)
+        .zip(survey.shapes.iter().copied())
+    {
+        let Shape::Readable { bytes, left } = shape else {
+            gone = Some(report.damage.len());
+            let path = folder.join(segment::name(epoch));
+            let to = folder.join(format!("{epoch:010}-gone.damaged"));
+            report.damage.push(Damage::of_gone(&path, shape.bytes(), &to));
+            mends.push(Mend::SetAside { from: path, to });
+            continue;
+        };
+        let before = last.as_ref().and_then(|last| last.scan.next);
+        let (mut read, arrivals) = read_segment(disk, folder, epoch, (bytes, left), before)?;
+        let next = match before {
             Some(next) => next,
             None => {
                 // The first segment in which anything can be read decides where the entries begin.
                 let begins = low.begins(&read);
                 ledger = Ledger::new(begins);
-                let before = survey.segments.iter().take(index);
+                let before = readable.iter().take_while(|(other, _)| *other != epoch);
                 before.for_each(|(epoch, bytes)| ledger.recover(Part::empty(*epoch, *bytes, begins)));
                 read.scan.next = read.scan.next.or(low.saved);
                 begins
             }
         };
         let end = read.scan.next.unwrap_or(next).max(next);
-        let is_last = index + 1 == survey.segments.len();
         let part = Part {
-            epoch: *epoch,
-            file_bytes: *bytes,
+            epoch,
+            file_bytes: bytes,
             // The first one may begin below the low-water mark; a last one that lost its tail ends at it.
-            sequences: read.first.map_or(next, |(first, _)| first.min(next))..if is_last {
+            sequences: read.first.map_or(next, |(first, _)| first.min(next))..if Some(epoch) == last_epoch {
                 end.max(ledger.low())
             } else {
                 end
@@ -429,7 +449,6 @@ fn read_segments(
             end: read.scan.end as u64,
             committed: 0,
         };
-        let gaps = read.damage(last.as_ref(), next, ledger.low());
         ledger.recover(part);
         let uncommitted = arrivals
             .into_iter()
@@ -438,18 +457,42 @@ fn read_segments(
         uncommitted
             .into_iter()
             .for_each(|(sequence, arrived_ms)| ledger.arrived(sequence, arrived_ms));
-        for (damage, bad) in gaps {
+        let earlier = report.damage.len();
+        for (damage, bad) in read.damage(last.as_ref(), next, ledger.low()) {
             missing.push(damage.missing.clone());
-            if let Some(bad) = bad {
-                report.damage.push(keep_aside(disk, budget, damage, bad));
+            let Some(bad) = bad else { continue };
+            let is_before = read.is_before_it(&damage);
+            let cut = |known: &Damage| known.more_unknown && known.file == damage.file;
+            let known = gone
+                .filter(|_| is_before)
+                .or_else(|| report.damage.iter().position(cut));
+            match known {
+                // What was there is known now.
+                Some(known) => report.damage[known].missing = damage.missing,
+                None => report.damage.push(keep_aside(disk, budget, damage, bad)),
             }
         }
-        last = Some(read);
+        if read.first.is_some() || read.scan.clean {
+            if before.is_some() || low.exact {
+                let earlier = report.damage[told..earlier].iter_mut();
+                earlier.for_each(|damage| damage.more_unknown = false);
+            }
+            told = earlier;
+        }
+        if let Some(before) = last.as_ref().filter(|before| before.end_is_gone() || gone.is_some()) {
+            let first = read.first.map_or(next, |(first, _)| first).max(next);
+            mends.extend(before.mend_end(next..first));
+        }
+        report
+            .damage
+            .extend(read.cut().map(|damage| read.keep_whole(disk, budget, damage)));
+        mends.extend(read.mend());
+        (last, gone) = (Some(read), None);
     }
     for sequences in missing {
         ledger.commit(sequences);
     }
-    Ok((ledger, last))
+    Ok((ledger, last, mends))
 }
 
 impl Low {
@@ -471,11 +514,13 @@ fn read_segment(
     disk: &dyn Disk,
     folder: &Path,
     epoch: u32,
-    bytes: u64,
+    (bytes, left): (u64, u64),
     next: Option<u64>,
 ) -> Result<(Read, Arrivals), Error> {
     let path = folder.join(segment::name(epoch));
-    let bytes = load(&*open(disk, &path, Mode::Read)?, &path, bytes)?;
+    let whole = bytes as usize;
+    let mut bytes = load(&*open(disk, &path, Mode::Read)?, &path, left)?;
+    bytes.resize(whole, 0);
     let mut arrivals = Arrivals::new();
     let mut first = None;
     let scan = segment::scan(&bytes, epoch, next, |at, frame| {
@@ -489,6 +534,7 @@ fn read_segment(
         epoch,
         path,
         bytes,
+        left: left as usize,
         header,
         first,
         scan,
@@ -511,10 +557,8 @@ impl Read {
             (damage, self.bytes.get(..HEADER_BYTES))
         });
         // Nothing before the first segment: what the cursor still wants of it is gone.
-        let first = self
-            .first
-            .filter(|(first, in_place)| before.is_none() && *in_place && next < *first);
-        let leading = first.map(|(first, _)| {
+        let first = self.begins().filter(|first| before.is_none() && next < *first);
+        let leading = first.map(|first| {
             let gap = Gap {
                 place: HEADER_BYTES..HEADER_BYTES,
                 from: Some(next),
@@ -546,28 +590,108 @@ impl Read {
         header.into_iter().chain(leading).chain(gaps).collect()
     }
 
-    fn holes(&self) -> Vec<(u64, Vec<u8>)> {
+    /// The sequence with which it begins, if what stands there says so: an entry, a hole, or the end mark.
+    fn begins(&self) -> Option<u64> {
+        match self.scan.gaps.first() {
+            Some(gap) if gap.place.start == HEADER_BYTES => gap.from,
+            _ => match self.first {
+                Some((first, in_place)) => in_place.then_some(first),
+                None => self.scan.next.filter(|_| self.scan.clean),
+            },
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.left < self.bytes.len()
+    }
+
+    /// There may have been entries behind the last that was found.
+    fn end_is_gone(&self) -> bool {
+        self.is_cut() && !self.scan.clean
+    }
+
+    /// Whether what is missing was in front of all that is here.
+    fn is_before_it(&self, damage: &Damage) -> bool {
+        damage.file != self.path || damage.offset == HEADER_BYTES as u64 && damage.bytes == 0
+    }
+
+    /// What is to be reported if it was cut.
+    fn cut(&self) -> Option<Damage> {
+        self.is_cut().then(|| Damage {
+            offset: self.left as u64,
+            bytes: (self.bytes.len() - self.left) as u64,
+            more_unknown: !self.scan.clean,
+            ..Damage::new(&self.path)
+        })
+    }
+
+    /// Copies all that is left of it aside, or what is no frame if there is no room for more.
+    fn keep_whole(&self, disk: &dyn Disk, budget: &Budget, damage: Damage) -> Damage {
+        let what = format!("cut-{}", self.left);
+        let left = &self.bytes[..self.left];
+        let damage = keep_aside_as(disk, budget, damage, &what, left);
+        match damage.kept_aside {
+            Some(_) => damage,
+            None => keep_aside_as(
+                disk,
+                budget,
+                damage,
+                &what,
+                left.get(self.scan.end..).unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// Marks over what is missing, a header if it has none, its size if it was cut.
+    fn mend(&self) -> Option<Mend> {
+        let mut parts = Vec::new();
+        if matches!(self.header, Header::Bad { .. }) {
+            let mut start = segment::start(self.epoch, self.bytes.len() as u64, 0, 0);
+            start.truncate(HEADER_BYTES);
+            parts.push((0, start));
+        }
         let new = self.scan.gaps.iter().filter(|gap| !gap.known);
-        new.filter_map(|gap| Some((gap.place.start as u64, segment::hole(&self.bytes, self.epoch, gap)?)))
-            .collect()
+        parts
+            .extend(new.filter_map(|gap| Some((gap.place.start as u64, segment::hole(&self.bytes, self.epoch, gap)?))));
+        (!parts.is_empty() || self.is_cut()).then(|| self.mend_by(parts))
+    }
+
+    /// Marks at its end, once a later segment says what is missing behind it.
+    fn mend_end(&self, missing: Range<u64>) -> Option<Mend> {
+        let marks = mend::missing_at_the_end(self.epoch, missing);
+        let fits = self.scan.end + marks.len() <= self.bytes.len();
+        fits.then(|| self.mend_by(vec![(self.scan.end as u64, marks)]))
+    }
+
+    fn mend_by(&self, parts: Vec<(u64, Vec<u8>)>) -> Mend {
+        Mend::Write(mend::Write {
+            path: self.path.clone(),
+            bytes: self.bytes.len() as u64,
+            left: self.left.max(self.scan.end + frame::HEADER_BYTES) as u64,
+            parts,
+        })
     }
 
     fn reported(&self, gap: &Gap, missing: Range<u64>) -> Damage {
         Damage {
-            file: self.path.clone(),
             offset: gap.place.start as u64,
             bytes: gap.place.len() as u64,
             missing,
             maybe_unacknowledged: gap.last_group,
-            kept_aside: None,
+            ..Damage::new(&self.path)
         }
     }
 }
 
 /// Copies damaged bytes aside, if the budget has room for them. That it cannot is no reason not to go on.
-pub(super) fn keep_aside(disk: &dyn Disk, budget: &Budget, mut damage: Damage, bad: &[u8]) -> Damage {
+pub(super) fn keep_aside(disk: &dyn Disk, budget: &Budget, damage: Damage, bad: &[u8]) -> Damage {
+    let what = damage.offset.to_string();
+    keep_aside_as(disk, budget, damage, &what, bad)
+}
+
+fn keep_aside_as(disk: &dyn Disk, budget: &Budget, mut damage: Damage, what: &str, bad: &[u8]) -> Damage {
     let name = damage.file.file_stem().unwrap_or_default().to_string_lossy();
-    let aside = damage.file.with_file_name(format!("{name}-{}.damaged", damage.offset));
+    let aside = damage.file.with_file_name(format!("{name}-{what}.damaged"));
     if bad.is_empty() {
         return damage;
     }
@@ -602,6 +726,7 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
         epoch,
         path,
         mut bytes,
+        left,
         header,
         scan,
         ..
@@ -610,6 +735,8 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
     // Even behind an end mark: of a torn write, what comes first may be what never reached the disk.
     let remains = segment::remains(&bytes, scan.end, epoch);
     report.torn_tail_bytes = match scan.clean {
+        // It is reported as damage.
+        _ if left < bytes.len() => 0,
         true => remains.len() as u64,
         false => {
             let tail = bytes.get(scan.end..).unwrap_or_default();

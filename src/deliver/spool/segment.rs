@@ -163,6 +163,14 @@ pub fn header(bytes: &[u8], epoch: u32) -> Header {
     }
 }
 
+/// Whether this may be the beginning of a header, of which the rest was cut.
+pub fn is_begun(bytes: &[u8]) -> bool {
+    let is_short = bytes.len() < HEADER_BYTES;
+    let marked = bytes.iter().zip(MAGIC).all(|(found, expected)| found == expected);
+    let version = (bytes.len() >= 12).then(|| frame::number(bytes, 8));
+    is_short && marked && version.is_none_or(|version| version == VERSION)
+}
+
 fn header_checksum(header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..HEADER_BYTES])
 }

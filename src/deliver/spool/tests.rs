@@ -256,20 +256,6 @@ fn what_is_not_ours_ends_the_start_and_is_left_alone() {
         "is not a file of the spool",
     );
     check(
-        &|folder| std::fs::write(folder.join("0000000099.segment"), vec![0; 64 << 10]).unwrap(),
-        "is not a file of the spool",
-    );
-    check(
-        &|folder| {
-            let file = std::fs::OpenOptions::new()
-                .write(true)
-                .open(segment_in(folder))
-                .unwrap();
-            file.set_len(9000).unwrap();
-        },
-        "is cut short, 9000 of 65536 bytes",
-    );
-    check(
         &|folder| {
             // A header of version 2, with the checksum that belongs to it.
             let path = segment_in(folder);
@@ -364,6 +350,163 @@ fn damage_is_kept_aside_and_the_rest_is_replayed() {
     assert_eq!(spool.status().uncommitted_entries, 0);
     drop(spool);
     assert_eq!(start_real(&config).1, Recovery::default(), "it is reported once");
+}
+
+/// What is done to a segment.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    CutTo(u64),
+    ZerosUpTo(usize),
+}
+
+impl Loss {
+    fn strike(self, path: &Path) {
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        match self {
+            Loss::CutTo(bytes) => file.set_len(bytes).unwrap(),
+            Loss::ZerosUpTo(bytes) => std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; bytes], 0).unwrap(),
+        }
+    }
+}
+
+/// A frame of the entries that `several_segments` appends.
+const FRAME: u64 = 10_032;
+
+/// Damages one of three segments with six entries each; checks what is found by two starts, and that the spool goes on.
+/// `missing`: the sequences that are not found; `counted`: how many of them the report knows.
+fn check_loss(segment: usize, loss: Loss, missing: std::ops::Range<u64>, counted: u64, more_unknown: bool) {
+    let about = format!("segment {segment}, {loss:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        bytes_max: ByteSize::mib(1),
+        ..config(folder.path())
+    };
+    let (spool, writer, segments) = several_segments(&config, 18);
+    assert_eq!(segments, 3);
+    writer.finish();
+    drop(spool);
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "segment");
+    let path = contents(&config.folder)
+        .into_keys()
+        .filter(is_segment)
+        .nth(segment)
+        .unwrap();
+    let whole = std::fs::read(&path).unwrap().len() as u64;
+    loss.strike(&path);
+    let left = std::fs::read(&path).unwrap();
+    recovery::inspect(&config, &RealDisk::default()).unwrap_or_else(|error| panic!("{about}: {error}"));
+
+    let expected: Vec<u64> = (0..18).filter(|sequence| !missing.contains(sequence)).collect();
+    let (spool, found, results) = start_real(&config);
+    let read = |spool: &Spool<u32>| -> Vec<u64> {
+        let entries = spool.read(100, usize::MAX).unwrap();
+        let good = |(sequence, entry): &(u64, Vec<u8>)| *entry == filled(*sequence);
+        assert!(entries.iter().all(good), "{about}");
+        entries.into_iter().map(|(sequence, _)| sequence).collect()
+    };
+    assert_eq!(read(&spool), expected, "{about}");
+    let lost: u64 = found.damage.iter().map(Damage::entries).sum();
+    assert_eq!(lost, counted, "{about}: {:#?}", found.damage);
+    assert_eq!(
+        found.damage.iter().any(|damage| damage.more_unknown),
+        more_unknown,
+        "{about}"
+    );
+    assert_eq!(found.torn_tail_bytes, 0, "{about}");
+    let of_it = found.damage.iter().filter(|damage| damage.file == path);
+    assert!(of_it.count() >= 1, "{about}: {:#?}", found.damage);
+    if matches!(loss, Loss::CutTo(64..)) {
+        let [damage] = &found.damage[..] else {
+            panic!("{about}: {:#?}", found.damage)
+        };
+        assert_eq!(
+            (damage.offset, damage.offset + damage.bytes),
+            (left.len() as u64, whole)
+        );
+        let kept = std::fs::read(damage.kept_aside.as_ref().unwrap()).unwrap();
+        assert_eq!(kept, left, "{about}: as it was found");
+    }
+    assert_eq!(spool.status().damaged_entries, counted);
+    if path.exists() {
+        let size = std::fs::read(&path).unwrap().len() as u64;
+        assert_eq!(size, whole, "{about}: it has its size again");
+    } else {
+        // Nothing could be read.
+        let kept = found.damage.iter().find(|damage| damage.file == path).unwrap();
+        let kept = std::fs::read(kept.kept_aside.as_ref().unwrap()).unwrap();
+        assert_eq!(kept, left, "{about}");
+    }
+    drop((spool, results));
+
+    let (spool, again, results) = start_real(&config);
+    assert_eq!(again.damage, [], "{about}: it is reported once");
+    assert_eq!(read(&spool), expected, "{about}: second start");
+    let next = spool.status().next_sequence;
+    spool.append(filled(next), 0).unwrap();
+    assert_eq!(wait(&results, 1), [(0, Ok(next))], "{about}: it goes on");
+    wait_until_readable(&spool, expected.len() + 1);
+    spool.commit_all(read(&spool));
+    assert_eq!(spool.status().uncommitted_entries, 0, "{about}");
+}
+
+#[test]
+fn of_a_segment_that_was_cut_short_all_that_is_there_is_read_and_the_rest_is_counted() {
+    let header = segment::HEADER_BYTES as u64;
+    // Bytes that are left, and how many of its six entries.
+    let cuts = [
+        (0, 0),
+        (10, 0),
+        (63, 0),
+        (64, 0),
+        (64 + 16, 0),
+        (64 + 32, 0),
+        (9000, 0),
+        (header + FRAME - 1, 0),
+        (header + FRAME, 1),
+        (header + 3 * FRAME, 3),
+        (header + 3 * FRAME + 31, 3),
+        (header + 3 * FRAME + 5000, 3),
+        (header + 6 * FRAME, 6),
+        (header + 6 * FRAME + 20, 6),
+    ];
+    for (bytes, entries) in cuts {
+        for segment in 0..3 {
+            let first = 6 * segment as u64;
+            let missing = first + entries..first + 6;
+            // Behind the last segment there is none that tells.
+            let is_last = segment == 2;
+            let counted = if is_last { 0 } else { 6 - entries };
+            check_loss(segment, Loss::CutTo(bytes), missing, counted, is_last);
+        }
+    }
+    // Behind its end mark nothing was lost.
+    for segment in 0..3 {
+        check_loss(segment, Loss::CutTo(header + 6 * FRAME + 32), 0..0, 0, false);
+        check_loss(segment, Loss::CutTo(header + 6 * FRAME + 1000), 0..0, 0, false);
+    }
+}
+
+#[test]
+fn of_a_segment_that_begins_with_zeros_all_that_is_behind_them_is_read() {
+    let all = 64 << 10;
+    for segment in 0..3 {
+        let first = 6 * segment as u64;
+        check_loss(segment, Loss::ZerosUpTo(64), 0..0, 0, false);
+        check_loss(segment, Loss::ZerosUpTo(4096), first..first + 1, 1, false);
+        let up_to_the_third = 64 + 2 * FRAME as usize + 100;
+        check_loss(segment, Loss::ZerosUpTo(up_to_the_third), first..first + 3, 3, false);
+        // Its end mark alone is left, and says how many were before.
+        check_loss(
+            segment,
+            Loss::ZerosUpTo(64 + 6 * FRAME as usize),
+            first..first + 6,
+            6,
+            false,
+        );
+        let is_last = segment == 2;
+        let counted = if is_last { 0 } else { 6 };
+        check_loss(segment, Loss::ZerosUpTo(all), first..first + 6, counted, is_last);
+    }
 }
 
 #[test]
@@ -598,6 +741,11 @@ fn a_look_that_fails_for_a_moment_refuses_and_takes_nothing_away() {
     }
 }
 
+/// The entry of this sequence.
+fn filled(sequence: u64) -> Vec<u8> {
+    vec![sequence as u8 + 1; 10_000]
+}
+
 /// A spool of several segments with its writer; what it holds, and how many segments that takes.
 fn several_segments(config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, usize) {
     several_segments_on(Arc::new(RealDisk::default()), config, entries)
@@ -606,7 +754,7 @@ fn several_segments(config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, 
 fn several_segments_on(disk: Arc<dyn Disk>, config: &Config, entries: u32) -> (Spool<u32>, Writer<u32>, usize) {
     let (spool, mut writer, _) = open_stepwise(config, disk, Arc::new(SystemClock), |_| {}).unwrap();
     for token in 0..entries {
-        spool.append(vec![token as u8; 10_000], token).unwrap();
+        spool.append(filled(token.into()), token).unwrap();
         while writer.turn() == writer::Next::Now {}
     }
     let files = contents(&config.folder).into_keys();
@@ -621,7 +769,7 @@ fn found_in(config: &Config) -> Vec<u64> {
     assert_eq!(recovery.torn_tail_bytes, 0);
     let entries = spool.read(100, usize::MAX).unwrap();
     for (sequence, entry) in &entries {
-        assert_eq!(entry, &vec![*sequence as u8; 10_000]);
+        assert_eq!(entry, &filled(*sequence));
     }
     entries.into_iter().map(|(sequence, _)| sequence).collect()
 }
