@@ -138,7 +138,8 @@ impl Gateway {
             admin,
             ..
         } = self;
-        let deadline = Instant::now() + drain_deadline;
+        let began = Instant::now();
+        let deadline = began + drain_deadline;
         front.leaving.cancel();
         front.stopping.cancel();
         front.tasks.close();
@@ -167,7 +168,8 @@ impl Gateway {
             // A scraper that holds its connection open does not hold up the end.
             tokio::time::timeout(Duration::from_secs(1), admin).await.ok();
         }
-        info!(answered, "citygate has ended");
+        let elapsed_s = began.elapsed().as_secs_f64();
+        info!(answered, elapsed_s, "citygate has ended");
         answered && written
     }
 }

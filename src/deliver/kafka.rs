@@ -554,3 +554,6 @@ impl ClientContext for Silent {
         debug!(%error, reason, "librdkafka error");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,10 @@ struct StoreState {
     hangs: bool,
     /// Entries below survive a crash; only a lying store has durable entries above.
     safe_below: u64,
+    /// Entries of one read, at most.
+    read_max: Option<usize>,
+    /// Copies of parked entries that were appended.
+    copies: usize,
 }
 
 impl Broker for FaultyBroker {
@@ -146,6 +150,7 @@ impl Store for SlowStore {
         if state.appended.len() >= state.queue_max {
             return Err((ticket, parcel, Busy::SpoolBusy));
         }
+        state.copies += usize::from(matches!(ticket, Ticket::Parked { .. }));
         state.appended.push_back((parcel, ticket));
         Ok(())
     }
@@ -159,7 +164,7 @@ impl Store for SlowStore {
         let entries: Vec<_> = state
             .durable
             .range(state.read_from..)
-            .take(entries_max)
+            .take(state.read_max.map_or(entries_max, |max| max.min(entries_max)))
             .map(|(at, parcel)| (*at, parcel.clone()))
             .collect();
         if let Some((last, _)) = entries.last() {
@@ -998,6 +1003,63 @@ fn after_an_outage_readings_go_straight_to_kafka_again() {
             latest[*device] = Some(*number);
         }
     }
+}
+
+/// While readings come in faster than they are read, a move of parked ones comes to no end: it is given up after twice as many
+/// copies as were parked, and 10,000 more; nothing is lost by it, and it is not begun again at once.
+#[test]
+fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
+    const PARKED: usize = 100;
+    const COPIES_MAX: usize = 2 * PARKED + 10_000;
+    let mut run = Run::new(0, Canary::None);
+    (run.window, run.is_over) = (usize::MAX, true);
+    {
+        let mut broker = run.broker.0.borrow_mut();
+        (broker.picky, broker.gone, broker.queue_max) = (false, true, usize::MAX);
+        run.store.0.borrow_mut().queue_max = usize::MAX;
+    }
+    run.look_at_topics();
+    // Their topic is gone, and what came in with them is replayed around them.
+    run.health.failed(Cause::Unconfirmed, "the simulation says so");
+    (0..PARKED).for_each(|number| run.send_from(number % 2));
+    (0..10 * PARKED).for_each(|_| run.send_from(2));
+    run.health.found();
+    let turn = |run: &mut Run, newcomers: usize| {
+        run.now += Duration::from_millis(150);
+        (0..newcomers).for_each(|number| run.send_from(number % 2));
+        run.store.write_all(&run.dispatch);
+        run.dispatch.tick(run.now);
+        run.dispatch.replay(run.now, 0, 1000, 1 << 20);
+        run.broker_writes();
+        run.broker_replies();
+        run.collect_answers();
+    };
+    let copies = |run: &Run| run.store.0.borrow().copies;
+    // A turn reads eight times.
+    run.store.0.borrow_mut().read_max = Some(10);
+    let began = run.now;
+    while copies(&run) == 0 {
+        turn(&mut run, 0);
+        assert!(
+            run.now < began + Duration::from_secs(300),
+            "a move begins: {} kept for {}, {} parked",
+            run.store.kept(),
+            run.store.uncommitted(),
+            run.dispatch.parked()
+        );
+    }
+    // More come in with each turn than one reads.
+    let mut newcomers = 0;
+    for _ in 0..400 {
+        turn(&mut run, 100);
+        newcomers += 100;
+    }
+    assert_eq!(copies(&run), COPIES_MAX, "no more, and no other move yet");
+    assert_eq!(
+        run.store.uncommitted(),
+        (PARKED + newcomers) as u64,
+        "the originals alone"
+    );
 }
 
 /// A parked reading must not keep on disk what is replayed after it, however many outages there are; and those that are

@@ -29,6 +29,9 @@ const CLOCK_TOLERANCE_S: i64 = 20;
 /// How long it may take until Kafka confirms a record again after the last repair.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 
+/// In so many events a fenced broker makes some producer forget all brokers: about a quarter do.
+const FENCED_FOR_SURE: usize = 20;
+
 /// What happened while the scenario ran, as the stage saw it.
 #[derive(Clone, Debug, Default)]
 pub struct Course {
@@ -238,6 +241,15 @@ impl Proof {
         if self.scenario == Scenario::ClockStepped && !self.record_ages.is_some_and(stepped) {
             self.failures
                 .push("the times of the records do not show that the gateway's clock was off".to_owned());
+        }
+        if self.scenario == Scenario::KafkaFenced
+            && self.producers_replaced == 0
+            && self.confirmed_after_s.len() >= FENCED_FOR_SURE
+        {
+            self.failures.push(format!(
+                "no producer was replaced in {} events",
+                self.confirmed_after_s.len()
+            ));
         }
         self.holds = self.failures.is_empty();
     }
@@ -552,6 +564,13 @@ mod tests {
         };
         check(fenced(15.1), "FAILED: 1 times Kafka had been there again");
         assert!(fenced(3.0).to_string().contains("note: no producer had to be replaced"));
+        let often = |events| {
+            proof(Scenario::KafkaFenced, &all, |course, _| {
+                course.confirmed_after = vec![Duration::from_secs(2); events];
+            })
+        };
+        assert!(often(19).holds);
+        check(often(20), "FAILED: no producer was replaced in 20 events");
         let back = fenced(14.9);
         assert!(back.holds, "{back}");
         assert!(
