@@ -5,9 +5,10 @@
 //! batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are librdkafka's. A producer
 //! that failed for good, or that knows no broker any more, is replaced.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
@@ -55,8 +56,11 @@ pub struct Kafka {
     // Raised under the lock above, for writing. Odd while a producer that was made to give everything back is still there:
     // it accepts nothing.
     epoch: AtomicU64,
-    // The largest batch that a producer makes from now on.
+    // The largest batch that a producer makes from now on, and by the configuration.
     batch_bytes: AtomicU64,
+    batch_bytes_max: u64,
+    // Topics for which batches were made smaller, with the `max.message.bytes` that each had then.
+    limits: Mutex<BTreeMap<String, u64>>,
     // A producer with smaller batches is being made. Changed under the producer's lock.
     shrinking: AtomicBool,
     // Held by whoever replaces the producer: what one gives back must be reported before there is another.
@@ -121,6 +125,8 @@ impl Kafka {
             producer,
             epoch: AtomicU64::new(0),
             batch_bytes: AtomicU64::new(config.batch_bytes.as_u64()),
+            batch_bytes_max: config.batch_bytes.as_u64(),
+            limits: Mutex::default(),
             shrinking: AtomicBool::new(false),
             replacement: Mutex::default(),
             reports,
@@ -300,6 +306,7 @@ impl Kafka {
             .clone();
         let now = self.batch_bytes.load(Ordering::Relaxed);
         let allowed = super::topics::message_bytes_max(self, &topic);
+        self.limits().insert(topic.clone(), allowed.clone().unwrap_or(u64::MAX));
         let smaller = allowed
             .clone()
             .ok()
@@ -313,9 +320,44 @@ impl Kafka {
             max_message_bytes = allowed,
             batch_bytes = smaller,
             "kafka refused a batch of readings as too large for its topic; from now on batches of all topics are smaller, \
-             which costs more per reading: raise max.message.bytes of the topic, or lower kafka.batch_bytes, and restart"
+             which costs more per reading: raise max.message.bytes of the topic, which is noticed, or lower kafka.batch_bytes"
         );
         self.reports.metrics.kafka_batch_bytes_max.set(smaller as i64);
+    }
+
+    fn limits(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with larger batches if every topic that refused some accepts larger ones now than it did then; blocks for
+    /// some seconds where there is such a topic. A producer has one limit for all its topics.
+    pub fn make_batches_larger(&self) {
+        let limits = self.limits().clone();
+        if limits.is_empty() || self.shrinking.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut larger = self.batch_bytes_max;
+        for (topic, then) in &limits {
+            match super::topics::message_bytes_max(self, topic) {
+                Ok(now) if now > *then => larger = larger.min(now),
+                _ => return,
+            }
+        }
+        let _alone = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if *self.limits() != limits || self.batch_bytes.load(Ordering::Relaxed) >= larger {
+            return; // another batch was refused meanwhile
+        }
+        let before = self.batch_bytes.swap(larger, Ordering::Relaxed);
+        if let Err(error) = self.replace_alone(|| {}) {
+            self.batch_bytes.store(before, Ordering::Relaxed);
+            return warn!(error, "batches of readings stay small");
+        }
+        self.limits().clear();
+        self.reports.metrics.kafka_batch_bytes_max.set(larger as i64);
+        info!(
+            batch_bytes = larger,
+            "the topics accept larger batches again, and get them"
+        );
     }
 
     /// Takes everything back that the producer holds; its reports arrive like any others before this returns.

@@ -18,6 +18,9 @@ use super::topics::{self, Unfit, Wanted};
 /// How often it is asked for its topics while it confirms readings: one may have been deleted.
 const LOOK_AT_TOPICS: Duration = Duration::from_secs(3);
 
+/// How often it is looked, after batches were made smaller, whether they may be larger again.
+const LOOK_AT_LIMITS: Duration = Duration::from_secs(10);
+
 /// How long a topic that was created may take until its partitions have leaders.
 const CREATED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -43,7 +46,7 @@ pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval:
         unanswered_since: None,
     };
     let run = move || {
-        let mut looked_at = Instant::now();
+        let (mut looked_at, mut limits_looked_at) = (Instant::now(), Instant::now());
         while !probe.monitor.is_closed() {
             probe.monitor.say_later();
             if !probe.monitor.confirmed_within(interval) {
@@ -52,6 +55,10 @@ pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval:
             } else if looked_at.elapsed() >= LOOK_AT_TOPICS {
                 probe.look_at_topics();
                 looked_at = Instant::now();
+            }
+            if probe.monitor.is_up() && limits_looked_at.elapsed() >= LOOK_AT_LIMITS {
+                probe.kafka.make_batches_larger();
+                limits_looked_at = Instant::now();
             }
             std::thread::sleep(interval);
         }

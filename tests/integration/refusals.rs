@@ -42,6 +42,8 @@ async fn a_batch_too_large_for_its_topic_is_no_fault_of_its_readings() {
     })
     .await;
     let topic = format!("{}weather", gateway.topic_prefix);
+    let batch_bytes = || gateway.scrape().sum("citygate_kafka_batch_bytes_max", &[]);
+    let configured = batch_bytes();
     // Before the first: all may have been sent when a loaded machine has done it.
     kafka.configure(&topic, "max.message.bytes", "700").await;
     let mut devices = Vec::new();
@@ -76,10 +78,16 @@ async fn a_batch_too_large_for_its_topic_is_no_fault_of_its_readings() {
         assert_eq!(sequences(&arrived, &format!("{via:?}")), expected, "{via:?}: in order");
     }
     eprintln!("{} duplicates", arrived.len() as u64 - 4 * READINGS);
-    assert_eq!(gateway.scrape().sum("citygate_kafka_batch_bytes_max", &[]), 700);
+    assert_eq!(batch_bytes(), 700);
+    // Batches are as large again as the topic accepts.
+    kafka.configure(&topic, "max.message.bytes", "5000").await;
+    eventually("larger", async || (batch_bytes() == 5000).then_some(())).await;
+    assert!(configured > 5000);
+    let mut client = gateway.client(Via::Http).await;
+    let answer = client.send("devices/Http/weather", "", &reading(1)).await;
+    assert!(answer.is_yes(Via::Http), "{answer:?}");
     // A reading that does not fit alone is another matter.
     kafka.configure(&topic, "max.message.bytes", "220").await;
-    let mut client = gateway.client(Via::Http).await;
     // An id that does not compress.
     let mut rng = StdRng::seed_from_u64(1);
     let id: String = (0..128).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect();

@@ -28,7 +28,9 @@ fn kafka() -> (Arc<Kafka>, Mock, Reported, KafkaMetrics) {
     let metrics = Metrics::new(&[]).kafka;
     let kafka = Kafka::new(&config, true, metrics.clone(), Arc::new(Monitor::new(&metrics))).unwrap();
     let (sender, reported) = channel();
-    kafka.report_to(Box::new(move |slot, result| drop(sender.send((slot, result)))));
+    kafka.report_to(Box::new(move |slot, result| {
+        sender.send((slot, result)).ok();
+    }));
     (Arc::new(kafka), mock, reported, metrics)
 }
 
