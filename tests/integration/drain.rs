@@ -178,7 +178,7 @@ async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {
     let started = Instant::now();
     let (answer, ()) = tokio::join!(client.answer(PATIENCE), gateway.drain());
     assert!(
-        started.elapsed() < Duration::from_secs(10),
+        started.elapsed() < Duration::from_secs(16),
         "the drain keeps its deadline"
     );
     assert_eq!(answer.expect("an answer").code, "503");

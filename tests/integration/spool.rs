@@ -57,7 +57,8 @@ async fn devices_notice_nothing_while_kafka_is_frozen_and_all_arrives_once_and_i
         let mut client = gateway.client(via).await;
         for sequence in 2..20 {
             let took = send(&mut client, via, &format!("{via:?}"), sequence).await;
-            assert!(took < Duration::from_secs(2), "{via:?} waited {took:?}");
+            // Not for Kafka: `kafka.delivery_timeout` is several times as long.
+            assert!(took < Duration::from_secs(8), "{via:?} waited {took:?}");
         }
     }
     let (status, why) = gateway.admin("/readyz").await;
@@ -171,12 +172,15 @@ async fn what_kafka_does_not_take_as_it_is_stays_in_the_spool_and_is_in_nobodys_
     let topic = format!("{}weather", gateway.topic_prefix);
     let mut client = gateway.client(Via::Http).await;
     send(&mut client, Via::Http, "early", 0).await;
-    kafka.configure(&topic, "message.timestamp.before.max.ms", "3000").await;
+    // Older than a fresh one can be when it reaches Kafka, however busy the machine is.
+    kafka
+        .configure(&topic, "message.timestamp.before.max.ms", "15000")
+        .await;
     kafka.freeze();
     for sequence in 1..10 {
         send(&mut client, Via::Http, "late", sequence).await;
     }
-    let old = Instant::now() + Duration::from_secs(4);
+    let old = Instant::now() + Duration::from_secs(16);
     tokio::time::sleep_until(old.into()).await; // what the test is about is their age
     kafka.thaw();
     for sequence in 0..50 {
