@@ -6,10 +6,13 @@
 //! reported, the others get their size and their header back, and marks over what is missing, so that the next start
 //! reads whole segments and reports nothing twice.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
+use super::budget::Budget;
 use super::disk::{Disk, DiskFile, Mode, is_full, read_full, write_full};
 use super::frame::{self, Frame, Mark};
+use super::recovery::{Damage, Read, keep_aside_as};
 use super::segment::{self, HEADER_BYTES, Header, VERSION};
 use super::{Error, Path};
 
@@ -94,7 +97,7 @@ fn is_zeros(bytes: &[u8]) -> bool {
 }
 
 /// Frames that say at the end of a segment that these entries are missing there, as was reported, and that it ends.
-pub(super) fn missing_at_the_end(epoch: u32, missing: std::ops::Range<u64>) -> Vec<u8> {
+fn missing_at_the_end(epoch: u32, missing: Range<u64>) -> Vec<u8> {
     let mut marks = Vec::new();
     if !missing.is_empty() {
         let (sequence, mark, entry) = (missing.end, Mark::Hole { from: missing.start }, &[][..]);
@@ -102,6 +105,81 @@ pub(super) fn missing_at_the_end(epoch: u32, missing: std::ops::Range<u64>) -> V
     }
     segment::end_mark(&mut marks, epoch, missing.end, missing.end);
     marks
+}
+
+// === impl Read ===
+
+impl Read {
+    pub(super) fn is_cut(&self) -> bool {
+        self.left < self.bytes.len()
+    }
+
+    /// There may have been entries behind the last that was found.
+    pub(super) fn end_is_gone(&self) -> bool {
+        self.is_cut() && !self.scan.clean
+    }
+
+    /// Whether what is missing was in front of all that is here.
+    pub(super) fn is_before_it(&self, damage: &Damage) -> bool {
+        damage.file != self.path || damage.offset == HEADER_BYTES as u64 && damage.bytes == 0
+    }
+
+    /// What is to be reported if it was cut.
+    pub(super) fn cut(&self) -> Option<Damage> {
+        self.is_cut().then(|| Damage {
+            offset: self.left as u64,
+            bytes: (self.bytes.len() - self.left) as u64,
+            more_unknown: !self.scan.clean,
+            ..Damage::new(&self.path)
+        })
+    }
+
+    /// Copies all that is left of it aside, or what is no frame if there is no room for more.
+    pub(super) fn keep_whole(&self, disk: &dyn Disk, budget: &Budget, damage: Damage) -> Damage {
+        let what = format!("cut-{}", self.left);
+        let left = &self.bytes[..self.left];
+        let damage = keep_aside_as(disk, budget, damage, &what, left);
+        match damage.kept_aside {
+            Some(_) => damage,
+            None => keep_aside_as(
+                disk,
+                budget,
+                damage,
+                &what,
+                left.get(self.scan.end..).unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// Marks over what is missing, a header if it has none, its size if it was cut.
+    pub(super) fn mend(&self) -> Option<Mend> {
+        let mut parts = Vec::new();
+        if matches!(self.header, Header::Bad { .. }) {
+            let mut start = segment::start(self.epoch, self.bytes.len() as u64, 0, 0);
+            start.truncate(HEADER_BYTES);
+            parts.push((0, start));
+        }
+        let new = self.scan.gaps.iter().filter(|gap| !gap.known);
+        parts
+            .extend(new.filter_map(|gap| Some((gap.place.start as u64, segment::hole(&self.bytes, self.epoch, gap)?))));
+        (!parts.is_empty() || self.is_cut()).then(|| self.mend_by(parts))
+    }
+
+    /// Marks at its end, once a later segment says what is missing behind it.
+    pub(super) fn mend_end(&self, missing: Range<u64>) -> Option<Mend> {
+        let marks = missing_at_the_end(self.epoch, missing);
+        let fits = self.scan.end + marks.len() <= self.bytes.len();
+        fits.then(|| self.mend_by(vec![(self.scan.end as u64, marks)]))
+    }
+
+    fn mend_by(&self, parts: Vec<(u64, Vec<u8>)>) -> Mend {
+        Mend::Write(Write {
+            path: self.path.clone(),
+            bytes: self.bytes.len() as u64,
+            left: self.left.max(self.scan.end + frame::HEADER_BYTES) as u64,
+            parts,
+        })
+    }
 }
 
 // === impl Mend ===

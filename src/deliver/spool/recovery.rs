@@ -16,9 +16,9 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::cursor::{CursorFile, Saved};
 use super::disk::{Disk, DiskFile, Identity, Lock, Mode, read_full, write_full};
-use super::frame::{self, Mark};
+use super::frame::Mark;
 use super::ledger::{Ledger, Part};
-use super::mend::{self, Mend, Shape};
+use super::mend::{Mend, Shape};
 use super::presence::Kept;
 use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan};
 use super::stock::SPARES_MAX;
@@ -104,17 +104,17 @@ struct Low {
 }
 
 /// A segment that was read.
-struct Read {
-    epoch: u32,
-    path: PathBuf,
+pub(super) struct Read {
+    pub(super) epoch: u32,
+    pub(super) path: PathBuf,
     /// Zeros in place of what was cut.
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// How many are there.
-    left: usize,
-    header: Header,
+    pub(super) left: usize,
+    pub(super) header: Header,
     /// The sequence of the first good frame, and whether that is where the first frame belongs.
-    first: Option<(u64, bool)>,
-    scan: Scan,
+    pub(super) first: Option<(u64, bool)>,
+    pub(super) scan: Scan,
 }
 
 /// Reads the folder and makes it ready to be written to.
@@ -197,7 +197,7 @@ fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
 // === impl Damage ===
 
 impl Damage {
-    fn new(file: &Path) -> Self {
+    pub(super) fn new(file: &Path) -> Self {
         Damage {
             file: file.to_owned(),
             offset: 0,
@@ -601,77 +601,6 @@ impl Read {
         }
     }
 
-    fn is_cut(&self) -> bool {
-        self.left < self.bytes.len()
-    }
-
-    /// There may have been entries behind the last that was found.
-    fn end_is_gone(&self) -> bool {
-        self.is_cut() && !self.scan.clean
-    }
-
-    /// Whether what is missing was in front of all that is here.
-    fn is_before_it(&self, damage: &Damage) -> bool {
-        damage.file != self.path || damage.offset == HEADER_BYTES as u64 && damage.bytes == 0
-    }
-
-    /// What is to be reported if it was cut.
-    fn cut(&self) -> Option<Damage> {
-        self.is_cut().then(|| Damage {
-            offset: self.left as u64,
-            bytes: (self.bytes.len() - self.left) as u64,
-            more_unknown: !self.scan.clean,
-            ..Damage::new(&self.path)
-        })
-    }
-
-    /// Copies all that is left of it aside, or what is no frame if there is no room for more.
-    fn keep_whole(&self, disk: &dyn Disk, budget: &Budget, damage: Damage) -> Damage {
-        let what = format!("cut-{}", self.left);
-        let left = &self.bytes[..self.left];
-        let damage = keep_aside_as(disk, budget, damage, &what, left);
-        match damage.kept_aside {
-            Some(_) => damage,
-            None => keep_aside_as(
-                disk,
-                budget,
-                damage,
-                &what,
-                left.get(self.scan.end..).unwrap_or_default(),
-            ),
-        }
-    }
-
-    /// Marks over what is missing, a header if it has none, its size if it was cut.
-    fn mend(&self) -> Option<Mend> {
-        let mut parts = Vec::new();
-        if matches!(self.header, Header::Bad { .. }) {
-            let mut start = segment::start(self.epoch, self.bytes.len() as u64, 0, 0);
-            start.truncate(HEADER_BYTES);
-            parts.push((0, start));
-        }
-        let new = self.scan.gaps.iter().filter(|gap| !gap.known);
-        parts
-            .extend(new.filter_map(|gap| Some((gap.place.start as u64, segment::hole(&self.bytes, self.epoch, gap)?))));
-        (!parts.is_empty() || self.is_cut()).then(|| self.mend_by(parts))
-    }
-
-    /// Marks at its end, once a later segment says what is missing behind it.
-    fn mend_end(&self, missing: Range<u64>) -> Option<Mend> {
-        let marks = mend::missing_at_the_end(self.epoch, missing);
-        let fits = self.scan.end + marks.len() <= self.bytes.len();
-        fits.then(|| self.mend_by(vec![(self.scan.end as u64, marks)]))
-    }
-
-    fn mend_by(&self, parts: Vec<(u64, Vec<u8>)>) -> Mend {
-        Mend::Write(mend::Write {
-            path: self.path.clone(),
-            bytes: self.bytes.len() as u64,
-            left: self.left.max(self.scan.end + frame::HEADER_BYTES) as u64,
-            parts,
-        })
-    }
-
     fn reported(&self, gap: &Gap, missing: Range<u64>) -> Damage {
         Damage {
             offset: gap.place.start as u64,
@@ -689,7 +618,7 @@ pub(super) fn keep_aside(disk: &dyn Disk, budget: &Budget, damage: Damage, bad: 
     keep_aside_as(disk, budget, damage, &what, bad)
 }
 
-fn keep_aside_as(disk: &dyn Disk, budget: &Budget, mut damage: Damage, what: &str, bad: &[u8]) -> Damage {
+pub(super) fn keep_aside_as(disk: &dyn Disk, budget: &Budget, mut damage: Damage, what: &str, bad: &[u8]) -> Damage {
     let name = damage.file.file_stem().unwrap_or_default().to_string_lossy();
     let aside = damage.file.with_file_name(format!("{name}-{what}.damaged"));
     if bad.is_empty() {

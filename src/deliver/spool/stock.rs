@@ -65,8 +65,8 @@ impl<T: Send + 'static> Writer<T> {
         }
     }
 
-    /// Gives a spare its size back if somebody has cut it: a segment that is shorter than it was made is refused at the
-    /// next start, with the readings in it.
+    /// Gives a spare its size back if somebody has cut it: the next start would report a segment that is shorter than it was
+    /// made as damaged.
     fn restore_size(&self, file: &dyn DiskFile, path: &Path) -> Result<(), Stop> {
         let last = self.segment_bytes - 1;
         let found = read_full(file, &mut [0], last).map_err(|error| stop("read", path, error))?;
