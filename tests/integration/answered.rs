@@ -127,6 +127,8 @@ async fn what_was_accepted_is_answered_before_the_connection_ends() {
     let broker = Broker::mock();
     let gateway = TestGateway::start(&broker, |config| {
         config.mqtt.packet_bytes_max = bytesize::ByteSize::kib(16);
+        // On a slow machine each reading may be a batch of its own, and few batches are on their way at once.
+        config.mqtt.closing_timeout = PATIENCE;
     })
     .await;
     // What the producer asks Kafka before its first reading would be as slow, one thing after the other.

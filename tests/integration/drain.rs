@@ -17,7 +17,7 @@ const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 async fn everything_taken_in_is_answered_before_the_end() {
     const MESSAGES: usize = 8;
     let broker = Broker::mock();
-    let mut gateway = TestGateway::start(&broker, |_| {}).await;
+    let mut gateway = TestGateway::start(&broker, |config| config.mqtt.closing_timeout = PATIENCE).await;
     let mut clients = Vec::new();
     for via in Via::ALL {
         let mut client = gateway.client(via).await;

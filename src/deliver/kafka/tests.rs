@@ -35,10 +35,14 @@ fn kafka() -> (Arc<Kafka>, Mock, Reported, KafkaMetrics) {
 }
 
 fn send(kafka: &Arc<Kafka>, slot: usize) -> Result<(), Refused> {
+    send_value(kafka, slot, b"reading")
+}
+
+fn send_value(kafka: &Arc<Kafka>, slot: usize, value: &[u8]) -> Result<(), Refused> {
     let record = Record {
         topic: TOPIC,
         key: "device",
-        value: b"reading",
+        value,
         headers: &[],
         timestamp_ms: 1_700_000_000_000,
     };
@@ -59,9 +63,19 @@ fn what_was_on_its_way_when_it_was_taken_back_is_in_doubt_and_what_was_not_is_no
     send(&kafka, 0).unwrap();
     assert_eq!(reported.recv_timeout(PATIENCE), Ok((0, Ok(()))));
     mock.broker_round_trip_time(1, NEVER).unwrap();
-    send(&kafka, 1).unwrap();
-    let in_flight = || requests_in_flight(&metrics) > 0;
-    eventually("it is on its way", in_flight);
+    // So large, and incompressible, that it is seen in what was sent.
+    let mut random = 1_u64;
+    let large: Vec<u8> = std::iter::repeat_with(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 56) as u8
+    })
+    .take(100_000)
+    .collect();
+    let before = metrics.kafka_sent_bytes_total.get();
+    send_value(&kafka, 1, &large).unwrap();
+    eventually("it is on its way", || {
+        metrics.kafka_sent_bytes_total.get() >= before + large.len() as u64
+    });
     kafka.replace().unwrap();
     assert_eq!(reported.recv_timeout(PATIENCE), Ok((1, Err(Refused::Purged))));
     assert_eq!(metrics.kafka_records_in_doubt_total.get(), 1);
@@ -71,13 +85,6 @@ fn what_was_on_its_way_when_it_was_taken_back_is_in_doubt_and_what_was_not_is_no
     assert_eq!(reported.recv_timeout(PATIENCE), Ok((2, Err(Refused::Purged))));
     assert_eq!(metrics.kafka_records_in_doubt_total.get(), 1);
     assert_eq!(metrics.kafka_producers_replaced_total.get(), 2);
-}
-
-fn requests_in_flight(metrics: &KafkaMetrics) -> i64 {
-    use prometheus::core::Collector;
-    let families = metrics.kafka_requests_in_flight.collect();
-    let values = families.iter().flat_map(|family| family.get_metric());
-    values.map(|metric| metric.get_gauge().get_value() as i64).sum()
 }
 
 #[test]
