@@ -1,7 +1,7 @@
 //! Kafka refuses what the gateway sends, though no device did anything wrong.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -112,6 +112,7 @@ async fn readings_whose_time_kafka_refuses_are_kept_in_order_and_said_once() {
         ("CITYGATE_REPLAY_TRY_AGAIN", Path::new("2s")),
         ("CITYGATE_KAFKA_LINGER", Path::new("20ms")),
     ];
+    let began = Instant::now();
     let program = Program::start_with(&kafka, &again).await;
     let topic = format!("{}weather", program.topic_prefix);
     let mut client = program.client(Via::Mqtt5).await;
@@ -143,7 +144,9 @@ async fn readings_whose_time_kafka_refuses_are_kept_in_order_and_said_once() {
     .await;
     let said = program.said();
     let lines = said.matches("spooled readings cannot go to kafka as they are").count();
-    assert_eq!(lines, 1, "{said}");
+    // One a minute, should the machine be so slow.
+    let minutes = began.elapsed().as_secs() / 60;
+    assert!((1..=1 + minutes).contains(&(lines as u64)), "{said}");
     kafka
         .configure(&topic, "message.timestamp.before.max.ms", "3600000")
         .await;
