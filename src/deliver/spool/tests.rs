@@ -394,7 +394,7 @@ fn check_loss(segment: usize, loss: Loss, missing: std::ops::Range<u64>, counted
     let whole = std::fs::read(&path).unwrap().len() as u64;
     loss.strike(&path);
     let left = std::fs::read(&path).unwrap();
-    recovery::inspect(&config, &RealDisk::default()).unwrap_or_else(|error| panic!("{about}: {error}"));
+    super::inspect::inspect(&config, &RealDisk::default()).unwrap_or_else(|error| panic!("{about}: {error}"));
 
     let expected: Vec<u64> = (0..18).filter(|sequence| !missing.contains(sequence)).collect();
     let (spool, found, results) = start_real(&config);
