@@ -137,30 +137,39 @@ pub fn http_batch(counts: Counts) -> u16 {
 /// sent again, otherwise the first rejection with a count of them, otherwise safe.
 ///
 /// A rejected one is coded as HTTP's 422 whatever the readings' own reasons are: the message was understood, and
-/// readings in it are not acceptable. But one that is kept nowhere must not be acknowledged by MQTT 3.1.1.
+/// readings in it are not acceptable. But if one of them is too large for Kafka it is kept nowhere, so MQTT 3.1.1 must not
+/// acknowledge the batch, and CoAP says 4.13.
 pub fn summarise(outcomes: &[Outcome]) -> Outcome {
     if let Some(busy) = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Busy(_))) {
         return busy.clone();
     }
-    let rejections = outcomes.iter().filter_map(|outcome| match outcome {
-        Outcome::Rejected(rejection) => Some(&**rejection),
-        _ => None,
-    });
-    let Some(first) = rejections.clone().next() else {
+    let rejections = outcomes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, outcome)| match outcome {
+            Outcome::Rejected(rejection) => Some((index, &**rejection)),
+            _ => None,
+        });
+    let Some((index, first)) = rejections.clone().next() else {
         let spooled = outcomes.contains(&Outcome::Spooled);
         return if spooled { Outcome::Spooled } else { Outcome::Delivered };
     };
     let of_all = rejections
         .clone()
-        .any(|rejection| rejection.reason == Reason::TooLargeForKafka);
+        .any(|(_, rejection)| rejection.reason == Reason::TooLargeForKafka);
     let reason = if of_all {
         Reason::TooLargeForKafka
     } else {
         Reason::SchemaMismatch
     };
     let (rejected, all) = (rejections.count(), outcomes.len());
-    // Which item it is, the rejection says itself.
-    let detail = format!("{rejected} of {all} readings rejected; {}", first.detail);
+    let item = format!("[{index}]");
+    // What was rejected when it was looked at says itself which item it is, and where; what Kafka rejected does not.
+    let detail = if first.detail.starts_with(&item) {
+        format!("{rejected} of {all} readings rejected; {}", first.detail)
+    } else {
+        format!("{rejected} of {all} readings rejected; {item}: {}", first.detail)
+    };
     Rejection::new(reason, detail).into()
 }
 
@@ -199,7 +208,10 @@ mod tests {
 
     #[test]
     fn a_batch_is_summarised_by_what_the_device_must_do() {
-        let rejected = |reason| Outcome::from(Rejection::new(reason, "[1]: x: 9 is above the maximum 5"));
+        let rejected = |reason, index: usize| {
+            let detail = format!("[{index}]: x: 9 is above the maximum 5");
+            Outcome::from(Rejection::new(reason, detail))
+        };
         let busy = || Outcome::Busy(Busy::QueueFull);
         let check = |outcomes: &[Outcome], expected: Outcome, status: u16| {
             assert_eq!(summarise(outcomes), expected);
@@ -208,24 +220,28 @@ mod tests {
         let (delivered, spooled) = (Outcome::Delivered, Outcome::Spooled);
         check(&[delivered.clone(), delivered.clone()], delivered.clone(), 200);
         check(&[delivered.clone(), spooled.clone()], spooled, 200);
-        let out_of_range = || rejected(Reason::OutOfRange);
-        check(&[delivered.clone(), out_of_range(), busy()], busy(), 200);
-        check(&[out_of_range(), busy()], busy(), 200);
+        let out_of_range = |index| rejected(Reason::OutOfRange, index);
+        check(&[delivered.clone(), out_of_range(1), busy()], busy(), 200);
+        check(&[out_of_range(0), busy()], busy(), 200);
         check(&[busy(), busy()], busy(), 503);
-        let summary = |reason, count: &str| {
-            Rejection::new(
-                reason,
-                format!("{count} readings rejected; [1]: x: 9 is above the maximum 5"),
-            )
-            .into()
-        };
-        let partly = summary(Reason::SchemaMismatch, "2 of 3");
-        check(&[delivered, out_of_range(), out_of_range()], partly, 200);
-        let malformed = rejected(Reason::Malformed);
-        check(&[malformed], summary(Reason::SchemaMismatch, "1 of 1"), 422);
-        let unkept = summary(Reason::TooLargeForKafka, "2 of 2");
-        assert!(!mqtt_v3_acknowledges(&unkept));
-        check(&[out_of_range(), rejected(Reason::TooLargeForKafka)], unkept, 422);
+        let summary = |reason, detail: &str| Outcome::from(Rejection::new(reason, detail));
+        let partly = "2 of 3 readings rejected; [1]: x: 9 is above the maximum 5";
+        let partly = summary(Reason::SchemaMismatch, partly);
+        check(&[delivered.clone(), out_of_range(1), out_of_range(2)], partly, 200);
+        let all = summary(
+            Reason::SchemaMismatch,
+            "1 of 1 readings rejected; [0]: x: 9 is above the maximum 5",
+        );
+        check(&[rejected(Reason::Malformed, 0)], all, 422);
+        // What Kafka does not take is kept nowhere, and its item is named all the same.
+        let too_large = || Outcome::from(Rejection::too_large_for_kafka());
+        let unkept = |detail| summary(Reason::TooLargeForKafka, detail);
+        let second = unkept("2 of 2 readings rejected; [0]: x: 9 is above the maximum 5");
+        assert!(!mqtt_v3_acknowledges(&second));
+        assert_eq!(coap(&second), (4, 13));
+        check(&[out_of_range(0), too_large()], second, 422);
+        let first = "1 of 2 readings rejected; [1]: larger than the message.max.bytes of Kafka or of its topic";
+        check(&[delivered, too_large()], unkept(first), 200);
     }
 
     #[test]

@@ -66,6 +66,12 @@ impl Rejection {
         }
     }
 
+    /// Kafka takes no record of this size. Known when the record is handed over, so it names no item of a batch.
+    pub fn too_large_for_kafka() -> Self {
+        let detail = "larger than the message.max.bytes of Kafka or of its topic";
+        Rejection::new(Reason::TooLargeForKafka, detail)
+    }
+
     /// Not JSON at this place of the text, both numbers from 1: `line 1, column 17: expected …`.
     pub fn malformed_at(line: usize, column: usize, what: &str) -> Self {
         Rejection::new(Reason::Malformed, format!("line {line}, column {column}: {what}"))

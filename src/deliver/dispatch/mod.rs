@@ -19,7 +19,7 @@ use super::reason::Cause;
 use super::spool::budget::Rate;
 use crate::message::Record;
 use crate::metrics::{KafkaMetrics, SpoolMetrics};
-use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::outcome::{Busy, Outcome, Rejection};
 use crate::receipt::Receipt;
 
 mod copies;
@@ -200,9 +200,7 @@ impl Pending {
     }
 
     fn too_large(self) {
-        let detail = "larger than the message.max.bytes of Kafka or of its topic";
-        self.receipt
-            .resolve(Rejection::new(Reason::TooLargeForKafka, detail).into());
+        self.receipt.resolve(Rejection::too_large_for_kafka().into());
     }
 }
 

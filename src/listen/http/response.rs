@@ -242,7 +242,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_is_answered_in_numbers_and_per_item() {
-        let rejected = || Outcome::from(Rejection::new(Reason::OutOfRange, "[1]: x: 9 is above the maximum 5"));
+        let rejected = |index| {
+            let detail = format!("[{index}]: x: 9 is above the maximum 5");
+            Outcome::from(Rejection::new(Reason::OutOfRange, detail))
+        };
         let busy = || Outcome::Busy(Busy::QueueFull);
         let check = async |outcomes: Vec<Outcome>, status: u16, counts: [u64; 3], statuses: &[u64]| {
             let (response, body) = told(outcomes).await;
@@ -261,19 +264,19 @@ mod tests {
             }
             body
         };
-        let mixed = vec![Outcome::Delivered, rejected(), busy()];
+        let mixed = vec![Outcome::Delivered, rejected(1), busy()];
         let body = check(mixed, 200, [1, 1, 1], &[204, 422, 503]).await;
         assert_eq!(body["results"][1]["detail"], "[1]: x: 9 is above the maximum 5");
-        check(vec![rejected(), busy()], 200, [0, 1, 1], &[422, 503]).await;
+        check(vec![rejected(0), busy()], 200, [0, 1, 1], &[422, 503]).await;
         check(vec![Outcome::Spooled; 2], 200, [2, 0, 0], &[204, 204]).await;
-        let body = check(vec![rejected(); 2], 422, [0, 2, 0], &[422, 422]).await;
+        let body = check(vec![rejected(0), rejected(1)], 422, [0, 2, 0], &[422, 422]).await;
         assert_eq!(
             (&body["title"], &body["reason"]),
             (&json!("Unprocessable Content"), &json!("out_of_range"))
         );
         assert_eq!(
             body["detail"],
-            "2 of 2 readings rejected; [1]: x: 9 is above the maximum 5"
+            "2 of 2 readings rejected; [0]: x: 9 is above the maximum 5"
         );
         check(vec![Outcome::Busy(Busy::KafkaAway); 2], 503, [0, 0, 2], &[]).await;
     }
