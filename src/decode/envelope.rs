@@ -54,7 +54,12 @@ enum Format {
 }
 
 fn format(content_type: &str) -> Result<Format, Rejection> {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    // A list of types is none of them, and no parameter of those below has a comma.
+    let essence = match content_type.split_once(';') {
+        Some((essence, _)) if !content_type.contains(',') => essence,
+        _ => content_type,
+    };
+    let essence = essence.trim();
     let is = |name: &&str| essence.eq_ignore_ascii_case(name);
     // A device that names no type, or an opaque or form one by default (curl -d), sends JSON until proved otherwise.
     const JSON: [&str; 6] = [
@@ -122,6 +127,14 @@ mod tests {
         check(Http, "application/json", "[{},", false, Err(Reason::Malformed));
         check(Http, "application/json", "{}", true, Err(Reason::Malformed));
         check(Http, "application/json", "[1,2,3,4]", false, Err(Reason::TooLarge));
+        for other in [
+            "application/cbor",
+            "application/json, text/csv",
+            "application/json; charset=utf-8, text/csv",
+            "text/csv, application/json; charset=utf-8",
+        ] {
+            check(Http, other, "{}", false, Err(Reason::UnsupportedFormat));
+        }
         check(Coap, "application/cbor", "{}", false, Err(Reason::UnsupportedFormat));
         // A byte order mark, once; and what is no whitespace in JSON.
         for protocol in Protocol::ALL {

@@ -227,6 +227,19 @@ const HEADS: &[Head] = &[
             "",
         )
     },
+    Head {
+        line: "content type application/json; charset=utf-8, text/csv is not decoded",
+        ..head(
+            &[
+                "Host: x",
+                "Content-Type: application/json; charset=utf-8",
+                "Content-Type: text/csv",
+                CHUNKED,
+            ],
+            415,
+            "",
+        )
+    },
     // HTTP/1.0 has no need of a Host, and no transfer coding.
     Head {
         version: "1.0",
