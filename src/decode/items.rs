@@ -178,6 +178,14 @@ impl<'a> Items<'a> {
         }
     }
 
+    /// Where the columns of the line that begins at this byte are counted from: behind the mark, where one is ignored.
+    fn line_start(&self, at: usize) -> usize {
+        match self.shape {
+            Shape::Lines => at + text_start(&self.body[at..]),
+            Shape::Array => at,
+        }
+    }
+
     /// The body as a whole is refused, for what is at this place.
     fn refuse(&self, at: usize, what: &str) -> Rejection {
         let mut places = self.places();
@@ -213,7 +221,7 @@ impl Places<'_, '_> {
         for (offset, &byte) in self.items.body.iter().enumerate().take(to).skip(self.at) {
             if byte == b'\n' {
                 self.line += 1;
-                self.line_start = offset + 1;
+                self.line_start = self.items.line_start(offset + 1);
             }
         }
         self.at = self.at.max(to);
@@ -346,6 +354,24 @@ mod tests {
                 "[0], line 1, column 5: expected value",
                 "[1], line 3: a: 9 is above the maximum 5",
                 "[2], line 5, column 6: expected value",
+            ],
+        );
+        // A mark takes no column on any line that is a JSON text; within one it does.
+        check(
+            &lines(b"aaaaaa\n\xEF\xBB\xBFb\n\xEF\xBB\xBF  cccccc", MANY),
+            &[
+                "[0], line 1, column 5: expected value",
+                "[1], line 2: a: 9 is above the maximum 5",
+                "[2], line 3, column 7: expected value",
+            ],
+        );
+        check(
+            &elements(b"\xEF\xBB\xBF[a, b,\n\xEF\xBB\xBF\n,]", MANY).unwrap(),
+            &[
+                "[0], line 1, column 6: expected value",
+                "[1]: a: 9 is above the maximum 5",
+                "[2], line 2, column 5: expected value",
+                "[3], line 3, column 2: a reading is expected, nothing came",
             ],
         );
         check(
