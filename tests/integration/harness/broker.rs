@@ -148,6 +148,14 @@ impl Broker {
         cluster.request_errors(RDKafkaApiKey::Produce, &vec![refusal; requests]);
     }
 
+    /// Forgets what is left of [`Broker::refuse_next`].
+    pub fn refuse_no_more(&self) {
+        let Source::Mock(cluster) = &*self.source else {
+            panic!("only the mock refuses by request")
+        };
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    }
+
     /// Sets a topic's configuration; the others are back at their defaults.
     pub async fn configure(&self, topic: &str, key: &str, value: &str) {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
