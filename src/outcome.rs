@@ -93,6 +93,11 @@ impl fmt::Display for Rejection {
     }
 }
 
+/// What a device sent, as it is quoted in words for it: bounded and printable.
+pub fn quoted(sent: &str) -> String {
+    sent.chars().take(64).flat_map(char::escape_default).collect()
+}
+
 /// Why a reading was rejected: the `reason` label of metrics and dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {

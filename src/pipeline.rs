@@ -15,7 +15,7 @@ use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
 use crate::message::{Address, Inbound, Protocol, Reading};
 use crate::metrics::{Metrics, Tally};
-use crate::outcome::{Outcome, Reason, Rejection};
+use crate::outcome::{Outcome, Reason, Rejection, quoted};
 use crate::quota::{Fate, Quota};
 use crate::receipt::{Batch, Permit, Receipt, Reply};
 use crate::route::{self, DeadLetter};
@@ -194,7 +194,7 @@ impl Pipeline {
     }
 
     fn unknown_kind(&self, kind: &str) -> Rejection {
-        let shown: String = kind.chars().take(64).flat_map(char::escape_default).collect();
+        let shown = quoted(kind);
         let known = self.schemas.names().join(", ");
         Rejection::new(Reason::UnknownKind, format!("{shown}: no such kind; there is {known}"))
     }

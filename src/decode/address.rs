@@ -1,7 +1,7 @@
 //! Topic or path → device and kind, the same in every protocol: `devices/<device>/<kind>[/batch]`.
 
 use crate::message::Address;
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::{Reason, Rejection, quoted};
 
 /// Longest device id, in bytes.
 pub const DEVICE_BYTES_MAX: usize = 128;
@@ -43,7 +43,7 @@ pub fn is_device_id(id: &str) -> bool {
 
 fn bad(path: &str, why: &str) -> Rejection {
     // Bounded and printable: a path is the sender's text, and ends up in answers, headers and logs.
-    let shown: String = path.chars().take(64).flat_map(char::escape_default).collect();
+    let shown = quoted(path);
     Rejection::new(Reason::BadAddress, format!("{shown}: {why}"))
 }
 

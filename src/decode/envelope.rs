@@ -8,7 +8,7 @@
 
 use super::items::{self, Items};
 use crate::message::{Inbound, Protocol};
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::{Reason, Rejection, quoted};
 
 /// U+FEFF in UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -76,7 +76,7 @@ fn format(content_type: &str) -> Result<Format, Rejection> {
     } else if NDJSON.iter().any(is) {
         Ok(Format::NdJson)
     } else {
-        let shown: String = essence.chars().take(64).flat_map(char::escape_default).collect();
+        let shown = quoted(essence);
         let detail = format!("content type {shown} is not decoded; send application/json or application/x-ndjson");
         Err(Rejection::new(Reason::UnsupportedFormat, detail))
     }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_told_so_in_every_form() {
+    fn an_empty_payload_is_named_in_every_form() {
         for body in ["", " ", "\r\n\t ", "\n\n", "\u{feff}", "\u{feff} \n"] {
             for (content_type, batch) in [("", false), ("", true), ("application/x-ndjson", false)] {
                 for protocol in Protocol::ALL {
