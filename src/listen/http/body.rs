@@ -178,14 +178,9 @@ fn broken(error: &hyper::Error) -> Unread {
             let detail = "the connection was closed before the body was whole; send it again";
             Rejection::new(Reason::CutOff, detail).into()
         }
-        // What of chunks is no chunk.
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
             let what = cause.map(ToString::to_string).unwrap_or_default();
-            Rejection::new(
-                Reason::Malformed,
-                format!("the body is not chunked as it should be: {what}"),
-            )
-            .into()
+            Rejection::new(Reason::Malformed, format!("invalid chunked encoding: {what}")).into()
         }
         _ => Unread::Reset,
     }

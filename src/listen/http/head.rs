@@ -1,6 +1,6 @@
 //! What the head of a request must be, beyond what hyper asks of it.
 //!
-//! `Host` is there once and is one (RFC 9112 §3.2); the only transfer coding is `chunked`, once (§6.1); no content coding
+//! Exactly one valid `Host` (RFC 9112 §3.2); the only transfer coding is `chunked`, once (§6.1); no content coding
 //! but `identity` (RFC 9110 §8.4). A header that comes in several lines is their list (§5.3), and the names of codings
 //! have no case. Pure.
 //!
@@ -24,7 +24,8 @@ pub fn host_fault(version: Version, headers: &HeaderMap) -> Option<&'static str>
     }
 }
 
-/// `uri-host [ ":" port ]` of RFC 3986 §3.2. An empty one is good: it says that the target names no host.
+/// `uri-host [ ":" port ]` of RFC 3986 §3.2. An empty one is good: it says that the target names no host. Of the literals
+/// in brackets only IPv6 addresses are: no later version is defined.
 fn is_host(value: &[u8]) -> bool {
     let Some(literal) = value.strip_prefix(b"[") else {
         let (name, port) = split_at_first(value, b':');
@@ -45,7 +46,7 @@ fn split_at_first(value: &[u8], separator: u8) -> (&[u8], &[u8]) {
     }
 }
 
-/// `reg-name`, of which an IPv4 address is one: unreserved, percent-encoded, and the delimiters that have no meaning here.
+/// `reg-name`, of which an IPv4 address is one: unreserved, percent-encoded, and `sub-delims`.
 fn is_name(name: &[u8]) -> bool {
     let mut bytes = name.iter();
     while let Some(&byte) = bytes.next() {
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_there_once_and_is_one() {
+    fn exactly_one_valid_host_is_expected() {
         let fault = |version, lines: &[&str]| host_fault(version, &headers(header::HOST, lines)).is_some();
         for good in [
             "",

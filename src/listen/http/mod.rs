@@ -1,11 +1,11 @@
 //! HTTP: readings by POST, one or many at a time, each answered when it is safe.
 //!
-//! `POST /devices/<device>/<kind>` takes one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
-//! order; 422 if all were rejected, 503 if all are busy). What is wrong is said as problem+json (RFC 9457) with the path of the field. Bodies are bounded and charged as
-//! they arrive ([`body`]). With an
-//! `Idempotency-Key` a request may be repeated without passing its readings on again ([`idempotency`] says how far that
-//! goes). The framing is hyper's, and there is one handler, so there is no router; [`request`] is the way of one request,
-//! [`response`] the words of its answer.
+//! `POST /devices/<device>/<kind>` accepts one JSON reading (204), a JSON array or NDJSON (200 with a result per item, in
+//! order; 422 if all were rejected, 503 if all are busy). What is wrong is said as problem+json (RFC 9457) with the path
+//! of the field. Bodies are bounded and charged as they arrive ([`body`]). With an `Idempotency-Key` a request may be
+//! repeated without passing its readings on again ([`idempotency`] says how far that goes). The framing is hyper's, and
+//! there is one handler, so there is no router; [`request`] is the way of one request, [`response`] the words of its
+//! answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -238,12 +238,12 @@ where
     }
 }
 
-/// Counts what hyper has answered itself: 400 to a head that is none, 431 to one that is too large.
+/// Counts what hyper has answered itself: 400 to an invalid head, 431 to one that is too large.
 fn count_refusal(error: &hyper::Error, context: &Connection, house: &House) {
     if !error.is_parse() || error.is_parse_version_h2() {
         return;
     }
-    // Its target may be longer than the connection's buffer in no case, so 414 is not among them.
+    // Not 414: a target that long does not fit into the buffer, so it is a head that is too large.
     let (status, reason) = if error.is_parse_too_large() {
         (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
     } else {

@@ -18,10 +18,10 @@ use tracing::error;
 use super::body::{self, Unread};
 use super::head;
 use super::idempotency::{self, Place, Seen};
-use super::response::{Problem, respond};
+use super::response::{self, Problem, respond};
 use super::{Connection, House};
 use crate::message::{Inbound, Protocol};
-use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
 /// Why a request is not answered: its connection was reset while its body came.
@@ -74,7 +74,7 @@ async fn answer(house: &House, connection: &Connection, request: Request<Incomin
         Err(problem) => return Err(refuse_request(house, problem, body.is_end_stream()).into()),
     };
     if is_greeting {
-        return Ok(greeting(house));
+        return Ok(greeting(house, body.is_end_stream()));
     }
     let refuse = |outcome| refuse(house, &path, outcome);
     if let Some(codings) = head::content_codings(&head.headers) {
@@ -121,7 +121,8 @@ fn wrong_head(head: &Parts, is_greeting: bool) -> Option<Problem> {
     if let Some(fault) = head::transfer_fault(&head.headers) {
         return Some(Problem::bad_transfer_encoding(fault));
     }
-    (head.method != Method::POST && !is_greeting).then(Problem::method_not_allowed)
+    let is_root = head.uri.path() == "/";
+    (head.method != Method::POST && !is_greeting).then(|| Problem::method_not_allowed(is_root))
 }
 
 /// A request that is no reading: counted by reason. The rest of it is not read.
@@ -133,12 +134,10 @@ fn refuse_request(house: &House, problem: Problem, is_whole: bool) -> Problem {
 
 /// A message in a content coding that is not decoded.
 fn refuse_coded(house: &House, path: &str, codings: &str) -> Problem {
-    let shown: String = codings.chars().take(64).flat_map(char::escape_default).collect();
+    let shown = quoted(codings);
     let detail = format!("content encoding {shown} is not decoded; send the body as it is");
-    let outcome = Outcome::from(Rejection::new(Reason::UnsupportedFormat, detail));
-    let problem = Problem::coded(&outcome).closing();
-    refuse(house, path, outcome);
-    problem
+    let rejection = Rejection::new(Reason::UnsupportedFormat, detail);
+    refuse(house, path, rejection.into()).coded().closing()
 }
 
 /// The `Idempotency-Key`, where keys are remembered.
@@ -196,10 +195,15 @@ async fn receive(mailbox: &Mailbox) -> Answer {
     }
 }
 
-/// `GET /`: a person with a browser or curl learns where readings go.
-fn greeting(house: &House) -> Response {
+/// `GET /`: a person with a browser or curl learns where readings go. A body of it is not read.
+fn greeting(house: &House, is_whole: bool) -> Response {
     let kinds = house.front.pipeline.schemas.names().join(", ");
-    format!("citygate: POST a JSON reading to /devices/<device>/<kind>; kinds: {kinds}\n").into_response()
+    let text = format!("citygate: POST a JSON reading to /devices/<device>/<kind>; kinds: {kinds}\n");
+    let mut response = text.into_response();
+    if !is_whole {
+        response::close_behind(&mut response);
+    }
+    response
 }
 
 /// A header that is text; empty if it is missing or something else.

@@ -31,7 +31,7 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug)]
 enum Hint {
     RetryAfter,
-    Methods,
+    Methods(&'static str),
     MediaTypes,
     Codings,
 }
@@ -46,17 +46,20 @@ impl Problem {
         Self::of(status, reason(outcome), detail.to_owned())
     }
 
-    /// A message whose content coding is not decoded, in these words (RFC 9110 §15.5.16).
-    pub fn coded(outcome: &Outcome) -> Self {
+    /// It is the content coding that is not decoded (RFC 9110 §15.5.16).
+    pub fn coded(self) -> Self {
         Problem {
             hint: Some(Hint::Codings),
-            ..Self::new(outcome)
+            ..self
         }
     }
 
-    pub fn method_not_allowed() -> Self {
+    pub fn method_not_allowed(is_root: bool) -> Self {
         let detail = "readings are sent by POST to /devices/<device>/<kind>";
-        Self::of(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        Problem {
+            hint: Some(Hint::Methods(if is_root { "GET, HEAD" } else { "POST" })),
+            ..Self::of(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        }
     }
 
     pub fn bad_host(detail: &'static str) -> Self {
@@ -128,11 +131,16 @@ impl IntoResponse for Problem {
         let mut response = (self.status, problem, Value::from(body).to_string()).into_response();
         response.headers_mut().extend(self.hint.map(Hint::header));
         if self.closes {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+            close_behind(&mut response);
         }
         response
     }
+}
+
+/// The connection ends with this response.
+pub fn close_behind(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
 }
 
 // === impl Hint ===
@@ -142,7 +150,6 @@ impl Hint {
     fn of(status: StatusCode) -> Option<Self> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => Some(Hint::RetryAfter),
-            StatusCode::METHOD_NOT_ALLOWED => Some(Hint::Methods),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Hint::MediaTypes),
             _ => None,
         }
@@ -151,7 +158,7 @@ impl Hint {
     fn header(self) -> (HeaderName, HeaderValue) {
         match self {
             Hint::RetryAfter => (header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)),
-            Hint::Methods => (header::ALLOW, HeaderValue::from_static("POST")),
+            Hint::Methods(methods) => (header::ALLOW, HeaderValue::from_static(methods)),
             Hint::MediaTypes => {
                 let decoded = HeaderValue::from_static("application/json, application/x-ndjson");
                 (header::ACCEPT, decoded)
