@@ -69,6 +69,8 @@ struct BrokerState {
     /// Refuses a record now and then for what it is.
     picky: bool,
     refused: BTreeSet<(usize, u64)>,
+    /// Refuses every record, for what is wrong with the topic.
+    refuses_all: bool,
     epoch: u64,
     /// The topic of some devices does not exist.
     gone: bool,
@@ -398,6 +400,7 @@ impl Run {
             lies: canary == Canary::BrokerLies,
             picky: seed.is_multiple_of(3),
             refused: BTreeSet::new(),
+            refuses_all: false,
             epoch: 0,
             gone: false,
             batch_max: usize::MAX,
@@ -556,6 +559,10 @@ impl Run {
             let Some((slot, device, number)) = state.queue.pop_front() else {
                 break;
             };
+            if state.refuses_all {
+                refused.push(slot);
+                continue;
+            }
             if state.picky && self.random.random_ratio(1, 30) {
                 state.refused.insert((device, number));
                 refused.push(slot);
@@ -1108,4 +1115,44 @@ fn parked_readings_do_not_keep_on_disk_what_was_replayed() {
     let outcomes = run.judge();
     let findings = (outcomes.lost, outcomes.out_of_order, outcomes.needless_duplicates);
     assert_eq!(findings, (0, 0, 0));
+}
+
+/// Whenever it is that the topic accepts records again: also between two of those that are tried once more.
+#[test]
+fn what_was_set_aside_keeps_its_order_when_its_topic_accepts_records_again() {
+    const READINGS: usize = 20;
+    for seed in 0..200 {
+        let mut run = Run::new(seed, Canary::None);
+        (run.window, run.is_over, run.lowers) = (usize::MAX, true, false);
+        {
+            let mut broker = run.broker.0.borrow_mut();
+            (broker.picky, broker.refuses_all, broker.queue_max) = (false, true, usize::MAX);
+            run.store.0.borrow_mut().queue_max = usize::MAX;
+        }
+        run.health.failed(Cause::Unconfirmed, "the simulation says so");
+        (0..READINGS).for_each(|_| run.send_from(0));
+        run.store.write_all(&run.dispatch);
+        run.health.found();
+        let set_aside = |run: &Run| run.metrics.spool.spool_set_aside.get() as usize;
+        // They are tried again every 400 turns.
+        let mended_at = run.random.random_range(390..430);
+        for turn in 0..1_300 {
+            run.now += Duration::from_millis(150);
+            run.store.write_all(&run.dispatch);
+            run.dispatch.tick(run.now);
+            run.dispatch.replay(run.now, 0, 100, 1 << 20);
+            run.broker_writes();
+            run.broker.0.borrow_mut().refuses_all &= turn < mended_at;
+            if turn == 200 {
+                assert_eq!(set_aside(&run), READINGS, "seed {seed}");
+            }
+            run.broker_replies();
+            run.collect_answers();
+        }
+        assert_eq!(set_aside(&run), 0, "seed {seed}");
+        let mut arrived: Vec<u64> = run.log.borrow().iter().map(|(_, number)| *number).collect();
+        arrived.dedup();
+        assert!(arrived.is_sorted(), "seed {seed}: {arrived:?}");
+        assert_eq!(arrived.len(), READINGS, "seed {seed}: {arrived:?}");
+    }
 }

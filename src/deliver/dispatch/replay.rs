@@ -77,6 +77,10 @@ pub struct Replay {
     try_at: Option<Instant>,
     /// When they were last; those that were set aside before are still to be tried.
     tried_at: Option<Instant>,
+    /// What Kafka said this time of the oldest that is set aside, by lane.
+    firsts: BTreeMap<usize, First>,
+    /// How often they were tried since the newest was set aside.
+    tries: u32,
     /// What was logged of those that were set aside, by cause.
     logged: LogLimit<Instant>,
     grown: Replayed,
@@ -90,6 +94,19 @@ struct Aside {
     /// The spool has not yet answered for the new one.
     moving: bool,
 }
+
+/// The oldest entry of a lane that is set aside is tried alone, and the others when Kafka has accepted it. Sent together, some
+/// would be refused and later ones accepted at the moment when what is wrong with their topic is mended.
+#[derive(Clone, Debug)]
+enum First {
+    Sent(u64),
+    Accepted,
+    /// The others are not tried this time, but moved behind it.
+    Refused(String),
+}
+
+/// Once in so many times all are sent at once: the oldest may be refused for what is wrong with it alone.
+const ALL_AT_ONCE: u32 = 10;
 
 fn log_aside(why: &str, readings: u64) {
     error!(
@@ -177,7 +194,24 @@ impl Replay {
             return false;
         }
         (self.tried_at, self.try_at) = (Some(now), Some(now + try_again));
+        self.firsts.clear();
+        self.tries += 1;
         true
+    }
+
+    /// What is done with an entry of this lane that is set aside and to be tried.
+    fn first(&mut self, sequence: u64, lane: usize) -> First {
+        if self.tries.is_multiple_of(ALL_AT_ONCE) {
+            return First::Accepted;
+        }
+        self.firsts.entry(lane).or_insert(First::Sent(sequence)).clone()
+    }
+
+    /// Kafka has answered for an entry. True: the others of its lane waited for that, and are to be read again.
+    fn is_first(&mut self, sequence: u64, lane: usize, outcome: First) -> bool {
+        let first = self.firsts.get_mut(&lane);
+        let first = first.filter(|first| matches!(first, First::Sent(sent) if *sent == sequence));
+        first.map(|first| *first = outcome).is_some()
     }
 }
 
@@ -301,6 +335,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if self.pass_over(state, store, (sequence, &parcel)) {
             return Next::Passed;
         }
+        match self.first_of_lane(state, sequence, &parcel) {
+            First::Sent(first) if first != sequence => return Next::Passed,
+            First::Refused(why) => {
+                self.set_aside(state, store, now, (sequence, Some(parcel)), &why);
+                return Next::Passed;
+            }
+            _ => {}
+        }
         let sent = parcel::open(&parcel, |record| {
             let record = Record {
                 timestamp_ms: record.timestamp_ms.min(wall_ms),
@@ -327,7 +369,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             Ok(Err((refused @ (Refused::TooLarge | Refused::Unacceptable), lane))) => {
                 self.handed_over(state, sequence, Some(lane));
-                self.set_aside(state, store, now, (sequence, Some(parcel)), &format!("{refused:?}"));
+                let why = format!("{refused:?}");
+                state.replay.is_first(sequence, lane, First::Refused(why.clone()));
+                self.set_aside(state, store, now, (sequence, Some(parcel)), &why);
                 Next::Passed
             }
             Ok(Err(_)) => Next::NotNow,
@@ -337,6 +381,15 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 Next::Passed
             }
         }
+    }
+
+    /// `Accepted`: it is sent in any case.
+    fn first_of_lane(&self, state: &mut State, sequence: u64, parcel: &[u8]) -> First {
+        if !state.replay.aside.contains_key(&sequence) {
+            return First::Accepted;
+        }
+        let lane = parcel::open(parcel, lanes::lane);
+        lane.map_or(First::Accepted, |lane| state.replay.first(sequence, lane))
     }
 
     /// Whether the entry's topic is missing: it stays where it is, or is moved to the end.
@@ -388,6 +441,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             moving: appended,
         };
         if state.replay.aside.insert(sequence, aside).is_none() {
+            state.replay.tries = 0;
             self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
             state.replay.say_aside(now, why);
         }
@@ -401,14 +455,23 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             Ok(()) => {
                 if state.replay.aside.remove(&sequence).is_some() {
                     self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
+                    state.replay.rewind |= state.replay.is_first(sequence, flight.lane, First::Accepted);
                 }
                 self.spool_metrics.spool_replayed_total.inc();
                 self.commit(sequence);
             }
             Err(refused @ (Refused::TooLarge | Refused::Unacceptable)) => {
                 let Some(store) = &self.store else { return };
-                let entry = (sequence, flight.parcel);
-                self.set_aside(state, store, flight.sent_at, entry, &format!("{refused:?}"));
+                let why = format!("{refused:?}");
+                if state
+                    .replay
+                    .is_first(sequence, flight.lane, First::Refused(why.clone()))
+                {
+                    // It is read again and moved with the others, so that it stays before them whenever a crash comes.
+                    state.replay.rewind = true;
+                    return;
+                }
+                self.set_aside(state, store, flight.sent_at, (sequence, flight.parcel), &why);
             }
             Err(_) => self.handed_back(state, sequence, &flight),
         }
