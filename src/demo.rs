@@ -165,10 +165,10 @@ fn invite(addresses: Addresses, bootstrap: &str) {
     eprintln!(
         "A city is sending. Send something yourself while it runs:
   curl -i -d '{{\"temperature_c\":21.5}}' http://127.0.0.1:{http}/devices/mine/weather
-  mosquitto_pub -p {mqtt} -q 1 -t devices/mine/traffic -m '{{\"vehicle_count\":12,\"interval_s\":60}}'
+  mosquitto_pub -V 5 -p {mqtt} -q 1 -t devices/mine/traffic -m '{{\"vehicle_count\":12,\"interval_s\":60}}'
   coap-client-notls -m post -t 50 -e '{{\"power_w\":-512.5}}' coap://127.0.0.1:{coap}/devices/mine/energy
 and look:
-  kcat -b {bootstrap} -t city.weather -C -o -5 -f '%k: %S bytes at offset %o\\n'
+  kcat -b {bootstrap} -t city.weather -C -e -o -5 -f '%k: %S bytes at offset %o\\n'
   curl http://127.0.0.1:{admin}/metrics     curl http://127.0.0.1:{admin}/status
 "
     );

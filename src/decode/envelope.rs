@@ -26,7 +26,7 @@ pub enum Envelope<'a> {
 /// # Errors
 /// The body is empty, its format is not decoded, or the readings in it cannot be told apart.
 pub fn open<'a>(inbound: &Inbound<'a>, batch: bool, items_max: usize) -> Result<Envelope<'a>, Rejection> {
-    let format = format(inbound.content_type)?;
+    let format = format(inbound.content_type, inbound.protocol)?;
     let text = inbound.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(inbound.body);
     let Some(first) = text.iter().find(|&&byte| !is_whitespace(byte)) else {
         return Err(Rejection::new(Reason::Malformed, "the payload is empty"));
@@ -53,7 +53,7 @@ enum Format {
     NdJson,
 }
 
-fn format(content_type: &str) -> Result<Format, Rejection> {
+fn format(content_type: &str, protocol: Protocol) -> Result<Format, Rejection> {
     // A list of types is none of them, and no parameter of those below has a comma.
     let essence = match content_type.split_once(';') {
         Some((essence, _)) if !content_type.contains(',') => essence,
@@ -77,7 +77,12 @@ fn format(content_type: &str) -> Result<Format, Rejection> {
         Ok(Format::NdJson)
     } else {
         let shown = quoted(essence);
-        let detail = format!("content type {shown} is not decoded; send application/json or application/x-ndjson");
+        let decoded = match protocol {
+            // CoAP has no number for NDJSON (IANA's CoAP Content-Formats).
+            Protocol::Coap => "application/json (50)",
+            _ => "application/json or application/x-ndjson",
+        };
+        let detail = format!("content type {shown} is not decoded; send {decoded}");
         Err(Rejection::new(Reason::UnsupportedFormat, detail))
     }
 }

@@ -62,7 +62,10 @@ pub fn elements(body: &[u8], items_max: usize) -> Result<Items<'_>, Rejection> {
     let mut items = Items::new(body, Shape::Array);
     let whole = items.trimmed(text_start(body)..body.len());
     if body.get(whole.start) != Some(&b'[') {
-        return Err(items.refuse(whole.start, "not a JSON array of readings"));
+        return Err(items.refuse(
+            whole.start,
+            "not a JSON array of readings; NDJSON needs the content type application/x-ndjson",
+        ));
     }
     let mut start = whole.start + 1;
     let mut depth = 0_usize;

@@ -289,12 +289,14 @@ async fn a_body_without_readings_is_refused_whole() {
         (
             "weather/batch",
             "{}",
-            "line 1, column 1: not a JSON array of readings".to_owned(),
+            "line 1, column 1: not a JSON array of readings; NDJSON needs the content type application/x-ndjson"
+                .to_owned(),
         ),
         (
             "weather/batch",
             "\u{c}[{}]",
-            "line 1, column 1: not a JSON array of readings".to_owned(),
+            "line 1, column 1: not a JSON array of readings; NDJSON needs the content type application/x-ndjson"
+                .to_owned(),
         ),
         (
             "weather/batch",
