@@ -14,7 +14,8 @@ use serde_json::Value as Json;
 use super::generate::{Drawer, Schemer};
 use super::identity::{SEED, ZOO};
 use super::mutation::damage;
-use super::program::{Integer, Node, NodeId};
+use super::pass::{write_long, write_text};
+use super::program::{Absent, Integer, Node, NodeId};
 use super::scan::Failure;
 use super::text::{Form, Text};
 use super::time::Unit;
@@ -105,7 +106,7 @@ impl Court {
     }
 }
 
-/// Whether a value is stored as it was sent, or as null where it was a sentinel.
+/// Whether a value is stored as it was sent, as null where it was a sentinel, or as what stands for null or nothing.
 fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> bool {
     let stored = bare(stored);
     // jiff's own timestamps have nine digits and end a day before year 9999 does; `times` has the others.
@@ -122,7 +123,8 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
             (sent, stored) => sent.is_some() && sent == stored_integer(stored),
         },
         Node::ObservedAt => whole(sent, Some(Unit::Millis)) == stored_integer(stored),
-        Node::Reserved => sent.raw == "null" && stored_integer(stored) == Some(NOW_MS),
+        // A device that sends it is refused.
+        Node::Reserved => false,
         Node::Real(real) => match stored {
             Value::Null if real.single => sent
                 .raw
@@ -158,12 +160,19 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
             }
             _ => false,
         },
-        Node::Record(record) => match stored {
-            Value::Record(stored) => record.fields.iter().zip(stored).all(|(field, stored)| {
-                let sent = sent.member(&field.name);
-                // Null is as if absent, where it is nothing else; what is absent is written as the schema says.
-                field.name.as_ref() == stored.0 && (sent.raw == "null" || agrees(program, field.node, sent, &stored.1))
-            }),
+        Node::Record(record) => match (&sent.form, stored) {
+            (Form::Object(sent), Value::Record(stored)) => {
+                record.fields.iter().zip(stored).all(|(field, (name, stored))| {
+                    let agrees = match sent.get(name) {
+                        // Null is as if absent, where it is nothing else.
+                        Some(sent) if sent.raw != "null" || is_nullable(program, field.node) => {
+                            agrees(program, field.node, sent, stored)
+                        }
+                        _ => stands_for_nothing(&field.absent, stored),
+                    };
+                    field.name.as_ref() == name && agrees
+                })
+            }
             _ => false,
         },
         Node::Optional { .. } if sent.raw == "null" => *stored == Value::Null,
@@ -179,6 +188,63 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
             };
             branch.is_some_and(|branch| agrees(program, branch.node, sent, stored))
         }
+    }
+}
+
+fn is_nullable(program: &Program, node: NodeId) -> bool {
+    match program.node(node) {
+        Node::Null | Node::Optional { .. } => true,
+        Node::Union(union) => union.null.is_some(),
+        _ => false,
+    }
+}
+
+/// Whether it is what the schema says for a field that has not come.
+fn stands_for_nothing(absent: &Absent, stored: &Value) -> bool {
+    match absent {
+        Absent::Refused => false,
+        Absent::Default(default) => {
+            let mut datum = Vec::new();
+            encode(stored, &mut datum);
+            datum == **default
+        }
+        Absent::Device => *stored == Value::String(DEVICE.into()),
+        Absent::ReceivedAt => *stored == Value::TimestampMillis(NOW_MS),
+    }
+}
+
+/// Avro's encoding of a default. Of a map's entries only the order of one is known.
+fn encode(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => {}
+        Value::Boolean(value) => out.push(u8::from(*value)),
+        Value::Float(value) => out.extend(value.to_le_bytes()),
+        Value::Double(value) => out.extend(value.to_le_bytes()),
+        Value::String(text) => write_text(text.as_bytes(), out),
+        Value::Enum(index, _) => write_long((*index).into(), out),
+        Value::Union(index, value) => {
+            write_long((*index).into(), out);
+            encode(value, out);
+        }
+        Value::Array(items) => {
+            if !items.is_empty() {
+                write_long(items.len() as i64, out);
+            }
+            items.iter().for_each(|item| encode(item, out));
+            out.push(0);
+        }
+        Value::Map(entries) => {
+            if !entries.is_empty() {
+                write_long(entries.len() as i64, out);
+            }
+            for (key, value) in entries {
+                write_text(key.as_bytes(), out);
+                encode(value, out);
+            }
+            out.push(0);
+        }
+        Value::Record(fields) => fields.iter().for_each(|(_, value)| encode(value, out)),
+        value => write_long(stored_integer(value).unwrap(), out),
     }
 }
 
