@@ -82,29 +82,41 @@ impl Limits {
 
     /// `1430296680000 (2015-04-29T08:38:00Z) is more than 720h behind the gateway's clock (2026-…Z)`.
     pub fn text(&self, fault: Fault, got: Got<'_>, received_ms: i64) -> String {
+        let sent_ms = observed_ms(got);
+        let shown = sent_ms.map_or_else(|| "no date".to_owned(), readable);
+        let hint = hint(got, received_ms);
         let (limit_ms, side) = match fault {
             Fault::TooEarly => {
                 let earliest = readable(EARLIEST_MS);
-                return format!("{} is before {earliest}{}", shown(got), hint(got, received_ms));
+                return format!("{got} ({shown}) is before {earliest}{hint}");
+            }
+            Fault::TooFarAhead if at_least(got).saturating_sub(received_ms) <= self.ahead_ms => {
+                return format!("{got} ({shown}) is after the year 9999{hint}");
             }
             Fault::TooFarAhead => (self.ahead_ms, "ahead of"),
             _ => (self.age_ms, "behind"),
         };
         let limit = compact(Duration::from_millis(limit_ms.unsigned_abs()));
         let received = readable(received_ms);
-        let (observed, hint) = (shown(got), hint(got, received_ms));
-        format!("{observed} is more than {limit} {side} the gateway's clock ({received}){hint}")
+        format!("{got} ({shown}) is more than {limit} {side} the gateway's clock ({received}){hint}")
     }
 }
 
-/// What was sent, and which time that is.
-fn shown(got: Got<'_>) -> String {
-    let observed_ms = match got {
+/// How late a time is that is too far ahead: the least it can be, if it cannot be stored.
+fn at_least(got: Got<'_>) -> i64 {
+    observed_ms(got).unwrap_or(match got {
+        Got::Text(_) => LATEST_MS + 1,
+        _ => i64::MAX,
+    })
+}
+
+/// The time that was sent; `None` if it is beyond all that can be stored.
+fn observed_ms(got: Got<'_>) -> Option<i64> {
+    match got {
         Got::Number(literal) => literal::whole(literal).ok(),
         Got::Text(text) => time::parse(text.as_bytes(), Unit::Millis).ok(),
         _ => None,
-    };
-    format!("{got} ({})", observed_ms.map_or_else(|| "no date".to_owned(), readable))
+    }
 }
 
 /// Asks whether a number counts something else than milliseconds, where it would then be about now.

@@ -200,7 +200,7 @@ impl Program {
         }
     }
 
-    /// Any other number: `value` is the double next to it (infinite beyond all of them), `literal` gives it as it came.
+    /// Any other number: `value` is the nearest double (infinite beyond all of them), `literal` gives it as it came.
     #[inline(always)]
     pub fn emit_f64<'l>(
         &self,
@@ -214,7 +214,9 @@ impl Program {
                 pass.number(Some(*null), *some, |pass| self.f64(*node, value, literal, pass))
             }
             Node::Union(union) => {
-                let branch = self.number_branch(union, literal().parse().ok()).ok_or(Fault::Type)?;
+                // The text is looked at only where a branch for integers may want it.
+                let integer = union.integer.and_then(|_| literal().parse().ok());
+                let branch = self.number_branch(union, integer).ok_or(Fault::Type)?;
                 pass.number(union.null, branch.byte, |pass| {
                     self.f64(branch.node, value, literal, pass)
                 })
@@ -244,7 +246,17 @@ impl Program {
 
     #[cold]
     fn whole(&self, node: NodeId, literal: &str, pass: &mut Pass<'_>) -> Result<(), Fault> {
-        self.i64(node, literal::whole(literal)?, pass)
+        let value = literal::whole(literal).map_err(|fault| self.beyond(node, fault))?;
+        self.i64(node, value, pass)
+    }
+
+    /// A time of observation that cannot be stored comes from a bad clock, as does one that can and is far off.
+    fn beyond(&self, node: NodeId, fault: Fault) -> Fault {
+        match (self.node(node), fault) {
+            (Node::ObservedAt, Fault::Below | Fault::Time(time::Mistake::TooEarly(_))) => Fault::TooEarly,
+            (Node::ObservedAt, Fault::Above | Fault::Time(time::Mistake::TooLate(_))) => Fault::TooFarAhead,
+            _ => fault,
+        }
     }
 
     /// Where a union stores a number; `integer` is its value if it has neither fraction nor exponent and fits `long`.
@@ -286,7 +298,8 @@ impl Program {
             // The branch's number, which is written once more with the value.
             pass.buffers.out.pop();
         }
-        self.emit_i64(node, time::parse(text, unit).map_err(Fault::Time)?, pass)
+        let value = time::parse(text, unit).map_err(|mistake| self.beyond(leaf, Fault::Time(mistake)))?;
+        self.emit_i64(node, value, pass)
     }
 
     /// The unit of a time that can be sent as text.
@@ -353,6 +366,23 @@ impl Program {
             Node::Record(_) | Node::Map(_) => Ok(leaf),
             _ => Err(Fault::Type),
         }
+    }
+}
+
+// === impl Union ===
+
+impl Union {
+    /// All but null.
+    pub fn branches(&self) -> impl Iterator<Item = Branch> {
+        let all = [
+            self.boolean,
+            self.integer,
+            self.real,
+            self.text,
+            self.array,
+            self.object,
+        ];
+        all.into_iter().flatten()
     }
 }
 

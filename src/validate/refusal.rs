@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use super::clock;
 use super::pass::Pass;
 use super::program::{Fault, Integer, Node, NodeId, Program, Real};
-use super::time::Unit;
+use super::time::{Mistake, Unit};
 use crate::outcome::{Reason, Rejection};
 
 /// Characters of a value or key that are quoted.
@@ -46,6 +46,7 @@ impl Fault {
     pub fn reason(self) -> Reason {
         match self {
             Fault::Below | Fault::Above | Fault::Sentinel => Reason::OutOfRange,
+            Fault::Time(Mistake::TooEarly(_) | Mistake::TooLate(_)) => Reason::OutOfRange,
             Fault::TooFarAhead | Fault::TooOld | Fault::TooEarly => Reason::BadClock,
             Fault::Depth => Reason::Malformed,
             Fault::Type
@@ -123,15 +124,7 @@ fn expected(program: &Program, node: NodeId) -> String {
         Node::Map(_) | Node::Record(_) => "object".to_owned(),
         Node::Optional { node, .. } => expected(program, *node),
         Node::Union(union) => {
-            let branches = [
-                union.boolean,
-                union.integer,
-                union.real,
-                union.text,
-                union.array,
-                union.object,
-            ];
-            let names = branches.iter().flatten().map(|branch| expected(program, branch.node));
+            let names = union.branches().map(|branch| expected(program, branch.node));
             names.collect::<Vec<_>>().join(" or ")
         }
     }

@@ -1,6 +1,6 @@
 //! A time as text: RFC 3339 with an offset, exact.
 //!
-//! `2026-11-21T12:00:00.5+01:00`. Digits behind the field's unit are cut off, towards the past. A leap second has no
+//! `2026-11-21T12:00:00.5+01:00`. Digits finer than the field's unit are cut off, towards the past. A leap second has no
 //! number of its own since 1970, so it is refused rather than taken for another second.
 
 use jiff::civil::{Date, DateTime, Time};
@@ -11,6 +11,7 @@ pub const FIRST_S: i64 = -62_135_596_800;
 pub const LAST_S: i64 = 253_402_300_799;
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
+const SECONDS_PER_DAY: i128 = 24 * 60 * 60;
 
 /// What a timestamp counts since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,10 @@ pub enum Mistake {
     /// Of this form, but no such day, time of day or offset exists.
     NoSuchTime,
     LeapSecond,
-    /// Before year 1 or after year 9999 in UTC, or beyond 64 bits of nanoseconds.
-    Beyond,
+    /// Before year 1 in UTC, or before the first time that 64 bits of nanoseconds reach.
+    TooEarly(Unit),
+    /// After year 9999 in UTC, or after the last time that 64 bits of nanoseconds reach.
+    TooLate(Unit),
 }
 
 // === impl Unit, Mistake ===
@@ -56,13 +59,18 @@ impl Unit {
 impl Mistake {
     pub fn text(self) -> &'static str {
         match self {
-            Mistake::Form => "is no time in the form of RFC 3339, such as 2026-11-21T12:00:00Z",
+            Mistake::Form => "is not an RFC 3339 time, such as 2026-11-21T12:00:00Z",
             Mistake::NoOffset => "has no offset from UTC; end it with Z or with one such as +01:00",
-            Mistake::NoSuchTime => "is no time that exists",
+            Mistake::NoSuchTime => "is not a valid date and time",
             Mistake::LeapSecond => {
                 "is a leap second, which a number since 1970 cannot express; send the second before it"
             }
-            Mistake::Beyond => "is beyond the times that can be stored, which are those of the years 1 to 9999",
+            Mistake::TooEarly(Unit::Nanos) | Mistake::TooLate(Unit::Nanos) => {
+                "is beyond the times that can be stored; nanoseconds since 1970 reach from 1677 to 2262"
+            }
+            Mistake::TooEarly(_) | Mistake::TooLate(_) => {
+                "is beyond the times that can be stored, which are those of the years 1 to 9999"
+            }
         }
     }
 }
@@ -87,9 +95,8 @@ pub fn parse(text: &[u8], unit: Unit) -> Result<i64, Mistake> {
     let second = digits(&mut rest, 2)?;
     let nanosecond = fraction(&mut rest)?;
     let offset_s = offset(rest)?;
-    if second == 60 {
-        return Err(Mistake::LeapSecond);
-    }
+    let leap = second == 60;
+    let second = if leap { 59 } else { second };
     let none = |_| Mistake::NoSuchTime;
     let date = Date::new(year as i16, month as i8, day as i8).map_err(none)?;
     let time = Time::new(hour as i8, minute as i8, second as i8, nanosecond).map_err(none)?;
@@ -99,11 +106,21 @@ pub fn parse(text: &[u8], unit: Unit) -> Result<i64, Mistake> {
     let nanos = local - i128::from(offset_s) * NANOS_PER_SECOND;
     // Year 0 has a date, too, and an offset may lead out of the years that can be stored.
     let seconds = nanos.div_euclid(NANOS_PER_SECOND);
-    if !(i128::from(FIRST_S)..=i128::from(LAST_S)).contains(&seconds) {
-        return Err(Mistake::Beyond);
+    if leap {
+        // Leap seconds end a day of UTC, wherever the text's own day ends.
+        let ends_a_day = seconds.rem_euclid(SECONDS_PER_DAY) == SECONDS_PER_DAY - 1;
+        return Err(if ends_a_day {
+            Mistake::LeapSecond
+        } else {
+            Mistake::NoSuchTime
+        });
     }
     let nanos_per_unit = NANOS_PER_SECOND / i128::from(unit.per_second());
-    i64::try_from(nanos.div_euclid(nanos_per_unit)).map_err(|_| Mistake::Beyond)
+    match i64::try_from(nanos.div_euclid(nanos_per_unit)) {
+        Ok(value) if (i128::from(FIRST_S)..=i128::from(LAST_S)).contains(&seconds) => Ok(value),
+        _ if seconds < 0 => Err(Mistake::TooEarly(unit)),
+        _ => Err(Mistake::TooLate(unit)),
+    }
 }
 
 fn digits(rest: &mut &[u8], count: usize) -> Result<i32, Mistake> {

@@ -107,7 +107,32 @@ fn a_bad_clock_is_shown_both_times_and_the_limit() {
         text(NOW_MS + DAY_MS),
         "when: 1795348800000 (2026-11-22T12:00:00Z) is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)"
     );
-    assert!(text(i64::MAX).starts_with("when: 9223372036854775807 (no date) is more than 5m ahead"));
+    // Beyond `long` as within.
+    for (when, expected) in [
+        (
+            "9223372036854775807",
+            "is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)",
+        ),
+        (
+            "9223372036854775808",
+            "is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)",
+        ),
+        (
+            "1e20",
+            "is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)",
+        ),
+        (
+            "1e400",
+            "is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)",
+        ),
+        ("-9223372036854775809", "is before 2000-01-01T00:00:00Z"),
+        ("-1e20", "is before 2000-01-01T00:00:00Z"),
+    ] {
+        let json = format!(r#"{{"when":{when}}}"#);
+        let rejection = bench.read("test", json.as_bytes()).unwrap_err();
+        assert_eq!(rejection.reason, Reason::BadClock, "{json}");
+        assert_eq!(rejection.detail, format!("when: {when} (no date) {expected}"));
+    }
     assert_eq!(
         text(NOW_MS / 1000),
         "when: 1795262400 (1970-01-21T18:41:02.4Z) is before 2000-01-01T00:00:00Z; seconds? It must be milliseconds since 1970"
@@ -142,6 +167,17 @@ fn limits_can_be_set_and_lifted() {
     assert!(!sent(&archive, 0) && !sent(&archive, i64::MIN) && !sent(&archive, NOW_MS + DAY_MS));
     let early = bench(&parse("max_ahead = \"99999999h\"").unwrap());
     assert!(sent(&early, 253_402_300_799_999) && !sent(&early, 253_402_300_800_000));
+    // No limit of the configuration is what these exceed.
+    for when in ["253402300800000", "\"9999-12-31T23:59:59-00:01\""] {
+        let rejection = early
+            .read("test", format!(r#"{{"when":{when}}}"#).as_bytes())
+            .unwrap_err();
+        assert_eq!(
+            rejection.detail,
+            format!("when: {when} (no date) is after the year 9999")
+        );
+        assert_eq!(rejection.reason, Reason::BadClock, "{when}");
+    }
     let error = parse("max_age = \"for ever\"").unwrap_err().to_string();
     assert!(error.contains("or \"unlimited\""), "{error}");
     assert!(parse("max_age = 0").is_err() && parse("max_old = \"1h\"").is_err());

@@ -63,11 +63,10 @@ fn a_time_can_be_text_in_every_timestamp() {
 #[test]
 fn what_is_no_time_is_refused_in_words() {
     let bench = Bench::of_fields(FIELDS);
-    let form = "is no time in the form of RFC 3339, such as 2026-11-21T12:00:00Z";
+    let form = "is not an RFC 3339 time, such as 2026-11-21T12:00:00Z";
     let offset = "has no offset from UTC; end it with Z or with one such as +01:00";
-    let none = "is no time that exists";
+    let none = "is not a valid date and time";
     let leap = "is a leap second, which a number since 1970 cannot express; send the second before it";
-    let beyond = "is beyond the times that can be stored, which are those of the years 1 to 9999";
     for (text, expected) in [
         ("", form),
         ("now", form),
@@ -98,9 +97,13 @@ fn what_is_no_time_is_refused_in_words() {
         ("2026-11-21T12:00:00+01:60", none),
         ("2016-12-31T23:59:60Z", leap),
         ("2017-01-01T00:59:60.5+01:00", leap),
-        ("0000-06-01T00:00:00Z", beyond),
-        ("0001-01-01T00:00:00+00:01", beyond),
-        ("9999-12-31T23:59:59-00:01", beyond),
+        ("2016-12-31T22:59:60-01:00", leap),
+        // No leap second ever ends another minute than the last one of a day of UTC.
+        ("2016-12-31T23:59:60+01:00", none),
+        ("2026-11-21T12:00:60Z", none),
+        ("2026-13-01T23:59:60Z", none),
+        ("2026-11-21T24:59:60Z", none),
+        ("2026-11-21T23:60:60Z", none),
     ] {
         for name in ["when", "us", "either"] {
             let json = format!(r#"{{"{name}":"{text}"}}"#);
@@ -109,16 +112,35 @@ fn what_is_no_time_is_refused_in_words() {
             assert_eq!(rejection.reason, Reason::SchemaMismatch, "{json}");
         }
     }
-    let rejection = bench
-        .read("test", br#"{"ns":"2262-04-11T23:47:16.854775808Z"}"#)
-        .unwrap_err();
-    assert_eq!(
-        rejection.detail,
-        format!("ns: \"2262-04-11T23:47:16.854775808Z\" {beyond}")
-    );
     // A local time has no offset, and the time of day is not a text of ours.
     let rejection = bench.read("test", br#"{"local":"2026-11-21T12:00:00"}"#).unwrap_err();
     assert_eq!(rejection.detail, "local: expected long, got \"2026-11-21T12:00:00\"");
+}
+
+#[test]
+fn a_time_beyond_what_can_be_stored_has_one_reason_as_text_and_as_number() {
+    let bench = Bench::of_fields(FIELDS);
+    let years = "is beyond the times that can be stored, which are those of the years 1 to 9999";
+    let nanos = "is beyond the times that can be stored; nanoseconds since 1970 reach from 1677 to 2262";
+    for (name, text, number, expected) in [
+        ("us", "0000-06-01T00:00:00Z", "-62148643200000000", years),
+        ("us", "0001-01-01T00:00:00+00:01", "-62135596860000000", years),
+        ("us", "9999-12-31T23:59:59-00:01", "253402300859000000", years),
+        ("ms", "9999-12-31T23:59:59-00:01", "253402300859000", years),
+        ("either", "9999-12-31T23:59:59-00:01", "253402300859000", years),
+        ("ns", "2262-04-11T23:47:16.854775808Z", "9223372036854775808", nanos),
+        ("ns", "1677-09-21T00:12:43.145224191Z", "-9223372036854775809", nanos),
+        ("ns", "0000-06-01T00:00:00Z", "-62148643200000000000", nanos),
+    ] {
+        let rejection = |value: &str| {
+            let json = format!(r#"{{"{name}":{value}}}"#);
+            bench.read("test", json.as_bytes()).unwrap_err()
+        };
+        assert_eq!(rejection(number).reason, Reason::OutOfRange, "{name} {number}");
+        let rejection = rejection(&format!("\"{text}\""));
+        assert_eq!(rejection.reason, Reason::OutOfRange, "{name} {text}");
+        assert_eq!(rejection.detail, format!("{name}: \"{text}\" {expected}"));
+    }
 }
 
 #[test]
@@ -136,6 +158,11 @@ fn a_time_as_text_is_judged_as_a_number_is() {
         (
             "2026-11-21T13:06:00+01:00",
             "(2026-11-21T12:06:00Z) is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)",
+        ),
+        ("0000-06-01T00:00:00Z", "(no date) is before 2000-01-01T00:00:00Z"),
+        (
+            "9999-12-31T23:59:59-00:01",
+            "(no date) is more than 5m ahead of the gateway's clock (2026-11-21T12:00:00Z)",
         ),
         (
             "2026-10-01T00:00:00Z",
