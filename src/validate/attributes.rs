@@ -26,6 +26,8 @@ pub struct Attributes<'j> {
     sentinels: Option<&'j Text<'j>>,
     /// There is a union with null around it.
     nullable: bool,
+    /// Those above were given for several branches that are numbers.
+    shared: bool,
 }
 
 // === impl Attributes: gathering ===
@@ -75,9 +77,18 @@ impl<'j> Attributes<'j> {
     }
 
     /// What of a union's attributes goes to a branch of it that is a number.
-    pub fn for_branch(mut self, nullable: bool) -> Self {
+    pub fn for_branch(mut self, nullable: bool, shared: bool) -> Self {
         self.nullable = nullable;
+        self.shared = shared && self.numeric_name().is_some();
         self
+    }
+
+    fn advice(&self) -> &'static str {
+        if self.shared {
+            "; give each branch of the union its own"
+        } else {
+            ""
+        }
     }
 
     /// One of the attributes that only numbers have, if there is one.
@@ -117,7 +128,10 @@ impl Attributes<'_> {
         let read = |text: &str| match literal::whole(text) {
             Ok(value) if wide || i32::try_from(value).is_ok() => Ok(value),
             Err(Fault::Type) => Err(format!("{text} is not an integer")),
-            _ => Err(format!("{text} is beyond the type")),
+            _ => {
+                let name = if wide { "long" } else { "int" };
+                Err(format!("{text} is beyond the type {name}{}", self.advice()))
+            }
         };
         let (minimum, maximum, sentinels) = self.range(lowest, highest, read, |value| value.to_string(), mistake);
         Node::Integer(Integer {
@@ -138,7 +152,8 @@ impl Attributes<'_> {
                 text.parse::<f64>()
             };
             let finite = value.ok().filter(|value| value.is_finite());
-            finite.ok_or_else(|| format!("{text} is beyond the type"))
+            let name = if single { "float" } else { "double" };
+            finite.ok_or_else(|| format!("{text} is beyond the type {name}{}", self.advice()))
         };
         let show = |value| refusal::show(value, single);
         let (minimum, maximum, sentinels) = self.range(-highest, highest, read, show, mistake);
@@ -233,7 +248,7 @@ impl Whole {
         })
     }
 
-    /// Nanoseconds do not get as far as the years 1 and 9999. A local time has no offset, so it has no text of ours.
+    /// Nanoseconds do not reach the years 1 and 9999. A local time has no offset, so it is not accepted as text.
     fn instant(unit: Unit, global: bool) -> Self {
         let per_second = unit.per_second();
         Whole {

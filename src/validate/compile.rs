@@ -18,6 +18,7 @@ use super::pass::{Buffers, Pass};
 use super::program::{Absent, Branch, Field, Node, NodeId, Program, Record, Union};
 use super::satisfiable;
 use super::text::{Form, NULL, Object, Text};
+use crate::outcome::Rejection;
 
 /// Compiles the schema of one kind; `text` is what `schema` was parsed from.
 ///
@@ -234,15 +235,25 @@ impl Compiler {
         Role::Plain
     }
 
-    /// The default, as Avro: it is checked and written like a value that a device sends.
+    /// The default, as Avro: it is checked and written like a value that a device sends. A union's is one of its first
+    /// branch, wherever a value that a device sends would go.
     fn default_value(&mut self, node: NodeId, default: &Text<'_>) -> Option<Box<[u8]>> {
-        if self.belongs_to_later_branch(node, default) {
-            self.mistake(format!(
-                "the default {default} must fit the first branch of the union, null"
-            ));
-            return None;
-        }
         let mut buffers = Buffers::default();
+        let node = match self.first_branch(node) {
+            None => node,
+            Some(First::Null) if default.raw == "null" => return Some([0].into()),
+            Some(First::Null) => {
+                self.mistake(format!(
+                    "the default {default} must fit the first branch of the union, null"
+                ));
+                return None;
+            }
+            Some(First::Branch(node)) => {
+                buffers.out.push(0);
+                node
+            }
+        };
+        let in_union = !buffers.out.is_empty();
         let mut pass = Pass {
             buffers: &mut buffers,
             device: "",
@@ -250,32 +261,37 @@ impl Compiler {
             limits: &Limits::UNLIMITED,
         };
         match json::write(&self.program, node, default.raw.as_bytes(), &mut pass) {
-            Err(_) if !self.mistakes.is_empty() => None,
-            Err(rejection) => {
-                self.mistake(format!("the default {default} does not fit: {}", rejection.detail));
-                None
-            }
-            Ok(()) if self.is_union(node) && buffers.out.first() != Some(&0) => {
-                self.mistake(format!("the default {default} must fit the first branch of the union"));
-                None
-            }
             Ok(()) => Some(buffers.out.into()),
+            Err(_) if !self.mistakes.is_empty() => None,
+            Err(Rejection { detail, .. }) => {
+                self.mistake(if in_union {
+                    format!("the default {default} must fit the first branch of the union: {detail}")
+                } else {
+                    format!("the default {default} does not fit: {detail}")
+                });
+                None
+            }
         }
     }
 
-    /// A value, though not null, can become null by being a sentinel; as a default it would be read as the value.
-    fn belongs_to_later_branch(&self, node: NodeId, default: &Text<'_>) -> bool {
-        let null = match self.program.node(node) {
-            Node::Optional { null, .. } => Some(*null),
-            Node::Union(union) => union.null,
+    /// `None` if it is no union.
+    fn first_branch(&self, node: NodeId) -> Option<First> {
+        match self.program.node(node) {
+            Node::Optional { null: 0, .. } => Some(First::Null),
+            Node::Optional { node, .. } => Some(First::Branch(*node)),
+            Node::Union(union) => {
+                let first = union.branches().find(|branch| branch.byte == 0);
+                Some(first.map_or(First::Null, |branch| First::Branch(branch.node)))
+            }
             _ => None,
-        };
-        null == Some(0) && default.raw != "null"
+        }
     }
+}
 
-    fn is_union(&self, node: NodeId) -> bool {
-        matches!(self.program.node(node), Node::Optional { .. } | Node::Union(_))
-    }
+/// The first branch of a union.
+enum First {
+    Null,
+    Branch(NodeId),
 }
 
 // === impl Compiler: unions ===
@@ -287,18 +303,20 @@ impl Compiler {
             self.mistake("a union without branches: no reading could ever fit");
         }
         let nullable = variants.iter().any(|variant| matches!(variant, Schema::Null));
+        let numbers = variants.iter().filter(|variant| attributes::is_number(variant)).count();
         if let Some(name) = attributes.numeric_name()
-            && !variants.iter().any(attributes::is_number)
+            && numbers == 0
         {
             self.mistake(format!("\"{name}\" stands on something that is not a number"));
         }
         let mut union = Union::default();
         for (index, variant) in variants.iter().enumerate() {
-            let own = if attributes::is_number(variant) {
-                attributes.for_branch(nullable)
+            let given = if attributes::is_number(variant) {
+                attributes
             } else {
-                Attributes::default().for_branch(nullable)
+                Attributes::default()
             };
+            let own = given.for_branch(nullable, numbers > 1);
             let text = text.items().get(index).unwrap_or(&NULL);
             let node = self.node(variant, text, own);
             // Never above seven branches, or they would be ambiguous: one byte each.
@@ -333,16 +351,10 @@ impl Compiler {
 
 /// `["null", T]`, by far the commonest union, has a node of its own.
 fn simplified(union: Union) -> Node {
-    let others = [
-        union.boolean,
-        union.integer,
-        union.real,
-        union.text,
-        union.array,
-        union.object,
-    ];
-    let mut others = others.into_iter().flatten();
-    match (union.null, others.next(), others.next()) {
+    let mut others = union.branches();
+    let (first, second) = (others.next(), others.next());
+    drop(others);
+    match (union.null, first, second) {
         (Some(null), Some(Branch { byte, node }), None) => Node::Optional { null, some: byte, node },
         _ => Node::Union(Box::new(union)),
     }

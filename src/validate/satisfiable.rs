@@ -1,6 +1,6 @@
 //! Whether any reading can fit a schema: not if a record must hold itself, or more levels than a reading may have.
 
-use super::program::{Absent, DEPTH_MAX, Field, Node, Program, Union};
+use super::program::{Absent, DEPTH_MAX, Field, Node, Program};
 
 /// # Errors
 /// No reading fits; the mistake begins with the field of the outermost record that nothing can be sent for.
@@ -49,23 +49,14 @@ fn shallowest(node: &Node, levels: &[u32]) -> u32 {
             inside.max().unwrap_or_default().saturating_add(1)
         }
         Node::Array(_) | Node::Map(_) => 1,
-        Node::Union(union) if union.null.is_none() => branches(union).map(level).min().unwrap_or(ENDLESS),
+        Node::Union(union) if union.null.is_none() => {
+            let inside = union.branches().map(|branch| level(branch.node));
+            inside.min().unwrap_or(ENDLESS)
+        }
         _ => 0,
     }
 }
 
 fn required(field: &&Field) -> bool {
     matches!(field.absent, Absent::Refused)
-}
-
-fn branches(union: &Union) -> impl Iterator<Item = u32> {
-    let all = [
-        union.boolean,
-        union.integer,
-        union.real,
-        union.text,
-        union.array,
-        union.object,
-    ];
-    all.into_iter().flatten().map(|branch| branch.node)
 }

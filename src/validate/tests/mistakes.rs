@@ -82,15 +82,27 @@ fn ranges_and_sentinels_that_make_no_sense() {
         ),
         (
             r#"{"name":"x","type":"int","maximum":3000000000}"#,
-            "x: \"maximum\": 3000000000 is beyond the type",
+            "x: \"maximum\": 3000000000 is beyond the type int",
         ),
         (
             r#"{"name":"x","type":"long","maximum":9223372036854775808.0}"#,
-            "x: \"maximum\": 9223372036854775808.0 is beyond the type",
+            "x: \"maximum\": 9223372036854775808.0 is beyond the type long",
         ),
         (
             r#"{"name":"x","type":"float","maximum":3.5e38}"#,
-            "x: \"maximum\": 3.5e38 is beyond the type",
+            "x: \"maximum\": 3.5e38 is beyond the type float",
+        ),
+        (
+            r#"{"name":"x","type":["int","double"],"maximum":3000000000}"#,
+            "x: \"maximum\": 3000000000 is beyond the type int; give each branch of the union its own",
+        ),
+        (
+            r#"{"name":"x","type":[{"type":"int","maximum":3000000000},"double"]}"#,
+            "x: \"maximum\": 3000000000 is beyond the type int",
+        ),
+        (
+            r#"{"name":"x","type":["null","int"],"default":null,"maximum":3000000000}"#,
+            "x: \"maximum\": 3000000000 is beyond the type int",
         ),
         (
             r#"{"name":"x","type":{"type":"int","logicalType":"time-millis"},"maximum":86400000}"#,
@@ -137,6 +149,26 @@ fn ranges_and_sentinels_that_make_no_sense() {
 }
 
 #[test]
+fn the_default_of_a_union_is_of_its_first_branch() {
+    for (kind, default, expected) in [
+        // A device's 5 is a long here.
+        (r#"["double","long"]"#, "5", Value::Union(0, Value::Double(5.0).into())),
+        (r#"["long","double"]"#, "5", Value::Union(0, Value::Long(5).into())),
+        (r#"["double","null"]"#, "5", Value::Union(0, Value::Double(5.0).into())),
+        (
+            r#"["null","long","double"]"#,
+            "null",
+            Value::Union(0, Value::Null.into()),
+        ),
+    ] {
+        let field = format!(r#"{{"name":"x","type":{kind},"default":{default}}}"#);
+        let bench = Bench::of_fields(&field);
+        let value = bench.decoded("test", b"{}").unwrap();
+        assert_eq!(value, Value::Record(vec![("x".to_owned(), expected)]), "{field}");
+    }
+}
+
+#[test]
 fn defaults_that_do_not_fit() {
     check(&[
         (
@@ -145,7 +177,15 @@ fn defaults_that_do_not_fit() {
         ),
         (
             r#"{"name":"x","type":["int","null"],"default":null}"#,
-            "x: the default null must fit the first branch of the union",
+            "x: the default null must fit the first branch of the union: expected int, got null",
+        ),
+        (
+            r#"{"name":"x","type":["int","null"],"maximum":1,"sentinels":[5],"default":5}"#,
+            "x: the default 5 must fit the first branch of the union: 5 is out of range",
+        ),
+        (
+            r#"{"name":"x","type":["string","double"],"default":5}"#,
+            "x: the default 5 must fit the first branch of the union: expected string, got 5",
         ),
         (
             r#"{"name":"x","type":["null","int"],"maximum":1,"sentinels":[5],"default":5}"#,
