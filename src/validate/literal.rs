@@ -1,6 +1,7 @@
 //! A JSON number as it came, for what its nearest double cannot tell: whether it is an integer, and the nearest float.
 //!
-//! Both are exact, whatever the number's length or exponent. Nearly all numbers of sensors get by without.
+//! Integers are exact, whatever the number's length or exponent; floats are unless the exponent is beyond 65535, where the
+//! standard library's parser cuts it off. Nearly all numbers of sensors do not need this.
 
 use super::program::Fault;
 
@@ -8,7 +9,7 @@ use super::program::Fault;
 /// `-0.0`, `1200e-2`.
 ///
 /// # Errors
-/// A type fault if it is none; below or above, if it is none of `long`.
+/// A type fault if it is none; below or above, if it is beyond `long`.
 #[cold]
 pub fn whole(literal: &str) -> Result<i64, Fault> {
     let (negative, literal) = match literal.strip_prefix('-') {
@@ -50,7 +51,7 @@ fn power_of_ten(exponent: &str) -> i64 {
     exponent.parse().unwrap_or(beyond)
 }
 
-/// The float next to a number whose next double is `value`: rounded once, from the number itself. To round the double
+/// The nearest float of a number whose nearest double is `value`: rounded once, from the number itself. To round the double
 /// would give the same unless it lies halfway between two floats, as the number may not.
 #[inline(always)]
 pub fn single<'l>(value: f64, literal: impl Fn() -> &'l str) -> f32 {

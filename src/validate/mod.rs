@@ -1,8 +1,8 @@
 //! One pass from a reading's JSON to checked Avro bytes.
 //!
 //! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`scan`] drives it, writing Avro
-//! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests; [`literal`] and [`time`] are what both share);
-//! [`pass`] lays the bytes out. What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges
+//! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests;
+//! [`literal`] and [`time`] are what both share); [`pass`] lays the bytes out. What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges
 //! `observed_at`. Synchronous, no I/O; knows nouns only.
 //!
 //! # What a schema's attributes mean
@@ -13,8 +13,8 @@
 //! | `minimum`, `maximum` | a number | outside of them a reading is rejected as out of range |
 //! | `sentinels` | a number in a union with null | these values mean "no reading": each is stored as null, and the reading stays. They lie outside of `minimum`..`maximum`, or the schema is refused: no real value is ever taken for a sentinel |
 //! | `"fill": "device"` | a string field | the device of the address; a device may leave it out, and must not name another |
-//! | `"fill": "received_at"` | a timestamp-millis field | the time of receipt; a device that sends it is rejected, since it cannot know and its value would be lost |
-//! | `"clock": "observed"` | a timestamp-millis field | the device's own time; left out, it becomes the time of receipt; sent, it is checked against `[clock]`, and never before 2000 |
+//! | `"fill": "received_at"` | a timestamp-millis field | the time of receipt; a device that sends it is rejected, since it cannot know and its value would be lost; null is as if absent |
+//! | `"clock": "observed"` | a timestamp-millis field | the device's own time, as a number or RFC 3339 text; left out or null, it becomes the time of receipt; sent, it is checked against `[clock]`, and never before 2000 |
 //! | `unit`, `doc` | anything | for people |
 //!
 //! # What is accepted
@@ -24,15 +24,20 @@
 //! no agreed form for them, as are unions in which a JSON value could mean two branches, and what no reading could fit.
 //!
 //! # Numbers
-//! JSON has one kind of number, Avro four. A literal is known by its exact value, never by the double next to it.
+//! JSON has one kind of number, Avro four. A literal is known by its exact value, never by the nearest double.
 //!
 //! * `int`, `long`: an integer in any form: `1.0`, `1e3` and `-0.0` are integers; `1.5`, and `1e-400`, are not.
-//! * `double`, `float`: rounded once, from the literal, to the nearest one; to none beyond the largest.
-//! * A union of both: without fraction and exponent it is the integer, if that type holds it; all else is the real number.
+//! * `double`, `float`: rounded once, from the literal, to the nearest one; what is beyond the largest is refused. Only an
+//!   exponent beyond 65535 that as many digits make up for is not taken as it is: the standard library's parser ends there.
+//! * A union of an integer and a real type: a number without fraction and exponent is the integer, if `int` or `long` holds
+//!   it; all else is the real number. Bounds, of a logical type too, send no number to the other branch: `5000000` is no
+//!   `date`, and in a union of `date` and `double` it is refused.
 //! * `minimum`, `maximum` and `sentinels` are rounded as values are, and compared with what is stored.
 //! * Logical types bound their values to what readers can show: `date`, `timestamp-*` and `local-timestamp-*` to the years
-//!   1 to 9999, `time-*` to one day. One that is unknown or not of its type is ignored, as Avro says.
-//! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]).
+//!   1 to 9999 (in nanoseconds, to 64 bits: 1677 to 2262), `time-*` to one day. One that is unknown or not of its type is
+//!   ignored, as Avro says.
+//! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]). In a union with
+//!   a string or an enum, text is always that.
 
 use crate::outcome::{Reason, Rejection};
 use crate::schemas::{Kind, Schemas};
@@ -115,7 +120,7 @@ impl Validator {
         })
     }
 
-    /// The same by the serde_json driver: slower, and what [`Validator::reading`] is held against.
+    /// The same by the serde_json driver: slower, and what [`Validator::reading`] is checked against.
     ///
     /// # Errors
     /// The same.

@@ -1,9 +1,9 @@
-//! JSON numbers: exact, whatever their length.
+//! JSON numbers: integers exact, doubles rounded once, whatever their length.
 //!
 //! Up to nineteen digits are gathered as they are met. A decimal whose digits and power of ten are both exact as
 //! doubles needs one multiplication or division, which rounds once and therefore correctly (Clinger, "How to read
 //! floating point numbers accurately", 1990, §4: the fast path); that is what sensors send. All others go to the
-//! standard library, which rounds correctly as well.
+//! standard library, which rounds correctly as well, up to exponents of 65535.
 
 use super::cursor::{Cursor, Malformed};
 
@@ -12,8 +12,8 @@ use super::cursor::{Cursor, Malformed};
 pub enum Number {
     /// Without fraction or exponent, within `long`.
     Integer(i64),
-    /// All others, and -0, which has a sign only here: the double next to it, infinite beyond all of them. What that
-    /// cannot tell is told by the text ([`literal`](crate::validate::literal)).
+    /// All others, and -0, which has a sign only here: the nearest double, infinite beyond the largest. What that cannot
+    /// tell is told by the text ([`literal`](crate::validate::literal)).
     Real(f64),
 }
 
@@ -123,7 +123,7 @@ impl Cursor<'_> {
     fn long(&mut self, start: usize) -> Result<Number, Malformed> {
         let text = self.since(start);
         match text.parse() {
-            // -000… is none of JSON, so this is no -0.
+            // JSON has no -000…, so this is not -0.
             Ok(value) => Ok(Number::Integer(value)),
             Err(_) => self.exactly(start),
         }
