@@ -11,6 +11,13 @@ use super::options::{self, Refused};
 pub const BLOCK2: u16 = 23;
 pub const BLOCK1: u16 = 27;
 
+/// A later block of a response that has no more than one.
+pub const ONE_BLOCK: Refused = Refused::Unsupported("option 23 (Block2): this response has only one block");
+
+const SEVERAL_BLOCKS: Refused = Refused::Unsupported(
+    "option 27 (Block1): bodies in several blocks are not supported; send the reading in one datagram",
+);
+
 /// The value of a Block1 or Block2 option (§2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -29,14 +36,15 @@ pub struct Blocks {
     pub response: Option<Block>,
 }
 
-/// Reads both options, once [`options::check`] has found them well formed.
-pub fn of(packet: &Packet) -> Result<Blocks, Refused> {
+/// Reads both options, once [`options::check`] has found them well formed. Of an `oversize` request the end of the body is
+/// not there; that it is too large is told by who looks at its size.
+pub fn of(packet: &Packet, oversize: bool) -> Result<Blocks, Refused> {
     let body = block(packet, BLOCK1)?;
     if let Some(body) = body {
         if body.number > 0 || body.more {
-            return Err(Refused::Option(BLOCK1));
+            return Err(SEVERAL_BLOCKS);
         }
-        if packet.payload.len() > body.bytes() {
+        if !oversize && packet.payload.len() > body.bytes() {
             return Err(Refused::Block("the payload is longer than its block"));
         }
     }
@@ -70,7 +78,7 @@ impl Block {
         self.number << 4 | u32::from(self.more) << 3 | u32::from(self.exponent)
     }
 
-    /// The part of `body` that this block asks for, and how it is called in the response; `None` if it is behind the end.
+    /// The part of `body` that this block asks for, and the block that the response names; `None` if it is past the end.
     pub fn of_body(self, body: &[u8]) -> Option<(&[u8], Block)> {
         let start = usize::try_from(self.number).ok()?.checked_mul(self.bytes())?;
         if start >= body.len() && self.number > 0 {
@@ -97,7 +105,7 @@ mod tests {
     #[test]
     fn a_body_comes_whole_in_its_first_block() {
         let check = |value: &[u8], payload_bytes: usize, expected: Result<usize, Refused>| {
-            let blocks = of(&packet(BLOCK1, value, &"x".repeat(payload_bytes)));
+            let blocks = of(&packet(BLOCK1, value, &"x".repeat(payload_bytes)), false);
             let bytes = blocks.map(|blocks| blocks.body.expect("a Block1").bytes());
             assert_eq!(bytes, expected, "{value:02x?}, {payload_bytes} bytes");
         };
@@ -110,19 +118,19 @@ mod tests {
         check(&[6], 1025, longer);
         check(&[7], 1, Err(Refused::Block("block size 7 is reserved")));
         // More to come, or something before it.
-        check(&[0x0E], 1024, Err(Refused::Option(BLOCK1)));
-        check(&[0x16], 10, Err(Refused::Option(BLOCK1)));
-        check(&[0xFF, 0xFF, 0xF6], 10, Err(Refused::Option(BLOCK1)));
-        assert_eq!(of(&Packet::new()), Ok(Blocks::default()));
+        check(&[0x0E], 1024, Err(SEVERAL_BLOCKS));
+        check(&[0x16], 10, Err(SEVERAL_BLOCKS));
+        check(&[0xFF, 0xFF, 0xF6], 10, Err(SEVERAL_BLOCKS));
+        assert_eq!(of(&Packet::new(), false), Ok(Blocks::default()));
         let reserved = Err(Refused::Block("block size 7 is reserved"));
-        assert_eq!(of(&packet(BLOCK2, &[7], "")), reserved);
+        assert_eq!(of(&packet(BLOCK2, &[7], ""), false), reserved);
     }
 
     #[test]
     fn a_body_is_given_in_the_blocks_that_are_asked_for() {
         let body: Vec<u8> = (0..40).collect();
         let check = |value: &[u8], body: &[u8], expected: Option<(std::ops::Range<usize>, u32)>| {
-            let asked = of(&packet(BLOCK2, value, "")).unwrap().response.unwrap();
+            let asked = of(&packet(BLOCK2, value, ""), false).unwrap().response.unwrap();
             let given = asked.of_body(body).map(|(part, block)| (part.to_vec(), block.value()));
             let expected = expected.map(|(range, value)| (body.get(range).unwrap().to_vec(), value));
             assert_eq!(given, expected, "{value:02x?}");

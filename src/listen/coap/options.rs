@@ -48,8 +48,10 @@ const CRITICAL: [Rule; 9] = [
 /// Why a request's options stop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// A critical option that is not understood here, by number.
+    /// A critical option that is not understood here, is repeated or has a wrong length, by number.
     Option(u16),
+    /// A critical option that is understood and asks for what there is not here, in words.
+    Unsupported(&'static str),
     /// The request is meant for a proxy.
     Proxy,
     /// A Block1 or Block2 option that is wrong, and why.
@@ -81,9 +83,6 @@ pub fn check(packet: &Packet) -> Result<(), Refused> {
 pub fn describe(number: u16) -> String {
     match number {
         9 => "option 9 (OSCORE) is not supported".to_owned(),
-        23 => "option 23 (Block2) is good for the first block of this response only".to_owned(),
-        27 => "option 27 (Block1): bodies in several blocks are not supported; send the reading in one datagram"
-            .to_owned(),
         _ if CRITICAL.iter().any(|rule| rule.number == number) => {
             format!("option {number} is repeated or of a wrong length")
         }
@@ -257,6 +256,16 @@ mod tests {
         }
         check(&[(35, b"coap://else/where")], Err(Refused::Proxy));
         check(&[(39, b"http")], Err(Refused::Proxy));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_option_is_told_in_words() {
+        let check = |number, expected: &str| assert_eq!(describe(number), expected);
+        check(9, "option 9 (OSCORE) is not supported");
+        check(17, "option 17 is repeated or of a wrong length");
+        check(23, "option 23 is repeated or of a wrong length");
+        check(27, "option 27 is repeated or of a wrong length");
+        check(2049, "critical option 2049 is not supported");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct Head<'a> {
     pub code: u8,
     pub mid: u16,
     pub token: &'a [u8],
-    /// Longer than the configuration allows; what is behind that is cut off.
+    /// Longer than the configuration allows; what is past that is cut off.
     pub oversize: bool,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use coap_lite::Packet;
 
-use super::blocks::{self, BLOCK2, Block, Blocks};
+use super::blocks::{self, Block, Blocks};
 use super::options::{self, Refused};
 use super::packet::{self, Response};
 
@@ -56,8 +56,13 @@ const INTERFACE: &str = "citygate.reading";
 const CONTENT_TYPE: &str = "50";
 
 /// Reads a request's options and finds what it is for; and which blocks it names.
-pub fn find(packet: &Packet, code: u8, listing: impl FnOnce(&Packet, Blocks) -> Response) -> (Wanted, Blocks) {
-    match options::check(packet).and_then(|()| blocks::of(packet)) {
+pub fn find(
+    packet: &Packet,
+    code: u8,
+    oversize: bool,
+    listing: impl FnOnce(&Packet, Blocks) -> Response,
+) -> (Wanted, Blocks) {
+    match options::check(packet).and_then(|()| blocks::of(packet, oversize)) {
         Ok(blocks) => (find_path(packet, code, blocks, listing), blocks),
         Err(refused) => (refusal(refused), Blocks::default()),
     }
@@ -71,6 +76,7 @@ fn refusal(refused: Refused) -> Wanted {
     match refused {
         Refused::Proxy => answer(packet::PROXYING_NOT_SUPPORTED, "this is not a proxy"),
         Refused::Block(why) => answer(packet::BAD_REQUEST, why),
+        Refused::Unsupported(why) => Wanted::BadOption(Response::new(packet::BAD_OPTION), why.to_owned()),
         Refused::Option(number) => Wanted::BadOption(Response::new(packet::BAD_OPTION), options::describe(number)),
     }
 }
@@ -81,7 +87,7 @@ fn find_path(packet: &Packet, code: u8, blocks: Blocks, listing: impl FnOnce(&Pa
     match code {
         packet::GET if is_listing => Wanted::Answer(listing(packet, blocks), String::new()),
         // A later block of a response that is one block: the reading, if it was one, has been taken in with the first.
-        _ if blocks.response.is_some_and(|block| block.number > 0) => refusal(Refused::Option(BLOCK2)),
+        _ if blocks.response.is_some_and(|block| block.number > 0) => refusal(blocks::ONE_BLOCK),
         packet::POST | packet::PUT if !is_listing => match options::precondition_fails(packet) {
             true => answer(packet::PRECONDITION_FAILED, "a stream has no ETag and always exists"),
             false => Wanted::Reading(path),
@@ -220,7 +226,7 @@ mod tests {
     fn requests_find_their_resource() {
         let check = |code: u8, path: &str, expected: Result<&str, u8>| {
             let links = Links::new(&["traffic".to_owned()]);
-            let found = match find(&request(path, &[]), code, |packet, _| links.list(packet, None)).0 {
+            let found = match find(&request(path, &[]), code, false, |packet, _| links.list(packet, None)).0 {
                 Wanted::Reading(path) => Ok(path),
                 Wanted::Answer(response, _) | Wanted::BadOption(response, _) => Err(response.code),
             };
@@ -248,7 +254,7 @@ mod tests {
         let check = |number: u16, value: &[u8], expected: u8| {
             let mut packet = request("devices/a/traffic", &[]);
             packet.add_option(CoapOption::from(number), value.to_vec());
-            let code = match find(&packet, packet::POST, |_, _| Response::default()).0 {
+            let code = match find(&packet, packet::POST, false, |_, _| Response::default()).0 {
                 Wanted::Reading(_) => 0,
                 Wanted::Answer(response, _) | Wanted::BadOption(response, _) => response.code,
             };
@@ -324,11 +330,11 @@ mod tests {
                 assert_eq!(response.block2, Some(Block { more, ..asked }));
                 assert!(response.payload.len() == bytes || !more);
                 if !more {
-                    let behind = Block {
+                    let past = Block {
                         number: number + 1,
                         ..asked
                     };
-                    assert_eq!(links.list(&packet, Some(behind)).code, packet::BAD_REQUEST);
+                    assert_eq!(links.list(&packet, Some(past)).code, packet::BAD_REQUEST);
                     break;
                 }
             }

@@ -188,6 +188,7 @@ impl Exchanges {
         }
         if response.is_positive() {
             self.peers.accepted(waiting.request.key);
+            response.block1 = waiting.request.block1;
         }
         let text = acknowledge::text(outcome).unwrap_or_default();
         self.answer(now, &waiting, response, text, out);
@@ -261,7 +262,7 @@ impl Exchanges {
         };
         let request = Request::new(key, &head, &packet, datagram.len());
         let list = |packet: &Packet, blocks: Blocks| self.discover(now, &request, packet, blocks.response);
-        let (wanted, blocks) = resource::find(&packet, head.code, list);
+        let (wanted, blocks) = resource::find(&packet, head.code, head.oversize, list);
         let request = request.with(blocks);
         match wanted {
             Wanted::Reading(path) => match self.peers.arrive(now, key, head.confirmable) {
@@ -356,9 +357,6 @@ impl Exchanges {
                 self.acknowledge(now, request.key, out);
             }
             return;
-        }
-        if response.is_positive() {
-            response.block1 = request.block1;
         }
         let may_repeat = waiting.acknowledged && self.separate.len() < self.config.separate_max;
         let transmissions = if may_repeat { 1 + self.config.max_retransmit } else { 1 };

@@ -51,7 +51,7 @@ impl Exchanges {
         };
         let request = Request::new(key, &head, &packet, datagram.len());
         let list = |packet: &Packet, blocks: Blocks| self.discover(now, &request, packet, blocks.response);
-        match resource::find(&packet, head.code, list).0 {
+        match resource::find(&packet, head.code, head.oversize, list).0 {
             Wanted::Answer(response, _)
                 if response.is_positive() && !response.payload.is_empty() && request.wants(&response) =>
             {

@@ -75,6 +75,32 @@ fn no_more_than_three_times_a_request_is_sent_for_it_in_all() {
     assert!((2.7..=3.0).contains(&most), "{most} times");
 }
 
+/// The list of streams and what is said in its place, for a request of any length.
+#[test]
+fn no_more_than_three_times_a_request_is_sent_for_it_to_an_address_that_may_be_forged() {
+    let mut lists = 0;
+    for (padding, block1) in (0..250).flat_map(|padding| [None, Some(6)].map(|block1| (padding, block1))) {
+        let mut options = vec![(11, b".well-known".to_vec()), (11, b"core".to_vec())];
+        options.extend(block1.map(|value: u8| (27, vec![value])));
+        options.push((65_000, vec![0; padding])); // elective, and unknown
+        let options: Vec<_> = options.iter().map(|(number, value)| (*number, &value[..])).collect();
+        let bytes = datagram(CON, packet::GET, 1, &options, "");
+        let mut world = world(|_| {});
+        assert!(world.receive(&bytes).is_none());
+        let sent: usize = world.out.iter().map(|outgoing| outgoing.message.len()).sum();
+        assert!(
+            sent <= 3 * bytes.len(),
+            "{sent} for {} bytes, Block1 {block1:?}",
+            bytes.len()
+        );
+        lists += u32::from(world.said_one().code == packet::CONTENT);
+    }
+    assert!(
+        (1..500).contains(&lists),
+        "{lists} lists, others have to prove their address"
+    );
+}
+
 /// The smallest reading has room for all repetitions that RFC 7252 gives it.
 #[test]
 fn a_reading_that_may_be_one_is_repeated_as_often_as_before() {
@@ -113,17 +139,21 @@ fn a_whole_body_in_one_block_is_a_reading_and_its_block_is_acknowledged() {
         check(&[0, 2], kind, Some(vec![2]));
     }
     let mut world = world(|_| {});
-    for (value, code) in [
-        (&[0x0E][..], packet::BAD_OPTION),
-        (&[0x16], packet::BAD_OPTION),
-        (&[0x07], packet::BAD_REQUEST),
+    let several = "option 27 (Block1): bodies in several blocks are not supported; send the reading in one datagram";
+    let misshapen = "option 27 is repeated or of a wrong length";
+    for (values, code, text) in [
+        (&[&[0x0E][..]][..], packet::BAD_OPTION, several),
+        (&[&[0x16]], packet::BAD_OPTION, several),
+        (&[&[6], &[6]], packet::BAD_OPTION, misshapen),
+        (&[&[0, 0, 0, 6]], packet::BAD_OPTION, misshapen),
+        (&[&[0x07]], packet::BAD_REQUEST, "block size 7 is reserved"),
     ] {
-        assert!(
-            world
-                .receive(&request(CON, packet::POST, 1, &[(27, value)], "{}"))
-                .is_none()
-        );
-        assert_eq!(world.said_one().code, code, "{value:02x?}");
+        let options: Vec<_> = values.iter().map(|value| (27, *value)).collect();
+        // Long enough for the whole text.
+        let long = format!("{{{}}}", " ".repeat(50));
+        assert!(world.receive(&request(CON, packet::POST, 1, &options, &long)).is_none());
+        let said = world.said_one();
+        assert_eq!((said.code, said.payload.as_str()), (code, text), "{values:02x?}");
     }
     // A rejected reading has no block: 4.13 with one would ask for a smaller.
     let ticket = world.take(&request(CON, packet::POST, 2, &[(27, &[6])], "{"));
@@ -153,7 +183,9 @@ fn blocks_of_the_response_are_as_large_as_the_client_asks() {
             .receive(&request(CON, packet::POST, 1, &[(23, &[0x16])], "{}"))
             .is_none()
     );
-    assert_eq!(world.said_one().code, packet::BAD_OPTION);
+    let said = world.said_one();
+    let text = "option 23 (Block2): this response has only one block";
+    assert_eq!((said.code, said.payload.as_str()), (packet::BAD_OPTION, text));
     // Of the list: block by block.
     let own = SocketAddr::from(([127, 0, 0, 1], 3));
     let mut ask = |options: &[(u16, &[u8])]| {
@@ -171,7 +203,7 @@ fn blocks_of_the_response_are_as_large_as_the_client_asks() {
         assert_eq!(block, Some(vec![number << 4 | more << 3 | 1]));
     }
     assert_eq!(read, whole.payload);
-    assert_eq!(ask(&[(23, &[0xF1])]).1.code, packet::BAD_REQUEST, "behind the end");
+    assert_eq!(ask(&[(23, &[0xF1])]).1.code, packet::BAD_REQUEST, "past the end");
 }
 
 #[test]
@@ -189,4 +221,12 @@ fn a_body_that_is_too_large_is_told_what_would_fit() {
     };
     check(2, largest, false);
     check(3, largest + 1, true);
+    // Also if it is longer than the block that it says it is.
+    for (mid, value) in [(4, &[][..]), (5, &[6])] {
+        let bytes = request(CON, packet::POST, mid, &[(27, value)], &"x".repeat(400));
+        let intake = world.receive(&bytes).expect("a reading, to be refused");
+        world.answer(intake.ticket.unwrap(), &Answer::One(intake.refusal.unwrap()));
+        assert!(option(&world, 60).is_some(), "Size1 beside {value:02x?}");
+        assert_eq!(world.said_one().code, packet::TOO_LARGE, "{value:02x?}");
+    }
 }
