@@ -189,7 +189,7 @@ async fn a_packet_of_any_type_may_be_as_large_as_the_maximum_packet_size() {
             [&[0, 9], properties, &one.repeat(count)].concat()
         };
         for (first, options, answer) in [(0x82, &[0][..], 0x90), (0xA2, &[], 0xB0)] {
-            let count = 5000;
+            let count = 4000;
             let mut stream = TcpStream::connect(address).await.unwrap();
             let client = format!("{version:?}-{first:x}");
             stream.write_all(&mqtt::connect(version, &client)).await.unwrap();

@@ -8,7 +8,7 @@
 use std::hash::Hasher;
 
 use super::fields::{Cursor, Properties};
-use super::{Fault, Version, malformed, protocol_error};
+use super::{Fault, Leave, Version, malformed, protocol_error};
 
 /// What a PUBLISH says before its topic is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,9 @@ const DISCONNECT_REASONS: &[u8] = &[
     0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
 ];
 
+/// Topic filters in one SUBSCRIBE or UNSUBSCRIBE: its answer has a byte for each, which waits until the client reads it.
+pub const FILTERS_MAX: usize = 4096;
+
 const fn client_only(client: &'static [u8]) -> Properties {
     Properties { client, server: &[] }
 }
@@ -152,7 +155,7 @@ pub fn subscribe(version: Version, body: &[u8]) -> Result<(u16, usize), Fault> {
     while !cursor.is_empty() {
         let shared = cursor.filter(version)?;
         subscription_options(version, cursor.u8()?, shared)?;
-        filters += 1;
+        filters = one_more(filters)?;
     }
     match filters {
         0 => Err(protocol_error("SUBSCRIBE without a topic filter")), // [MQTT-3.8.3-2]
@@ -185,11 +188,21 @@ pub fn unsubscribe(version: Version, body: &[u8]) -> Result<(u16, usize), Fault>
     let mut filters = 0;
     while !cursor.is_empty() {
         cursor.filter(version)?;
-        filters += 1;
+        filters = one_more(filters)?;
     }
     match filters {
         0 => Err(protocol_error("UNSUBSCRIBE without a topic filter")), // [MQTT-3.10.3-2]
         _ => Ok((pkid, filters)),
+    }
+}
+
+fn one_more(filters: usize) -> Result<usize, Fault> {
+    match filters {
+        FILTERS_MAX => Err(Fault {
+            reason: Leave::QuotaExceeded,
+            why: "more than 4096 topic filters in one packet",
+        }),
+        _ => Ok(filters + 1),
     }
 }
 

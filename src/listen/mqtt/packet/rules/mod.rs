@@ -209,6 +209,22 @@ fn packets_end_with_their_fields_and_have_their_packet_id() {
             ProtocolError,
         );
         check(version, 0xA2, &[b"\0\x07", properties].concat(), ProtocolError); // [MQTT-3.10.3-2]
+        // More filters than are answered.
+        for (first, filter) in [(0x82, &b"\0\x02ff\0"[..]), (0xA2, b"\0\x02ff")] {
+            for (filters, expected) in [(4096, GOOD), (4097, Err(Leave::QuotaExceeded))] {
+                let body = [b"\0\x07", properties, &filter.repeat(filters)].concat();
+                let length = [
+                    body.len() as u8 | 0x80,
+                    (body.len() >> 7) as u8 | 0x80,
+                    (body.len() >> 14) as u8,
+                ];
+                assert_eq!(
+                    verdict(version, first, &length, &body),
+                    expected,
+                    "{version:?} {first:#04x} {filters}"
+                );
+            }
+        }
         check(version, 0xC0, &[], GOOD);
         check(version, 0xC0, &[0], Malformed);
         check(version, 0xE0, &[], GOOD);
