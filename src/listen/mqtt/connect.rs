@@ -1,7 +1,8 @@
 //! The opening of a connection: CONNECT, and what it is answered.
 //!
 //! Everything before an accepted CONNECT is held to `packet_bytes_max` and (by the caller) to `connect_timeout`. What is
-//! not MQTT is closed without a word; what is MQTT but not accepted is told why, as far as its version can say it.
+//! not MQTT is closed without an answer; what is MQTT but not accepted is told why, as far as its version can say it, except
+//! a CONNECT that is late or gives way to others.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub struct Client {
     pub silence_max: Duration,
     /// How long its session is kept after the connection; zero: not at all.
     pub keep: Duration,
-    /// Until it says goodbye.
+    /// Until DISCONNECT.
     pub will: Option<Will>,
 }
 
@@ -79,18 +80,24 @@ where
 
 // Said as soon as it is known in which version; nothing more of it is read.
 fn too_large<S>(head: &packet::Head, wire: &mut Wire<S>) -> Option<Ended> {
-    match packet::connect_version(&wire.inbound[head.header_bytes..]) {
-        Ok(None) => None,
-        Ok(Some(version)) => Some(refused(Refusal::Fault(TOO_LARGE), plain(version), wire)),
-        Err(fault) => Some(broken(fault, wire)),
-    }
+    let start = &wire.inbound[head.header_bytes..];
+    let fault = match packet::connect_version(start) {
+        Ok(None) => return None,
+        Ok(Some(version)) => ConnectFault::Broken {
+            version,
+            fault: TOO_LARGE,
+            hints: packet::connect_hints(start),
+        },
+        Err(fault) => fault,
+    };
+    Some(broken(fault, wire))
 }
 
 fn broken<S>(fault: ConnectFault, wire: &mut Wire<S>) -> Ended {
     match fault {
         ConnectFault::NotMqtt => Close::Refused.into(),
         // In 3.1.1's form: a Mosquitto bridge falls back by it, and a client of a later version has to ask for less.
-        ConnectFault::Level => refused(Refusal::ProtocolVersion, plain(Version::V3), wire),
+        ConnectFault::Level => refused(Refusal::ProtocolVersion, bounded(Version::V3, None), wire),
         ConnectFault::Broken { version, fault, hints } => {
             let encoder = bounded(version, hints.packet_bytes_max);
             Ended {
@@ -107,8 +114,10 @@ fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Ended>
     let nameless = connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean;
     let refusal = if connect.authentication_method {
         Refusal::AuthenticationMethod
-    } else if nameless || connect.client_id.len() > CLIENT_ID_BYTES_MAX {
-        Refusal::ClientId
+    } else if nameless {
+        Refusal::ClientIdEmpty
+    } else if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
+        Refusal::ClientIdTooLong
     } else {
         return Ok(connect);
     };
@@ -125,10 +134,6 @@ fn refused<S>(refusal: Refusal, encoder: Encoder, wire: &mut Wire<S>) -> Ended {
         why: refusal.why(),
         ..Close::Refused.into()
     }
-}
-
-fn plain(version: Version) -> Encoder {
-    bounded(version, None)
 }
 
 // For a client of which no more is known.
@@ -337,6 +342,34 @@ mod tests {
         check(&[22, 0, 1, b'x'], "meter", &[0x82]).await;
         check(&[&[22, 0, 1, b'x'], FOUR].concat(), "meter", &[]).await;
         check(&[&[0x7F], TWENTY].concat(), "meter", &[0x81]).await;
+    }
+
+    #[tokio::test]
+    async fn a_connect_that_is_too_large_is_refused_by_what_is_there_of_it() {
+        let check = async |rest: &[u8], client_id: &str, told: &[u8]| {
+            let start = b"\x10\xFF\xFF\xFF\x7F\0\x04MQTT\x05\x02\0\x3C";
+            let (result, outbound) = received(&[start, rest].concat()).await;
+            let ended = result.unwrap_err();
+            let expected = match told {
+                [code] => reasoned(*code, ended.why),
+                short => short.to_vec(),
+            };
+            assert_eq!(
+                (outbound, ended.client_id.as_str()),
+                (expected, client_id),
+                "{rest:02x?}"
+            );
+        };
+        const SHORT: &[u8] = &[0x20, 3, 0, 0x95, 0];
+        check(b"", "", &[0x95]).await;
+        check(b"\0\0\x05meter", "meter", &[0x95]).await;
+        check(b"\x05\x27\0\0\0\x14\0\x05meter\0", "meter", SHORT).await;
+        check(b"\x05\x27\0\0\0\x04\0\x05meter\0", "meter", &[]).await;
+        // Within the client id; within the properties, behind it and before it.
+        check(b"\x05\x27\0\0\0\x14\0\x05met", "", SHORT).await;
+        check(b"\x40\x27\0\0\0\x14\x26\0\x01a\0\x01b\x26", "", SHORT).await;
+        check(b"\x40\x26\0\x01a\0\x05b", "", &[0x95]).await;
+        check(b"\xFF\xFF\xFF\xFF\x7F\0\x05meter", "", &[0x95]).await;
     }
 
     #[tokio::test]

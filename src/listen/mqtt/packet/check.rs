@@ -51,7 +51,7 @@ pub enum ConnectFault {
     },
 }
 
-/// What a broken CONNECT says all the same, as far as it can be read: for its refusal, and for the log.
+/// What a CONNECT that is refused says all the same, as far as it can be read: for its refusal, and for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     pub packet_bytes_max: Option<u32>,
@@ -272,6 +272,15 @@ pub fn connect(body: &[u8], minimal: bool) -> Result<ConnectShape, ConnectFault>
             fault,
             hints: hints(version, rest),
         })
+}
+
+/// What the beginning of a CONNECT says that is not read on.
+pub fn connect_hints(start: &[u8]) -> Hints {
+    let mut cursor = Cursor(start);
+    match connect_level(&mut cursor) {
+        Ok((version, _)) => hints(version, cursor.0),
+        Err(_) => Hints::default(),
+    }
 }
 
 fn hints(version: Version, from_flags_on: &[u8]) -> Hints {

@@ -19,7 +19,9 @@ pub struct Encoder {
 pub enum Refusal {
     /// Always in the words of 3.1.1, which every client understands: one of a later version may not be MQTT 5's.
     ProtocolVersion,
-    ClientId,
+    ClientIdTooLong,
+    /// It is empty, and the session is to be kept.
+    ClientIdEmpty,
     AuthenticationMethod,
     Fault(Fault),
 }
@@ -154,7 +156,9 @@ impl Encoder {
             (Version::V3, Refusal::ProtocolVersion) => {
                 out.extend_from_slice(&[0x20, 2, 0, UNACCEPTABLE_PROTOCOL_VERSION])
             }
-            (Version::V3, Refusal::ClientId) => out.extend_from_slice(&[0x20, 2, 0, IDENTIFIER_REJECTED]),
+            (Version::V3, Refusal::ClientIdTooLong | Refusal::ClientIdEmpty) => {
+                out.extend_from_slice(&[0x20, 2, 0, IDENTIFIER_REJECTED])
+            }
             // 3.1.1 has no code for what is left; such a connection is closed [MQTT-4.8.0-1].
             (Version::V3, _) => {}
             (Version::V5, _) => self.reasoned(0x20, &[0, refusal.code()], refusal.why(), out),
@@ -233,7 +237,7 @@ impl Refusal {
     fn code(self) -> u8 {
         match self {
             Refusal::ProtocolVersion => 0x84,
-            Refusal::ClientId => 0x85,
+            Refusal::ClientIdTooLong | Refusal::ClientIdEmpty => 0x85,
             Refusal::AuthenticationMethod => 0x8C,
             Refusal::Fault(fault) => fault.reason as u8,
         }
@@ -242,10 +246,9 @@ impl Refusal {
     pub fn why(self) -> &'static str {
         match self {
             Refusal::ProtocolVersion => "MQTT 3.1, 3.1.1 and 5 are served",
-            Refusal::ClientId => {
-                "the client identifier is longer than 256 bytes, or empty though its session is to be kept"
-            }
-            Refusal::AuthenticationMethod => "there is no enhanced authentication here",
+            Refusal::ClientIdTooLong => "the client identifier is longer than 256 bytes",
+            Refusal::ClientIdEmpty => "the client identifier is empty, but its session is to be kept",
+            Refusal::AuthenticationMethod => "enhanced authentication is not supported",
             Refusal::Fault(fault) => fault.why,
         }
     }

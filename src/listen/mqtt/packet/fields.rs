@@ -195,7 +195,7 @@ impl<'a> Cursor<'a> {
                 return Err(protocol_error("a property that only a server sends")); // [MQTT-3.3.4-6] and others
             }
             if !allowed.client.contains(&id) {
-                return Err(malformed("a property that does not belong into this packet")); // §2.2.2.2
+                return Err(malformed("a property that is not allowed in this packet")); // §2.2.2.2
             }
             if id != USER_PROPERTY && given.has(id) {
                 return Err(protocol_error("a property that is given twice"));
@@ -208,11 +208,13 @@ impl<'a> Cursor<'a> {
         Ok(given)
     }
 
-    /// Goes over the properties, whatever is wrong with them, and gives the Maximum Packet Size among them.
+    /// Goes over the properties, whatever is wrong with them and as far as they are there, and gives the Maximum Packet Size
+    /// among them.
     pub fn packet_bytes_max(&mut self) -> Option<u32> {
         const MAXIMUM_PACKET_SIZE: u8 = 39;
-        let length = self.variable_int().ok()?;
-        let mut block = Cursor(self.take(length).ok()?);
+        let length = self.variable_int().unwrap_or(usize::MAX);
+        let mut block = Cursor(self.0.get(..length).unwrap_or(self.0));
+        self.0 = self.0.get(length..).unwrap_or_default();
         while !block.is_empty() {
             let id = block.u8().ok()?;
             let value = block.0;

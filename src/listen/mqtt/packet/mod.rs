@@ -27,7 +27,7 @@ mod check;
 mod encode;
 mod fields;
 
-pub use check::{ConnectFault, Hints, connect_version};
+pub use check::{ConnectFault, Hints, connect_hints, connect_version};
 pub use encode::{Encoder, Refusal, Welcome, shortened};
 pub use fields::topic;
 

@@ -197,7 +197,8 @@ fn guard_6_every_refusal_can_be_written_in_both_versions() {
         }
     };
     check(Refusal::ProtocolVersion, &[0x20, 2, 0, 1], 0x84);
-    check(Refusal::ClientId, &[0x20, 2, 0, 2], 0x85);
+    check(Refusal::ClientIdTooLong, &[0x20, 2, 0, 2], 0x85);
+    check(Refusal::ClientIdEmpty, &[0x20, 2, 0, 2], 0x85);
     check(Refusal::AuthenticationMethod, &[], 0x8C);
     check(Refusal::Fault(malformed("m")), &[], 0x81);
     check(Refusal::Fault(protocol_error("p")), &[], 0x82);
