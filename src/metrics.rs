@@ -125,7 +125,7 @@ metrics! {
     CoapMetrics {
         /// CoAP datagrams received.
         coap_datagrams_received_total: IntCounter,
-        /// CoAP datagrams that the kernel dropped because a socket's receive buffer was full; known when the next datagrams arrive.
+        /// CoAP datagrams that the kernel dropped because a socket's receive buffer was full; known when the next datagrams arrive at that socket, so not those before it closes.
         coap_datagrams_dropped_total: IntCounter,
         /// CoAP datagrams not answered with a response code, by reason (malformed, duplicate, reset, not ours …).
         coap_datagrams_ignored_total: IntCounterVec["reason"],

@@ -4,12 +4,13 @@
 //! machine, or a limit that was lowered.
 
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use super::tally::Tally;
 
 /// How often a repeating trouble of the accept loop is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -18,22 +19,23 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// once.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// What goes wrong again and again, logged now and then.
-#[derive(Debug, Default)]
-pub struct Troubles {
-    logged_at: Option<Instant>,
-    unlogged: u64,
+/// What goes wrong in one accept loop.
+#[derive(Debug)]
+pub struct Troubles(Tally);
+
+// === impl Troubles ===
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Troubles(Tally::every(LOG_EVERY))
+    }
 }
 
 impl Troubles {
-    /// How often it has happened since it was last logged, if it is to be logged now.
-    pub fn happened(&mut self, now: Instant) -> Option<u64> {
-        self.unlogged += 1;
-        if self.logged_at.is_some_and(|at| now < at + LOG_EVERY) {
-            return None;
-        }
-        self.logged_at = Some(now);
-        Some(std::mem::take(&mut self.unlogged))
+    /// One more; how often it has happened since it was last logged, if it is to be logged now.
+    pub fn happened(&mut self) -> Option<u64> {
+        self.0.add(1);
+        self.0.due(Instant::now())
     }
 }
 
@@ -46,7 +48,7 @@ pub async fn failed(
     stopping: &CancellationToken,
 ) -> bool {
     failures.inc();
-    if let Some(times) = troubles.happened(Instant::now()) {
+    if let Some(times) = troubles.happened() {
         warn!(%error, times, "{listener} connection not accepted");
     }
     // These are about one connection; the next one may be tried at once.
@@ -65,16 +67,6 @@ pub async fn failed(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trouble_that_repeats_is_logged_now_and_then() {
-        let mut troubles = Troubles::default();
-        let now = Instant::now();
-        assert_eq!(troubles.happened(now), Some(1));
-        assert_eq!(troubles.happened(now), None);
-        assert_eq!(troubles.happened(now + LOG_EVERY / 2), None);
-        assert_eq!(troubles.happened(now + LOG_EVERY), Some(3));
-    }
 
     #[tokio::test]
     async fn a_failed_accept_is_tried_again_until_the_stop() {

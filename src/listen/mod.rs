@@ -37,6 +37,8 @@ pub mod pace;
 
 pub mod patience;
 
+mod tally;
+
 pub mod tcp;
 
 /// What every listener is given.
@@ -82,4 +84,14 @@ fn advice(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "",
     }
+}
+
+/// Whether this machine has IPv6; if not, what needs it is left out, and this says so.
+#[cfg(test)]
+pub fn has_ipv6() -> bool {
+    let bound = std::net::UdpSocket::bind("[::1]:0");
+    if let Err(error) = &bound {
+        eprintln!("no IPv6 here, which is not tested: {error}");
+    }
+    bound.is_ok()
 }

@@ -1,57 +1,59 @@
-//! Datagrams that the kernel dropped, as the receive buffer of a socket was full: counted, and said once a minute at most.
+//! Datagrams that the kernel dropped, as the receive buffer of a socket was full: counted, and logged once a minute at most.
 //!
-//! The kernel tells how many there were beside the next datagrams of the socket (SO_RXQ_OVFL), so what is dropped last is
-//! known when there is something to read again.
+//! The kernel tells how many there were in a control message of the next datagrams of the socket (SO_RXQ_OVFL), so what is dropped last is
+//! known when there is something to read again; of a socket that is closed before, it is not.
 
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-/// How often it is said.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+use crate::listen::tally::Tally;
+
+/// How often it is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub struct Drops {
     total: IntCounter,
-    unsaid: u64,
-    said_at: Option<Instant>,
+    tally: Tally,
 }
 
 // === impl Drops ===
 
 impl Drops {
     pub fn new(total: IntCounter) -> Self {
-        Drops {
-            total,
-            unsaid: 0,
-            said_at: None,
-        }
+        let tally = Tally::every(LOG_EVERY);
+        Drops { total, tally }
     }
 
     pub fn add(&mut self, dropped: u32) {
-        self.total.inc_by(dropped.into());
-        self.unsaid += u64::from(dropped);
-    }
-
-    /// When it is to be said, if there is anything to say.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
-        let at = self.said_at.map_or(now, |at| at + SAY_EVERY);
-        (self.unsaid > 0).then_some(at)
-    }
-
-    /// Says it if it is due; how many that are.
-    pub fn say(&mut self, now: Instant) -> u64 {
-        if self.due(now).is_none_or(|at| now < at) {
-            return 0;
+        if dropped > 0 {
+            self.total.inc_by(dropped.into());
+            self.tally.add(dropped.into());
         }
-        self.said_at = Some(now);
-        let dropped = std::mem::take(&mut self.unsaid);
-        tracing::warn!(
-            dropped,
-            "coap datagrams dropped by the kernel, as a receive buffer was full; coap.receive_buffer and net.core.rmem_max bound it"
-        );
-        dropped
     }
+
+    /// When there is something to log that is not logged now.
+    pub fn next(&self) -> Option<Instant> {
+        self.tally.next()
+    }
+
+    /// Logs what is due.
+    pub fn log(&mut self, now: Instant) {
+        self.tally.due(now).map(log);
+    }
+
+    /// Logs what is left, as no more will come.
+    pub fn log_rest(&mut self) {
+        self.tally.rest().map(log);
+    }
+}
+
+fn log(dropped: u64) {
+    tracing::warn!(
+        dropped,
+        "coap datagrams dropped by the kernel, as a receive buffer was full; coap.receive_buffer and net.core.rmem_max bound it"
+    );
 }
 
 #[cfg(test)]
@@ -59,27 +61,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_said_once_a_minute_and_altogether() {
+    fn drops_are_counted_at_once_and_logged_once_a_minute() {
         let total = IntCounter::new("drops", "drops").unwrap();
         let mut drops = Drops::new(total.clone());
         let start = Instant::now();
-        assert_eq!((drops.due(start), drops.say(start)), (None, 0));
-        // Dropped by then, the second, and what is said in it.
-        for (dropped, second, said) in [
-            (3, 0, 3),
-            (5, 1, 0),
-            (7, 59, 0),
-            (0, 60, 12),
-            (1, 61, 0),
-            (0, 200, 1),
-            (0, 300, 0),
+        let minute = Some(start + LOG_EVERY);
+        for (dropped, second, next) in [
+            (0, 0, None),
+            (3, 0, None),
+            (5, 1, minute),
+            (0, 59, minute),
+            (0, 60, None),
         ] {
-            let now = start + Duration::from_secs(second);
             drops.add(dropped);
-            assert_eq!(drops.say(now), said, "second {second}");
+            drops.log(start + Duration::from_secs(second));
+            assert_eq!(drops.next(), next, "second {second}");
         }
         drops.add(1);
-        assert_eq!(drops.due(start), Some(start + Duration::from_secs(260)));
-        assert_eq!(total.get(), 17);
+        drops.log_rest();
+        assert_eq!((drops.next(), total.get()), (None, 9));
     }
 }

@@ -312,16 +312,16 @@ impl Server {
             let now = Instant::now();
             self.exchanges.on_timeout(now, &mut self.out);
             self.send();
-            self.sockets.drops.say(now);
+            self.sockets.drops.log(now);
         }
+        self.sockets.drops.log_rest();
         tracing::info!("coap listener closed");
     }
 
     fn next_due(&self) -> Option<Instant> {
         // Once that is past, only an answer that is still owed keeps the thread here.
         let stops_at = self.stops_at.filter(|at| *at > Instant::now());
-        let drops_said_at = self.sockets.drops.due(Instant::now());
-        [self.exchanges.next_timeout(), stops_at, drops_said_at]
+        [self.exchanges.next_timeout(), stops_at, self.sockets.drops.next()]
             .into_iter()
             .flatten()
             .min()

@@ -23,7 +23,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 mod acks;
@@ -238,7 +237,7 @@ async fn accept_all(bound: Bound, front: Front) {
                 }
                 None => {
                     shared.counters.closed(Close::Full);
-                    if let Some(times) = troubles.happened(Instant::now()) {
+                    if let Some(times) = troubles.happened() {
                         let max = shared.config.connections_max;
                         let left = shared.front.connections.free();
                         warn!(%peer, times, max, left, "mqtt connection closed: all mqtt.connections_max are in use, or no descriptor is left");

@@ -4,7 +4,8 @@
 //! the standard: as the connection ends, unless by DISCONNECT with reason 0; with MQTT 5 after the Will Delay Interval,
 //! or when its session ends before that, and not at all if the client resumes its session in time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
@@ -14,13 +15,16 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::packet::Will;
-use crate::listen::accept::Troubles;
+use crate::listen::tally::Tally;
+
+/// How often the number of those that were discarded is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Where wills end.
 #[derive(Debug)]
 pub struct Wills {
     discarded: IntCounter,
-    said: Mutex<Troubles>,
+    tally: Mutex<Tally>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -38,19 +42,14 @@ impl Wills {
     pub fn new(discarded: IntCounter, tasks: TaskTracker, stopping: CancellationToken) -> Arc<Self> {
         Arc::new(Wills {
             discarded,
-            said: Mutex::default(),
+            tally: Mutex::new(Tally::every(LOG_EVERY)),
             tasks,
             stopping,
         })
     }
 
     /// The connection of `client` has ended, and its will was not deleted; `session_kept` is how long its session is.
-    pub fn connection_ended(
-        self: &Arc<Self>,
-        client: &str,
-        will: Will,
-        session_kept: std::time::Duration,
-    ) -> Option<Delayed> {
+    pub fn connection_ended(self: &Arc<Self>, client: &str, will: Will, session_kept: Duration) -> Option<Delayed> {
         let delay = will.delay.min(session_kept);
         if delay.is_zero() {
             self.discard(client, &will);
@@ -73,27 +72,45 @@ impl Wills {
         Some(Delayed(sender))
     }
 
-    fn discard(&self, client: &str, will: &Will) {
+    fn discard(self: &Arc<Self>, client: &str, will: &Will) {
         self.discarded.inc();
         debug!(
             client,
             topic = will.topic,
             "mqtt will is due; the gateway does not deliver wills"
         );
-        let said = self
-            .said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .happened(Instant::now());
-        if let Some(times) = said {
-            info!(
-                client,
-                topic = will.topic,
-                times,
-                "mqtt wills are due; the gateway does not deliver wills"
-            );
+        let mut tally = self.tally();
+        let is_waited_for = tally.next().is_some();
+        tally.add(1);
+        tally.due(Instant::now().into_std()).map(log);
+        if let Some(at) = tally.next().filter(|_| !is_waited_for) {
+            self.tasks.spawn(self.clone().log_at(at.into()));
         }
     }
+
+    /// Logs what was held back until then; what is left when the gateway stops is logged when this is dropped.
+    async fn log_at(self: Arc<Self>, at: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(at) => {
+                self.tally().due(Instant::now().into_std()).map(log);
+            }
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Wills {
+    fn drop(&mut self) {
+        self.tally().rest().map(log);
+    }
+}
+
+fn log(times: u64) {
+    info!(times, "mqtt wills are due; the gateway does not deliver wills");
 }
 
 // === impl Delayed ===
@@ -108,7 +125,6 @@ impl Delayed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     struct Setup {
         wills: Arc<Wills>,
@@ -140,7 +156,8 @@ mod tests {
         // Once nothing waits any more.
         async fn discarded(&self) -> u64 {
             self.tasks.close();
-            self.tasks.wait().await;
+            let waited = tokio::time::timeout(Duration::from_secs(60), self.tasks.wait());
+            waited.await.expect("nothing waits");
             self.discarded.get()
         }
     }
@@ -185,6 +202,22 @@ mod tests {
             let delayed = setup.ended(LONG, LONG).expect("it waits");
             let _still_there = end(&setup, delayed);
             assert_eq!(setup.discarded().await, discarded);
+        }
+    }
+
+    #[tokio::test]
+    async fn how_many_are_discarded_is_logged_to_the_last() {
+        for (interval, stopped, left) in [(SHORT, false, None), (LONG, true, Some(4999))] {
+            let setup = setup();
+            *setup.wills.tally() = Tally::every(interval);
+            for _ in 0..5000 {
+                assert!(setup.ended(Duration::ZERO, LONG).is_none());
+            }
+            if stopped {
+                setup.stopping.cancel();
+            }
+            assert_eq!(setup.discarded().await, 5000);
+            assert_eq!(setup.wills.tally().rest(), left, "what is logged as this is dropped");
         }
     }
 }
