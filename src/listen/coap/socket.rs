@@ -2,10 +2,9 @@
 //!
 //! On loopback a system call costs more than all else that is done for a small request, so datagrams are read and written
 //! up to [`BATCH`] at a time (recvmmsg, sendmmsg). Readiness is given back when a batch was not full, without asking the
-//! kernel once more; should there be more after all, the next datagram tells. Beside the datagrams the kernel says how many
-//! it has dropped since the socket was opened (once there are any), and of a wildcard which address each was sent to. What
-//! a datagram means is left to `packet`, from which address it is
-//! answered to [`sockets`](super::sockets).
+//! kernel once more; should there be more after all, the next datagram tells. In control messages the kernel says how many
+//! datagrams it has dropped since the socket was opened (once there are any), and of a wildcard which address each was sent
+//! to. What a datagram means is left to `packet`, from which address it is answered to [`sockets`](super::sockets).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -26,7 +25,7 @@ use super::exchange::Outgoing;
 /// Datagrams in one system call.
 pub const BATCH: usize = 64;
 
-/// Room for the count of drops beside a datagram.
+/// Room for the control message that counts drops.
 const DROPS_BYTES: usize = 24;
 
 /// Room for the packet info as well; IPv6's needs 40 bytes, IPv4's 32.
@@ -39,20 +38,21 @@ pub struct Socket {
     local: Local,
     /// Where it is bound.
     address: SocketAddr,
-    // Keeps the length of addresses and of what is beside them as the kernel left it. Of one address that is right, but for
-    // the count of drops, which is there after the first drop only: until then there is no room for it any more, the kernel
-    // says that it was cut off, and the headers are made anew. With packet info they are made anew for every batch, so that
-    // none is cut off: what comes to a wildcard goes to a socket of its own address after the first datagram. Never used
-    // for sending: there it would be left with pointers to addresses that are gone.
+    // - The kernel overwrites the lengths of addresses and of control messages with what it has written.
+    // - So a socket that is bound to one address has lost the room for control messages when the first drop is to be told.
+    //   That one is cut off, of which the kernel tells, and the headers are made anew; the count comes again.
+    // - Those of a wildcard are made anew for every batch, so that no packet info is cut off. That is rare: what comes to a
+    //   wildcard goes to a socket of its own address after the first datagram.
+    // - They are never used for sending, which would leave them with pointers to addresses that are gone.
     inbound: MultiHeaders<SockaddrStorage>,
     /// Since it was opened, as the kernel last said.
     dropped: u32,
     newly_dropped: u32,
 }
 
-/// What was beside the datagrams of a batch.
+/// What the control messages of a batch say.
 #[derive(Debug, Default)]
-struct Beside {
+struct Control {
     dropped: Option<u32>,
     /// Not all of it was read.
     is_cut: bool,
@@ -120,20 +120,20 @@ impl Socket {
     pub fn receive(&mut self, buffers: &mut [u8], buffer_bytes: usize, arrived: &mut Vec<Arrived>) -> io::Result<()> {
         arrived.clear();
         let (socket, inbound, address) = (&self.socket, &mut self.inbound, self.address);
-        let mut beside = Beside::default();
+        let mut control = Control::default();
         let read = socket.try_io(Interest::READABLE, || {
             let buffers = buffers.chunks_exact_mut(buffer_bytes);
-            beside = read_batch(socket, address, inbound, buffers, arrived)?;
+            control = read_batch(socket, address, inbound, buffers, arrived)?;
             // Not full: there is no more, which the runtime learns without another call.
             match arrived.len() {
                 BATCH => Ok(()),
                 _ => Err(io::ErrorKind::WouldBlock.into()),
             }
         });
-        if beside.is_cut || self.is_wildcard() && !arrived.is_empty() {
+        if control.is_cut || self.is_wildcard() && !arrived.is_empty() {
             self.inbound = headers(self.address);
         }
-        if let Some(dropped) = beside.dropped {
+        if let Some(dropped) = control.dropped {
             self.newly_dropped = self.newly_dropped.wrapping_add(dropped.wrapping_sub(self.dropped));
             self.dropped = dropped;
         }
@@ -209,18 +209,18 @@ fn read_batch<'a>(
     inbound: &mut MultiHeaders<SockaddrStorage>,
     mut buffers: impl Iterator<Item = &'a mut [u8]>,
     arrived: &mut Vec<Arrived>,
-) -> io::Result<Beside> {
+) -> io::Result<Control> {
     let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
         std::array::from_fn(|_| [IoSliceMut::new(buffers.next().unwrap_or_default())]);
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
     let messages = recvmmsg(fd, inbound, slices.iter_mut(), flags, None)?;
-    let mut beside = Beside::default();
+    let mut control = Control::default();
     arrived.extend(messages.map(|message| Arrived {
         bytes: message.bytes,
         peer: message.address.as_ref().and_then(address),
-        target: read_beside(&message, bound.port(), &mut beside),
+        target: read_control(&message, bound.port(), &mut control),
     }));
-    Ok(beside)
+    Ok(control)
 }
 
 /// How many were sent, from the first on.
@@ -241,16 +241,16 @@ fn address(peer: &SockaddrStorage) -> Option<SocketAddr> {
     v4().or_else(v6)
 }
 
-/// Where the datagram was sent to, of a wildcard; the drops go to `beside`.
-fn read_beside(message: &RecvMsg<'_, '_, SockaddrStorage>, port: u16, beside: &mut Beside) -> Option<Target> {
+/// Where the datagram was sent to, of a wildcard; the drops go to `control`.
+fn read_control(message: &RecvMsg<'_, '_, SockaddrStorage>, port: u16, control: &mut Control) -> Option<Target> {
     let mut target = None;
     let Ok(infos) = message.cmsgs() else {
-        beside.is_cut = true;
+        control.is_cut = true;
         return None;
     };
     for info in infos {
         match info {
-            ControlMessageOwned::RxqOvfl(dropped) => beside.dropped = Some(dropped),
+            ControlMessageOwned::RxqOvfl(dropped) => control.dropped = Some(dropped),
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 let [sent_to, own] =
                     [info.ipi_addr, info.ipi_spec_dst].map(|ip| Ipv4Addr::from(u32::from_be(ip.s_addr)));
@@ -325,7 +325,7 @@ mod tests {
         }
     }
 
-    /// What is beside a datagram grows with the first drop; nothing of it is lost by that, and no drop is.
+    /// Control messages grow with the first drop; none is lost by that, and no drop is.
     #[tokio::test]
     async fn drops_are_told_and_leave_room_for_the_packet_info() {
         for (bound, target) in [
@@ -334,6 +334,9 @@ mod tests {
             ("[::1]:0", "::1"),
             ("[::]:0", "::1"),
         ] {
+            if bound.starts_with('[') && !crate::listen::has_ipv6() {
+                continue;
+            }
             let opened = super::super::sockets::open(bound.parse().unwrap(), 4096).unwrap();
             let target = SocketAddr::new(target.parse().unwrap(), opened.local_addr().unwrap().port());
             let client = std::net::UdpSocket::bind((target.ip(), 0)).unwrap();

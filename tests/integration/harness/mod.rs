@@ -77,3 +77,12 @@ pub fn say_skipped(why: &str) {
     let line = format!("SKIPPED {test}: {why}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
+
+/// Whether this machine has IPv6; if not, what needs it is left out, and this says so.
+pub fn has_ipv6() -> bool {
+    let bound = std::net::UdpSocket::bind("[::1]:0");
+    if let Err(error) = &bound {
+        say_skipped(&format!("IPv6: {error}"));
+    }
+    bound.is_ok()
+}
