@@ -20,7 +20,7 @@ use crate::listen::tally::Tally;
 /// How often the number of those that were discarded is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Where wills end.
+/// Counts and logs the wills that are due, and waits for those with a delay.
 #[derive(Debug)]
 pub struct Wills {
     discarded: IntCounter,

@@ -36,7 +36,7 @@ pub fn topic(name: &[u8]) -> Result<&str, Fault> {
     Ok(text)
 }
 
-/// The topic name for a response, of which 0x90 does not speak [MQTT-3.3.2-14].
+/// A Response Topic: a wildcard in it is a Protocol Error [MQTT-3.3.2-14], as 0x90 is for the Topic Name.
 fn response_topic(name: &[u8]) -> Result<&str, Fault> {
     whole_topic(name).map_err(|fault| match fault.reason {
         Leave::TopicNameInvalid => protocol_error("a wildcard in a response topic"),
