@@ -40,12 +40,16 @@ impl Drops {
 
     /// Logs what is due.
     pub fn log(&mut self, now: Instant) {
-        self.tally.due(now).map(log);
+        if let Some(dropped) = self.tally.due(now) {
+            log(dropped);
+        }
     }
 
     /// Logs what is left, as no more will come.
     pub fn log_rest(&mut self) {
-        self.tally.rest().map(log);
+        if let Some(dropped) = self.tally.rest() {
+            log(dropped);
+        }
     }
 }
 

@@ -82,7 +82,9 @@ impl Wills {
         let mut tally = self.tally();
         let is_waited_for = tally.next().is_some();
         tally.add(1);
-        tally.due(Instant::now().into_std()).map(log);
+        if let Some(times) = tally.due(Instant::now().into_std()) {
+            log(times);
+        }
         if let Some(at) = tally.next().filter(|_| !is_waited_for) {
             self.tasks.spawn(self.clone().log_at(at.into()));
         }
@@ -92,7 +94,9 @@ impl Wills {
     async fn log_at(self: Arc<Self>, at: Instant) {
         tokio::select! {
             () = tokio::time::sleep_until(at) => {
-                self.tally().due(Instant::now().into_std()).map(log);
+                if let Some(times) = self.tally().due(Instant::now().into_std()) {
+                    log(times);
+                }
             }
             () = self.stopping.cancelled() => {}
         }
@@ -105,7 +109,9 @@ impl Wills {
 
 impl Drop for Wills {
     fn drop(&mut self) {
-        self.tally().rest().map(log);
+        if let Some(times) = self.tally().rest() {
+            log(times);
+        }
     }
 }
 
