@@ -214,7 +214,6 @@ async fn of_a_segment_that_was_cut_short_the_good_readings_are_sent() {
     let file = OpenOptions::new().write(true).open(&segment).unwrap();
     file.set_len(half as u64).unwrap();
 
-    program.start_again().await;
     let check = program.check();
     assert!(
         !check
@@ -222,6 +221,7 @@ async fn of_a_segment_that_was_cut_short_the_good_readings_are_sent() {
             .any(|line| line.starts_with("wrong") && line.contains("spool")),
         "{check}"
     );
+    program.start_again().await;
     let schema = gateway::schema(&repository().join("schemas"), "weather");
     let topic = format!("{}weather", program.topic_prefix);
     let sequences = || -> Vec<u64> {
