@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -105,8 +106,44 @@ const COMMON: [&str; 24] = [
     "message.max.bytes",
 ];
 
-/// What is public of a property's value: where something is, or one word of few. Anything else may be a secret.
-const PUBLIC: [&str; 5] = [".location", ".protocol", ".mechanism", ".mechanisms", "debug"];
+/// What is public of a property's value: where something is, one word of few, a figure, or a name that Kafka is told.
+/// Anything else may be a secret.
+const PUBLIC: [&str; 12] = [
+    ".location",
+    ".protocol",
+    ".mechanism",
+    ".mechanisms",
+    "debug",
+    ".ms",
+    ".bytes",
+    ".max",
+    ".enable",
+    "retries",
+    "client.id",
+    "client.rack",
+];
+
+/// librdkafka quotes the rest of a value behind it, such as what is left of `sasl.oauthbearer.config`.
+const REST_OF_A_VALUE: &str = "beginning at:";
+
+/// What `librdkafka` says, without what the properties keep secret.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mask(Arc<[Secret]>);
+
+/// Two names of the same property, of which `kafka.properties` may hold one.
+const ALIASES: [(&str, &str); 5] = [
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("retries", "message.send.max.retries"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    (
+        "sasl.oauthbearer.client.credentials.client.id",
+        "sasl.oauthbearer.client.id",
+    ),
+    (
+        "sasl.oauthbearer.client.credentials.client.secret",
+        "sasl.oauthbearer.client.secret",
+    ),
+];
 
 /// Properties that `kafka.properties` may not set, and why.
 const RESERVED: [(&str, &str); 20] = [
@@ -224,6 +261,11 @@ impl Config {
             let why = refusal(key, value)?;
             Some(format!("kafka.properties.\"{key}\": {why}"))
         }));
+        let is_set = |key: &str| self.properties.contains_key(key);
+        let both = ALIASES.iter().filter(|(one, other)| is_set(one) && is_set(other));
+        mistakes.extend(both.map(|(one, other)| {
+            format!("kafka.properties.\"{one}\": is another name of \"{other}\", which is set, too; keep one of them")
+        }));
         mistakes
     }
 
@@ -243,11 +285,11 @@ impl Config {
         mistakes
     }
 
-    /// `text` without what may be secret of the properties' values.
-    pub(super) fn without_secrets(&self, text: String) -> String {
+    /// Hides what may be secret of the properties' values.
+    pub(super) fn mask(&self) -> Mask {
         let may_be_secret = |key: &String| !PUBLIC.iter().any(|end| key.ends_with(end));
         let secrets = self.properties.iter().filter(|(key, _)| may_be_secret(key));
-        secrets.fold(text, |text, (_, value)| value.hide_in(&text))
+        Mask(secrets.map(|(_, value)| value.clone()).collect())
     }
 
     /// Largest record that librdkafka takes (its default, unless a property says otherwise).
@@ -320,6 +362,16 @@ impl Config {
     }
 }
 
+impl Mask {
+    pub(super) fn hide(&self, text: &str) -> String {
+        let text = match text.split_once(REST_OF_A_VALUE) {
+            Some((before, _)) => format!("{before}{REST_OF_A_VALUE} …"),
+            None => text.to_owned(),
+        };
+        self.0.iter().fold(text, |text, secret| secret.hide_in(&text))
+    }
+}
+
 impl Compression {
     fn name(self) -> &'static str {
         match self {
@@ -344,8 +396,10 @@ fn refusal(key: &str, value: &Secret) -> Option<String> {
             "librdkafka has no such property{}",
             spelling::hint(key, COMMON)
         )),
+        // A part of it could be quoted, and end up outside of the quotes.
+        _ if value.reveal().contains('"') => Some("librdkafka does not accept its value".to_owned()),
         KafkaError::ClientConfig(_, description, ..) => {
-            let why = value.hide_in(&without_quotes(description.trim_end(), key));
+            let why = without_quotes(&value.hide_in(description.trim_end()), key);
             Some(format!("librdkafka does not accept its value: {why}"))
         }
         _ => Some("librdkafka does not accept its value".to_owned()),
@@ -432,12 +486,52 @@ mod tests {
             "kafka.properties.\"security.protocol\": librdkafka does not accept its value: \
              Invalid value \"…\" for configuration property \"security.protocol\"",
         );
+        for value in [r#"x"hunter2"#, r#"x"hunter2"y"#] {
+            for key in ["security.protocol", "debug"] {
+                let expected = format!("kafka.properties.\"{key}\": librdkafka does not accept its value");
+                check(key, value, &expected);
+            }
+        }
         check(
             "socket.timeout.ms",
             "5",
             "kafka.properties.\"socket.timeout.ms\": librdkafka does not accept its value: \
              Configuration property \"socket.timeout.ms\" value (hidden) is outside allowed range 10..300000",
         );
+    }
+
+    #[test]
+    fn a_property_is_not_set_under_two_names() {
+        for (one, other) in ALIASES {
+            let mut config = Config::default();
+            config.properties.insert(one.into(), "1".into());
+            let alone = config.mistakes();
+            config.properties.insert(other.into(), "2".into());
+            let expected = format!(
+                "kafka.properties.\"{one}\": is another name of \"{other}\", which is set, too; keep one of them"
+            );
+            assert!(!alone.contains(&expected), "{alone:?}");
+            assert!(config.mistakes().contains(&expected), "{:?}", config.mistakes());
+        }
+    }
+
+    #[test]
+    fn what_librdkafka_says_is_shown_without_secrets() {
+        let mut config = Config::default();
+        for (key, value) in [
+            ("sasl.password", "hunter2"),
+            ("sasl.oauthbearer.config", "scope=x swordfish"),
+            ("socket.timeout.ms", "9092"),
+        ] {
+            config.properties.insert(key.into(), value.into());
+        }
+        let check = |text: &str, expected: &str| assert_eq!(config.mask().hide(text), expected);
+        check("login as hunter2 failed", "login as (hidden) failed");
+        check(
+            "Unrecognized sasl.oauthbearer.config beginning at: swordfish",
+            "Unrecognized sasl.oauthbearer.config beginning at: …",
+        );
+        check("a:9092/1: Disconnected", "a:9092/1: Disconnected");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use rdkafka::statistics::Statistics;
 use tracing::{debug, error, info, warn};
 
 use super::Config;
+use super::config::Mask;
 use super::dispatch::{Broker, Refused};
 use super::health::Monitor;
 use super::reason::{Cause, Reason};
@@ -88,11 +89,13 @@ struct Reports {
     batch_bytes: u64,
     // The topic of the last batch that was too large for it.
     refused_topic: Arc<Mutex<String>>,
+    /// What librdkafka says may quote a property.
+    mask: Mask,
 }
 
 /// For clients whose account is of no interest to the operator: their errors are returned to whoever asked.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Silent;
+#[derive(Clone, Debug)]
+pub(super) struct Silent(Mask);
 
 // === impl Kafka ===
 
@@ -108,6 +111,7 @@ impl Kafka {
             knows_no_broker: Arc::default(),
             batch_bytes: config.batch_bytes.as_u64(),
             refused_topic: Arc::default(),
+            mask: config.mask(),
         };
         if reports.is_debugging && !tracing::enabled!(tracing::Level::INFO) {
             warn!("kafka.properties.debug is set, but log.level hides what it shows: that is logged as \"info\"");
@@ -116,8 +120,7 @@ impl Kafka {
         reports.metrics.kafka_batch_bytes_max.set(batch_bytes);
         let producer_config = config.producer(spooling);
         let producer = producer_config.create_with_context(reports.clone());
-        // It may quote what a property says.
-        let producer = producer.map_err(|error| Error(config.without_secrets(error.to_string())))?;
+        let producer = producer.map_err(|error| Error(reports.mask.hide(&error.to_string())))?;
         let producer = RwLock::new(producer);
         Ok(Kafka {
             client: config.client(),
@@ -149,8 +152,8 @@ impl Kafka {
     /// A client for administrative requests to the same cluster.
     pub(super) fn admin(&self) -> Result<AdminClient<Silent>, String> {
         self.client
-            .create_with_context(Silent)
-            .map_err(|error| format!("kafka: {error}"))
+            .create_with_context(Silent(self.reports.mask.clone()))
+            .map_err(|error| format!("kafka: {}", self.reports.mask.hide(&error.to_string())))
     }
 
     /// Asks the cluster for its topics; the error is what to say if nothing is known of the connections. Blocks up to two
@@ -181,6 +184,7 @@ impl Kafka {
             .client()
             .fatal_error();
         let (code, reason) = fatal?;
+        let reason = self.reports.mask.hide(&reason);
         error!(?code, %reason, "the kafka producer failed for good and is replaced");
         self.replace().err().map(|error| format!("{error} ({reason})"))
     }
@@ -209,7 +213,10 @@ impl Kafka {
             .clone()
             .set("batch.size", batch_bytes.to_string())
             .create_with_context(reports)
-            .map_err(|error| format!("the kafka producer failed, and could not be replaced: {error}"))?;
+            .map_err(|error| {
+                let why = self.reports.mask.hide(&error.to_string());
+                format!("the kafka producer failed, and could not be replaced: {why}")
+            })?;
         self.give_nothing_more(&self.producer.write().unwrap_or_else(PoisonError::into_inner));
         self.take_back();
         let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
@@ -515,6 +522,7 @@ impl ProducerContext for Reports {
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        let message = &*self.mask.hide(message);
         // "[thrd:…]: host:9092/1: Disconnected…": that a broker ends a connection is no error to librdkafka, and that it
         // leaves the first question open is one that is told nowhere else.
         if fac == "FAIL"
@@ -536,6 +544,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
+        let reason = &*self.mask.hide(reason);
         match code {
             RDKafkaErrorCode::AllBrokersDown => self.health.connections_failed(),
             // The probe replaces the producer.
@@ -589,10 +598,12 @@ impl ClientContext for Reports {
 
 impl ClientContext for Silent {
     fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
+        let message = self.0.hide(message);
         debug!(fac, message, "librdkafka");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let reason = self.0.hide(reason);
         debug!(%error, reason, "librdkafka error");
     }
 }
