@@ -87,15 +87,26 @@ fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<Exit
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let gateway = match Gateway::start(config).await {
+    // Before anything starts: as the first process of a container it would not be ended by a signal without a handler.
+    let mut signals = drain::Signals::new().context("signal handlers")?;
+    // A task of its own, since it waits for the disk, too.
+    let mut start = tokio::spawn(Gateway::start(config));
+    let started = tokio::select! {
+        biased;
+        started = &mut start => started.context("start")?,
+        signal = signals.next() => {
+            tracing::info!(signal, "citygate ends before it has started");
+            // It is not waited for: nothing was acknowledged, and the spool is as whole as before.
+            std::process::exit(0);
+        }
+    };
+    let gateway = match started {
         Ok(gateway) => gateway,
         Err(errors) => {
             eprintln!("{errors}");
             return Ok(ExitCode::FAILURE);
         }
     };
-    // A signal during the start ends the process at once: nothing was accepted yet.
-    let mut signals = drain::Signals::new().context("signal handlers")?;
     let failed = gateway.failed();
     tokio::select! {
         signal = signals.next() => {

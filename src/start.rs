@@ -1,6 +1,6 @@
 //! What must be right before a gateway runs: `run` and `check` look at it with the same code, and say the same words.
 //!
-//! File descriptors, addresses, schemas and the names of their topics, registry, spool, Kafka's client: all of it is
+//! File descriptors, schemas and the names of their topics, registry, spool, Kafka's client, addresses: all of it is
 //! looked at, whatever is wrong with one of them. Nothing is changed that outlives it: no file is made, no schema
 //! registered, no topic created. What a start needs of it is kept ([`Prepared`]).
 
@@ -40,7 +40,6 @@ pub struct Prepared {
 pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut findings = Findings::default();
     let plan = descriptors(config, &mut findings);
-    let bound = Bound::bind(config, &mut findings).await;
     let schemas = load_schemas(config, &mut findings);
     let validator = Validator::new(&schemas, &config.clock);
     let validator = validator.map_err(|errors| findings.wrong.extend(errors)).ok();
@@ -49,6 +48,8 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let metrics = Arc::new(Metrics::new(&schemas.names()));
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.kafka);
     let client = client.map_err(|error| findings.wrong.push(error.to_string())).ok();
+    // Last: whoever only looks holds no address while a registry takes its time, and a gateway that starts finds them free.
+    let bound = Bound::bind(config, &mut findings).await;
     let prepared = Prepared {
         plan,
         bound,

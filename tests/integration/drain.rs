@@ -199,6 +199,26 @@ async fn sigterm_ends_the_program_with_exit_code_0() {
     }
 }
 
+/// The registry is asked, and does not answer: the program is told to end, and does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_a_start_that_waits() {
+    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", registry.local_addr().unwrap());
+    for signal in ["TERM", "INT"] {
+        let mut program = Program::start_changed(&Broker::mock(), |config| {
+            config.registry.url = Some(url.clone().into());
+            config.registry.timeout = Duration::from_secs(3600);
+        });
+        let asked = timeout(PATIENCE, registry.accept()).await.unwrap().unwrap();
+        program.signal(signal);
+        let status = program.ended().await;
+        let said = program.said();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert!(said.contains("citygate ends before it has started"), "{said}");
+        drop(asked);
+    }
+}
+
 /// `/readyz` says no at once; everything else goes on until the delay is over, or a second signal ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn during_the_delay_everything_is_accepted_and_answered() {
@@ -246,4 +266,11 @@ async fn the_delay_ends_by_itself() {
     let status = program.ended().await;
     assert_eq!(status.code(), Some(0), "{}", program.said());
     assert!(!program.said().contains("drain.delay ends early"), "{}", program.said());
+    assert!(
+        program
+            .said()
+            .contains("readings are accepted until drain.delay is over"),
+        "{}",
+        program.said()
+    );
 }

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
@@ -105,7 +107,7 @@ impl Ground {
     fn ask(&self, command: &str, fault: &Fault) -> Output {
         let program = env!("CARGO_BIN_EXE_citygate");
         let limit = fault.descriptors.map(|limit| format!("ulimit -n {limit}; "));
-        // A gateway that starts although it should not is ended.
+        // A gateway that starts although it should not is ended, with exit code 124.
         let script = format!(r#"{}exec timeout 60 "$0" "$@""#, limit.unwrap_or_default());
         let mut asked = Command::new("bash");
         asked
@@ -373,7 +375,9 @@ fn check_and_run_agree_about_the_registry() {
         r#"{"is_compatible": false, "messages": ["READER_FIELD_MISSING_DEFAULT_VALUE at /fields/3", "no default"]}"#;
     let not_a_registry =
         "the answer is not that of a schema registry, ...; registry.url must be the base of its API, with its path";
-    let cases: [(u16, &'static str, &str, String); 6] = [
+    let endless = format!(r#"{{"is_compatible": true{}}}"#, " ".repeat(64 * 1024));
+    let cases: [(u16, &'static str, &str, String); 7] = [
+        (200, JSON, &endless, not_a_registry.replace("...", "HTTP 200: {\"is_compatible\": true")),
         (404, "text/html", html, format!("{not_a_registry}; and no id is kept")),
         (404, JSON, r#"{"error_code": 404, "message": "HTTP 404 Not Found"}"#, not_a_registry.replace("...", "HTTP 404: HTTP 404 Not Found")),
         (200, "text/html", html, not_a_registry.replace("...", "HTTP 200: <!DOCTYPE html> <html>...")),
@@ -381,7 +385,7 @@ fn check_and_run_agree_about_the_registry() {
             200,
             JSON,
             reasons,
-            "incompatible with the latest version: READER_FIELD_MISSING_DEFAULT_VALUE at /fields/3; no default; change ...avsc so"
+            "incompatible with what is registered: READER_FIELD_MISSING_DEFAULT_VALUE at /fields/3; no default; change ...avsc so"
                 .to_owned(),
         ),
         (
@@ -494,6 +498,71 @@ fn a_check_of_what_is_right_leaves_no_trace() {
         said.contains("warning  spool: the file system of ") && said.contains("; make room"),
         "{said}"
     );
+}
+
+/// A gateway that starts in the meantime finds them free.
+#[test]
+fn a_check_holds_no_address_while_the_registry_is_asked() {
+    let here = Ground::new();
+    let [port] = free_ports();
+    let (free, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (seen_free, seen_asked) = (free.clone(), asked.clone());
+    let registry = FakeRegistry::start(move |path| {
+        let bound = std::net::TcpListener::bind(("127.0.0.1", port));
+        seen_free.fetch_add(usize::from(bound.is_ok()), Ordering::Relaxed);
+        seen_asked.fetch_add(1, Ordering::Relaxed);
+        accepting(path, 7)
+    });
+    let fault = Fault {
+        settings: vec![
+            ("registry.url", format!("{:?}", registry.url())),
+            ("http.listen", format!("\"127.0.0.1:{port}\"")),
+        ],
+        ..Fault::default()
+    };
+    here.write_config(&fault);
+    let checked = here.ask("check", &fault);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(said.contains("ok       registry: "), "{said}");
+    assert_eq!(
+        (free.load(Ordering::Relaxed), asked.load(Ordering::Relaxed)),
+        (2, 2),
+        "{said}"
+    );
+}
+
+/// librdkafka's own account is shown, and no secret with it.
+#[test]
+fn what_is_logged_for_debugging_holds_no_secret() {
+    let here = Ground::new();
+    let property = |key: &'static str, value: &str| (key, format!("{value:?}"));
+    let login = format!("scope=city {CANARY}");
+    let registry = FakeRegistry::start(always(409, JSON, r#"{"message": "no"}"#));
+    for mechanism in ["PLAIN", "OAUTHBEARER"] {
+        let fault = Fault {
+            settings: vec![
+                property("log.level", "debug"),
+                property("kafka.properties.\"debug\"", "all"),
+                property("kafka.properties.\"security.protocol\"", "sasl_plaintext"),
+                property("kafka.properties.\"sasl.mechanisms\"", mechanism),
+                property("kafka.properties.\"sasl.username\"", "city"),
+                property("kafka.properties.\"sasl.password\"", CANARY),
+                property("kafka.properties.\"sasl.oauthbearer.config\"", &login),
+                property("registry.url", &registry.url()),
+                property("registry.token", CANARY),
+            ],
+            ..Fault::default()
+        };
+        here.write_config(&fault);
+        for command in ["check", "run"] {
+            let asked = here.ask(command, &fault);
+            let said = [&asked.stdout[..], &asked.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert_eq!(asked.status.code(), Some(1), "{said}");
+            assert!(said.contains("librdkafka"), "{said}");
+            assert!(!said.contains(CANARY), "a secret is shown:\n{said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
