@@ -5,6 +5,8 @@
 //! its own, in capitals and with `_` for every dot: `CITYGATE_KAFKA_PROPERTIES__SASL_PASSWORD` is `sasl.password`. Both are
 //! merged with what the file says, key by key.
 
+use std::ffi::OsString;
+
 const PREFIX: &str = "CITYGATE_";
 
 /// Variables of that prefix that are no settings: what the command line reads, and what the scripts and tests of the
@@ -29,6 +31,23 @@ pub(super) fn is_ours(name: &str, value: &str) -> bool {
     };
     let is_other = NO_SETTINGS.contains(&rest) || NO_SETTINGS_PREFIXES.iter().any(|prefix| rest.starts_with(prefix));
     !is_other && !is_service_link(rest, value)
+}
+
+/// All variables that are UTF-8; and what is wrong with those that are meant as settings, and are not.
+pub(super) fn texts(variables: impl Iterator<Item = (OsString, OsString)>) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut texts, mut mistakes) = (Vec::new(), Vec::new());
+    for (name, value) in variables {
+        match (name.to_str(), value.to_str()) {
+            (Some(name), Some(value)) => texts.push((name.to_owned(), value.to_owned())),
+            _ => {
+                let name = name.to_string_lossy();
+                if is_ours(&name, &value.to_string_lossy()) {
+                    mistakes.push(format!("{name}: is not UTF-8; write it in UTF-8"));
+                }
+            }
+        }
+    }
+    (texts, mistakes)
 }
 
 /// The variable of a field.
@@ -104,6 +123,21 @@ mod tests {
         check("CITYGATE_PORT_1883_TCP", "tcp://10.0.0.1:1883", false);
         check("CITYGATE_KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1", false);
         check("CITYGATE_MQTT_PORT_NUMBER", "1883", true);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_utf_8_is_a_mistake() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let variables = [
+            ("CITYGATE_KAFKA_LINGER", &b"5\xffms"[..]),
+            ("CITYGATE_CONFIG", b"/\xff.toml"),
+            ("OTHER", b"\xff"),
+            ("CITYGATE_LOG_LEVEL", b"info"),
+        ];
+        let variables = variables.map(|(name, value)| (name.into(), OsString::from_vec(value.to_vec())));
+        let (texts, mistakes) = texts(variables.into_iter());
+        assert_eq!(texts, [("CITYGATE_LOG_LEVEL".to_owned(), "info".to_owned())]);
+        assert_eq!(mistakes, ["CITYGATE_KAFKA_LINGER: is not UTF-8; write it in UTF-8"]);
     }
 
     #[test]

@@ -52,10 +52,14 @@ impl Config {
             }
         };
         let file = path.map_or_else(String::new, |path| path.display().to_string());
-        // A variable that is not UTF-8 is not one of ours.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
-        Self::parse(&file, &text, environment)
+        let (environment, unreadable) = environment::texts(std::env::vars_os());
+        let parsed = Self::parse(&file, &text, environment.into_iter());
+        if unreadable.is_empty() {
+            return parsed;
+        }
+        let mut mistakes = parsed.err().map_or_else(Vec::new, |mistakes| mistakes.0);
+        mistakes.extend(unreadable);
+        Err(Mistakes(mistakes))
     }
 
     /// Reads a text, which messages call `file`, and these environment variables.

@@ -359,6 +359,18 @@ fn secrets_may_be_in_files_and_are_never_shown() {
         &["citygate.toml:2: registry.url: is not an http or https URL"],
     );
     check(
+        "[registry]\nurl = \"http://:hunter2@registry\"",
+        &[],
+        &["citygate.toml:2: registry.url: holds a password, but no user; write http://user:password@host"],
+    );
+    for behind in ["?key=hunter2", "/#hunter2"] {
+        check(
+            &format!("[registry]\nurl = \"http://registry{behind}\""),
+            &[],
+            &["citygate.toml:2: registry.url: must be the base of its API, without '?' and '#'"],
+        );
+    }
+    check(
         "[registry]\npassword = \"hunter2\"",
         &[],
         &["citygate.toml:2: registry.password: whose it is must be said"],

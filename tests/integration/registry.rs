@@ -115,6 +115,58 @@ async fn without_registry_and_without_kept_ids_the_gateway_does_not_start() {
     assert!(error.contains("the registry does not answer"), "it says why: {error}");
 }
 
+/// Compatibility may be asked for with every version, which early registries cannot be asked about.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_versions_are_asked_about_where_that_is_possible() {
+    let incompatible = r#"{"is_compatible": false, "messages": ["an earlier version"]}"#;
+    let registry = FakeRegistry::start(|path| accepting(path, 7));
+    let start = async || {
+        let config = gateway::config(&Broker::mock(), |config| {
+            config.registry.url = Some(registry.url().into())
+        });
+        Gateway::start(config).await
+    };
+    registry.change(move |path| match path.contains("/versions?") {
+        true => (200, "application/json", incompatible.to_owned()),
+        false => accepting(path, 7),
+    });
+    let error = start().await.expect_err("it must not start").to_string();
+    assert!(
+        error.contains("incompatible with what is registered: an earlier version"),
+        "{error}"
+    );
+    for status in [404, 405] {
+        registry.change(move |path| match path {
+            _ if path.contains("/versions?") => (status, "text/plain", "no such path".to_owned()),
+            _ if path.contains("/versions/latest?") => (200, "application/json", incompatible.to_owned()),
+            _ => accepting(path, 7),
+        });
+        let error = start().await.expect_err("it must not start").to_string();
+        assert!(error.contains("incompatible with what is registered"), "{error}");
+    }
+}
+
+/// What it gave is kept, though it then refuses another schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_kept_as_they_come() {
+    let folder = TempDir::new().unwrap();
+    let cache = folder.path().join("ids.json");
+    let registry = FakeRegistry::start(|path| match path.contains("/subjects/kept.weather-value/versions") {
+        true if path.starts_with("/subjects") => (409, "application/json", r#"{"message": "no"}"#.to_owned()),
+        _ => accepting(path, 41),
+    });
+    let config = gateway::config(&Broker::mock(), |config| {
+        config.registry.url = Some(registry.url().into());
+        config.registry.cache_file = Some(cache.clone());
+        config.kafka.topic_prefix = "kept.".into();
+    });
+    let error = Gateway::start(config).await.expect_err("it must not start").to_string();
+    assert!(error.contains("HTTP 409: no"), "{error}");
+    let kept = std::fs::read_to_string(&cache).unwrap();
+    assert!(kept.contains("kept.energy-value") && kept.contains("41"), "{kept}");
+    assert!(!kept.contains("kept.weather-value"), "{kept}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_lets_nobody_in_does_not_keep_a_site_down() {
     let unauthorized = r#"{"error_code": 401, "message": "Unauthorized"}"#;

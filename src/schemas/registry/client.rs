@@ -12,6 +12,9 @@ use crate::secret::Secret;
 /// How much of a registry's words is passed on.
 const WORDS_MAX: usize = 1000;
 
+/// How much of an answer is read; a registry's are far shorter.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 /// The registry's address, and who asks.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -64,14 +67,19 @@ impl Registry {
         }))
     }
 
-    /// The schema fits the latest version under its subject.
+    /// The schema fits the versions under its subject that the subject's compatibility asks for: the latest, or all.
     pub(super) async fn compatible(&self, kind: &Kind) -> Result<(), Refusal> {
-        let path = format!("compatibility/subjects/{}/versions/latest?verbose=true", subject(kind));
-        let (status, answer) = self.post(&path, kind).await?;
+        let versions = format!("compatibility/subjects/{}/versions", subject(kind));
+        let (mut status, mut answer) = self.post(&format!("{versions}?verbose=true"), kind).await?;
+        // Earlier registries can be asked about one version only.
+        let is_unknown = matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+        if is_unknown && !is_no_subject(status, &answer) {
+            (status, answer) = self.post(&format!("{versions}/latest?verbose=true"), kind).await?;
+        }
         match answer["is_compatible"].as_bool() {
             Some(true) if status.is_success() => Ok(()),
             Some(false) if status.is_success() => Err(Refusal::Refused(format!(
-                "incompatible with the latest version: {}; change {}.avsc so that it is compatible, or the subject's \
+                "incompatible with what is registered: {}; change {}.avsc so that it is compatible, or the subject's \
                  compatibility in the registry",
                 words(&answer),
                 kind.name
@@ -113,9 +121,16 @@ impl Registry {
         let request = request
             .header("Content-Type", "application/vnd.schemaregistry.v1+json")
             .body(body);
-        let response = request.send().await.map_err(unavailable)?;
+        let mut response = request.send().await.map_err(unavailable)?;
         let status = response.status();
-        let text = response.text().await.map_err(unavailable)?;
+        let mut bytes = Vec::new();
+        while bytes.len() < ANSWER_BYTES_MAX
+            && let Some(chunk) = response.chunk().await.map_err(unavailable)?
+        {
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes.truncate(ANSWER_BYTES_MAX);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 }
@@ -154,15 +169,13 @@ fn words(answer: &Value) -> String {
         Value::Object(fields) => match (fields.get("message"), fields.get("messages")) {
             (Some(Value::String(message)), _) => message.clone(),
             (_, Some(Value::Array(messages))) => {
-                let texts = messages.iter().map(|message| match message {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                });
+                let texts = messages.iter().filter_map(Value::as_str);
                 texts.collect::<Vec<_>>().join("; ")
             }
-            _ => answer.to_string(),
+            // Whatever else it holds may be an echo of what was sent.
+            _ => String::new(),
         },
-        _ => answer.to_string(),
+        _ => String::new(),
     };
     shortened(&text, WORDS_MAX)
 }
@@ -193,4 +206,22 @@ fn percent_decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_registrys_own_words_are_passed_on() {
+        let check = |answer: Value, expected: &str| assert_eq!(words(&answer), expected, "{answer}");
+        check(json!({ "message": "not\nfound", "error_code": 40401 }), "not found");
+        check(
+            json!({ "messages": ["one", { "authorization": "hunter2" }, "two"] }),
+            "one; two",
+        );
+        check(json!({ "headers": { "authorization": "hunter2" } }), "");
+        check(json!(["hunter2"]), "");
+        check(json!("<html>\nnginx"), "<html> nginx");
+    }
 }

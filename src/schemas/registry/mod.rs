@@ -94,6 +94,15 @@ impl Config {
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let url = self.url.as_ref().map(|url| Url::parse(url.reveal()));
+        if let Some(Ok(url)) = &url {
+            if url.username().is_empty() && url.password().is_some() {
+                mistakes
+                    .push("registry.url: holds a password, but no user; write http://user:password@host".to_owned());
+            }
+            if url.query().is_some() || url.fragment().is_some() {
+                mistakes.push("registry.url: must be the base of its API, without '?' and '#'".to_owned());
+            }
+        }
         let in_url = match &url {
             Some(Ok(url)) if matches!(url.scheme(), "http" | "https") && url.has_host() => !url.username().is_empty(),
             Some(Err(why)) => {
@@ -239,10 +248,10 @@ impl Asked {
             // None is noted as wrong, and ends this.
             ids.extend(self.kept[kind.index].as_ref().map(|(id, _)| *id));
         }
+        self.write();
         if !self.wrong.is_empty() {
             return Err(self.wrong());
         }
-        self.write();
         let unconfirmed = match self.kept.iter().any(Option::is_some) {
             true => {
                 self.kept(schemas).iter().for_each(|line| warn!("{line}"));
@@ -286,14 +295,19 @@ impl Unconfirmed {
         while asked.kept.iter().any(Option::is_some) {
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(ASK_AGAIN_MAX);
-            if let Err(why) = asked.confirm_once(&schemas).await
+            let open = |asked: &Asked| asked.kept.iter().flatten().count();
+            let before = open(&asked);
+            let answered = asked.confirm_once(&schemas).await;
+            if open(&asked) < before {
+                asked.write();
+            }
+            if let Err(why) = answered
                 && said.as_ref() != Some(&why)
             {
                 warn!("registry: {why}; the schema ids kept from before still serve, and it is asked again");
                 said = Some(why);
             }
         }
-        asked.write();
         info!("registry: it was asked about every schema id that was kept from before");
     }
 }
