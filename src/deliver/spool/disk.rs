@@ -148,6 +148,19 @@ pub struct RealDisk {
     started: Instant,
 }
 
+/// Whether one of a few attempts succeeds.
+fn patiently(mut attempt: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    const ATTEMPTS: usize = 10;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 1..ATTEMPTS {
+        if attempt()? {
+            return Ok(true);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    attempt()
+}
+
 /// A locked file.
 #[derive(Debug)]
 struct Held(File);
@@ -233,11 +246,13 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(Held(file)))),
-            Err(TryLockError::WouldBlock) => Ok(None),
+        // Whoever only looks whether it is held, holds it for a moment.
+        let is_mine = patiently(|| match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
-        }
+        })?;
+        Ok(is_mine.then(|| Box::new(Held(file)) as Box<dyn Lock>))
     }
 
     fn uptime(&self) -> Duration {
@@ -297,6 +312,19 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for() {
+        let check = |frees_at: usize, expected: bool| {
+            let mut attempts = 0..;
+            let got = patiently(|| Ok(attempts.next().is_some_and(|attempt| attempt >= frees_at)));
+            assert_eq!(got.unwrap(), expected, "{frees_at}");
+        };
+        check(0, true);
+        check(3, true);
+        check(100, false);
+        assert!(patiently(|| Err(io::ErrorKind::PermissionDenied.into())).is_err());
+    }
 
     #[test]
     fn a_lock_keeps_others_out_until_it_is_dropped() {

@@ -27,15 +27,17 @@ pub struct Inspected {
 /// What a start would say.
 pub fn inspect(config: &Config, disk: &RealDisk) -> Result<Inspected, Error> {
     let folder = &*config.folder;
-    let Some(mut survey) = survey(folder, disk)? else {
+    if survey(folder, disk)?.is_none() {
         let parent = parent(folder);
         let no_room = no_room(&Survey::default(), parent, config, disk)?;
         return Ok(Inspected {
             segments: None,
             no_room,
         });
-    };
+    }
     lock(folder, disk)?;
+    // What another process did until then is seen.
+    let mut survey = Survey::of(disk, folder)?;
     survey.check(disk, config)?;
     cursor(folder, disk)?;
     let filling = folder.join("filling");
