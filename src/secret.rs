@@ -139,14 +139,17 @@ impl<'de> Visitor<'de> for Table {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut table = BTreeMap::new();
+        let (mut table, mut wrong) = (BTreeMap::new(), Vec::new());
         while let Some(key) = entries.next_key::<String>()? {
-            let value = entries
-                .next_value::<Secret>()
-                .map_err(|_| A::Error::custom(format!("\"{key}\": {}", Text::EXPECTED)))?;
-            table.insert(key, value);
+            match entries.next_value::<Secret>() {
+                Ok(value) => drop(table.insert(key, value)),
+                Err(_) => wrong.push(format!("\"{key}\"")),
+            }
         }
-        Ok(table)
+        match wrong.is_empty() {
+            true => Ok(table),
+            false => Err(A::Error::custom(format!("{}: {}", wrong.join(", "), Text::EXPECTED))),
+        }
     }
 
     refuse_without_quoting!(

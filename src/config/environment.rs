@@ -1,4 +1,4 @@
-//! Settings from environment variables: `CITYGATE_<SECTION>_<FIELD>`, and which variables are meant.
+//! Settings from environment variables: `CITYGATE_<SECTION>_<FIELD>`, or with `__` between them, and which are meant.
 //!
 //! A value is TOML where its field takes it as such (a number, a list), a plain text otherwise. A field that is a table
 //! takes a table, as TOML or JSON: `CITYGATE_KAFKA_PROPERTIES='{"client.id": "north"}'`. One entry of it has a variable of

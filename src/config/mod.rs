@@ -163,7 +163,7 @@ impl Config {
             for (other, _, others) in all[..index].iter().filter(|one| one.1) {
                 if let Some(address) = listen.shared_with(others) {
                     mistakes.push(format!(
-                        "{name}: {address} is wanted by {other}, too; give each listener a port of its own"
+                        "{name}: {address} is also used by {other}; give each listener a port of its own"
                     ));
                 }
             }

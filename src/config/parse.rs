@@ -122,6 +122,7 @@ impl<'a> Sections<'a> {
         let mut lines = Vec::new();
         for (variable, value) in mine {
             let field = variable.strip_prefix(&prefix).unwrap_or_default();
+            let field = field.strip_prefix('_').unwrap_or(field);
             match environment::line(field, &value, accepts::<T>) {
                 Ok(line) => lines.push((variable, line)),
                 Err(error) => self.mistakes.push(format!("{variable}: {error}")),

@@ -188,6 +188,8 @@ fn the_environment_wins_over_the_file() {
         ("CITYGATE_KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092,kafka-2:9092"),
         ("CITYGATE_KAFKA_CREATE_TOPICS", "true"),
         ("CITYGATE_KAFKA_LINGER", "20ms"),
+        ("CITYGATE_KAFKA__QUEUE_READINGS", "1000"),
+        ("CITYGATE_KAFKA__PROPERTIES__CLIENT_ID", "north"),
         ("CITYGATE_LIMITS_IN_FLIGHT_BYTES", "128 MiB"),
         ("CITYGATE_COAP_LISTEN", "127.0.0.1:5683,[::1]:5683"),
         ("CITYGATE_MQTT_LISTEN", "[\"127.0.0.1:1883\", \"[::1]:1883\"]"),
@@ -199,6 +201,8 @@ fn the_environment_wins_over_the_file() {
     assert!(config.kafka.create_topics);
     assert_eq!(config.kafka.linger, Duration::from_millis(20));
     assert_eq!(config.kafka.partitions, 7);
+    assert_eq!(config.kafka.queue_readings, 1000);
+    assert_eq!(config.kafka.properties["client.id"].reveal(), "north");
     assert_eq!(config.coap.listen.to_string(), "127.0.0.1:5683, [::1]:5683");
     assert_eq!(config.mqtt.listen.to_string(), "127.0.0.1:1883, [::1]:1883");
     assert_eq!(config.limits.in_flight_bytes, bytesize::ByteSize::mib(128));
@@ -332,6 +336,13 @@ fn secrets_may_be_in_files_and_are_never_shown() {
     let no_quotes = "citygate.toml:1: kafka.properties: \"sasl.password\": the value must be text; write it in quotes";
     check("[kafka.properties]\n\"sasl.password\" = 92726478422", &[], &[no_quotes]);
     check(
+        "[kafka.properties]\n\"sasl.password\" = 92726478422\n\"sasl.username\" = true\n\"debug\" = \"all\"",
+        &[],
+        &[
+            "citygate.toml:1: kafka.properties: \"sasl.password\", \"sasl.username\": the value must be text; write it in quotes",
+        ],
+    );
+    check(
         "[kafka.properties]\n\"sasl.password\" = hunter2",
         &[],
         &["citygate.toml:2: "],
@@ -373,7 +384,7 @@ fn secrets_may_be_in_files_and_are_never_shown() {
     check(
         "[registry]\npassword = \"hunter2\"",
         &[],
-        &["citygate.toml:2: registry.password: whose it is must be said"],
+        &["citygate.toml:2: registry.password: needs a user name; set registry.username"],
     );
     check(
         "[registry]\nurl = \"http://user:hunter2@registry\"\ntoken = \"hunter2\"",
@@ -392,7 +403,7 @@ fn listeners_have_addresses_of_their_own() {
     assert_eq!(
         mistakes,
         [
-            "citygate.toml:2: http.listen: 127.0.0.1:8080 is wanted by mqtt.listen, too; give each listener a port of its own"
+            "citygate.toml:2: http.listen: 127.0.0.1:8080 is also used by mqtt.listen; give each listener a port of its own"
         ]
     );
 }

@@ -66,6 +66,12 @@ impl Cache {
         (kept.schema == schema).then_some(kept.id)
     }
 
+    /// Whether the id of a subject was kept by version 1, which did not say whose it is.
+    pub(super) fn is_of_unknown_registry(&self, url: &str, subject: &str) -> bool {
+        let is_own = self.registries.get(url).is_some_and(|own| own.contains_key(subject));
+        !is_own && self.subjects.contains_key(subject)
+    }
+
     /// Keeps what the registry at `url` said.
     pub(super) fn keep(&mut self, url: &str, subject: String, schema: &str, id: u32) {
         self.subjects.remove(&subject);
@@ -131,10 +137,12 @@ mod tests {
         std::fs::write(&path, first).unwrap();
         let mut cache = Cache::read(&path);
         assert_eq!(cache.id(A, "x-value", "s"), Some(7));
+        assert!(cache.is_of_unknown_registry(A, "x-value"));
         cache.keep(A, "x-value".into(), "s", 70);
         cache.write(&path);
         let cache = Cache::read(&path);
         assert_eq!(cache.id(A, "x-value", "s"), Some(70));
+        assert!(!cache.is_of_unknown_registry(A, "x-value"));
         assert_eq!(cache.id(B, "x-value", "s"), None, "no longer anybody's");
         assert_eq!(cache.id(B, "y-value", "s"), Some(9));
         let as_version_1: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();

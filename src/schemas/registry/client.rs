@@ -1,7 +1,7 @@
 //! Requests to a schema registry, and what its answers mean.
 //!
 //! Three of them matter: the schema is accepted, it is not, or nothing is known, because the registry did not answer, not
-//! as a registry, or does not let this gateway in. The URL's credentials stay out of every message.
+//! as a registry, or refuses its login. The URL's credentials stay out of every message.
 
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub(super) struct Registry {
 pub(super) enum Refusal {
     /// The registry does not accept the schema: another try says the same.
     Refused(String),
-    /// The registry did not answer, not as a registry, or does not let this gateway in: a kept id may serve.
+    /// The registry did not answer, not as a registry, or refuses its login: a kept id may serve.
     Unavailable(String),
 }
 
@@ -151,7 +151,7 @@ fn refusal(status: StatusCode, answer: &Value) -> Refusal {
         // 42205: the registry is read-only for now.
         StatusCode::UNPROCESSABLE_ENTITY if code.is_some() && code != Some(42205) => Refusal::Refused(said),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Refusal::Unavailable(format!(
-            "the registry does not let this gateway in, {said}; set registry.username and registry.password, or registry.token"
+            "the registry refuses this gateway's login, {said}; set registry.username and registry.password, or registry.token"
         )),
         _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
             Refusal::Unavailable(format!("the registry cannot answer now, {said}"))

@@ -127,7 +127,7 @@ impl Config {
         );
         require(
             self.password.is_none() || self.username.is_some(),
-            "registry.password: whose it is must be said; set registry.username",
+            "registry.password: needs a user name; set registry.username",
         );
         mistakes
     }
@@ -196,6 +196,14 @@ impl Asked {
         let why = match refusal? {
             Refusal::Refused(why) => why,
             Refusal::Unavailable(why) => match self.cache.id(&self.registry.url, &subject, &kind.text) {
+                Some(id) if self.cache.is_of_unknown_registry(&self.registry.url, &subject) => {
+                    return Some((
+                        id,
+                        format!(
+                            "{why}; its ids were kept by an earlier version, which did not note the registry's URL"
+                        ),
+                    ));
+                }
                 Some(id) => return Some((id, why)),
                 None => format!("{why}; and no id is kept from before"),
             },
