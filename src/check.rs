@@ -15,7 +15,7 @@ pub async fn findings(mut config: Config) -> Findings {
     findings
         .good
         .push("file descriptors: this was the limit of this shell; a service has its own".into());
-    // A gateway may be about to start.
+    // At once: a gateway may be about to start.
     prepared.bound = Bound::default();
     let Some(client) = prepared.client else {
         return findings;
@@ -28,7 +28,7 @@ pub async fn findings(mut config: Config) -> Findings {
         Ok(found) => {
             let servers = &config.kafka.bootstrap_servers;
             findings.good.push(match found.to_create {
-                None => format!("kafka: every topic is there at {servers}"),
+                None => format!("kafka: every topic exists at {servers}"),
                 Some(topics) => format!("kafka: at {servers} these topics will be created: {topics}"),
             });
             findings.weak.extend(found.weaknesses);

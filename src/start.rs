@@ -131,8 +131,8 @@ fn look_at_spool(config: &spool::Config, findings: &mut Findings) {
         Err(error) => findings.wrong.push(error.to_string()),
         Ok(found) => {
             findings.good.push(match found.segments {
-                None => format!("spool: {folder} will be made"),
-                Some(segments) => format!("spool: {folder} is one, with {segments} segments"),
+                None => format!("spool: {folder} will be created"),
+                Some(segments) => format!("spool: {folder} has {segments} segment files"),
             });
             findings.weak.extend(found.no_room.map(|free| {
                 format!(

@@ -50,7 +50,7 @@ impl fmt::Display for Balance {
         )?;
         let seldom = [
             (self.dead_lettered, "in the dead-letter topic"),
-            (self.again, "acknowledged before"),
+            (self.again, "acknowledged again"),
             (self.not_compared, "not compared"),
         ];
         for (count, what) in seldom.into_iter().filter(|(count, _)| *count > 0) {
@@ -103,7 +103,7 @@ mod tests {
         check(
             1007,
             compared,
-            "acknowledged 1,007: 980 in Kafka once, 0 more than once, 12 in the dead-letter topic, 7 acknowledged before, \
+            "acknowledged 1,007: 980 in Kafka once, 0 more than once, 12 in the dead-letter topic, 7 acknowledged again, \
              5 not compared, lost 3",
         );
     }

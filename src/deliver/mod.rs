@@ -4,8 +4,8 @@
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
 //! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`missing`] which topics
-//! it does not have, [`probe`] asks for it, [`health`]
-//! knows whether to try, and [`reason`] why not; [`close`] ends it all.
+//! it does not have, [`probe`] asks for it, [`health`] knows whether to try, and [`reason`] why not; [`close`] ends it
+//! all.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

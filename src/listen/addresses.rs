@@ -31,7 +31,7 @@ impl ListenAddresses {
                 ));
             }
             if address.port() != 0 && addresses[..at].contains(address) {
-                return Err(format!("{address} is there twice"));
+                return Err(format!("{address} is listed twice"));
             }
         }
         Ok(ListenAddresses(addresses))
@@ -196,7 +196,7 @@ mod tests {
         check(r#""255.255.255.255:5683""#, "255.255.255.255:5683 is a group's");
         check(
             r#"["10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:1"]"#,
-            "10.0.0.1:1 is there twice",
+            "10.0.0.1:1 is listed twice",
         );
     }
 

@@ -76,7 +76,7 @@ async fn values_carry_the_id_under_which_the_registry_has_the_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kept_ids_serve_while_the_registry_is_away() {
+async fn kept_ids_serve_while_the_registry_is_unavailable() {
     let registry = FakeRegistry::start(|path| accepting(path, 41));
     let folder = TempDir::new().unwrap();
     let start = async || {
@@ -206,7 +206,7 @@ async fn a_registry_that_lets_nobody_in_does_not_keep_a_site_down() {
     });
     let error = Gateway::start(config).await.expect_err("it must not start").to_string();
     assert!(
-        error.contains("does not let this gateway in, HTTP 401: Unauthorized")
+        error.contains("refuses this gateway's login, HTTP 401: Unauthorized")
             && error.contains("no id is kept from before"),
         "{error}"
     );

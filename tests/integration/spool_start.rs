@@ -290,7 +290,7 @@ async fn a_folder_that_cannot_be_used_is_named() {
     check(
         missing,
         None,
-        &["cannot create the folder", "/missing/spool", "its parent must be there"],
+        &["cannot create the folder", "/missing/spool", "its parent must exist"],
     )
     .await;
     let file = |folder: &Path| {

@@ -185,7 +185,7 @@ fn check(ground: &Ground, fault: &Fault, expected: Expected<'_>) {
     assert_eq!(
         (checked.status.code(), ran.status.code()),
         (Some(code), Some(code)),
-        "{all}"
+        "(124: it had not ended after 60 s)\n{all}"
     );
     assert_eq!(said, lines(&ran.stderr).into_iter().collect::<BTreeSet<_>>(), "{all}");
     assert_eq!(said.len(), words.len(), "{all}");
@@ -270,7 +270,7 @@ fn check_and_run_agree_about_settings() {
             ..Fault::default()
         },
         &[
-            "citygate.toml:...: http.listen: 0.0.0.0:1 is wanted by mqtt.listen, too; give each listener a port of its own",
+            "citygate.toml:...: http.listen: 0.0.0.0:1 is also used by mqtt.listen; give each listener a port of its own",
         ],
     );
 }
@@ -322,7 +322,7 @@ fn check_and_run_agree_about_what_they_find() {
 
     let here = ground();
     let below = set("spool.folder", "\"missing/spool\"");
-    let words: &[&str] = &["spool: cannot create the folder missing/spool: No such file...; its parent must be there"];
+    let words: &[&str] = &["spool: cannot create the folder missing/spool: No such file...; its parent must exist"];
     check(&here, &below, Start(words));
 
     let here = ground();
@@ -392,7 +392,7 @@ fn check_and_run_agree_about_the_registry() {
             401,
             JSON,
             r#"{"error_code": 401, "message": "Unauthorized"}"#,
-            "the registry does not let this gateway in, HTTP 401: Unauthorized; set registry.username".to_owned(),
+            "the registry refuses this gateway's login, HTTP 401: Unauthorized; set registry.username".to_owned(),
         ),
         (503, "text/plain", "upstream", "the registry cannot answer now, HTTP 503: upstream; and no id is kept".to_owned()),
     ];
@@ -448,7 +448,7 @@ fn everything_that_is_wrong_is_said_at_once() {
         "http cannot listen on",
         "/schemas/broken.avsc:1:1: is not JSON",
         "kafka.dead_letter_topic: is",
-        "registry: ...energy-value, ...weather-value: the registry does not let this gateway in, HTTP 403: no",
+        "registry: ...energy-value, ...weather-value: the registry refuses this gateway's login, HTTP 403: no",
         "/spool/photo.jpg is not a file of the spool",
         "kafka: ...ssl.ca.location",
     ];
@@ -483,8 +483,8 @@ fn a_check_of_what_is_right_leaves_no_trace() {
         "ok       schemas: energy, weather",
         "ok       schemas: ignored, as not called <kind>.avsc: ",
         "ok       registry: it accepts every schema",
-        "/spool will be made",
-        "ok       kafka: every topic is there",
+        "/spool will be created",
+        "ok       kafka: every topic exists",
     ] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }

@@ -618,7 +618,7 @@ impl Error {
 /// What an operator can do about it, behind the error itself.
 fn advice(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::NotFound => "; its parent must be there, and nobody else may remove files",
+        ErrorKind::NotFound => "; its parent must exist, and nobody else may remove files",
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "; it must be a folder, in a folder",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "; the gateway must be able to read and write there"
