@@ -12,6 +12,7 @@ use citygate::config::{Config, Format, Log};
 use citygate::gateway::Gateway;
 use citygate::{check, demo, drain};
 use clap::{Parser, Subcommand};
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 const USAGE: u8 = 64;
@@ -90,13 +91,13 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Before anything starts: as the first process of a container it would not be ended by a signal without a handler.
     let mut signals = drain::Signals::new().context("signal handlers")?;
     // A task of its own, since it waits for the disk, too.
-    let mut start = tokio::spawn(Gateway::start(config));
+    let mut start = TaskTracker::new().spawn(Gateway::start(config));
     let started = tokio::select! {
         biased;
         started = &mut start => started.context("start")?,
         signal = signals.next() => {
             tracing::info!(signal, "citygate ends before it has started");
-            // It is not waited for: nothing was acknowledged, and the spool is as whole as before.
+            // It is not waited for: the spool is as whole as before, and what was acknowledged at the last instant is safe.
             std::process::exit(0);
         }
     };
