@@ -97,16 +97,17 @@ struct Aside {
 
 /// The oldest entry of a lane that is set aside is tried alone, and the others when Kafka has accepted it. Sent together, some
 /// would be refused and later ones accepted at the moment when what is wrong with their topic is mended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum First {
     Sent(u64),
     Accepted,
-    /// The others are not tried this time, but moved behind it.
-    Refused(String),
+    /// All stay where they are, untried: moved one after the other, a new one could come between them.
+    Refused,
 }
 
-/// Once in so many times all are sent at once: the oldest may be refused for what is wrong with it alone.
-const ALL_AT_ONCE: u32 = 10;
+/// Once in so many times all are sent at once, and moved if they are refused: the oldest may be refused for what is wrong
+/// with it alone.
+const ALL_AT_ONCE: u32 = 5;
 
 fn log_aside(why: &str, readings: u64) {
     error!(
@@ -204,10 +205,10 @@ impl Replay {
         if self.tries.is_multiple_of(ALL_AT_ONCE) {
             return First::Accepted;
         }
-        self.firsts.entry(lane).or_insert(First::Sent(sequence)).clone()
+        *self.firsts.entry(lane).or_insert(First::Sent(sequence))
     }
 
-    /// Kafka has answered for an entry. True: the others of its lane waited for that, and are to be read again.
+    /// Kafka has answered for an entry. True: the others of its lane waited for that.
     fn is_first(&mut self, sequence: u64, lane: usize, outcome: First) -> bool {
         let first = self.firsts.get_mut(&lane);
         let first = first.filter(|first| matches!(first, First::Sent(sent) if *sent == sequence));
@@ -337,10 +338,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
         match self.first_of_lane(state, sequence, &parcel) {
             First::Sent(first) if first != sequence => return Next::Passed,
-            First::Refused(why) => {
-                self.set_aside(state, store, now, (sequence, Some(parcel)), &why);
-                return Next::Passed;
-            }
+            First::Refused => return Next::Passed,
             _ => {}
         }
         let sent = parcel::open(&parcel, |record| {
@@ -369,9 +367,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             Ok(Err((refused @ (Refused::TooLarge | Refused::Unacceptable), lane))) => {
                 self.handed_over(state, sequence, Some(lane));
-                let why = format!("{refused:?}");
-                state.replay.is_first(sequence, lane, First::Refused(why.clone()));
-                self.set_aside(state, store, now, (sequence, Some(parcel)), &why);
+                if !state.replay.is_first(sequence, lane, First::Refused) {
+                    self.set_aside(state, store, now, (sequence, Some(parcel)), &format!("{refused:?}"));
+                }
                 Next::Passed
             }
             Ok(Err(_)) => Next::NotNow,
@@ -462,16 +460,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             Err(refused @ (Refused::TooLarge | Refused::Unacceptable)) => {
                 let Some(store) = &self.store else { return };
-                let why = format!("{refused:?}");
-                if state
-                    .replay
-                    .is_first(sequence, flight.lane, First::Refused(why.clone()))
-                {
-                    // It is read again and moved with the others, so that it stays before them whenever a crash comes.
-                    state.replay.rewind = true;
-                    return;
+                if !state.replay.is_first(sequence, flight.lane, First::Refused) {
+                    let entry = (sequence, flight.parcel);
+                    self.set_aside(state, store, flight.sent_at, entry, &format!("{refused:?}"));
                 }
-                self.set_aside(state, store, flight.sent_at, (sequence, flight.parcel), &why);
             }
             Err(_) => self.handed_back(state, sequence, &flight),
         }
