@@ -73,7 +73,7 @@ pub struct Replay {
     pause_until: Option<Instant>,
     /// Entries that Kafka would not take.
     aside: BTreeMap<u64, Aside>,
-    /// When they are tried again, all together: one after the other they would lose their order.
+    /// When they are tried again, each lane's oldest first.
     try_at: Option<Instant>,
     /// When they were last; those that were set aside before are still to be tried.
     tried_at: Option<Instant>,
@@ -202,7 +202,8 @@ impl Replay {
 
     /// What is done with an entry of this lane that is set aside and to be tried.
     fn first(&mut self, sequence: u64, lane: usize) -> First {
-        if self.tries.is_multiple_of(ALL_AT_ONCE) {
+        // 0: another was set aside in the middle of this time.
+        if self.tries > 0 && self.tries.is_multiple_of(ALL_AT_ONCE) {
             return First::Accepted;
         }
         *self.firsts.entry(lane).or_insert(First::Sent(sequence))
@@ -530,6 +531,27 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     Err(refused) => self.not_taken(state, name, refused),
                 }
             }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_others_of_a_lane_wait_for_its_oldest_but_for_one_time_in_five() {
+        let mut replay = Replay::default();
+        for tries in 0..=2 * ALL_AT_ONCE {
+            replay.tries = tries;
+            replay.firsts.clear();
+            let [oldest, next] = [7, 8].map(|sequence| replay.first(sequence, 3));
+            let all_at_once = matches!((oldest, next), (First::Accepted, First::Accepted));
+            let one_at_a_time = matches!((oldest, next), (First::Sent(7), First::Sent(7)));
+            assert_eq!(
+                (all_at_once, one_at_a_time),
+                (tries % 5 == 0 && tries > 0, tries % 5 > 0 || tries == 0)
+            );
         }
     }
 }
