@@ -15,12 +15,12 @@ use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Rep
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use crate::config::Config;
+use crate::catalogue::Schemas;
 use crate::deliver::health::Health;
-use crate::drain;
 use crate::gateway::{Addresses, Gateway};
 use crate::message::Protocol;
-use crate::schemas::Schemas;
+use crate::operate::config::Config;
+use crate::operate::shutdown;
 
 /// Partitions of each topic of the embedded broker.
 const PARTITIONS: i32 = 6;
@@ -178,7 +178,7 @@ and look:
 async fn watch(fleet: &Fleet, follower: &Follower, started: Instant, seconds: u64) -> anyhow::Result<()> {
     let on_terminal = std::io::stderr().is_terminal();
     let counters = fleet.live();
-    let mut signals = drain::Signals::new().context("signal handlers")?;
+    let mut signals = shutdown::Signals::new().context("signal handlers")?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.tick().await;
     while seconds == 0 || started.elapsed() < Duration::from_secs(seconds) {

@@ -1,6 +1,6 @@
 //! A gateway, from its configuration to its end: bind → build → run → drain.
 //!
-//! The only file that knows every room. What must be right is looked at first ([`start`](crate::start)), so that addresses
+//! The only file that knows every room. What must be right is looked at first ([`start`](crate::operate::start)), so that addresses
 //! are known and reserved, and all that is wrong is reported together, before anything runs. Kafka need not be there at
 //! start: until it is, readings are spooled (or busy) and `/readyz` says why. Several gateways fit into one process.
 
@@ -15,24 +15,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::dead_letter_allowance::DeadLetterAllowance;
+use crate::deliver;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
 use crate::listen::addresses::show;
 use crate::listen::admit::{Admit, Connections};
-use crate::listen::{self, Front, coap, http, mqtt};
-use crate::metrics::Metrics;
+use crate::listen::{self, Context, coap, http, mqtt};
+use crate::operate::admin;
+use crate::operate::clock::{Clock, SystemClock};
+use crate::operate::config::Config;
+use crate::operate::metrics::Metrics;
+use crate::operate::start::{self, Findings, Prepared};
 use crate::pipeline::Pipeline;
-use crate::quota::Quota;
-use crate::start::{self, Findings, Prepared};
-use crate::{admin, deliver};
 
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     addresses: Addresses,
-    front: Front,
+    front: Context,
     drain_delay: Duration,
     drain_deadline: Duration,
     closing: CancellationToken,
@@ -175,7 +176,7 @@ impl Gateway {
 }
 
 /// Schemas, programs, producer, pipeline: what the listeners stand in front of; and the addresses that were bound.
-async fn build(config: &Config, prepared: Prepared) -> Result<(Front, Bound), Error> {
+async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), Error> {
     let Prepared {
         plan: Some(plan),
         bound,
@@ -213,10 +214,10 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Front, Bound), Er
         deliver,
         metrics: metrics.clone(),
         clock,
-        quota: Quota::new(config.limits.dead_letters_per_minute),
+        dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };
-    let front = Front {
+    let front = Context {
         pipeline: Arc::new(pipeline),
         admit,
         connections: Connections::new(plan.connections),
@@ -279,7 +280,7 @@ impl Bound {
     }
 
     /// Starts every listener; returns the admin port's task, which outlives the others.
-    fn serve(self, front: &Front, closing: CancellationToken) -> Result<Option<JoinHandle<()>>, listen::Error> {
+    fn serve(self, front: &Context, closing: CancellationToken) -> Result<Option<JoinHandle<()>>, listen::Error> {
         let [mqtt, coap, http, admin] = self.listening();
         let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
         if let Some(coap) = self.coap {

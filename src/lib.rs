@@ -6,7 +6,7 @@
 //! 2. [`pipeline`] is the whole path on one screen: [`decode`] finds the address and splits batches, [`validate`] turns
 //!    JSON into checked Avro in one pass, [`route`] names topic, key and headers.
 //! 3. [`deliver`] hands the record to Kafka. A rejected message goes the same way, to the dead-letter topic, as far
-//!    as its device's [`quota`] reaches.
+//!    as its device's [`dead_letter_allowance`] reaches.
 //! 4. The delivery report resolves the reading's [`receipt`]: the outcome is counted, the permit returned, and the
 //!    answer posted to the connection that waits.
 //! 5. The listener sends what [`acknowledge`] calls that outcome in its protocol, in the protocol's order.
@@ -44,31 +44,11 @@ pub mod message;
 
 pub mod receipt;
 
-pub mod schemas;
+pub mod catalogue;
 
 pub mod outcome;
 
-pub mod quota;
-
-pub mod clock;
-
-pub mod secret;
-
-pub mod spelling;
-
-pub mod log_limit;
+pub mod dead_letter_allowance;
 
 // --- running it
-pub mod config;
-
-pub mod metrics;
-
-pub mod admin;
-
-pub mod start;
-
-pub mod check;
-
-pub mod drain;
-
-pub mod descriptors;
+pub mod operate;

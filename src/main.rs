@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use citygate::config::{Config, Format, Log};
+use citygate::demo;
 use citygate::gateway::Gateway;
-use citygate::{check, demo, drain};
+use citygate::operate::config::{Config, Format, Log};
+use citygate::operate::{check, shutdown};
 use clap::{Parser, Subcommand};
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -89,7 +90,7 @@ fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<Exit
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Before anything starts: as the first process of a container it would not be ended by a signal without a handler.
-    let mut signals = drain::Signals::new().context("signal handlers")?;
+    let mut signals = shutdown::Signals::new().context("signal handlers")?;
     // A task of its own, since it waits for the disk, too.
     let mut start = TaskTracker::new().spawn(Gateway::start(config));
     let started = tokio::select! {
@@ -133,7 +134,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 /// Says that the gateway ends, and waits for `drain.delay`, another signal, or its failure.
-async fn wait_before_end(gateway: &Gateway, signals: &mut drain::Signals) {
+async fn wait_before_end(gateway: &Gateway, signals: &mut shutdown::Signals) {
     gateway.announce_end();
     let delay = gateway.drain_delay();
     if delay.is_zero() {

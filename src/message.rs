@@ -3,7 +3,7 @@
 //! All three borrow: a reading passes from the socket's buffer to the Kafka client's queue within one call of the
 //! pipeline, so nothing here owns bytes. Each stage takes one form and makes the next.
 
-use crate::schemas::Kind;
+use crate::catalogue::Kind;
 
 /// The protocol a message came over: the `protocol` label of metrics and dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

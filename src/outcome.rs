@@ -14,7 +14,7 @@ pub enum Outcome {
     /// Fsynced in the local spool, from which it will reach Kafka.
     Spooled,
     /// The device's mistake; the original bytes are safe in the dead-letter topic where one could be written, unless the
-    /// device has made more of them than its [`quota`](crate::quota) and is not told yes.
+    /// device has made more of them than its [`dead_letter_allowance`](crate::dead_letter_allowance) and is not told yes.
     Rejected(Box<Rejection>),
     /// Neither Kafka nor the spool could take it; the device keeps it and tries again.
     Busy(Busy),
@@ -165,7 +165,7 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Busy {
     /// Kafka is known to be away; nothing was sent to it.
-    KafkaAway,
+    KafkaUnavailable,
     /// Kafka did not confirm within `kafka.delivery_timeout`; it may or may not have written the reading.
     KafkaTimeout,
     /// Kafka does not have the reading's topic; the words for it, which name it.
@@ -200,7 +200,7 @@ pub enum Busy {
 
 impl Busy {
     pub const ALL: [Busy; 16] = [
-        Busy::KafkaAway,
+        Busy::KafkaUnavailable,
         Busy::KafkaTimeout,
         Busy::TopicMissing(""),
         Busy::KafkaRefused,
@@ -226,7 +226,7 @@ impl Busy {
 
     pub fn label(self) -> &'static str {
         match self {
-            Busy::KafkaAway => "kafka_away",
+            Busy::KafkaUnavailable => "kafka_unavailable",
             Busy::KafkaTimeout => "kafka_timeout",
             Busy::TopicMissing(_) => "topic_missing",
             Busy::KafkaRefused => "kafka_refused",
@@ -248,7 +248,7 @@ impl Busy {
     /// For people and devices: one short sentence.
     pub fn text(self) -> &'static str {
         match self {
-            Busy::KafkaAway => "Kafka is not reachable; send the reading again later",
+            Busy::KafkaUnavailable => "Kafka is not reachable; send the reading again later",
             Busy::KafkaTimeout => "Kafka did not confirm the reading in time; send it again",
             Busy::TopicMissing(words) => words,
             Busy::KafkaRefused => "Kafka refused the reading; send it again later",

@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::clock::Clock;
+use crate::catalogue::{Kind, Schemas};
+use crate::dead_letter_allowance::{DeadLetterAllowance, Fate};
 use crate::decode::address;
 use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
 use crate::message::{Address, Inbound, Protocol, Reading};
-use crate::metrics::{Metrics, Tally};
+use crate::operate::clock::Clock;
+use crate::operate::metrics::{Metrics, Tally};
 use crate::outcome::{Outcome, Reason, Rejection, quoted};
-use crate::quota::{Fate, Quota};
 use crate::receipt::{Batch, Permit, Receipt, Reply};
 use crate::route::{self, DeadLetter};
-use crate::schemas::{Kind, Schemas};
 use crate::validate::{Scratch, Validator};
 
 /// Everything a reading meets between its listener and its answer.
@@ -31,7 +31,7 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     /// How much of what is rejected is kept.
-    pub quota: Quota,
+    pub dead_letter_allowance: DeadLetterAllowance,
     /// Readings in one message (`limits.batch_readings`).
     pub batch_readings_max: usize,
 }
@@ -175,15 +175,15 @@ impl Pipeline {
         self.deliver.dead_letter(&letter, receipt);
     }
 
-    /// Whether the device's quota of dead letters has room for one more.
+    /// Whether the device's allowance of dead letters has room for one more.
     fn keeps(&self, device: &str, received_at_ms: i64) -> bool {
-        let fate = self.quota.spend(device, received_at_ms);
+        let fate = self.dead_letter_allowance.spend(device, received_at_ms);
         if fate == Fate::Kept {
             return true;
         }
         self.metrics.readings.dead_letters_skipped_total.inc();
         if fate == Fate::CountedFirst {
-            let kept = self.quota.per_minute();
+            let kept = self.dead_letter_allowance.per_minute();
             warn!(
                 device,
                 kept,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::metrics::Tally;
+use crate::operate::metrics::Tally;
 use crate::outcome::{Busy, Outcome};
 
 /// Bytes lent by `listen::admit`; they return when the last reading of the message has its outcome.
@@ -205,7 +205,7 @@ impl Mailbox {
 mod tests {
     use super::*;
     use crate::message::Protocol;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
 
     fn tally() -> Arc<Tally> {
         Metrics::new(&["weather".to_owned()]).tally(Protocol::Mqtt, Some(0))

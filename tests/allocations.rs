@@ -13,9 +13,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use citygate::config::Config;
 use citygate::deliver::health::Health;
 use citygate::gateway::Gateway;
+use citygate::operate::config::Config;
 use rdkafka::mocking::MockCluster;
 
 #[global_allocator]

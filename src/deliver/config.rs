@@ -16,8 +16,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 use serde::{Deserialize, Serialize};
 
-use crate::secret::{self, Secret};
-use crate::spelling;
+use crate::operate::secret::{self, Secret};
+use crate::operate::spelling;
 
 /// The `[kafka]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]

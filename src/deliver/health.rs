@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use super::missing::MissingTopics;
 use super::reason::{self, Cause, Failure, Failures, Reason};
-use crate::log_limit::LogLimit;
-use crate::metrics::KafkaMetrics;
+use crate::operate::log_limit::LogLimit;
+use crate::operate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
 
 /// Whether readings are taken, and how.
@@ -414,7 +414,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
 
     fn monitor() -> (Monitor, KafkaMetrics) {
         let metrics = Metrics::new(&[]).kafka;

@@ -27,7 +27,7 @@ use super::dispatch::{Broker, Refused};
 use super::health::Monitor;
 use super::reason::{Cause, Reason};
 use crate::message::Record;
-use crate::metrics::KafkaMetrics;
+use crate::operate::metrics::KafkaMetrics;
 
 /// How long a metadata request may take before the cluster counts as unavailable.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);

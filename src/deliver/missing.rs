@@ -11,7 +11,7 @@ use std::time::Instant;
 use prometheus::IntGaugeVec;
 use tracing::{info, warn};
 
-use crate::log_limit::LogLimit;
+use crate::operate::log_limit::LogLimit;
 
 /// The topics that are missing now.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ fn log(name: &str, is_missing: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
 
     #[test]
     fn a_topic_is_missing_from_its_first_refusal_until_kafka_names_it() {

@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::clock::Clock;
+use crate::catalogue::Schemas;
 use crate::message::Record;
-use crate::metrics::{KafkaMetrics, Metrics, SpoolMetrics};
+use crate::operate::clock::Clock;
+use crate::operate::metrics::{KafkaMetrics, Metrics, SpoolMetrics};
 use crate::outcome::Outcome;
 use crate::receipt::Receipt;
 use crate::route::DeadLetter;
-use crate::schemas::Schemas;
 
 mod close;
 

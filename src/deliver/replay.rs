@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::dispatch::{Broker, Dispatch, Store};
-use crate::clock::Clock;
+use crate::operate::clock::Clock;
 use crate::outcome::Busy;
 
 /// How often the pump wakes: the grain of `kafka.patience`.

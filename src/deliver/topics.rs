@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::Config;
 use super::kafka::Kafka;
 use super::reason::Cause;
-use crate::schemas::Schemas;
+use crate::catalogue::Schemas;
 
 /// How long an administrative request may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);

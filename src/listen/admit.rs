@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::incomplete::Room;
-use crate::metrics::ReadingMetrics;
+use crate::operate::metrics::ReadingMetrics;
 use crate::receipt::Permit;
 
 /// The `[limits]` section.

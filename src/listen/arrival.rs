@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::listen::incomplete::Room;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
 
     const GRACE: Duration = Duration::from_secs(30);
 

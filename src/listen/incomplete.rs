@@ -28,7 +28,7 @@ use slab::Slab;
 use tokio::time::{Instant, Sleep};
 use tracing::warn;
 
-use crate::metrics::ReadingMetrics;
+use crate::operate::metrics::ReadingMetrics;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// Bytes of a message that may be there without room.

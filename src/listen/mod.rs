@@ -2,7 +2,7 @@
 //!
 //! Each binds eagerly (so its address is known and reserved before anything starts), then serves until told to stop:
 //! first it stops accepting and reading, answers everyone it owes an answer, and ends. What they share is small: the
-//! [`Front`], two functions of the pipeline and a receipt. They differ exactly where it matters (order,
+//! [`Context`], two functions of the pipeline and a receipt. They differ exactly where it matters (order,
 //! retransmission, replies), so there is no listener trait.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::deliver::health::Health;
-use crate::metrics::Metrics;
+use crate::operate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 
 pub mod accept;
@@ -43,7 +43,7 @@ pub mod tcp;
 
 /// What every listener is given.
 #[derive(Clone, Debug)]
-pub struct Front {
+pub struct Context {
     pub pipeline: Arc<Pipeline>,
     pub admit: admit::Admit,
     /// Descriptors for the connections of all listeners.

@@ -39,8 +39,8 @@
 //! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]). In a union with
 //!   a string or an enum, text is always that.
 
+use crate::catalogue::{Kind, Schemas};
 use crate::outcome::{Reason, Rejection};
-use crate::schemas::{Kind, Schemas};
 
 mod attributes;
 pub mod clock;

@@ -16,8 +16,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use citygate::clock::SystemClock;
 use citygate::deliver::spool::{self, Config, Failure, RealDisk, Spool, Status, frame};
+use citygate::operate::clock::SystemClock;
 use tempfile::TempDir;
 
 /// A reading with its topic, key and headers.

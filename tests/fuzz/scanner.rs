@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use citygate::schemas::Schemas;
+use citygate::catalogue::Schemas;
 use citygate::validate::{Config, Scratch, Validator};
 use libfuzzer_sys::fuzz_target;
 

@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
-use citygate::config::Config;
 use citygate::gateway::Addresses;
+use citygate::operate::config::Config;
 use serde_json::Value;
 
 use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, has_ipv6};

@@ -173,7 +173,7 @@ async fn a_registry_that_lets_nobody_in_does_not_keep_a_site_down() {
     let registry = FakeRegistry::start(|path| accepting(path, 7));
     let folder = TempDir::new().unwrap();
     let cache = folder.path().join("ids.json");
-    let configured = |config: &mut citygate::config::Config, prefix: &str| {
+    let configured = |config: &mut citygate::operate::config::Config, prefix: &str| {
         config.registry.url = Some(registry.url().into());
         config.registry.cache_file = Some(cache.clone());
         config.kafka.topic_prefix = prefix.to_owned();
@@ -215,7 +215,7 @@ async fn a_registry_that_lets_nobody_in_does_not_keep_a_site_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_login_is_that_of_the_configuration() {
     let basic = Some("Basic Y2l0eTpwQHNz"); // city:p@ss
-    let check = async |change: fn(&mut citygate::schemas::registry::Config, &str), expected: Option<&str>| {
+    let check = async |change: fn(&mut citygate::catalogue::registry::Config, &str), expected: Option<&str>| {
         let registry = FakeRegistry::start(|path| accepting(path, 7));
         let gateway = TestGateway::start(&Broker::mock(), |config| {
             config.registry.url = Some(registry.url().into());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use citygate::config::Config;
+use citygate::operate::config::Config;
 
 use crate::harness::gateway::{self, Arrived};
 use crate::harness::program::Program;

@@ -11,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use citygate::clock::SystemClock;
 use citygate::deliver::spool::{self, RealDisk, Spool, Writer, segment};
+use citygate::operate::clock::SystemClock;
 use tempfile::TempDir;
 
 use crate::harness::program::Program;

@@ -288,7 +288,8 @@ fn coap_post(mid: u16, device: &str, options: &[(u16, &[u8])], payload: &[u8]) -
 #[tokio::test(flavor = "multi_thread")]
 async fn coap_says_sizes_as_the_standard_has_them() {
     // As long as may be: a slow machine is not to answer by an empty acknowledgement first.
-    let patient = |config: &mut citygate::config::Config| config.coap.piggyback_timeout = Duration::from_millis(1900);
+    let patient =
+        |config: &mut citygate::operate::config::Config| config.coap.piggyback_timeout = Duration::from_millis(1900);
     let gateway = TestGateway::start(&Broker::any(), patient).await;
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(gateway.addresses.coap.unwrap()).await.unwrap();

@@ -13,20 +13,20 @@ const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("route", &[]),
     ("deliver", &["deliver", "route"]),
     ("acknowledge", &[]),
-    // It stands beside the listeners, and is given the same `Front`.
-    ("admin", &["deliver", "listen"]),
+    // It stands beside the listeners, and is given the same `Context`.
+    ("operate::admin", &["deliver", "listen"]),
 ];
 const NOUNS: [&str; 10] = [
     "message",
     "receipt",
-    "schemas",
+    "catalogue",
     "outcome",
-    "quota",
-    "clock",
-    "log_limit",
-    "metrics",
-    "secret",
-    "spelling",
+    "dead_letter_allowance",
+    "operate::clock",
+    "operate::log_limit",
+    "operate::metrics",
+    "operate::secret",
+    "operate::spelling",
 ];
 
 #[test]
@@ -34,7 +34,7 @@ fn rooms_know_only_whom_they_may() {
     let mut trespasses = Vec::new();
     for file in files_of_rooms() {
         let room = room(&file);
-        // The composition knows every room: gateway, config, main, demo.
+        // The composition knows every room: gateway, main, demo, and what is no noun in `operate`.
         let Some((_, known)) = MAY_KNOW.iter().find(|(name, _)| *name == room) else {
             if NOUNS.contains(&room.as_str()) {
                 trespasses.extend(names(&file, &NOUNS));
@@ -62,7 +62,7 @@ fn libraries_stay_in_their_rooms() {
     check("rdkafka::", &["deliver", "demo"]);
     check("rumqttd::", &["listen"]);
     check("coap_lite::", &["listen"]);
-    check("axum::", &["listen", "admin"]);
+    check("axum::", &["listen", "operate::admin"]);
     for quiet in ["decode", "validate", "route", "acknowledge", "outcome", "message"] {
         for file in files_of_rooms().into_iter().filter(|file| room(file) == quiet) {
             let text = code_of(&file);
@@ -86,7 +86,7 @@ fn every_file_opens_by_saying_what_it_is() {
 fn the_shipped_configuration_is_one_the_program_takes() {
     let file = repository().join("deploy/citygate.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let parsed = citygate::config::Config::parse("deploy/citygate.toml", &text, std::iter::empty());
+    let parsed = citygate::operate::config::Config::parse("deploy/citygate.toml", &text, std::iter::empty());
     parsed.unwrap_or_else(|mistakes| panic!("{mistakes}"));
 }
 
@@ -109,29 +109,43 @@ fn names(file: &Path, allowed: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// The rooms named behind `crate::`: one, or those of a group `{a, b::c, d::{e, f}}`.
+/// The rooms named behind `crate::`: one, or those of a group `{a, b::c, d::{e, f}}`. Those of `operate` count one by one:
+/// some of them are nouns.
 fn rooms_at(rest: &str) -> Vec<String> {
-    let word = |text: &str| {
-        let letters = text.trim_start().chars();
-        letters
+    let group = rest.strip_prefix('{');
+    let branches = group.map_or_else(|| vec![rest], branches);
+    let rooms = branches.into_iter().flat_map(|branch| {
+        let room: String = branch
+            .chars()
             .take_while(|letter| letter.is_ascii_lowercase() || *letter == '_')
-            .collect::<String>()
-    };
-    let Some(group) = rest.strip_prefix('{') else {
-        return vec![word(rest)];
-    };
-    let (mut rooms, mut depth) = (vec![word(group)], 1);
+            .collect();
+        let inside = branch.strip_prefix("operate::").map(rooms_at);
+        inside.map_or_else(
+            || vec![room],
+            |inside| inside.into_iter().map(|inside| format!("operate::{inside}")).collect(),
+        )
+    });
+    rooms.filter(|room| !room.is_empty()).collect() // empty: a comma at the end
+}
+
+/// The parts of a group, up to the brace that closes it.
+fn branches(group: &str) -> Vec<&str> {
+    let (mut branches, mut depth, mut from) = (Vec::new(), 1, 0);
     for (at, letter) in group.char_indices() {
         match letter {
             '{' => depth += 1,
-            '}' if depth == 1 => break,
             '}' => depth -= 1,
-            ',' if depth == 1 => rooms.push(word(group.get(at + 1..).unwrap_or_default())),
             _ => {}
         }
+        if depth == 0 || (depth == 1 && letter == ',') {
+            branches.extend(group.get(from..at).map(str::trim_start));
+            from = at + 1;
+        }
+        if depth == 0 {
+            break;
+        }
     }
-    rooms.retain(|room| !room.is_empty()); // a comma at the end
-    rooms
+    branches
 }
 
 #[test]
@@ -144,13 +158,20 @@ fn rooms_are_found_in_every_form_of_use() {
         &["admin", "listen", "schemas"],
     );
     check("{\n    decode::address,\n    route,\n};", &["decode", "route"]);
+    check("operate::clock::Clock;", &["operate::clock"]);
+    check("operate::{admin, clock::Clock};", &["operate::admin", "operate::clock"]);
+    check(
+        "{operate::{admin, check}, route};",
+        &["operate::admin", "operate::check", "route"],
+    );
 }
 
-/// The first name under `src`: a folder, or a file without its ending.
+/// The first name under `src`: a folder, or a file without its ending; with the second one in `operate`.
 fn room(file: &Path) -> String {
-    let inside = file.strip_prefix(repository().join("src")).unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-    first.trim_end_matches(".rs").to_owned()
+    let inside = file.strip_prefix(repository().join("src")).unwrap().with_extension("");
+    let depth = if inside.starts_with("operate") { 2 } else { 1 };
+    let names: Vec<_> = inside.iter().take(depth).map(|name| name.to_str().unwrap()).collect();
+    names.join("::")
 }
 
 /// The files of all rooms, but their unit tests: those may fetch what they need from anywhere.

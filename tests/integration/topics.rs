@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use citygate::config::Config;
+use citygate::operate::config::Config;
 
 use crate::harness::gateway::{Arrived, decoded};
 use crate::harness::{Broker, Client, TestGateway, Via, broker, eventually};

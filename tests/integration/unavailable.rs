@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use citygate::config::Config;
+use citygate::operate::config::Config;
 use serde_json::Value;
 use tokio::net::TcpSocket;
 

@@ -161,7 +161,7 @@ until_above() { # NUMBER PATTERN
 # level (3.1 and 3.1.1), `notifications` publishes its state, retained, to an address that is no device's.
 bridge() { # VERSION PORT
   local name=bridge-$1 sessions delivered refused kind
-  sessions=$(metric '^citygate_mqtt_sessions_total')
+  sessions=$(metric '^citygate_mqtt_connects_total')
   refused=$(metric '^citygate_mqtt_closed_total.*"refused"')
   delivered=$(metric '^citygate_readings_total.*"delivered".*"mqtt"')
   cat >"$work/$name.conf" <<CONF
@@ -175,7 +175,7 @@ topic devices/# out 1
 CONF
   mosquitto -v -c "$work/$name.conf" >"$work/$name.log" 2>&1 &
   children+=($!)
-  until_above "$sessions" '^citygate_mqtt_sessions_total'
+  until_above "$sessions" '^citygate_mqtt_connects_total'
   for kind in traffic weather energy; do
     sent "$name" "$kind" "${reading[$kind]}"
     mosquitto_pub -h 127.0.0.1 -p "$2" -q 1 -t "devices/$name/$kind" -m "${reading[$kind]}"
@@ -183,7 +183,7 @@ CONF
   until_above $((delivered + 2)) '^citygate_readings_total.*"delivered".*"mqtt"'
   # One connection, the first: nothing was refused, and nothing that it sends by itself ended it.
   if (($(metric '^citygate_mqtt_closed_total.*"refused"') != refused)) ||
-    (($(metric '^citygate_mqtt_sessions_total') != sessions + 1)); then
+    (($(metric '^citygate_mqtt_connects_total') != sessions + 1)); then
     echo "the bridge ($1) connected more than once, or not at all:" >&2 && cat "$work/$name.log" >&2 && exit 1
   fi
   echo "ok  a Mosquitto bridge, $1"

@@ -18,7 +18,7 @@ use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Tic
 use citygate::deliver::health::Monitor;
 use citygate::deliver::reason::Cause;
 use citygate::message::{Protocol, Record};
-use citygate::metrics::Metrics;
+use citygate::operate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
 use rand::rngs::StdRng;

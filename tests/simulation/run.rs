@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use citygate::clock::Clock;
 use citygate::deliver::spool::writer::{Next, Writer};
 use citygate::deliver::spool::{self, Config, Damage, Failure, Recovery, Spool};
+use citygate::operate::clock::Clock;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

@@ -46,7 +46,7 @@ pub enum Outages {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cue {
     Say(String),
-    KafkaAway(Duration),
+    KafkaUnavailable(Duration),
     KafkaBack,
 }
 
@@ -198,7 +198,7 @@ impl Course {
     fn act(&mut self, cue: Cue) -> anyhow::Result<()> {
         match (cue, self.outages) {
             (Cue::Say(what), _) => eprintln!("== {what}"),
-            (Cue::KafkaAway(lasts), Some(Outages::Freeze(pid))) => {
+            (Cue::KafkaUnavailable(lasts), Some(Outages::Freeze(pid))) => {
                 eprintln!("== Kafka is frozen for {} s", lasts.as_secs());
                 self.frozen = Some(Frozen::new(pid)?);
             }
@@ -206,7 +206,7 @@ impl Course {
                 eprintln!("== Kafka goes on");
                 self.frozen = None;
             }
-            (Cue::KafkaAway(lasts), _) => eprintln!("== now stop Kafka, for {} s", lasts.as_secs()),
+            (Cue::KafkaUnavailable(lasts), _) => eprintln!("== now stop Kafka, for {} s", lasts.as_secs()),
             (Cue::KafkaBack, _) => eprintln!("== now start Kafka again"),
         }
         Ok(())
@@ -228,7 +228,7 @@ fn cues(scenario: &Scenario) -> VecDeque<(Duration, Cue)> {
     }
     for outage in &scenario.kafka_outages {
         let at = scenario.clock(outage.at);
-        cues.push((at, Cue::KafkaAway(outage.lasts)));
+        cues.push((at, Cue::KafkaUnavailable(outage.lasts)));
         cues.push((at + outage.lasts, Cue::KafkaBack));
     }
     cues.sort_by_key(|(at, _)| *at);

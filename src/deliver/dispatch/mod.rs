@@ -18,7 +18,7 @@ use super::parcel;
 use super::reason::Cause;
 use super::spool::budget::Rate;
 use crate::message::Record;
-use crate::metrics::{KafkaMetrics, SpoolMetrics};
+use crate::operate::metrics::{KafkaMetrics, SpoolMetrics};
 use crate::outcome::{Busy, Outcome, Rejection};
 use crate::receipt::Receipt;
 
@@ -274,7 +274,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 return pending.busy(Busy::TopicMissing(words));
             }
             if !self.health.is_up() {
-                return pending.busy(Busy::KafkaAway);
+                return pending.busy(Busy::KafkaUnavailable);
             }
             let name = self.depart(&mut state, now, lane, pending, None);
             drop(state);

@@ -13,8 +13,8 @@ use tracing::{error, warn};
 
 use super::flights::{Flight, Spooled};
 use super::{Broker, Dispatch, Refused, State, Store, Ticket, lanes, parcel};
-use crate::log_limit::LogLimit;
 use crate::message::Record;
+use crate::operate::log_limit::LogLimit;
 
 /// Replayed records that may await their confirmation at once.
 const WINDOW: usize = 10_000;

@@ -118,7 +118,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::operate::clock::Clock;
 
 pub mod frame;
 

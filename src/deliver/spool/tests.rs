@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::disk::{DiskFile, Identity, Listed, Lock, Mode};
 use super::*;
-use crate::clock::SystemClock;
+use crate::operate::clock::SystemClock;
 
 pub(in crate::deliver) type Results = Receiver<Vec<(u32, Result<u64, Failure>)>>;
 

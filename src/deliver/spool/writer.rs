@@ -19,7 +19,7 @@ use super::presence::WATCH_INTERVAL;
 use super::segment::{self, OVERHEAD_BYTES};
 use super::stock::Filling;
 use super::{Config, Error, Failure, Shared, locked};
-use crate::log_limit::LogLimit;
+use crate::operate::log_limit::LogLimit;
 
 /// How old the cursor on disk may be. What was committed since is replayed after a crash.
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_millis(100);

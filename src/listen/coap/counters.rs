@@ -3,7 +3,7 @@
 use prometheus::IntCounter;
 
 use super::packet::Unanswered;
-use crate::metrics::CoapMetrics;
+use crate::operate::metrics::CoapMetrics;
 
 #[derive(Clone, Debug)]
 pub struct Counters {

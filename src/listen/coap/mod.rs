@@ -16,7 +16,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{ListenAddresses, show};
-use super::{Error, Front};
+use super::{Context, Error};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Reply};
@@ -105,7 +105,7 @@ pub struct Bound {
 /// The sockets, and what the thread needs beside it.
 struct Server {
     sockets: Sockets,
-    front: Front,
+    front: Context,
     exchanges: Exchanges,
     mailbox: Arc<Mailbox>,
     // Reused from turn to turn.
@@ -230,7 +230,7 @@ impl Bound {
     }
 
     /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
-    pub fn serve(self, front: Front) -> Result<(), Error> {
+    pub fn serve(self, front: Context) -> Result<(), Error> {
         let addresses = show(&self.addresses);
         let failed = |source| Error::Thread {
             listener: "coap",
@@ -268,7 +268,7 @@ impl Bound {
 
 impl Server {
     /// Within the runtime that serves it.
-    fn new(bound: Vec<std::net::UdpSocket>, config: &Config, front: Front) -> std::io::Result<Self> {
+    fn new(bound: Vec<std::net::UdpSocket>, config: &Config, front: Context) -> std::io::Result<Self> {
         let kinds = front.pipeline.schemas.names();
         let counters = Counters::new(&front.metrics.coap);
         // One byte more than is allowed shows that a datagram was longer.

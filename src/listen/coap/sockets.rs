@@ -30,7 +30,7 @@ use super::drops::Drops;
 use super::endpoints::{Cast, Endpoints, Local};
 use super::exchange::Outgoing;
 use super::socket::{self, Arrived, BATCH, Socket, Target};
-use crate::metrics::CoapMetrics;
+use crate::operate::metrics::CoapMetrics;
 
 /// Sockets for single addresses of wildcards, over all.
 pub const OWN_ADDRESSES_MAX: usize = 64;
@@ -304,7 +304,7 @@ impl Sockets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
 
     /// A wildcard, and the port that it is bound to.
     fn wildcard(metrics: &Metrics) -> (Sockets, u16) {

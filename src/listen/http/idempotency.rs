@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderName};
 
 use crate::message::Inbound;
-use crate::metrics::HttpMetrics;
+use crate::operate::metrics::HttpMetrics;
 use crate::outcome::Outcome;
 use crate::receipt::Answer;
 
@@ -353,7 +353,7 @@ mod tests {
 
     use super::*;
     use crate::message::Protocol;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
     use crate::outcome::{Busy, Reason, Rejection};
 
     const LIFETIME: Duration = Duration::from_secs(60);
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn a_busy_outcome_is_forgotten_and_so_is_a_place_that_is_dropped() {
         let (keys, now) = (keys(10, 10_000), Instant::now());
-        let busy = || Outcome::Busy(Busy::KafkaAway);
+        let busy = || Outcome::Busy(Busy::KafkaUnavailable);
         let batch = Arc::new(Answer::Many(vec![busy(), busy()]));
         for answer in [one(busy()), batch] {
             place(enter(&keys, "a", "k", "{}", now)).settle(&answer, now);

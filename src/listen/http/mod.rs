@@ -32,7 +32,7 @@ use super::linger;
 use super::pace::Rate;
 use super::patience::Patience;
 use super::tcp::Listeners;
-use super::{Error, Front};
+use super::{Context, Error};
 
 mod body;
 
@@ -134,7 +134,7 @@ pub struct Bound {
 
 /// What a request handler knows.
 struct House {
-    front: Front,
+    front: Context,
     config: Config,
     keys: Arc<idempotency::Keys>,
     /// Of the one status that nearly all responses have.
@@ -168,7 +168,7 @@ impl Bound {
     }
 
     /// Serves until `front.stopping`, then answers what it has taken in, and ends.
-    pub fn serve(self, front: Front) {
+    pub fn serve(self, front: Context) {
         let seats = Seats::new(
             self.config.connections_max,
             front.connections.clone(),

@@ -285,7 +285,7 @@ mod tests {
             body["detail"],
             "2 of 2 readings rejected; [0]: x: 9 is above the maximum 5"
         );
-        check(vec![Outcome::Busy(Busy::KafkaAway); 2], 503, [0, 0, 2], &[]).await;
+        check(vec![Outcome::Busy(Busy::KafkaUnavailable); 2], 503, [0, 0, 2], &[]).await;
     }
 
     #[test]

@@ -4,7 +4,7 @@ use prometheus::IntCounter;
 
 use super::packet::{Fault, Leave, Version};
 use crate::listen::incomplete::Evicted;
-use crate::metrics::MqttMetrics;
+use crate::operate::metrics::MqttMetrics;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// Why a connection ended.
@@ -52,7 +52,7 @@ pub enum Pause {
     /// The byte budget of `limits.in_flight_bytes` is used up.
     Bytes,
     /// Kafka takes no readings, and 3.1.1 has no word for it.
-    KafkaAway,
+    KafkaUnavailable,
     /// The client does not read our answers.
     Output,
 }
@@ -192,13 +192,13 @@ impl From<Fault> for Close {
 // === impl Pause ===
 
 impl Pause {
-    const ALL: [Pause; 4] = [Pause::Window, Pause::Bytes, Pause::KafkaAway, Pause::Output];
+    const ALL: [Pause; 4] = [Pause::Window, Pause::Bytes, Pause::KafkaUnavailable, Pause::Output];
 
     fn label(self) -> &'static str {
         match self {
             Pause::Window => "window",
             Pause::Bytes => "in_flight_bytes",
-            Pause::KafkaAway => "kafka_away",
+            Pause::KafkaUnavailable => "kafka_unavailable",
             Pause::Output => "output",
         }
     }
@@ -213,7 +213,7 @@ impl Counters {
             paused: Pause::ALL.map(|reason| metrics.mqtt_reading_paused_total.with_label_values(&[reason.label()])),
             closed: metrics.mqtt_closed_total.clone(),
             unanswered: metrics.mqtt_unanswered_total.clone(),
-            sessions: ["3.1.1", "5"].map(|version| metrics.mqtt_sessions_total.with_label_values(&[version])),
+            sessions: ["3.1.1", "5"].map(|version| metrics.mqtt_connects_total.with_label_values(&[version])),
         }
     }
 

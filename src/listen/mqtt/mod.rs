@@ -28,15 +28,15 @@ use tracing::{debug, warn};
 mod acks;
 mod aliases;
 mod connect;
+mod connection;
 mod counters;
 mod packet;
 mod qos2;
-mod session;
 mod sessions;
 mod wills;
 mod wire;
 
-use super::Front;
+use super::Context;
 use super::accept::{self, Troubles};
 use super::addresses::ListenAddresses;
 use super::admit::{Seat, Seats};
@@ -155,7 +155,7 @@ pub struct Bound {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    front: Front,
+    front: Context,
     sessions: Arc<Sessions>,
     wills: Arc<Wills>,
     counters: Counters,
@@ -196,13 +196,13 @@ impl Bound {
     }
 
     /// Accepts until `front.stopping`; each connection is a task of `front.tasks`, and so is this loop.
-    pub fn serve(self, front: Front) {
+    pub fn serve(self, front: Context) {
         let tasks = front.tasks.clone();
         tasks.spawn(accept_all(self, front));
     }
 }
 
-async fn accept_all(bound: Bound, front: Front) {
+async fn accept_all(bound: Bound, front: Context) {
     let seats = Seats::new(
         bound.config.connections_max,
         front.connections.clone(),
@@ -259,7 +259,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, _seat: Seat, shared: Arc<Sha
         debug!(%peer, %error, "TCP_NODELAY not set");
     }
     let room = shared.front.admit.incomplete().for_peer(peer.ip());
-    let (wire, ended) = session::serve(wire::Wire::new(stream, room, shared.config.rate()), peer, &shared).await;
+    let (wire, ended) = connection::serve(wire::Wire::new(stream, room, shared.config.rate()), peer, &shared).await;
     let connect::Ended { close, why, client_id } = ended;
     debug!(%peer, client = client_id, reason = close.label(), why, "mqtt connection closed");
     shared.counters.closed(close);

@@ -188,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 mod tests {
     use super::*;
     use crate::listen::incomplete::Room;
-    use crate::metrics::Metrics;
+    use crate::operate::metrics::Metrics;
     use tokio::io::{AsyncWriteExt, DuplexStream};
 
     impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use citygate::schemas::Kind;
+use citygate::catalogue::Kind;
 use device_simulators::devices::{self, City, Device, Moment};
 use serde_json::Value;
 

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use citygate::catalogue::{Kind, Schemas};
 use citygate::decode::{address, envelope};
 use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
 use citygate::deliver::parcel;
 use citygate::deliver::spool::frame::{self, Frame, Mark};
 use citygate::message::{Inbound, Protocol, Reading, Record};
-use citygate::metrics::Metrics;
+use citygate::operate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Mailbox, Receipt, Reply};
 use citygate::route;
-use citygate::schemas::{Kind, Schemas};
 use citygate::validate::{self, Scratch, Validator};
 
 use crate::callgrind::OPERATIONS;

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use apache_avro::Schema;
 use apache_avro::types::Value;
-use citygate::schemas::Kind;
+use citygate::catalogue::Kind;
 use citygate::validate::Scratch;
 
 use super::payloads::{DEVICE, Kinds};

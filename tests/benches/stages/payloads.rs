@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use citygate::schemas::Schemas;
+use citygate::catalogue::Schemas;
 use citygate::validate::compile::compile;
 use citygate::validate::program::{Absent, Integer, Node, NodeId, Program, Real};
 use citygate::validate::{Config, Validator};

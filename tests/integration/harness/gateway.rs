@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use apache_avro::Schema;
-use citygate::config::Config;
 use citygate::deliver::health::Health;
 use citygate::gateway::{Addresses, Gateway};
-use citygate::metrics::Metrics;
+use citygate::operate::config::Config;
+use citygate::operate::metrics::Metrics;
 use serde::Serialize;
 use serde_json::Value;
 

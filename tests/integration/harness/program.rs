@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use citygate::config::Config;
 use citygate::gateway::Addresses;
+use citygate::operate::config::Config;
 use tempfile::TempDir;
 
 use super::scrape::Scrape;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::super::resource::AMPLIFICATION_MAX;
 use super::*;
-use crate::metrics::Metrics;
+use crate::operate::metrics::Metrics;
 
 mod blocks;
 
@@ -208,7 +208,7 @@ fn outcomes_are_piggybacked_on_the_acknowledgement() {
 fn busy_says_when_to_try_again() {
     let mut world = world(|_| {});
     let ticket = world.take(&post(CON, 1));
-    world.answer(ticket, &Answer::One(Outcome::Busy(Busy::KafkaAway)));
+    world.answer(ticket, &Answer::One(Outcome::Busy(Busy::KafkaUnavailable)));
     let packet = Packet::from_bytes(&world.out[0].message).unwrap();
     let max_age = packet.get_first_option(coap_lite::CoapOption::MaxAge).unwrap();
     assert_eq!(*max_age, [acknowledge::RETRY_AFTER_SECONDS as u8]);
@@ -895,7 +895,7 @@ fn whatever_arrives_reactions_are_lawful_and_memory_is_bounded() {
             let ticket = waiting.swap_remove(random.random_range(0..waiting.len()));
             let answer = match random.random_range(0..3) {
                 0 => rejected("detail of some length, to be cut where there is no room"),
-                1 => Answer::One(Outcome::Busy(Busy::KafkaAway)),
+                1 => Answer::One(Outcome::Busy(Busy::KafkaUnavailable)),
                 _ => delivered(),
             };
             world.answer(ticket, &answer);

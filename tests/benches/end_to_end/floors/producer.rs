@@ -12,8 +12,8 @@ use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, ensure};
+use citygate::catalogue::Schemas;
 use citygate::deliver;
-use citygate::schemas::Schemas;
 use citygate::validate::{Scratch, Validator};
 use device_simulators::devices::{Device, Kind};
 use device_simulators::load::readings::{Digits, Readings};

@@ -47,7 +47,7 @@ fn no_more_than_three_times_a_request_is_sent_for_it_in_all() {
             for outcome in [
                 delivered(),
                 rejected(&"x".repeat(500)),
-                Answer::One(Outcome::Busy(Busy::KafkaAway)),
+                Answer::One(Outcome::Busy(Busy::KafkaUnavailable)),
             ] {
                 let mut world = world(|config| {
                     config.max_retransmit = max_retransmit;
@@ -110,7 +110,7 @@ fn a_reading_that_may_be_one_is_repeated_as_often_as_before() {
         let ticket = world.take(&small(token_bytes, path, "{}"));
         world.pass(500);
         world.out.clear();
-        world.answer(ticket, &Answer::One(Outcome::Busy(Busy::KafkaAway)));
+        world.answer(ticket, &Answer::One(Outcome::Busy(Busy::KafkaUnavailable)));
         for _ in 0..5 {
             world.pass(3_600_000);
         }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use crate::spelling;
+use crate::operate::spelling;
 
 /// The `[log]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Of the rejections beyond the quota, one in so many is kept.
+/// Of the rejections beyond the allowance, one in so many is kept.
 pub const SAMPLED: u32 = 100;
 
 /// Devices that are told apart in a minute; less than 3 MiB.
@@ -23,14 +23,14 @@ const SHARD_DEVICES_MAX: usize = 4096;
 /// What the devices beyond [`DEVICES_MAX`] are counted under; as a hash, one device in 2^64 has it.
 const OTHERS: u64 = 0;
 
-/// The quotas of all devices.
+/// The allowances of all devices.
 #[derive(Debug)]
-pub struct Quota {
+pub struct DeadLetterAllowance {
     per_minute: u32,
     /// Keyed at random, so that nobody can aim for another's number.
     hasher: RandomState,
     shards: [Mutex<Minute>; SHARDS],
-    /// One more than the last minute in which somebody exceeded a quota.
+    /// One more than the last minute in which somebody exceeded a allowance.
     exceeded_in: AtomicU64,
 }
 
@@ -46,15 +46,15 @@ struct Minute {
 pub enum Fate {
     Kept,
     Counted,
-    /// Counted, and worth a line in the log: no other one has exceeded a quota in this minute.
+    /// Counted, and worth a line in the log: no other one has exceeded a allowance in this minute.
     CountedFirst,
 }
 
-// === impl Quota ===
+// === impl DeadLetterAllowance ===
 
-impl Quota {
+impl DeadLetterAllowance {
     pub fn new(per_minute: u32) -> Self {
-        Quota {
+        DeadLetterAllowance {
             per_minute,
             hasher: RandomState::new(),
             shards: Default::default(),
@@ -115,15 +115,15 @@ mod tests {
     use super::*;
 
     /// Of so many rejections, one after the other, how many are kept.
-    fn kept(quota: &Quota, device: &str, now_ms: i64, rejections: u32) -> u32 {
+    fn kept(allowance: &DeadLetterAllowance, device: &str, now_ms: i64, rejections: u32) -> u32 {
         (0..rejections)
-            .map(|_| u32::from(quota.spend(device, now_ms) == Fate::Kept))
+            .map(|_| u32::from(allowance.spend(device, now_ms) == Fate::Kept))
             .sum()
     }
 
     #[test]
     fn the_first_of_a_minute_are_kept_and_one_in_a_hundred_beyond() {
-        let quota = Quota::new(10);
+        let allowance = DeadLetterAllowance::new(10);
         let minute = 60_000;
         for (now_ms, rejections, expected) in [
             (0, 10, 10),
@@ -135,7 +135,7 @@ mod tests {
             (0, 11, 10),
         ] {
             assert_eq!(
-                kept(&quota, "a", now_ms, rejections),
+                kept(&allowance, "a", now_ms, rejections),
                 expected,
                 "{rejections} at {now_ms}"
             );
@@ -144,34 +144,34 @@ mod tests {
 
     #[test]
     fn a_device_that_exceeds_its_quota_takes_nothing_from_others() {
-        let quota = Quota::new(5);
-        kept(&quota, "loud", 0, 10_000);
+        let allowance = DeadLetterAllowance::new(5);
+        kept(&allowance, "loud", 0, 10_000);
         for number in 0..10_000 {
-            assert_eq!(kept(&quota, &format!("quiet-{number}"), 0, 5), 5, "quiet-{number}");
+            assert_eq!(kept(&allowance, &format!("quiet-{number}"), 0, 5), 5, "quiet-{number}");
         }
     }
 
     #[test]
     fn devices_without_end_take_no_memory_without_end() {
-        let quota = Quota::new(5);
+        let allowance = DeadLetterAllowance::new(5);
         let devices = 2 * DEVICES_MAX as u32;
         let all_kept = (0..devices)
-            .map(|number| kept(&quota, &number.to_string(), 0, 1))
+            .map(|number| kept(&allowance, &number.to_string(), 0, 1))
             .sum::<u32>();
         let most = DEVICES_MAX as u32 + devices / SAMPLED + SHARDS as u32 * 6;
         assert!(all_kept <= most, "{all_kept} of {devices} kept");
-        for shard in &quota.shards {
+        for shard in &allowance.shards {
             assert!(shard.lock().unwrap().rejections.len() <= SHARD_DEVICES_MAX + 1);
         }
     }
 
     #[test]
     fn one_line_a_minute_is_worth_logging() {
-        let quota = Quota::new(0);
+        let allowance = DeadLetterAllowance::new(0);
         let mut lines = 0;
         for second in 0..180 {
             for device in ["a", "b", "c"] {
-                lines += u32::from(quota.spend(device, second * 1000) == Fate::CountedFirst);
+                lines += u32::from(allowance.spend(device, second * 1000) == Fate::CountedFirst);
             }
         }
         assert_eq!(lines, 3);

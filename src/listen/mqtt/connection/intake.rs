@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if version == Version::V3 && !self.kafka_up {
             // What it would hold is wanted by those who can be told *no*.
             (self.permit, self.waiting) = (None, None);
-            return Some(Pause::KafkaAway);
+            return Some(Pause::KafkaUnavailable);
         }
         // Also with MQTT 5, though it could be told 0x93 [§3.3.4]: clients send more than the Receive Maximum at once, and
         // waiting costs them less than a disconnect. PUBACK and PUBREC end the wait, for which no packet behind this one is

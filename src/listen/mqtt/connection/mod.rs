@@ -224,7 +224,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn event(&mut self, halted: Pin<&mut WaitForCancellationFuture<'_>>, sleep: Pin<&mut Sleep>) -> Event {
         let reading = self.is_reading();
-        let kafka_away = self.pause == Some(Pause::KafkaAway);
+        let kafka_unavailable = self.pause == Some(Pause::KafkaUnavailable);
         // Once it ends, the drain has nothing to add.
         let stopping = self.ending.is_some() && self.shared.front.stopping.is_cancelled();
         let (wire, mailbox) = (&mut self.wire, &self.state.mailbox);
@@ -234,7 +234,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             moved = poll_fn(|context| wire.poll(context, reading)) => Event::Moved(moved),
             () = mailbox.wait() => Event::Answers,
             permit = granted(&mut self.waiting) => Event::Lent(permit),
-            () = changed(&mut self.health), if kafka_away => Event::Health,
+            () = changed(&mut self.health), if kafka_unavailable => Event::Health,
             () = sleep => Event::Timer,
         }
     }

@@ -94,7 +94,7 @@ fn sections(config: &Config) -> toml::Table {
 
 #[test]
 fn the_example_file_explains_every_setting_with_its_default() {
-    let text = include_str!("../../deploy/citygate.toml");
+    let text = include_str!("../../../deploy/citygate.toml");
     let defaults = sections(&Config::default());
     assert_eq!(sections(&parse(text, &[]).unwrap()), defaults);
     let written: toml::Table = toml::from_str(text).unwrap();
@@ -134,7 +134,7 @@ const NO_LIMITS: &str = "
 
 #[test]
 fn the_page_of_limits_names_every_setting_that_is_one() {
-    let page = include_str!("../../deploy/README.md");
+    let page = include_str!("../../../deploy/README.md");
     let named: Vec<_> = page.split('`').skip(1).step_by(2).collect();
     // Every other setting is a limit.
     let no_limits: HashSet<&str> = NO_LIMITS.split_whitespace().collect();

@@ -8,9 +8,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::admin;
-use crate::config::Config;
 use crate::listen::coap;
+use crate::operate::admin;
+use crate::operate::config::Config;
 
 /// Standard streams, event loops, a connection that is about to be refused, registry, metrics.
 const PROCESS: u64 = 44;

@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::{Config, Kind};
-use crate::secret::Secret;
+use crate::operate::secret::Secret;
 
 /// How much of a registry's words is passed on.
 const WORDS_MAX: usize = 1000;

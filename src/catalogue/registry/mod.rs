@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{Kind, Schemas};
-use crate::secret::Secret;
+use crate::operate::secret::Secret;
 use cache::Cache;
 use client::{NO_ANSWER, Refusal, Registry, subject};
 

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::listen::{admit, coap, http, mqtt};
-use crate::{admin, deliver, drain, schemas, validate};
+use crate::operate::{admin, shutdown};
+use crate::{catalogue, deliver, validate};
 
 mod environment;
 
@@ -29,11 +30,11 @@ pub struct Config {
     pub kafka: deliver::Config,
     pub spool: deliver::spool::Config,
     pub replay: deliver::replay::Config,
-    pub schemas: schemas::Config,
-    pub registry: schemas::registry::Config,
+    pub schemas: catalogue::Config,
+    pub registry: catalogue::registry::Config,
     pub clock: validate::Config,
     pub limits: admit::Config,
-    pub drain: drain::Config,
+    pub drain: shutdown::Config,
     pub log: Log,
 }
 

@@ -99,7 +99,7 @@ metrics! {
         /// MQTT connections open now.
         mqtt_connections: IntGauge,
         /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT; 3.1 counts as 3.1.1.
-        mqtt_sessions_total: IntCounterVec["version"],
+        mqtt_connects_total: IntCounterVec["version"],
         /// MQTT sessions kept of clients that are away.
         mqtt_sessions_kept: IntGauge,
         /// MQTT connections that may be open at once: mqtt.connections_max, or as many as file descriptors allow.

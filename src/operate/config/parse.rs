@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::environment;
-use crate::spelling;
+use crate::operate::spelling;
 
 /// The sections of a configuration that have not been taken yet, and the mistakes found so far.
 pub(super) struct Sections<'a> {

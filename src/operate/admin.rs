@@ -28,7 +28,7 @@ use crate::deliver::health::Health;
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::patience::Patience;
 use crate::listen::tcp::Listeners;
-use crate::listen::{Error, Front};
+use crate::listen::{self, Error};
 use crate::outcome::Outcome;
 
 /// The `[admin]` section.
@@ -66,7 +66,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 #[derive(Clone)]
 struct AdminState {
-    front: Front,
+    front: listen::Context,
     listeners: Arc<Value>,
     started: Instant,
 }
@@ -85,7 +85,7 @@ impl Bound {
     }
 
     /// Serves until `closing`; `listeners` is what `/status` says of the other ports.
-    pub async fn serve(self, front: Front, listeners: Value, closing: CancellationToken) {
+    pub async fn serve(self, front: listen::Context, listeners: Value, closing: CancellationToken) {
         let state = AdminState {
             front,
             listeners: Arc::new(listeners),
@@ -197,7 +197,7 @@ async fn readyz(State(state): State<AdminState>) -> Response {
 }
 
 /// Why readings are not taken now, if so.
-fn not_ready(front: &Front) -> Option<String> {
+fn not_ready(front: &listen::Context) -> Option<String> {
     // First, since it is why the gateway ends.
     if let Some(why) = front.pipeline.deliver.spool_failure() {
         return Some(format!("the spool failed: {why}"));
@@ -255,7 +255,7 @@ async fn status(State(state): State<AdminState>) -> Response {
 }
 
 /// What the CoAP listener remembers and could not.
-fn coap(front: &Front) -> Value {
+fn coap(front: &listen::Context) -> Value {
     let metrics = &front.metrics.coap;
     json!({
         "peers": metrics.coap_peers.get(),
@@ -268,7 +268,7 @@ fn coap(front: &Front) -> Value {
 }
 
 /// The law of the state in figures, over all kinds, by protocol.
-fn readings(front: &Front) -> Value {
+fn readings(front: &listen::Context) -> Value {
     let mut protocols = Map::new();
     for protocol in crate::message::Protocol::ALL {
         let totals = front.metrics.totals(protocol);

@@ -3,9 +3,9 @@
 //! All that a start looks at ([`start`]), and then Kafka's topics, without which a gateway starts and waits. All findings
 //! at once. Nothing is changed: no topic is created, no schema registered, no file made, and addresses are let go at once.
 
-use crate::config::Config;
 use crate::gateway::Bound;
-use crate::start::{self, Findings};
+use crate::operate::config::Config;
+use crate::operate::start::{self, Findings};
 
 /// Looks at everything that the configuration names.
 pub async fn findings(mut config: Config) -> Findings {

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::catalogue::{self, Schemas, registry};
 use crate::deliver::{self, spool};
-use crate::descriptors::{self, Plan};
 use crate::gateway::Bound;
-use crate::metrics::Metrics;
-use crate::schemas::{self, Schemas, registry};
+use crate::operate::config::Config;
+use crate::operate::descriptors::{self, Plan};
+use crate::operate::metrics::Metrics;
 use crate::validate::Validator;
 
 /// What was found, one line each.
@@ -84,7 +84,7 @@ fn load_schemas(config: &Config, findings: &mut Findings) -> Schemas {
     let found = Schemas::read(folder, &config.kafka.topic_prefix);
     findings
         .wrong
-        .extend(found.errors.iter().map(schemas::Error::to_string));
+        .extend(found.errors.iter().map(catalogue::Error::to_string));
     let clashes = found.schemas.clashes(folder, &config.kafka.dead_letter_topic);
     if found.errors.is_empty() && clashes.is_empty() {
         findings

@@ -1,0 +1,28 @@
+//! Running a gateway: its configuration, what is checked before it starts, its metrics and admin port, its end.
+//!
+//! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
+//! without the run. [`metrics`], [`clock`], [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use;
+//! the other modules stand beside `gateway` and may know the rooms.
+
+pub mod config;
+
+pub mod start;
+
+pub mod check;
+
+pub mod descriptors;
+
+pub mod metrics;
+
+pub mod admin;
+
+pub mod shutdown;
+
+// --- small things that every room may use
+pub mod clock;
+
+pub mod log_limit;
+
+pub mod secret;
+
+pub mod spelling;
