@@ -137,7 +137,8 @@ async fn start_gateway(mut config: Config, bootstrap: &str) -> anyhow::Result<Ga
 }
 
 async fn start_follower(bootstrap: &str, schemas: &Path) -> anyhow::Result<Follower> {
-    let mut config = FollowerConfig::new(bootstrap, "city.", schemas);
+    let mut config = FollowerConfig::new(bootstrap, "city.");
+    config.schemas = Some(schemas.to_owned());
     config.begin = Begin::Earliest;
     tokio::task::spawn_blocking(move || Follower::start(&config)).await?
 }

@@ -68,8 +68,8 @@ pub struct FollowerConfig {
     pub bootstrap: String,
     /// Before the kind: `city.` makes `city.traffic`.
     pub topic_prefix: String,
-    /// Folder of the `<kind>.avsc` files.
-    pub schemas: PathBuf,
+    /// Folder of the `<kind>.avsc` files; `None`: those that were in the repository when the program was built.
+    pub schemas: Option<PathBuf>,
     pub begin: Begin,
     /// Further librdkafka settings, such as those of TLS and SASL.
     pub properties: Vec<(String, String)>,
@@ -139,11 +139,11 @@ struct Reader<'a> {
 // === impl FollowerConfig ===
 
 impl FollowerConfig {
-    pub fn new(bootstrap: impl Into<String>, topic_prefix: impl Into<String>, schemas: impl Into<PathBuf>) -> Self {
+    pub fn new(bootstrap: impl Into<String>, topic_prefix: impl Into<String>) -> Self {
         FollowerConfig {
             bootstrap: bootstrap.into(),
             topic_prefix: topic_prefix.into(),
-            schemas: schemas.into(),
+            schemas: None,
             begin: Begin::Now,
             properties: Vec::new(),
         }
@@ -153,10 +153,13 @@ impl FollowerConfig {
     fn topics(&self) -> anyhow::Result<Vec<Topic>> {
         let mut topics = Vec::new();
         for kind in Kind::ALL {
-            let path = self.schemas.join(format!("{kind}.avsc"));
+            let content = match &self.schemas {
+                Some(folder) => Content::read(&folder.join(format!("{kind}.avsc")))?,
+                None => Content::parse(kind.schema()).with_context(|| format!("the bundled schema of {kind}"))?,
+            };
             topics.push(Topic {
                 name: format!("{}{kind}", self.topic_prefix),
-                content: Content::read(&path)?,
+                content,
             });
         }
         topics.push(Topic {
@@ -631,7 +634,7 @@ mod tests {
         let reading = |device, sequence| ("city.traffic", device, encoded(Some(sequence)));
         produce(&bootstrap, &[reading("loop-1", 1), reading("loop-1", 2)]);
 
-        let mut config = FollowerConfig::new(&bootstrap, "city.", "unused");
+        let mut config = FollowerConfig::new(&bootstrap, "city.");
         config.begin = Begin::Earliest;
         let follower = Follower::start_on(&config, topics()).unwrap();
         produce(
@@ -673,7 +676,7 @@ mod tests {
         let bootstrap = cluster.bootstrap_servers();
         produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(1)))]);
         // Begins now: what was there before is not found, whatever its number.
-        let config = FollowerConfig::new(&bootstrap, "city.", "unused");
+        let config = FollowerConfig::new(&bootstrap, "city.");
         let follower = Follower::start_on(&config, topics()).unwrap();
         let mut page = Page::new("loop-1", Kind::Traffic, Protocol::Http);
         page.acknowledged = (2..=3).collect();
@@ -702,7 +705,7 @@ mod tests {
         cluster.create_topic("city.traffic", 1, 1).unwrap();
         cluster.create_topic("city.dead-letter", 1, 1).unwrap();
         let bootstrap = cluster.bootstrap_servers();
-        let config = FollowerConfig::new(&bootstrap, "city.", "unused");
+        let config = FollowerConfig::new(&bootstrap, "city.");
         let client = client_config(&config);
         let (consumer, enquirer, topics) = (create(&client).unwrap(), create(&client).unwrap(), topics());
         let positions = positions(&enquirer, &topics, &config).unwrap();
@@ -739,7 +742,7 @@ mod tests {
     #[test]
     fn a_missing_topic_is_named() {
         let cluster = MockCluster::new(1).unwrap();
-        let config = FollowerConfig::new(cluster.bootstrap_servers(), "city.", "unused");
+        let config = FollowerConfig::new(cluster.bootstrap_servers(), "city.");
         cluster.create_topic("city.weather", 1, 1).unwrap();
         cluster
             .topic_error(

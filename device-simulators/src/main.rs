@@ -5,13 +5,14 @@
 //! expects; 2 = the run could not take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
 use device_simulators::scenario::Scenario;
+use device_simulators::scenario::bundled;
 use device_simulators::scenario::course::{self, Course, Limits, Outages};
 use device_simulators::uplinks::{Protocol, coap};
 use device_simulators::{Begin, Fleet, FleetConfig, FollowerConfig, Report};
@@ -42,11 +43,13 @@ enum Command {
     /// Traffic counters, weather stations and energy meters send over every protocol that an address is given for, and
     /// send again what was answered "busy" or not at all. At the end every reading that got a positive answer must be
     /// found in Kafka. Ctrl-C ends the run early, with a report. Example:
-    /// device-simulators run scenarios/rush_hour.toml --speed 60
+    /// device-simulators run rush_hour --speed 60
     ///
     /// Exit codes: 0 nothing is lost, and what the scenario expects holds; 1 it is not so, or the gateway went away; 2 the
     /// run could not take place.
     Run(Run),
+    /// List the scenarios that the program contains, or print one of them, to begin your own with.
+    Scenarios(Scenarios),
     /// Damage a gateway and its Kafka while a fleet sends, and compare what was acknowledged with what arrived.
     ///
     /// Starts both itself. Example: device-simulators prove kafka-stopped --seconds 60
@@ -70,29 +73,30 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// A scenario: who sends what, what happens meanwhile, and what must hold in the end.
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// A scenario: who sends what, what happens meanwhile, and what must hold in the end. One of those that
+    /// `device-simulators scenarios` lists, or the path of a file.
+    #[arg(value_name = "SCENARIO")]
+    scenario: Option<String>,
     /// How much faster than the clock the scenario's time runs.
-    #[arg(long, value_name = "N", requires = "file", value_parser = clap::value_parser!(u32).range(1..=86400), help_heading = "The scenario")]
+    #[arg(long, value_name = "N", requires = "scenario", value_parser = clap::value_parser!(u32).range(1..=86400), help_heading = "The scenario")]
     speed: Option<u32>,
     /// Play the scenario's short form.
-    #[arg(long, requires = "file", help_heading = "The scenario")]
+    #[arg(long, requires = "scenario", help_heading = "The scenario")]
     short: bool,
     /// The process to freeze when the scenario takes Kafka away.
-    #[arg(long, value_name = "PID", requires = "file", value_parser = pid, help_heading = "The scenario")]
+    #[arg(long, value_name = "PID", requires = "scenario", value_parser = pid, help_heading = "The scenario")]
     freeze_pid: Option<Pid>,
     /// Say when Kafka is to be stopped and started, and leave it to the reader.
     #[arg(
         long,
-        requires = "file",
+        requires = "scenario",
         conflicts_with = "freeze_pid",
         help_heading = "The scenario"
     )]
     by_hand: bool,
 
     /// The gateway's MQTT listener; with a scenario, 127.0.0.1:1883 if not given.
-    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["coap", "http", "file"], help_heading = "Where to send")]
+    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["coap", "http", "scenario"], help_heading = "Where to send")]
     mqtt: Option<String>,
     /// The gateway's CoAP listener (UDP); with a scenario, 127.0.0.1:5683 if not given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Where to send")]
@@ -112,14 +116,9 @@ struct Run {
         help_heading = "Where to look"
     )]
     kafka: String,
-    /// Folder of the <kind>.avsc files that the gateway validates against.
-    #[arg(
-        long,
-        value_name = "FOLDER",
-        default_value = "schemas",
-        help_heading = "Where to look"
-    )]
-    schemas: PathBuf,
+    /// Folder of the <kind>.avsc files that the gateway validates against; the bundled schemas if not given.
+    #[arg(long, value_name = "FOLDER", help_heading = "Where to look")]
+    schemas: Option<PathBuf>,
     /// What stands before the kind in the name of a topic.
     #[arg(long, value_name = "TEXT", default_value = "city.", help_heading = "Where to look")]
     topic_prefix: String,
@@ -135,7 +134,7 @@ struct Run {
         long,
         value_name = "N",
         default_value_t = 300,
-        conflicts_with = "file",
+        conflicts_with = "scenario",
         help_heading = "What to send"
     )]
     devices: usize,
@@ -143,7 +142,7 @@ struct Run {
     #[arg(long, value_name = "N", help_heading = "What to send")]
     seconds: Option<u64>,
     /// How often each device sends a reading.
-    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "file", value_parser = clap::value_parser!(u64).range(1..), help_heading = "What to send")]
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "scenario", value_parser = clap::value_parser!(u64).range(1..), help_heading = "What to send")]
     interval_ms: u64,
     /// The same seed gives the same devices, roads and weather; 1, or the scenario's.
     #[arg(long, value_name = "N", help_heading = "What to send")]
@@ -154,11 +153,18 @@ struct Run {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Scenarios {
+    /// The scenario to print.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
     let quiet = match command {
-        Command::Run(_) | Command::Load(_) | Command::Sink(_) => "warn,rumqttc=off",
+        Command::Run(_) | Command::Scenarios(_) | Command::Load(_) | Command::Sink(_) => "warn,rumqttc=off",
         Command::Prove(_) => "warn,rumqttc=off,rdkafka=off,librdkafka=off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
@@ -176,6 +182,9 @@ fn main() -> ExitCode {
             let report = runtime.block_on(run.run());
             report.map_or_else(|error| failed(&error), |report| verdict(&report, json))
         }
+        Command::Scenarios(scenarios) => scenarios
+            .print()
+            .map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS),
         Command::Prove(options) => {
             let proved = runtime.block_on(prove::run(options));
             proved.unwrap_or_else(|error| failed(&error))
@@ -237,14 +246,13 @@ fn pid(text: &str) -> Result<Pid, String> {
 
 impl Run {
     async fn run(self) -> anyhow::Result<Report> {
-        match &self.file {
-            Some(file) => self.play(file).await,
+        match &self.scenario {
+            Some(scenario) => self.play(bundled::load(scenario)?).await,
             None => self.send().await,
         }
     }
 
-    async fn play(&self, file: &Path) -> anyhow::Result<Report> {
-        let mut scenario = self.scenario(file)?;
+    async fn play(&self, mut scenario: Scenario) -> anyhow::Result<Report> {
         scenario.seed = self.seed.unwrap_or(scenario.seed);
         if self.short {
             scenario = scenario.shortened();
@@ -266,11 +274,6 @@ impl Run {
         };
         let limits = self.limits(scenario.length());
         course::play(&scenario, fleet, self.follower_config(), limits, outages).await
-    }
-
-    fn scenario(&self, file: &Path) -> anyhow::Result<Scenario> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Ok(Scenario::parse(&file.display().to_string(), &text)?)
     }
 
     async fn send(&self) -> anyhow::Result<Report> {
@@ -299,10 +302,26 @@ impl Run {
     }
 
     fn follower_config(&self) -> FollowerConfig {
-        let mut config = FollowerConfig::new(&self.kafka, &self.topic_prefix, &self.schemas);
+        let mut config = FollowerConfig::new(&self.kafka, &self.topic_prefix);
+        config.schemas.clone_from(&self.schemas);
         config.begin = Begin::Now;
         config.properties = self.kafka_property.clone();
         config
+    }
+}
+
+// === impl Scenarios ===
+
+impl Scenarios {
+    fn print(&self) -> anyhow::Result<()> {
+        if let Some(name) = &self.name {
+            print!("{}", bundled::text(name).ok_or_else(|| bundled::unknown(name))?);
+            return Ok(());
+        }
+        for name in bundled::names() {
+            println!("{name:<16} {}", bundled::load(name)?.shows);
+        }
+        Ok(())
     }
 }
 

@@ -73,6 +73,33 @@ fn libraries_stay_in_their_rooms() {
     }
 }
 
+/// Files of tools are hidden; a further name at the top needs a reason.
+#[test]
+fn the_top_level_is_what_it_is_said_to_be() {
+    let names = std::fs::read_dir(repository()).unwrap().map(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_str().unwrap().to_owned()
+    });
+    // What .gitignore names: built or spooled here, not part of the repository.
+    let ignored = ["target", "citygate-spool"];
+    let mut names: Vec<String> = names
+        .filter(|name| !name.starts_with('.') && !ignored.contains(&name.as_str()))
+        .collect();
+    names.sort();
+    let expected = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "deploy",
+        "device-simulators",
+        "schemas",
+        "src",
+        "tests",
+    ];
+    assert_eq!(names, expected);
+}
+
 #[test]
 fn every_file_opens_by_saying_what_it_is() {
     for file in ["src", "device-simulators/src", "tests"].into_iter().flat_map(sources) {

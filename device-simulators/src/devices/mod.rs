@@ -101,6 +101,15 @@ impl Kind {
         self as usize
     }
 
+    /// The schema of its readings, as the repository had it when this was built.
+    pub fn schema(self) -> &'static str {
+        match self {
+            Kind::Traffic => include_str!("../../../schemas/traffic.avsc"),
+            Kind::Weather => include_str!("../../../schemas/weather.avsc"),
+            Kind::Energy => include_str!("../../../schemas/energy.avsc"),
+        }
+    }
+
     /// What people call the thing at the roadside, on the roof, in the cellar.
     fn device_prefix(self) -> &'static str {
         match self {

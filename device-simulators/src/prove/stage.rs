@@ -204,7 +204,8 @@ fn gateway_settings(setting: &Setting, kafka: &Kafka, disk: Option<&SmallDisk>) 
 }
 
 async fn follow(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Follower> {
-    let mut config = FollowerConfig::new(kafka.bootstrap(), &setting.topic_prefix, &setting.schemas);
+    let mut config = FollowerConfig::new(kafka.bootstrap(), &setting.topic_prefix);
+    config.schemas = Some(setting.schemas.clone());
     config.begin = Begin::Earliest;
     tokio::task::spawn_blocking(move || Follower::start(&config)).await?
 }

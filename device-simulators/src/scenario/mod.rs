@@ -1,6 +1,6 @@
 //! A scenario: which devices, over what, what happens to them, and what must hold in the end.
 //!
-//! Scenarios are TOML files, those in `scenarios/` and anybody's own. [`Scenario::parse`] reports all mistakes of a file at
+//! Scenarios are TOML files, the [`bundled`] ones and anybody's own. [`Scenario::parse`] reports all mistakes of a file at
 //! once; [`cast`] makes the devices of it, a function of the seed and the city's time; [`course`] plays it against a gateway;
 //! [`expect`] holds the result against the file's `[expect]`.
 //!
@@ -21,6 +21,7 @@ use crate::devices::weather::Front;
 use crate::fleet::Manner;
 use crate::uplinks::Protocol;
 
+pub mod bundled;
 pub mod cast;
 pub mod course;
 pub mod expect;

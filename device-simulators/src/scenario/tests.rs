@@ -1,7 +1,5 @@
 //! The files of the repository, and files with mistakes.
 
-use std::path::Path;
-
 use super::*;
 use crate::devices::faults::ClockLimits;
 
@@ -9,21 +7,12 @@ use crate::devices::faults::ClockLimits;
 const NOW_MS: i64 = 1_795_273_200_000;
 
 fn shipped() -> Vec<Scenario> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-    let files = std::fs::read_dir(folder).unwrap();
-    let mut scenarios: Vec<Scenario> = files
-        .map(|file| file.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let scenario = Scenario::parse(name, &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-            assert_eq!(name, format!("{}.toml", scenario.name));
-            scenario
-        })
-        .collect();
-    scenarios.sort_by(|one, other| one.name.cmp(&other.name));
-    scenarios
+    let scenarios = bundled::names().map(|name| {
+        let scenario = bundled::load(name).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!(name, scenario.name);
+        scenario
+    });
+    scenarios.collect()
 }
 
 fn named(name: &str) -> Scenario {

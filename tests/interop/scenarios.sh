@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Plays the short form of every scenario against a gateway of its own; fails if one does not hold.
-#   scenarios/check.sh CITYGATE SIMULATORS KAFKA [KAFKA_PID]
+# Plays the short form of every bundled scenario against a gateway of its own; fails if one does not hold.
+#   tests/interop/scenarios.sh CITYGATE SIMULATORS KAFKA [KAFKA_PID]
 # CITYGATE and SIMULATORS are the programs, KAFKA the bootstrap servers of a Kafka that creates nothing by itself and has room
 # for topics named check-*. With KAFKA_PID, the broker's process, kafka_outage is played as well: it is frozen for seconds.
 set -euo pipefail
@@ -9,7 +9,7 @@ citygate=$(realpath "$1")
 simulators=$(realpath "$2")
 kafka=$3
 kafka_pid=${4:-}
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 gateway=
 
@@ -69,19 +69,22 @@ for ((tries = 0; ; tries++)); do
 done
 
 failed=0
-for file in scenarios/*.toml; do
+cd "$work" # the scenarios and the schemas are in the program: it needs no folder
+read -ra names < <("$simulators" scenarios | cut -d ' ' -f 1 | xargs)
+if ((${#names[@]} == 0)); then echo "the program has no scenarios" >&2 && exit 1; fi
+for name in "${names[@]}"; do
   extra=()
-  if grep -q 'what = "kafka_outage"' "$file"; then
-    if [[ -z $kafka_pid ]]; then echo "skipped $file: it needs the process of Kafka" && continue; fi
+  if "$simulators" scenarios "$name" | grep -q 'what = "kafka_outage"'; then
+    if [[ -z $kafka_pid ]]; then echo "skipped $name: it needs the process of Kafka" && continue; fi
     extra=(--freeze-pid "$kafka_pid")
   fi
-  if "$simulators" run "$file" --short "${extra[@]}" --mqtt "127.0.0.1:$mqtt" --coap "127.0.0.1:$coap" \
+  if "$simulators" run "$name" --short "${extra[@]}" --mqtt "127.0.0.1:$mqtt" --coap "127.0.0.1:$coap" \
     --http "127.0.0.1:$http" --kafka "$kafka" --topic-prefix "$prefix" >"$work/report" 2>"$work/log"; then
-    echo "ok     $file: $(tail -n 1 "$work/report")"
+    echo "ok     $name: $(tail -n 1 "$work/report")"
   else
     failed=1
     cat "$work/log" "$work/report"
-    echo "FAILED $file"
+    echo "FAILED $name"
   fi
 done
 exit "$failed"
