@@ -4,7 +4,7 @@
 //! is not seen. rdkafka makes one C string per record, of its topic's name: it has no other way to name a topic, and one
 //! that we built on topic handles (unsafe) was no faster.
 //!
-//! `CITYGATE_ALLOCATIONS=FILE` writes where they were made, for dhat's viewer.
+//! `TEST_ALLOCATIONS=FILE` writes where they were made, for dhat's viewer.
 
 // `unwrap` is how a test says what must not fail.
 #![allow(clippy::unwrap_used)]
@@ -30,7 +30,7 @@ const WARM_UP: u64 = 200;
 #[test]
 fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
     let profiler = dhat::Profiler::builder();
-    let _profiler = match std::env::var_os("CITYGATE_ALLOCATIONS") {
+    let _profiler = match std::env::var_os("TEST_ALLOCATIONS") {
         Some(file) => profiler.file_name(file).build(),
         None => profiler.testing().build(),
     };

@@ -1,7 +1,7 @@
 //! The city's devices beside real ones: do their figures move as real figures do?
 //!
 //! Each generator is compared with series that somebody measured (the corpus beside the repository, or wherever
-//! `CITYGATE_CORPUS` says): the mean day (Pearson's r of the 24 hourly means), the autocorrelation from one value to the
+//! `TEST_CORPUS` says): the mean day (Pearson's r of the 24 hourly means), the autocorrelation from one value to the
 //! next, and the range from the 1st to the 99th percentile. The comparison is printed; `cargo test --test statistics --
 //! --nocapture` shows it. Bounds are as wide as another climate or another country makes them, and no wider.
 
@@ -205,7 +205,7 @@ fn say(text: &str) {
 // === the corpus ===
 
 fn corpus() -> Option<PathBuf> {
-    let named = std::env::var_os("CITYGATE_CORPUS").map(PathBuf::from);
+    let named = std::env::var_os("TEST_CORPUS").map(PathBuf::from);
     let folder = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus"));
     if folder.is_dir() {
         return Some(folder);

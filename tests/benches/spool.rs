@@ -1,6 +1,6 @@
 //! What a group costs in the spool, against the least that the disk asks for: a plain loop of append and `fdatasync`.
 //!
-//! `cargo bench --bench spool`, less than a minute; CITYGATE_BENCH_FOLDER chooses the disk. Both sides write the same
+//! `cargo bench --bench spool`, less than a minute; BENCH_FOLDER chooses the disk. Both sides write the same
 //! entries in groups of the same size, in turns of a few groups, so that the ratio stands whatever else the machine
 //! does. Entries are appended while the group before is on its way to the disk, as devices do; a turn ends when all of
 //! it is durable and told. Nothing here is asserted: a bench is not a test.
@@ -246,7 +246,7 @@ fn file_system(folder: &Path) -> String {
 }
 
 fn main() {
-    let chosen = std::env::var_os("CITYGATE_BENCH_FOLDER").map(PathBuf::from);
+    let chosen = std::env::var_os("BENCH_FOLDER").map(PathBuf::from);
     let folder = chosen.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     let folder = folder.canonicalize().unwrap();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

@@ -2,7 +2,7 @@
 //!
 //! Adapters map each payload to a kind, as an integrator would: units and names only, every value kept as it came, with
 //! its sentinels. All of them are sent over every protocol and must come back from Kafka equal, value by value. The
-//! payloads are not part of the repository: `CITYGATE_CORPUS` names their folder (default: `../shared/corpus`).
+//! payloads are not part of the repository: `TEST_CORPUS` names their folder (default: `../shared/corpus`).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ struct Real {
 
 /// The folder of real payloads, or `None` after saying SKIPPED.
 fn corpus() -> Option<PathBuf> {
-    let named = std::env::var_os("CITYGATE_CORPUS").map(PathBuf::from);
+    let named = std::env::var_os("TEST_CORPUS").map(PathBuf::from);
     let folder = named.unwrap_or_else(|| repository().join("../shared/corpus"));
     if !folder.is_dir() {
         say_skipped(&format!("there are no real payloads at {}", folder.display()));

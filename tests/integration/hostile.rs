@@ -1,7 +1,7 @@
 //! Bytes gone wrong, by the hundred thousand: no panic, no growing memory, and good devices are served meanwhile.
 //!
 //! Against the real program, whose memory is its own. Frames are good ones, damaged by a seeded generator; the seed is
-//! printed, and `CITYGATE_TEST_SEED` repeats a run; `CITYGATE_TEST_FRAMES` makes it longer.
+//! printed, and `TEST_SEED` repeats a run; `TEST_FRAMES` makes it longer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ async fn damaged_coap_datagrams_harm_nobody() {
 }
 
 async fn assault(thrown: Thrown) {
-    let (seed, frames) = (seed(), from_environment("CITYGATE_TEST_FRAMES").unwrap_or(FRAMES));
+    let (seed, frames) = (seed(), from_environment("TEST_FRAMES").unwrap_or(FRAMES));
     let mut program = Program::start(&Broker::any()).await;
     let over = Arc::new(AtomicBool::new(false));
     let served = serve_good_devices(&program, &over).await;
@@ -244,8 +244,8 @@ fn coap_datagram(random: &mut StdRng) -> Vec<u8> {
 }
 
 fn seed() -> u64 {
-    let seed = from_environment("CITYGATE_TEST_SEED").unwrap_or_else(rand::random);
-    println!("CITYGATE_TEST_SEED={seed}");
+    let seed = from_environment("TEST_SEED").unwrap_or_else(rand::random);
+    println!("TEST_SEED={seed}");
     seed
 }
 

@@ -2,7 +2,7 @@
 //! and whoever stands still, or has more than its share, makes room for those that wait.
 //!
 //! The attacks are in full number; honest devices on all protocols must be answered *yes* meanwhile, each within
-//! [`ANSWER_MAX`]. `CITYGATE_TEST_SLOW=1` sends the slow batch in full, at 40 kbit/s and with the default settings.
+//! [`ANSWER_MAX`]. `TEST_SLOW=1` sends the slow batch in full, at 40 kbit/s and with the default settings.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -163,7 +163,7 @@ async fn an_address_with_more_than_its_share_makes_room_for_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_but_steady_batch_arrives() {
-    let in_full = std::env::var("CITYGATE_TEST_SLOW").is_ok();
+    let in_full = std::env::var("TEST_SLOW").is_ok();
     let (bytes, bytes_per_second) = if in_full { (189_000, 5000) } else { (24_000, 6000) };
     let gateway = TestGateway::start(&Broker::any(), |config| {
         if !in_full {

@@ -1,6 +1,6 @@
 //! With a schema registry, values are in Confluent's wire format and carry the registry's ids.
 //!
-//! Against a real Apicurio Registry, whose Confluent-compatible API has a path: `CITYGATE_TEST_REGISTRY=<base URL>`, or
+//! Against a real Apicurio Registry, whose Confluent-compatible API has a path: `TEST_REGISTRY=<base URL>`, or
 //! one that is started through `tests/servers/registry.sh` and ends with this process; against one that does as it is told,
 //! where a real one is not to be had in that state.
 
@@ -18,7 +18,7 @@ use crate::harness::{Broker, TestGateway, Via, avro, broker, eventually, free_po
 /// The registry's base URL, or `None` after saying SKIPPED.
 fn registry() -> Option<String> {
     static REGISTRY: OnceLock<Result<String, String>> = OnceLock::new();
-    let url = REGISTRY.get_or_init(|| match std::env::var("CITYGATE_TEST_REGISTRY") {
+    let url = REGISTRY.get_or_init(|| match std::env::var("TEST_REGISTRY") {
         Ok(url) => Ok(url),
         Err(_) => {
             let [port, management_port] = free_ports();

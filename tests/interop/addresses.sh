@@ -14,8 +14,8 @@ citygate=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/citygate}")
 for tool in unshare nsenter ip coap-client-notls "$python" "$citygate"; do
   if ! command -v "$tool" >/dev/null; then echo "interop needs $tool" >&2 && exit 1; fi
 done
-if [[ -z ${CITYGATE_NAMESPACE:-} ]]; then
-  export CITYGATE_NAMESPACE=own
+if [[ -z ${TEST_NAMESPACE:-} ]]; then
+  export TEST_NAMESPACE=own
   for how in --net '--map-root-user --net'; do
     # shellcheck disable=SC2086
     if unshare $how true 2>/dev/null; then exec unshare $how -- "$0" "$citygate"; fi

@@ -3,7 +3,7 @@
 #   tests/interop/run.sh [CITYGATE]
 # mosquitto_pub (MQTT 3.1.1 and 5), a Mosquitto bridge, paho, MQTT.js, libcoap's coap-client, aiocoap and curl send; kcat
 # reads; fastavro decodes.
-# CITYGATE is the program (default: cargo's release build). Kafka is CITYGATE_TEST_KAFKA, or one started for this run.
+# CITYGATE is the program (default: cargo's release build). Kafka is TEST_KAFKA, or one started for this run.
 # Python with paho-mqtt, aiocoap and fastavro is PYTHON (default: python3); node finds MQTT.js through NODE_PATH.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -36,7 +36,7 @@ if ((${#lacking[@]})); then printf 'interop needs %s\n' "${lacking[@]}" >&2 && e
 
 read -r mqtt coap http admin kafka_port controller_port bridge_31 bridge_311 bridge_50 \
   < <("$python" tests/interop/check.py free-ports 9)
-kafka=${CITYGATE_TEST_KAFKA:-}
+kafka=${TEST_KAFKA:-}
 if [[ -z $kafka ]]; then
   own_kafka=yes
   kafka=$(KAFKA_DATA=$work/kafka KAFKA_PORT=$kafka_port KAFKA_CONTROLLER_PORT=$controller_port KAFKA_WHILE=$$ \

@@ -839,9 +839,9 @@ pub fn run(seed: u64, canary: Canary) -> Outcomes {
 
 fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("CITYGATE_SEED") {
+    match number("TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("CITYGATE_SEEDS").unwrap_or(2000),
+        None => 0..number("TEST_SEEDS").unwrap_or(2000),
     }
 }
 
@@ -851,7 +851,7 @@ fn nothing_acknowledged_is_lost_and_order_holds() {
     for seed in seeds() {
         let outcomes = run(seed, Canary::None);
         let findings = (outcomes.lost, outcomes.out_of_order, outcomes.needless_duplicates);
-        let again = format!("CITYGATE_SEED={seed} cargo test --release --test simulation deliver");
+        let again = format!("TEST_SEED={seed} cargo test --release --test simulation deliver");
         assert_eq!(
             findings,
             (0, 0, 0),

@@ -1,7 +1,7 @@
 //! The spool against a disk that misbehaves, thousands of short lives per run.
 //!
 //! Every run is one seed: the same seed does the same. A failing one is printed, and replayed by
-//! `CITYGATE_SEED=n cargo test --release --test simulation`. `CITYGATE_SEEDS` says how many are run (2000). The canaries
+//! `TEST_SEED=n cargo test --release --test simulation`. `TEST_SEEDS` says how many are run (2000). The canaries
 //! break the promise on purpose: a net that does not catch them would catch nothing.
 
 // `unwrap` is how a test says what must not fail.
@@ -33,15 +33,15 @@ fn run_all(options: Options) {
 
 /// The same with one of so many seeds.
 fn run_part(options: Options, part: u64) {
-    let seeds = match number("CITYGATE_SEED") {
+    let seeds = match number("TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("CITYGATE_SEEDS").unwrap_or(2000) / part,
+        None => 0..number("TEST_SEEDS").unwrap_or(2000) / part,
     };
     let mut seen = run::Seen::default();
     for seed in seeds.clone() {
         match run(seed, options) {
             Ok(more) => seen.add(more),
-            Err(finding) => panic!("CITYGATE_SEED={seed} {options:?}: {finding}"),
+            Err(finding) => panic!("TEST_SEED={seed} {options:?}: {finding}"),
         }
     }
     println!("{seeds:?} {options:?}: {seen:?}");

@@ -124,7 +124,7 @@ pub fn run(seed: u64, options: Options) -> Result<Seen, String> {
 impl World {
     fn act(&mut self) -> Result<(), String> {
         let choice = self.rng.random_range(0..100);
-        if std::env::var("CITYGATE_SEED").is_ok() {
+        if std::env::var("TEST_SEED").is_ok() {
             println!(
                 "action {choice}: {:?} {:?}",
                 self.disk.used(&self.config.folder),
@@ -440,7 +440,7 @@ impl World {
             error => Err(error),
         });
         let (spool, writer, recovery) = opened.map_err(|error| format!("cannot be opened: {error}"))?;
-        if std::env::var("CITYGATE_SEED").is_ok() {
+        if std::env::var("TEST_SEED").is_ok() {
             // One seed is being looked at.
             println!("opened: {recovery:?} {:?}", spool.status());
         }

@@ -1,6 +1,6 @@
 //! Readings of real devices, mapped as an adapter would map them: every row is taken, and no value is changed.
 //!
-//! The captures are other people's and stay outside of the repository: `CITYGATE_CORPUS` names their folder (default:
+//! The captures are other people's and stay outside of the repository: `TEST_CORPUS` names their folder (default:
 //! `../shared/corpus`). Without it the test is skipped, and says so.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::*;
 
 /// The captures' folder, if there is one.
 pub(super) fn corpus() -> Option<PathBuf> {
-    let named = std::env::var_os("CITYGATE_CORPUS").map(PathBuf::from);
+    let named = std::env::var_os("TEST_CORPUS").map(PathBuf::from);
     let folder = named.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"));
     if folder.is_dir() {
         return Some(folder);

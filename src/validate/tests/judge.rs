@@ -1,9 +1,9 @@
 //! The scanner against its judge, the serde_json driver: the same verdict, reason, words and bytes for any reading of
 //! any schema; and apache-avro reads from the bytes what the device sent.
 //!
-//! Schemas and readings are drawn from a seed (CITYGATE_SEED); CITYGATE_CASES says how many readings (300000). A
+//! Schemas and readings are drawn from a seed (TEST_SEED); TEST_CASES says how many readings (300000). A
 //! batch of readings has its own seed, which is the given one for the first of them: so a finding is repeated by its
-//! seed alone. With captures of real devices at hand (CITYGATE_CORPUS), schemas are made for them, too.
+//! seed alone. With captures of real devices at hand (TEST_CORPUS), schemas are made for them, too.
 
 use std::path::{Path, PathBuf};
 
@@ -311,7 +311,7 @@ struct Repeat(u64);
 impl Drop for Repeat {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("CITYGATE_SEED={} cargo test --release --lib judge", self.0);
+            println!("TEST_SEED={} cargo test --release --lib judge", self.0);
         }
     }
 }
@@ -344,8 +344,8 @@ fn batch(court: &mut Court, seed: u64, cases: usize) {
 
 #[test]
 fn the_scanner_takes_writes_and_says_what_its_judge_does() {
-    let first = number("CITYGATE_SEED").unwrap_or(SEED);
-    let cases = number("CITYGATE_CASES").unwrap_or(300_000) as usize;
+    let first = number("TEST_SEED").unwrap_or(SEED);
+    let cases = number("TEST_CASES").unwrap_or(300_000) as usize;
     let mut court = Court::default();
     for (number, start) in (0..cases).step_by(BATCH).enumerate() {
         batch(&mut court, first + number as u64, BATCH.min(cases - start));

@@ -1,6 +1,6 @@
 //! Values as Python has them, by `tests/interop/values.py`: what a number is, exactly; and that readers read what is stored.
 //!
-//! The expectations are Python's alone. CITYGATE_LITERALS says how many numbers (100000); PYTHON is the interpreter. A
+//! The expectations are Python's alone. TEST_LITERALS says how many numbers (100000); PYTHON is the interpreter. A
 //! machine that lacks it, or the readers' modules, skips and says so, or fails if CITYGATE_REQUIRE_KAFKA=1, as it is
 //! where nothing may be missing.
 
@@ -88,7 +88,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 #[test]
 fn a_number_is_what_pythons_decimal_says() {
-    let count = std::env::var("CITYGATE_LITERALS").unwrap_or("100000".to_owned());
+    let count = std::env::var("TEST_LITERALS").unwrap_or("100000".to_owned());
     let Some(output) = python(&["literals", &count], "") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The Kafka of the run: the repository's own script starts it, or CITYGATE_TEST_KAFKA names one that runs already.
+//! The Kafka of the run: the repository's own script starts it, or TEST_KAFKA names one that runs already.
 
 use std::fs;
 use std::net::TcpListener;
@@ -31,7 +31,7 @@ struct Own {
 
 impl Kafka {
     pub fn start(pid: Option<u32>) -> anyhow::Result<Kafka> {
-        if let Ok(servers) = std::env::var("CITYGATE_TEST_KAFKA") {
+        if let Ok(servers) = std::env::var("TEST_KAFKA") {
             return Ok(Kafka {
                 servers,
                 pid,

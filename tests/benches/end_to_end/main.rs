@@ -57,7 +57,7 @@ struct Options {
     /// variables.
     #[arg(long, global = true, value_name = "FILE")]
     gateway: Vec<PathBuf>,
-    /// Kafka's process, where CITYGATE_TEST_KAFKA names one that runs already.
+    /// Kafka's process, where TEST_KAFKA names one that runs already.
     #[arg(long, global = true, value_name = "PID")]
     kafka_pid: Option<u32>,
     /// Write all figures here, for machines.

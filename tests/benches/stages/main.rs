@@ -1,7 +1,7 @@
 //! What it costs to take a reading: JSON → validated Avro, by kind, by order of fields, by driver.
 //!
 //! `cargo bench --bench stages`, about a minute (`-- ratios` for the second half alone, `-- scanner` for some rows of the
-//! first); CITYGATE_BENCH_SCHEMAS names a folder of other schemas. First divan's table: time per reading of the scanner
+//! first); BENCH_SCHEMAS names a folder of other schemas. First divan's table: time per reading of the scanner
 //! in service, of the serde_json driver and of apache-avro's naive path (what a program does that knows no better), and
 //! of readings that are refused. Then the ratios, from rounds in which the drivers take turns, by the CPU time of the
 //! thread, so that they stand whatever else the machine does. Nothing here is asserted: a bench is not a test.

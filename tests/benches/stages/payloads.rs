@@ -73,9 +73,9 @@ impl fmt::Display for Order {
 // === impl Kinds ===
 
 impl Kinds {
-    /// Of CITYGATE_BENCH_SCHEMAS, if it is set.
+    /// Of BENCH_SCHEMAS, if it is set.
     pub fn load() -> Self {
-        let chosen = std::env::var_os("CITYGATE_BENCH_SCHEMAS").map(PathBuf::from);
+        let chosen = std::env::var_os("BENCH_SCHEMAS").map(PathBuf::from);
         let shipped = chosen.is_none();
         let folder = chosen.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas"));
         let schemas = Schemas::load(&folder, "city.").unwrap();

@@ -1,6 +1,6 @@
 //! The Kafka that a test stands on, and a reader of everything in a topic.
 //!
-//! [`Broker::shared`] is one real Kafka for all tests: `CITYGATE_TEST_KAFKA=host:port`, or one that is started through
+//! [`Broker::shared`] is one real Kafka for all tests: `TEST_KAFKA=host:port`, or one that is started through
 //! `tests/servers/kafka.sh` and ends with this process. [`Broker::own`] is a real one that a test may stop and kill.
 //! [`Broker::any`] is the shared one, or librdkafka's mock cluster where there is none (some 5 MiB kept per partition).
 //! Tests are told apart by their topics' prefix.
@@ -62,7 +62,7 @@ impl Broker {
     /// The real Kafka that all tests share, or `None` after saying SKIPPED.
     pub fn shared() -> Option<Self> {
         static SHARED: OnceLock<Result<String, String>> = OnceLock::new();
-        let servers = SHARED.get_or_init(|| match std::env::var("CITYGATE_TEST_KAFKA") {
+        let servers = SHARED.get_or_init(|| match std::env::var("TEST_KAFKA") {
             Ok(servers) => Ok(servers),
             Err(_) => installed().map(|()| {
                 let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
