@@ -5,7 +5,7 @@
 //! reading is acknowledged once it is safe in the dead-letter topic (else the device would resend it for ever), a busy
 //! one is not acknowledged at all.
 
-use crate::outcome::{Outcome, Reason, Rejection};
+use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// MQTT 5 reason codes that answer a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub fn mqtt_v3_acknowledges(outcome: &Outcome) -> bool {
 pub fn coap(outcome: &Outcome) -> (u8, u8) {
     match outcome {
         Outcome::Delivered | Outcome::Spooled => (2, 4),
+        // RFC 8516.
+        Outcome::Busy(Busy::OverRate) => (4, 29),
         Outcome::Busy(_) => (5, 3),
         Outcome::Rejected(rejection) => match rejection.reason {
             Reason::Malformed => (4, 0),
@@ -70,6 +72,8 @@ pub fn coap(outcome: &Outcome) -> (u8, u8) {
 pub fn http(outcome: &Outcome) -> u16 {
     match outcome {
         Outcome::Delivered | Outcome::Spooled => 204,
+        // RFC 6585 §4.
+        Outcome::Busy(Busy::OverRate) => 429,
         Outcome::Busy(_) => 503,
         Outcome::Rejected(rejection) => match rejection.reason {
             Reason::Malformed => 400,
@@ -95,7 +99,7 @@ pub fn text(outcome: &Outcome) -> Option<&str> {
 /// Seconds after which a device that was told *busy* should try again (`Max-Age`, `Retry-After`).
 pub const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// What became of the readings of a batch, in numbers; the sum is the batch.
+/// The outcomes of a batch in numbers; the sum is the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub accepted: usize,
@@ -175,8 +179,9 @@ pub fn summarise(outcomes: &[Outcome]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
-    use crate::outcome::Busy;
 
     #[test]
     fn only_a_safe_reading_gets_a_positive_answer() {
@@ -201,7 +206,8 @@ mod tests {
         check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);
         check(rejected(Reason::TooSlow), 0x99, true, (4, 8), 408);
         check(rejected(Reason::CutOff), 0x99, true, (4, 8), 408);
-        for busy in Busy::ALL {
+        check(Outcome::Busy(Busy::OverRate), 0x97, false, (4, 29), 429);
+        for busy in Busy::iter().filter(|busy| *busy != Busy::OverRate) {
             check(Outcome::Busy(busy), 0x97, false, (5, 3), 503);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A device that sends nothing but rubbish must neither fill the topic nor cost more than one that sends readings. Of each
 //! minute's rejections the first `limits.dead_letters_per_minute` of a device are kept, and of those beyond it one in
-//! [`SAMPLED`]; the others are counted and answered only. Nothing is held of devices that are not rejected; of those that
-//! are a number, until a later minute's rejections: beyond [`DEVICES_MAX`] devices in a minute the later ones share one.
+//! [`SAMPLED`]; the others are counted and answered only. Nothing is remembered of devices that are not rejected; of those
+//! that are a number, until a later minute's rejections: beyond [`DEVICES_MAX`] devices in a minute the later ones share one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +30,7 @@ pub struct DeadLetterAllowance {
     /// Keyed at random, so that nobody can aim for another's number.
     hasher: RandomState,
     shards: [Mutex<Minute>; SHARDS],
-    /// One more than the last minute in which somebody exceeded a allowance.
+    /// One more than the last minute in which somebody exceeded its allowance.
     exceeded_in: AtomicU64,
 }
 
@@ -41,13 +41,14 @@ struct Minute {
     rejections: HashMap<u64, u32>,
 }
 
-/// What becomes of a rejected reading.
+/// Whether a rejected reading is sent to the dead-letter topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Kept,
-    Counted,
-    /// Counted, and worth a line in the log: no other one has exceeded a allowance in this minute.
-    CountedFirst,
+pub enum Decision {
+    Keep,
+    /// It is counted and answered only.
+    Drop,
+    /// The same, and worth a line in the log: no other device has exceeded its allowance in this minute.
+    DropAndLog,
 }
 
 // === impl DeadLetterAllowance ===
@@ -67,23 +68,23 @@ impl DeadLetterAllowance {
     }
 
     /// Counts a rejection of a device (empty: of those whose address names none) at a time in milliseconds since 1970.
-    pub fn spend(&self, device: &str, now_ms: i64) -> Fate {
+    pub fn spend(&self, device: &str, now_ms: i64) -> Decision {
         let minute = now_ms.div_euclid(60_000);
         let hash = self.hasher.hash_one(device);
         let shard = &self.shards[hash as usize % SHARDS];
         let before = shard.lock().unwrap_or_else(PoisonError::into_inner).count(minute, hash);
         let Some(beyond) = before.checked_sub(self.per_minute) else {
-            return Fate::Kept;
+            return Decision::Keep;
         };
         if beyond % SAMPLED == SAMPLED - 1 {
-            return Fate::Kept;
+            return Decision::Keep;
         }
         let this = minute.unsigned_abs() + 1;
         // Looked at first: a store per rejection would send the cache line from core to core.
         if self.exceeded_in.load(Ordering::Relaxed) == this || self.exceeded_in.swap(this, Ordering::Relaxed) == this {
-            return Fate::Counted;
+            return Decision::Drop;
         }
-        Fate::CountedFirst
+        Decision::DropAndLog
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
     /// Of so many rejections, one after the other, how many are kept.
     fn kept(allowance: &DeadLetterAllowance, device: &str, now_ms: i64, rejections: u32) -> u32 {
         (0..rejections)
-            .map(|_| u32::from(allowance.spend(device, now_ms) == Fate::Kept))
+            .map(|_| u32::from(allowance.spend(device, now_ms) == Decision::Keep))
             .sum()
     }
 
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_exceeds_its_quota_takes_nothing_from_others() {
+    fn a_device_that_exceeds_its_allowance_takes_nothing_from_others() {
         let allowance = DeadLetterAllowance::new(5);
         kept(&allowance, "loud", 0, 10_000);
         for number in 0..10_000 {
@@ -171,7 +172,7 @@ mod tests {
         let mut lines = 0;
         for second in 0..180 {
             for device in ["a", "b", "c"] {
-                lines += u32::from(allowance.spend(device, second * 1000) == Fate::CountedFirst);
+                lines += u32::from(allowance.spend(device, second * 1000) == Decision::DropAndLog);
             }
         }
         assert_eq!(lines, 3);

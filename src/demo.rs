@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use strum::VariantArray;
 
 use crate::catalogue::Schemas;
 use crate::deliver::health::Health;
@@ -21,6 +22,7 @@ use crate::gateway::{Addresses, Gateway};
 use crate::message::Protocol;
 use crate::operate::config::Config;
 use crate::operate::shutdown;
+use crate::outcome::OutcomeKind;
 
 /// Partitions of each topic of the embedded broker.
 const PARTITIONS: i32 = 6;
@@ -70,9 +72,12 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let all_answered = gateway.drain().await;
     let found = follower.finish(&outcome.ledger, READ_BACK_TIMEOUT).await?;
 
-    let totals = Protocol::ALL.map(|protocol| metrics.totals(protocol).outcomes);
-    let sum = |outcome: usize| totals.iter().map(|outcomes| outcomes[outcome]).sum();
-    let report = Report::new(&outcome, &found, elapsed).with_gateway(sum(0), sum(1));
+    let totals = Protocol::VARIANTS
+        .iter()
+        .map(|&protocol| metrics.totals(protocol).outcomes);
+    let sum = |outcome: OutcomeKind| totals.clone().map(|outcomes| outcomes[outcome as usize]).sum();
+    let report =
+        Report::new(&outcome, &found, elapsed).with_gateway(sum(OutcomeKind::Delivered), sum(OutcomeKind::Spooled));
     eprintln!("{report}");
     let law_holds = metrics.in_flight_total() == 0 && all_answered;
     if !law_holds {

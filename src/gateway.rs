@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::authorize::Anyone;
 use crate::dead_letter_allowance::DeadLetterAllowance;
 use crate::deliver;
 use crate::deliver::Deliver;
@@ -214,6 +215,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         deliver,
         metrics: metrics.clone(),
         clock,
+        access: Arc::new(Anyone),
         dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };

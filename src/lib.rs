@@ -3,8 +3,9 @@
 //! # The walk of one reading
 //! 1. [`listen`] takes a message off the wire (MQTT PUBLISH, CoAP POST/PUT, HTTP POST). [`listen::admit`] lends it a
 //!    permit in bytes before it is taken in, so that pressure is pushed back instead of buffered without bound.
-//! 2. [`pipeline`] is the whole path on one screen: [`decode`] finds the address and splits batches, [`validate`] turns
-//!    JSON into checked Avro in one pass, [`route`] names topic, key and headers.
+//! 2. [`pipeline`] is the whole path on one screen: [`decode`] finds the address, [`authorize`] says whether the sender may
+//!    write there, [`decode`] splits batches, [`validate`] turns JSON into checked Avro in one pass, [`route`] names topic,
+//!    key and headers.
 //! 3. [`deliver`] hands the record to Kafka. A rejected message goes the same way, to the dead-letter topic, as far
 //!    as its device's [`dead_letter_allowance`] reaches.
 //! 4. The delivery report resolves the reading's [`receipt`]: the outcome is counted, the permit returned, and the
@@ -15,8 +16,8 @@
 //! whenever nothing is in flight.
 //!
 //! # Who may know whom
-//! [`gateway`] knows every room. `listen` knows `pipeline`, `acknowledge` and the health of `deliver`; `pipeline` knows the stages; `decode`,
-//! `validate` and `route` know nouns only, and do no I/O. Only `listen` knows packets; only `deliver::kafka` knows the
+//! [`gateway`] knows every room. `listen` knows `pipeline`, `acknowledge` and the health of `deliver`; `pipeline` knows the stages; `authorize`,
+//! `decode`, `validate` and `route` know nouns only, and do no I/O. Only `listen` knows packets; only `deliver::kafka` knows the
 //! producer. `tests/integration/tidy.rs` checks it.
 
 // --- the composition
@@ -28,6 +29,8 @@ pub mod pipeline;
 
 // --- stages, in the order in which a reading meets them
 pub mod listen;
+
+pub mod authorize;
 
 pub mod decode;
 

@@ -1,12 +1,20 @@
-//! The three forms a reading takes on its way: [`Inbound`] → [`Reading`] → [`Record`].
+//! The three forms of a reading on its way, [`Inbound`] → [`Reading`] → [`Record`]; and who sent it, its [`Origin`].
 //!
-//! All three borrow: a reading passes from the socket's buffer to the Kafka client's queue within one call of the
-//! pipeline, so nothing here owns bytes. Each stage takes one form and makes the next.
+//! The three forms borrow: a reading passes from the socket's buffer to the Kafka client's queue within one call of the
+//! pipeline, so nothing here owns bytes. Each stage is given one form and makes the next. The origin travels with the
+//! message to its outcome.
+
+use core::net::SocketAddr;
+use std::time::Instant;
+
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::catalogue::Kind;
+use crate::outcome::Outcome;
 
 /// The protocol a message came over: the `protocol` label of metrics and dead letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Protocol {
     Mqtt,
     Coap,
@@ -14,13 +22,41 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub const ALL: [Protocol; 3] = [Protocol::Mqtt, Protocol::Coap, Protocol::Http];
-
     pub fn label(self) -> &'static str {
-        match self {
-            Protocol::Mqtt => "mqtt",
-            Protocol::Coap => "coap",
-            Protocol::Http => "http",
+        self.into()
+    }
+}
+
+/// Where a message came from, and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub protocol: Protocol,
+    /// The listener that received it, by the name of its table in the configuration.
+    pub listener: &'static str,
+    /// The other end of the connection, or the source of the datagram.
+    pub peer: SocketAddr,
+    pub identity: Identity,
+    /// When the last byte of it was there.
+    pub received_at: Instant,
+}
+
+/// Whom a sender has proved to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// Nobody has asked.
+    #[default]
+    Anonymous,
+}
+
+impl Origin {
+    /// Of an anonymous message that is received now.
+    pub fn anonymous(protocol: Protocol, listener: &'static str, peer: SocketAddr) -> Self {
+        Origin {
+            protocol,
+            listener,
+            peer,
+            identity: Identity::Anonymous,
+            received_at: Instant::now(),
         }
     }
 }
@@ -28,14 +64,32 @@ impl Protocol {
 /// A message as a listener received it; nothing in it has been checked but its size.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound<'a> {
-    pub protocol: Protocol,
+    pub origin: Origin,
     /// MQTT topic, CoAP path or HTTP path, without a leading slash; percent-decoded where the protocol encodes.
     pub path: &'a str,
     pub body: &'a [u8],
     /// As the device named it (a media type; CoAP's number is translated by its listener); empty if it did not.
     pub content_type: &'a str,
-    /// If it is rejected, the answer may be positive all the same (MQTT 3.1.1): so it must be kept.
-    pub must_keep: bool,
+    pub policy: Policy<'a>,
+}
+
+/// How a message is to be treated, as far as its protocol decides that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy<'a> {
+    pub dead_letters: DeadLetters,
+    /// Of a batch that is repeated, the outcomes of its readings so far, in their order. Only those that were busy are
+    /// counted and sent again; the others keep their outcome in the answer.
+    pub settled: &'a [Outcome],
+}
+
+/// Which rejected readings of a message are sent to the dead-letter topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// As many as their device's allowance permits.
+    #[default]
+    Allowed,
+    /// All: the answer to a rejected reading may be positive (MQTT 3.1.1), so it must not be lost.
+    All,
 }
 
 /// Where a reading belongs: `devices/<device>/<kind>`, with `/batch` behind it for several readings in one body.
@@ -57,7 +111,7 @@ pub struct Reading<'a> {
     pub received_at_ms: i64,
 }
 
-/// A reading as Kafka takes it.
+/// A reading as Kafka stores it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     pub topic: &'a str,

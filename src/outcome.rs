@@ -1,13 +1,22 @@
-//! What became of a reading, and every label that says so.
+//! The outcome of a reading, and every label that says so.
 //!
-//! Each reading ends in exactly one [`Outcome`]; `received = delivered + spooled + rejected + busy` is the law of the
-//! house. A [`Rejection`] is the device's mistake and an expected value; [`Busy`] is ours. How an outcome is said in
-//! each protocol is `acknowledge`'s table, not this file's.
+//! Each reading ends in exactly one [`Outcome`]; `received = delivered + spooled + rejected + busy` always. A [`Rejection`]
+//! is the device's mistake and an expected value; [`Busy`] is ours. How an outcome is said in each protocol is
+//! `acknowledge`'s table, not this file's. Labels and the tables indexed by them are derived from the enums, so that a new
+//! variant can neither be forgotten nor be out of range.
 
 use std::fmt;
 
-/// The one end of a reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use strum::{EnumCount, EnumDiscriminants, EnumIter, IntoStaticStr, VariantArray};
+
+/// The one end of a reading. [`OutcomeKind`] is the same without what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, EnumDiscriminants)]
+#[strum_discriminants(
+    name(OutcomeKind),
+    doc = "The `outcome` label of metrics.",
+    derive(Hash, EnumCount, IntoStaticStr, VariantArray),
+    strum(serialize_all = "snake_case")
+)]
 pub enum Outcome {
     /// Acknowledged by all in-sync Kafka replicas (`acks=all`).
     Delivered,
@@ -16,26 +25,18 @@ pub enum Outcome {
     /// The device's mistake; the original bytes are safe in the dead-letter topic where one could be written, unless the
     /// device has made more of them than its [`dead_letter_allowance`](crate::dead_letter_allowance) and is not told yes.
     Rejected(Box<Rejection>),
-    /// Neither Kafka nor the spool could take it; the device keeps it and tries again.
+    /// It could not be accepted now; the device keeps it and tries again.
     Busy(Busy),
 }
 
 impl Outcome {
-    pub const LABELS: [&'static str; 4] = ["delivered", "spooled", "rejected", "busy"];
-
-    /// Position in [`Outcome::LABELS`].
-    pub fn index(&self) -> usize {
-        match self {
-            Outcome::Delivered => 0,
-            Outcome::Spooled => 1,
-            Outcome::Rejected(_) => 2,
-            Outcome::Busy(_) => 3,
-        }
+    pub fn kind(&self) -> OutcomeKind {
+        self.into()
     }
 
     /// The `outcome` label of the metrics.
     pub fn label(&self) -> &'static str {
-        Self::LABELS[self.index()]
+        self.kind().into()
     }
 
     /// Whether a positive answer may be given: the reading is safe.
@@ -56,6 +57,29 @@ pub struct Rejection {
     pub reason: Reason,
     /// Names the path, what was expected and what came: `lanes[2].speed_kmh: 255 is above the maximum 250`.
     pub detail: String,
+    /// Where the text is not JSON; `detail` begins with it.
+    pub at: Option<Position>,
+}
+
+/// A place in a text, both numbers from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub line: u32,
+    pub column: u32,
+}
+
+impl Position {
+    /// Numbers beyond what a message can have are cut off.
+    pub fn new(line: usize, column: usize) -> Self {
+        let [line, column] = [line, column].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Position { line, column }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
 }
 
 impl Rejection {
@@ -63,27 +87,28 @@ impl Rejection {
         Rejection {
             reason,
             detail: detail.into(),
+            at: None,
         }
     }
 
-    /// Kafka takes no record of this size. Known when the record is handed over, so it names no item of a batch.
+    /// Kafka accepts no record of this size. Known when the record is enqueued, so it names no item of a batch.
     pub fn too_large_for_kafka() -> Self {
         let detail = "larger than the message.max.bytes of Kafka or of its topic";
         Rejection::new(Reason::TooLargeForKafka, detail)
     }
 
-    /// Not JSON at this place of the text, both numbers from 1: `line 1, column 17: expected …`.
-    pub fn malformed_at(line: usize, column: usize, what: &str) -> Self {
-        Rejection::new(Reason::Malformed, format!("line {line}, column {column}: {what}"))
+    /// Not JSON at this place of the text: `line 1, column 17: expected …`.
+    pub fn malformed_at(at: Position, what: &str) -> Self {
+        Rejection {
+            at: Some(at),
+            ..Rejection::new(Reason::Malformed, format!("{at}: {what}"))
+        }
     }
 
-    /// Line, column and the rest of the detail, of one that was made by [`Rejection::malformed_at`].
-    pub fn place(&self) -> Option<(usize, usize, &str)> {
-        let places = self.detail.strip_prefix("line ")?;
-        let (line, rest) = places.split_once(", column ")?;
-        let (column, what) = rest.split_once(": ")?;
-        let is_place = self.reason == Reason::Malformed;
-        is_place.then_some((line.parse().ok()?, column.parse().ok()?, what))
+    /// The detail without the position that it begins with, if there is one.
+    pub fn what(&self) -> &str {
+        let position = self.at.map_or(0, |at| at.to_string().len() + ": ".len());
+        self.detail.get(position..).unwrap_or_default()
     }
 }
 
@@ -99,7 +124,8 @@ pub fn quoted(sent: &str) -> String {
 }
 
 /// Why a reading was rejected: the `reason` label of metrics and dead letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Not JSON: broken syntax, bad UTF-8, bytes after the value, nested too deep.
     Malformed,
@@ -115,11 +141,11 @@ pub enum Reason {
     BadAddress,
     /// A content type or content format that is not decoded here.
     UnsupportedFormat,
-    /// Not this device's place to write.
+    /// This sender may not write there.
     Forbidden,
     /// More bytes, or more readings in a batch, than the configuration allows.
     TooLarge,
-    /// More bytes than Kafka or its topic takes: kept nowhere, and never acknowledged.
+    /// More bytes than Kafka or its topic accepts: kept nowhere, and never acknowledged.
     TooLargeForKafka,
     /// The rest of the message did not come, or came more slowly than the configuration allows.
     TooSlow,
@@ -128,43 +154,21 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 12] = [
-        Reason::Malformed,
-        Reason::SchemaMismatch,
-        Reason::OutOfRange,
-        Reason::BadClock,
-        Reason::UnknownKind,
-        Reason::BadAddress,
-        Reason::UnsupportedFormat,
-        Reason::Forbidden,
-        Reason::TooLarge,
-        Reason::TooLargeForKafka,
-        Reason::TooSlow,
-        Reason::CutOff,
-    ];
-
     pub fn label(self) -> &'static str {
-        match self {
-            Reason::Malformed => "malformed",
-            Reason::SchemaMismatch => "schema_mismatch",
-            Reason::OutOfRange => "out_of_range",
-            Reason::BadClock => "bad_clock",
-            Reason::UnknownKind => "unknown_kind",
-            Reason::BadAddress => "bad_address",
-            Reason::UnsupportedFormat => "unsupported_format",
-            Reason::Forbidden => "forbidden",
-            Reason::TooLarge => "too_large",
-            Reason::TooLargeForKafka => "too_large_for_kafka",
-            Reason::TooSlow => "too_slow",
-            Reason::CutOff => "cut_off",
-        }
+        self.into()
     }
 }
 
-/// Why a reading could not be taken now: the `reason` label of the busy metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Why a reading could not be accepted now. [`BusyKind`] is the same without what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumDiscriminants, EnumIter)]
+#[strum_discriminants(
+    name(BusyKind),
+    doc = "The `reason` label of the busy metric.",
+    derive(Hash, IntoStaticStr, VariantArray),
+    strum(serialize_all = "snake_case")
+)]
 pub enum Busy {
-    /// Kafka is known to be away; nothing was sent to it.
+    /// Kafka is known to be unavailable; nothing was sent to it.
     KafkaUnavailable,
     /// Kafka did not confirm within `kafka.delivery_timeout`; it may or may not have written the reading.
     KafkaTimeout,
@@ -186,12 +190,14 @@ pub enum Busy {
     SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
-    /// The room of `limits.incomplete_bytes` is used up, and no room for the rest of the message came in time.
+    /// `limits.incomplete_bytes` are used up, and none of them were free for the rest of the message in time.
     IncompleteFull,
-    /// Incomplete messages of the sender's address took more than its share of `limits.incomplete_bytes`.
+    /// Incomplete messages of the sender's address had more than its share of `limits.incomplete_bytes`.
     ShareExceeded,
     /// As many requests with an idempotency key are in flight as may be remembered.
     KeysFull,
+    /// The sender has sent more than its rate allows.
+    OverRate,
     /// The gateway is shutting down.
     Draining,
     /// A receipt was dropped without an outcome: a bug, counted as such.
@@ -199,50 +205,12 @@ pub enum Busy {
 }
 
 impl Busy {
-    pub const ALL: [Busy; 16] = [
-        Busy::KafkaUnavailable,
-        Busy::KafkaTimeout,
-        Busy::TopicMissing(""),
-        Busy::KafkaRefused,
-        Busy::QueueFull,
-        Busy::SpoolFull,
-        Busy::SpoolBusy,
-        Busy::SpoolShort,
-        Busy::SpoolTimeout,
-        Busy::SpoolFailed,
-        Busy::MemoryFull,
-        Busy::IncompleteFull,
-        Busy::ShareExceeded,
-        Busy::KeysFull,
-        Busy::Draining,
-        Busy::Dropped,
-    ];
-
-    /// Position in [`Busy::ALL`].
-    pub fn index(self) -> usize {
-        let same = |other: &Busy| std::mem::discriminant(other) == std::mem::discriminant(&self);
-        Busy::ALL.iter().position(same).unwrap_or_default()
+    pub fn kind(self) -> BusyKind {
+        self.into()
     }
 
     pub fn label(self) -> &'static str {
-        match self {
-            Busy::KafkaUnavailable => "kafka_unavailable",
-            Busy::KafkaTimeout => "kafka_timeout",
-            Busy::TopicMissing(_) => "topic_missing",
-            Busy::KafkaRefused => "kafka_refused",
-            Busy::QueueFull => "queue_full",
-            Busy::SpoolFull => "spool_full",
-            Busy::SpoolBusy => "spool_busy",
-            Busy::SpoolShort => "spool_short",
-            Busy::SpoolTimeout => "spool_timeout",
-            Busy::SpoolFailed => "spool_failed",
-            Busy::MemoryFull => "memory_full",
-            Busy::IncompleteFull => "incomplete_full",
-            Busy::ShareExceeded => "share_exceeded",
-            Busy::KeysFull => "keys_full",
-            Busy::Draining => "draining",
-            Busy::Dropped => "dropped",
-        }
+        self.kind().into()
     }
 
     /// For people and devices: one short sentence.
@@ -254,20 +222,21 @@ impl Busy {
             Busy::KafkaRefused => "Kafka refused the reading; send it again later",
             Busy::QueueFull => "the queue to Kafka is full; send the reading again later",
             Busy::SpoolFull => "the spool is full; send the reading again later",
-            Busy::SpoolBusy => "the disk of the spool is too slow for what comes in; send the reading again later",
+            Busy::SpoolBusy => "the disk of the spool is too slow; send the reading again later",
             Busy::SpoolShort => "the gateway is short of file descriptors or memory; send the reading again later",
             Busy::SpoolTimeout => "the disk of the spool did not write the reading in time; send it again",
             Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
             Busy::IncompleteFull => {
-                "too many large messages are arriving at once, and no room for the rest of this one came in time; send it \
-                 again later"
+                "too many large messages are arriving at once, and there was no memory for the rest of this one in time; \
+                 send it again later"
             }
             Busy::ShareExceeded => {
-                "incomplete messages of this address took more than its share of the room while others waited; send it \
-                 again later"
+                "incomplete messages of this address had more than its share of memory while others waited; send it again \
+                 later"
             }
             Busy::KeysFull => "too many requests with an Idempotency-Key are in flight; send the request again later",
+            Busy::OverRate => "more readings than are allowed for this sender; send the reading again later",
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",
         }

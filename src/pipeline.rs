@@ -1,23 +1,24 @@
-//! The whole path of a reading on one screen: decode → validate → route → deliver.
+//! The whole path of a reading on one screen: resolve → authorize → decode → validate → route → deliver.
 //!
 //! [`Pipeline::accept`] is synchronous and blocks on nothing: the answer arrives in the reply's mailbox when the reading
 //! is safe, or when it is known that it is not. It runs on the listener's thread, from the socket's buffer to the Kafka
-//! client's queue, without owning a byte in between.
+//! client's queue, without owning a byte in between. An answer that is known at once may call it again.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tracing::warn;
 
+use crate::authorize::{Authorize, Permission};
 use crate::catalogue::{Kind, Schemas};
-use crate::dead_letter_allowance::{DeadLetterAllowance, Fate};
+use crate::dead_letter_allowance::{DeadLetterAllowance, Decision};
 use crate::decode::address;
 use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
-use crate::message::{Address, Inbound, Protocol, Reading};
+use crate::message::{DeadLetters, Inbound, Origin, Reading};
 use crate::operate::clock::Clock;
 use crate::operate::metrics::{Metrics, Tally};
-use crate::outcome::{Outcome, Reason, Rejection, quoted};
+use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::{Batch, Permit, Receipt, Reply};
 use crate::route::{self, DeadLetter};
 use crate::validate::{Scratch, Validator};
@@ -30,159 +31,187 @@ pub struct Pipeline {
     pub deliver: Deliver,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
+    /// Who may write where.
+    pub access: Arc<dyn Authorize>,
     /// How much of what is rejected is kept.
     pub dead_letter_allowance: DeadLetterAllowance,
     /// Readings in one message (`limits.batch_readings`).
     pub batch_readings_max: usize,
 }
 
-/// What is known of a message before its readings are looked at.
+/// What is known of a message before its body is looked at.
 struct Arrival<'a> {
     inbound: &'a Inbound<'a>,
-    address: Result<Address<'a>, Rejection>,
-    kind: Option<&'a Kind>,
+    /// As the address names them; empty where it is no address.
+    device: &'a str,
+    kind: &'a str,
     tally: Arc<Tally>,
     received_at_ms: i64,
 }
 
+/// Where a message belongs: its address, resolved.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    device: &'a str,
+    kind: &'a Kind,
+    batch: bool,
+}
+
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    // Taken out while it is used, so that an answer may enter the pipeline again.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 impl Pipeline {
-    /// Takes a message in and promises `reply` its answer.
+    /// Accepts a message and promises `reply` its answer.
     pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply) {
-        self.accept_rest(inbound, permit, reply, &[]);
-    }
-
-    /// The same, for a batch that was taken in `before` with these outcomes (in the order of its readings; none: never):
-    /// only the readings that were busy are counted and sent again, the others keep their outcome in the answer.
-    pub fn accept_rest(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply, before: &[Outcome]) {
-        let arrival = self.arrive(inbound);
-        // Judged before the body is split: a message that belongs nowhere is one dead letter, however many readings it holds.
-        if let Err(rejection) = self.place(&arrival) {
-            let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
-            return self.dead_letter(&arrival, inbound.body, rejection, receipt);
-        }
-        let batch = arrival.address.as_ref().is_ok_and(|address| address.batch);
-        match envelope::open(inbound, batch, self.batch_readings_max) {
+        let (arrival, target) = self.resolve(inbound);
+        // Decided before the body is split: a message that is not accepted is one outcome, however many readings it holds.
+        let target = match target.map_err(Outcome::from).and_then(|target| {
+            self.authorize(inbound, &target)?;
+            Ok(target)
+        }) {
+            Ok(target) => target,
+            Err(outcome) => {
+                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, reply, permit);
+                return self.end(&arrival, inbound.body, outcome, receipt);
+            }
+        };
+        match envelope::open(inbound, target.batch, self.batch_readings_max) {
             Ok(Envelope::Single(json)) => {
-                let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
-                self.reading(&arrival, json, inbound.body, receipt, |rejection| rejection);
+                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, reply, permit);
+                self.reading(&arrival, target, json, inbound.body, receipt, |rejection| rejection);
             }
             Ok(Envelope::Several(items)) => {
                 let batch = Batch::new(items.found(), reply, permit);
                 let mut places = items.places();
                 for (index, json) in items.iter().enumerate() {
-                    if let Some(known) = before.get(index).filter(|known| !matches!(known, Outcome::Busy(_))) {
-                        batch.resolve(index, known.clone());
+                    let settled = inbound.policy.settled.get(index);
+                    if let Some(outcome) = settled.filter(|outcome| !matches!(outcome, Outcome::Busy(_))) {
+                        batch.resolve(index, outcome.clone());
                         continue;
                     }
                     let item = Reply::Item {
                         batch: batch.clone(),
                         index,
                     };
-                    let receipt = Receipt::new(arrival.tally.clone(), item, None);
-                    self.reading(&arrival, json, json, receipt, |rejection| {
+                    let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, item, None);
+                    self.reading(&arrival, target, json, json, receipt, |rejection| {
                         places.locate(index, rejection)
                     });
                 }
             }
             Err(rejection) => {
-                let receipt = Receipt::new(arrival.tally.clone(), reply, permit);
+                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, reply, permit);
                 self.dead_letter(&arrival, inbound.body, rejection, receipt);
             }
         }
     }
 
-    /// Counts and answers a message that its listener does not take in: too large to read, or no room for it.
-    pub fn refuse(&self, protocol: Protocol, path: &str, outcome: Outcome, reply: Reply) {
-        let inbound = Inbound {
-            protocol,
-            path,
-            body: &[],
-            content_type: "",
-            must_keep: false,
-        };
-        Receipt::new(self.arrive(&inbound).tally, reply, None).resolve(outcome);
-    }
-
-    fn arrive<'a>(&'a self, inbound: &'a Inbound<'a>) -> Arrival<'a> {
-        let address = address::parse(inbound.path);
-        let kind = address
-            .as_ref()
+    /// Counts and answers a message that its listener does not accept: too large to read, or no memory for it.
+    pub fn refuse(&self, origin: &Origin, path: &str, outcome: Outcome, reply: Reply) {
+        let kind = address::parse(path)
             .ok()
             .and_then(|address| self.schemas.kind(address.kind));
-        let tally = self.metrics.tally(inbound.protocol, kind.map(|kind| kind.index));
-        Arrival {
+        Receipt::new(self.tally(origin, kind), *origin, reply, None).resolve(outcome);
+    }
+
+    /// Reads the address, and looks up what it names.
+    fn resolve<'a>(&'a self, inbound: &'a Inbound<'a>) -> (Arrival<'a>, Result<Target<'a>, Rejection>) {
+        let address = address::parse(inbound.path);
+        let (device, name) = address
+            .as_ref()
+            .map_or(("", ""), |address| (address.device, address.kind));
+        let kind = self.schemas.kind(name);
+        let target = address.and_then(|address| {
+            let kind = kind.ok_or_else(|| self.unknown_kind(address.kind))?;
+            Ok(Target {
+                device,
+                kind,
+                batch: address.batch,
+            })
+        });
+        let arrival = Arrival {
             inbound,
-            address,
-            kind,
-            tally,
+            device,
+            kind: name,
+            tally: self.tally(&inbound.origin, kind),
             received_at_ms: self.clock.wall_ms(),
+        };
+        (arrival, target)
+    }
+
+    /// Whether the sender may write there, and as much.
+    fn authorize(&self, inbound: &Inbound<'_>, target: &Target<'_>) -> Result<(), Outcome> {
+        match self.access.authorize(&inbound.origin, target.device, &target.kind.name) {
+            Permission::Granted => Ok(()),
+            Permission::Forbidden(detail) => Err(Rejection::new(Reason::Forbidden, detail).into()),
+            Permission::OverRate => Err(Outcome::Busy(Busy::OverRate)),
         }
+    }
+
+    fn tally(&self, origin: &Origin, kind: Option<&Kind>) -> Arc<Tally> {
+        self.metrics.tally(origin.protocol, kind.map(|kind| kind.index))
     }
 
     /// One reading; if it is rejected, `original` is kept, and `locate` says where in the message it is.
     fn reading(
         &self,
         arrival: &Arrival<'_>,
+        target: Target<'_>,
         json: &[u8],
         original: &[u8],
         receipt: Receipt,
         locate: impl FnOnce(Rejection) -> Rejection,
     ) {
-        SCRATCH.with_borrow_mut(|scratch| match self.validate(arrival, json, scratch) {
-            Ok(reading) => self.deliver.send(&route::record(&reading), receipt),
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let checked = self
+            .validator
+            .reading(target.kind, target.device, arrival.received_at_ms, json, &mut scratch);
+        match checked {
+            Ok(()) => {
+                let reading = Reading {
+                    device: target.device,
+                    kind: target.kind,
+                    value: scratch.value(),
+                    received_at_ms: arrival.received_at_ms,
+                };
+                self.deliver.send(&route::record(&reading), receipt);
+            }
             Err(rejection) => self.dead_letter(arrival, original, locate(rejection), receipt),
-        });
+        }
+        SCRATCH.set(Some(scratch));
     }
 
-    fn validate<'a>(
-        &self,
-        arrival: &Arrival<'a>,
-        json: &[u8],
-        scratch: &'a mut Scratch,
-    ) -> Result<Reading<'a>, Rejection> {
-        let (address, kind) = self.place(arrival)?;
-        self.validator
-            .reading(kind, address.device, arrival.received_at_ms, json, scratch)?;
-        let value = scratch.value();
-        Ok(Reading {
-            device: address.device,
-            kind,
-            value,
-            received_at_ms: arrival.received_at_ms,
-        })
-    }
-
-    /// Where the message belongs, if anywhere.
-    fn place<'a>(&self, arrival: &Arrival<'a>) -> Result<(Address<'a>, &'a Kind), Rejection> {
-        let address = arrival.address.clone()?;
-        let kind = arrival.kind.ok_or_else(|| self.unknown_kind(address.kind))?;
-        Ok((address, kind))
+    /// A message that ends before its readings are looked at.
+    fn end(&self, arrival: &Arrival<'_>, body: &[u8], outcome: Outcome, receipt: Receipt) {
+        match outcome {
+            Outcome::Rejected(rejection) => self.dead_letter(arrival, body, *rejection, receipt),
+            outcome => receipt.resolve(outcome),
+        }
     }
 
     fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {
-        let names = arrival
-            .address
-            .as_ref()
-            .map_or(("", ""), |address| (address.device, address.kind));
-        if !arrival.inbound.must_keep && !self.keeps(names.0, arrival.received_at_ms) {
+        let is_kept = match arrival.inbound.policy.dead_letters {
+            DeadLetters::All => true,
+            DeadLetters::Allowed => self.is_allowed(arrival.device, arrival.received_at_ms),
+        };
+        if !is_kept {
             return receipt.resolve(rejection.into());
         }
+        let names = (arrival.device, arrival.kind);
         let letter = DeadLetter::new(arrival.inbound, body, &rejection, names, arrival.received_at_ms);
         self.deliver.dead_letter(&letter, receipt);
     }
 
-    /// Whether the device's allowance of dead letters has room for one more.
-    fn keeps(&self, device: &str, received_at_ms: i64) -> bool {
-        let fate = self.dead_letter_allowance.spend(device, received_at_ms);
-        if fate == Fate::Kept {
+    /// Whether the device's allowance of dead letters permits one more.
+    fn is_allowed(&self, device: &str, received_at_ms: i64) -> bool {
+        let decision = self.dead_letter_allowance.spend(device, received_at_ms);
+        if decision == Decision::Keep {
             return true;
         }
         self.metrics.readings.dead_letters_skipped_total.inc();
-        if fate == Fate::CountedFirst {
+        if decision == Decision::DropAndLog {
             let kept = self.dead_letter_allowance.per_minute();
             warn!(
                 device,
@@ -196,6 +225,12 @@ impl Pipeline {
     fn unknown_kind(&self, kind: &str) -> Rejection {
         let shown = quoted(kind);
         let known = self.schemas.names().join(", ");
-        Rejection::new(Reason::UnknownKind, format!("{shown}: no such kind; there is {known}"))
+        Rejection::new(
+            Reason::UnknownKind,
+            format!("unknown kind {shown}; known kinds: {known}"),
+        )
     }
 }
+
+#[cfg(test)]
+mod tests;

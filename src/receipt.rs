@@ -1,9 +1,9 @@
-//! A promise to answer: every reading a listener takes in carries one [`Receipt`] until its end.
+//! A promise to answer: every reading a listener accepts carries one [`Receipt`] until its end.
 //!
 //! A receipt resolves exactly once into an [`Outcome`]: it counts the outcome, gives back the byte [`Permit`] and posts
 //! the answer into the [`Mailbox`] of the connection that waits for it. Dropped unresolved, it answers *busy* and counts
-//! a bug. Since `received` is counted when a receipt is made and the outcome when it is resolved, this one type makes the
-//! law of the house true: `received = delivered + spooled + rejected + busy` whenever nothing is in flight.
+//! a bug. Since `received` is counted when a receipt is made and the outcome when it is resolved, this one type makes it
+//! true that `received = delivered + spooled + rejected + busy` whenever nothing is in flight.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::message::Origin;
 use crate::operate::metrics::Tally;
 use crate::outcome::{Busy, Outcome};
 
@@ -23,7 +24,7 @@ pub type Permit = OwnedSemaphorePermit;
 #[derive(Debug)]
 pub struct Receipt {
     tally: Arc<Tally>,
-    received_at: Instant,
+    origin: Origin,
     // `None` once resolved.
     open: Option<Open>,
 }
@@ -84,17 +85,22 @@ struct BatchState {
 
 impl Receipt {
     /// Counts the reading as received, and promises `reply` its outcome.
-    pub fn new(tally: Arc<Tally>, reply: Reply, permit: Option<Permit>) -> Self {
+    pub fn new(tally: Arc<Tally>, origin: Origin, reply: Reply, permit: Option<Permit>) -> Self {
         tally.received();
         Receipt {
             tally,
-            received_at: Instant::now(),
+            origin,
             open: Some(Open { reply, _permit: permit }),
         }
     }
 
+    /// Who sent the reading, and when.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     pub fn received_at(&self) -> Instant {
-        self.received_at
+        self.origin.received_at
     }
 
     /// Ends the reading: counts the outcome, answers, and returns the permit.
@@ -104,7 +110,7 @@ impl Receipt {
 
     fn close(&mut self, outcome: Outcome) {
         let Some(open) = self.open.take() else { return };
-        self.tally.resolved(&outcome, self.received_at.elapsed());
+        self.tally.resolved(&outcome, self.origin.received_at.elapsed());
         match open.reply {
             Reply::Nobody => {}
             Reply::To { mailbox, ticket } => mailbox.post(ticket, Answer::One(outcome)),
@@ -207,6 +213,10 @@ mod tests {
     use crate::message::Protocol;
     use crate::operate::metrics::Metrics;
 
+    fn origin() -> Origin {
+        Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
+    }
+
     fn tally() -> Arc<Tally> {
         Metrics::new(&["weather".to_owned()]).tally(Protocol::Mqtt, Some(0))
     }
@@ -222,6 +232,7 @@ mod tests {
         let (tally, mailbox) = (tally(), Mailbox::new());
         let receipt = Receipt::new(
             tally.clone(),
+            origin(),
             Reply::To {
                 mailbox: mailbox.clone(),
                 ticket: 7,
@@ -240,6 +251,7 @@ mod tests {
         let (tally, mailbox) = (tally(), Mailbox::new());
         drop(Receipt::new(
             tally.clone(),
+            origin(),
             Reply::To {
                 mailbox: mailbox.clone(),
                 ticket: 1,
@@ -265,6 +277,7 @@ mod tests {
         let [first, second] = [0, 1].map(|index| {
             Receipt::new(
                 tally.clone(),
+                origin(),
                 Reply::Item {
                     batch: batch.clone(),
                     index,
@@ -284,6 +297,7 @@ mod tests {
         let (tally, mailbox) = (tally(), Mailbox::new());
         Receipt::new(
             tally,
+            origin(),
             Reply::To {
                 mailbox: mailbox.clone(),
                 ticket: 1,

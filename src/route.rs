@@ -64,7 +64,7 @@ impl<'a> DeadLetter<'a> {
             ("detail", cut(&self.rejection.detail)),
             ("path", cut(self.inbound.path)),
             ("kind", cut(self.kind)),
-            ("protocol", self.inbound.protocol.label()),
+            ("protocol", self.inbound.origin.protocol.label()),
             ("content-type", cut(self.inbound.content_type)),
             ("received-at", &self.received_at),
         ]

@@ -26,14 +26,14 @@ pub enum Envelope<'a> {
 /// # Errors
 /// The body is empty, its format is not decoded, or the readings in it cannot be told apart.
 pub fn open<'a>(inbound: &Inbound<'a>, batch: bool, items_max: usize) -> Result<Envelope<'a>, Rejection> {
-    let format = format(inbound.content_type, inbound.protocol)?;
+    let format = format(inbound.content_type, inbound.origin.protocol)?;
     let text = inbound.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(inbound.body);
     let Some(first) = text.iter().find(|&&byte| !is_whitespace(byte)) else {
         return Err(Rejection::new(Reason::Malformed, "the payload is empty"));
     };
     let items = match format {
         Format::NdJson => items::lines(inbound.body, items_max),
-        Format::Json if batch || (inbound.protocol == Protocol::Http && *first == b'[') => {
+        Format::Json if batch || (inbound.origin.protocol == Protocol::Http && *first == b'[') => {
             items::elements(inbound.body, items_max)?
         }
         Format::Json => return Ok(Envelope::Single(text)),
@@ -94,15 +94,18 @@ pub(super) fn is_whitespace(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray;
+
     use super::*;
+    use crate::message::{Origin, Policy};
 
     fn opened(protocol: Protocol, content_type: &str, body: &[u8], batch: bool) -> Result<Vec<String>, Rejection> {
         let inbound = Inbound {
-            protocol,
+            origin: Origin::anonymous(protocol, "test", ([127, 0, 0, 1], 1).into()),
             path: "devices/a/weather",
             body,
             content_type,
-            must_keep: false,
+            policy: Policy::default(),
         };
         let text = |item: &[u8]| item.escape_ascii().to_string();
         match open(&inbound, batch, 3)? {
@@ -142,7 +145,7 @@ mod tests {
         }
         check(Coap, "application/cbor", "{}", false, Err(Reason::UnsupportedFormat));
         // A byte order mark, once; and what is no whitespace in JSON.
-        for protocol in Protocol::ALL {
+        for &protocol in Protocol::VARIANTS {
             check(protocol, "", "\u{feff}{}", false, single);
             check(protocol, "", "\u{feff}[1,2]", true, Ok(&["1", "2"]));
             check(
@@ -162,7 +165,7 @@ mod tests {
     fn an_empty_payload_is_named_in_every_form() {
         for body in ["", " ", "\r\n\t ", "\n\n", "\u{feff}", "\u{feff} \n"] {
             for (content_type, batch) in [("", false), ("", true), ("application/x-ndjson", false)] {
-                for protocol in Protocol::ALL {
+                for &protocol in Protocol::VARIANTS {
                     let rejection = opened(protocol, content_type, body.as_bytes(), batch).unwrap_err();
                     assert_eq!(rejection.to_string(), "malformed: the payload is empty", "{body:?}");
                 }

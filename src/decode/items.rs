@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::envelope::{BYTE_ORDER_MARK, is_whitespace};
-use crate::outcome::Rejection;
+use crate::outcome::{Position, Rejection};
 
 /// The items of a body, in its order.
 #[derive(Debug)]
@@ -193,7 +193,8 @@ impl<'a> Items<'a> {
     fn refuse(&self, at: usize, what: &str) -> Rejection {
         let mut places = self.places();
         places.advance(at);
-        Rejection::malformed_at(places.line, 1 + at.saturating_sub(places.line_start), what)
+        let at = Position::new(places.line, 1 + at.saturating_sub(places.line_start));
+        Rejection::malformed_at(at, what)
     }
 }
 
@@ -205,14 +206,15 @@ impl Places<'_, '_> {
         let span = &self.items.spans[index];
         self.advance(span.start);
         let columns_before = span.start.saturating_sub(self.line_start);
-        let detail = match rejection.place() {
+        let detail = match rejection.at {
             _ if span.is_empty() => {
-                let (line, column) = (self.line, 1 + columns_before);
-                format!("[{index}], line {line}, column {column}: a reading is expected, nothing came")
+                let at = Position::new(self.line, 1 + columns_before);
+                format!("[{index}], {at}: a reading is expected, nothing came")
             }
-            Some((line, column, what)) => {
-                let column = if line == 1 { column + columns_before } else { column };
-                format!("[{index}], line {}, column {column}: {what}", self.line + line - 1)
+            Some(Position { line, column }) => {
+                let columns_before = if line == 1 { columns_before } else { 0 };
+                let at = Position::new(self.line + line as usize - 1, columns_before + column as usize);
+                format!("[{index}], {at}: {}", rejection.what())
             }
             None if self.items.shape == Shape::Lines => format!("[{index}], line {}: {}", self.line, rejection.detail),
             None => format!("[{index}]: {}", rejection.detail),
@@ -343,7 +345,7 @@ mod tests {
             let mut places = items.places();
             let located = (0..items.found()).map(|index| {
                 let rejection = if index % 2 == 0 {
-                    Rejection::malformed_at(1, 5, "expected value")
+                    Rejection::malformed_at(Position::new(1, 5), "expected value")
                 } else {
                     Rejection::new(Reason::OutOfRange, "a: 9 is above the maximum 5")
                 };
@@ -396,7 +398,7 @@ mod tests {
         let items = elements(b"[1, {\n\"a\": b}]", MANY).unwrap();
         let located = items
             .places()
-            .locate(1, Rejection::malformed_at(2, 6, "expected value"));
+            .locate(1, Rejection::malformed_at(Position::new(2, 6), "expected value"));
         assert_eq!(located.detail, "[1], line 2, column 6: expected value");
     }
 
@@ -480,7 +482,7 @@ mod tests {
                 for (index, span) in items.spans.iter().enumerate() {
                     assert!(end <= span.start && span.start <= span.end && span.end <= body.len());
                     end = span.end;
-                    places.locate(index, Rejection::malformed_at(1, 1, "expected value"));
+                    places.locate(index, Rejection::malformed_at(Position::new(1, 1), "expected value"));
                 }
             }
         }

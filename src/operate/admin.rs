@@ -18,6 +18,7 @@ use axum::routing::get;
 use axum::serve::Listener;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use strum::VariantArray;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,7 +30,8 @@ use crate::listen::addresses::ListenAddresses;
 use crate::listen::patience::Patience;
 use crate::listen::tcp::Listeners;
 use crate::listen::{self, Error};
-use crate::outcome::Outcome;
+use crate::message::Protocol;
+use crate::outcome::OutcomeKind;
 
 /// The `[admin]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -270,12 +272,12 @@ fn coap(front: &listen::Context) -> Value {
 /// The law of the state in figures, over all kinds, by protocol.
 fn readings(front: &listen::Context) -> Value {
     let mut protocols = Map::new();
-    for protocol in crate::message::Protocol::ALL {
+    for &protocol in Protocol::VARIANTS {
         let totals = front.metrics.totals(protocol);
-        let outcomes = Outcome::LABELS
+        let outcomes = OutcomeKind::VARIANTS
             .iter()
             .zip(totals.outcomes)
-            .map(|(label, count)| (label.to_string(), count.into()));
+            .map(|(&outcome, count)| (<&str>::from(outcome).to_owned(), count.into()));
         let mut figures: Map<String, Value> = outcomes.collect();
         figures.insert("received".into(), totals.received.into());
         protocols.insert(protocol.label().into(), Value::Object(figures));

@@ -11,9 +11,10 @@ use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry,
 };
+use strum::{EnumCount, VariantArray};
 
 use crate::message::Protocol;
-use crate::outcome::{Busy, Outcome, Reason};
+use crate::outcome::{BusyKind, Outcome, OutcomeKind, Reason};
 
 /// The `kind` label of a message whose address names no known kind.
 pub const UNKNOWN_KIND: &str = "unknown";
@@ -287,9 +288,10 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct Tally {
     received: IntCounter,
-    outcomes: [IntCounter; 4],
-    rejected: Vec<IntCounter>,
-    busy: Vec<IntCounter>,
+    // By variant of `OutcomeKind`, `Reason` and `BusyKind`.
+    outcomes: Box<[IntCounter]>,
+    rejected: Box<[IntCounter]>,
+    busy: Box<[IntCounter]>,
     dropped: IntCounter,
     answer_seconds: Histogram,
 }
@@ -298,8 +300,8 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub received: u64,
-    /// In the order of [`Outcome::LABELS`].
-    pub outcomes: [u64; 4],
+    /// By variant.
+    pub outcomes: [u64; OutcomeKind::COUNT],
 }
 
 // === impl Metrics ===
@@ -309,14 +311,15 @@ impl Metrics {
     pub fn new(kinds: &[String]) -> Self {
         let registry = Registry::new();
         let readings = ReadingMetrics::register(&registry);
-        let tallies = Protocol::ALL
-            .map(|protocol| {
+        let tallies = Protocol::VARIANTS
+            .iter()
+            .map(|&protocol| {
                 let labels = kinds.iter().map(String::as_str).chain([UNKNOWN_KIND]);
                 labels
                     .map(|kind| Arc::new(Tally::new(&readings, protocol, kind)))
                     .collect()
             })
-            .into();
+            .collect();
         #[cfg(target_os = "linux")]
         registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
@@ -343,7 +346,7 @@ impl Metrics {
     pub fn totals(&self, protocol: Protocol) -> Totals {
         let mut totals = Totals::default();
         for tally in &self.tallies[protocol as usize] {
-            for (sum, outcome) in totals.outcomes.iter_mut().zip(&tally.outcomes) {
+            for (sum, outcome) in totals.outcomes.iter_mut().zip(&*tally.outcomes) {
                 *sum += outcome.get();
             }
             totals.received += tally.received.get();
@@ -371,22 +374,15 @@ impl Tally {
         let protocol = protocol.label();
         Tally {
             received: metrics.readings_received_total.with_label_values(&[protocol, kind]),
-            outcomes: Outcome::LABELS
-                .map(|outcome| metrics.readings_total.with_label_values(&[protocol, kind, outcome])),
-            rejected: Reason::ALL
-                .map(|reason| {
-                    metrics
-                        .readings_rejected_total
-                        .with_label_values(&[protocol, reason.label()])
-                })
-                .into(),
-            busy: Busy::ALL
-                .map(|reason| {
-                    metrics
-                        .readings_busy_total
-                        .with_label_values(&[protocol, reason.label()])
-                })
-                .into(),
+            outcomes: counters(OutcomeKind::VARIANTS, |outcome| {
+                metrics.readings_total.with_label_values(&[protocol, kind, outcome])
+            }),
+            rejected: counters(Reason::VARIANTS, |reason| {
+                metrics.readings_rejected_total.with_label_values(&[protocol, reason])
+            }),
+            busy: counters(BusyKind::VARIANTS, |reason| {
+                metrics.readings_busy_total.with_label_values(&[protocol, reason])
+            }),
             dropped: metrics.receipts_dropped_total.clone(),
             answer_seconds: metrics.reading_answer_seconds.with_label_values(&[protocol]),
         }
@@ -397,11 +393,11 @@ impl Tally {
     }
 
     pub fn resolved(&self, outcome: &Outcome, after: Duration) {
-        self.outcomes[outcome.index()].inc();
+        self.outcomes[outcome.kind() as usize].inc();
         self.answer_seconds.observe(after.as_secs_f64());
         match outcome {
             Outcome::Rejected(rejection) => self.rejected[rejection.reason as usize].inc(),
-            Outcome::Busy(busy) => self.busy[busy.index()].inc(),
+            Outcome::Busy(busy) => self.busy[busy.kind() as usize].inc(),
             Outcome::Delivered | Outcome::Spooled => {}
         }
     }
@@ -422,23 +418,15 @@ impl Tally {
     }
 }
 
+/// A counter per variant of a label, in their order: a variant is the index of its own.
+fn counters<V: Copy + Into<&'static str>>(variants: &[V], counter: impl Fn(&str) -> IntCounter) -> Box<[IntCounter]> {
+    variants.iter().map(|&variant| counter(variant.into())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::outcome::Rejection;
-
-    #[test]
-    fn labels_index_their_own_tables() {
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, index);
-        }
-        for (index, busy) in Busy::ALL.into_iter().enumerate() {
-            assert_eq!(busy.index(), index);
-        }
-        for (index, protocol) in Protocol::ALL.into_iter().enumerate() {
-            assert_eq!(protocol as usize, index);
-        }
-    }
 
     #[test]
     fn an_outcome_is_counted_under_its_protocol_kind_and_reason() {

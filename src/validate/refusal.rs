@@ -9,7 +9,7 @@ use super::clock;
 use super::pass::Pass;
 use super::program::{Fault, Integer, Node, NodeId, Program, Real};
 use super::time::{Mistake, Unit};
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::{Position, Reason, Rejection};
 
 /// Characters of a value or key that are quoted.
 pub const QUOTED_CHARS_MAX: usize = 40;
@@ -232,5 +232,5 @@ pub fn located(steps: &[Step], text: &str) -> String {
 
 /// Not JSON: `line 1, column 17: expected …`.
 pub fn malformed(line: usize, column: usize, text: &str) -> Rejection {
-    Rejection::malformed_at(line, column, text)
+    Rejection::malformed_at(Position::new(line, column), text)
 }

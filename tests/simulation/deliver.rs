@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
 use citygate::deliver::reason::Cause;
-use citygate::message::{Protocol, Record};
+use citygate::message::{Origin, Protocol, Record};
 use citygate::operate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
@@ -382,6 +382,10 @@ fn dispatch(
     ))
 }
 
+fn origin() -> Origin {
+    Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
+}
+
 fn monitor() -> Arc<Monitor> {
     let health = Arc::new(Monitor::new(&Metrics::new(&[]).kafka));
     health.store_refuses(None);
@@ -500,7 +504,7 @@ impl Run {
             headers: &[],
         };
         let reply = Reply::To { mailbox, ticket: 0 };
-        let receipt = Receipt::new(self.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
+        let receipt = Receipt::new(self.metrics.tally(Protocol::Mqtt, Some(0)), origin(), reply, None);
         let (sent_at, queue_max) = (self.now, self.broker.0.borrow().queue_max);
         if !self.is_over && self.random.random_ratio(1, 8) {
             let interlude = self.interlude();
@@ -920,7 +924,7 @@ impl Rush {
                 mailbox: mailbox.clone(),
                 ticket: 0,
             };
-            let receipt = Receipt::new(self.run.metrics.tally(Protocol::Mqtt, Some(0)), reply, None);
+            let receipt = Receipt::new(self.run.metrics.tally(Protocol::Mqtt, Some(0)), origin(), reply, None);
             let once_safe = Outcome::Delivered;
             self.run
                 .dispatch

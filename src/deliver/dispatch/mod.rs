@@ -262,7 +262,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let mut state = self.state();
         let epoch = self.broker.epoch();
         // Under the lock: nothing is taken in behind the back of `close`.
+        // The answers are given without it: whoever is woken may send the next record.
         if self.health.is_closed() {
+            drop(state);
             return pending.busy(Busy::Draining);
         }
         let missing = match state.parked.is_empty() {
@@ -271,9 +273,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         let Some((store, parcel)) = self.store.as_ref().zip(parcel) else {
             if let Some(words) = missing {
+                drop(state);
                 return pending.busy(Busy::TopicMissing(words));
             }
             if !self.health.is_up() {
+                drop(state);
                 return pending.busy(Busy::KafkaUnavailable);
             }
             let name = self.depart(&mut state, now, lane, pending, None);

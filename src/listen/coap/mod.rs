@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::{ListenAddresses, show};
 use super::{Context, Error};
-use crate::message::{Inbound, Protocol};
+use crate::message::{Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Reply};
 
@@ -53,6 +53,9 @@ use sockets::Sockets;
 
 /// Rest after an error of the socket that may last, so that it cannot spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+/// What this listener is called in the configuration and in logs.
+const NAME: &str = "coap";
 
 /// The `[coap]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -204,7 +207,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Error> {
     };
     for &address in config.listen.iter() {
         let failed = |source| Error::Bind {
-            listener: "coap",
+            listener: NAME,
             address,
             source,
         };
@@ -232,10 +235,7 @@ impl Bound {
     /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
     pub fn serve(self, front: Context) -> Result<(), Error> {
         let addresses = show(&self.addresses);
-        let failed = |source| Error::Thread {
-            listener: "coap",
-            source,
-        };
+        let failed = |source| Error::Thread { listener: NAME, source };
         let serving = front.tasks.token();
         let (started, starting) = std::sync::mpsc::sync_channel(1);
         // The runtime is made, and dropped, on the thread: in a task it must not be.
@@ -349,23 +349,24 @@ impl Server {
     /// Gives a message to the pipeline, which answers through the mailbox.
     fn hand_over(&self, intake: Intake) {
         let pipeline = &self.front.pipeline;
+        let origin = Origin::anonymous(Protocol::Coap, NAME, intake.peer);
         let mailbox = self.mailbox.clone();
         let reply = intake
             .ticket
             .map_or(Reply::Nobody, |ticket| Reply::To { mailbox, ticket });
         let draining = || self.stops_at.map(|_| Outcome::Busy(Busy::Draining));
         if let Some(outcome) = intake.refusal.or_else(draining) {
-            return pipeline.refuse(Protocol::Coap, &intake.path, outcome, reply);
+            return pipeline.refuse(&origin, &intake.path, outcome, reply);
         }
         let Some(permit) = self.front.admit.try_bytes(intake.bytes) else {
-            return pipeline.refuse(Protocol::Coap, &intake.path, Outcome::Busy(Busy::MemoryFull), reply);
+            return pipeline.refuse(&origin, &intake.path, Outcome::Busy(Busy::MemoryFull), reply);
         };
         let inbound = Inbound {
-            protocol: Protocol::Coap,
+            origin,
             path: &intake.path,
             body: &intake.body,
             content_type: &intake.content_type,
-            must_keep: false,
+            policy: Policy::default(),
         };
         pipeline.accept(&inbound, Some(permit), reply);
     }

@@ -38,6 +38,8 @@ pub const METHOD_NOT_ALLOWED: u8 = code(4, 5);
 pub const NOT_ACCEPTABLE: u8 = code(4, 6);
 pub const PRECONDITION_FAILED: u8 = code(4, 12);
 pub const TOO_LARGE: u8 = code(4, 13);
+/// RFC 8516.
+pub const TOO_MANY_REQUESTS: u8 = code(4, 29);
 pub const SERVICE_UNAVAILABLE: u8 = code(5, 3);
 pub const PROXYING_NOT_SUPPORTED: u8 = code(5, 5);
 

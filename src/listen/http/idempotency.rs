@@ -352,7 +352,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-    use crate::message::Protocol;
+    use crate::message::{Origin, Policy, Protocol};
     use crate::operate::metrics::Metrics;
     use crate::outcome::{Busy, Reason, Rejection};
 
@@ -369,11 +369,11 @@ mod tests {
 
     fn enter(keys: &Arc<Keys>, path: &str, key: &str, body: &str, now: Instant) -> Seen {
         let inbound = Inbound {
-            protocol: Protocol::Http,
+            origin: Origin::anonymous(Protocol::Http, "http", ([127, 0, 0, 1], 1).into()),
             path,
             body: body.as_bytes(),
             content_type: "",
-            must_keep: false,
+            policy: Policy::default(),
         };
         keys.enter(key, &inbound, now)
     }

@@ -7,7 +7,7 @@
 //! there is one handler, so there is no router; [`request`] is the way of one request, [`response`] the words of its
 //! answer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +33,7 @@ use super::pace::Rate;
 use super::patience::Patience;
 use super::tcp::Listeners;
 use super::{Context, Error};
+use crate::message::{Origin, Protocol};
 
 mod body;
 
@@ -43,6 +44,9 @@ mod idempotency;
 mod request;
 
 mod response;
+
+/// What this listener is called in the configuration and in logs.
+const NAME: &str = "http";
 
 /// The `[http]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,6 +147,7 @@ struct House {
 
 /// What a request handler knows of its connection.
 struct Connection {
+    peer: SocketAddr,
     /// The room for incomplete messages, as its peer finds it.
     room: PeerRoom,
     /// Of its own: all connections would wait for each other at a common one.
@@ -153,11 +158,18 @@ struct Connection {
     handling: AtomicBool,
 }
 
+impl Connection {
+    /// Of a message that is received now.
+    fn origin(&self) -> Origin {
+        Origin::anonymous(Protocol::Http, NAME, self.peer)
+    }
+}
+
 /// Binds the addresses, so that they are known and reserved before anything starts.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
     Ok(Bound {
         config: config.clone(),
-        listener: Listeners::bind("http", &config.listen)?,
+        listener: Listeners::bind(NAME, &config.listen)?,
     })
 }
 
@@ -206,11 +218,11 @@ async fn accept_all(listener: Listeners, seats: Seats, house: Arc<House>) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve_connection(stream, peer.ip(), seat, house.clone());
+                let connection = serve_connection(stream, peer, seat, house.clone());
                 house.front.tasks.spawn(connection);
             }
             Err(error) => {
-                if !accept::failed("http", &error, &mut troubles, &failures, &stopping).await {
+                if !accept::failed(NAME, &error, &mut troubles, &failures, &stopping).await {
                     return;
                 }
             }
@@ -256,7 +268,7 @@ fn count_refusal(error: &hyper::Error, context: &Connection, house: &House) {
 }
 
 /// One connection. The seat returns when it closes.
-async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Arc<House>) {
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, seat: Seat, house: Arc<House>) {
     // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
     // one, and says so when it is read.
     stream.set_nodelay(true).ok();
@@ -269,7 +281,8 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, seat: Seat, house: Ar
         .header_read_timeout(house.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
     let context = Connection {
-        room: house.front.admit.incomplete().for_peer(peer),
+        peer,
+        room: house.front.admit.incomplete().for_peer(peer.ip()),
         stopping: house.front.stopping.child_token(),
         unread: AtomicBool::new(false),
         handling: AtomicBool::new(false),

@@ -20,7 +20,7 @@ use super::head;
 use super::idempotency::{self, Place, Seen};
 use super::response::{self, Problem, respond};
 use super::{Connection, House};
-use crate::message::{Inbound, Protocol};
+use crate::message::{Inbound, Policy};
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
@@ -76,9 +76,9 @@ async fn answer(house: &House, connection: &Connection, request: Request<Incomin
     if is_greeting {
         return Ok(greeting(house, body.is_end_stream()));
     }
-    let refuse = |outcome| refuse(house, &path, outcome);
+    let refuse = |outcome| refuse(house, connection, &path, outcome);
     if let Some(codings) = head::content_codings(&head.headers) {
-        return Err(refuse_coded(house, &path, &codings).into());
+        return Err(refuse_coded(house, connection, &path, &codings).into());
     }
     let body = body::read(&house.config, connection, &head.headers, body).await;
     let (body, part) = body.map_err(|unread| match unread {
@@ -90,20 +90,21 @@ async fn answer(house: &House, connection: &Connection, request: Request<Incomin
     // Its room is given back when it has its permit.
     drop(part);
     let content_type = head::content_type(&head.headers);
-    let inbound = Inbound {
-        protocol: Protocol::Http,
+    let mut inbound = Inbound {
+        origin: connection.origin(),
         path: &path,
         body: &body,
         content_type: &content_type,
-        must_keep: false,
+        policy: Policy::default(),
     };
     let Some(key) = key else {
-        let mailbox = pass_on(house, &inbound, permit, &[]);
+        let mailbox = pass_on(house, &inbound, permit);
         return Ok(respond(&receive(&mailbox).await));
     };
     match house.keys.enter(&key, &inbound, Instant::now()) {
         Seen::New(place) | Seen::Unfinished(place) => {
-            let mailbox = pass_on(house, &inbound, permit, place.before());
+            inbound.policy.settled = place.before();
+            let mailbox = pass_on(house, &inbound, permit);
             Ok(respond(&*settled(house, mailbox, place).await))
         }
         Seen::Answered(answer) => Ok(respond(&answer)),
@@ -133,11 +134,11 @@ fn refuse_request(house: &House, problem: Problem, is_whole: bool) -> Problem {
 }
 
 /// A message in a content coding that is not decoded.
-fn refuse_coded(house: &House, path: &str, codings: &str) -> Problem {
+fn refuse_coded(house: &House, connection: &Connection, path: &str, codings: &str) -> Problem {
     let shown = quoted(codings);
     let detail = format!("content encoding {shown} is not decoded; send the body as it is");
     let rejection = Rejection::new(Reason::UnsupportedFormat, detail);
-    refuse(house, path, rejection.into()).coded().closing()
+    refuse(house, connection, path, rejection.into()).coded().closing()
 }
 
 /// The `Idempotency-Key`, where keys are remembered.
@@ -153,21 +154,21 @@ fn key(house: &House, headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// A message that is not taken in: counted, and answered so.
-fn refuse(house: &House, path: &str, outcome: Outcome) -> Problem {
+fn refuse(house: &House, connection: &Connection, path: &str, outcome: Outcome) -> Problem {
     let problem = Problem::new(&outcome);
     let pipeline = &house.front.pipeline;
-    pipeline.refuse(Protocol::Http, path, outcome, Reply::Nobody);
+    pipeline.refuse(&connection.origin(), path, outcome, Reply::Nobody);
     problem
 }
 
-/// Gives a message to the pipeline, but for the readings that `before` knows to be safe or rejected.
-fn pass_on(house: &House, inbound: &Inbound<'_>, permit: Permit, before: &[Outcome]) -> Arc<Mailbox> {
+/// Gives a message to the pipeline.
+fn pass_on(house: &House, inbound: &Inbound<'_>, permit: Permit) -> Arc<Mailbox> {
     let mailbox = Mailbox::new();
     let reply = Reply::To {
         mailbox: mailbox.clone(),
         ticket: 0,
     };
-    house.front.pipeline.accept_rest(inbound, Some(permit), reply, before);
+    house.front.pipeline.accept(inbound, Some(permit), reply);
     mailbox
 }
 

@@ -149,7 +149,9 @@ impl Hint {
     /// What an answer of this status has.
     fn of(status: StatusCode) -> Option<Self> {
         match status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => Some(Hint::RetryAfter),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => {
+                Some(Hint::RetryAfter)
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Hint::MediaTypes),
             _ => None,
         }
@@ -300,6 +302,7 @@ mod tests {
         check(413, "Content Too Large");
         check(415, "Unsupported Media Type");
         check(422, "Unprocessable Content");
+        check(429, "Too Many Requests");
         check(501, "Not Implemented");
         check(503, "Service Unavailable");
     }

@@ -47,6 +47,9 @@ use counters::{Close, Counters};
 use sessions::Sessions;
 use wills::Wills;
 
+/// What this listener is called in the configuration and in logs.
+const NAME: &str = "mqtt";
+
 /// The `[mqtt]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -164,7 +167,7 @@ struct Shared {
 /// Takes the addresses; nothing is accepted until [`Bound::serve`].
 pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
     Ok(Bound {
-        listener: Listeners::bind("mqtt", &config.listen)?,
+        listener: Listeners::bind(NAME, &config.listen)?,
         config: config.clone(),
     })
 }
@@ -245,7 +248,7 @@ async fn accept_all(bound: Bound, front: Context) {
                 }
             },
             Err(error) => {
-                if !accept::failed("mqtt", &error, &mut troubles, &failures, &stopping).await {
+                if !accept::failed(NAME, &error, &mut troubles, &failures, &stopping).await {
                     return;
                 }
             }

@@ -12,7 +12,7 @@ use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Tic
 use citygate::deliver::health::Monitor;
 use citygate::deliver::parcel;
 use citygate::deliver::spool::frame::{self, Frame, Mark};
-use citygate::message::{Inbound, Protocol, Reading, Record};
+use citygate::message::{Inbound, Origin, Policy, Protocol, Reading, Record};
 use citygate::operate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Mailbox, Receipt, Reply};
@@ -224,7 +224,7 @@ impl House {
         let tally = self.metrics.tally(Protocol::Mqtt, Some(0));
         let (mailbox, mut answers) = (Mailbox::new(), Vec::new());
         Box::new(move |number| {
-            Receipt::new(tally.clone(), reply(&mailbox, number), None).resolve(Outcome::Delivered);
+            Receipt::new(tally.clone(), origin(), reply(&mailbox, number), None).resolve(Outcome::Delivered);
             if number % WINDOW == WINDOW - 1 {
                 mailbox.take(&mut answers);
                 assert_eq!(black_box(&answers).len(), WINDOW);
@@ -310,14 +310,14 @@ impl House {
     fn accept(&self, inbound: &Inbound<'_>, reply: Reply, dispatch: &Dispatch<Null, NoSpool>, scratch: &mut Scratch) {
         let address = address::parse(inbound.path).unwrap_or_else(|rejection| unreachable!("{rejection}"));
         let kind = self.schemas.kind(address.kind);
-        let tally = self.metrics.tally(inbound.protocol, kind.map(|kind| kind.index));
+        let tally = self.metrics.tally(inbound.origin.protocol, kind.map(|kind| kind.index));
         let Some(kind) = kind else {
             unreachable!("{}", address.kind)
         };
         let Ok(envelope::Envelope::Single(body)) = envelope::open(inbound, address.batch, 1) else {
             unreachable!("one reading")
         };
-        let receipt = Receipt::new(tally, reply, None);
+        let receipt = Receipt::new(tally, inbound.origin, reply, None);
         let valid = self.validator.reading(kind, address.device, NOW_MS, body, scratch);
         valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
         let reading = Reading {
@@ -334,6 +334,10 @@ impl House {
     }
 }
 
+fn origin() -> Origin {
+    Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
+}
+
 fn reply(mailbox: &Arc<Mailbox>, number: usize) -> Reply {
     Reply::To {
         mailbox: mailbox.clone(),
@@ -346,11 +350,11 @@ fn reply(mailbox: &Arc<Mailbox>, number: usize) -> Reply {
 impl Sent {
     fn inbound(&self) -> Inbound<'_> {
         Inbound {
-            protocol: Protocol::Mqtt,
+            origin: origin(),
             path: &self.path,
             body: &self.body,
             content_type: "",
-            must_keep: false,
+            policy: Policy::default(),
         }
     }
 

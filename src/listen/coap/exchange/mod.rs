@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use coap_lite::{MessageType, Packet};
@@ -57,6 +58,7 @@ pub struct Outgoing {
 pub struct Intake {
     /// Under which the answer is awaited; `None`: it has been refused already and is only to be counted.
     pub ticket: Option<u64>,
+    pub peer: SocketAddr,
     pub path: String,
     pub content_type: Cow<'static, str>,
     pub body: Vec<u8>,
@@ -312,6 +314,7 @@ impl Exchanges {
     ) -> Intake {
         let mut intake = Intake {
             ticket: None,
+            peer: request.key.ends.peer,
             path,
             content_type: options::media_type(&packet),
             body: packet.payload,
@@ -444,8 +447,9 @@ fn find(open: &Slab<Exchange>, ticket: u64) -> Option<&Exchange> {
 fn response_to(outcome: &Outcome) -> Response {
     let (class, detail) = acknowledge::coap(outcome);
     let code = packet::code(class, detail);
+    let may_be_repeated = matches!(code, packet::SERVICE_UNAVAILABLE | packet::TOO_MANY_REQUESTS);
     Response {
-        max_age: (code == packet::SERVICE_UNAVAILABLE).then_some(acknowledge::RETRY_AFTER_SECONDS),
+        max_age: may_be_repeated.then_some(acknowledge::RETRY_AFTER_SECONDS),
         ..Response::new(code)
     }
 }

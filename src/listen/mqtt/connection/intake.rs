@@ -4,17 +4,19 @@
 //! its reading. What has arrived of it is charged by the [`wire`](crate::listen::mqtt::wire); its permit is taken when it
 //! is there whole. Other packets are always taken, so pings and releases in front of a held-back PUBLISH are answered.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::Session;
+use crate::listen::mqtt::NAME;
 use crate::listen::mqtt::acks::Owed;
 use crate::listen::mqtt::counters::{Close, Pause};
 use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, TOO_LARGE, Version, protocol_error};
 use crate::listen::mqtt::qos2::{self, Seen};
-use crate::message::{Inbound, Protocol};
+use crate::message::{DeadLetters, Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Outcome, Reason, Rejection};
 use crate::receipt::Reply;
 
@@ -150,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     fn refuse(&self, head: &Head, outcome: Outcome) {
         let topic = packet::topic_of_part(head, &self.wire.inbound);
         let pipeline = &self.shared.front.pipeline;
-        pipeline.refuse(Protocol::Mqtt, topic, outcome, Reply::Nobody);
+        pipeline.refuse(&origin(self.peer), topic, outcome, Reply::Nobody);
     }
 
     // Whether the pipeline was given something.
@@ -218,11 +220,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             ticket,
         });
         let inbound = Inbound {
-            protocol: Protocol::Mqtt,
+            origin: origin(self.peer),
             path,
             body: &publish.payload,
             content_type: publish.content_type.as_deref().unwrap_or_default(),
-            must_keep: must_keep(publish.qos, self.client.encoder.version),
+            policy: Policy {
+                dead_letters: dead_letters(publish.qos, self.client.encoder.version),
+                ..Policy::default()
+            },
         };
         self.shared.front.pipeline.accept(&inbound, permit, reply);
         Ok(())
@@ -248,8 +253,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 }
 
-/// Whether the answer may be positive though the reading was rejected. Of QoS 2 a later connection of the session may ask
-/// again, in a version of its own.
-fn must_keep(qos: u8, version: Version) -> bool {
-    qos == 2 || qos == 1 && version == Version::V3
+/// Of a message that is received now.
+fn origin(peer: SocketAddr) -> Origin {
+    Origin::anonymous(Protocol::Mqtt, NAME, peer)
+}
+
+/// Which rejected readings are kept: all, where the answer to one may be positive. Of QoS 2 a later connection of the session
+/// may ask again, in a version of its own.
+fn dead_letters(qos: u8, version: Version) -> DeadLetters {
+    match qos == 2 || qos == 1 && version == Version::V3 {
+        true => DeadLetters::All,
+        false => DeadLetters::Allowed,
+    }
 }

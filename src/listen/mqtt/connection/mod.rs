@@ -54,6 +54,7 @@ type Waiting = Pin<Box<dyn Future<Output = Permit> + Send>>;
 struct Session<'a, S> {
     shared: &'a Shared,
     wire: Wire<S>,
+    peer: SocketAddr,
     client: Client,
     state: State,
     acks: Acks,
@@ -126,7 +127,7 @@ where
         "mqtt client connected"
     );
     client.encoder.connack(welcome, &mut wire.outbound);
-    let mut session = Session::new(shared, wire, client, state.unwrap_or_default());
+    let mut session = Session::new(shared, wire, peer, client, state.unwrap_or_default());
     let close = session.run(&halt).await;
     // What has become known meanwhile.
     session.collect();
@@ -162,7 +163,7 @@ where
 // === impl Session ===
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
-    fn new(shared: &'a Shared, wire: Wire<S>, client: Client, state: State) -> Self {
+    fn new(shared: &'a Shared, wire: Wire<S>, peer: SocketAddr, client: Client, state: State) -> Self {
         let mut health = shared.front.health.clone();
         let kafka_up = health.borrow_and_update().takes_readings();
         Session {
@@ -170,6 +171,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             aliases: Aliases::new(shared.config.topic_alias_maximum),
             shared,
             wire,
+            peer,
             client,
             state,
             health,

@@ -1,0 +1,150 @@
+//! The pipeline without listeners, in front of a Kafka that is not there: what is authorized, and answers that enter it
+//! again.
+
+use std::sync::Weak;
+use std::task::{Context, Wake, Waker};
+
+use super::*;
+use crate::authorize::Anyone;
+use crate::deliver::{Client, Sections};
+use crate::message::{Policy, Protocol};
+use crate::operate::clock::SystemClock;
+use crate::operate::config::Config;
+use crate::receipt::{Answer, Mailbox};
+
+const ADDRESS: &str = "devices/roof-2/weather";
+const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
+
+/// Answers readings *busy* at once, since Kafka is unavailable, and rejections too, since none are kept.
+fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
+    let mut config = Config::for_testing();
+    config.kafka.bootstrap_servers = "127.0.0.1:1".into();
+    let schemas = Arc::new(Schemas::load(&config.schemas.folder, "").unwrap());
+    let metrics = Arc::new(Metrics::new(&schemas.names()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let client = Client::new(&config.kafka, false, &metrics.kafka).unwrap();
+    let sections = Sections {
+        kafka: &config.kafka,
+        spool: &config.spool,
+        replay: &config.replay,
+    };
+    Pipeline {
+        validator: Validator::new(&schemas, &config.clock).unwrap(),
+        deliver: Deliver::start(sections, client, &schemas, &metrics, clock.clone()).unwrap(),
+        schemas,
+        metrics,
+        clock,
+        access,
+        dead_letter_allowance: DeadLetterAllowance::new(0),
+        batch_readings_max: 100,
+    }
+}
+
+fn inbound(body: &[u8]) -> Inbound<'_> {
+    Inbound {
+        origin: Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 4711).into()),
+        path: ADDRESS,
+        body,
+        content_type: "",
+        policy: Policy::default(),
+    }
+}
+
+fn outcome_of(pipeline: &Pipeline, inbound: &Inbound<'_>) -> Outcome {
+    let mailbox = Mailbox::new();
+    let reply = Reply::To {
+        mailbox: mailbox.clone(),
+        ticket: 1,
+    };
+    pipeline.accept(inbound, None, reply);
+    let mut answers = Vec::new();
+    mailbox.take(&mut answers);
+    match answers.pop() {
+        Some((1, Answer::One(outcome))) => outcome,
+        other => panic!("answered at once, and once: {other:?}"),
+    }
+}
+
+/// Denies by device, and checks what it is asked.
+#[derive(Debug)]
+struct Guard;
+
+impl Authorize for Guard {
+    fn authorize(&self, origin: &Origin, device: &str, kind: &str) -> Permission {
+        assert_eq!((origin.listener, origin.peer.port(), kind), ("mqtt", 4711, "weather"));
+        match device {
+            "roof-1" => Permission::Forbidden("roof-1 is another sender's".to_owned()),
+            "roof-2" => Permission::OverRate,
+            _ => Permission::Granted,
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_write_is_answered_so_and_the_law_holds() {
+    let pipeline = pipeline(Arc::new(Guard));
+    let check = |path: &str, body: &[u8], expected: &Outcome| {
+        let message = Inbound { path, ..inbound(body) };
+        assert_eq!(outcome_of(&pipeline, &message), *expected, "{path}");
+    };
+    let forbidden = Rejection::new(Reason::Forbidden, "roof-1 is another sender's").into();
+    let over_rate = Outcome::Busy(Busy::OverRate);
+    // Decided before the body is looked at, and once for a batch.
+    for body in [GOOD, b"not JSON", b""] {
+        check("devices/roof-1/weather", body, &forbidden);
+        check("devices/roof-2/weather/batch", body, &over_rate);
+    }
+    check("devices/roof-3/weather", GOOD, &Outcome::Busy(Busy::KafkaUnavailable));
+    let totals = pipeline.metrics.totals(Protocol::Mqtt);
+    assert_eq!((totals.received, totals.outcomes), (7, [0, 0, 3, 4]));
+    let text = pipeline.metrics.encode();
+    for line in [
+        r#"citygate_readings_rejected_total{protocol="mqtt",reason="forbidden"} 3"#,
+        r#"citygate_readings_busy_total{protocol="mqtt",reason="over_rate"} 3"#,
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+}
+
+/// Sends another message as soon as it is woken, on the same thread.
+struct Sender {
+    pipeline: Weak<Pipeline>,
+    body: &'static [u8],
+    mailbox: Arc<Mailbox>,
+}
+
+impl Wake for Sender {
+    fn wake(self: Arc<Self>) {
+        let pipeline = self.pipeline.upgrade().unwrap();
+        let mailbox = self.mailbox.clone();
+        pipeline.accept(&inbound(self.body), None, Reply::To { mailbox, ticket: 2 });
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_known_at_once_may_enter_the_pipeline_again() {
+    let pipeline = Arc::new(pipeline(Arc::new(Anyone)));
+    for first in [GOOD, b"not JSON"] {
+        for second in [GOOD, b"not JSON either"] {
+            let (mailbox, again) = (Mailbox::new(), Mailbox::new());
+            let waker = Waker::from(Arc::new(Sender {
+                pipeline: Arc::downgrade(&pipeline),
+                body: second,
+                mailbox: again.clone(),
+            }));
+            let mut waits = std::pin::pin!(mailbox.wait());
+            assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            let reply = Reply::To {
+                mailbox: mailbox.clone(),
+                ticket: 1,
+            };
+            pipeline.accept(&inbound(first), None, reply);
+            let mut answers = Vec::new();
+            mailbox.take(&mut answers);
+            again.take(&mut answers);
+            let tickets: Vec<_> = answers.iter().map(|(ticket, _)| *ticket).collect();
+            assert_eq!(tickets, [1, 2]);
+        }
+    }
+    assert_eq!(pipeline.metrics.in_flight_total(), 0);
+}
