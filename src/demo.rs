@@ -16,7 +16,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use strum::VariantArray;
 
-use crate::catalogue::Schemas;
+use crate::catalogue::{Definition, schemas};
 use crate::deliver::health::Health;
 use crate::gateway::{Addresses, Gateway};
 use crate::message::Protocol;
@@ -56,8 +56,8 @@ pub struct Options {
 /// Runs the demo; successful only if the ledger balances.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = config(&options.schemas);
-    let schemas = load_schemas(&config)?;
-    let broker = embedded_broker(&config, &schemas)?;
+    let kinds = read_schemas(&config)?;
+    let broker = embedded_broker(&config, &kinds)?;
     let bootstrap = broker.bootstrap_servers();
     let gateway = start_gateway(config, &bootstrap).await?;
     let follower = start_follower(&bootstrap, &options.schemas).await?;
@@ -74,14 +74,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
     let totals = Protocol::VARIANTS
         .iter()
-        .map(|&protocol| metrics.totals(protocol).outcomes);
+        .map(|&protocol| metrics.tallies.totals(protocol).outcomes);
     let sum = |outcome: OutcomeKind| totals.clone().map(|outcomes| outcomes[outcome as usize]).sum();
     let report =
         Report::new(&outcome, &found, elapsed).with_gateway(sum(OutcomeKind::Delivered), sum(OutcomeKind::Spooled));
     eprintln!("{report}");
-    let law_holds = metrics.in_flight_total() == 0 && all_answered;
+    let law_holds = metrics.tallies.in_flight_total() == 0 && all_answered;
     if !law_holds {
-        eprintln!("{} readings were received and not answered", metrics.in_flight_total());
+        eprintln!(
+            "{} readings were received and not answered",
+            metrics.tallies.in_flight_total()
+        );
     }
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -108,19 +111,23 @@ fn config(schemas: &Path) -> Config {
     config
 }
 
-fn load_schemas(config: &Config) -> anyhow::Result<Schemas> {
-    Schemas::load(&config.schemas.folder, &config.kafka.topic_prefix).map_err(|errors| {
-        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!(
-            "{}; run the demo in the repository's folder, or say --schemas FOLDER",
-            lines.join("; ")
-        )
-    })
+fn read_schemas(config: &Config) -> anyhow::Result<Vec<Definition>> {
+    let found = schemas::read(&config.schemas.folder, &config.kafka.topic_prefix);
+    let lines: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+    ensure!(
+        lines.is_empty(),
+        "{}; run the demo in the repository's folder, or say --schemas FOLDER",
+        lines.join("; ")
+    );
+    Ok(found.definitions)
 }
 
-fn embedded_broker(config: &Config, schemas: &Schemas) -> anyhow::Result<MockCluster<'static, DefaultProducerContext>> {
+fn embedded_broker(
+    config: &Config,
+    kinds: &[Definition],
+) -> anyhow::Result<MockCluster<'static, DefaultProducerContext>> {
     let broker = MockCluster::new(1).context("embedded broker")?;
-    let topics = schemas.kinds().iter().map(|kind| kind.topic.as_str());
+    let topics = kinds.iter().map(|kind| kind.topic.as_str());
     for topic in topics.chain([config.kafka.dead_letter_topic.as_str()]) {
         broker
             .create_topic(topic, PARTITIONS, 1)

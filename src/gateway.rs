@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::authorize::Anyone;
+use crate::catalogue::Catalogue;
 use crate::dead_letter_allowance::DeadLetterAllowance;
 use crate::deliver;
 use crate::deliver::Deliver;
@@ -29,6 +30,7 @@ use crate::operate::config::Config;
 use crate::operate::metrics::Metrics;
 use crate::operate::start::{self, Findings, Prepared};
 use crate::pipeline::Pipeline;
+use crate::validate::Validator;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Gateway {
             http,
             admin = admin_port,
             kafka = config.kafka.bootstrap_servers,
-            kinds = front.pipeline.schemas.names().join(","),
+            kinds = front.pipeline.catalogue.snapshot().names(),
             "citygate is running"
         );
         Ok(Gateway {
@@ -108,6 +110,11 @@ impl Gateway {
 
     pub fn metrics(&self) -> Arc<Metrics> {
         self.front.metrics.clone()
+    }
+
+    /// The kinds that are accepted now; they can be replaced.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.front.pipeline.catalogue
     }
 
     /// Whether Kafka takes readings; changes are announced.
@@ -181,9 +188,9 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
     let Prepared {
         plan: Some(plan),
         bound,
-        mut schemas,
+        definitions,
+        kinds: Some(mut kinds),
         registry,
-        validator: Some(validator),
         metrics,
         client: Some(client),
     } = prepared
@@ -192,26 +199,28 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
     };
     let mut unconfirmed = None;
     if let Some(registry) = registry {
-        let registered = registry.register(&schemas).await.map_err(Error)?;
-        schemas.use_registry_ids(&registered.ids);
+        let registered = registry.register(&definitions).await.map_err(Error)?;
+        for kind in &mut kinds {
+            kind.use_registry_id(registered.ids[&kind.name]);
+        }
         unconfirmed = registered.unconfirmed;
     }
-    let schemas = Arc::new(schemas);
+    let topics = kinds.iter().map(|kind| kind.topic.clone()).collect();
     let sections = deliver::Sections {
         kafka: &config.kafka,
         spool: &config.spool,
         replay: &config.replay,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let deliver = Deliver::start(sections, client, &schemas, &metrics, clock.clone())
+    let deliver = Deliver::start(sections, client, topics, &metrics, clock.clone())
         .map_err(|error| Error(vec![error.to_string()]))?;
     let health = deliver.health();
     let admit = Admit::new(&config.limits, &metrics.readings);
     metrics.mqtt.mqtt_connections_max.set(plan.mqtt_connections as i64);
     metrics.http.http_connections_max.set(plan.http_connections as i64);
     let pipeline = Pipeline {
-        schemas: schemas.clone(),
-        validator,
+        catalogue: Catalogue::new(kinds.into_iter().collect()),
+        validator: Validator::new(&config.clock),
         deliver,
         metrics: metrics.clone(),
         clock,
@@ -233,7 +242,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         let confirmed = front
             .stopping
             .clone()
-            .run_until_cancelled_owned(unconfirmed.confirm(schemas));
+            .run_until_cancelled_owned(unconfirmed.confirm(definitions));
         front.tasks.spawn(confirmed);
     }
     Ok((front, bound))

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use strum::{IntoStaticStr, VariantArray};
 
-use crate::catalogue::Kind;
 use crate::outcome::Outcome;
 
 /// The protocol a message came over: the `protocol` label of metrics and dead letters.
@@ -104,8 +103,9 @@ pub struct Address<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
     pub device: &'a str,
-    pub kind: &'a Kind,
-    /// Avro: the kind's prefix (single-object or Confluent header), then the datum.
+    /// The Kafka topic of its kind.
+    pub topic: &'a str,
+    /// Avro: the prefix of its kind (single-object or Confluent header), then the datum.
     pub value: &'a [u8],
     /// Milliseconds since the Unix epoch at which the gateway received it.
     pub received_at_ms: i64,

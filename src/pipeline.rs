@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::authorize::{Authorize, Permission};
-use crate::catalogue::{Kind, Schemas};
+use crate::catalogue::{Catalogue, Kind, Kinds};
 use crate::dead_letter_allowance::{DeadLetterAllowance, Decision};
 use crate::decode::address;
 use crate::decode::envelope::{self, Envelope};
@@ -26,7 +26,7 @@ use crate::validate::{Scratch, Validator};
 /// Everything a reading meets between its listener and its answer.
 #[derive(Debug)]
 pub struct Pipeline {
-    pub schemas: Arc<Schemas>,
+    pub catalogue: Catalogue,
     pub validator: Validator,
     pub deliver: Deliver,
     pub metrics: Arc<Metrics>,
@@ -65,7 +65,8 @@ thread_local! {
 impl Pipeline {
     /// Accepts a message and promises `reply` its answer.
     pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply) {
-        let (arrival, target) = self.resolve(inbound);
+        let kinds = self.catalogue.snapshot();
+        let (arrival, target) = self.resolve(inbound, &kinds);
         // Decided before the body is split: a message that is not accepted is one outcome, however many readings it holds.
         let target = match target.map_err(Outcome::from).and_then(|target| {
             self.authorize(inbound, &target)?;
@@ -110,21 +111,21 @@ impl Pipeline {
 
     /// Counts and answers a message that its listener does not accept: too large to read, or no memory for it.
     pub fn refuse(&self, origin: &Origin, path: &str, outcome: Outcome, reply: Reply) {
-        let kind = address::parse(path)
-            .ok()
-            .and_then(|address| self.schemas.kind(address.kind));
+        let kinds = self.catalogue.snapshot();
+        let address = address::parse(path).ok();
+        let kind = address.and_then(|address| kinds.get(address.kind)).map(Arc::as_ref);
         Receipt::new(self.tally(origin, kind), *origin, reply, None).resolve(outcome);
     }
 
-    /// Reads the address, and looks up what it names.
-    fn resolve<'a>(&'a self, inbound: &'a Inbound<'a>) -> (Arrival<'a>, Result<Target<'a>, Rejection>) {
+    /// Reads the address, and looks up what it names among the kinds as they are now.
+    fn resolve<'a>(&self, inbound: &'a Inbound<'a>, kinds: &'a Kinds) -> (Arrival<'a>, Result<Target<'a>, Rejection>) {
         let address = address::parse(inbound.path);
         let (device, name) = address
             .as_ref()
             .map_or(("", ""), |address| (address.device, address.kind));
-        let kind = self.schemas.kind(name);
+        let kind = kinds.get(name).map(Arc::as_ref);
         let target = address.and_then(|address| {
-            let kind = kind.ok_or_else(|| self.unknown_kind(address.kind))?;
+            let kind = kind.ok_or_else(|| unknown_kind(address.kind, kinds))?;
             Ok(Target {
                 device,
                 kind,
@@ -151,7 +152,8 @@ impl Pipeline {
     }
 
     fn tally(&self, origin: &Origin, kind: Option<&Kind>) -> Arc<Tally> {
-        self.metrics.tally(origin.protocol, kind.map(|kind| kind.index))
+        let tallies = kind.map_or(&self.metrics.tallies.unknown, |kind| &kind.tallies);
+        tallies.of(origin.protocol).clone()
     }
 
     /// One reading; if it is rejected, `original` is kept, and `locate` says where in the message it is.
@@ -165,14 +167,18 @@ impl Pipeline {
         locate: impl FnOnce(Rejection) -> Rejection,
     ) {
         let mut scratch = SCRATCH.take().unwrap_or_default();
-        let checked = self
-            .validator
-            .reading(target.kind, target.device, arrival.received_at_ms, json, &mut scratch);
+        let checked = self.validator.reading(
+            &target.kind.program,
+            target.device,
+            arrival.received_at_ms,
+            json,
+            &mut scratch,
+        );
         match checked {
             Ok(()) => {
                 let reading = Reading {
                     device: target.device,
-                    kind: target.kind,
+                    topic: &target.kind.topic,
                     value: scratch.value(),
                     received_at_ms: arrival.received_at_ms,
                 };
@@ -221,15 +227,14 @@ impl Pipeline {
         }
         false
     }
+}
 
-    fn unknown_kind(&self, kind: &str) -> Rejection {
-        let shown = quoted(kind);
-        let known = self.schemas.names().join(", ");
-        Rejection::new(
-            Reason::UnknownKind,
-            format!("unknown kind {shown}; known kinds: {known}"),
-        )
-    }
+fn unknown_kind(kind: &str, kinds: &Kinds) -> Rejection {
+    let (shown, known) = (quoted(kind), kinds.names());
+    Rejection::new(
+        Reason::UnknownKind,
+        format!("unknown kind {shown}; known kinds: {known}"),
+    )
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn tally() -> Arc<Tally> {
-        Metrics::new(&["weather".to_owned()]).tally(Protocol::Mqtt, Some(0))
+        Metrics::new().tallies.unknown.of(Protocol::Mqtt).clone()
     }
 
     fn arrived(mailbox: &Mailbox) -> Vec<(u64, Answer)> {

@@ -29,7 +29,7 @@ pub struct DeadLetter<'a> {
 /// The record of a valid reading.
 pub fn record<'a>(reading: &Reading<'a>) -> Record<'a> {
     Record {
-        topic: &reading.kind.topic,
+        topic: reading.topic,
         key: reading.device,
         value: reading.value,
         timestamp_ms: reading.received_at_ms,

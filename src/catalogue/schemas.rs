@@ -1,19 +1,15 @@
-//! The kinds of readings: every `<kind>.avsc` of a folder, loaded at start.
+//! Schema files: every `<kind>.avsc` of a folder, read at start.
 //!
 //! One file more is one stream more: the kind is the file's name, its topic `<topic_prefix><kind>`. A schema is plain
-//! Avro plus attributes that Avro allows and ignores (`minimum`, `maximum`, `unit`, `sentinels`, `fill`, `clock`); what they mean
-//! is compiled by `validate`. Every mistake of every file is reported at once. Talking to a registry is left to
-//! [`registry`].
+//! Avro plus attributes that Avro allows and ignores (`minimum`, `maximum`, `unit`, `sentinels`, `fill`, `clock`); what they
+//! mean is compiled by `validate`. Every mistake of every file is reported at once.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 
-mod fingerprint;
-
-pub mod registry;
+use super::fingerprint;
 
 /// The `[schemas]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,11 +45,9 @@ const RESERVED: [&str; 11] = [
 /// Kafka's limit.
 const TOPIC_BYTES_MAX: usize = 249;
 
-/// One kind of reading.
+/// What a schema file defines: a kind before its schema is compiled.
 #[derive(Clone, Debug)]
-pub struct Kind {
-    /// Position in [`Schemas::kinds`]; indexes per-kind tables elsewhere.
-    pub index: usize,
+pub struct Definition {
     /// The file's name without `.avsc`: the last part of an address.
     pub name: String,
     /// Kafka topic of its readings.
@@ -61,21 +55,14 @@ pub struct Kind {
     /// The file's text, as registered with a schema registry.
     pub text: String,
     pub schema: Schema,
-    /// What precedes each datum: the Avro single-object header (C3 01, fingerprint), or Confluent's (00, id).
+    /// The Avro single-object header (C3 01, fingerprint), which precedes each datum where there is no registry.
     pub prefix: Vec<u8>,
-}
-
-/// All kinds, by index and by name.
-#[derive(Clone, Debug, Default)]
-pub struct Schemas {
-    kinds: Vec<Kind>,
-    by_name: HashMap<String, usize>,
 }
 
 /// What is in a schema folder.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub schemas: Schemas,
+    pub definitions: Vec<Definition>,
     pub errors: Vec<Error>,
     /// Files that are no kinds, for want of the ending `.avsc`.
     pub ignored: Vec<PathBuf>,
@@ -96,7 +83,7 @@ pub enum Error {
     /// The gateway has, or will have, a topic of its own that is called so.
     #[error("{path}: a kind cannot be called {name}: {} are topics of the gateway's own; rename the file", RESERVED.join(", "))]
     Reserved { path: PathBuf, name: String },
-    /// Kafka does not take the kind's topic.
+    /// Kafka does not accept the kind's topic.
     #[error(
         "{path}: the topic {topic} would have more than {TOPIC_BYTES_MAX} characters; shorten the file's name or kafka.topic_prefix"
     )]
@@ -117,84 +104,50 @@ pub enum Error {
     NotARecord(PathBuf),
 }
 
-impl Schemas {
-    /// Loads every `.avsc` file of `folder`, in the order of their names; all mistakes at once.
-    pub fn load(folder: &Path, topic_prefix: &str) -> Result<Self, Vec<Error>> {
-        let found = Schemas::read(folder, topic_prefix);
-        match found.errors.is_empty() {
-            true => Ok(found.schemas),
-            false => Err(found.errors),
-        }
-    }
-
-    /// Loads what can be loaded of `folder`.
-    pub fn read(folder: &Path, topic_prefix: &str) -> Found {
-        let mut found = Found::default();
-        match files(folder) {
-            Err(error) => found.errors.push(error),
-            Ok((files, ignored)) => {
-                found.ignored = ignored;
-                for path in files {
-                    match Kind::load(&path, found.schemas.kinds.len(), topic_prefix) {
-                        Ok(kind) => found.schemas.push(kind),
-                        Err(error) => found.errors.push(error),
-                    }
+/// Reads what can be read of `folder`, in the order of the files' names.
+pub fn read(folder: &Path, topic_prefix: &str) -> Found {
+    let mut found = Found::default();
+    match files(folder) {
+        Err(error) => found.errors.push(error),
+        Ok((files, ignored)) => {
+            found.ignored = ignored;
+            for path in files {
+                match Definition::read(&path, topic_prefix) {
+                    Ok(definition) => found.definitions.push(definition),
+                    Err(error) => found.errors.push(error),
                 }
             }
         }
-        found
     }
-
-    /// Kinds whose topic is the dead-letter topic, or one that Kafka cannot tell from it; in words. `folder` is where the
-    /// kinds' files are.
-    pub fn clashes(&self, folder: &Path, dead_letter_topic: &str) -> Vec<String> {
-        let clash = |kind: &Kind| {
-            let file = folder.join(&kind.name).with_extension("avsc");
-            let topic = &kind.topic;
-            let how = if topic == dead_letter_topic {
-                format!("is {topic}, the topic of the kind {}", file.display())
-            } else if topic.replace('.', "_") == dead_letter_topic.replace('.', "_") {
-                format!(
-                    "is {dead_letter_topic}, and {topic} is the topic of the kind {}: names that differ only in '.' and '_' \
-                     are one to Kafka's metrics, so it does not create both",
-                    file.display()
-                )
-            } else {
-                return None;
-            };
-            Some(format!("kafka.dead_letter_topic: {how}; rename one of them"))
-        };
-        self.kinds.iter().filter_map(clash).collect()
-    }
-
-    fn push(&mut self, kind: Kind) {
-        self.by_name.insert(kind.name.clone(), kind.index);
-        self.kinds.push(kind);
-    }
-
-    pub fn kinds(&self) -> &[Kind] {
-        &self.kinds
-    }
-
-    pub fn kind(&self, name: &str) -> Option<&Kind> {
-        self.by_name.get(name).map(|&index| &self.kinds[index])
-    }
-
-    /// The names of all kinds, in the order of their index.
-    pub fn names(&self) -> Vec<String> {
-        self.kinds.iter().map(|kind| kind.name.clone()).collect()
-    }
-
-    /// Replaces single-object headers with Confluent's: `ids[index]` is the registry's id of that kind.
-    pub fn use_registry_ids(&mut self, ids: &[u32]) {
-        for (kind, id) in self.kinds.iter_mut().zip(ids) {
-            kind.prefix = confluent_header(*id);
-        }
-    }
+    found
 }
 
-impl Kind {
-    fn load(path: &Path, index: usize, topic_prefix: &str) -> Result<Self, Error> {
+/// Kinds whose topic is the dead-letter topic, or one that Kafka cannot tell from it; in words. `folder` is where the
+/// kinds' files are.
+pub fn clashes(definitions: &[Definition], folder: &Path, dead_letter_topic: &str) -> Vec<String> {
+    let clash = |kind: &Definition| {
+        let file = folder.join(&kind.name).with_extension("avsc");
+        let topic = &kind.topic;
+        let how = if topic == dead_letter_topic {
+            format!("is {topic}, the topic of the kind {}", file.display())
+        } else if topic.replace('.', "_") == dead_letter_topic.replace('.', "_") {
+            format!(
+                "is {dead_letter_topic}, and {topic} is the topic of the kind {}: names that differ only in '.' and '_' \
+                 are one to Kafka's metrics, so it does not create both",
+                file.display()
+            )
+        } else {
+            return None;
+        };
+        Some(format!("kafka.dead_letter_topic: {how}; rename one of them"))
+    };
+    definitions.iter().filter_map(clash).collect()
+}
+
+// === impl Definition ===
+
+impl Definition {
+    fn read(path: &Path, topic_prefix: &str) -> Result<Self, Error> {
         let name = path
             .file_stem()
             .and_then(|stem| stem.to_str())
@@ -228,8 +181,7 @@ impl Kind {
             return Err(Error::NotARecord(path.to_owned()));
         }
         let prefix = single_object_header(&text).map_err(not_a_schema)?;
-        Ok(Kind {
-            index,
+        Ok(Definition {
             topic,
             name,
             text,
@@ -296,13 +248,6 @@ fn single_object_header(text: &str) -> Result<Vec<u8>, String> {
     Ok(header)
 }
 
-/// Confluent's wire format: a zero byte, then the schema id, big endian.
-fn confluent_header(id: u32) -> Vec<u8> {
-    let mut header = vec![0];
-    header.extend_from_slice(&id.to_be_bytes());
-    header
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,9 +260,9 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let found = Schemas::read(folder.path(), "city.");
+        let found = read(folder.path(), "city.");
         let errors = found.errors.iter().map(ToString::to_string);
-        let clashes = found.schemas.clashes(folder.path(), dead_letter_topic);
+        let clashes = clashes(&found.definitions, folder.path(), dead_letter_topic);
         let place = format!("{}/", folder.path().display());
         errors.chain(clashes).map(|line| line.replace(&place, "")).collect()
     }
@@ -381,9 +326,10 @@ mod tests {
         for name in ["weather.avsc", "weather.avsc.orig", "README.md", "..data"] {
             std::fs::write(folder.path().join(name), GOOD).unwrap();
         }
-        let found = Schemas::read(folder.path(), "city.");
+        let found = read(folder.path(), "city.");
         let names: Vec<_> = found.ignored.iter().filter_map(|path| path.file_name()).collect();
         assert_eq!(names, ["README.md", "weather.avsc.orig"]);
-        assert_eq!(found.schemas.names(), ["weather"]);
+        let names: Vec<_> = found.definitions.iter().map(|kind| &kind.name).collect();
+        assert_eq!(names, ["weather"]);
     }
 }

@@ -417,7 +417,7 @@ mod tests {
     use crate::operate::metrics::Metrics;
 
     fn monitor() -> (Monitor, KafkaMetrics) {
-        let metrics = Metrics::new(&[]).kafka;
+        let metrics = Metrics::new().kafka;
         let monitor = Monitor::new(&metrics);
         monitor.store_refuses(None);
         (monitor, metrics)

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_topic_is_missing_from_its_first_refusal_until_kafka_names_it() {
-        let gauge = Metrics::new(&[]).kafka.kafka_topic_missing;
+        let gauge = Metrics::new().kafka.kafka_topic_missing;
         let topics = MissingTopics::new(gauge.clone());
         let wanted = ["city.a".to_owned(), "city.b".to_owned()];
         let names = || topics.all().into_iter().map(|(name, _)| name).collect::<Vec<_>>();

@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::catalogue::Schemas;
 use crate::message::Record;
 use crate::operate::clock::Clock;
 use crate::operate::metrics::{KafkaMetrics, Metrics, SpoolMetrics};
@@ -104,7 +103,7 @@ impl Deliver {
     pub fn start(
         sections: Sections<'_>,
         Client { kafka, health }: Client,
-        schemas: &Schemas,
+        topics: Vec<String>,
         metrics: &Metrics,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
@@ -141,7 +140,7 @@ impl Deliver {
         let may_end = move || rescued.store().is_none_or(|store| !store.spool.rescue().is_running);
         let watch = replay::Watch::start(dispatch.clone(), failed.clone(), may_end)?;
         let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone())?;
-        let wanted = topics::Wanted::new(config, schemas);
+        let wanted = topics::Wanted::new(config, topics);
         probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
             dispatch,
@@ -324,11 +323,11 @@ impl Client {
     ///
     /// # Errors
     /// Why the cluster cannot be used, in words for the operator.
-    pub async fn inspect(self, config: &Config, schemas: &Schemas) -> Result<Inspection, String> {
+    pub async fn inspect(self, config: &Config, topics: Vec<String>) -> Result<Inspection, String> {
         let Client { kafka, health } = self;
         // Nothing is sent, and what is found is told by the return value.
         health.close();
-        let wanted = topics::Wanted::new(config, schemas);
+        let wanted = topics::Wanted::new(config, topics);
         let (asked, whom) = (kafka.clone(), wanted.clone());
         let to_create = tokio::task::spawn_blocking(move || probe::ask_once(&asked, &health, &whom))
             .await

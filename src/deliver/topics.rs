@@ -15,7 +15,6 @@ use tracing::{info, warn};
 use super::Config;
 use super::kafka::Kafka;
 use super::reason::Cause;
-use crate::catalogue::Schemas;
 
 /// How long an administrative request may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,8 +74,8 @@ impl fmt::Display for Unfit {
 }
 
 impl Wanted {
-    pub fn new(config: &Config, schemas: &Schemas) -> Self {
-        let mut topics: Vec<_> = schemas.kinds().iter().map(|kind| kind.topic.clone()).collect();
+    /// `topics` are those of the kinds.
+    pub fn new(config: &Config, mut topics: Vec<String>) -> Self {
         topics.push(config.dead_letter_topic.clone());
         Wanted {
             topics,

@@ -129,7 +129,7 @@ mod tests {
 
     /// Room in which nothing is free, what fills it, and a message that waits there for more of it.
     fn waiting() -> (PeerRoom, Part, Arrival) {
-        let room = Room::new(100_000, &Metrics::new(&[]).readings).for_peer([127, 0, 0, 1].into());
+        let room = Room::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
         let others = room.enter(100_000);
         let mut arrival = Arrival::new(Rate::new(512, GRACE));
         arrival.start();

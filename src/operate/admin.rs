@@ -216,9 +216,8 @@ fn not_ready(front: &listen::Context) -> Option<String> {
 
 async fn status(State(state): State<AdminState>) -> Response {
     let front = &state.front;
-    let schemas = &front.pipeline.schemas;
-    let kinds: Vec<_> = schemas
-        .kinds()
+    let kinds = front.pipeline.catalogue.snapshot();
+    let kinds: Vec<_> = kinds
         .iter()
         .map(|kind| json!({ "kind": kind.name, "topic": kind.topic }))
         .collect();
@@ -273,7 +272,7 @@ fn coap(front: &listen::Context) -> Value {
 fn readings(front: &listen::Context) -> Value {
     let mut protocols = Map::new();
     for &protocol in Protocol::VARIANTS {
-        let totals = front.metrics.totals(protocol);
+        let totals = front.metrics.tallies.totals(protocol);
         let outcomes = OutcomeKind::VARIANTS
             .iter()
             .zip(totals.outcomes)

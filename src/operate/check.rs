@@ -21,10 +21,11 @@ pub async fn findings(mut config: Config) -> Findings {
         return findings;
     };
     // Without kinds there are no topics to ask for.
-    if prepared.schemas.kinds().is_empty() {
+    if prepared.definitions.is_empty() {
         return findings;
     }
-    match client.inspect(&config.kafka, &prepared.schemas).await {
+    let topics = prepared.definitions.into_iter().map(|kind| kind.topic).collect();
+    match client.inspect(&config.kafka, topics).await {
         Ok(found) => {
             let servers = &config.kafka.bootstrap_servers;
             findings.good.push(match found.to_create {

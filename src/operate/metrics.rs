@@ -4,7 +4,8 @@
 //! only; a device id is never one. Each room is handed its own sub-struct. The law of the house is read off
 //! [`ReadingMetrics`]: per protocol and kind, `received = delivered + spooled + rejected + busy` when nothing is in flight.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -280,8 +281,24 @@ pub struct Metrics {
     pub http: HttpMetrics,
     pub kafka: KafkaMetrics,
     pub spool: SpoolMetrics,
-    // By protocol, then kind; the last of each row is the unknown kind.
-    tallies: Vec<Vec<Arc<Tally>>>,
+    pub tallies: Tallies,
+}
+
+/// The counters of readings, of every kind that there is or was while the gateway runs.
+#[derive(Debug)]
+pub struct Tallies {
+    metrics: ReadingMetrics,
+    by_kind: Mutex<BTreeMap<String, Arc<KindTallies>>>,
+    /// Of messages whose address names no known kind.
+    pub unknown: Arc<KindTallies>,
+}
+
+/// The counters of one kind.
+#[derive(Debug)]
+pub struct KindTallies {
+    mqtt: Arc<Tally>,
+    coap: Arc<Tally>,
+    http: Arc<Tally>,
 }
 
 /// The counters of one protocol and kind, resolved once so that counting a reading looks nothing up.
@@ -307,19 +324,9 @@ pub struct Totals {
 // === impl Metrics ===
 
 impl Metrics {
-    /// `kinds` in the order of their index in `schemas`.
-    pub fn new(kinds: &[String]) -> Self {
+    pub fn new() -> Self {
         let registry = Registry::new();
         let readings = ReadingMetrics::register(&registry);
-        let tallies = Protocol::VARIANTS
-            .iter()
-            .map(|&protocol| {
-                let labels = kinds.iter().map(String::as_str).chain([UNKNOWN_KIND]);
-                labels
-                    .map(|kind| Arc::new(Tally::new(&readings, protocol, kind)))
-                    .collect()
-            })
-            .collect();
         #[cfg(target_os = "linux")]
         registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
@@ -330,22 +337,52 @@ impl Metrics {
             http: HttpMetrics::register(&registry),
             kafka: KafkaMetrics::register(&registry),
             spool: SpoolMetrics::register(&registry),
+            tallies: Tallies::new(&readings),
             readings,
             registry,
-            tallies,
         }
     }
 
-    /// The counters of a protocol and kind (`None` = unknown).
-    pub fn tally(&self, protocol: Protocol, kind: Option<usize>) -> Arc<Tally> {
-        let row = &self.tallies[protocol as usize];
-        row[kind.unwrap_or(row.len() - 1)].clone()
+    /// Everything in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+// === impl Tallies, KindTallies ===
+
+impl Tallies {
+    fn new(metrics: &ReadingMetrics) -> Self {
+        let unknown = Arc::new(KindTallies::new(metrics, UNKNOWN_KIND));
+        Tallies {
+            metrics: metrics.clone(),
+            by_kind: Mutex::new(BTreeMap::from([(UNKNOWN_KIND.to_owned(), unknown.clone())])),
+            unknown,
+        }
+    }
+
+    /// The counters of a kind; the same ones whenever its name is asked for.
+    pub fn of_kind(&self, kind: &str) -> Arc<KindTallies> {
+        let mut by_kind = self.lock();
+        let tallies = by_kind
+            .entry(kind.to_owned())
+            .or_insert_with(|| Arc::new(KindTallies::new(&self.metrics, kind)));
+        tallies.clone()
     }
 
     /// The figures of a protocol over all kinds.
     pub fn totals(&self, protocol: Protocol) -> Totals {
         let mut totals = Totals::default();
-        for tally in &self.tallies[protocol as usize] {
+        for tallies in self.lock().values() {
+            let tally = tallies.of(protocol);
             for (sum, outcome) in totals.outcomes.iter_mut().zip(&*tally.outcomes) {
                 *sum += outcome.get();
             }
@@ -354,16 +391,39 @@ impl Metrics {
         totals
     }
 
-    /// Readings received and not yet ended, over all protocols.
+    /// Readings received and not yet ended, over all protocols and kinds.
     pub fn in_flight_total(&self) -> u64 {
-        self.tallies.iter().flatten().map(|tally| tally.in_flight()).sum()
+        let by_kind = self.lock();
+        let tallies = by_kind.values().flat_map(|tallies| tallies.all());
+        tallies.map(|tally| tally.in_flight()).sum()
     }
 
-    /// Everything in Prometheus' text format.
-    pub fn encode(&self) -> String {
-        prometheus::TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default()
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<KindTallies>>> {
+        self.by_kind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KindTallies {
+    fn new(metrics: &ReadingMetrics, kind: &str) -> Self {
+        let of = |protocol| Arc::new(Tally::new(metrics, protocol, kind));
+        KindTallies {
+            mqtt: of(Protocol::Mqtt),
+            coap: of(Protocol::Coap),
+            http: of(Protocol::Http),
+        }
+    }
+
+    #[inline]
+    pub fn of(&self, protocol: Protocol) -> &Arc<Tally> {
+        match protocol {
+            Protocol::Mqtt => &self.mqtt,
+            Protocol::Coap => &self.coap,
+            Protocol::Http => &self.http,
+        }
+    }
+
+    fn all(&self) -> [&Tally; 3] {
+        [&self.mqtt, &self.coap, &self.http]
     }
 }
 
@@ -430,8 +490,9 @@ mod tests {
 
     #[test]
     fn an_outcome_is_counted_under_its_protocol_kind_and_reason() {
-        let metrics = Metrics::new(&["weather".to_owned()]);
-        let tally = metrics.tally(Protocol::Coap, None);
+        let metrics = Metrics::new();
+        metrics.tallies.of_kind("weather");
+        let tally = metrics.tallies.unknown.of(Protocol::Coap);
         tally.received();
         tally.resolved(
             &Rejection::new(Reason::UnknownKind, "no such kind").into(),

@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::catalogue::{self, Schemas, registry};
+use crate::catalogue::{Definition, Kind, kinds, registry, schemas};
 use crate::deliver::{self, spool};
 use crate::gateway::Bound;
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
 use crate::operate::metrics::Metrics;
-use crate::validate::Validator;
 
 /// What was found, one line each.
 #[derive(Debug, Default)]
@@ -29,9 +28,9 @@ pub struct Findings {
 pub struct Prepared {
     pub plan: Option<Plan>,
     pub bound: Bound,
-    pub schemas: Schemas,
+    pub definitions: Vec<Definition>,
+    pub kinds: Option<Vec<Kind>>,
     pub registry: Option<registry::Asked>,
-    pub validator: Option<Validator>,
     pub metrics: Arc<Metrics>,
     pub client: Option<deliver::Client>,
 }
@@ -40,12 +39,12 @@ pub struct Prepared {
 pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut findings = Findings::default();
     let plan = descriptors(config, &mut findings);
-    let schemas = load_schemas(config, &mut findings);
-    let validator = Validator::new(&schemas, &config.clock);
-    let validator = validator.map_err(|errors| findings.wrong.extend(errors)).ok();
-    let registry = ask_registry(config, &schemas, &mut findings).await;
+    let metrics = Arc::new(Metrics::new());
+    let definitions = read_schemas(config, &mut findings);
+    let kinds = kinds::compile(&definitions, &metrics.tallies);
+    let kinds = kinds.map_err(|errors| findings.wrong.extend(errors)).ok();
+    let registry = ask_registry(config, &definitions, &mut findings).await;
     look_at_spool(&config.spool, &mut findings);
-    let metrics = Arc::new(Metrics::new(&schemas.names()));
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.kafka);
     let client = client.map_err(|error| findings.wrong.push(error.to_string())).ok();
     // Last: whoever only looks holds no address while a registry takes its time, and a gateway that starts finds them free.
@@ -53,9 +52,9 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let prepared = Prepared {
         plan,
         bound,
-        schemas,
+        definitions,
+        kinds,
         registry,
-        validator,
         metrics,
         client,
     };
@@ -79,17 +78,16 @@ fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {
     }
 }
 
-fn load_schemas(config: &Config, findings: &mut Findings) -> Schemas {
+fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
     let folder = &config.schemas.folder;
-    let found = Schemas::read(folder, &config.kafka.topic_prefix);
+    let found = schemas::read(folder, &config.kafka.topic_prefix);
     findings
         .wrong
-        .extend(found.errors.iter().map(catalogue::Error::to_string));
-    let clashes = found.schemas.clashes(folder, &config.kafka.dead_letter_topic);
+        .extend(found.errors.iter().map(schemas::Error::to_string));
+    let clashes = schemas::clashes(&found.definitions, folder, &config.kafka.dead_letter_topic);
     if found.errors.is_empty() && clashes.is_empty() {
-        findings
-            .good
-            .push(format!("schemas: {}", found.schemas.names().join(", ")));
+        let names: Vec<_> = found.definitions.iter().map(|kind| kind.name.as_str()).collect();
+        findings.good.push(format!("schemas: {}", names.join(", ")));
     }
     findings.wrong.extend(clashes);
     if !found.ignored.is_empty() {
@@ -99,13 +97,13 @@ fn load_schemas(config: &Config, findings: &mut Findings) -> Schemas {
             .good
             .push(format!("schemas: ignored, as not called <kind>.avsc: {ignored}"));
     }
-    found.schemas
+    found.definitions
 }
 
-async fn ask_registry(config: &Config, schemas: &Schemas, findings: &mut Findings) -> Option<registry::Asked> {
-    let asked = registry::ask(&config.registry, schemas).await;
+async fn ask_registry(config: &Config, definitions: &[Definition], findings: &mut Findings) -> Option<registry::Asked> {
+    let asked = registry::ask(&config.registry, definitions).await;
     let asked = asked.map_err(|error| findings.wrong.push(error)).ok()??;
-    let (wrong, kept) = (asked.wrong(), asked.kept(schemas));
+    let (wrong, kept) = (asked.wrong(), asked.kept(definitions));
     if wrong.is_empty() && kept.is_empty() {
         findings.good.push("registry: it accepts every schema".into());
     }

@@ -19,8 +19,9 @@ const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
     let mut config = Config::for_testing();
     config.kafka.bootstrap_servers = "127.0.0.1:1".into();
-    let schemas = Arc::new(Schemas::load(&config.schemas.folder, "").unwrap());
-    let metrics = Arc::new(Metrics::new(&schemas.names()));
+    let metrics = Arc::new(Metrics::new());
+    let kinds = Kinds::load(&config.schemas.folder, "", &metrics.tallies).unwrap();
+    let topics = kinds.iter().map(|kind| kind.topic.clone()).collect();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = Client::new(&config.kafka, false, &metrics.kafka).unwrap();
     let sections = Sections {
@@ -29,9 +30,9 @@ fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
         replay: &config.replay,
     };
     Pipeline {
-        validator: Validator::new(&schemas, &config.clock).unwrap(),
-        deliver: Deliver::start(sections, client, &schemas, &metrics, clock.clone()).unwrap(),
-        schemas,
+        validator: Validator::new(&config.clock),
+        deliver: Deliver::start(sections, client, topics, &metrics, clock.clone()).unwrap(),
+        catalogue: Catalogue::new(kinds),
         metrics,
         clock,
         access,
@@ -95,7 +96,7 @@ async fn who_may_not_write_is_answered_so_and_the_law_holds() {
         check("devices/roof-2/weather/batch", body, &over_rate);
     }
     check("devices/roof-3/weather", GOOD, &Outcome::Busy(Busy::KafkaUnavailable));
-    let totals = pipeline.metrics.totals(Protocol::Mqtt);
+    let totals = pipeline.metrics.tallies.totals(Protocol::Mqtt);
     assert_eq!((totals.received, totals.outcomes), (7, [0, 0, 3, 4]));
     let text = pipeline.metrics.encode();
     for line in [
@@ -146,5 +147,5 @@ async fn an_answer_that_is_known_at_once_may_enter_the_pipeline_again() {
             assert_eq!(tickets, [1, 2]);
         }
     }
-    assert_eq!(pipeline.metrics.in_flight_total(), 0);
+    assert_eq!(pipeline.metrics.tallies.in_flight_total(), 0);
 }

@@ -39,8 +39,7 @@
 //! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]). In a union with
 //!   a string or an enum, text is always that.
 
-use crate::catalogue::{Kind, Schemas};
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::Rejection;
 
 mod attributes;
 pub mod clock;
@@ -60,14 +59,13 @@ pub mod time;
 
 pub use clock::Config;
 use clock::Limits;
+pub use compile::compile;
 use pass::{Buffers, Pass};
-use program::Program;
+pub use program::Program;
 
-/// The compiled programs of all kinds.
+/// Checks readings against the programs of their kinds, and their times against the `[clock]` limits.
 #[derive(Debug)]
 pub struct Validator {
-    /// By [`Kind::index`].
-    programs: Vec<Program>,
     limits: Limits,
 }
 
@@ -81,25 +79,12 @@ pub struct Scratch {
 // === impl Validator ===
 
 impl Validator {
-    /// Compiles every kind's schema; all mistakes at once, each naming the kind and the field.
-    pub fn new(schemas: &Schemas, config: &Config) -> Result<Self, Vec<String>> {
-        let mut programs = Vec::new();
-        let mut mistakes = Vec::new();
-        for kind in schemas.kinds() {
-            match compile::compile(&kind.schema, &kind.text) {
-                Ok(program) => programs.push(program),
-                Err(found) => mistakes.extend(found.into_iter().map(|what| format!("{}: {what}", kind.name))),
-            }
-        }
-        if mistakes.is_empty() {
-            let limits = Limits::new(config);
-            Ok(Validator { programs, limits })
-        } else {
-            Err(mistakes)
-        }
+    pub fn new(config: &Config) -> Self {
+        let limits = Limits::new(config);
+        Validator { limits }
     }
 
-    /// Checks one reading and leaves its Avro value (the kind's prefix, then the datum) in `scratch`.
+    /// Checks one reading and leaves its Avro value (the program's prefix, then the datum) in `scratch`.
     ///
     /// `received_at_ms` is in milliseconds since 1970.
     ///
@@ -108,15 +93,15 @@ impl Validator {
     /// not the schema, out of range, or of a time that the `[clock]` limits do not allow.
     pub fn reading(
         &self,
-        kind: &Kind,
+        program: &Program,
         device: &str,
         received_at_ms: i64,
         json: &[u8],
         scratch: &mut Scratch,
     ) -> Result<(), Rejection> {
         let Scratch { buffers, memory } = scratch;
-        self.run(kind, device, received_at_ms, buffers, |program, pass| {
-            scan::write(program, kind.index, json, pass, memory)
+        self.run(program, device, received_at_ms, buffers, |pass| {
+            scan::write(program, json, pass, memory)
         })
     }
 
@@ -126,38 +111,34 @@ impl Validator {
     /// The same.
     pub fn judgement(
         &self,
-        kind: &Kind,
+        program: &Program,
         device: &str,
         received_at_ms: i64,
         json: &[u8],
         scratch: &mut Scratch,
     ) -> Result<(), Rejection> {
-        self.run(kind, device, received_at_ms, &mut scratch.buffers, |program, pass| {
+        self.run(program, device, received_at_ms, &mut scratch.buffers, |pass| {
             json::write(program, program.root, json, pass)
         })
     }
 
     fn run(
         &self,
-        kind: &Kind,
+        program: &Program,
         device: &str,
         received_at_ms: i64,
         buffers: &mut Buffers,
-        drive: impl FnOnce(&Program, &mut Pass<'_>) -> Result<(), Rejection>,
+        drive: impl FnOnce(&mut Pass<'_>) -> Result<(), Rejection>,
     ) -> Result<(), Rejection> {
         buffers.reset();
-        let program = self.programs.get(kind.index).ok_or_else(|| {
-            let what = format!("{}: no such kind when the gateway started", kind.name);
-            Rejection::new(Reason::UnknownKind, what)
-        })?;
-        buffers.out.extend_from_slice(&kind.prefix);
+        buffers.out.extend_from_slice(&program.prefix);
         let mut pass = Pass {
             buffers,
             device,
             received_at_ms,
             limits: &self.limits,
         };
-        let result = drive(program, &mut pass);
+        let result = drive(&mut pass);
         result.inspect_err(|_| buffers.reset())
     }
 }

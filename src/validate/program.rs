@@ -6,6 +6,8 @@
 //! that costs nothing; [`refusal`](super::refusal) turns it into words. Records and blocks are laid out by
 //! [`pass`](super::pass).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::literal;
 use super::lookup::Lookup;
 use super::pass::{Pass, write_long, write_text};
@@ -17,12 +19,20 @@ pub const DEPTH_MAX: u32 = 64;
 /// A compiled schema.
 #[derive(Debug, Default)]
 pub struct Program {
+    /// What precedes each datum: the Avro single-object header (C3 01, fingerprint), or Confluent's (00, id).
+    pub prefix: Vec<u8>,
+    /// Tells it apart from all others of this process.
+    pub id: ProgramId,
     pub nodes: Vec<Node>,
     pub root: NodeId,
     /// For each record, from [`Record::successors`] on: the field that is likeliest to come first, then the one after
     /// each field, as the schema has them. What is learned of devices starts from it.
     pub successors: Vec<u32>,
 }
+
+/// The number of a compiled schema, in the order of compiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramId(pub u64);
 
 /// Position in [`Program::nodes`].
 pub type NodeId = u32;
@@ -160,6 +170,16 @@ pub enum Fault {
 /// Whether what stands inside `depth` arrays and objects may be one itself.
 pub fn deeper(depth: u32) -> Result<(), Fault> {
     if depth < DEPTH_MAX { Ok(()) } else { Err(Fault::Depth) }
+}
+
+// === impl ProgramId ===
+
+impl Default for ProgramId {
+    /// One that no other program has.
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        ProgramId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 // === impl Program: scalars ===

@@ -11,8 +11,10 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
-use citygate::catalogue::Schemas;
+use citygate::catalogue::{Kind, Kinds};
+use citygate::operate::metrics::Metrics;
 use citygate::validate::{Config, Scratch, Validator};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,7 +24,8 @@ const NOW_MS: i64 = 1_795_262_400_000;
 
 /// What one thread has: the kinds of both folders, and a scratch for each driver.
 struct Court {
-    kinds: Vec<(Schemas, Validator)>,
+    kinds: Vec<Arc<Kind>>,
+    validator: Validator,
     scanner: Scratch,
     judge: Scratch,
 }
@@ -31,26 +34,21 @@ impl Court {
     fn new() -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let load = |folder: &Path| {
-            let schemas = Schemas::load(folder, "city.").expect("the schemas can be read");
-            let validator = Validator::new(&schemas, &Config::default()).expect("the schemas compile");
-            (schemas, validator)
+            let kinds = Kinds::load(folder, "city.", &Metrics::new().tallies).expect("the schemas compile");
+            kinds.iter().cloned().collect::<Vec<_>>()
         };
         Court {
-            kinds: vec![load(&here.join("schemas")), load(&here.join("../../schemas"))],
+            kinds: [load(&here.join("schemas")), load(&here.join("../../schemas"))].concat(),
+            validator: Validator::new(&Config::default()),
             scanner: Scratch::default(),
             judge: Scratch::default(),
         }
     }
 
     fn hear(&mut self, choice: u8, json: &[u8]) {
-        let all = self.kinds.iter().flat_map(|(schemas, validator)| {
-            let of_validator = move |kind| (kind, validator);
-            schemas.kinds().iter().map(of_validator)
-        });
-        let all: Vec<_> = all.collect();
-        let (kind, validator) = all[usize::from(choice) % all.len()];
-        let scanned = validator.reading(kind, DEVICE, NOW_MS, json, &mut self.scanner);
-        let judged = validator.judgement(kind, DEVICE, NOW_MS, json, &mut self.judge);
+        let program = &self.kinds[usize::from(choice) % self.kinds.len()].program;
+        let scanned = self.validator.reading(program, DEVICE, NOW_MS, json, &mut self.scanner);
+        let judged = self.validator.judgement(program, DEVICE, NOW_MS, json, &mut self.judge);
         match (scanned, judged) {
             (Ok(()), Ok(())) => assert_eq!(self.scanner.value(), self.judge.value()),
             (Err(scanned), Err(judged)) => {

@@ -1,5 +1,8 @@
 //! One `.avsc` file more is one stream more.
 
+use std::time::Duration;
+
+use citygate::catalogue::Kinds;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -85,4 +88,53 @@ async fn a_schema_that_cannot_be_served_stops_the_start_and_is_named() {
         r#"{"type":"record","name":"T","fields":[{"name":"a","type":"int"},{"name":"a","type":"int"}]}"#,
     )
     .await;
+}
+
+/// Nothing does this in service yet: it is what a reload will do.
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_can_be_replaced_while_readings_arrive() {
+    let folder = schemas_and_noise();
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.schemas.folder = folder.path().to_owned()
+    })
+    .await;
+    let replace = |folder: &std::path::Path| {
+        let kinds = Kinds::load(folder, &gateway.topic_prefix, &gateway.metrics.tallies);
+        gateway.catalogue().replace(kinds.unwrap());
+    };
+    let (weather, noise) = (br#"{"temperature_c": 21.5}"#, br#"{"level_db": 61.5}"#);
+    let shipped = repository().join("schemas");
+    for via in Via::ALL {
+        replace(&shipped);
+        let mut client = gateway.client(via).await;
+        let (known, unknown) = (format!("devices/{via:?}/weather"), format!("devices/{via:?}/noise"));
+        let answer = client.send(&unknown, "", noise).await;
+        assert!(
+            via == Via::Mqtt311 || answer.text.contains("unknown kind noise"),
+            "{answer:?}"
+        );
+        let sending = async {
+            for _ in 0..100 {
+                let answer = client.send(&known, "", weather).await;
+                assert!(answer.is_yes(via), "{answer:?}");
+            }
+        };
+        let replacing = async {
+            for _ in 0..10 {
+                replace(folder.path());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::join!(sending, replacing);
+        let answer = client.send(&unknown, "", noise).await;
+        assert!(answer.is_yes(via), "{answer:?}");
+    }
+    assert_eq!(gateway.readings("weather").len(), 100 * Via::ALL.len());
+    assert_eq!(gateway.readings("noise").len(), Via::ALL.len());
+    assert_eq!(gateway.dead_letters().len(), Via::ALL.len());
+    let scrape = gateway.scrape();
+    let received = |kind| scrape.sum("citygate_readings_received_total", &[("kind", kind)]);
+    let each = Via::ALL.len() as u64;
+    assert_eq!(["weather", "noise", "unknown"].map(received), [100 * each, each, each]);
+    gateway.finish().await;
 }

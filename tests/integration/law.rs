@@ -13,7 +13,7 @@ const WEATHER: &[u8] = br#"{"temperature_c": 21.5}"#;
 #[should_panic(expected = "the law of the house is broken")]
 async fn a_reading_without_an_end_breaks_the_law() {
     let gateway = TestGateway::start(&Broker::mock(), |_| {}).await;
-    gateway.metrics.tally(Protocol::Mqtt, Some(0)).received();
+    gateway.metrics.tallies.of_kind("weather").of(Protocol::Mqtt).received();
     gateway.finish().await;
 }
 
@@ -21,7 +21,7 @@ async fn a_reading_without_an_end_breaks_the_law() {
 #[should_panic(expected = "the law of the house is broken")]
 async fn a_receipt_dropped_without_an_outcome_breaks_the_law() {
     let gateway = TestGateway::start(&Broker::mock(), |_| {}).await;
-    gateway.metrics.tally(Protocol::Http, None).dropped();
+    gateway.metrics.tallies.unknown.of(Protocol::Http).dropped();
     gateway.finish().await;
 }
 

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// The arrows of `src/lib.rs`: what a room's files may name by `crate::`. Nouns may be named by everybody.
-const MAY_KNOW: [(&str, &[&str]); 9] = [
+const MAY_KNOW: [(&str, &[&str]); 10] = [
     ("listen", &["pipeline", "acknowledge", "listen", "deliver"]),
     ("pipeline", &["authorize", "decode", "validate", "route", "deliver"]),
     ("authorize", &[]),
     ("decode", &["decode"]),
     ("validate", &["validate"]),
     ("route", &[]),
+    // A noun that is made of compiled schemas.
+    ("catalogue", &["validate"]),
     ("deliver", &["deliver", "route"]),
     ("acknowledge", &[]),
     // It stands beside the listeners, and is given the same `Context`.

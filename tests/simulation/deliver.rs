@@ -387,7 +387,7 @@ fn origin() -> Origin {
 }
 
 fn monitor() -> Arc<Monitor> {
-    let health = Arc::new(Monitor::new(&Metrics::new(&[]).kafka));
+    let health = Arc::new(Monitor::new(&Metrics::new().kafka));
     health.store_refuses(None);
     health.found();
     health
@@ -419,7 +419,7 @@ impl Run {
         if canary != Canary::StoreLies {
             store.0.borrow_mut().safe_below = u64::MAX;
         }
-        let (health, metrics) = (monitor(), Metrics::new(&["k".to_owned()]));
+        let (health, metrics) = (monitor(), Metrics::new());
         let dispatch = dispatch(&broker, &store, &health, &metrics);
         let devices = (0..DEVICES).map(|_| Device::default()).collect();
         Run {
@@ -504,7 +504,12 @@ impl Run {
             headers: &[],
         };
         let reply = Reply::To { mailbox, ticket: 0 };
-        let receipt = Receipt::new(self.metrics.tally(Protocol::Mqtt, Some(0)), origin(), reply, None);
+        let receipt = Receipt::new(
+            self.metrics.tallies.of_kind("k").of(Protocol::Mqtt).clone(),
+            origin(),
+            reply,
+            None,
+        );
         let (sent_at, queue_max) = (self.now, self.broker.0.borrow().queue_max);
         if !self.is_over && self.random.random_ratio(1, 8) {
             let interlude = self.interlude();
@@ -924,7 +929,12 @@ impl Rush {
                 mailbox: mailbox.clone(),
                 ticket: 0,
             };
-            let receipt = Receipt::new(self.run.metrics.tally(Protocol::Mqtt, Some(0)), origin(), reply, None);
+            let receipt = Receipt::new(
+                self.run.metrics.tallies.of_kind("k").of(Protocol::Mqtt).clone(),
+                origin(),
+                reply,
+                None,
+            );
             let once_safe = Outcome::Delivered;
             self.run
                 .dispatch

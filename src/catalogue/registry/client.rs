@@ -6,7 +6,8 @@
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::{Config, Kind};
+use super::Config;
+use crate::catalogue::schemas::Definition;
 use crate::operate::secret::Secret;
 
 /// How much of a registry's words is passed on.
@@ -39,7 +40,7 @@ pub(super) enum Refusal {
 pub(super) const NO_ANSWER: &str = "the registry does not answer";
 
 /// Kafka's TopicNameStrategy: a topic's values are described under this subject.
-pub(super) fn subject(kind: &Kind) -> String {
+pub(super) fn subject(kind: &Definition) -> String {
     format!("{}-value", kind.topic)
 }
 
@@ -68,7 +69,7 @@ impl Registry {
     }
 
     /// The schema fits the versions under its subject that the subject's compatibility asks for: the latest, or all.
-    pub(super) async fn compatible(&self, kind: &Kind) -> Result<(), Refusal> {
+    pub(super) async fn compatible(&self, kind: &Definition) -> Result<(), Refusal> {
         let versions = format!("compatibility/subjects/{}/versions", subject(kind));
         let (mut status, mut answer) = self.post(&format!("{versions}?verbose=true"), kind).await?;
         // Earlier registries can be asked about one version only.
@@ -91,7 +92,7 @@ impl Registry {
     }
 
     /// The schema's id; the same text keeps the same id.
-    pub(super) async fn register(&self, kind: &Kind) -> Result<u32, Refusal> {
+    pub(super) async fn register(&self, kind: &Definition) -> Result<u32, Refusal> {
         self.compatible(kind).await?;
         let (status, answer) = self.post(&format!("subjects/{}/versions", subject(kind)), kind).await?;
         match answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) {
@@ -101,7 +102,7 @@ impl Registry {
     }
 
     /// Posts the schema; an answer that is not JSON becomes a JSON string.
-    async fn post(&self, path: &str, kind: &Kind) -> Result<(StatusCode, Value), Refusal> {
+    async fn post(&self, path: &str, kind: &Definition) -> Result<(StatusCode, Value), Refusal> {
         let unavailable = |error: reqwest::Error| {
             // The first says that sending failed, the last why.
             let error = error.without_url();

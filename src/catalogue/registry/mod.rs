@@ -6,15 +6,15 @@
 //! ids serve, and the registry is asked again and again. The base URL may have a path. Answers are parsed defensively:
 //! registries label plain text as JSON, and what answers may not be one ([`client`]).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-use super::{Kind, Schemas};
+use super::schemas::Definition;
 use crate::operate::secret::Secret;
 use cache::Cache;
 use client::{NO_ANSWER, Refusal, Registry, subject};
@@ -63,21 +63,24 @@ impl Default for Config {
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// Why a kept id serves, continued.
+const OF_UNKNOWN_REGISTRY: &str = "; its ids were kept by an earlier version, which did not note the registry's URL";
+
 /// What the registry says of every kind's schema; nothing is registered yet.
 #[derive(Debug)]
 pub struct Asked {
     registry: Registry,
     cache: Cache,
     cache_file: Option<PathBuf>,
-    /// In the order of the kinds. `Some`: an id that was kept, and why it has to serve.
-    kept: Vec<Option<(u32, String)>>,
+    /// By kind: an id that was kept, and why it has to serve.
+    kept: BTreeMap<String, (u32, String)>,
     wrong: Vec<(String, String)>,
 }
 
-/// The ids of all kinds, in their order; some may still have to be confirmed.
+/// The ids of all kinds, by name; some may still have to be confirmed.
 #[derive(Debug)]
 pub struct Ids {
-    pub ids: Vec<u32>,
+    pub ids: BTreeMap<String, u32>,
     pub unconfirmed: Option<Unconfirmed>,
 }
 
@@ -158,7 +161,7 @@ impl Config {
 ///
 /// # Errors
 /// There is no HTTP client to ask with.
-pub async fn ask(config: &Config, schemas: &Schemas) -> Result<Option<Asked>, String> {
+pub async fn ask(config: &Config, definitions: &[Definition]) -> Result<Option<Asked>, String> {
     let Some(registry) = Registry::new(config)? else {
         return Ok(None);
     };
@@ -166,11 +169,11 @@ pub async fn ask(config: &Config, schemas: &Schemas) -> Result<Option<Asked>, St
         registry,
         cache: config.cache_file.as_deref().map_or_else(Cache::default, Cache::read),
         cache_file: config.cache_file.clone(),
-        kept: Vec::new(),
+        kept: BTreeMap::new(),
         wrong: Vec::new(),
     };
     let mut silent = None;
-    for kind in schemas.kinds() {
+    for kind in definitions {
         let answer = match &silent {
             // One that does not answer at all is not waited for again and again.
             Some(why) => Err(Refusal::Unavailable(String::clone(why))),
@@ -181,8 +184,9 @@ pub async fn ask(config: &Config, schemas: &Schemas) -> Result<Option<Asked>, St
         {
             silent = Some(why.clone());
         }
-        let kept = asked.judge(kind, answer.err());
-        asked.kept.push(kept);
+        if let Err(refusal) = answer {
+            asked.judge(kind, refusal);
+        }
     }
     Ok(Some(asked))
 }
@@ -190,26 +194,22 @@ pub async fn ask(config: &Config, schemas: &Schemas) -> Result<Option<Asked>, St
 // === impl Asked ===
 
 impl Asked {
-    /// What becomes of a kind: nothing is wrong with it, a kept id serves, or it is noted as wrong.
-    fn judge(&mut self, kind: &Kind, refusal: Option<Refusal>) -> Option<(u32, String)> {
+    /// A kind that the registry gives no id for: a kept one serves, or it is noted as wrong.
+    fn judge(&mut self, kind: &Definition, refusal: Refusal) {
         let subject = subject(kind);
-        let why = match refusal? {
+        let why = match refusal {
             Refusal::Refused(why) => why,
             Refusal::Unavailable(why) => match self.cache.id(&self.registry.url, &subject, &kind.text) {
-                Some(id) if self.cache.is_of_unknown_registry(&self.registry.url, &subject) => {
-                    return Some((
-                        id,
-                        format!(
-                            "{why}; its ids were kept by an earlier version, which did not note the registry's URL"
-                        ),
-                    ));
+                Some(id) => {
+                    let of_unknown = self.cache.is_of_unknown_registry(&self.registry.url, &subject);
+                    let whose = if of_unknown { OF_UNKNOWN_REGISTRY } else { "" };
+                    self.kept.insert(kind.name.clone(), (id, format!("{why}{whose}")));
+                    return;
                 }
-                Some(id) => return Some((id, why)),
                 None => format!("{why}; and no id is kept from before"),
             },
         };
         self.wrong.push((subject, why));
-        None
     }
 
     /// Why there can be no id for some kinds, one line for each reason.
@@ -222,10 +222,9 @@ impl Asked {
     }
 
     /// Which ids were kept and have to serve, one line for each reason.
-    pub fn kept(&self, schemas: &Schemas) -> Vec<String> {
-        let kept = schemas.kinds().iter().zip(&self.kept);
-        let kept = kept.filter_map(|(kind, kept)| {
-            let (id, why) = kept.as_ref()?;
+    pub fn kept(&self, definitions: &[Definition]) -> Vec<String> {
+        let kept = definitions.iter().filter_map(|kind| {
+            let (id, why) = self.kept.get(&kind.name)?;
             Some((format!("{} ({id})", subject(kind)), why.as_str()))
         });
         grouped(kept)
@@ -240,32 +239,31 @@ impl Asked {
     ///
     /// # Errors
     /// The registry does not accept a schema, or nothing is known of one.
-    pub async fn register(mut self, schemas: &Schemas) -> Result<Ids, Vec<String>> {
-        let mut ids = Vec::new();
-        for kind in schemas.kinds() {
-            if self.kept[kind.index].is_none() {
-                match self.registry.register(kind).await {
-                    Ok(id) => {
-                        self.cache.keep(&self.registry.url, subject(kind), &kind.text, id);
-                        ids.push(id);
-                        continue;
-                    }
-                    Err(refusal) => self.kept[kind.index] = self.judge(kind, Some(refusal)),
-                }
+    pub async fn register(mut self, definitions: &[Definition]) -> Result<Ids, Vec<String>> {
+        let mut ids = BTreeMap::new();
+        for kind in definitions {
+            if self.kept.contains_key(&kind.name) {
+                continue;
             }
-            // None is noted as wrong, and ends this.
-            ids.extend(self.kept[kind.index].as_ref().map(|(id, _)| *id));
+            match self.registry.register(kind).await {
+                Ok(id) => {
+                    self.cache.keep(&self.registry.url, subject(kind), &kind.text, id);
+                    ids.insert(kind.name.clone(), id);
+                }
+                Err(refusal) => self.judge(kind, refusal),
+            }
         }
         self.write();
         if !self.wrong.is_empty() {
             return Err(self.wrong());
         }
-        let unconfirmed = match self.kept.iter().any(Option::is_some) {
-            true => {
-                self.kept(schemas).iter().for_each(|line| warn!("{line}"));
+        ids.extend(self.kept.iter().map(|(kind, (id, _))| (kind.clone(), *id)));
+        let unconfirmed = match self.kept.is_empty() {
+            false => {
+                self.kept(definitions).iter().for_each(|line| warn!("{line}"));
                 Some(Unconfirmed { asked: self })
             }
-            false => {
+            true => {
                 info!(?ids, "schemas are registered");
                 None
             }
@@ -296,17 +294,16 @@ fn grouped<'a>(subjects: impl Iterator<Item = (String, &'a str)>) -> Vec<(String
 
 impl Unconfirmed {
     /// Asks the registry until it has confirmed every kept id, or said something that another try will not change.
-    pub async fn confirm(self, schemas: Arc<Schemas>) {
+    pub async fn confirm(self, definitions: Vec<Definition>) {
         let mut asked = self.asked;
         let mut pause = ASK_AGAIN;
         let mut said = None;
-        while asked.kept.iter().any(Option::is_some) {
+        while !asked.kept.is_empty() {
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(ASK_AGAIN_MAX);
-            let open = |asked: &Asked| asked.kept.iter().flatten().count();
-            let before = open(&asked);
-            let answered = asked.confirm_once(&schemas).await;
-            if open(&asked) < before {
+            let before = asked.kept.len();
+            let answered = asked.confirm_once(&definitions).await;
+            if asked.kept.len() < before {
                 asked.write();
             }
             if let Err(why) = answered
@@ -321,9 +318,9 @@ impl Unconfirmed {
 }
 
 impl Asked {
-    async fn confirm_once(&mut self, schemas: &Schemas) -> Result<(), String> {
-        for kind in schemas.kinds() {
-            let Some((kept, _)) = self.kept[kind.index].clone() else {
+    async fn confirm_once(&mut self, definitions: &[Definition]) -> Result<(), String> {
+        for kind in definitions {
+            let Some(&(kept, _)) = self.kept.get(&kind.name) else {
                 continue;
             };
             let subject = subject(kind);
@@ -345,7 +342,7 @@ impl Asked {
                 ),
                 Err(Refusal::Unavailable(why)) => return Err(why),
             }
-            self.kept[kind.index] = None;
+            self.kept.remove(&kind.name);
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ fn kafka() -> (Arc<Kafka>, Mock, Reported, KafkaMetrics) {
         statistics_interval: Duration::from_millis(50),
         ..Config::default()
     };
-    let metrics = Metrics::new(&[]).kafka;
+    let metrics = Metrics::new().kafka;
     let kafka = Kafka::new(&config, true, metrics.clone(), Arc::new(Monitor::new(&metrics))).unwrap();
     let (sender, reported) = channel();
     kafka.report_to(Box::new(move |slot, result| {

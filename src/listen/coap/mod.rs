@@ -269,7 +269,8 @@ impl Bound {
 impl Server {
     /// Within the runtime that serves it.
     fn new(bound: Vec<std::net::UdpSocket>, config: &Config, front: Context) -> std::io::Result<Self> {
-        let kinds = front.pipeline.schemas.names();
+        let kinds = front.pipeline.catalogue.snapshot();
+        let kinds: Vec<_> = kinds.iter().map(|kind| kind.name.clone()).collect();
         let counters = Counters::new(&front.metrics.coap);
         // One byte more than is allowed shows that a datagram was longer.
         let datagram_bytes = config.datagram_bytes() + 1;

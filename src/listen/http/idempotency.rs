@@ -364,7 +364,7 @@ mod tests {
             bytes_max,
             lifetime: LIFETIME,
         };
-        Keys::new(limits, Metrics::new(&[]).http)
+        Keys::new(limits, Metrics::new().http)
     }
 
     fn enter(keys: &Arc<Keys>, path: &str, key: &str, body: &str, now: Instant) -> Seen {

@@ -198,7 +198,7 @@ async fn receive(mailbox: &Mailbox) -> Answer {
 
 /// `GET /`: a person with a browser or curl learns where readings go. A body of it is not read.
 fn greeting(house: &House, is_whole: bool) -> Response {
-    let kinds = house.front.pipeline.schemas.names().join(", ");
+    let kinds = house.front.pipeline.catalogue.snapshot().names();
     let text = format!("citygate: POST a JSON reading to /devices/<device>/<kind>; kinds: {kinds}\n");
     let mut response = text.into_response();
     if !is_whole {

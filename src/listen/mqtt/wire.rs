@@ -194,7 +194,7 @@ mod tests {
     impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         /// With a room that nobody else uses.
         pub fn for_testing(stream: S) -> Self {
-            let metrics = Metrics::new(&[]);
+            let metrics = Metrics::new();
             let room = Room::new(1 << 20, &metrics.readings);
             let rate = Rate::new(512, Duration::from_secs(30));
             Wire::new(stream, room.for_peer([127, 0, 0, 1].into()), rate)
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn while_the_room_is_full_a_connection_is_read_no_further_than_is_free() {
-        let room = Room::new(100_000, &Metrics::new(&[]).readings).for_peer([127, 0, 0, 1].into());
+        let room = Room::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
         let _others = room.enter(100_000);
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let mut wire = Wire::new(near, room, Rate::new(512, Duration::from_secs(30)));

@@ -8,7 +8,7 @@
 
 use super::json;
 use super::pass::{OpenRecord, Pass};
-use super::program::{Fault, Field, Node, NodeId, Program, Record, deeper};
+use super::program::{Fault, Field, Node, NodeId, Program, ProgramId, Record, deeper};
 use super::refusal::{self, Got, Step};
 use crate::outcome::Rejection;
 
@@ -24,10 +24,22 @@ use verdict::{Stop, Verdict};
 /// What one thread remembers from reading to reading.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// By kind: after which field of a record which one came last time; see [`Record::successors`].
-    successors: Vec<Vec<u32>>,
+    /// Each program's at the place of its id, modulo [`LEARNED_MAX`].
+    learned: Vec<Learned>,
     /// A text whose escapes are resolved.
     unescaped: String,
+}
+
+/// Programs of which a thread remembers something. Two that share a place forget in turn what they learned, which only
+/// costs time; what was learned of programs that are gone gives way to that of new ones.
+const LEARNED_MAX: usize = 1024;
+
+/// What a thread has learned of the devices that send to one program.
+#[derive(Debug, Default)]
+struct Learned {
+    program: Option<ProgramId>,
+    /// After which field of a record which one came last time; see [`Record::successors`].
+    successors: Vec<u32>,
 }
 
 /// One reading being scanned.
@@ -40,20 +52,13 @@ struct Scanner<'s, 'p> {
     verdict: Verdict,
 }
 
-/// Writes the JSON text `json` as the Avro of the program's root, behind what is in the pass's buffers. `kind` tells
-/// programs apart in `memory`.
+/// Writes the JSON text `json` as the Avro of the program's root, behind what is in the pass's buffers.
 ///
 /// # Errors
 /// What does not fit, or why it is not JSON; then the buffers hold no value.
-pub fn write(
-    program: &Program,
-    kind: usize,
-    json: &[u8],
-    pass: &mut Pass<'_>,
-    memory: &mut Memory,
-) -> Result<(), Rejection> {
+pub fn write(program: &Program, json: &[u8], pass: &mut Pass<'_>, memory: &mut Memory) -> Result<(), Rejection> {
     let start = pass.buffers.out.len();
-    match scan(program, kind, json, pass, memory) {
+    match scan(program, json, pass, memory) {
         Ok(()) => Ok(()),
         Err(Failure::Refused(rejection)) => Err(rejection),
         Err(Failure::Malformed) => {
@@ -68,14 +73,8 @@ pub fn write(
 ///
 /// # Errors
 /// Malformed only if it is malformed before the first thing that does not fit.
-pub fn scan(
-    program: &Program,
-    kind: usize,
-    json: &[u8],
-    pass: &mut Pass<'_>,
-    memory: &mut Memory,
-) -> Result<(), Failure> {
-    let (successors, unescaped) = memory.parts(kind, program);
+pub fn scan(program: &Program, json: &[u8], pass: &mut Pass<'_>, memory: &mut Memory) -> Result<(), Failure> {
+    let (successors, unescaped) = memory.parts(program);
     let mut scanner = Scanner {
         program,
         pass,
@@ -90,16 +89,18 @@ pub fn scan(
 // === impl Memory ===
 
 impl Memory {
-    /// What was learned of this kind, or what is to be expected of a device that is met for the first time.
-    fn parts(&mut self, kind: usize, program: &Program) -> (&mut [u32], &mut String) {
-        if self.successors.len() <= kind {
-            self.successors.resize_with(kind + 1, Vec::new);
+    /// What was learned of this program, or what is to be expected of a device that is met for the first time.
+    fn parts(&mut self, program: &Program) -> (&mut [u32], &mut String) {
+        let place = program.id.0 as usize % LEARNED_MAX;
+        if self.learned.len() <= place {
+            self.learned.resize_with(place + 1, Learned::default);
         }
-        let successors = &mut self.successors[kind];
-        if successors.len() != program.successors.len() {
-            successors.clone_from(&program.successors);
+        let learned = &mut self.learned[place];
+        if learned.program != Some(program.id) {
+            learned.program = Some(program.id);
+            learned.successors.clone_from(&program.successors);
         }
-        (successors, &mut self.unescaped)
+        (&mut learned.successors, &mut self.unescaped)
     }
 }
 

@@ -15,7 +15,7 @@ const FIELDS: &str = r#"
     {"name":"y","type":"int","default":0}"#;
 
 fn bench(config: &Config) -> Bench {
-    Bench::new(load(&record(FIELDS)), config).unwrap()
+    Bench::new(load(&record(FIELDS)).unwrap(), config)
 }
 
 #[test]

@@ -55,15 +55,15 @@ fn number(name: &str) -> Option<u64> {
 
 impl Court {
     /// Panics where the two differ.
-    fn try_case(&mut self, bench: &Bench, kind: &Kind, json: &[u8], context: &dyn Fn() -> String) {
+    fn try_case(&mut self, bench: &Bench, program: &Program, json: &[u8], context: &dyn Fn() -> String) {
         let context = || format!("{}, {:?}", context(), String::from_utf8_lossy(json));
         let Court { scanner, judge, tally } = self;
-        let judged = bench.validator.judgement(kind, DEVICE, NOW_MS, json, judge);
+        let judged = bench.validator.judgement(program, DEVICE, NOW_MS, json, judge);
         // Without its way out: were the scanner to call JSON malformed, the judge would take it in its place.
         let mut malformed = false;
         let Scratch { buffers, memory } = scanner;
-        let scanned = bench.validator.run(kind, DEVICE, NOW_MS, buffers, |program, pass| {
-            scan::scan(program, kind.index, json, pass, memory).map_err(|failure| match failure {
+        let scanned = bench.validator.run(program, DEVICE, NOW_MS, buffers, |pass| {
+            scan::scan(program, json, pass, memory).map_err(|failure| match failure {
                 Failure::Refused(rejection) => rejection,
                 Failure::Malformed => {
                     malformed = true;
@@ -95,7 +95,7 @@ impl Court {
         let Ok(value) = bench.decoded(&kind.name, json) else {
             return;
         };
-        let program = &bench.validator.programs[kind.index];
+        let program = &kind.program;
         let sent = Text::parse(std::str::from_utf8(json).unwrap()).unwrap();
         assert!(
             agrees(program, program.root, &sent, &value),
@@ -324,7 +324,7 @@ fn batch(court: &mut Court, seed: u64, cases: usize) {
     let benches = schemas.each_ref().map(|schema| Bench::of(schema));
     let mut drawers = benches
         .each_ref()
-        .map(|bench| Drawer::new(&bench.validator.programs[0], seed));
+        .map(|bench| Drawer::new(&bench.only_kind().program, seed));
     court.scanner = Scratch::default();
     for number in 0..cases {
         let which = usize::from(random.random_bool(0.5));
@@ -334,8 +334,8 @@ fn batch(court: &mut Court, seed: u64, cases: usize) {
             damage(&mut json, &mut random);
         }
         let context = || format!("seed {seed}, case {number}, {}", schemas[which]);
-        let (bench, kind) = (&benches[which], &benches[which].schemas.kinds()[0]);
-        court.try_case(bench, kind, &json, &context);
+        let (bench, kind) = (&benches[which], benches[which].only_kind());
+        court.try_case(bench, &kind.program, &json, &context);
         if number % 16 == 0 {
             court.decode_case(bench, kind, &json, &context);
         }
@@ -378,7 +378,7 @@ fn nesting_is_bounded_alike() {
             for core in ["{}", "{", "1", r#"{"me":"\ud800"}"#, "1e400"] {
                 let json = format!("{}{core}{}", opening.repeat(depth), closing.repeat(depth));
                 let context = || format!("{depth} levels");
-                court.try_case(&bench, &bench.schemas.kinds()[0], json.as_bytes(), &context);
+                court.try_case(&bench, &bench.only_kind().program, json.as_bytes(), &context);
             }
         }
     }
@@ -463,19 +463,18 @@ fn captures_of_real_devices_are_judged_alike_whole_and_damaged() {
     for text in &texts {
         let sent = serde_json::from_str::<Json>(text).ok().filter(Json::is_object);
         let schema = sent.map(|sent| schema_of(&sent, &mut 0).to_string());
-        let own = schema.filter(|schema| schema.contains(r#""fields""#)).map(|schema| {
-            let schemas = load(&schema);
-            Bench::new(schemas, &Config::default()).unwrap()
-        });
+        let own = schema
+            .filter(|schema| schema.contains(r#""fields""#))
+            .map(|schema| Bench::new(load(&schema).unwrap(), &Config::default()));
         for bench in own.iter().chain([&shipped, &zoo]) {
-            for kind in bench.schemas.kinds() {
+            for kind in bench.kinds.iter() {
                 let context = || kind.text.clone();
-                court.try_case(bench, kind, text.as_bytes(), &context);
+                court.try_case(bench, &kind.program, text.as_bytes(), &context);
                 court.decode_case(bench, kind, text.as_bytes(), &context);
                 for _ in 0..20 {
                     let mut json = text.clone().into_bytes();
                     damage(&mut json, &mut random);
-                    court.try_case(bench, kind, &json, &context);
+                    court.try_case(bench, &kind.program, &json, &context);
                 }
             }
         }

@@ -5,8 +5,7 @@ use super::*;
 /// Each field is compiled alone; what is said of it begins with its name.
 fn check(cases: &[(&str, &str)]) {
     for (field, expected) in cases {
-        let schemas = load(&record(field));
-        let mistakes = Bench::new(schemas, &Config::default()).err();
+        let mistakes = load(&record(field)).err();
         assert_eq!(mistakes, Some(vec![format!("test: {expected}")]), "{field}");
     }
 }
@@ -258,9 +257,8 @@ fn all_mistakes_of_all_kinds_are_told_at_once() {
     std::fs::write(folder.path().join("a.avsc"), record(lanes)).unwrap();
     std::fs::write(folder.path().join("b.avsc"), record(r#"{"name":"x","type":"bytes"}"#)).unwrap();
     std::fs::write(folder.path().join("c.avsc"), record(r#"{"name":"x","type":"int"}"#)).unwrap();
-    let schemas = Schemas::load(folder.path(), "city.").unwrap();
     assert_eq!(
-        Validator::new(&schemas, &Config::default()).unwrap_err(),
+        load_folder(folder.path()).unwrap_err(),
         [
             "a: lanes[].speed: the minimum 3 is above the maximum 2",
             "a: lanes[].raw{}: bytes is not supported, for JSON has no such thing",
@@ -355,15 +353,15 @@ fn attributes_may_stand_on_the_field_or_inside_the_type() {
 #[test]
 fn the_fuzzers_schemas_compile() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/schemas");
-    Bench::new(Schemas::load(&folder, "city.").unwrap(), &Config::default()).unwrap();
+    load_folder(&folder).unwrap();
 }
 
 #[test]
 fn the_shipped_kinds_agree_on_what_they_share() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-    let schemas = Schemas::load(&folder, "city.").unwrap();
+    let kinds = load_folder(&folder).unwrap();
     let shared = |kind: &str, name: &str| -> serde_json::Value {
-        let json: serde_json::Value = serde_json::from_str(&schemas.kind(kind).unwrap().text).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&kinds.get(kind).unwrap().text).unwrap();
         let fields = json["fields"].as_array().unwrap();
         fields.iter().find(|field| field["name"] == name).unwrap().clone()
     };
@@ -376,9 +374,9 @@ fn the_shipped_kinds_agree_on_what_they_share() {
         "location",
         "status",
     ];
-    for kind in schemas.names() {
+    for kind in kinds.iter().map(|kind| &kind.name) {
         for name in names {
-            assert_eq!(shared(&kind, name), shared("traffic", name), "{kind}.{name}");
+            assert_eq!(shared(kind, name), shared("traffic", name), "{kind}.{name}");
         }
     }
 }
@@ -404,7 +402,7 @@ fn every_field_of_the_shipped_kinds_says_what_it_means() {
             .for_each(|branch| each(branch, path, missing));
     }
     let bench = Bench::shipped(&Config::default());
-    for kind in bench.schemas.kinds() {
+    for kind in bench.kinds.iter() {
         let mut missing = Vec::new();
         each(&serde_json::from_str(&kind.text).unwrap(), &kind.name, &mut missing);
         assert_eq!(missing, Vec::<String>::new());

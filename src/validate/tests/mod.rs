@@ -21,6 +21,9 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 
 use super::*;
+use crate::catalogue::{Kind, Kinds};
+use crate::operate::metrics::Metrics;
+use crate::outcome::Reason;
 
 /// 2026-11-21T12:00:00Z.
 const NOW_MS: i64 = 1_795_262_400_000;
@@ -28,7 +31,7 @@ const DEVICE: &str = "device-1";
 
 /// A validator and what it needs.
 struct Bench {
-    schemas: Schemas,
+    kinds: Kinds,
     validator: Validator,
     scratch: RefCell<Scratch>,
 }
@@ -36,8 +39,7 @@ struct Bench {
 impl Bench {
     /// One kind, `test`.
     fn of(schema: &str) -> Self {
-        let schemas = load(schema);
-        Bench::new(schemas, &Config::default()).unwrap()
+        Bench::new(load(schema).unwrap(), &Config::default())
     }
 
     /// One kind, `test`: a record of these fields.
@@ -48,31 +50,37 @@ impl Bench {
     /// The repository's own kinds.
     fn shipped(config: &Config) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-        Bench::new(Schemas::load(&folder, "city.").unwrap(), config).unwrap()
+        Bench::new(load_folder(&folder).unwrap(), config)
     }
 
-    fn new(schemas: Schemas, config: &Config) -> Result<Self, Vec<String>> {
-        let validator = Validator::new(&schemas, config)?;
-        Ok(Bench {
-            schemas,
-            validator,
+    fn new(kinds: Kinds, config: &Config) -> Self {
+        Bench {
+            kinds,
+            validator: Validator::new(config),
             scratch: RefCell::default(),
-        })
+        }
+    }
+
+    fn only_kind(&self) -> &Kind {
+        let mut kinds = self.kinds.iter();
+        let kind = kinds.next().expect("one kind");
+        assert!(kinds.next().is_none(), "one kind");
+        kind
     }
 
     /// The datum, without its prefix.
     fn read(&self, kind: &str, json: &[u8]) -> Result<Vec<u8>, Rejection> {
-        let kind = self.schemas.kind(kind).unwrap();
+        let program = &self.kinds.get(kind).unwrap().program;
         let mut scratch = self.scratch.borrow_mut();
-        self.validator.reading(kind, DEVICE, NOW_MS, json, &mut scratch)?;
-        let datum = scratch.value().strip_prefix(kind.prefix.as_slice());
+        self.validator.reading(program, DEVICE, NOW_MS, json, &mut scratch)?;
+        let datum = scratch.value().strip_prefix(program.prefix.as_slice());
         Ok(datum.expect("the value begins with the kind's prefix").to_vec())
     }
 
     /// The same, decoded by apache-avro, which must use up every byte.
     fn decoded(&self, kind: &str, json: &[u8]) -> Result<Value, Rejection> {
         let datum = self.read(kind, json)?;
-        let schema = &self.schemas.kind(kind).unwrap().schema;
+        let schema = &self.kinds.get(kind).unwrap().schema;
         let mut rest = datum.as_slice();
         let reader = GenericDatumReader::builder(schema).build().unwrap();
         let value = reader.read_value(&mut rest).unwrap();
@@ -90,10 +98,14 @@ fn record(fields: &str) -> String {
     format!(r#"{{"type":"record","name":"Test","fields":[{fields}]}}"#)
 }
 
-fn load(schema: &str) -> Schemas {
+fn load(schema: &str) -> Result<Kinds, Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("test.avsc"), schema).unwrap();
-    Schemas::load(folder.path(), "city.").unwrap()
+    load_folder(folder.path())
+}
+
+fn load_folder(folder: &Path) -> Result<Kinds, Vec<String>> {
+    Kinds::load(folder, "city.", &Metrics::new().tallies)
 }
 
 /// A record's field, out of the union around it.

@@ -6,9 +6,9 @@ use rand::{RngExt, SeedableRng};
 use super::identity::{Order, SEED, Writer, ZOO};
 use super::*;
 
-fn writer(bench: &Bench, kind: usize) -> Writer<'_> {
+fn writer(kind: &Kind) -> Writer<'_> {
     Writer {
-        program: &bench.validator.programs[kind],
+        program: &kind.program,
         random: StdRng::seed_from_u64(SEED),
         order: Order::Random,
         entries_max: 3,
@@ -44,8 +44,8 @@ pub(super) fn damage(json: &mut Vec<u8>, random: &mut StdRng) {
 fn a_damaged_reading_is_refused_in_words_or_is_whole() {
     let mut taken = 0;
     for bench in [Bench::shipped(&Config::default()), Bench::of(ZOO)] {
-        for kind in bench.schemas.kinds() {
-            let mut writer = writer(&bench, kind.index);
+        for kind in bench.kinds.iter() {
+            let mut writer = writer(kind);
             let mut random = StdRng::seed_from_u64(SEED);
             for _ in 0..2000 {
                 let mut json = writer.value(writer.program.root, 2).into_bytes();
@@ -70,8 +70,8 @@ fn a_damaged_reading_is_refused_in_words_or_is_whole() {
 #[test]
 fn a_reading_cut_short_is_malformed_wherever_it_is_cut() {
     let bench = Bench::shipped(&Config::default());
-    for kind in bench.schemas.kinds() {
-        let mut writer = writer(&bench, kind.index);
+    for kind in bench.kinds.iter() {
+        let mut writer = writer(kind);
         for _ in 0..20 {
             let json = writer.value(writer.program.root, 0).into_bytes();
             for end in 0..json.len() {

@@ -15,10 +15,10 @@ fn check(kind: &str, cases: &[(&str, Result<Value, Reason>)]) {
         });
         assert_eq!(got.map_err(|rejection| rejection.reason), *expected, "{kind} {json}");
         let mut scratch = Scratch::default();
-        let kind = bench.schemas.kind("test").unwrap();
+        let kind = bench.kinds.get("test").unwrap();
         let judged = bench
             .validator
-            .judgement(kind, DEVICE, NOW_MS, json.as_bytes(), &mut scratch);
+            .judgement(&kind.program, DEVICE, NOW_MS, json.as_bytes(), &mut scratch);
         assert_eq!(
             judged.map_err(|rejection| rejection.reason),
             expected.clone().map(drop),

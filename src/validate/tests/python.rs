@@ -63,17 +63,17 @@ fn bench_of(kind: &str) -> Bench {
 /// The datum in hexadecimal digits, or the reason why there is none; the same from both drivers.
 fn stored(bench: &Bench, literal: &str) -> String {
     let json = format!(r#"{{"x":{literal}}}"#);
-    let kind = &bench.schemas.kinds()[0];
+    let program = &bench.only_kind().program;
     let mut scratch = bench.scratch.borrow_mut();
     let mut shown = |judged: bool| {
         let (validator, json) = (&bench.validator, json.as_bytes());
         let result = if judged {
-            validator.judgement(kind, DEVICE, NOW_MS, json, &mut scratch)
+            validator.judgement(program, DEVICE, NOW_MS, json, &mut scratch)
         } else {
-            validator.reading(kind, DEVICE, NOW_MS, json, &mut scratch)
+            validator.reading(program, DEVICE, NOW_MS, json, &mut scratch)
         };
         match result {
-            Ok(()) => hexadecimal(scratch.value().strip_prefix(kind.prefix.as_slice()).unwrap()),
+            Ok(()) => hexadecimal(scratch.value().strip_prefix(program.prefix.as_slice()).unwrap()),
             Err(rejection) => rejection.reason.label().to_owned(),
         }
     };
@@ -126,7 +126,7 @@ fn readers_read_the_smallest_and_largest_of_every_type() {
                 datum.bytes().all(|digit| digit.is_ascii_hexdigit()),
                 "{kind} {literal}: {datum}"
             );
-            let schema = &bench.schemas.kinds()[0].text;
+            let schema = &bench.only_kind().text;
             data += &serde_json::json!({"schema": schema, "literal": literal, "datum": datum}).to_string();
             data.push('\n');
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use citygate::catalogue::{Kind, Schemas};
+use citygate::catalogue::{Catalogue, Kind, Kinds};
 use citygate::decode::{address, envelope};
 use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
@@ -75,7 +75,7 @@ pub fn build(name: &str) -> anyhow::Result<Stage> {
 
 /// What the stages need of the gateway.
 struct House {
-    schemas: Arc<Schemas>,
+    catalogue: Catalogue,
     validator: Validator,
     metrics: Metrics,
 }
@@ -85,7 +85,7 @@ struct Sent {
     device: String,
     path: String,
     body: Vec<u8>,
-    kind: Kind,
+    kind: Arc<Kind>,
 }
 
 /// A broker that remembers what it was given until it is asked to confirm it.
@@ -142,18 +142,17 @@ impl Store for NoSpool {
 impl House {
     fn new() -> anyhow::Result<House> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-        let schemas = Schemas::load(&folder, "city.").map_err(|errors| anyhow!("{errors:?}"))?;
-        let clock = validate::Config::default();
-        let validator = Validator::new(&schemas, &clock).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+        let metrics = Metrics::new();
+        let kinds = Kinds::load(&folder, "city.", &metrics.tallies).map_err(|errors| anyhow!("{errors:?}"))?;
         Ok(House {
-            metrics: Metrics::new(&schemas.names()),
-            schemas: Arc::new(schemas),
-            validator,
+            metrics,
+            catalogue: Catalogue::new(kinds),
+            validator: Validator::new(&validate::Config::default()),
         })
     }
 
-    fn kind(&self, name: &str) -> Kind {
-        let kind = self.schemas.kind(name).cloned();
+    fn kind(&self, name: &str) -> Arc<Kind> {
+        let kind = self.catalogue.snapshot().get(name).cloned();
         kind.unwrap_or_else(|| unreachable!("schemas/{name}.avsc is there"))
     }
 
@@ -179,7 +178,7 @@ impl House {
         let value = |sent: &Sent| {
             let valid = self
                 .validator
-                .reading(&sent.kind, &sent.device, NOW_MS, &sent.body, &mut scratch);
+                .reading(&sent.kind.program, &sent.device, NOW_MS, &sent.body, &mut scratch);
             valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
             scratch.value().to_vec()
         };
@@ -192,7 +191,9 @@ impl House {
         let mut scratch = Scratch::default();
         Box::new(move |number| {
             let (device, body) = &readings[number % readings.len()];
-            let valid = self.validator.reading(&kind, device, NOW_MS, body, &mut scratch);
+            let valid = self
+                .validator
+                .reading(&kind.program, device, NOW_MS, body, &mut scratch);
             valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
             black_box(scratch.value());
         })
@@ -205,7 +206,9 @@ impl House {
         let mut scratch = Scratch::default();
         Box::new(move |number| {
             let (device, body) = &readings[number % readings.len()];
-            let refused = self.validator.reading(&kind, device, NOW_MS, body, &mut scratch);
+            let refused = self
+                .validator
+                .reading(&kind.program, device, NOW_MS, body, &mut scratch);
             assert!(black_box(refused).is_err());
         })
     }
@@ -215,13 +218,13 @@ impl House {
         Box::new(move |number| {
             let inbound = sent[number].inbound();
             let address = address::parse(inbound.path).unwrap_or_else(|rejection| unreachable!("{rejection}"));
-            black_box(self.schemas.kind(address.kind));
+            black_box(self.catalogue.snapshot().get(address.kind));
             black_box(envelope::open(&inbound, address.batch, 1).is_ok());
         })
     }
 
     fn receipt(self) -> Stage {
-        let tally = self.metrics.tally(Protocol::Mqtt, Some(0));
+        let tally = self.kind("energy").tallies.of(Protocol::Mqtt).clone();
         let (mailbox, mut answers) = (Mailbox::new(), Vec::new());
         Box::new(move |number| {
             Receipt::new(tally.clone(), origin(), reply(&mailbox, number), None).resolve(Outcome::Delivered);
@@ -309,20 +312,22 @@ impl House {
 
     fn accept(&self, inbound: &Inbound<'_>, reply: Reply, dispatch: &Dispatch<Null, NoSpool>, scratch: &mut Scratch) {
         let address = address::parse(inbound.path).unwrap_or_else(|rejection| unreachable!("{rejection}"));
-        let kind = self.schemas.kind(address.kind);
-        let tally = self.metrics.tally(inbound.origin.protocol, kind.map(|kind| kind.index));
-        let Some(kind) = kind else {
+        let kinds = self.catalogue.snapshot();
+        let Some(kind) = kinds.get(address.kind) else {
             unreachable!("{}", address.kind)
         };
+        let tally = kind.tallies.of(inbound.origin.protocol).clone();
         let Ok(envelope::Envelope::Single(body)) = envelope::open(inbound, address.batch, 1) else {
             unreachable!("one reading")
         };
         let receipt = Receipt::new(tally, inbound.origin, reply, None);
-        let valid = self.validator.reading(kind, address.device, NOW_MS, body, scratch);
+        let valid = self
+            .validator
+            .reading(&kind.program, address.device, NOW_MS, body, scratch);
         valid.unwrap_or_else(|rejection| unreachable!("{rejection}"));
         let reading = Reading {
             device: address.device,
-            kind,
+            topic: &kind.topic,
             value: scratch.value(),
             received_at_ms: NOW_MS,
         };
@@ -361,7 +366,7 @@ impl Sent {
     fn reading<'a>(&'a self, value: &'a [u8]) -> Reading<'a> {
         Reading {
             device: &self.device,
-            kind: &self.kind,
+            topic: &self.kind.topic,
             value,
             received_at_ms: NOW_MS,
         }

@@ -15,12 +15,14 @@ use payloads::{DEVICE, Kinds, Order};
 fn allocations(order: Order) -> Vec<u64> {
     let kinds = Kinds::load();
     let mut counts = Vec::new();
-    for kind in kinds.schemas.kinds() {
-        let payloads = kinds.payloads(kind.index, order);
+    for (index, kind) in kinds.kinds.iter().enumerate() {
+        let payloads = kinds.payloads(index, order);
         let mut scratch = Scratch::default();
         let mut all = || {
             for json in &payloads {
-                let taken = kinds.validator.reading(kind, DEVICE, kinds.now_ms, json, &mut scratch);
+                let taken = kinds
+                    .validator
+                    .reading(&kind.program, DEVICE, kinds.now_ms, json, &mut scratch);
                 taken.unwrap();
             }
         };

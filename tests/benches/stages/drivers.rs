@@ -48,7 +48,7 @@ pub enum Flaw {
 
 impl<'k> Bench<'k> {
     pub fn new(kinds: &'k Kinds, kind: usize) -> Self {
-        let kind = &kinds.schemas.kinds()[kind];
+        let kind = kinds.kind(kind);
         let has = |name: &str| match &kind.schema {
             Schema::Record(record) => record.lookup.contains_key(name),
             _ => false,
@@ -68,12 +68,12 @@ impl<'k> Bench<'k> {
         for json in payloads {
             match driver {
                 Driver::Scanner => {
-                    let taken = validator.reading(self.kind, DEVICE, *now_ms, json, &mut self.scratch);
+                    let taken = validator.reading(&self.kind.program, DEVICE, *now_ms, json, &mut self.scratch);
                     taken.unwrap();
                     black_box(self.scratch.value());
                 }
                 Driver::SerdeJson => {
-                    let taken = validator.judgement(self.kind, DEVICE, *now_ms, json, &mut self.scratch);
+                    let taken = validator.judgement(&self.kind.program, DEVICE, *now_ms, json, &mut self.scratch);
                     taken.unwrap();
                     black_box(self.scratch.value());
                 }
@@ -100,7 +100,7 @@ impl<'k> Bench<'k> {
     pub fn all_refused(&mut self, payloads: &[Vec<u8>]) {
         let Kinds { validator, now_ms, .. } = self.kinds;
         for json in payloads {
-            let taken = validator.reading(self.kind, DEVICE, *now_ms, json, &mut self.scratch);
+            let taken = validator.reading(&self.kind.program, DEVICE, *now_ms, json, &mut self.scratch);
             drop(black_box(taken));
         }
     }

@@ -32,14 +32,14 @@ static KINDS: LazyLock<Kinds> = LazyLock::new(Kinds::load);
 
 impl std::fmt::Display for Set {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = &KINDS.schemas.kinds()[self.kind].name;
+        let name = &KINDS.kind(self.kind).name;
         f.pad(&format!("{name}, {}", self.order))
     }
 }
 
 fn sets() -> Vec<Set> {
     let of_kind = |kind| Order::ALL.map(|order| Set { kind, order });
-    (0..KINDS.schemas.kinds().len()).flat_map(of_kind).collect()
+    (0..KINDS.kinds.len()).flat_map(of_kind).collect()
 }
 
 fn measure(bencher: Bencher<'_, '_>, driver: Driver, set: Set) {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use citygate::catalogue::Schemas;
-use citygate::validate::compile::compile;
+use citygate::catalogue::{self, Kind};
+use citygate::operate::metrics::Metrics;
 use citygate::validate::program::{Absent, Integer, Node, NodeId, Program, Real};
 use citygate::validate::{Config, Validator};
 use device_simulators::devices::{City, Device, Kind as Measured, Moment};
@@ -24,7 +24,7 @@ pub const DEVICE: &str = "loop-00417";
 
 /// The schemas being measured, by default the repository's.
 pub struct Kinds {
-    pub schemas: Schemas,
+    pub kinds: Vec<Arc<Kind>>,
     pub validator: Validator,
     pub now_ms: i64,
     shipped: bool,
@@ -78,14 +78,17 @@ impl Kinds {
         let chosen = std::env::var_os("BENCH_SCHEMAS").map(PathBuf::from);
         let shipped = chosen.is_none();
         let folder = chosen.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas"));
-        let schemas = Schemas::load(&folder, "city.").unwrap();
-        let validator = Validator::new(&schemas, &Config::default()).unwrap();
+        let kinds = catalogue::Kinds::load(&folder, "city.", &Metrics::new().tallies).unwrap();
         Kinds {
-            schemas,
-            validator,
+            kinds: kinds.iter().cloned().collect(),
+            validator: Validator::new(&Config::default()),
             now_ms: jiff::Timestamp::now().as_millisecond(),
             shipped,
         }
+    }
+
+    pub fn kind(&self, kind: usize) -> &Kind {
+        &self.kinds[kind]
     }
 
     /// [`COUNT`] readings of a kind.
@@ -105,7 +108,7 @@ impl Kinds {
 
     /// What the fleet's devices of that kind send over a day.
     fn sent(&self, kind: usize) -> Vec<Tree> {
-        let name = &self.schemas.kinds()[kind].name;
+        let name = &self.kind(kind).name;
         let measured = Measured::ALL
             .into_iter()
             .find(|measured| measured.name() == name)
@@ -124,10 +127,9 @@ impl Kinds {
     }
 
     fn drawn(&self, kind: usize) -> Vec<Tree> {
-        let kind = &self.schemas.kinds()[kind];
-        let program = compile(&kind.schema, &kind.text).unwrap();
+        let program = &self.kind(kind).program;
         let mut draw = Draw {
-            program: &program,
+            program,
             random: StdRng::seed_from_u64(SEED),
             now_ms: self.now_ms,
         };

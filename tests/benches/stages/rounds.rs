@@ -38,7 +38,7 @@ pub fn print(kinds: &Kinds) {
         "kind", "fields in", "bytes", "scanner", "serde_json", "apache-avro", "skip", "over apache-avro"
     );
     let mut overall: Vec<(Order, Vec<f64>)> = Order::ALL.map(|order| (order, Vec::new())).into();
-    for (index, kind) in kinds.schemas.kinds().iter().enumerate() {
+    for (index, kind) in kinds.kinds.iter().enumerate() {
         for (order, ratios) in &mut overall {
             let payloads = kinds.payloads(index, *order);
             let rounds = compare(kinds, index, &payloads);
@@ -77,7 +77,7 @@ fn compare(kinds: &Kinds, kind: usize, payloads: &[Vec<u8>]) -> Vec<[f64; DRIVER
 
 fn refusals(kinds: &Kinds) {
     println!("\nreadings that are refused, over ones that are taken (schema order)\n");
-    for (index, kind) in kinds.schemas.kinds().iter().enumerate() {
+    for (index, kind) in kinds.kinds.iter().enumerate() {
         let payloads = kinds.payloads(index, Order::Schema);
         let flawed = Flaw::ALL.map(|flaw| flaw.put_into(&payloads));
         let mut bench = Bench::new(kinds, index);

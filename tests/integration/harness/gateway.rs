@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use apache_avro::Schema;
+use citygate::catalogue::Catalogue;
 use citygate::deliver::health::Health;
 use citygate::gateway::{Addresses, Gateway};
 use citygate::operate::config::Config;
@@ -81,6 +82,10 @@ impl TestGateway {
 
     pub async fn client(&self, via: Via) -> Client {
         Client::connect(via, &self.addresses).await
+    }
+
+    pub fn catalogue(&self) -> &Catalogue {
+        self.gateway.as_ref().expect("it has not ended").catalogue()
     }
 
     pub fn schema(&self, kind: &str) -> Schema {

@@ -46,7 +46,7 @@ fn world(change: impl FnOnce(&mut Config)) -> World {
     };
     change(&mut config);
     let kinds = ["traffic".to_owned(), "weather".to_owned()];
-    let (metrics, start) = (Metrics::new(&kinds), Instant::now());
+    let (metrics, start) = (Metrics::new(), Instant::now());
     World {
         exchanges: Exchanges::new(&config, &kinds, Counters::new(&metrics.coap), start, 1),
         metrics,

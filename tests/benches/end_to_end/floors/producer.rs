@@ -12,8 +12,9 @@ use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, ensure};
-use citygate::catalogue::Schemas;
+use citygate::catalogue::Kinds;
 use citygate::deliver;
+use citygate::operate::metrics::Metrics;
 use citygate::validate::{Scratch, Validator};
 use device_simulators::devices::{Device, Kind};
 use device_simulators::load::readings::{Digits, Readings};
@@ -168,10 +169,9 @@ fn settings(servers: &str) -> ClientConfig {
 
 /// What the gateway would make of the load generator's readings.
 fn records(options: &Options) -> anyhow::Result<Vec<Record>> {
-    let schemas = Schemas::load(&options.schemas, &options.topic_prefix);
-    let schemas = schemas.map_err(|errors| anyhow!("{errors:?}"))?;
-    let clock = citygate::validate::Config::default();
-    let validator = Validator::new(&schemas, &clock).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let kinds = Kinds::load(&options.schemas, &options.topic_prefix, &Metrics::new().tallies);
+    let kinds = kinds.map_err(|errors| anyhow!("{errors:?}"))?;
+    let validator = Validator::new(&citygate::validate::Config::default());
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
     let readings = Readings::make(1, now_ms, 0)?;
     let mut scratch = Scratch::default();
@@ -184,9 +184,9 @@ fn records(options: &Options) -> anyhow::Result<Vec<Record>> {
             json.clear();
             let reading = readings.of(kind, index as usize).of(number);
             reading.append(&mut json, Digits::of(now_ms), now_ms + number, None);
-            let of = schemas.kind(kind.name()).context("a kind has no schema")?;
+            let of = kinds.get(kind.name()).context("a kind has no schema")?;
             validator
-                .reading(of, device.name(), now_ms as i64, &json, &mut scratch)
+                .reading(&of.program, device.name(), now_ms as i64, &json, &mut scratch)
                 .map_err(|rejection| anyhow!("{rejection}"))?;
             records.push(Record {
                 topic: of.topic.clone(),
