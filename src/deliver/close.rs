@@ -3,14 +3,14 @@
 //! A deadline bounds what is waited for: a disk that hangs does not hold up the end. Only while acknowledged readings are
 //! being written anew (their files were taken away) the end waits as long as there is progress.
 
-use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::Deliver;
 use super::spool::{self, Spool};
-use super::{Deliver, PoisonError};
 
 /// The spool has so long to write what it was given, however late it is.
 const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);

@@ -3,12 +3,12 @@
 //! Every receipt given to this room is resolved by it: with *delivered* (or *rejected*, for a dead letter) once all
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
-//! [`replay`] brings spooled records to Kafka, [`topics`] knows what the cluster must offer, [`missing`] which topics
+//! [`replay`] brings spooled records to Kafka, [`kafka::topics`] knows what the cluster must offer, [`missing`] which topics
 //! it does not have, [`probe`] asks for it, [`health`] knows whether to try, and [`reason`] why not; [`close`] ends it
 //! all.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -22,6 +22,8 @@ use crate::operate::metrics::{KafkaMetrics, Metrics, SpoolMetrics};
 use crate::outcome::Outcome;
 use crate::receipt::Receipt;
 use crate::route::DeadLetter;
+
+pub mod broker;
 
 mod close;
 
@@ -47,11 +49,9 @@ pub mod spool;
 
 pub mod store;
 
-pub mod topics;
-
 pub use config::Config;
 use dispatch::{Disk, Dispatch, Pending, Ticket, Times};
-use kafka::Kafka;
+use kafka::{Kafka, topics};
 use store::SpoolStore;
 
 type Dispatcher = Dispatch<Arc<Kafka>, SpoolStore>;
@@ -83,6 +83,8 @@ pub struct Sections<'a> {
 pub struct Client {
     kafka: Arc<Kafka>,
     health: Arc<health::Monitor>,
+    /// Who is told the end of each record, once there are any.
+    told: Arc<OnceLock<Weak<Dispatcher>>>,
 }
 
 /// This room cannot start.
@@ -102,17 +104,20 @@ impl Deliver {
     /// Opens the spool, and starts to probe Kafka; returns whether or not Kafka is there.
     pub fn start(
         sections: Sections<'_>,
-        Client { kafka, health }: Client,
+        Client { kafka, health, told }: Client,
         topics: Vec<String>,
         metrics: &Metrics,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
         let config = sections.kafka;
         let failed = CancellationToken::new();
-        let later: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
-        let (store, recovered) = match sections.spool.enabled {
-            true => open_spool(sections.spool, clock.clone(), later.clone())?,
-            false => (None, (0, 0)),
+        let opened = sections
+            .spool
+            .enabled
+            .then(|| open_spool(sections.spool, clock.clone()));
+        let (store, writer, recovered) = match opened.transpose()? {
+            Some((store, writer, recovered)) => (Some(store), Some(writer), recovered),
+            None => (None, None, (0, 0)),
         };
         let times = Times {
             patience: config.patience,
@@ -128,13 +133,10 @@ impl Deliver {
             (metrics.kafka.clone(), metrics.spool.clone()),
         );
         let dispatch = Arc::new(dispatch);
-        let told = Arc::downgrade(&dispatch);
-        later.set(told.clone()).ok();
-        kafka.report_to(Box::new(move |slot, result| {
-            if let Some(dispatch) = told.upgrade() {
-                dispatch.reported(slot, result);
-            }
-        }));
+        told.set(Arc::downgrade(&dispatch)).ok();
+        if let Some((store, writer)) = dispatch.store().zip(writer) {
+            start_writer(writer, store, Arc::downgrade(&dispatch))?;
+        }
         let rescued = dispatch.clone();
         // Until the spool's readings are safe, the gateway stays: open files end with it.
         let may_end = move || rescued.store().is_none_or(|store| !store.spool.rescue().is_running);
@@ -270,22 +272,12 @@ impl Deliver {
     }
 }
 
-type Opened = (Option<SpoolStore>, (u64, u64));
+type Opened = (SpoolStore, spool::Stopped<Ticket>, (u64, u64));
 
-/// Opens the spool, and tells `later` (the dispatch, which does not exist yet) what becomes of its entries.
-fn open_spool(
-    config: &spool::Config,
-    clock: Arc<dyn Clock>,
-    later: Arc<OnceLock<Weak<Dispatcher>>>,
-) -> Result<Opened, Error> {
-    let done = move |entries: Vec<(Ticket, Result<u64, spool::Failure>)>| {
-        if let Some(dispatch) = later.get().and_then(Weak::upgrade) {
-            let entries = entries.into_iter();
-            dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
-        }
-    };
+/// Opens the spool; its writer waits for the dispatch, which does not exist yet.
+fn open_spool(config: &spool::Config, clock: Arc<dyn Clock>) -> Result<Opened, spool::Error> {
     let disk = Arc::new(spool::RealDisk::default());
-    let (spool, recovery) = spool::open(config, disk, clock, done)?;
+    let (spool, writer, recovery) = spool::open_stopped(config, disk, clock)?;
     if recovery.entries > 0 {
         info!(
             readings = recovery.entries,
@@ -294,7 +286,21 @@ fn open_spool(
         );
     }
     let recovered = (recovery.entries, spool.status().next_sequence);
-    Ok((Some(SpoolStore { spool: Arc::new(spool) }), recovered))
+    Ok((SpoolStore { spool: Arc::new(spool) }, writer, recovered))
+}
+
+/// Lets the spool write, and tell the dispatch the end of its entries.
+fn start_writer(
+    writer: spool::Stopped<Ticket>,
+    store: &SpoolStore,
+    told: Weak<Dispatcher>,
+) -> Result<(), spool::Error> {
+    writer.start(&store.spool, move |entries| {
+        if let Some(dispatch) = told.upgrade() {
+            let entries = entries.into_iter();
+            dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
+        }
+    })
 }
 
 /// What a look at the cluster found, in words.
@@ -315,8 +321,16 @@ impl Client {
     /// librdkafka does not take the configuration (an unreadable certificate, a key without its password …).
     pub fn new(config: &Config, spooling: bool, metrics: &KafkaMetrics) -> Result<Self, kafka::Error> {
         let health = Arc::new(health::Monitor::new(metrics));
-        let kafka = Arc::new(Kafka::new(config, spooling, metrics.clone(), health.clone())?);
-        Ok(Client { kafka, health })
+        let told: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
+        let listener = told.clone();
+        let listener = move |slot, result| {
+            if let Some(dispatch) = listener.get().and_then(Weak::upgrade) {
+                dispatch.reported(slot, result);
+            }
+        };
+        let kafka = Kafka::new(config, spooling, metrics.clone(), health.clone(), Box::new(listener))?;
+        let kafka = Arc::new(kafka);
+        Ok(Client { kafka, health, told })
     }
 
     /// Looks whether the cluster is there and offers every topic, or would let it be created.
@@ -324,7 +338,7 @@ impl Client {
     /// # Errors
     /// Why the cluster cannot be used, in words for the operator.
     pub async fn inspect(self, config: &Config, topics: Vec<String>) -> Result<Inspection, String> {
-        let Client { kafka, health } = self;
+        let Client { kafka, health, .. } = self;
         // Nothing is sent, and what is found is told by the return value.
         health.close();
         let wanted = topics::Wanted::new(config, topics);

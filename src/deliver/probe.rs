@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 use super::health::Monitor;
 use super::kafka::Kafka;
+use super::kafka::topics::{self, Unfit, Wanted};
 use super::reason::{Cause, Reason};
-use super::topics::{self, Unfit, Wanted};
 
 /// How often it is asked for its topics while it confirms readings: one may have been deleted.
 const LOOK_AT_TOPICS: Duration = Duration::from_secs(3);
@@ -207,7 +207,7 @@ impl Probe {
         if earlier.is_none() {
             info!(topics = missing.join(", "), "creating kafka topics");
         }
-        let created = self.wanted.create(&self.kafka, &missing);
+        let created = self.wanted.create(self.kafka.cluster(), &missing);
         let created = created.map_err(|why| (Cause::TopicRefused, why));
         let Err((cause, why)) = created.and_then(|()| self.await_created()) else {
             return true;
@@ -278,13 +278,13 @@ pub fn ask_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted) -> Result<Opt
         Ok(()) => match wanted.missing(&metadata) {
             missing if missing.is_empty() => Ok(None),
             missing if wanted.creates() => {
-                wanted.could_create(kafka, &missing)?;
+                wanted.could_create(kafka.cluster(), &missing)?;
                 Ok(Some(missing.join(", ")))
             }
             missing => Err(Unfit::Missing(missing).to_string()),
         },
         Err(Unfit::Missing(missing)) if wanted.creates() => {
-            wanted.could_create(kafka, &missing)?;
+            wanted.could_create(kafka.cluster(), &missing)?;
             Ok(Some(missing.join(", ")))
         }
         Err(unfit) => Err(unfit.to_string()),

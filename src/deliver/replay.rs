@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::dispatch::{Broker, Dispatch, Store};
+use super::broker::Broker;
+use super::dispatch::{Dispatch, Store};
 use crate::operate::clock::Clock;
 use crate::outcome::Busy;
 

@@ -14,7 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use citygate::deliver::dispatch::{Broker, Dispatch, Pending, Refused, Store, Ticket, Times};
+use citygate::deliver::broker::{Broker, Refused};
+use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
 use citygate::deliver::reason::Cause;
 use citygate::message::{Origin, Protocol, Record};

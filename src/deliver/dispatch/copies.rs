@@ -5,7 +5,9 @@
 //! replayed.
 
 use super::flights::{Flight, Name, Spooled};
-use super::{Broker, Dispatch, State, Store, Ticket};
+use super::state::{Dispatch, State};
+use super::store::{Store, Ticket};
+use crate::deliver::broker::Broker;
 use crate::outcome::Busy;
 
 impl<B: Broker, S: Store> Dispatch<B, S> {

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::flights::Spooled;
+use super::state::{Dispatch, State};
+use super::store::Store;
 use super::writes::Disk;
-use super::{Broker, Dispatch, State, Store};
+use crate::deliver::broker::Broker;
 use crate::outcome::Busy;
 
 impl<B: Broker, S: Store> Dispatch<B, S> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::Pending;
+use super::pending::Pending;
 
 /// The records that the producer holds, by the number that it hands back.
 #[derive(Debug, Default)]

@@ -7,7 +7,11 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use super::flights::{Flight, Name, Spooled};
-use super::{Broker, Dispatch, Pending, Refused, State, Store, parcel};
+use super::pending::Pending;
+use super::state::{Dispatch, State};
+use super::store::Store;
+use crate::deliver::broker::{Broker, Refused};
+use crate::deliver::parcel;
 use crate::message::Record;
 
 thread_local! {

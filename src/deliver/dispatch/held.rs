@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Pending;
+use super::pending::Pending;
 
 /// Holding back begins when no more than this is left to be handed to the producer or to be confirmed by Kafka: what is
 /// held back waits for the one, and stands behind the other.

@@ -10,19 +10,16 @@
 //! can run it step by step.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::health::Monitor;
-use super::parcel;
+use super::broker::{Broker, Refused};
 use super::reason::Cause;
-use super::spool::budget::Rate;
 use crate::message::Record;
-use crate::operate::metrics::{KafkaMetrics, SpoolMetrics};
-use crate::outcome::{Busy, Outcome, Rejection};
-use crate::receipt::Receipt;
+use crate::outcome::Busy;
 
 mod copies;
+
+mod deadlines;
 
 mod flights;
 
@@ -32,227 +29,38 @@ mod held;
 
 mod lanes;
 
+mod missing;
+
+mod move_parked;
+
 mod moves;
-
-mod replay;
-
-mod deadlines;
 
 mod parked;
 
+mod pending;
+
+mod replay;
+
+mod replay_turn;
+
+mod state;
+
+mod store;
+
 mod writes;
 
-use flights::{Flight, Flights, Name, Spooled};
-use hand_over::SPARE;
-use held::{Held, Waiting};
-use lanes::Lanes;
-use moves::Moves;
-use parked::Parked;
-use replay::Replay;
+use flights::{Flight, Spooled};
+use held::Waiting;
+pub use pending::Pending;
 pub use replay::Replayed;
+use state::State;
+pub use state::{Dispatch, Times};
+pub use store::{Store, Ticket};
 pub use writes::Disk;
-use writes::Writes;
-
-/// The Kafka producer, as far as it matters here.
-pub trait Broker {
-    /// Changes when the producer takes back what it holds, and when it is replaced or closed. To be read before whether
-    /// Kafka is up: then a producer that is up in this epoch is none that was made to give everything back.
-    fn epoch(&self) -> u64;
-
-    /// Queues a record; its end is told by [`Dispatch::reported`] with the same slot. Records of one key are written in
-    /// the order of these calls. *Purged* unless it is still this epoch: with a later producer the record would come before
-    /// those that were taken back.
-    fn produce(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused>;
-
-    /// A batch was too large for its topic. Takes back what the producer holds, at once, since later records would come
-    /// before those of the batch otherwise; and goes on, a moment later, with smaller batches. Their reports come like any
-    /// others.
-    fn shrink_batches(&self) {}
-}
-
-/// The spool, as far as it matters here.
-pub trait Store {
-    /// Queues an entry to be written; its end is told by [`Dispatch::stored`] with the same ticket.
-    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)>;
-    /// The next durable, uncommitted entries, oldest first.
-    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
-    /// Lets the next read begin at the oldest uncommitted entry.
-    fn rewind(&self);
-    /// The entry needs no replay.
-    fn commit(&self, sequence: u64);
-    /// Why no entry would be taken now, if so.
-    fn refuses(&self) -> Option<Busy>;
-    /// Durable entries that were not committed.
-    fn uncommitted(&self) -> u64;
-    /// Whether much of the disk holds what was committed, and cannot be given up because of older entries that were not.
-    fn keeps_too_much(&self) -> bool;
-}
-
-/// Why Kafka did not take a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The producer's queue is full.
-    QueueFull,
-    /// Larger than Kafka or the topic allows: it never will be taken.
-    TooLarge,
-    /// Its batch is larger than the topic allows; alone it may not be.
-    BatchTooLarge,
-    /// Kafka does not take this record as it is (a time that it takes for wrong, a broken record, a topic that is not
-    /// for us); others it may take.
-    Unacceptable,
-    /// Kafka has no such topic. In words for devices, with its name.
-    TopicMissing(&'static str),
-    /// Not confirmed in time; it may have been written.
-    TimedOut,
-    /// Taken back from the queue: the producer is being closed or replaced.
-    Purged,
-    /// Anything else.
-    Other,
-}
-
-/// A record on its way: who is answered, and what with once the record is safe in Kafka.
-#[derive(Debug)]
-pub struct Pending {
-    pub receipt: Receipt,
-    /// *Delivered* for a reading, the rejection for a dead letter.
-    pub once_safe: Outcome,
-}
-
-/// What an appended entry is for.
-#[derive(Debug)]
-pub enum Ticket {
-    /// The record is in the spool only.
-    Alone {
-        number: u64,
-        lane: usize,
-        /// Of the missing topic that it is for; 0: none.
-        parked: u64,
-    },
-    /// The record is also held by the producer.
-    Copy(Name),
-    /// The record is in the spool already, under this sequence, and is set aside there.
-    Moved { from: u64 },
-    /// The same of a record whose topic is missing, in this move of all of them.
-    Parked { number: u64 },
-}
-
-/// The times of a record.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// Unconfirmed for so long, a record is copied into the spool.
-    pub patience: Duration,
-    /// Neither in Kafka nor in the spool for so long, whatever it waits for, its device is told busy.
-    pub delivery_timeout: Duration,
-    /// How soon a spooled record is tried again that Kafka would not take as it is.
-    pub try_again: Duration,
-}
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Dispatch<B, S> {
-    broker: B,
-    store: Option<S>,
-    health: Arc<Monitor>,
-    metrics: KafkaMetrics,
-    spool_metrics: SpoolMetrics,
-    times: Times,
-    started: Instant,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    flights: Flights,
-    lanes: Lanes,
-    /// Flights whose record is, or is about to be, in the spool as well.
-    doubled: usize,
-    /// How often a flight's record was copied.
-    copies: u64,
-    /// Bytes taken in since the last tick, and their rate.
-    taken_in: u64,
-    ingest: Rate,
-    replay: Replay,
-    held: Held,
-    writes: Writes,
-    parked: Parked,
-    moves: Moves,
-}
-
-// === impl Pending ===
-
-impl Pending {
-    /// All in-sync replicas have the record.
-    fn delivered(self) {
-        self.receipt.resolve(self.once_safe);
-    }
-
-    /// The spool has the record.
-    fn spooled(self) {
-        let outcome = match self.once_safe {
-            Outcome::Delivered => Outcome::Spooled,
-            rejected => rejected,
-        };
-        self.receipt.resolve(outcome);
-    }
-
-    fn busy(self, busy: Busy) {
-        self.receipt.resolve(Outcome::Busy(busy));
-    }
-
-    fn too_large(self) {
-        self.receipt.resolve(Rejection::too_large_for_kafka().into());
-    }
-}
 
 // === impl Dispatch ===
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
-    /// `recovered` entries below `first_sequence` wait in the store from earlier runs.
-    pub fn new(
-        broker: B,
-        store: Option<S>,
-        (recovered, first_sequence): (u64, u64),
-        times: Times,
-        health: Arc<Monitor>,
-        (metrics, spool_metrics): (KafkaMetrics, SpoolMetrics),
-    ) -> Self {
-        let state = State {
-            flights: Flights::default(),
-            lanes: Lanes::new(recovered, first_sequence),
-            doubled: 0,
-            copies: 0,
-            taken_in: 0,
-            ingest: Rate::default(),
-            replay: Replay::default(),
-            held: Held::default(),
-            writes: Writes::default(),
-            parked: Parked::default(),
-            moves: Moves::default(),
-        };
-        Dispatch {
-            broker,
-            store,
-            health,
-            metrics,
-            spool_metrics,
-            times,
-            started: Instant::now(),
-            state: Mutex::new(state),
-        }
-    }
-
-    pub fn broker(&self) -> &B {
-        &self.broker
-    }
-
-    pub fn store(&self) -> Option<&S> {
-        self.store.as_ref()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes a record in; `pending` is resolved when the record is safe, or when it is known that it will not be.
     pub fn send(&self, now: Instant, record: &Record<'_>, pending: Pending) {
         let lane = lanes::lane(record);
@@ -288,7 +96,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let may_go = missing.is_none() && self.health.is_up();
         if may_go && !state.lanes.waits(lane) {
             let name = self.depart(&mut state, now, lane, pending, Some(parcel));
-            SPARE.set(state.flights.spare());
+            hand_over::SPARE.set(state.flights.spare());
             drop(state);
             self.hand_over(epoch, record, name);
         } else if may_go && state.catches_up(now) {
@@ -563,22 +371,5 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub fn waiting(&self) -> usize {
         let state = self.state();
         state.flights.waiting() + state.held.len() + state.writes.waiting()
-    }
-}
-
-// === impl State ===
-
-impl State {
-    /// Whether the replay is so close to its end that new records of waiting lanes are held back for it: a lane that is
-    /// never idle would go through the spool for ever otherwise.
-    fn catches_up(&self, now: Instant) -> bool {
-        self.doubled == 0
-            && !self.replay.must_rewind()
-            && self.held.takes(now, self.lanes.behind() + self.replay.flying() as u64)
-    }
-
-    fn hold(&mut self, record: Waiting) {
-        self.lanes.held(record.lane);
-        self.held.push(record);
     }
 }

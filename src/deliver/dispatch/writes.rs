@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Pending;
+use super::pending::Pending;
 
 /// The disk is called slow when it finishes no write for so long although one waits: some hundred times the usual.
 const SLOW_AFTER: Duration = Duration::from_secs(1);

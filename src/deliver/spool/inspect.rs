@@ -8,9 +8,10 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 
-use super::disk::{Mode, RealDisk};
+use super::config::Config;
+use super::disk::{Disk as _, Mode, RealDisk};
+use super::error::Error;
 use super::recovery::{self, Survey};
-use super::{Config, Error};
 
 /// A folder that a start would take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,6 @@ fn cursor(folder: &Path, disk: &RealDisk) -> Result<(), Error> {
 }
 
 fn no_room(survey: &Survey, on: &Path, config: &Config, disk: &RealDisk) -> Result<Option<ByteSize>, Error> {
-    use super::Disk as _;
     let free = disk.free_bytes(on).map_err(|error| Error::io("look at", on, error))?;
     let used_up = survey.budget(config).segments(u64::MAX) == 0;
     let room = used_up || survey.budget(config).segments(free) > 0 || !survey.spares.is_empty();

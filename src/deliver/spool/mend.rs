@@ -7,14 +7,15 @@
 //! reads whole segments and reports nothing twice.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::budget::Budget;
+use super::damage::{Damage, keep_aside_as};
 use super::disk::{Disk, DiskFile, Mode, is_full, read_full, write_full};
+use super::error::Error;
 use super::frame::{self, Frame, Mark};
-use super::recovery::{Damage, Read, keep_aside_as};
+use super::read::Read;
 use super::segment::{self, HEADER_BYTES, Header, VERSION};
-use super::{Error, Path};
 
 /// Zeros written at once.
 const PIECE_BYTES: usize = 256 << 10;

@@ -107,135 +107,70 @@
 //!   that time are lost with them. A `stat` that fails otherwise refuses groups, and counts as a loss after 5 s.
 //! * One process, on one machine: `flock` of some network file systems keeps only processes of the same machine out.
 
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::operate::clock::Clock;
 
+mod active;
+
+pub mod budget;
+
+mod config;
+
+pub mod cursor;
+
+mod damage;
+
+pub mod disk;
+
+mod error;
+
 pub mod frame;
-
-pub mod segment;
-
-pub mod writer;
 
 pub mod inspect;
 
-mod stock;
+pub mod ledger;
 
-mod thread;
+mod lock;
+
+mod mend;
 
 mod presence;
 
-mod rescue;
+mod queue;
 
-mod mend;
+mod read;
 
 pub mod reader;
 
 pub mod recovery;
 
-pub mod ledger;
+mod rescue;
 
-pub mod cursor;
+pub mod segment;
 
-pub mod budget;
+mod shared;
 
-pub mod disk;
+mod thread;
 
+pub mod writer;
+
+pub use config::Config;
+pub use damage::{Damage, Recovery};
 pub use disk::{Disk, RealDisk};
-pub use recovery::{Damage, Recovery};
+pub use error::{Error, Failure};
 pub use rescue::{Rescue, left_beside};
 pub use writer::Writer;
 
-use budget::Budget;
-use ledger::Ledger;
-use presence::Kept;
-use writer::{Found, Queue, State, Waiting};
-
-/// The `[spool]` section.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Whether readings that Kafka does not take are kept on disk; otherwise they are answered busy.
-    pub enabled: bool,
-    /// Where they are kept. The folder is made if its parent is there; nothing else may be in it.
-    pub folder: PathBuf,
-    /// Disk space for it, at most. When it is used up, new readings are answered busy.
-    pub bytes_max: ByteSize,
-    /// Disk space of the file system that is left to others.
-    pub free_bytes_min: ByteSize,
-    /// Size of one file; space is taken and given back in these steps.
-    pub segment_bytes: ByteSize,
-    /// How often what waits is written and synced, at most: the delay that a reading pays for sharing an fsync.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub commit_interval: Duration,
-    /// Bytes at which a group is written without waiting longer.
-    pub commit_bytes: ByteSize,
-    /// Bytes waiting to be written, at most; more are answered busy.
-    pub queue_bytes: ByteSize,
-    /// One entry (a reading with its topic, key and headers), at most.
-    pub entry_bytes_max: ByteSize,
-    /// Files of the spool that are held open, at most, so that what they hold outlives the removal of their names; a file
-    /// descriptor each.
-    pub open_segments_max: usize,
-}
-
-/// The spool cannot be opened, or not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The operating system refused; at the start nothing that the folder holds was given up, later the spool is poisoned.
-    #[error("spool: cannot {doing} {}: {source}{}", path.display(), advice(source))]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    /// Another process has the spool open.
-    #[error("spool: {} is held by another process; two gateways need two folders", path.display())]
-    Locked { path: PathBuf },
-    /// The folder holds a file that the spool did not write. Nothing was changed.
-    #[error("spool: {} is not a file of the spool; give the spool a folder of its own", path.display())]
-    Foreign { path: PathBuf },
-    /// Written by another version of this program. Nothing was changed.
-    #[error("spool: {} is of version {version}, this program reads version {}; start the version that wrote it, or move it \
-        away to give up its readings", path.display(), segment::VERSION)]
-    Version { path: PathBuf, version: u32 },
-}
-
-/// Why an entry was not appended. It is not durable and will not be replayed, unless it says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// No room on disk, in the budget or in the file system. (If only a part of it was written, and the process dies
-    /// before that is covered, it may be replayed.)
-    #[error("the spool is full")]
-    Full,
-    /// More bytes wait for the writer than may.
-    #[error("the spool's queue is full")]
-    Busy,
-    /// The entry is larger than one may be.
-    #[error("larger than an entry of the spool may be ({limit} bytes)")]
-    TooLarge { limit: usize },
-    /// The process or its machine has no file descriptor or no memory left, for now, or it cannot be asked whether files
-    /// are still at their paths. (As with *full*, it may be replayed
-    /// if the process dies at this moment.)
-    #[error("the spool is short of file descriptors or memory")]
-    Short,
-    /// The disk failed, or files were taken away. The entry may have been written even so, and may be replayed after the
-    /// restart.
-    #[error("the spool's disk failed")]
-    Poisoned,
-    /// The spool was closed.
-    #[error("the spool is closed")]
-    Closed,
-}
+use active::Found;
+use lock::locked;
+use queue::{Queue, State, Waiting};
+use shared::Shared;
 
 /// How the spool is, for metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -287,34 +222,15 @@ pub struct Spool<T: Send + 'static> {
     entry_bytes_max: usize,
 }
 
-/// What the handle and the writer share.
+/// The writer of a spool, before it runs.
 #[derive(Debug)]
-pub struct Shared<T> {
-    folder: PathBuf,
-    disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
-    queue: Mutex<Queue<T>>,
-    /// Something is in the queue, or the spool closes.
-    wake: Condvar,
-    ledger: Mutex<Ledger>,
-    budget: Budget,
-    poisoned: watch::Sender<Option<String>>,
-    /// The low-water mark moved since the writer looked.
-    committed: AtomicBool,
-    last_fsync_us: AtomicU64,
-    fsyncs: AtomicU64,
-    fsyncs_us: AtomicU64,
-    damaged_places: AtomicU64,
-    damaged_entries: AtomicU64,
-    shortages: AtomicU64,
-    kept: Kept,
-    rescue: Mutex<Rescue>,
+pub struct Stopped<T> {
+    shared: Arc<Shared<T>>,
+    found: Found,
+    config: Config,
 }
 
-/// Opens the spool and starts its writer thread.
-///
-/// `done` is called on that thread after each fsync with the whole group in the order of its appends: `Ok` means
-/// durable, with the entry's sequence. Only then can the entry be read. It should be quick: the next group waits for it.
+/// Opens the spool and starts its writer thread; see [`Stopped::start`] for `done`.
 ///
 /// # Errors
 /// See [`Error`]: the folder cannot be used, another process uses it, or something in it is not the spool's.
@@ -324,13 +240,8 @@ pub fn open<T: Send + 'static>(
     clock: Arc<dyn Clock>,
     done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
 ) -> Result<(Spool<T>, Recovery), Error> {
-    let (spool, writer, recovery) = open_stepwise(config, disk, clock, done)?;
-    let (interval, bytes) = (config.commit_interval, config.commit_bytes.as_u64());
-    let thread = std::thread::Builder::new()
-        .name("spool".into())
-        .spawn(move || thread::run(writer, interval, bytes))
-        .map_err(|error| Error::io("start the writer of", &config.folder, error))?;
-    *locked(&spool.thread) = Some(thread);
+    let (spool, stopped, recovery) = open_stopped(config, disk, clock)?;
+    stopped.start(&spool, done)?;
     Ok((spool, recovery))
 }
 
@@ -344,6 +255,20 @@ pub fn open_stepwise<T: Send + 'static>(
     clock: Arc<dyn Clock>,
     done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
 ) -> Result<(Spool<T>, Writer<T>, Recovery), Error> {
+    let (spool, stopped, recovery) = open_stopped(config, disk, clock)?;
+    Ok((spool, stopped.writer(done), recovery))
+}
+
+/// As [`open`], but everything is refused until the writer is started: for whoever is to be told of entries, and does not
+/// exist before the spool does.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_stopped<T: Send + 'static>(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Spool<T>, Stopped<T>, Recovery), Error> {
     let recovered = recovery::recover(config, &disk)?;
     for damage in &recovered.report.damage {
         damage.log();
@@ -369,31 +294,55 @@ pub fn open_stepwise<T: Send + 'static>(
         kept: recovered.kept,
         rescue: Mutex::default(),
     });
-    let found = Found {
-        active: recovered.active,
-        spares: recovered.spares,
-        cursor: recovered.cursor,
-        saved_low: recovered.saved_low,
-        epoch: recovered.epoch,
-        lock: recovered.lock,
-        lock_identity: recovered.lock_identity,
-        folder: recovered.folder,
-        folder_identity: recovered.folder_identity,
-    };
-    let writer = Writer::new(shared.clone(), config, Box::new(done), found);
     let room = config.segment_bytes.as_u64().saturating_sub(segment::OVERHEAD_BYTES) as usize;
     let entry_bytes_max = room
         .saturating_sub(frame::HEADER_BYTES)
         .min(config.entry_bytes_max.as_u64() as usize);
     let spool = Spool {
-        shared,
+        shared: shared.clone(),
         reader: Mutex::default(),
         thread: Mutex::new(None),
         queue_bytes: config.queue_bytes.as_u64(),
         commit_bytes: config.commit_bytes.as_u64(),
         entry_bytes_max,
     };
-    Ok((spool, writer, recovered.report))
+    let stopped = Stopped {
+        shared,
+        found: recovered.found,
+        config: config.clone(),
+    };
+    Ok((spool, stopped, recovered.report))
+}
+
+// === impl Stopped ===
+
+impl<T: Send + 'static> Stopped<T> {
+    /// Starts the thread that writes.
+    ///
+    /// `done` is called on it after each fsync with the whole group in the order of its appends: `Ok` means durable, with
+    /// the entry's sequence. Only then can the entry be read. It should be quick: the next group waits for it.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        self,
+        spool: &Spool<T>,
+        done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let folder = self.config.folder.clone();
+        let (interval, bytes) = (self.config.commit_interval, self.config.commit_bytes.as_u64());
+        let writer = self.writer(done);
+        let thread = std::thread::Builder::new()
+            .name("spool".into())
+            .spawn(move || thread::run(writer, interval, bytes))
+            .map_err(|error| Error::io("start the writer of", &folder, error))?;
+        *locked(&spool.thread) = Some(thread);
+        Ok(())
+    }
+
+    fn writer(self, done: impl FnMut(Vec<(T, Result<u64, Failure>)>) + Send + 'static) -> Writer<T> {
+        Writer::new(self.shared, &self.config, Box::new(done), self.found)
+    }
 }
 
 // === impl Spool ===
@@ -560,140 +509,6 @@ impl<T: Send + 'static> Drop for Spool<T> {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-// === impl Shared ===
-
-impl<T> Shared<T> {
-    fn is_poisoned(&self) -> bool {
-        self.poisoned.borrow().is_some()
-    }
-
-    /// From now on nothing is taken. Only the first reason counts.
-    fn poison(&self, why: &str) {
-        {
-            let mut queue = locked(&self.queue);
-            if queue.state == State::Poisoned {
-                return;
-            }
-            queue.state = State::Poisoned;
-            queue.room = 0;
-        }
-        tracing::error!(
-            why,
-            "the spool is poisoned: it takes nothing more until the gateway is started again"
-        );
-        self.poisoned.send_replace(Some(why.to_owned()));
-    }
-
-    fn fsynced(&self, took: Duration) {
-        let us = took.as_micros() as u64;
-        self.last_fsync_us.store(us, Ordering::Relaxed);
-        self.fsyncs.fetch_add(1, Ordering::Relaxed);
-        self.fsyncs_us.fetch_add(us, Ordering::Relaxed);
-    }
-
-    /// Counts and logs a damaged place.
-    fn report(&self, damage: &Damage) {
-        self.damaged_places.fetch_add(1, Ordering::Relaxed);
-        self.damaged_entries.fetch_add(damage.entries(), Ordering::Relaxed);
-        damage.log();
-    }
-}
-
-// === impl Error ===
-
-impl Error {
-    fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
-        let path = path.to_owned();
-        Error::Io { doing, path, source }
-    }
-
-    fn version(path: &Path, version: u32) -> Self {
-        let path = path.to_owned();
-        Error::Version { path, version }
-    }
-}
-
-/// What an operator can do about it, behind the error itself.
-fn advice(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::NotFound => "; its parent must exist, and nobody else may remove files",
-        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "; it must be a folder, in a folder",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; the gateway must be able to read and write there"
-        }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room on its file system",
-        _ => "",
-    }
-}
-
-// === impl Config ===
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            enabled: true,
-            folder: "citygate-spool".into(),
-            bytes_max: ByteSize::gib(1),
-            free_bytes_min: ByteSize::mib(64),
-            segment_bytes: ByteSize::mib(16),
-            commit_interval: Duration::from_millis(5),
-            commit_bytes: ByteSize::kib(256),
-            queue_bytes: ByteSize::mib(64),
-            entry_bytes_max: ByteSize::mib(2),
-            open_segments_max: 256,
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut require = |good: bool, text: &str| {
-            if !good {
-                mistakes.push(text.to_owned());
-            }
-        };
-        require(!self.folder.as_os_str().is_empty(), "spool.folder: is empty");
-        require(
-            (ByteSize::kib(64)..=ByteSize::gib(1)).contains(&self.segment_bytes),
-            "spool.segment_bytes: must be between 64 KiB and 1 GiB",
-        );
-        require(
-            self.bytes_max.as_u64() / 2 >= self.segment_bytes.as_u64(),
-            "spool.bytes_max: must be at least twice spool.segment_bytes",
-        );
-        require(
-            self.entry_bytes_max >= ByteSize::kib(1)
-                && self.entry_bytes_max.as_u64().saturating_add(1024) <= self.segment_bytes.as_u64(),
-            "spool.entry_bytes_max: must be at least 1 KiB, and 1 KiB less than spool.segment_bytes",
-        );
-        require(
-            self.queue_bytes.as_u64() >= self.entry_bytes_max.as_u64().saturating_add(1024)
-                && self.queue_bytes <= ByteSize::gib(1),
-            "spool.queue_bytes: must be 1 KiB more than spool.entry_bytes_max, and at most 1 GiB",
-        );
-        require(
-            self.commit_bytes >= ByteSize::b(1) && self.commit_bytes <= self.queue_bytes,
-            "spool.commit_bytes: must be at least 1 byte and at most spool.queue_bytes",
-        );
-        require(
-            (1..=100_000).contains(&self.open_segments_max),
-            "spool.open_segments_max: must be between 1 and 100000",
-        );
-        require(
-            self.commit_interval <= Duration::from_secs(1),
-            "spool.commit_interval: must be at most 1s",
-        );
-        mistakes
-    }
-}
-
-/// A lock whose holder panicked is taken over: every change under these locks is whole or not begun.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -12,13 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::{Disk, DiskFile, Identity, Mode, is_short};
-use super::writer::{Stop, Writer, stop};
-use super::{Error, locked, segment};
+use super::error::{Error, Stop, stop};
+use super::lock::locked;
 
 /// How often all files are compared.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Files compared then, at most.
-const WATCHED_AT_ONCE: usize = 64;
 
 /// The segments that the ledger has, by epoch.
 #[derive(Debug)]
@@ -85,12 +83,12 @@ impl Kept {
             .and_then(|watched| watched.file.clone())
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         locked(&self.segments).len()
     }
 
     /// The one behind this epoch; after the last, the first.
-    fn after(&self, epoch: u32) -> Option<(u32, Watched)> {
+    pub(super) fn after(&self, epoch: u32) -> Option<(u32, Watched)> {
         let segments = locked(&self.segments);
         let mut behind = segments.range((Excluded(epoch), Unbounded));
         let next = behind.next().or_else(|| segments.first_key_value());
@@ -98,7 +96,7 @@ impl Kept {
     }
 
     /// The oldest segment that is not held open though there is room for it.
-    fn next_to_open(&self) -> Option<(u32, Watched)> {
+    pub(super) fn next_to_open(&self) -> Option<(u32, Watched)> {
         let segments = locked(&self.segments);
         let open = segments.values().filter(|watched| watched.file.is_some()).count();
         let mut closed = segments.iter().filter(|(_, watched)| watched.file.is_none());
@@ -120,74 +118,5 @@ pub(super) fn compare(disk: &dyn Disk, path: &Path, open: Identity) -> Result<()
         Err(error) if is_short(&error) => Err(stop("look at", path, error)),
         // A network file system may not answer for a moment (ESTALE, EIO, ETIMEDOUT), and it may be gone for good.
         Err(error) => Err(Stop::Unsure(Error::io("look at", path, error))),
-    }
-}
-
-// === impl Writer ===
-
-impl<T: Send + 'static> Writer<T> {
-    /// Compares the file that is written to.
-    pub(super) fn watch_group(&self) -> Result<(), Stop> {
-        match &self.active {
-            Some(active) => compare(&*self.shared.disk, &active.path, active.identity),
-            None => Ok(()),
-        }
-    }
-
-    /// Compares the next file in turn: every segment, and the cursor.
-    fn watch_next(&mut self) -> Result<(), Stop> {
-        match self.shared.kept.after(self.watched) {
-            // Behind the last segment comes the cursor.
-            Some((epoch, watched)) if epoch > self.watched => {
-                self.watched = epoch;
-                compare(&*self.shared.disk, &watched.path, watched.identity)
-            }
-            _ => {
-                self.watched = 0;
-                compare(&*self.shared.disk, &self.cursor_path(), self.cursor.identity())
-            }
-        }
-    }
-
-    /// Compares all files, if there are not very many; otherwise the next ones in turn. To be called now and then.
-    pub(super) fn watch_many(&mut self) -> Result<(), Stop> {
-        for _ in 0..=self.shared.kept.len().min(WATCHED_AT_ONCE) {
-            self.watch_next()?;
-        }
-        if let Some((epoch, watched)) = self.shared.kept.next_to_open() {
-            self.hold(epoch, watched)?;
-        }
-        self.watched_at = Some(self.shared.disk.uptime());
-        Ok(())
-    }
-
-    /// Compares all files, however many.
-    pub(super) fn watch_all(&mut self) -> Result<(), Stop> {
-        (0..=self.shared.kept.len()).try_for_each(|_| self.watch_next())
-    }
-
-    /// Opens a segment for which there was no room before. Short of descriptors, it stays as it is.
-    fn hold(&self, epoch: u32, watched: Watched) -> Result<(), Stop> {
-        let disk = &*self.shared.disk;
-        let Ok(file) = disk.open(&watched.path, Mode::ReadWrite) else {
-            return compare(disk, &watched.path, watched.identity);
-        };
-        let Ok(found) = file.identity() else {
-            return compare(disk, &watched.path, watched.identity);
-        };
-        if found != watched.identity {
-            return compare(disk, &watched.path, watched.identity);
-        }
-        let file = Some(file.into());
-        self.shared.kept.replace(epoch, Watched { file, ..watched });
-        Ok(())
-    }
-
-    pub(super) fn cursor_path(&self) -> PathBuf {
-        self.shared.folder.join("cursor")
-    }
-
-    pub(super) fn segment_path(&self, epoch: u32) -> PathBuf {
-        self.shared.folder.join(segment::name(epoch))
     }
 }

@@ -7,11 +7,14 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::damage::{self, Damage};
 use super::disk::{DiskFile, Mode, read_full};
+use super::error::Error;
 use super::frame::{self, Bad, Frame, Mark};
 use super::ledger::Part;
-use super::recovery::{self, Damage};
-use super::{Error, Shared, locked, segment};
+use super::lock::locked;
+use super::segment;
+use super::shared::Shared;
 
 /// Read from disk at once: no more than is wanted, within these limits.
 const CHUNK_BYTES_MIN: u64 = 4 << 10;
@@ -250,7 +253,7 @@ impl Open {
             return Ok(()); // recycled while it was read: these bytes are none of ours
         }
         if locked(&shared.ledger).commit(missing) > 0 {
-            let damage = recovery::keep_aside(&*shared.disk, &shared.budget, damage, &rest[..bad]);
+            let damage = damage::keep_aside(&*shared.disk, &shared.budget, damage, &rest[..bad]);
             shared.report(&damage);
         }
         Ok(())

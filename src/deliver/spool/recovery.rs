@@ -9,55 +9,21 @@
 //!    bytes that never reached the disk; what a start builds on must be there after the next power failure, too.
 
 use std::io::ErrorKind;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use super::active::{Active, Found, SPARES_MAX};
 use super::budget::Budget;
+use super::config::Config;
 use super::cursor::{CursorFile, Saved};
-use super::disk::{Disk, DiskFile, Identity, Lock, Mode, read_full, write_full};
-use super::frame::Mark;
+use super::damage::{Damage, Recovery, keep_aside};
+use super::disk::{Disk, DiskFile, Lock, Mode, write_full};
+use super::error::Error;
 use super::ledger::{Ledger, Part};
 use super::mend::{Mend, Shape};
 use super::presence::Kept;
-use super::segment::{self, Gap, HEADER_BYTES, Header, Kind, Scan};
-use super::stock::SPARES_MAX;
-use super::writer::Active;
-use super::{Config, Error};
-
-/// What was found at the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Entries that wait for their replay.
-    pub entries: u64,
-    /// Their bytes on disk (an estimate within a segment that is partly done).
-    pub bytes: u64,
-    /// Arrival of the oldest, up to a second too early; milliseconds since the Unix epoch.
-    pub oldest_ms: Option<i64>,
-    /// Acknowledged entries may be among what is missing: an operator should look.
-    pub damage: Vec<Damage>,
-    /// Bytes behind the last good frame, at most: the last write before a crash, never acknowledged. They are cut.
-    pub torn_tail_bytes: u64,
-}
-
-/// A place where the disk did not keep what it was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    pub file: PathBuf,
-    pub offset: u64,
-    /// 0: the bytes themselves are gone, as when a file was removed.
-    pub bytes: u64,
-    /// Sequences of the entries that are lost with it; empty if none is, or if nobody knows (if the cursor is lost, too:
-    /// how many were in front of the first that was found).
-    pub missing: Range<u64>,
-    /// It lies in the last group before a crash: torn rather than damaged, perhaps never acknowledged.
-    pub maybe_unacknowledged: bool,
-    /// Nobody knows how many entries were there: of the end of the newest segment no later one tells, and of the oldest
-    /// none if the cursor is damaged, too.
-    pub more_unknown: bool,
-    /// Where the bad bytes were copied to; `None` if there was no room for them, or nothing to copy.
-    pub kept_aside: Option<PathBuf>,
-}
+use super::read::{Read, open, read_segment};
+use super::segment::{self, HEADER_BYTES, Header, Kind};
 
 /// What the spool goes on with.
 #[derive(Debug)]
@@ -65,20 +31,10 @@ pub(super) struct Recovered {
     pub(super) report: Recovery,
     pub(super) ledger: Ledger,
     pub(super) budget: Budget,
-    pub(super) active: Option<Active>,
     /// What is to be written over damaged places once they are reported.
     pub(super) mends: Vec<Mend>,
-    pub(super) spares: Vec<u32>,
-    pub(super) cursor: CursorFile,
-    /// What the cursor file says.
-    pub(super) saved_low: u64,
-    /// The highest epoch in use.
-    pub(super) epoch: u32,
-    pub(super) lock: Box<dyn Lock>,
-    pub(super) lock_identity: Option<Identity>,
-    /// The folder, whatever its name.
-    pub(super) folder: Box<dyn DiskFile>,
-    pub(super) folder_identity: Option<Identity>,
+    /// For the writer.
+    pub(super) found: Found,
     pub(super) kept: Kept,
 }
 
@@ -101,20 +57,6 @@ struct Low {
     saved: Option<u64>,
     /// What is missing between it and the first segment is a loss.
     exact: bool,
-}
-
-/// A segment that was read.
-pub(super) struct Read {
-    pub(super) epoch: u32,
-    pub(super) path: PathBuf,
-    /// Zeros in place of what was cut.
-    pub(super) bytes: Vec<u8>,
-    /// How many are there.
-    pub(super) left: usize,
-    pub(super) header: Header,
-    /// The sequence of the first good frame, and whether that is where the first frame belongs.
-    pub(super) first: Option<(u64, bool)>,
-    pub(super) scan: Scan,
 }
 
 /// Reads the folder and makes it ready to be written to.
@@ -153,18 +95,20 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     report.oldest_ms = ledger.oldest_ms();
     Ok(Recovered {
         report,
-        saved_low: low.saved.unwrap_or(ledger.low()),
+        found: Found {
+            saved_low: low.saved.unwrap_or(ledger.low()),
+            active,
+            spares,
+            cursor,
+            epoch,
+            lock,
+            lock_identity,
+            folder: held,
+            folder_identity,
+        },
         ledger,
         budget,
-        active,
         mends,
-        spares,
-        cursor,
-        epoch,
-        lock,
-        lock_identity,
-        folder: held,
-        folder_identity,
         kept,
     })
 }
@@ -192,50 +136,6 @@ fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
     let path = folder.join("lock");
     let locked = disk.lock(&path).map_err(|error| Error::io("lock", &path, error))?;
     locked.ok_or(Error::Locked { path })
-}
-
-// === impl Damage ===
-
-impl Damage {
-    pub(super) fn new(file: &Path) -> Self {
-        Damage {
-            file: file.to_owned(),
-            offset: 0,
-            bytes: 0,
-            missing: 0..0,
-            maybe_unacknowledged: false,
-            more_unknown: false,
-            kept_aside: None,
-        }
-    }
-
-    /// A file in which nothing can be read.
-    fn of_gone(file: &Path, bytes: u64, aside: &Path) -> Self {
-        Damage {
-            bytes,
-            more_unknown: true,
-            kept_aside: Some(aside.to_owned()),
-            ..Damage::new(file)
-        }
-    }
-
-    /// Entries known to be lost.
-    pub fn entries(&self) -> u64 {
-        self.missing.end - self.missing.start
-    }
-
-    pub(super) fn log(&self) {
-        tracing::error!(
-            file = %self.file.display(),
-            offset = self.offset,
-            bytes = self.bytes,
-            entries = self.entries(),
-            more_unknown = self.more_unknown,
-            maybe_unacknowledged = self.maybe_unacknowledged,
-            kept_aside = self.kept_aside.as_deref().map(|path| tracing::field::display(path.display())),
-            "the spool is damaged; what is good is replayed"
-        );
-    }
 }
 
 // === impl Recovered ===
@@ -344,18 +244,6 @@ impl Survey {
             .map_err(|error| Error::io("sync the folder", folder, error))?;
         Ok(spares)
     }
-}
-
-fn open(disk: &dyn Disk, path: &Path, mode: Mode) -> Result<Box<dyn DiskFile>, Error> {
-    disk.open(path, mode).map_err(|error| Error::io("open", path, error))
-}
-
-/// A whole file; memory for one segment.
-fn load(file: &dyn DiskFile, path: &Path, bytes: u64) -> Result<Vec<u8>, Error> {
-    let mut whole = vec![0; bytes as usize];
-    let read = read_full(file, &mut whole, 0).map_err(|error| Error::io("read", path, error))?;
-    whole.truncate(read);
-    Ok(whole)
 }
 
 fn read_cursor(disk: &dyn Disk, folder: &Path, report: &mut Recovery) -> Result<(CursorFile, Low, u32), Error> {
@@ -506,147 +394,6 @@ impl Low {
             (None, None) => first.scan.next.unwrap_or_default(),
         }
     }
-}
-
-type Arrivals = Vec<(u64, i64)>;
-
-fn read_segment(
-    disk: &dyn Disk,
-    folder: &Path,
-    epoch: u32,
-    (bytes, left): (u64, u64),
-    next: Option<u64>,
-) -> Result<(Read, Arrivals), Error> {
-    let path = folder.join(segment::name(epoch));
-    let whole = bytes as usize;
-    let mut bytes = load(&*open(disk, &path, Mode::Read)?, &path, left)?;
-    bytes.resize(whole, 0);
-    let mut arrivals = Arrivals::new();
-    let mut first = None;
-    let scan = segment::scan(&bytes, epoch, next, |at, frame| {
-        first.get_or_insert((frame.sequence, at == HEADER_BYTES));
-        if let Mark::Entry { arrived_ms, .. } = frame.mark {
-            arrivals.push((frame.sequence, arrived_ms));
-        }
-    });
-    let header = segment::header(&bytes, epoch);
-    let read = Read {
-        epoch,
-        path,
-        bytes,
-        left: left as usize,
-        header,
-        first,
-        scan,
-    };
-    Ok((read, arrivals))
-}
-
-impl Read {
-    /// What is missing here, and the bad bytes if it is to be reported: entries below the low-water mark are not missed.
-    fn damage<'a>(&'a self, before: Option<&'a Read>, next: u64, low: u64) -> Vec<(Damage, Option<&'a [u8]>)> {
-        let header = matches!(self.header, Header::Bad { .. }).then(|| {
-            let gap = Gap {
-                place: 0..HEADER_BYTES,
-                from: Some(next),
-                to: next,
-                last_group: false,
-                known: false,
-            };
-            let damage = self.reported(&gap, next..next);
-            (damage, self.bytes.get(..HEADER_BYTES))
-        });
-        // Nothing before the first segment: what the cursor still wants of it is gone.
-        let first = self.begins().filter(|first| before.is_none() && next < *first);
-        let leading = first.map(|first| {
-            let gap = Gap {
-                place: HEADER_BYTES..HEADER_BYTES,
-                from: Some(next),
-                to: first,
-                last_group: false,
-                known: false,
-            };
-            (self.reported(&gap, next..first), Some(&[][..]))
-        });
-        let gaps = self.scan.gaps.iter().map(|gap| {
-            let missing = gap.from.unwrap_or(next.min(gap.to))..gap.to;
-            let wanted = missing.end > low && !missing.is_empty();
-            let unknown = gap.from.is_none() && !gap.place.is_empty();
-            let reported = (wanted || unknown) && !gap.known;
-            match before {
-                // The end of the segment before is spoilt, and that is where they were.
-                Some(before) if gap.place.end == HEADER_BYTES && !before.scan.clean => {
-                    let place = before.scan.end..before.bytes.len();
-                    let gap = Gap { place, ..gap.clone() };
-                    let bad = before.bytes.get(gap.place.clone()).filter(|_| reported);
-                    (before.reported(&gap, missing), bad)
-                }
-                _ => {
-                    let bad = self.bytes.get(gap.place.clone()).filter(|_| reported);
-                    (self.reported(gap, missing), bad)
-                }
-            }
-        });
-        header.into_iter().chain(leading).chain(gaps).collect()
-    }
-
-    /// The sequence with which it begins, if what stands there says so: an entry, a hole, or the end mark.
-    fn begins(&self) -> Option<u64> {
-        match self.scan.gaps.first() {
-            Some(gap) if gap.place.start == HEADER_BYTES => gap.from,
-            _ => match self.first {
-                Some((first, in_place)) => in_place.then_some(first),
-                None => self.scan.next.filter(|_| self.scan.clean),
-            },
-        }
-    }
-
-    fn reported(&self, gap: &Gap, missing: Range<u64>) -> Damage {
-        Damage {
-            offset: gap.place.start as u64,
-            bytes: gap.place.len() as u64,
-            missing,
-            maybe_unacknowledged: gap.last_group,
-            ..Damage::new(&self.path)
-        }
-    }
-}
-
-/// Copies damaged bytes aside, if the budget has room for them. That it cannot is no reason not to go on.
-pub(super) fn keep_aside(disk: &dyn Disk, budget: &Budget, damage: Damage, bad: &[u8]) -> Damage {
-    let what = damage.offset.to_string();
-    keep_aside_as(disk, budget, damage, &what, bad)
-}
-
-pub(super) fn keep_aside_as(disk: &dyn Disk, budget: &Budget, mut damage: Damage, what: &str, bad: &[u8]) -> Damage {
-    let name = damage.file.file_stem().unwrap_or_default().to_string_lossy();
-    let aside = damage.file.with_file_name(format!("{name}-{what}.damaged"));
-    if bad.is_empty() {
-        return damage;
-    }
-    if disk.open(&aside, Mode::Read).is_ok() {
-        damage.kept_aside = Some(aside); // by an earlier start
-        return damage;
-    }
-    if !budget.take(bad.len() as u64) {
-        return damage;
-    }
-    let folder = aside.parent().unwrap_or(Path::new("."));
-    let copied = disk.open(&aside, Mode::Create).and_then(|file| {
-        write_full(&*file, bad, 0)?;
-        file.sync()?;
-        disk.sync_folder(folder)
-    });
-    match copied {
-        Ok(()) => damage.kept_aside = Some(aside),
-        Err(error) => {
-            tracing::warn!(%error, file = %aside.display(), "damaged bytes of the spool could not be kept aside");
-            if disk.remove(&aside).is_ok() {
-                budget.give_back(bad.len() as u64);
-            }
-        }
-    }
-    damage
 }
 
 /// Makes the last segment ready to be continued: cuts a torn tail, and writes its last group again.

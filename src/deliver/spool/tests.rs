@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
+
+use bytesize::ByteSize;
 
 use super::disk::{DiskFile, Identity, Listed, Lock, Mode};
 use super::*;

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::lock::locked;
 use super::presence::WATCH_INTERVAL;
-use super::writer::{CURSOR_INTERVAL, Next, State, Writer};
-use super::{Shared, locked};
+use super::queue::State;
+use super::shared::Shared;
+use super::writer::{CURSOR_INTERVAL, Next, Writer};
 
 /// The thread: a turn whenever a group is due or the upkeep wants one.
 pub(super) fn run<T: Send + 'static>(mut writer: Writer<T>, commit_interval: Duration, commit_bytes: u64) {

@@ -26,11 +26,12 @@ fn kafka() -> (Arc<Kafka>, Mock, Reported, KafkaMetrics) {
         ..Config::default()
     };
     let metrics = Metrics::new().kafka;
-    let kafka = Kafka::new(&config, true, metrics.clone(), Arc::new(Monitor::new(&metrics))).unwrap();
     let (sender, reported) = channel();
-    kafka.report_to(Box::new(move |slot, result| {
+    let listener = Box::new(move |slot, result| {
         sender.send((slot, result)).ok();
-    }));
+    });
+    let health = Arc::new(Monitor::new(&metrics));
+    let kafka = Kafka::new(&config, true, metrics.clone(), health, listener).unwrap();
     (Arc::new(kafka), mock, reported, metrics)
 }
 

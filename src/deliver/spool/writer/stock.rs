@@ -6,24 +6,17 @@
 
 use std::path::Path;
 
-use super::disk::{DiskFile, Mode, is_gone, is_short, read_full, write_full};
-use super::ledger::Part;
-use super::presence::compare;
-use super::segment::{self, HEADER_BYTES};
-use super::writer::{Active, FULL_RETRY, SHORT_RETRY, Stop, Writer, stop};
-use super::{Error, locked};
+use super::{FULL_RETRY, SHORT_RETRY, Writer};
+use crate::deliver::spool::active::{Active, Filling, SPARES_MAX};
+use crate::deliver::spool::disk::{DiskFile, Mode, is_gone, is_short, read_full, write_full};
+use crate::deliver::spool::error::{Error, Stop, stop};
+use crate::deliver::spool::ledger::Part;
+use crate::deliver::spool::lock::locked;
+use crate::deliver::spool::presence::compare;
+use crate::deliver::spool::segment::{self, HEADER_BYTES};
 
-/// Spares that are kept; more segments than that are removed when they are no longer needed.
-pub(super) const SPARES_MAX: usize = 2;
 /// Zeros written (and synced) between two groups: a few milliseconds of disk.
 const FILL_BYTES: u64 = 256 << 10;
-
-/// A spare being made.
-#[derive(Debug)]
-pub(super) struct Filling {
-    file: Box<dyn DiskFile>,
-    filled: u64,
-}
 
 // === impl Writer ===
 

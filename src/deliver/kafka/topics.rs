@@ -12,15 +12,13 @@ use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
-use super::Config;
-use super::kafka::Kafka;
-use super::reason::Cause;
+use super::cluster::{Cluster, block_on};
+use super::producer::Kafka;
+use crate::deliver::config::Config;
+use crate::deliver::reason::Cause;
 
 /// How long an administrative request may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a look at one topic may take, while its readings wait.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Retention below which an outage of a consumer over a weekend loses readings.
 const RETENTION_ADVISED: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -133,20 +131,20 @@ impl Wanted {
     ///
     /// # Errors
     /// Kafka refuses some, or does not answer; in words for the operator.
-    pub fn create(&self, kafka: &Kafka, topics: &[String]) -> Result<(), String> {
-        self.ask_to_create(kafka, topics, false)
+    pub fn create(&self, cluster: &Cluster, topics: &[String]) -> Result<(), String> {
+        self.ask_to_create(cluster, topics, false)
     }
 
     /// Whether Kafka would create these topics; none is created.
     ///
     /// # Errors
     /// As for [`Wanted::create`].
-    pub fn could_create(&self, kafka: &Kafka, topics: &[String]) -> Result<(), String> {
-        self.ask_to_create(kafka, topics, true)
+    pub fn could_create(&self, cluster: &Cluster, topics: &[String]) -> Result<(), String> {
+        self.ask_to_create(cluster, topics, true)
     }
 
-    fn ask_to_create(&self, kafka: &Kafka, topics: &[String], validate_only: bool) -> Result<(), String> {
-        block_on(self.request_topics(kafka, topics, validate_only)).map_err(|error| {
+    fn ask_to_create(&self, cluster: &Cluster, topics: &[String], validate_only: bool) -> Result<(), String> {
+        block_on(self.request_topics(cluster, topics, validate_only)).map_err(|error| {
             let replicas = match self.replication_factor {
                 -1 => "the cluster's number of replicas".to_owned(),
                 factor => format!("{factor} replicas"),
@@ -158,8 +156,8 @@ impl Wanted {
         })
     }
 
-    async fn request_topics(&self, kafka: &Kafka, names: &[String], validate_only: bool) -> Result<(), String> {
-        let admin = kafka.admin()?;
+    async fn request_topics(&self, cluster: &Cluster, names: &[String], validate_only: bool) -> Result<(), String> {
+        let admin = cluster.admin()?;
         let replication = || TopicReplication::Fixed(self.replication_factor);
         let topics: Vec<_> = names
             .iter()
@@ -196,7 +194,7 @@ impl Wanted {
 
     /// What of the topics' settings weakens the promise, in words; an error if the cluster does not say.
     pub async fn weaknesses(&self, kafka: &Kafka) -> Result<Vec<String>, String> {
-        let admin = kafka.admin()?;
+        let admin = kafka.cluster().admin()?;
         let resources: Vec<_> = self.topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
         let described = admin
@@ -216,26 +214,6 @@ impl Wanted {
 pub fn exists(metadata: &Metadata, name: &str) -> bool {
     let mut topics = metadata.topics().iter();
     topics.any(|topic| topic.name() == name && !topic.partitions().is_empty())
-}
-
-/// The `max.message.bytes` of a topic, as it is now. Blocks for some seconds.
-///
-/// # Errors
-/// Kafka does not say, in words.
-pub fn message_bytes_max(kafka: &Kafka, topic: &str) -> Result<u64, String> {
-    block_on(async {
-        let options = AdminOptions::new().request_timeout(Some(LOOK_TIMEOUT));
-        let asked = kafka.admin()?;
-        let about = [ResourceSpecifier::Topic(topic)];
-        let described = asked.describe_configs(&about, &options).await;
-        let described = described.map_err(|error| error.to_string())?;
-        let config = described.into_iter().next().ok_or("no answer")?;
-        let config = config.map_err(|code| code.to_string())?;
-        let entry = config.get("max.message.bytes").and_then(|entry| entry.value.as_ref());
-        entry
-            .and_then(|value| value.parse().ok())
-            .ok_or_else(|| "the topic has no max.message.bytes".to_owned())
-    })
 }
 
 fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata, batch_bytes: u64) -> Vec<String> {
@@ -292,14 +270,6 @@ fn batch_weakness(name: &str, message_bytes_max: Option<i64>, batch_bytes: u64) 
              set kafka.batch_bytes lower"
         )
     })
-}
-
-/// Runs an administrative request on the calling thread; rdkafka's futures need no runtime but a poller.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime without drivers");
-    runtime.block_on(future)
 }
 
 #[cfg(test)]

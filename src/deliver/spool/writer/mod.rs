@@ -5,21 +5,30 @@
 //! and a piece of the next segment, which `stock` has. Nothing that an append needs is locked while the disk works.
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::active::{Active, Filling, Found};
+use super::config::Config;
 use super::cursor::CursorFile;
-use super::disk::{DiskFile, Identity, Lock, is_full, is_gone, is_short, write_full};
+use super::disk::{DiskFile, Identity, Lock};
+use super::error::{Error, Failure, Stop, stop};
 use super::frame::{self, Frame, Mark};
 use super::ledger::Part;
+use super::lock::locked;
 use super::presence::WATCH_INTERVAL;
+use super::queue::{State, Waiting};
+use super::rescue;
 use super::segment::{self, OVERHEAD_BYTES};
-use super::stock::Filling;
-use super::{Config, Error, Failure, Shared, locked};
+use super::shared::Shared;
 use crate::operate::log_limit::LogLimit;
+
+mod rescue_files;
+
+mod stock;
+
+mod watch;
 
 /// How old the cursor on disk may be. What was committed since is replayed after a crash.
 pub(super) const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
@@ -34,53 +43,6 @@ const LAST_TRIES: usize = 20;
 
 /// Called with each group's tokens, in the order of their appends.
 pub type Done<T> = Box<dyn FnMut(Vec<(T, Result<u64, Failure>)>) + Send>;
-
-/// An entry that waits for the writer.
-#[derive(Debug)]
-pub(super) struct Waiting<T> {
-    pub(super) entry: Vec<u8>,
-    pub(super) arrived_ms: i64,
-    pub(super) token: T,
-}
-
-/// What is between those who append and the writer.
-#[derive(Debug)]
-pub(super) struct Queue<T> {
-    pub(super) waiting: Vec<Waiting<T>>,
-    /// Bytes of the waiting on disk.
-    pub(super) bytes: u64,
-    /// Bytes on disk for which there is room, less those that wait.
-    pub(super) room: u64,
-    /// What the machine was short of when the spool last needed it; `None`: it was not.
-    pub(super) short: Option<String>,
-    pub(super) state: State,
-    /// The thread should end, poisoned or not.
-    pub(super) closing: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Open,
-    /// Nothing more is taken; the writer finishes.
-    Closing,
-    Closed,
-    Poisoned,
-}
-
-/// The segment that is written to.
-#[derive(Debug)]
-pub(super) struct Active {
-    pub(super) epoch: u32,
-    pub(super) path: PathBuf,
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) identity: Identity,
-    /// Behind the last durable frame.
-    pub(super) offset: u64,
-    /// Size of the file.
-    pub(super) capacity: u64,
-    /// Up to where a group that was not finished may have been written.
-    pub(super) torn_to: Option<u64>,
-}
 
 /// The writer. There is one per folder; the lock it holds sees to that.
 pub struct Writer<T> {
@@ -141,57 +103,6 @@ pub enum Next {
     Idle,
 }
 
-/// Why a group was not written.
-pub(super) enum Stop {
-    /// No room, on disk or in the budget. It can be tried again.
-    Full,
-    /// No descriptor, no memory, or interrupted. It can be tried again.
-    Short(Error),
-    /// Whether a file is where it belongs cannot be asked. It can be tried again, for [`UNSURE_MAX`].
-    Unsure(Error),
-    /// A file is not where it belongs: what is written to it would never be found again.
-    Lost(Error),
-    /// The disk failed: never again.
-    Failed(Error),
-}
-
-// === impl Queue ===
-
-impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
-        Queue {
-            waiting: Vec::new(),
-            bytes: 0,
-            room: 0,
-            short: None,
-            state: State::Open,
-            closing: false,
-        }
-    }
-}
-
-// === impl Active ===
-
-impl Active {
-    /// Bytes of frames that still fit, beside the end mark.
-    fn left(&self) -> u64 {
-        self.capacity.saturating_sub(self.offset + frame::HEADER_BYTES as u64)
-    }
-
-    /// Writes behind the last durable frame, and syncs. It counts as torn until it is [settled](Active::settled).
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        self.torn_to = self.torn_to.max(Some(self.offset + bytes.len() as u64));
-        write_full(&*self.file, bytes, self.offset).map_err(|error| stop("write", &self.path, error))?;
-        // After a failed fsync nothing is known of what was written, not even that a second one would tell the truth. If
-        // only the machine was short of something, all of it is written again, and counts once that is synced.
-        self.file.sync().map_err(|error| stop("sync", &self.path, error))
-    }
-
-    fn settled(&mut self) {
-        self.torn_to = None;
-    }
-}
-
 // === impl Writer ===
 
 impl<T: Send + 'static> Writer<T> {
@@ -216,7 +127,7 @@ impl<T: Send + 'static> Writer<T> {
             watched: 0,
             watched_at: None,
             lost: false,
-            rescue_patience: super::rescue::PATIENCE,
+            rescue_patience: rescue::PATIENCE,
             folder: found.folder,
             new_folder: None,
             folder_identity: found.folder_identity,
@@ -576,30 +487,4 @@ impl<T> fmt::Debug for Writer<T> {
         debug.field("active", &self.active).field("spares", &self.spares);
         debug.finish_non_exhaustive()
     }
-}
-
-/// What recovery leaves to the writer.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) active: Option<Active>,
-    pub(super) spares: Vec<u32>,
-    pub(super) cursor: CursorFile,
-    pub(super) saved_low: u64,
-    pub(super) epoch: u32,
-    pub(super) lock: Box<dyn Lock>,
-    pub(super) lock_identity: Option<Identity>,
-    pub(super) folder: Box<dyn DiskFile>,
-    pub(super) folder_identity: Option<Identity>,
-}
-
-pub(super) fn stop(doing: &'static str, path: &Path, error: io::Error) -> Stop {
-    if is_full(&error) {
-        return Stop::Full;
-    }
-    let kind = match &error {
-        error if is_short(error) => Stop::Short,
-        error if is_gone(error) => Stop::Lost,
-        _ => Stop::Failed,
-    };
-    kind(Error::io(doing, path, error))
 }

@@ -1,6 +1,6 @@
-//! The only file that knows the Kafka producer.
+//! The Kafka producer: records out, the end of each told.
 //!
-//! A record is handed to librdkafka together with a number, its slot in [`dispatch`](super::dispatch); the delivery report
+//! A record is handed to librdkafka together with a number, its slot in [`dispatch`](crate::deliver::dispatch); the delivery report
 //! brings the number back on librdkafka's polling thread, which touches no socket and wakes each connection once per
 //! batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are librdkafka's. A producer
 //! that failed for good, or that knows no broker any more, is replaced.
@@ -8,35 +8,26 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
-use rdkafka::statistics::Statistics;
-use tracing::{debug, error, info, warn};
+use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
+use tracing::{error, info, warn};
 
-use super::Config;
-use super::config::Mask;
-use super::dispatch::{Broker, Refused};
-use super::health::Monitor;
-use super::reason::{Cause, Reason};
+use super::cluster::Cluster;
+use super::reports::{Listener, Reports};
+use crate::deliver::broker::{Broker, Refused};
+use crate::deliver::config::Config;
+use crate::deliver::health::Monitor;
+use crate::deliver::reason::Reason;
 use crate::message::Record;
 use crate::operate::metrics::KafkaMetrics;
 
-/// How long a metadata request may take before the cluster counts as unavailable.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Why Kafka is unavailable until batches are smaller.
 const BATCH_TOO_LARGE: &str = "kafka refuses batches of readings as too large for their topic";
-
-/// What librdkafka counts of a batch besides its records, at most.
-const BATCH_HEAD_BYTES: usize = 100;
 
 /// How long the reports of records that are taken back may take.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,7 +41,7 @@ type Producer = ThreadedProducer<Reports>;
 
 /// The producer.
 pub struct Kafka {
-    client: ClientConfig,
+    cluster: Cluster,
     producer_config: ClientConfig,
     // Replaced when it is of no use any more; read once per record.
     producer: RwLock<Producer>,
@@ -69,41 +60,20 @@ pub struct Kafka {
     reports: Reports,
 }
 
-/// Who is told the end of each record.
-pub type Listener = Box<dyn Fn(usize, Result<(), Refused>) + Send + Sync>;
-
-/// What librdkafka calls back.
-#[derive(Clone)]
-struct Reports {
-    // Set once, before the first record: producer and dispatch know each other.
-    listener: Arc<OnceLock<Listener>>,
-    health: Arc<Monitor>,
-    metrics: KafkaMetrics,
-    /// The operator asked for librdkafka's own account (`kafka.properties.debug`).
-    is_debugging: bool,
-    // `tx_bytes` of the producer's last statistics: librdkafka counts from its start, the metric over all producers.
-    sent_bytes_seen: Arc<Mutex<i64>>,
-    // Whether the producer's last statistics name no broker at all, not even those of the configuration.
-    knows_no_broker: Arc<AtomicBool>,
-    // The largest batch that this producer makes.
-    batch_bytes: u64,
-    // The topic of the last batch that was too large for it.
-    refused_topic: Arc<Mutex<String>>,
-    /// What librdkafka says may quote a property.
-    mask: Mask,
-}
-
-/// For clients whose account is of no interest to the operator: their errors are returned to whoever asked.
-#[derive(Clone, Debug)]
-pub(super) struct Silent(Mask);
-
 // === impl Kafka ===
 
 impl Kafka {
     /// With a spool behind it, the producer never gives a record up: it is either confirmed or taken back.
-    pub fn new(config: &Config, spooling: bool, metrics: KafkaMetrics, health: Arc<Monitor>) -> Result<Self, Error> {
+    /// `listener` is told the end of each record.
+    pub fn new(
+        config: &Config,
+        spooling: bool,
+        metrics: KafkaMetrics,
+        health: Arc<Monitor>,
+        listener: Listener,
+    ) -> Result<Self, Error> {
         let reports = Reports {
-            listener: Arc::default(),
+            listener: Arc::new(listener),
             health,
             metrics,
             is_debugging: config.properties.contains_key("debug"),
@@ -123,7 +93,7 @@ impl Kafka {
         let producer = producer.map_err(|error| Error(reports.mask.hide(&error.to_string())))?;
         let producer = RwLock::new(producer);
         Ok(Kafka {
-            client: config.client(),
+            cluster: Cluster::new(config),
             producer_config,
             producer,
             epoch: AtomicU64::new(0),
@@ -136,37 +106,21 @@ impl Kafka {
         })
     }
 
-    /// Who is told the end of each record; to be called before the first one.
-    pub fn report_to(&self, listener: Listener) {
-        if self.reports.listener.set(listener).is_err() {
-            error!("the kafka producer has a listener already");
-        }
-    }
-
     /// The producer of this moment. Without the lock, which is for no longer than a record takes: whoever waits to replace
     /// the producer would keep all senders waiting with it.
     fn producer(&self) -> Producer {
         self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A client for administrative requests to the same cluster.
-    pub(super) fn admin(&self) -> Result<AdminClient<Silent>, String> {
-        self.client
-            .create_with_context(Silent(self.reports.mask.clone()))
-            .map_err(|error| format!("kafka: {}", self.reports.mask.hide(&error.to_string())))
+    /// Questions to the cluster that are none of the producer's.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
-    /// Asks the cluster for its topics; the error is what to say if nothing is known of the connections. Blocks up to two
-    /// seconds.
+    /// Asks the cluster for its topics, over the producer's own connections; the error is what to say if nothing is known
+    /// of them. Blocks up to two seconds.
     pub fn metadata(&self) -> Result<Metadata, Reason> {
-        let producer = self.producer();
-        let servers = self.client.get("bootstrap.servers").unwrap_or_default();
-        let answer = producer.client().fetch_metadata(None, METADATA_TIMEOUT);
-        answer.map_err(|error| {
-            debug!(error = text(&error), "no metadata");
-            // The same words as where librdkafka tells it of a broker.
-            Reason::new(Cause::Timeout, format!("kafka at {servers} does not answer"))
-        })
+        self.cluster.metadata(self.producer().client())
     }
 
     /// Whether the producer can reach Kafka nowhere any more, as far as its last statistics say.
@@ -312,7 +266,7 @@ impl Kafka {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let now = self.batch_bytes.load(Ordering::Relaxed);
-        let allowed = super::topics::message_bytes_max(self, &topic);
+        let allowed = self.cluster.message_bytes_max(&topic);
         self.limits().insert(topic.clone(), allowed.clone().unwrap_or(u64::MAX));
         let smaller = allowed
             .clone()
@@ -345,7 +299,7 @@ impl Kafka {
         }
         let mut larger = self.batch_bytes_max;
         for (topic, then) in &limits {
-            match super::topics::message_bytes_max(self, topic) {
+            match self.cluster.message_bytes_max(topic) {
                 Ok(now) if now > *then => larger = larger.min(now),
                 _ => return,
             }
@@ -428,7 +382,7 @@ impl Drop for Shrinking<'_> {
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kafka")
-            .field("servers", &self.client.get("bootstrap.servers"))
+            .field("servers", &self.cluster.servers())
             .finish_non_exhaustive()
     }
 }
@@ -442,170 +396,6 @@ fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
                 value: Some(*value),
             })
         })
-}
-
-/// rdkafka's error texts lead with the enum's name; the part for people is librdkafka's.
-fn text(error: &KafkaError) -> String {
-    error
-        .rdkafka_error_code()
-        .map_or_else(|| error.to_string(), |code| code.to_string())
-}
-
-// === impl Reports ===
-
-impl Reports {
-    /// Whether no other record was in the batch of this one: Kafka judges batches, not records.
-    fn is_alone(&self, message: &BorrowedMessage<'_>) -> bool {
-        let headers = message.headers().map_or(0, |headers| {
-            let bytes = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
-            headers.iter().map(bytes).sum()
-        });
-        let record = message.payload_len() + message.key_len() + headers + BATCH_HEAD_BYTES;
-        record as u64 >= self.batch_bytes
-    }
-
-    fn refusal(&self, error: &KafkaError) -> Refused {
-        let code = error.rdkafka_error_code();
-        let label = code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
-        let failures = self.metrics.kafka_records_failed_total.with_label_values(&[&label]);
-        if failures.get() == 0 {
-            // Once per kind of error: the metric tells how often.
-            warn!(%error, "kafka did not take a record; further ones are counted, not logged");
-        }
-        failures.inc();
-        match code {
-            Some(RDKafkaErrorCode::MessageTimedOut) => Refused::TimedOut,
-            Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
-            Some(
-                RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => Refused::TopicMissing(""),
-            Some(
-                RDKafkaErrorCode::InvalidTimestamp
-                | RDKafkaErrorCode::InvalidRecord
-                | RDKafkaErrorCode::TopicAuthorizationFailed,
-            ) => Refused::Unacceptable,
-            Some(RDKafkaErrorCode::PurgeQueue) => Refused::Purged,
-            Some(RDKafkaErrorCode::PurgeInflight) => {
-                // On the wire, or unanswered: what becomes of it may be a second one.
-                self.metrics.kafka_records_in_doubt_total.inc();
-                Refused::Purged
-            }
-            _ => Refused::Other,
-        }
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
-        let result = result.as_ref().map(drop).map_err(|(error, message)| {
-            let refused = self.refusal(error);
-            if refused == Refused::TooLarge && !self.is_alone(message) {
-                let mut topic = self.refused_topic.lock().unwrap_or_else(PoisonError::into_inner);
-                message.topic().clone_into(&mut topic);
-                return Refused::BatchTooLarge;
-            }
-            if matches!(refused, Refused::TopicMissing(_)) {
-                return Refused::TopicMissing(self.health.topics().add(message.topic()));
-            }
-            refused
-        });
-        if let Some(listener) = self.listener.get() {
-            listener(slot, result);
-        }
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        let message = &*self.mask.hide(message);
-        // "[thrd:…]: host:9092/1: Disconnected…": that a broker ends a connection is no error to librdkafka, and that it
-        // leaves the first question open is one that is told nowhere else.
-        if fac == "FAIL"
-            && let Some((_, told)) = message.split_once("]: ")
-            && (matches!(level, RDKafkaLogLevel::Info) || told.contains("ApiVersionRequest failed"))
-            && let Some(failure) = Reason::of_connection(RDKafkaErrorCode::BrokerTransportFailure, told)
-        {
-            self.health.connection_failed(failure);
-        }
-        // librdkafka reports each broker it cannot reach again and again; what matters of it is said by `health`.
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                error!(fac, message, "librdkafka");
-            }
-            _ if self.is_debugging => info!(fac, message, "librdkafka"),
-            _ => debug!(fac, message, "librdkafka"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        let reason = &*self.mask.hide(reason);
-        match code {
-            RDKafkaErrorCode::AllBrokersDown => self.health.connections_failed(),
-            // The probe replaces the producer.
-            RDKafkaErrorCode::Fatal => {
-                let text = format!("the kafka producer failed: {reason}");
-                self.health.failed(Cause::Producer, &text);
-            }
-            _ => match Reason::of_connection(code, reason) {
-                Some(failure) => self.health.connection_failed(failure),
-                None => debug!(%error, reason, "librdkafka error"),
-            },
-        }
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let knows_no_broker = statistics.brokers.is_empty();
-        self.knows_no_broker.store(knows_no_broker, Ordering::Relaxed);
-        self.metrics.kafka_queue_records.set(statistics.msg_cnt as i64);
-        self.metrics.kafka_queue_bytes.set(statistics.msg_size as i64);
-        {
-            let mut seen = self.sent_bytes_seen.lock().unwrap_or_else(PoisonError::into_inner);
-            self.metrics
-                .kafka_sent_bytes_total
-                .inc_by((statistics.tx_bytes - *seen).max(0) as u64);
-            *seen = statistics.tx_bytes;
-        }
-        for (name, topic) in &statistics.topics {
-            self.metrics
-                .kafka_batch_records
-                .with_label_values(&[name])
-                .set(topic.batchcnt.avg);
-            self.metrics
-                .kafka_batch_bytes
-                .with_label_values(&[name])
-                .set(topic.batchsize.avg);
-        }
-        for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
-            let name = [broker.nodename.as_str()];
-            let round_trip = broker.rtt.as_ref().map_or(0.0, |window| window.avg as f64 / 1e6);
-            self.metrics
-                .kafka_round_trip_seconds
-                .with_label_values(&name)
-                .set(round_trip);
-            self.metrics
-                .kafka_requests_in_flight
-                .with_label_values(&name)
-                .set(broker.waitresp_cnt);
-        }
-    }
-}
-
-impl ClientContext for Silent {
-    fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
-        let message = self.0.hide(message);
-        debug!(fac, message, "librdkafka");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.0.hide(reason);
-        debug!(%error, reason, "librdkafka error");
-    }
 }
 
 #[cfg(test)]

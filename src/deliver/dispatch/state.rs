@@ -1,0 +1,129 @@
+//! What `dispatch` knows: one state, under one lock.
+//!
+//! Each part of it has a file of its own, which knows neither the producer nor the spool. The functions that bring them
+//! together are in the files beside, by what they are for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::flights::Flights;
+use super::held::{Held, Waiting};
+use super::lanes::Lanes;
+use super::moves::Moves;
+use super::parked::Parked;
+use super::replay::Replay;
+use super::store::Store;
+use super::writes::Writes;
+use crate::deliver::broker::Broker;
+use crate::deliver::health::Monitor;
+use crate::deliver::spool::budget::Rate;
+use crate::operate::metrics::{KafkaMetrics, SpoolMetrics};
+
+/// The times of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Unconfirmed for so long, a record is copied into the spool.
+    pub patience: Duration,
+    /// Neither in Kafka nor in the spool for so long, whatever it waits for, its device is told busy.
+    pub delivery_timeout: Duration,
+    /// How soon a spooled record is tried again that Kafka would not take as it is.
+    pub try_again: Duration,
+}
+
+/// See [`dispatch`](super).
+#[derive(Debug)]
+pub struct Dispatch<B, S> {
+    pub(super) broker: B,
+    pub(super) store: Option<S>,
+    pub(super) health: Arc<Monitor>,
+    pub(super) metrics: KafkaMetrics,
+    pub(super) spool_metrics: SpoolMetrics,
+    pub(super) times: Times,
+    pub(super) started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) flights: Flights,
+    pub(super) lanes: Lanes,
+    /// Flights whose record is, or is about to be, in the spool as well.
+    pub(super) doubled: usize,
+    /// How often a flight's record was copied.
+    pub(super) copies: u64,
+    /// Bytes taken in since the last tick, and their rate.
+    pub(super) taken_in: u64,
+    pub(super) ingest: Rate,
+    pub(super) replay: Replay,
+    pub(super) held: Held,
+    pub(super) writes: Writes,
+    pub(super) parked: Parked,
+    pub(super) moves: Moves,
+}
+
+// === impl Dispatch ===
+
+impl<B: Broker, S: Store> Dispatch<B, S> {
+    /// `recovered` entries below `first_sequence` wait in the store from earlier runs.
+    pub fn new(
+        broker: B,
+        store: Option<S>,
+        (recovered, first_sequence): (u64, u64),
+        times: Times,
+        health: Arc<Monitor>,
+        (metrics, spool_metrics): (KafkaMetrics, SpoolMetrics),
+    ) -> Self {
+        let state = State {
+            flights: Flights::default(),
+            lanes: Lanes::new(recovered, first_sequence),
+            doubled: 0,
+            copies: 0,
+            taken_in: 0,
+            ingest: Rate::default(),
+            replay: Replay::default(),
+            held: Held::default(),
+            writes: Writes::default(),
+            parked: Parked::default(),
+            moves: Moves::default(),
+        };
+        Dispatch {
+            broker,
+            store,
+            health,
+            metrics,
+            spool_metrics,
+            times,
+            started: Instant::now(),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub fn broker(&self) -> &B {
+        &self.broker
+    }
+
+    pub fn store(&self) -> Option<&S> {
+        self.store.as_ref()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Whether the replay is so close to its end that new records of waiting lanes are held back for it: a lane that is
+    /// never idle would go through the spool for ever otherwise.
+    pub(super) fn catches_up(&self, now: Instant) -> bool {
+        self.doubled == 0
+            && !self.replay.must_rewind()
+            && self.held.takes(now, self.lanes.behind() + self.replay.flying() as u64)
+    }
+
+    pub(super) fn hold(&mut self, record: Waiting) {
+        self.lanes.held(record.lane);
+        self.held.push(record);
+    }
+}

@@ -1,0 +1,15 @@
+//! All that knows librdkafka: the [`producer`] and its [`reports`], and what is asked of the [`cluster`].
+//!
+//! [`topics`] says what a cluster must offer. A record goes to the producer with a number, and its end comes back with
+//! the same number to the listener that the producer was made with. The rest of the room knows the producer as a
+//! [`Broker`](super::broker::Broker).
+
+pub mod cluster;
+
+pub mod producer;
+
+pub mod reports;
+
+pub mod topics;
+
+pub use producer::{Error, Kafka};
