@@ -1,7 +1,7 @@
 //! How deliver ends: Kafka is waited for, then the spool, and what stays behind is said.
 //!
 //! A deadline bounds what is waited for: a disk that hangs does not hold up the end. Only while acknowledged readings are
-//! being written anew (their files were taken away) the end waits as long as there is progress.
+//! being written anew (their files were removed or moved) the end waits as long as there is progress.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, PoisonError};
@@ -15,9 +15,9 @@ use super::spool::{self, Spool};
 /// The spool has so long to write what it was given, however late it is.
 const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
 /// A rescue that has done nothing for so long is not waited for. Its writer gives up sooner, and says what that means.
-const RESCUE_PATIENCE: Duration = Duration::from_secs(30);
+const RESCUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same while the replay still runs, and after that the writer tries for the last time.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(10);
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Watches a rescue: is there progress?
@@ -46,14 +46,14 @@ impl Deliver {
             watch
         });
         self.dispatch.close(began);
-        // With a spool there is no need to wait for a Kafka that is away.
+        // With a spool there is no need to wait for an unavailable Kafka.
         let spooling = self.dispatch.store().is_some();
-        let patience = if spooling && !self.health.is_up() {
+        let timeout = if spooling && !self.health.is_up() {
             Duration::ZERO
         } else {
             deadline / 2
         };
-        self.kafka.close(patience);
+        self.kafka.close(timeout);
         let left = deadline.saturating_sub(began.elapsed()).max(CLOSE_TIME_MIN);
         let written = self
             .dispatch
@@ -72,11 +72,11 @@ impl Deliver {
 
     fn say_what_stays(&self, spool: &spool::Status) {
         if spool.poisoned.is_some() {
-            // Its files may have been taken away after the last look of the pump.
+            // Its files may have been removed after the last look of the pump.
             self.failed.cancel();
         }
         let rescued = self.dispatch.store().and_then(|store| store.spool.rescue().folder);
-        // If files were taken away, it was said what became of which.
+        // If files were removed or moved, it was said what happened to which.
         if spool.uncommitted_entries > 0 && rescued.is_none() {
             warn!(
                 readings = spool.uncommitted_entries,
@@ -90,7 +90,7 @@ impl Deliver {
 
 fn wait_for_rescue<T: Send + 'static>(spool: &Spool<T>) {
     let mut progress = Progress::of(spool);
-    while spool.rescue().is_running && progress.is_within(spool, REPLAY_PATIENCE) {
+    while spool.rescue().is_running && progress.is_within(spool, REPLAY_TIMEOUT) {
         std::thread::sleep(LOOK_INTERVAL);
     }
 }
@@ -118,7 +118,7 @@ fn close_spool<T: Send + 'static>(spool: &Arc<Spool<T>>, within: Duration) -> bo
         }
         let rescue = spool.rescue();
         let waits = match rescue.is_running {
-            true => progress.is_within(spool, RESCUE_PATIENCE),
+            true => progress.is_within(spool, RESCUE_TIMEOUT),
             false => began.elapsed() < within,
         };
         if !waits {
@@ -152,12 +152,12 @@ impl Progress {
     }
 
     /// Whether something was copied or replayed in this time.
-    fn is_within<T: Send + 'static>(&mut self, spool: &Spool<T>, patience: Duration) -> bool {
+    fn is_within<T: Send + 'static>(&mut self, spool: &Spool<T>, timeout: Duration) -> bool {
         let now = Progress::of(spool);
         if (now.steps, now.uncommitted) != (self.steps, self.uncommitted) {
             *self = now;
         }
-        self.moved_at.elapsed() < patience
+        self.moved_at.elapsed() < timeout
     }
 }
 

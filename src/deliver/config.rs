@@ -54,7 +54,7 @@ pub struct Config {
     pub queue_readings: u32,
     /// Bytes in the producer's queue, at most; more likewise.
     pub queue_bytes: ByteSize,
-    /// How often Kafka is asked whether it is there while nothing is confirmed.
+    /// How often Kafka is asked whether it is available while nothing is confirmed.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub probe_interval: Duration,
     /// How often librdkafka's statistics become metrics, and tell whether the producer still knows a broker.
@@ -292,7 +292,7 @@ impl Config {
         Mask(secrets.map(|(_, value)| value.clone()).collect())
     }
 
-    /// Largest record that librdkafka takes (its default, unless a property says otherwise).
+    /// Largest record that librdkafka accepts (its default, unless a property says otherwise).
     pub fn message_bytes_max(&self) -> ByteSize {
         let set = self
             .properties
@@ -351,7 +351,7 @@ impl Config {
         for (key, value) in [
             ("reconnect.backoff.max.ms", "1000"),
             ("socket.keepalive.enable", "true"),
-            // A deleted topic is no reason to wait for half a minute: its readings go to the spool, and are tried again.
+            // A deleted topic is no reason to wait for half a minute: its readings go to the spool, and are retried.
             ("topic.metadata.propagation.max.ms", "2000"),
         ] {
             if !self.properties.contains_key(key) {

@@ -2,7 +2,7 @@
 //!
 //! Readings tell most of it: a confirmed one says *up*, one that was not confirmed in time says *unavailable*. While nothing
 //! is confirmed the [`probe`](super::probe) asks the cluster, and librdkafka tells of every connection that fails. While
-//! Kafka is unavailable readings go to the spool; without one, or while it takes nothing, they are answered busy at once
+//! Kafka is unavailable readings go to the spool; without one, or while it accepts nothing, they are answered busy at once
 //! instead of waiting in a queue for a time-out each. Each reason is a metric, and is logged when it
 //! changes, once a minute for each cause.
 
@@ -19,16 +19,16 @@ use crate::operate::log_limit::LogLimit;
 use crate::operate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
 
-/// Whether readings are taken, and how.
+/// Whether readings are accepted, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// Not known yet: the gateway is starting.
     Starting,
     /// Kafka confirms readings.
     Up,
-    /// Kafka does not, but the spool takes them. Why, in words for `/readyz`.
+    /// Kafka does not, but the spool accepts them. Why, in words for `/readyz`.
     Spooling(String),
-    /// Neither takes them: new readings are answered busy. Why, in words.
+    /// Neither accepts them: new readings are answered busy. Why, in words.
     Down(String),
 }
 
@@ -38,7 +38,7 @@ impl Health {
     }
 
     /// Whether a reading that is sent now can be made safe.
-    pub fn takes_readings(&self) -> bool {
+    pub fn accepts_readings(&self) -> bool {
         matches!(self, Health::Up | Health::Spooling(_))
     }
 }
@@ -65,7 +65,7 @@ pub struct Monitor {
 #[derive(Debug)]
 struct Known {
     kafka: Kafkas,
-    /// Why the spool takes nothing, if so; a gateway without spool has one that never does.
+    /// Why the spool accepts nothing, if so; a gateway without spool has one that never does.
     store_refuses: Option<&'static str>,
     failures: Failures,
     /// What the log says last.
@@ -121,7 +121,7 @@ impl Monitor {
         &self.topics
     }
 
-    /// Whether Kafka takes readings now.
+    /// Whether Kafka accepts readings now.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }
@@ -170,7 +170,7 @@ impl Monitor {
         self.replacing.store(false, Ordering::SeqCst);
     }
 
-    /// Kafka is there.
+    /// Kafka is available.
     pub fn found(&self) {
         if self.replacing.load(Ordering::SeqCst) {
             return;
@@ -282,7 +282,7 @@ impl Monitor {
         }
     }
 
-    /// Why the spool takes nothing now; `None`: it takes readings.
+    /// Why the spool accepts nothing now; `None`: it accepts readings.
     pub fn store_refuses(&self, why: Option<Busy>) {
         self.learn(|known| known.store_refuses = why.map(Busy::text));
     }

@@ -1,4 +1,4 @@
-//! Records to safety: Kafka while it confirms, the spool while it does not, *busy* when neither takes them.
+//! Records to safety: Kafka while it confirms, the spool while it does not, *busy* when neither accepts them.
 //!
 //! Every receipt given to this room is resolved by it: with *delivered* (or *rejected*, for a dead letter) once all
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
@@ -37,7 +37,7 @@ pub mod missing;
 
 pub mod kafka;
 
-pub mod parcel;
+pub mod encoded_record;
 
 pub mod probe;
 
@@ -101,7 +101,7 @@ pub enum Error {
 // === impl Deliver ===
 
 impl Deliver {
-    /// Opens the spool, and starts to probe Kafka; returns whether or not Kafka is there.
+    /// Opens the spool, and starts to probe Kafka; returns whether or not Kafka is available.
     pub fn start(
         sections: Sections<'_>,
         Client { kafka, health, told }: Client,
@@ -184,7 +184,7 @@ impl Deliver {
         );
     }
 
-    /// Changes when Kafka goes away or comes back.
+    /// Changes when Kafka becomes unavailable or available.
     pub fn health(&self) -> watch::Receiver<health::Health> {
         self.health.subscribe()
     }
@@ -201,7 +201,7 @@ impl Deliver {
         self.failed.clone()
     }
 
-    /// Why the spool takes nothing any more, if so.
+    /// Why the spool accepts nothing any more, if so.
     pub fn spool_failure(&self) -> Option<String> {
         let store = self.dispatch.store()?;
         let why = store.spool.poisoned().borrow().clone()?;
@@ -223,7 +223,7 @@ impl Deliver {
             let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
             store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
             let (_, still) = self.dispatch.disk(Instant::now());
-            self.metrics.spool_readings_parked.set(self.dispatch.parked() as i64);
+            self.metrics.spool_readings_parked.set(self.dispatch.deferred() as i64);
             self.metrics.spool_stalled_seconds.set(still.as_secs_f64());
         }
     }
@@ -236,7 +236,7 @@ impl Deliver {
                 &store.spool.status(),
                 self.dispatch.ingest_bytes_per_s(Instant::now()),
                 self.dispatch.unconfirmed(),
-                (self.metrics.spool_set_aside.get(), self.dispatch.parked()),
+                (self.metrics.spool_set_aside.get(), self.dispatch.deferred()),
                 (
                     self.dispatch.disk(Instant::now()).1,
                     self.metrics.spool_readings_in_doubt_total.get(),
@@ -318,7 +318,7 @@ impl Client {
     /// Creates the producer, as a gateway with or without a spool needs it; it connects by itself.
     ///
     /// # Errors
-    /// librdkafka does not take the configuration (an unreadable certificate, a key without its password …).
+    /// librdkafka refuses the configuration (an unreadable certificate, a key without its password …).
     pub fn new(config: &Config, spooling: bool, metrics: &KafkaMetrics) -> Result<Self, kafka::Error> {
         let health = Arc::new(health::Monitor::new(metrics));
         let told: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
@@ -333,7 +333,7 @@ impl Client {
         Ok(Client { kafka, health, told })
     }
 
-    /// Looks whether the cluster is there and offers every topic, or would let it be created.
+    /// Looks whether the cluster is available and offers every topic, or would let it be created.
     ///
     /// # Errors
     /// Why the cluster cannot be used, in words for the operator.

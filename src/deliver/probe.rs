@@ -1,7 +1,7 @@
-//! Asks Kafka whether it is there while no reading says so.
+//! Asks whether Kafka is available while no reading says so.
 //!
 //! A thread of its own, for librdkafka's metadata call blocks: an answer with brokers, and with a leader for every
-//! partition of every topic, says that Kafka is there; any other, or none, is a reason why it is not. It also creates
+//! partition of every topic, says that Kafka is available; any other, or none, is a reason why it is not. It also creates
 //! topics that are missing, and replaces a producer that failed for good or that knows no broker any more.
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Within this time librdkafka tells why a connection fails, even that nobody answers (`api.version.request.timeout.ms`, 10 s).
 const TOLD_WITHIN: Duration = Duration::from_secs(11);
 
-/// How soon topics that could not be created are tried again: first, and at the latest.
+/// How soon topics that could not be created are retried: first, and at the latest.
 const CREATE_AGAIN: Duration = Duration::from_secs(1);
 const CREATE_AGAIN_MAX: Duration = Duration::from_secs(60);
 
@@ -76,7 +76,7 @@ struct Probe {
     not_created: Option<NotCreated>,
     /// The topics' settings were looked at: once per process is enough.
     is_reported: bool,
-    /// Producers that were replaced since Kafka was last there.
+    /// Producers that were replaced since Kafka was last available.
     replaced: u32,
     /// When the first question was asked that Kafka has not answered since.
     unanswered_since: Option<Instant>,
@@ -193,7 +193,7 @@ impl Probe {
         }
     }
 
-    /// Creates what is missing, and waits until it is there; what Kafka does not create is tried again ever less often.
+    /// Creates what is missing, and waits until it exists; what Kafka does not create is retried ever less often.
     /// False: they are still missing.
     fn create(&mut self, missing: Vec<String>) -> bool {
         let earlier = self.not_created.take().filter(|earlier| earlier.topics == missing);
@@ -213,7 +213,7 @@ impl Probe {
             return true;
         };
         if earlier.is_none() && self.monitor.is_up() {
-            warn!(why, "kafka topics could not be created; it is tried again");
+            warn!(why, "kafka topics could not be created; it is retried");
         }
         self.failed(cause, &why);
         let pause = earlier.map_or(CREATE_AGAIN, |earlier| (2 * earlier.pause).min(CREATE_AGAIN_MAX));

@@ -34,8 +34,8 @@ pub struct Config {
     pub readings_per_second: u32,
     /// The same in bytes.
     pub bytes_per_second: ByteSize,
-    /// How soon a reading is tried again that Kafka does not take as it is (too large for its topic, a time that Kafka
-    /// takes for wrong). It stays in the spool meanwhile, and holds up no other.
+    /// How soon a reading is retried that Kafka refuses as it is (too large for its topic, a time that Kafka
+    /// considers wrong). It stays in the spool meanwhile, and holds up no other.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub try_again: Duration,
 }

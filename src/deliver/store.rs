@@ -13,7 +13,7 @@ use crate::outcome::Busy;
 /// With less room than this the spool counts as full: the next readings will not fit.
 const ROOM_BYTES_MIN: u64 = 4096;
 
-/// Of the disk space, this part may hold what was replayed before parked readings are moved out of its way.
+/// Of the disk space, this part may hold what was replayed before deferred readings are moved out of its way.
 const KEPT_SHARE: u64 = 4;
 
 /// The spool of a gateway.
@@ -23,10 +23,10 @@ pub struct SpoolStore {
 }
 
 impl Store for SpoolStore {
-    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
+    fn append(&self, encoded: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
         self.spool
-            .append(parcel, ticket)
-            .map_err(|(ticket, parcel, failure)| (ticket, parcel, busy(&failure)))
+            .append(encoded, ticket)
+            .map_err(|(ticket, encoded, failure)| (ticket, encoded, busy(&failure)))
     }
 
     fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
@@ -68,7 +68,7 @@ impl Store for SpoolStore {
     }
 }
 
-/// What a device is told when the spool does not take its reading.
+/// What a device is told when the spool does not accept its reading.
 pub fn busy(failure: &Failure) -> Busy {
     match failure {
         Failure::Poisoned => Busy::SpoolFailed,
@@ -114,7 +114,7 @@ pub fn describe(
     status: &spool::Status,
     ingest_bytes_per_s: f64,
     (unconfirmed_copies, replaying): (usize, usize),
-    (set_aside, parked): (i64, u64),
+    (defer_refused, deferred): (i64, u64),
     (stalled, in_doubt): (Duration, u64),
     now_ms: i64,
 ) -> Value {
@@ -129,9 +129,9 @@ pub fn describe(
         // While Kafka holds copies that it does not confirm, nothing is replayed.
         "unconfirmed_copies": unconfirmed_copies,
         "replaying": replaying,
-        "set_aside": set_aside,
+        "defer_refused": defer_refused,
         // For topics that Kafka does not have.
-        "parked": parked,
+        "deferred": deferred,
         "fsync_s": status.last_fsync.as_secs_f64(),
         // For so long no write was finished although one waits.
         "stalled_s": stalled.as_secs_f64(),

@@ -145,16 +145,16 @@ impl Broker for FaultyBroker {
 }
 
 impl Store for SlowStore {
-    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
+    fn append(&self, encoded: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
         let mut state = self.0.borrow_mut();
         if state.full {
-            return Err((ticket, parcel, Busy::SpoolFull));
+            return Err((ticket, encoded, Busy::SpoolFull));
         }
         if state.appended.len() >= state.queue_max {
-            return Err((ticket, parcel, Busy::SpoolBusy));
+            return Err((ticket, encoded, Busy::SpoolBusy));
         }
-        state.copies += usize::from(matches!(ticket, Ticket::Parked { .. }));
-        state.appended.push_back((parcel, ticket));
+        state.copies += usize::from(matches!(ticket, Ticket::Deferred { .. }));
+        state.appended.push_back((encoded, ticket));
         Ok(())
     }
 
@@ -168,7 +168,7 @@ impl Store for SlowStore {
             .durable
             .range(state.read_from..)
             .take(state.read_max.map_or(entries_max, |max| max.min(entries_max)))
-            .map(|(at, parcel)| (*at, parcel.clone()))
+            .map(|(at, encoded)| (*at, encoded.clone()))
             .collect();
         if let Some((last, _)) = entries.last() {
             state.read_from = last + 1;
@@ -279,7 +279,7 @@ impl SlowStore {
         {
             let mut state = self.0.borrow_mut();
             for _ in 0..count {
-                let Some((parcel, ticket)) = state.appended.pop_front() else {
+                let Some((encoded, ticket)) = state.appended.pop_front() else {
                     break;
                 };
                 if random.random_ratio(1, 50) {
@@ -288,7 +288,7 @@ impl SlowStore {
                 }
                 let sequence = state.next;
                 state.next += 1;
-                state.durable.insert(sequence, parcel);
+                state.durable.insert(sequence, encoded);
                 written.push((ticket, Ok(sequence)));
             }
         }
@@ -302,10 +302,10 @@ impl SlowStore {
         let written = {
             let mut state = self.0.borrow_mut();
             let appended: Vec<_> = state.appended.drain(..).collect();
-            let entries = appended.into_iter().map(|(parcel, ticket)| {
+            let entries = appended.into_iter().map(|(encoded, ticket)| {
                 let sequence = state.next;
                 state.next += 1;
-                state.durable.insert(sequence, parcel);
+                state.durable.insert(sequence, encoded);
                 (ticket, Ok(sequence))
             });
             entries.collect::<Vec<_>>()
@@ -986,7 +986,7 @@ impl Rush {
     }
 }
 
-/// While devices never pause, their lanes never are idle: the way must lead back to Kafka all the same, and nobody must
+/// While devices never pause, their key groups never are idle: the way must lead back to Kafka all the same, and nobody must
 /// wait long for that.
 #[test]
 fn after_an_outage_readings_go_straight_to_kafka_again() {
@@ -1067,7 +1067,7 @@ fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
             "a move begins: {} kept for {}, {} parked",
             run.store.kept(),
             run.store.uncommitted(),
-            run.dispatch.parked()
+            run.dispatch.deferred()
         );
     }
     // More come in with each turn than one reads.
@@ -1124,7 +1124,7 @@ fn parked_readings_do_not_keep_on_disk_what_was_replayed() {
             "{kept} kept for {parked} after outage {outage}"
         );
     }
-    assert_eq!(run.dispatch.parked(), run.store.uncommitted());
+    assert_eq!(run.dispatch.deferred(), run.store.uncommitted());
     run.drain();
     run.everybody_goes_straight();
     let outcomes = run.judge();

@@ -1,32 +1,32 @@
 //! Nobody waits longer than `kafka.delivery_timeout`, whatever for: Kafka, the spool's queue, or its disk.
 //!
 //! A record whose device was answered busy keeps its place: the producer may still write it, and the store may still make
-//! it durable. Later ones of its lane stay behind it, so that the device's order holds; what is then in Kafka twice, if
+//! it durable. Later ones of its group stay behind it, so that the device's order holds; what is then in Kafka twice, if
 //! the device sends it again, is counted as in doubt.
 
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::flights::Spooled;
+use super::appends::Disk;
+use super::in_flight::Spooled;
 use super::state::{Dispatch, State};
 use super::store::Store;
-use super::writes::Disk;
 use crate::deliver::broker::Broker;
 use crate::outcome::Busy;
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Answers everybody whose deadline has passed.
     pub(super) fn answer_overdue(&self, state: &mut State, now: Instant) {
-        while let Some(name) = state.flights.overdue(now, self.times.delivery_timeout) {
-            let Some(flight) = state.flights.get(name) else {
+        while let Some(id) = state.in_flight.overdue(now, self.times.delivery_timeout) {
+            let Some(send) = state.in_flight.get(id) else {
                 continue;
             };
-            let Some(pending) = flight.pending.take() else { continue };
-            let (lane, spooled) = (flight.lane, flight.spooled);
-            if flight.parcel.take().is_some() {
+            let Some(pending) = send.pending.take() else { continue };
+            let (group, spooled) = (send.group, send.spooled);
+            if send.encoded.take().is_some() {
                 // The store's queue had no room for it in all this time, and whoever is answered needs no copy.
-                state.lanes.touched_down(lane);
+                state.key_groups.out_of_producer(group);
             }
             if !matches!(spooled, Spooled::AskedAndReported { .. }) {
                 self.metrics.kafka_records_in_doubt_total.inc();
@@ -36,7 +36,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 _ => Busy::SpoolTimeout,
             });
         }
-        while let Some(pending) = state.writes.overdue(now) {
+        while let Some(pending) = state.appends.overdue(now) {
             pending.busy(Busy::SpoolTimeout);
         }
     }
@@ -46,10 +46,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn disk_refuses(&self, now: Instant) -> Option<Busy> {
         let (changed, disk, still, waiting) = {
             let mut state = self.state();
-            let changed = state.writes.look(now, self.times.delivery_timeout);
-            let writes = &state.writes;
-            let waiting = changed.map_or(0, |_| writes.waiting());
-            (changed, writes.disk(), writes.still(now), waiting)
+            let changed = state.appends.look(now, self.times.delivery_timeout);
+            let appends = &state.appends;
+            let waiting = changed.map_or(0, |_| appends.waiting());
+            (changed, appends.disk(), appends.still(now), waiting)
         };
         match changed {
             Some(Disk::Good) => info!("the disk of the spool is as fast as it should be again"),
@@ -72,16 +72,16 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// How the disk of the spool does, and for how long it has finished no write although one waits.
     pub fn disk(&self, now: Instant) -> (Disk, Duration) {
         let state = self.state();
-        (state.writes.disk(), state.writes.still(now))
+        (state.appends.disk(), state.appends.still(now))
     }
 
     /// Answers everybody who waits for the store: it is closed, or will not answer before the gateway ends.
     pub fn give_up(&self) {
         let mut state = self.state();
-        for pending in state.writes.give_up() {
+        for pending in state.appends.give_up() {
             pending.busy(Busy::Draining);
         }
-        for pending in state.flights.give_up() {
+        for pending in state.in_flight.give_up() {
             pending.busy(Busy::Draining);
         }
     }

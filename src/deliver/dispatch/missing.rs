@@ -1,51 +1,51 @@
 //! Topics that go missing, or exist again, under the records that are on their way to them.
 //!
-//! New records for a missing topic are appended to the store, where the replay passes over them (`parked`); once the topic
+//! New records for a missing topic are appended to the store, where the replay passes over them (`deferred`); once the topic
 //! exists again the replay begins with the oldest.
 
 use super::state::{Dispatch, State};
 use super::store::Store;
 use crate::deliver::broker::Broker;
-use crate::deliver::parcel;
+use crate::deliver::encoded_record;
 
 // === impl Dispatch ===
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
-    /// Takes note of topics that have gone missing, or exist again.
-    pub(super) fn look_at_topics(&self, state: &mut State) {
+    /// Notes topics that have gone missing, or exist again.
+    pub(super) fn note_missing_topics(&self, state: &mut State) {
         let topics = self.health.topics();
         let version = topics.version();
-        if state.parked.version == version {
+        if state.deferred.version == version {
             return;
         }
-        state.parked.version = version;
-        self.give_move_up(state);
-        if state.parked.become_these(topics.all(), &mut state.lanes) {
-            state.replay.begin_anew();
+        state.deferred.version = version;
+        self.abandon_compaction(state);
+        if state.deferred.become_these(topics.all(), &mut state.key_groups) {
+            state.replay.restart();
         }
-        // Later ones of a missing topic are appended: they must not come before those that are held back.
-        if let Some(store) = self.store.as_ref().filter(|_| !state.parked.is_empty()) {
-            let held = state.held.release();
-            self.append_held(state, store, held);
+        // Later ones of a missing topic are appended: they must not come before those that are retained.
+        if let Some(store) = self.store.as_ref().filter(|_| !state.deferred.is_empty()) {
+            let retained = state.retained.release();
+            self.append_retained(state, store, retained);
         }
         self.spool_metrics
             .spool_readings_parked
-            .set(state.parked.count() as i64);
+            .set(state.deferred.count() as i64);
     }
 
     /// The missing topic that a record is for: its generation, 0 for none.
-    pub(super) fn missing_topic(&self, state: &State, parcel: &[u8]) -> u64 {
-        if state.parked.is_empty() {
+    pub(super) fn missing_topic(&self, state: &State, encoded: &[u8]) -> u64 {
+        if state.deferred.is_empty() {
             return 0;
         }
-        let generation = parcel::open(parcel, |record| {
-            state.parked.get(record.topic).map_or(0, |topic| topic.generation)
+        let generation = encoded_record::decode(encoded, |record| {
+            state.deferred.get(record.topic).map_or(0, |topic| topic.generation)
         });
         generation.unwrap_or(0)
     }
 
     /// Readings that wait in the store for their topics.
-    pub fn parked(&self) -> u64 {
-        self.state().parked.count()
+    pub fn deferred(&self) -> u64 {
+        self.state().deferred.count()
     }
 }

@@ -1,7 +1,7 @@
 //! Which way a record goes, and when its device is answered.
 //!
-//! Straight to Kafka while Kafka confirms; into the spool while it does not, and, for the sake of order, while the spool
-//! holds earlier records of the same lane that Kafka's producer was not given yet ([`lanes`]). A record that Kafka has not
+//! Straight to Kafka while Kafka confirms; into the spool while it does not, and, to keep order, while the spool
+//! holds earlier records of the same group that Kafka's producer was not given yet ([`key_groups`]). A record that Kafka has not
 //! confirmed after `kafka.patience` is copied into the spool as well and answered *spooled*; if Kafka confirms it after
 //! all, the copy is not replayed. [`replay`] begins when nothing is held twice. Every record ends safe (Kafka or spool) or
 //! with its device told *busy*; never neither.
@@ -21,21 +21,21 @@ mod copies;
 
 mod deadlines;
 
-mod flights;
+mod in_flight;
 
-mod hand_over;
+mod enqueue;
 
-mod held;
+mod retained;
 
-mod lanes;
+mod key_groups;
 
 mod missing;
 
-mod move_parked;
+mod compact;
 
-mod moves;
+mod compaction;
 
-mod parked;
+mod deferred;
 
 mod pending;
 
@@ -47,39 +47,39 @@ mod state;
 
 mod store;
 
-mod writes;
+mod appends;
 
-use flights::{Flight, Spooled};
-use held::Waiting;
+pub use appends::Disk;
+use in_flight::{InFlightSend, Spooled};
 pub use pending::Pending;
 pub use replay::Replayed;
+use retained::PendingRecord;
 use state::State;
 pub use state::{Dispatch, Times};
 pub use store::{Store, Ticket};
-pub use writes::Disk;
 
 // === impl Dispatch ===
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
-    /// Takes a record in; `pending` is resolved when the record is safe, or when it is known that it will not be.
+    /// Accepts a record; `pending` is resolved when the record is safe, or when it is known that it will not be.
     pub fn send(&self, now: Instant, record: &Record<'_>, pending: Pending) {
-        let lane = lanes::lane(record);
-        let Ok(parcel) = self.packed(record) else {
+        let group = key_groups::key_group(record);
+        let Ok(encoded) = self.encoded(record) else {
             return pending.too_large();
         };
         let mut state = self.state();
         let epoch = self.broker.epoch();
-        // Under the lock: nothing is taken in behind the back of `close`.
+        // Under the lock: nothing is accepted once `close` has begun.
         // The answers are given without it: whoever is woken may send the next record.
         if self.health.is_closed() {
             drop(state);
             return pending.busy(Busy::Draining);
         }
-        let missing = match state.parked.is_empty() {
+        let missing = match state.deferred.is_empty() {
             true => None,
-            false => state.parked.get(record.topic).map(|topic| topic.words),
+            false => state.deferred.get(record.topic).map(|topic| topic.words),
         };
-        let Some((store, parcel)) = self.store.as_ref().zip(parcel) else {
+        let Some((store, encoded)) = self.store.as_ref().zip(encoded) else {
             if let Some(words) = missing {
                 drop(state);
                 return pending.busy(Busy::TopicMissing(words));
@@ -88,24 +88,24 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 drop(state);
                 return pending.busy(Busy::KafkaUnavailable);
             }
-            let name = self.depart(&mut state, now, lane, pending, None);
+            let id = self.insert(&mut state, now, group, pending, None);
             drop(state);
-            return self.hand_over(epoch, record, name);
+            return self.enqueue(epoch, record, id);
         };
-        state.taken_in += parcel.len() as u64;
+        state.received_bytes += encoded.len() as u64;
         let may_go = missing.is_none() && self.health.is_up();
-        if may_go && !state.lanes.waits(lane) {
-            let name = self.depart(&mut state, now, lane, pending, Some(parcel));
-            hand_over::SPARE.set(state.flights.spare());
+        if may_go && !state.key_groups.waits(group) {
+            let id = self.insert(&mut state, now, group, pending, Some(encoded));
+            enqueue::SPARE.set(state.in_flight.spare());
             drop(state);
-            self.hand_over(epoch, record, name);
+            self.enqueue(epoch, record, id);
         } else if may_go && state.catches_up(now) {
-            state.hold(Waiting::new(parcel, pending, lane, now));
+            state.retain(PendingRecord::new(encoded, pending, group, now));
         } else {
             if missing.is_none() {
-                self.spill(&mut state, store, now);
+                self.spool_retained(&mut state, store, now);
             }
-            self.append(&mut state, store, Waiting::new(parcel, pending, lane, now));
+            self.append(&mut state, store, PendingRecord::new(encoded, pending, group, now));
         }
     }
 
@@ -120,7 +120,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let delivered = {
             let mut state = self.state();
             if matches!(result, Err(Refused::TopicMissing(_))) {
-                self.look_at_topics(&mut state);
+                self.note_missing_topics(&mut state);
             }
             self.ended(&mut state, slot, result)
         };
@@ -132,32 +132,32 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
 
     /// The same, under the lock; who is to be told that the record is in Kafka.
     fn ended(&self, state: &mut State, slot: usize, result: Result<(), Refused>) -> Option<Pending> {
-        let flight = state.flights.at(slot)?;
-        match (flight.spooled, result) {
+        let send = state.in_flight.by_slot(slot)?;
+        match (send.spooled, result) {
             (Spooled::No, Ok(())) => {
-                let flight = state.flights.land(slot);
-                if let Some(parcel) = flight.parcel {
-                    state.lanes.touched_down(flight.lane);
-                    state.flights.keep_spare(parcel);
+                let send = state.in_flight.remove(slot);
+                if let Some(encoded) = send.encoded {
+                    state.key_groups.out_of_producer(send.group);
+                    state.in_flight.keep_spare(encoded);
                 }
-                return flight.pending;
+                return send.pending;
             }
             (Spooled::No, Err(refused)) => self.given_back(state, slot, refused),
             (Spooled::Asked, result) => {
-                let (delivered, lane) = (result.is_ok(), flight.lane);
-                flight.spooled = Spooled::AskedAndReported { delivered };
+                let (delivered, group) = (result.is_ok(), send.group);
+                send.spooled = Spooled::AskedAndReported { delivered };
                 if delivered {
-                    return flight.pending.take();
+                    return send.pending.take();
                 }
-                state.lanes.wait(lane);
+                state.key_groups.spooled(group);
             }
             (Spooled::AskedAndReported { .. }, _) => {}
             (Spooled::At(sequence), result) => {
-                let lane = state.flights.land(slot).lane;
-                state.doubled -= 1;
+                let group = state.in_flight.remove(slot).group;
+                state.also_spooled -= 1;
                 match result {
                     Ok(()) => self.commit(sequence),
-                    Err(_) => state.lanes.wait(lane),
+                    Err(_) => state.key_groups.spooled(group),
                 }
             }
             (Spooled::Replayed(sequence), result) => self.replay_reported(state, slot, sequence, result),
@@ -175,27 +175,33 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if let Some(store) = self.store.as_ref().filter(|_| others_follow) {
             self.copy_all(state, store);
         }
-        let Some(flight) = state.flights.at(slot) else { return };
-        let lane = flight.lane;
-        if flight.spooled == Spooled::Asked {
-            flight.spooled = Spooled::AskedAndReported { delivered: false };
-            state.lanes.wait(lane);
+        let Some(send) = state.in_flight.by_slot(slot) else {
+            return;
+        };
+        let group = send.group;
+        if send.spooled == Spooled::Asked {
+            send.spooled = Spooled::AskedAndReported { delivered: false };
+            state.key_groups.spooled(group);
             return;
         }
-        if flight.parcel.is_some() {
-            state.lanes.touched_down(lane);
+        if send.encoded.is_some() {
+            state.key_groups.out_of_producer(group);
         }
-        let flight = state.flights.land(slot);
-        self.refused(state, flight, refused);
+        let send = state.in_flight.remove(slot);
+        self.refused(state, send, refused);
     }
 
     /// The producer does not have the record (any more), and the spool does not have it either.
-    fn refused(&self, state: &mut State, flight: Flight, refused: Refused) {
-        let Some(pending) = flight.pending else { return };
-        match (refused, &self.store, flight.parcel) {
+    fn refused(&self, state: &mut State, send: InFlightSend, refused: Refused) {
+        let Some(pending) = send.pending else { return };
+        match (refused, &self.store, send.encoded) {
             (Refused::TooLarge, _, _) => pending.too_large(),
-            (_, Some(store), Some(parcel)) => {
-                self.append_next(state, store, Waiting::new(parcel, pending, flight.lane, flight.sent_at));
+            (_, Some(store), Some(encoded)) => {
+                self.append_next(
+                    state,
+                    store,
+                    PendingRecord::new(encoded, pending, send.group, send.sent_at),
+                );
             }
             (Refused::TopicMissing(words), ..) => pending.busy(Busy::TopicMissing(words)),
             (Refused::QueueFull, ..) => pending.busy(Busy::QueueFull),
@@ -224,30 +230,34 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub fn stored(&self, entries: impl IntoIterator<Item = (Ticket, Result<u64, Busy>)>) {
         let mut state = self.state();
         for (ticket, result) in entries {
-            state.writes.answered();
+            state.appends.answered();
             self.spool_metrics
                 .spool_appended_total
                 .inc_by(u64::from(result.is_ok()));
             match ticket {
-                Ticket::Alone { number, lane, parked } => {
-                    let pending = state.writes.end(number);
+                Ticket::Alone {
+                    number,
+                    group,
+                    deferred,
+                } => {
+                    let pending = state.appends.end(number);
                     match result {
                         Ok(sequence) => {
-                            state.parked.durable(parked, sequence);
+                            state.deferred.durable(deferred, sequence);
                             self.written(pending);
                         }
                         Err(busy) => {
-                            match state.parked.not_durable(parked) {
-                                true => state.lanes.let_go(lane),
-                                false => state.lanes.go(lane),
+                            match state.deferred.not_durable(deferred) {
+                                true => state.key_groups.released(group),
+                                false => state.key_groups.unspooled(group),
                             }
                             pending.into_iter().for_each(|pending| pending.busy(busy));
                         }
                     }
                 }
-                Ticket::Copy(name) => self.copied(&mut state, name, result),
-                Ticket::Parked { number } => self.parked_copied(&mut state, number, result.ok()),
-                Ticket::Moved { from } => self.moved(&mut state, from, result.ok()),
+                Ticket::Copy(id) => self.copied(&mut state, id, result),
+                Ticket::Deferred { number } => self.deferred_copied(&mut state, number, result.ok()),
+                Ticket::Reappended { from } => self.moved(&mut state, from, result.ok()),
             }
         }
     }
@@ -255,29 +265,31 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Looks after records that Kafka does not confirm, and those that the store does not write. To be called every few
     /// milliseconds, by a thread that waits for no disk.
     pub fn tick(&self, now: Instant) {
-        self.look_at_topics(&mut self.state());
+        self.note_missing_topics(&mut self.state());
         let Some(store) = &self.store else { return };
         self.health.store_refuses(store.refuses().or(self.disk_refuses(now)));
         let mut state = self.state();
-        let taken_in = std::mem::take(&mut state.taken_in);
-        state.ingest.add(taken_in, now.saturating_duration_since(self.started));
-        while let Some(name) = state.flights.impatient(now, self.times.patience) {
-            self.lose_patience(&mut state, name);
-            if !self.copy(&mut state, store, name) {
+        let received_bytes = std::mem::take(&mut state.received_bytes);
+        state
+            .ingest
+            .add(received_bytes, now.saturating_duration_since(self.started));
+        while let Some(id) = state.in_flight.spool_due(now, self.times.patience) {
+            self.report_unconfirmed(&mut state, id);
+            if !self.copy(&mut state, store, id) {
                 break;
             }
         }
-        if state.doubled == 0 {
+        if state.also_spooled == 0 {
             self.health.nothing_awaited();
         }
         self.answer_overdue(&mut state, now);
-        state.replay.say_more(now);
-        if !self.health.is_up() || state.held.is_overdue(now) {
-            self.spill(&mut state, store, now);
+        state.replay.log_due(now);
+        if !self.health.is_up() || state.retained.is_overdue(now) {
+            self.spool_retained(&mut state, store, now);
         }
     }
 
-    /// A record that was set aside is in the store once more.
+    /// A record that was deferred is in the store once more.
     fn moved(&self, state: &mut State, from: u64, to: Option<u64>) {
         let Some(to) = to else {
             return state.replay.not_moved(from);
@@ -287,40 +299,51 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         self.commit(done);
     }
 
-    fn append(&self, state: &mut State, store: &S, record: Waiting) {
-        self.copy_before(state, store, record.lane);
-        if state.lanes.is_aloft(record.lane) {
+    fn append(&self, state: &mut State, store: &S, record: PendingRecord) {
+        self.copy_before(state, store, record.group);
+        if state.key_groups.has_in_producer(record.group) {
             // An earlier one found no room in the store's queue: this one must not stand before it.
             return record.pending.busy(Busy::SpoolBusy);
         }
         self.append_next(state, store, record);
     }
 
-    /// The same, when none of its lane must stand before it.
-    fn append_next(&self, state: &mut State, store: &S, record: Waiting) {
-        let Waiting {
-            parcel,
+    /// The same, when none of its group must stand before it.
+    fn append_next(&self, state: &mut State, store: &S, record: PendingRecord) {
+        let PendingRecord {
+            encoded,
             pending,
-            lane,
+            group,
             since,
         } = record;
-        if state.writes.disk() == Disk::Hung {
+        if state.appends.disk() == Disk::Hung {
             return pending.busy(Busy::SpoolTimeout);
         }
-        let (bytes, parked) = (parcel.len(), self.missing_topic(state, &parcel));
-        let number = state.writes.begin(pending, since + self.times.delivery_timeout);
-        match store.append(parcel, Ticket::Alone { number, lane, parked }) {
+        let (bytes, deferred) = (encoded.len(), self.missing_topic(state, &encoded));
+        let number = state.appends.begin(pending, since + self.times.delivery_timeout);
+        match store.append(
+            encoded,
+            Ticket::Alone {
+                number,
+                group,
+                deferred,
+            },
+        ) {
             Ok(()) => {
-                state.writes.given();
-                if parked == 0 {
-                    state.lanes.wait(lane);
+                state.appends.given();
+                if deferred == 0 {
+                    state.key_groups.spooled(group);
                     state.replay.grew(bytes);
                 } else {
-                    state.lanes.held(lane);
-                    state.parked.appended(parked);
+                    state.key_groups.retained(group);
+                    state.deferred.appended(deferred);
                 }
             }
-            Err((_, _, busy)) => state.writes.cancel().into_iter().for_each(|pending| pending.busy(busy)),
+            Err((_, _, busy)) => state
+                .appends
+                .cancel()
+                .into_iter()
+                .for_each(|pending| pending.busy(busy)),
         }
     }
 
@@ -333,23 +356,25 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    /// Gives what is held back to the store, in its order.
-    fn spill(&self, state: &mut State, store: &S, now: Instant) {
-        let held = state.held.give_up(now);
-        self.append_held(state, store, held);
+    /// Gives what is retained to the store, in its order.
+    fn spool_retained(&self, state: &mut State, store: &S, now: Instant) {
+        let retained = state.retained.give_up(now);
+        self.append_retained(state, store, retained);
     }
 
-    fn append_held(&self, state: &mut State, store: &S, held: VecDeque<Waiting>) {
-        held.iter().for_each(|waiting| state.lanes.let_go(waiting.lane));
-        for waiting in held {
+    fn append_retained(&self, state: &mut State, store: &S, retained: VecDeque<PendingRecord>) {
+        retained
+            .iter()
+            .for_each(|waiting| state.key_groups.released(waiting.group));
+        for waiting in retained {
             self.append(state, store, waiting);
         }
     }
 
-    /// Lets nothing wait here any more: what is held back is given to the store. After the health was closed.
+    /// Retains nothing any more: what is retained is given to the store. After the health was closed.
     pub fn close(&self, now: Instant) {
         if let Some(store) = &self.store {
-            self.spill(&mut self.state(), store, now);
+            self.spool_retained(&mut self.state(), store, now);
         }
     }
 
@@ -364,12 +389,12 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// given by the replay.
     pub fn unconfirmed(&self) -> (usize, usize) {
         let state = self.state();
-        (state.doubled, state.replay.flying())
+        (state.also_spooled, state.replay.unconfirmed())
     }
 
     /// Devices that wait for an answer.
     pub fn waiting(&self) -> usize {
         let state = self.state();
-        state.flights.waiting() + state.held.len() + state.writes.waiting()
+        state.in_flight.waiting() + state.retained.len() + state.appends.waiting()
     }
 }

@@ -1,6 +1,6 @@
 //! A record's device, which waits for an answer.
 //!
-//! It is answered once, with what became of the record: in Kafka, in the spool, rejected, or *busy*. Nothing here decides
+//! It is answered once, with the outcome of the record: in Kafka, in the spool, rejected, or *busy*. Nothing here decides
 //! which.
 
 use crate::outcome::{Busy, Outcome, Rejection};

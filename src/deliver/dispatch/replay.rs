@@ -1,4 +1,4 @@
-//! How far the replay is, and what was set aside in it.
+//! How far the replay is, and what was deferred in it.
 //!
 //! Pure: `replay_turn` reads and sends.
 
@@ -9,13 +9,13 @@ use tracing::error;
 
 use crate::operate::log_limit::LogLimit;
 
-/// How soon it is looked again whether those that are set aside have been moved.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How soon it is looked again whether those that are deferred have been moved.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a turn of the replay did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Handed to the producer.
+    /// Enqueued with the producer.
     pub records: usize,
     pub bytes: usize,
     /// Came into the spool since the last turn.
@@ -27,35 +27,35 @@ pub struct Replayed {
 #[derive(Debug, Default)]
 pub struct Replay {
     /// Records that await their confirmation.
-    pub(super) flying: usize,
-    /// Begin again with the oldest, once none is flying.
+    pub(super) unconfirmed: usize,
+    /// Begin again with the oldest, once none is unconfirmed.
     pub(super) rewind: bool,
     pub(super) pause_until: Option<Instant>,
-    /// Entries that Kafka would not take.
-    pub(super) aside: BTreeMap<u64, Aside>,
-    /// When they are tried again, each lane's oldest first.
-    pub(super) try_at: Option<Instant>,
-    /// When they were last; those that were set aside before are still to be tried.
-    pub(super) tried_at: Option<Instant>,
-    /// What Kafka said this time of the oldest that is set aside, by lane.
+    /// Entries that Kafka refused.
+    pub(super) aside: BTreeMap<u64, Refusal>,
+    /// When they are retried, each group's oldest first.
+    pub(super) retry_at: Option<Instant>,
+    /// When they were last; those that were deferred before are still to be tried.
+    pub(super) retried_at: Option<Instant>,
+    /// What Kafka said this time of the oldest that is deferred, by group.
     pub(super) firsts: BTreeMap<usize, First>,
-    /// How often they were tried since the newest was set aside.
+    /// How often they were tried since the newest was deferred.
     pub(super) tries: u32,
-    /// What was logged of those that were set aside, by cause.
+    /// What was logged of those that were deferred, by cause.
     pub(super) logged: LogLimit<Instant>,
     pub(super) grown: Replayed,
 }
 
-/// An entry that was set aside. It is appended to the spool once more, so that the segment it is in can be given up: what is
+/// An entry that was deferred. It is appended to the spool once more, so that the segment it is in can be given up: what is
 /// uncommitted at the front of the spool holds all that comes after.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Aside {
+pub(super) struct Refusal {
     pub(super) since: Instant,
     /// The spool has not yet answered for the new one.
     pub(super) moving: bool,
 }
 
-/// The oldest entry of a lane that is set aside is tried alone, and the others when Kafka has accepted it. Sent together, some
+/// The oldest entry of a group that is deferred is tried alone, and the others when Kafka has accepted it. Sent together, some
 /// would be refused and later ones accepted at the moment when what is wrong with their topic is mended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum First {
@@ -69,18 +69,18 @@ pub(super) enum First {
 /// with it alone.
 const ALL_AT_ONCE: u32 = 5;
 
-fn log_aside(why: &str, readings: u64) {
+fn log_refused_records(why: &str, readings: u64) {
     error!(
         readings,
-        why, "spooled readings cannot go to kafka as they are; they stay in the spool and are tried again later"
+        why, "spooled readings cannot go to kafka as they are; they stay in the spool and are retried later"
     );
 }
 
 // === impl Replay ===
 
 impl Replay {
-    /// Begins again with the oldest, once none is flying.
-    pub fn begin_anew(&mut self) {
+    /// Begins again with the oldest, once none is unconfirmed.
+    pub fn restart(&mut self) {
         self.rewind = true;
     }
 
@@ -94,44 +94,44 @@ impl Replay {
         self.grown.bytes_grown += bytes;
     }
 
-    pub fn flying(&self) -> usize {
-        self.flying
+    pub fn unconfirmed(&self) -> usize {
+        self.unconfirmed
     }
 
-    /// An entry that was set aside is durable under a new sequence; whether the old one is still to be committed.
+    /// An entry that was deferred is durable under a new sequence; whether the old one is still to be committed.
     pub fn moved(&mut self, from: u64, to: u64) -> bool {
         let aside = self.aside.remove(&from);
         if let Some(aside) = aside {
-            self.aside.insert(to, Aside { moving: false, ..aside });
+            self.aside.insert(to, Refusal { moving: false, ..aside });
         }
         aside.is_some()
     }
 
-    /// The spool did not take it once more.
+    /// The spool did not accept it once more.
     pub fn not_moved(&mut self, from: u64) {
         if let Some(aside) = self.aside.get_mut(&from) {
             aside.moving = false;
         }
     }
 
-    pub(super) fn is_aside(&self, sequence: u64) -> bool {
+    pub(super) fn is_deferred(&self, sequence: u64) -> bool {
         let aside = self.aside.get(&sequence);
-        let is_tried = |aside: &Aside| self.tried_at.is_some_and(|tried_at| aside.since < tried_at);
+        let is_tried = |aside: &Refusal| self.retried_at.is_some_and(|retried_at| aside.since < retried_at);
         aside.is_some_and(|aside| aside.moving || !is_tried(aside))
     }
 
-    /// An entry is set aside; logged once a minute for each cause.
-    pub(super) fn say_aside(&mut self, now: Instant, why: &str) {
-        self.say_more(now);
+    /// An entry is deferred; logged once a minute for each cause.
+    pub(super) fn log_refused(&mut self, now: Instant, why: &str) {
+        self.log_due(now);
         if self.logged.allows(now, why) {
-            log_aside(why, 1);
+            log_refused_records(why, 1);
         }
     }
 
     /// Logs what was not logged at once.
-    pub fn say_more(&mut self, now: Instant) {
+    pub fn log_due(&mut self, now: Instant) {
         for (why, readings) in self.logged.due(now) {
-            log_aside(&why, readings);
+            log_refused_records(&why, readings);
         }
     }
 
@@ -140,38 +140,38 @@ impl Replay {
     }
 
     /// Begins again with the oldest, after a while.
-    pub(super) fn begin_again(&mut self, after: Instant) {
+    pub(super) fn restart_at(&mut self, after: Instant) {
         self.rewind = true;
         self.pause_until = Some(after);
     }
 
-    /// Those that were set aside are to be tried now. If some are being moved, a moment later, together with them.
-    pub(super) fn are_due(&mut self, now: Instant, try_again: Duration) -> bool {
-        if self.aside.is_empty() || self.try_at.is_some_and(|at| now < at) {
+    /// Those that were deferred are to be tried now. If some are being moved, a moment later, together with them.
+    pub(super) fn retry_is_due(&mut self, now: Instant, try_again: Duration) -> bool {
+        if self.aside.is_empty() || self.retry_at.is_some_and(|at| now < at) {
             return false;
         }
         if self.aside.values().any(|aside| aside.moving) {
-            self.try_at = Some(now + LOOK_AGAIN);
+            self.retry_at = Some(now + CHECK_INTERVAL);
             return false;
         }
-        (self.tried_at, self.try_at) = (Some(now), Some(now + try_again));
+        (self.retried_at, self.retry_at) = (Some(now), Some(now + try_again));
         self.firsts.clear();
         self.tries += 1;
         true
     }
 
-    /// What is done with an entry of this lane that is set aside and to be tried.
-    pub(super) fn first(&mut self, sequence: u64, lane: usize) -> First {
-        // 0: another was set aside in the middle of this time.
+    /// What is done with an entry of this group that is deferred and to be tried.
+    pub(super) fn first(&mut self, sequence: u64, group: usize) -> First {
+        // 0: another was deferred in the middle of this time.
         if self.tries > 0 && self.tries.is_multiple_of(ALL_AT_ONCE) {
             return First::Accepted;
         }
-        *self.firsts.entry(lane).or_insert(First::Sent(sequence))
+        *self.firsts.entry(group).or_insert(First::Sent(sequence))
     }
 
-    /// Kafka has answered for an entry. True: the others of its lane waited for that.
-    pub(super) fn is_first(&mut self, sequence: u64, lane: usize, outcome: First) -> bool {
-        let first = self.firsts.get_mut(&lane);
+    /// Kafka has answered for an entry. True: the others of its group waited for that.
+    pub(super) fn is_first(&mut self, sequence: u64, group: usize, outcome: First) -> bool {
+        let first = self.firsts.get_mut(&group);
         let first = first.filter(|first| matches!(first, First::Sent(sent) if *sent == sequence));
         first.map(|first| *first = outcome).is_some()
     }

@@ -6,14 +6,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::flights::Flights;
-use super::held::{Held, Waiting};
-use super::lanes::Lanes;
-use super::moves::Moves;
-use super::parked::Parked;
+use super::appends::Appends;
+use super::compaction::Compactions;
+use super::deferred::Deferred;
+use super::in_flight::InFlight;
+use super::key_groups::KeyGroups;
 use super::replay::Replay;
+use super::retained::{PendingRecord, Retained};
 use super::store::Store;
-use super::writes::Writes;
 use crate::deliver::broker::Broker;
 use crate::deliver::health::Monitor;
 use crate::deliver::spool::budget::Rate;
@@ -26,7 +26,7 @@ pub struct Times {
     pub patience: Duration,
     /// Neither in Kafka nor in the spool for so long, whatever it waits for, its device is told busy.
     pub delivery_timeout: Duration,
-    /// How soon a spooled record is tried again that Kafka would not take as it is.
+    /// How soon a spooled record is retried that Kafka refuses as it is.
     pub try_again: Duration,
 }
 
@@ -45,20 +45,20 @@ pub struct Dispatch<B, S> {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) flights: Flights,
-    pub(super) lanes: Lanes,
-    /// Flights whose record is, or is about to be, in the spool as well.
-    pub(super) doubled: usize,
-    /// How often a flight's record was copied.
+    pub(super) in_flight: InFlight,
+    pub(super) key_groups: KeyGroups,
+    /// Sends whose record is, or is about to be, in the spool as well.
+    pub(super) also_spooled: usize,
+    /// How often a send's record was copied.
     pub(super) copies: u64,
-    /// Bytes taken in since the last tick, and their rate.
-    pub(super) taken_in: u64,
+    /// Bytes received since the last tick, and their rate.
+    pub(super) received_bytes: u64,
     pub(super) ingest: Rate,
     pub(super) replay: Replay,
-    pub(super) held: Held,
-    pub(super) writes: Writes,
-    pub(super) parked: Parked,
-    pub(super) moves: Moves,
+    pub(super) retained: Retained,
+    pub(super) appends: Appends,
+    pub(super) deferred: Deferred,
+    pub(super) compactions: Compactions,
 }
 
 // === impl Dispatch ===
@@ -74,17 +74,17 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         (metrics, spool_metrics): (KafkaMetrics, SpoolMetrics),
     ) -> Self {
         let state = State {
-            flights: Flights::default(),
-            lanes: Lanes::new(recovered, first_sequence),
-            doubled: 0,
+            in_flight: InFlight::default(),
+            key_groups: KeyGroups::new(recovered, first_sequence),
+            also_spooled: 0,
             copies: 0,
-            taken_in: 0,
+            received_bytes: 0,
             ingest: Rate::default(),
             replay: Replay::default(),
-            held: Held::default(),
-            writes: Writes::default(),
-            parked: Parked::default(),
-            moves: Moves::default(),
+            retained: Retained::default(),
+            appends: Appends::default(),
+            deferred: Deferred::default(),
+            compactions: Compactions::default(),
         };
         Dispatch {
             broker,
@@ -114,16 +114,18 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
 // === impl State ===
 
 impl State {
-    /// Whether the replay is so close to its end that new records of waiting lanes are held back for it: a lane that is
+    /// Whether the replay is so close to its end that new records of waiting key groups are retained for it: a group that is
     /// never idle would go through the spool for ever otherwise.
     pub(super) fn catches_up(&self, now: Instant) -> bool {
-        self.doubled == 0
+        self.also_spooled == 0
             && !self.replay.must_rewind()
-            && self.held.takes(now, self.lanes.behind() + self.replay.flying() as u64)
+            && self
+                .retained
+                .accepts(now, self.key_groups.behind() + self.replay.unconfirmed() as u64)
     }
 
-    pub(super) fn hold(&mut self, record: Waiting) {
-        self.lanes.held(record.lane);
-        self.held.push(record);
+    pub(super) fn retain(&mut self, record: PendingRecord) {
+        self.key_groups.retained(record.group);
+        self.retained.push(record);
     }
 }

@@ -3,20 +3,20 @@
 //! A store queues entries and tells later, in their order, whether each is durable; it gives out what is, oldest first. The
 //! spool implements it, and the simulation does. A [`Ticket`] says what an entry was appended for.
 
-use super::flights::Name;
+use super::in_flight::SendId;
 use crate::outcome::Busy;
 
 /// The spool, as far as it matters here.
 pub trait Store {
     /// Queues an entry to be written; its end is told by [`Dispatch::stored`] with the same ticket.
-    fn append(&self, parcel: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)>;
+    fn append(&self, encoded: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)>;
     /// The next durable, uncommitted entries, oldest first.
     fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
     /// Lets the next read begin at the oldest uncommitted entry.
     fn rewind(&self);
     /// The entry needs no replay.
     fn commit(&self, sequence: u64);
-    /// Why no entry would be taken now, if so.
+    /// Why no entry would be accepted now, if so.
     fn refuses(&self) -> Option<Busy>;
     /// Durable entries that were not committed.
     fn uncommitted(&self) -> u64;
@@ -30,14 +30,14 @@ pub enum Ticket {
     /// The record is in the spool only.
     Alone {
         number: u64,
-        lane: usize,
+        group: usize,
         /// Of the missing topic that it is for; 0: none.
-        parked: u64,
+        deferred: u64,
     },
     /// The record is also held by the producer.
-    Copy(Name),
-    /// The record is in the spool already, under this sequence, and is set aside there.
-    Moved { from: u64 },
-    /// The same of a record whose topic is missing, in this move of all of them.
-    Parked { number: u64 },
+    Copy(SendId),
+    /// The record is in the spool already, under this sequence, and is deferred there.
+    Reappended { from: u64 },
+    /// The same of a record whose topic is missing, in this compaction of all of them.
+    Deferred { number: u64 },
 }

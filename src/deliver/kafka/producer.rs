@@ -1,6 +1,6 @@
 //! The Kafka producer: records out, the end of each told.
 //!
-//! A record is handed to librdkafka together with a number, its slot in [`dispatch`](crate::deliver::dispatch); the delivery report
+//! A record is given to librdkafka together with a number, its slot in [`dispatch`](crate::deliver::dispatch); the delivery report
 //! brings the number back on librdkafka's polling thread, which touches no socket and wakes each connection once per
 //! batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are librdkafka's. A producer
 //! that failed for good, or that knows no broker any more, is replaced.
@@ -29,10 +29,10 @@ use crate::operate::metrics::KafkaMetrics;
 /// Why Kafka is unavailable until batches are smaller.
 const BATCH_TOO_LARGE: &str = "kafka refuses batches of readings as too large for their topic";
 
-/// How long the reports of records that are taken back may take.
+/// How long the reports of purged records may take.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// librdkafka does not take the configuration.
+/// librdkafka refuses the configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("kafka: {0}; see kafka.properties")]
 pub struct Error(String);
@@ -63,7 +63,7 @@ pub struct Kafka {
 // === impl Kafka ===
 
 impl Kafka {
-    /// With a spool behind it, the producer never gives a record up: it is either confirmed or taken back.
+    /// With a spool behind it, the producer never gives a record up: it is either confirmed or purged.
     /// `listener` is told the end of each record.
     pub fn new(
         config: &Config,
@@ -139,11 +139,11 @@ impl Kafka {
             .fatal_error();
         let (code, reason) = fatal?;
         let reason = self.reports.mask.hide(&reason);
-        error!(?code, %reason, "the kafka producer failed for good and is replaced");
+        error!(?code, %reason, "the kafka producer is fatally broken; recreating");
         self.replace().err().map(|error| format!("{error} ({reason})"))
     }
 
-    /// Takes everything back from the producer, and goes on with a new one. Blocks for two seconds at most; longer, if
+    /// Purges the producer, and goes on with a new one. Blocks for two seconds at most; longer, if
     /// another thread is about to do the same.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl Kafka {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is taken back.
+    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is purged.
     pub fn close(&self, deadline: Duration) {
         {
             // What was let through before, and is not here yet, would wait for a report in vain.
@@ -239,7 +239,7 @@ impl Kafka {
             failed: Some("the kafka producer could not be replaced: its thread failed".to_owned()),
         };
         self.make_batches_smaller();
-        // Under the lock: the next batch that is too large must not be taken for one of before.
+        // Under the lock: the next batch that is too large must not be considered one of before.
         let replaced = self.replace_alone(|| {
             self.shrinking.store(false, Ordering::Relaxed);
             self.reports.health.replaced();
@@ -321,12 +321,12 @@ impl Kafka {
         );
     }
 
-    /// Takes everything back that the producer holds; its reports arrive like any others before this returns.
+    /// Purges all that the producer holds; its reports arrive like any others before this returns.
     fn take_back(&self) {
         let producer = self.producer();
         producer.purge(PurgeConfig::default().queue().inflight());
         if let Err(error) = producer.flush(PURGE_TIMEOUT) {
-            warn!(%error, records = producer.in_flight_count(), "records taken back were not reported");
+            warn!(%error, records = producer.in_flight_count(), "purged records were not reported");
         }
     }
 }

@@ -66,7 +66,7 @@ impl Reports {
         let failures = self.metrics.kafka_records_failed_total.with_label_values(&[&label]);
         if failures.get() == 0 {
             // Once per kind of error: the metric tells how often.
-            warn!(%error, "kafka did not take a record; further ones are counted, not logged");
+            warn!(%error, "kafka did not accept a record; further ones are counted, not logged");
         }
         failures.inc();
         match code {
@@ -85,7 +85,7 @@ impl Reports {
             ) => Refused::Unacceptable,
             Some(RDKafkaErrorCode::PurgeQueue) => Refused::Purged,
             Some(RDKafkaErrorCode::PurgeInflight) => {
-                // On the wire, or unanswered: what becomes of it may be a second one.
+                // On the wire, or unanswered: it may arrive twice.
                 self.metrics.kafka_records_in_doubt_total.inc();
                 Refused::Purged
             }

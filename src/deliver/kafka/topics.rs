@@ -248,7 +248,7 @@ fn settings_weaknesses(
             "topic {name} has min.insync.replicas=1: acks=all may mean one of its {replicas} replicas; set 2"
         )),
         (Some(replicas), Some(min)) if min >= replicas as i64 => weaknesses.push(format!(
-            "topic {name} has min.insync.replicas={min} of {replicas} replicas: one broker away makes it refuse readings"
+            "topic {name} has min.insync.replicas={min} of {replicas} replicas: one unavailable broker makes it refuse readings"
         )),
         _ => {}
     }
@@ -290,7 +290,7 @@ mod tests {
         check(3, 2, -1, &[]);
         check(1, 1, week, &["one replica"]);
         check(3, 1, week, &["min.insync.replicas=1"]);
-        check(3, 3, week, &["one broker away"]);
+        check(3, 3, week, &["one unavailable broker"]);
         check(3, 1, 3_600_000, &["min.insync.replicas=1", "1 h only"]);
         let batches = |largest| batch_weakness("city.x", largest, 1_000_000);
         assert_eq!((batches(None), batches(Some(1_048_588))), (None, None));

@@ -1,4 +1,4 @@
-//! Bytes on disk: how many the spool has, how many it may still take, and how fast they come in.
+//! Bytes on disk: how many the spool has, how many it still accepts, and how fast they come in.
 //!
 //! The configured budget covers segments, spares and damaged copies (not the cursor's 8 KiB). It is checked together
 //! with what the file system really has left, so that a disk filled by others is *full*, too.
@@ -52,7 +52,7 @@ impl Budget {
         allowed.min(free.saturating_sub(self.free_bytes_min)) / self.segment_bytes
     }
 
-    /// Takes bytes if they are there to be taken.
+    /// Reserves bytes if they are available.
     pub fn take(&self, bytes: u64) -> bool {
         let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.bytes_max);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);

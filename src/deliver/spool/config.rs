@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether readings that Kafka does not take are kept on disk; otherwise they are answered busy.
+    /// Whether readings that Kafka does not accept are kept on disk; otherwise they are answered busy.
     pub enabled: bool,
-    /// Where they are kept. The folder is made if its parent is there; nothing else may be in it.
+    /// Where they are kept. The folder is made if its parent exists; nothing else may be in it.
     pub folder: PathBuf,
     /// Disk space for it, at most. When it is used up, new readings are answered busy.
     pub bytes_max: ByteSize,
     /// Disk space of the file system that is left to others.
     pub free_bytes_min: ByteSize,
-    /// Size of one file; space is taken and given back in these steps.
+    /// Size of one file; space is used and released in these steps.
     pub segment_bytes: ByteSize,
     /// How often what waits is written and synced, at most: the delay that a reading pays for sharing an fsync.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]

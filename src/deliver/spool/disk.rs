@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 /// A file system.
 pub trait Disk: Send + Sync + Debug {
-    /// Makes this one folder; its parent must be there. A folder that is there already is fine.
+    /// Makes this one folder; its parent must exist. A folder that exists is fine.
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
     /// The names in a folder, in any order.
     fn list(&self, folder: &Path) -> io::Result<Vec<Listed>>;
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Box<dyn DiskFile>>;
     /// Holds a folder open, to know it again: while it is, no other gets its identity.
     fn open_folder(&self, folder: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// `to` is replaced if it is there.
+    /// `to` is replaced if it exists.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes created, renamed and removed names of this folder durable.

@@ -1,7 +1,7 @@
 //! What can go wrong: with the spool as a whole, with an entry, and with a group of them.
 //!
 //! An [`Error`] is for operators and ends the start, or poisons the spool. A [`Failure`] is what an entry's owner is told. A
-//! [`Stop`] says why a step of the writer was not done, and with that whether it is tried again.
+//! [`Stop`] says why a step of the writer was not done, and with that whether it is retried.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub enum Failure {
     /// if the process dies at this moment.)
     #[error("the spool is short of file descriptors or memory")]
     Short,
-    /// The disk failed, or files were taken away. The entry may have been written even so, and may be replayed after the
+    /// The disk failed, or files were removed or moved. The entry may have been written even so, and may be replayed after the
     /// restart.
     #[error("the spool's disk failed")]
     Poisoned,

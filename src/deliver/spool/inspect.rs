@@ -13,10 +13,10 @@ use super::disk::{Disk as _, Mode, RealDisk};
 use super::error::Error;
 use super::recovery::{self, Survey};
 
-/// A folder that a start would take.
+/// A folder that a start would use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspected {
-    /// Segments that are there; `None`: the folder would be made.
+    /// Segments that exist; `None`: the folder would be made.
     pub segments: Option<usize>,
     /// How much its file system has left, if there is no room for another segment.
     pub no_room: Option<ByteSize>,

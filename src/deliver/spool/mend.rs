@@ -85,7 +85,7 @@ impl Shape {
     }
 }
 
-/// Frames of its epoch prove that it is ours, whatever became of its header.
+/// Frames of its epoch prove that it is ours, whatever its header is.
 fn has_frames(file: &dyn DiskFile, path: &Path, epoch: u32, bytes: u64) -> Result<bool, Error> {
     let mut whole = vec![0; bytes as usize];
     let read = read_full(file, &mut whole, 0).map_err(|error| Error::io("read", path, error))?;

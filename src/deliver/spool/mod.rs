@@ -1,4 +1,4 @@
-//! Readings on disk while Kafka is away: a log of opaque entries, durable before anyone is told, read back in order.
+//! Readings on disk while Kafka is unavailable: a log of opaque entries, durable before anyone is told, read back in order.
 //!
 //! # What it is built for
 //! 1. An entry is *appended* when it and all before it were fsynced. Nothing shorter counts.
@@ -41,10 +41,10 @@
 //! hole: a frame over a damaged place that was reported, so that it is reported once
 //! ```
 //! Sequences count up by one over all segments. Epochs count up with every file and are never used twice, so that bytes
-//! of an earlier life of a file are never taken for its own.
+//! of an earlier life of a file are never mistaken for its own.
 //!
 //! # Writing
-//! One thread ([`writer`], `thread`) takes what waits, writes it with one `pwrite` behind the last frame, calls `fdatasync`, and
+//! One thread ([`writer`], `thread`) writes what waits with one `pwrite` behind the last frame, calls `fdatasync`, and
 //! tells the owners. Segments are filled with zeros before they are used, and used again when they are done, so that
 //! `fdatasync` has no metadata to commit (a third faster on ext4), and a full disk is noticed where nobody waits.
 //! Folders are synced after every rename, before anything is acknowledged that depends on it. An fsync that fails is never
@@ -68,7 +68,7 @@
 //! | names become durable (`stock`) | one `open` of the folder, its fsync | nothing that depends on the names is acknowledged before they are |
 //! | a group (`writer`) | memory for its bytes; write, fsync, a `stat` | refused, and what it has written of itself covered before the next |
 //! | the cursor (`writer`) | a write and an fsync of a file that is open | it stays behind; its slot is written anew |
-//! | a segment given up (`stock`) | `stat`, a rename or a removal | it stays on a list of one, and is tried again |
+//! | a segment given up (`stock`) | `stat`, a rename or a removal | it stays on a list of one, and is retried |
 //! | files compared (`presence`) | one `stat` each | the group is refused; between groups, it is looked again |
 //! | a segment held open later (`presence`) | one `open` | it stays closed, its path is compared all the same |
 //! | the replay (`reader`) | memory for a chunk, at most a segment; one `open` if the segment is not held open | the read fails, the replay pauses for a second |
@@ -79,21 +79,21 @@
 //! Memory that the allocator (not a call) does not get ends the process, as everywhere in Rust; what was acknowledged is
 //! on disk by then.
 //!
-//! # Files that are taken away
+//! # Files that are removed
 //! Somebody may remove, rename or replace the folder, or a file of it, under the running gateway. With every group the open
 //! segment is compared with the one at its path (device, inode), and once a second all others (64 at a time). On a difference
 //! nothing more is acknowledged, the spool is poisoned, and what was acknowledged is written anew (`presence`, `rescue`):
-//! into the same folder if it is there, into a new one at its place if not, into `<folder>.rescued-1` if something else
+//! into the same folder if it exists, into a new one at its place if not, into `<folder>.rescued-1` if something else
 //! stands there. Without room the files stay open, and the gateway does not end by itself; what Kafka confirms meanwhile
 //! needs no room. For this the folder and the segments are held open (the inode of an open file is not used again), the
 //! oldest segments first, up to `open_segments_max`. The loss of further ones is noticed in their turn, counted in the
-//! log, and final; and a file that took the place and the inode number of one of those is taken for it.
+//! log, and final; and a file that took the place and the inode number of one of those is mistaken for it.
 //!
 //! # Recovery
 //! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash, never acknowledged:
 //! it is cut, and whole frames in it are zeroed. A bad place with something good behind it is damage: kept aside, reported with file, offset and
 //! length, and what is good is replayed. So it is with a segment that was cut short, or overwritten with zeros where it
-//! begins (`mend`): it is read as far as it is there, kept aside as it was found, and whole again once that is reported. A
+//! begins (`mend`): it is read as far as it exists, kept aside as it was found, and whole again once that is reported. A
 //! foreign file, a segment of a later version, or a second process end the start; nothing is overwritten.
 //!
 //! # Limits
@@ -103,7 +103,7 @@
 //! * A disk that reports an fsync it did not do loses what it lied about; a shorter log cannot be told from a true one.
 //! * On a copy-on-write file system written blocks are no promise of room; a group that finds none is refused as
 //!   *full*, and what it has written of itself is covered before the next one.
-//! * On NFS and FUSE, names may be cached: files that another machine took away are noticed late, and acknowledged readings of
+//! * On NFS and FUSE, names may be cached: files that another machine removed are noticed late, and acknowledged readings of
 //!   that time are lost with them. A `stat` that fails otherwise refuses groups, and counts as a loss after 5 s.
 //! * One process, on one machine: `flock` of some network file systems keeps only processes of the same machine out.
 
@@ -200,7 +200,7 @@ pub struct Status {
     pub damaged_places: u64,
     /// Entries known to be lost by damage.
     pub damaged_entries: u64,
-    /// Why nothing is taken any more.
+    /// Why nothing is accepted any more.
     pub poisoned: Option<String>,
     /// What the machine is short of, so that some or all is refused for now.
     pub short: Option<String>,
@@ -211,7 +211,7 @@ pub struct Status {
     pub next_sequence: u64,
 }
 
-/// The spool. `T` is what is handed back with the result of an append, such as a receipt.
+/// The spool. `T` is what is returned with the result of an append, such as a receipt.
 #[derive(Debug)]
 pub struct Spool<T: Send + 'static> {
     shared: Arc<Shared<T>>,
@@ -352,7 +352,7 @@ impl<T: Send + 'static> Spool<T> {
     /// which is the order of sequences.
     ///
     /// # Errors
-    /// The entry was not taken; it comes back with its token and the reason.
+    /// The entry was not accepted; it is returned with its token and the reason.
     pub fn append(&self, entry: Vec<u8>, token: T) -> Result<(), (T, Vec<u8>, Failure)> {
         if entry.len() > self.entry_bytes_max {
             let limit = self.entry_bytes_max;
@@ -444,7 +444,7 @@ impl<T: Send + 'static> Spool<T> {
         self.shared.is_poisoned()
     }
 
-    /// How far what was taken away is written anew.
+    /// How far what was removed is written anew.
     pub fn rescue(&self) -> Rescue {
         locked(&self.shared.rescue).clone()
     }
@@ -479,12 +479,12 @@ impl<T: Send + 'static> Spool<T> {
         status
     }
 
-    /// Becomes `Some(why)` when the disk failed: nothing more is taken, and only a new start helps.
+    /// Becomes `Some(why)` when the disk failed: nothing more is accepted, and only a new start helps.
     pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
         self.shared.poisoned.subscribe()
     }
 
-    /// Takes nothing more; returns when all that was appended is durable or failed, `done` was told, the cursor is
+    /// Accepts nothing more; returns when all that was appended is durable or failed, `done` was told, the cursor is
     /// saved and the folder free. Blocks for an fsync or two. May be called again.
     pub fn close(&self) {
         {

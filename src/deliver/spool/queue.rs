@@ -1,6 +1,6 @@
 //! Entries between those who append and the writer.
 //!
-//! One lock guards it, held for a few instructions. It also says whether anything is taken, and for how many bytes there
+//! One lock guards it, held for a few instructions. It also says whether anything is accepted, and for how many bytes there
 //! is room.
 
 /// An entry that waits for the writer.
@@ -29,7 +29,7 @@ pub(super) struct Queue<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Open,
-    /// Nothing more is taken; the writer finishes.
+    /// Nothing more is accepted; the writer finishes.
     Closing,
     Closed,
     Poisoned,

@@ -113,7 +113,7 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     })
 }
 
-/// Opens the segments, the oldest first: whatever becomes of their names, what they hold can still be read.
+/// Opens the segments, the oldest first: whatever happens to their names, what they hold can still be read.
 fn hold(disk: &dyn Disk, folder: &Path, ledger: &Ledger, config: &Config) -> Result<Kept, Error> {
     let kept = Kept::new(config.open_segments_max);
     for epoch in ledger.epochs() {
@@ -422,7 +422,7 @@ fn settle(disk: &dyn Disk, last: Read, ledger: &Ledger, report: &mut Recovery) -
     };
     bytes.truncate(scan.end);
     // Of a group that was torn, the mark must go on saying where it began: should this start be cut short before the
-    // places that are missing are marked as holes, the next one must not take them for damage.
+    // places that are missing are marked as holes, the next one must not mistake them for damage.
     let group_from = scan.group_from.unwrap_or(ledger.next());
     segment::end_mark(&mut bytes, epoch, ledger.next(), group_from);
     // Whole frames in the tail would count as written behind the next group, should that be torn.

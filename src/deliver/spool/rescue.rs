@@ -1,4 +1,4 @@
-//! How far the rescue is: what was acknowledged is written anew after its files were taken away.
+//! How far the rescue is: what was acknowledged is written anew after its files were removed or moved.
 //!
 //! The writer does it (`writer::rescue`); the end of the process waits for it.
 
@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::segment::Kind;
 
 /// How long the end of the process waits for a rescue that makes no progress.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const RESCUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Folders tried beside one that is another's.
 pub(super) const FOLDERS_MAX: usize = 100;
 /// How often it is logged how far it is.

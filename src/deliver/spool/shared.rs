@@ -51,7 +51,7 @@ impl<T> Shared<T> {
         self.poisoned.borrow().is_some()
     }
 
-    /// From now on nothing is taken. Only the first reason counts.
+    /// From now on nothing is accepted. Only the first reason counts.
     pub(super) fn poison(&self, why: &str) {
         {
             let mut queue = locked(&self.queue);
@@ -63,7 +63,7 @@ impl<T> Shared<T> {
         }
         tracing::error!(
             why,
-            "the spool is poisoned: it takes nothing more until the gateway is started again"
+            "the spool is poisoned: it accepts nothing more until the gateway is started again"
         );
         self.poisoned.send_replace(Some(why.to_owned()));
     }

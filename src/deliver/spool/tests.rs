@@ -731,7 +731,7 @@ fn a_look_that_fails_for_a_moment_refuses_and_takes_nothing_away() {
             assert_eq!(locked(&told).pop(), Some((2, Ok(1))));
         }
         disk.looks.store(0, Ordering::SeqCst);
-        writer.rescue_patience = Duration::ZERO;
+        writer.rescue_timeout = Duration::ZERO;
         writer.finish();
         drop(spool);
         assert_eq!(start_real(&config).1.entries, if ends { 2 } else { 1 });
@@ -817,7 +817,7 @@ fn where_something_else_stands_in_the_folders_place_another_is_made() {
     assert_eq!(found_in(&rescued), (0..15).collect::<Vec<u64>>());
 }
 
-/// A spool whose folder was taken away while its disk is full.
+/// A spool whose folder was removed while its disk is full.
 fn taken_away_without_room(config: &Config, take_away: fn(&Path)) -> (Spool<u32>, Writer<u32>, FailingDisk) {
     let disk = FailingDisk::default();
     let (spool, mut writer, _) = several_segments_on(Arc::new(disk.clone()), config, 15);
@@ -918,7 +918,7 @@ fn what_cannot_be_saved_is_counted_unless_it_still_has_a_name() {
     for (take_away, lost) in [(rename as fn(&Path), 0), (remove, 15)] {
         let folder = tempfile::tempdir().unwrap();
         let (spool, mut writer, _disk) = taken_away_without_room(&config(folder.path()), take_away);
-        writer.rescue_patience = Duration::from_millis(200);
+        writer.rescue_timeout = Duration::from_millis(200);
         writer.finish();
         assert_eq!(spool.status().damaged_entries, lost);
     }

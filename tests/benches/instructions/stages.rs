@@ -10,8 +10,8 @@ use citygate::catalogue::{Catalogue, Kind, Kinds};
 use citygate::decode::{address, envelope};
 use citygate::deliver::broker::{Broker, Refused};
 use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
+use citygate::deliver::encoded_record;
 use citygate::deliver::health::Monitor;
-use citygate::deliver::parcel;
 use citygate::deliver::spool::frame::{self, Frame, Mark};
 use citygate::message::{Inbound, Origin, Policy, Protocol, Reading, Record};
 use citygate::operate::metrics::Metrics;
@@ -42,7 +42,7 @@ pub fn names() -> Vec<String> {
         "refuse a cut reading",
         "address and envelope",
         "receipt to mailbox",
-        "parcel",
+        "encoded",
         "spool frame",
         "whole path, MQTT, no broker",
     ];
@@ -67,7 +67,7 @@ pub fn build(name: &str) -> anyhow::Result<Stage> {
         }
         "address and envelope" => Ok(house.open()),
         "receipt to mailbox" => Ok(house.receipt()),
-        "parcel" => Ok(house.parcel()),
+        "encoded" => Ok(house.encoded()),
         "spool frame" => Ok(house.frame()),
         "whole path, MQTT, no broker" => Ok(house.path()),
         _ => Err(anyhow!("there is no stage {name:?}")),
@@ -237,14 +237,14 @@ impl House {
         })
     }
 
-    fn parcel(self) -> Stage {
+    fn encoded(self) -> Stage {
         let sent = self.sent();
         let values = self.values(&sent);
         let mut buffer = Vec::new();
         Box::new(move |number| {
             let record = route::record(&sent[number].reading(&values[number]));
             buffer.clear();
-            black_box(parcel::pack(&record, &mut buffer));
+            black_box(encoded_record::encode(&record, &mut buffer));
         })
     }
 

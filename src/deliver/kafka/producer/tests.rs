@@ -9,7 +9,7 @@ use rdkafka::producer::DefaultProducerContext;
 use super::*;
 use crate::operate::metrics::Metrics;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(600);
 const TOPIC: &str = "readings";
 
@@ -53,7 +53,7 @@ fn send_value(kafka: &Arc<Kafka>, slot: usize, value: &[u8]) -> Result<(), Refus
 fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
+        assert!(began.elapsed() < TIMEOUT, "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -62,7 +62,7 @@ fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 fn what_was_on_its_way_when_it_was_taken_back_is_in_doubt_and_what_was_not_is_not() {
     let (kafka, mock, reported, metrics) = kafka();
     send(&kafka, 0).unwrap();
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok((0, Ok(()))));
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok((0, Ok(()))));
     mock.broker_round_trip_time(1, NEVER).unwrap();
     // So large, and incompressible, that it is seen in what was sent.
     let mut random = 1_u64;
@@ -78,12 +78,12 @@ fn what_was_on_its_way_when_it_was_taken_back_is_in_doubt_and_what_was_not_is_no
         metrics.kafka_sent_bytes_total.get() >= before + large.len() as u64
     });
     kafka.replace().unwrap();
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok((1, Err(Refused::Purged))));
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok((1, Err(Refused::Purged))));
     assert_eq!(metrics.kafka_records_in_doubt_total.get(), 1);
     // The new producer has no connection yet, so that it keeps what it is given.
     send(&kafka, 2).unwrap();
     kafka.replace().unwrap();
-    assert_eq!(reported.recv_timeout(PATIENCE), Ok((2, Err(Refused::Purged))));
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok((2, Err(Refused::Purged))));
     assert_eq!(metrics.kafka_records_in_doubt_total.get(), 1);
     assert_eq!(metrics.kafka_producers_replaced_total.get(), 2);
 }

@@ -56,7 +56,7 @@ pub struct Writer<T> {
     /// No segment is made until then: there was no room, or the machine was short of something that this needs.
     pub(super) full_until: Option<Duration>,
     pub(super) fill_short_until: Option<Duration>,
-    /// Nothing is taken until then: the machine was short of something that a group needs.
+    /// Nothing is accepted until then: the machine was short of something that a group needs.
     short_until: Option<Duration>,
     short_logged: LogLimit<Duration>,
     /// Something was refused for it in this turn.
@@ -75,7 +75,7 @@ pub struct Writer<T> {
     /// Files are not where they belong, and what they hold is to be written anew.
     pub(super) lost: bool,
     /// How long that is tried at the end of the process without progress.
-    pub(super) rescue_patience: Duration,
+    pub(super) rescue_timeout: Duration,
     /// The folder as it was opened, and the one that was made in its place. Both are held open: the number of a folder
     /// that is removed may be given to another one at once.
     pub(super) folder: Box<dyn DiskFile>,
@@ -127,7 +127,7 @@ impl<T: Send + 'static> Writer<T> {
             watched: 0,
             watched_at: None,
             lost: false,
-            rescue_patience: rescue::PATIENCE,
+            rescue_timeout: rescue::RESCUE_TIMEOUT,
             folder: found.folder,
             new_folder: None,
             folder_identity: found.folder_identity,
@@ -193,7 +193,7 @@ impl<T: Send + 'static> Writer<T> {
         if self.short_logged.allows(now, "short") {
             tracing::warn!(
                 %error,
-                "the spool is short of descriptors or memory, or cannot look at its files; what it cannot take is answered busy"
+                "the spool is short of descriptors or memory, or cannot look at its files; what it cannot accept is answered busy"
             );
         }
     }
@@ -224,7 +224,7 @@ impl<T: Send + 'static> Writer<T> {
         }
     }
 
-    /// Takes nothing more, writes what waits and the cursor, and gives the folder free.
+    /// Accepts nothing more, writes what waits and the cursor, and gives the folder free.
     pub fn finish(mut self) {
         let open = {
             let mut queue = locked(&self.shared.queue);

@@ -1,13 +1,13 @@
-//! Writes anew what only open files still hold, after their names were taken away.
+//! Writes anew what only open files still hold, after their names were removed.
 //!
 //! Nothing is acknowledged any more by then. Where the folder is the one that was opened, what is missing in it is put
 //! back; where it is gone, it is made again; where another one stands in its place that holds something, a new one is made
 //! beside it. What stands in the place of a segment is kept aside. So the next start finds every reading that was
 //! acknowledged, in the format that it knows: segments under their own names, and the cursor.
 //!
-//! Without room or descriptors it is tried again, and the open files are kept: meanwhile they are replayed, and what
+//! Without room or descriptors it is retried, and the open files are kept: meanwhile they are replayed, and what
 //! Kafka confirms needs no place. The process does not end by itself before all is safe, and at a signal only once
-//! nothing has moved for [`PATIENCE`].
+//! nothing has moved for [`RESCUE_TIMEOUT`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::deliver::spool::segment;
 
 /// Copied at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// How soon it is tried again then.
+/// How soon it is retried then.
 const LAST_RETRY: Duration = Duration::from_millis(50);
 /// What a segment needs on disk besides its frames.
 const SLACK_BYTES: u64 = 64 << 10;
@@ -70,7 +70,7 @@ impl<T: Send + 'static> Writer<T> {
             if rescue.steps != steps {
                 (steps, moved_at) = (rescue.steps, Instant::now());
             }
-            if moved_at.elapsed() >= self.rescue_patience {
+            if moved_at.elapsed() >= self.rescue_timeout {
                 let why = rescue.waits_for.unwrap_or_default();
                 let folder = rescue.folder.unwrap_or_else(|| self.shared.folder.clone());
                 self.end_rescue(Some(Error::io("write", &folder, std::io::Error::other(why))));
@@ -107,7 +107,7 @@ impl<T: Send + 'static> Writer<T> {
             self.drop_done(&folder);
         }
         let mut failed = None;
-        // All that are not done, also in the middle: a start would take one that is missing between two others for damage.
+        // All that are not done, also in the middle: a start would report one that is missing between two others as damage.
         for part in parts.iter().filter(|part| part.sequences.end > low) {
             match self.rescue_segment(&folder, part) {
                 Err(error) if error.is_short() || error.is_full() => return Err(error),
@@ -260,7 +260,7 @@ impl<T: Send + 'static> Writer<T> {
             _ => {}
         }
         let from = file.ok_or_else(gone)?;
-        // A start takes it for a spare in the making until it is whole.
+        // A start considers it a spare in the making until it is whole.
         let making = folder.join("filling");
         self.filling = None;
         let failed = |error| Error::io("write", &making, error);
@@ -285,7 +285,7 @@ impl<T: Send + 'static> Writer<T> {
         Ok(())
     }
 
-    /// Of a segment that is no longer needed: what stands in its place, a start would take for one of ours.
+    /// Of a segment that is no longer needed: what stands in its place, a start would mistake for one of ours.
     fn clear(&self, folder: &Path, epoch: u32) -> Result<(), Error> {
         let path = folder.join(segment::name(epoch));
         let ours = self.shared.kept.get(epoch).map(|watched| watched.identity);
@@ -402,18 +402,18 @@ impl Whereabouts {
         if moved + lost > 0 {
             tracing::error!(
                 error, folder = %folder.display(), readings, moved, moved_to, lost,
-                "the spool's files were taken away; only a part of what was acknowledged could be written anew: move \
+                "the spool's files were removed or moved; only a part of what was acknowledged could be written anew: move \
                  what was moved to its place before the next start; what was lost was in no file with a name"
             );
         } else if folder == configured {
             tracing::error!(
                 error, folder = %folder.display(), readings,
-                "the spool's files were taken away; what was acknowledged is safe in this folder, from which a start sends it to kafka"
+                "the spool's files were removed or moved; what was acknowledged is safe in this folder, from which a start sends it to kafka"
             );
         } else {
             tracing::error!(
                 error, folder = %folder.display(), readings, configured = %configured.display(),
-                "the spool's files were taken away; what was acknowledged is safe in this folder: set spool.folder to it, or move \
+                "the spool's files were removed or moved; what was acknowledged is safe in this folder: set spool.folder to it, or move \
                  it to the configured place, before the next start"
             );
         }

@@ -39,7 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     /// Takes packets off the buffer until one must stay there; whether the pipeline was given any.
     pub fn read_packets(&mut self) -> Result<bool, Close> {
         if self.health.has_changed().unwrap_or(false) {
-            self.kafka_up = self.health.borrow_and_update().takes_readings();
+            self.kafka_up = self.health.borrow_and_update().accepts_readings();
         }
         let (mut given, mut taken) = (false, false);
         let pause = loop {

@@ -165,7 +165,7 @@ where
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn new(shared: &'a Shared, wire: Wire<S>, peer: SocketAddr, client: Client, state: State) -> Self {
         let mut health = shared.front.health.clone();
-        let kafka_up = health.borrow_and_update().takes_readings();
+        let kafka_up = health.borrow_and_update().accepts_readings();
         Session {
             acks: Acks::starting_at(state.next_number),
             aliases: Aliases::new(shared.config.topic_alias_maximum),
@@ -252,7 +252,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             // What was sent has been noted, and what arrived is collected before the next wait.
             Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
             Event::Lent(permit) => (self.permit, self.waiting) = (Some(permit), None),
-            Event::Health => self.kafka_up = self.health.borrow().takes_readings(),
+            Event::Health => self.kafka_up = self.health.borrow().accepts_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();
                 if due <= Instant::now() {

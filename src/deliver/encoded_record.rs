@@ -14,52 +14,52 @@ const VERSION: u8 = 1;
 /// Bytes before the topic.
 const HEAD_BYTES: usize = 14;
 
-/// A parcel that this version cannot open.
+/// A encoded that this version cannot open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Written by a later version.
-    #[error("parcel of version {0}, this gateway reads version {VERSION}")]
+    #[error("encoded of version {0}, this gateway reads version {VERSION}")]
     Version(u8),
-    /// The lengths inside do not fit the parcel: a bug in whoever wrote it, since its checksum was right.
-    #[error("parcel of {bytes} bytes is inconsistent")]
+    /// The lengths inside do not fit the encoded: a bug in whoever wrote it, since its checksum was right.
+    #[error("encoded of {bytes} bytes is inconsistent")]
     Inconsistent { bytes: usize },
 }
 
-/// Appends a record to `parcel`. `None` if a part is longer than its length field; such a record is refused.
-pub fn pack(record: &Record<'_>, parcel: &mut Vec<u8>) -> Option<()> {
+/// Appends a record to `encoded`. `None` if a part is longer than its length field; such a record is refused.
+pub fn encode(record: &Record<'_>, encoded: &mut Vec<u8>) -> Option<()> {
     let headers: usize = record
         .headers
         .iter()
         .map(|(name, value)| 6 + name.len() + value.len())
         .sum();
-    parcel.reserve(HEAD_BYTES + record.topic.len() + record.key.len() + headers + record.value.len());
-    parcel.push(VERSION);
-    parcel.push(u8::try_from(record.headers.len()).ok()?);
-    parcel.extend_from_slice(&u16::try_from(record.topic.len()).ok()?.to_le_bytes());
-    parcel.extend_from_slice(&u16::try_from(record.key.len()).ok()?.to_le_bytes());
-    parcel.extend_from_slice(&record.timestamp_ms.to_le_bytes());
-    parcel.extend_from_slice(record.topic.as_bytes());
-    parcel.extend_from_slice(record.key.as_bytes());
+    encoded.reserve(HEAD_BYTES + record.topic.len() + record.key.len() + headers + record.value.len());
+    encoded.push(VERSION);
+    encoded.push(u8::try_from(record.headers.len()).ok()?);
+    encoded.extend_from_slice(&u16::try_from(record.topic.len()).ok()?.to_le_bytes());
+    encoded.extend_from_slice(&u16::try_from(record.key.len()).ok()?.to_le_bytes());
+    encoded.extend_from_slice(&record.timestamp_ms.to_le_bytes());
+    encoded.extend_from_slice(record.topic.as_bytes());
+    encoded.extend_from_slice(record.key.as_bytes());
     for (name, value) in record.headers {
-        parcel.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
-        parcel.extend_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
-        parcel.extend_from_slice(name.as_bytes());
-        parcel.extend_from_slice(value.as_bytes());
+        encoded.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
+        encoded.extend_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
+        encoded.extend_from_slice(name.as_bytes());
+        encoded.extend_from_slice(value.as_bytes());
     }
-    parcel.extend_from_slice(record.value);
+    encoded.extend_from_slice(record.value);
     Some(())
 }
 
-/// Reads a record and hands it to `act`; its parts borrow from the parcel.
-pub fn open<T>(parcel: &[u8], act: impl FnOnce(&Record<'_>) -> T) -> Result<T, Error> {
-    match parcel.first() {
+/// Reads a record and passes it to `act`; its parts borrow from the bytes.
+pub fn decode<T>(encoded: &[u8], act: impl FnOnce(&Record<'_>) -> T) -> Result<T, Error> {
+    match encoded.first() {
         Some(&VERSION) => {}
         Some(&version) => return Err(Error::Version(version)),
         None => return Err(Error::Inconsistent { bytes: 0 }),
     }
-    let mut rest = Rest(parcel);
+    let mut rest = Rest(encoded);
     let opened = rest.record();
-    let (topic, key, timestamp_ms, headers) = opened.ok_or(Error::Inconsistent { bytes: parcel.len() })?;
+    let (topic, key, timestamp_ms, headers) = opened.ok_or(Error::Inconsistent { bytes: encoded.len() })?;
     Ok(act(&Record {
         topic,
         key,
@@ -112,10 +112,10 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
-    fn packed(record: &Record<'_>) -> Vec<u8> {
-        let mut parcel = Vec::new();
-        pack(record, &mut parcel).unwrap();
-        parcel
+    fn encoded_bytes(record: &Record<'_>) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        encode(record, &mut encoded).unwrap();
+        encoded
     }
 
     fn sample<'a>(headers: &'a [(&'a str, &'a str)]) -> Record<'a> {
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was() {
         for headers in [&[][..], &[("reason", "malformed"), ("detail", "")][..]] {
-            let parcel = packed(&sample(headers));
-            open(&parcel, |record| {
+            let encoded = encoded_bytes(&sample(headers));
+            decode(&encoded, |record| {
                 let is = (
                     record.topic,
                     record.key,
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn a_parcel_that_cannot_be_opened_is_named() {
-        let good = packed(&sample(&[("reason", "malformed")]));
+        let good = encoded_bytes(&sample(&[("reason", "malformed")]));
         let mut later = good.clone();
         later[0] = 2;
-        let check = |parcel: &[u8], expected: Error| assert_eq!(open(parcel, |_| ()), Err(expected));
+        let check = |encoded: &[u8], expected: Error| assert_eq!(decode(encoded, |_| ()), Err(expected));
         check(&later, Error::Version(2));
         check(&[], Error::Inconsistent { bytes: 0 });
         let without_value = good.len() - 7;

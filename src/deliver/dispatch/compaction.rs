@@ -1,26 +1,26 @@
-//! How far a move of parked records is: which were copied to the end of the store, and what the copies are.
+//! How far a compaction of deferred records is: which were copied to the end of the store, and what the copies are.
 //!
-//! Pure: `move_parked` does it.
+//! Pure: `compact` does it.
 
 use std::time::Instant;
 
 /// Copies that wait to be written; more are not made.
 const WRITING_MAX: usize = 4_096;
 
-/// Whether parked records are being moved.
+/// Whether deferred records are being moved.
 #[derive(Debug, Default)]
-pub struct Moves {
-    pub(super) now: Option<Move>,
-    /// Tells moves apart; never 0 for one.
+pub struct Compactions {
+    pub(super) now: Option<Compaction>,
+    /// Tells compactions apart; never 0 for one.
     pub(super) number: u64,
     pub(super) not_before: Option<Instant>,
     /// The last one was given up since records came in faster than they were read.
     pub(super) overran: bool,
 }
 
-/// One move of all that is parked.
+/// One compaction of all that is deferred.
 #[derive(Debug, Default)]
-pub(super) struct Move {
+pub(super) struct Compaction {
     /// Sequences that were copied, and those of their durable copies; in order.
     pub(super) originals: Vec<u64>,
     pub(super) copies: Vec<u64>,
@@ -29,12 +29,12 @@ pub(super) struct Move {
     pub(super) records_max: u64,
 }
 
-// === impl Moves ===
+// === impl Compactions ===
 
-impl Moves {
+impl Compactions {
     /// The store is to write some copies first.
     pub fn must_pause(&self) -> bool {
-        let writing = |now: &Move| now.originals.len() - now.copies.len();
+        let writing = |now: &Compaction| now.originals.len() - now.copies.len();
         self.now.as_ref().is_some_and(|now| writing(now) >= WRITING_MAX)
     }
 
@@ -44,13 +44,13 @@ impl Moves {
     }
 
     pub(super) fn has_overrun(&self) -> bool {
-        let overruns = |now: &Move| now.originals.len() as u64 >= now.records_max;
+        let overruns = |now: &Compaction| now.originals.len() as u64 >= now.records_max;
         self.now.as_ref().is_some_and(overruns)
     }
 
     /// Whether this record is to be copied now.
     pub(super) fn wants(&self, sequence: u64) -> bool {
-        let is_behind = |now: &Move| now.originals.last().is_none_or(|last| *last < sequence);
+        let is_behind = |now: &Compaction| now.originals.last().is_none_or(|last| *last < sequence);
         self.now.as_ref().is_some_and(|now| !now.is_complete && is_behind(now))
     }
 }

@@ -1,7 +1,7 @@
 //! What the store was given and has not answered for: who waits for it, until when, and whether its disk makes progress.
 //!
 //! A disk may hang in an fsync for as long as it likes, and nothing that was given to it can be had back. Whoever waits is
-//! answered busy at the deadline; the entry stays in its lane's order all the same, since it may still become durable.
+//! answered busy at the deadline; the entry stays in its group's order all the same, since it may still become durable.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub enum Disk {
 
 /// The entries that the store has not answered for.
 #[derive(Debug, Default)]
-pub struct Writes {
+pub struct Appends {
     /// Of those that devices wait for, in the order of their appends, which is the order of the store's answers.
     entries: VecDeque<Entry>,
     /// The number of the first one.
@@ -51,9 +51,9 @@ struct Entry {
     open: bool,
 }
 
-// === impl Writes ===
+// === impl Appends ===
 
-impl Writes {
+impl Appends {
     /// Somebody waits, until `due`, for an entry that the store is about to be given; the entry's number.
     pub fn begin(&mut self, pending: Pending, due: Instant) -> u64 {
         self.entries.push_back(Entry {
@@ -98,7 +98,7 @@ impl Writes {
         self.unanswered == 0
     }
 
-    /// Somebody whose deadline has passed. Deadlines come in the order of the appends, but for what was held back or
+    /// Somebody whose deadline has passed. Deadlines come in the order of the appends, but for what was retained or
     /// refused before: those are late by as much.
     pub fn overdue(&mut self, now: Instant) -> Option<Pending> {
         self.next_due = self.next_due.max(self.first);
@@ -165,20 +165,20 @@ mod tests {
     #[test]
     fn a_disk_is_slow_while_nothing_is_finished_and_for_a_while_after() {
         let start = Instant::now();
-        let mut writes = Writes::default();
-        let look = |writes: &mut Writes, ms: u64| {
-            writes.look(start + Duration::from_millis(ms), Duration::from_secs(5));
-            writes.disk()
+        let mut appends = Appends::default();
+        let look = |appends: &mut Appends, ms: u64| {
+            appends.look(start + Duration::from_millis(ms), Duration::from_secs(5));
+            appends.disk()
         };
-        assert_eq!(look(&mut writes, 0), Disk::Good);
-        assert_eq!(look(&mut writes, 60_000), Disk::Good, "nothing waits");
-        writes.given();
+        assert_eq!(look(&mut appends, 0), Disk::Good);
+        assert_eq!(look(&mut appends, 60_000), Disk::Good, "nothing waits");
+        appends.given();
         for (ms, expected) in [(60_000, Disk::Good), (61_001, Disk::Slow), (65_001, Disk::Hung)] {
-            assert_eq!(look(&mut writes, ms), expected, "{ms} ms");
+            assert_eq!(look(&mut appends, ms), expected, "{ms} ms");
         }
-        writes.answered();
+        appends.answered();
         for (ms, expected) in [(72_000, Disk::Slow), (75_002, Disk::Good)] {
-            assert_eq!(look(&mut writes, ms), expected, "{ms} ms");
+            assert_eq!(look(&mut appends, ms), expected, "{ms} ms");
         }
     }
 }

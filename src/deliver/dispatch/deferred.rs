@@ -1,17 +1,17 @@
 //! Records for topics that Kafka does not have: they wait in the store, and are in nobody's way.
 //!
-//! New ones are appended, whatever Kafka's health. The replay passes over them: each is counted once, as *parked*, and is
-//! no longer among those that others wait behind; its lane goes on waiting, for its own order. When the topic exists again
+//! New ones are appended, whatever Kafka's health. The replay passes over them: each is counted once, as *deferred*, and is
+//! no longer among those that others wait behind; its group goes on waiting, for its own order. When the topic exists again
 //! they are spooled records like all others, and the replay begins with the oldest. Only counts are kept, for there may be
-//! millions: by topic, and by topic and lane.
+//! millions: by topic, and by topic and group.
 
 use std::collections::BTreeMap;
 
-use super::lanes::{LANES, Lanes};
+use super::key_groups::{KEY_GROUPS, KeyGroups};
 
-/// The topics that are missing, and what is parked for them.
+/// The topics that are missing, and what is deferred for them.
 #[derive(Debug, Default)]
-pub struct Parked {
+pub struct Deferred {
     topics: BTreeMap<String, Topic>,
     /// Of `MissingTopics`, when the topics were last compared.
     pub version: u64,
@@ -25,21 +25,21 @@ pub struct Topic {
     pub words: &'static str,
     /// Tells apart the times at which a topic is missing; never 0.
     pub generation: u64,
-    /// Each of its uncommitted entries below this sequence is counted in `lanes`, or with the producer: one that the replay
+    /// Each of its uncommitted entries below this sequence is counted in `key_groups`, or with the producer: one that the replay
     /// comes to once more is not counted again.
     to: u64,
-    /// How many entries are parked, by lane.
-    lanes: Vec<u32>,
-    /// How many of those are of earlier runs: they are waited for in another way ([`Lanes::identified`]).
+    /// How many entries are deferred, by group.
+    key_groups: Vec<u32>,
+    /// How many of those are of earlier runs: they are waited for in another way ([`KeyGroups::identified`]).
     recovered: Vec<u32>,
     /// Entries that were appended since it is missing and that the replay has not come to; the first of them.
     unread: u64,
     unread_from: Option<u64>,
 }
 
-// === impl Parked ===
+// === impl Deferred ===
 
-impl Parked {
+impl Deferred {
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
@@ -64,17 +64,17 @@ impl Parked {
             .then(|| topics().map(Topic::entries).sum())
     }
 
-    /// What is known to be parked, with what is still to be read.
+    /// What is known to be deferred, with what is still to be read.
     pub fn count(&self) -> u64 {
         self.topics.values().map(|topic| topic.entries() + topic.unread).sum()
     }
 
-    /// The lanes of parked entries go on waiting, each as often as it has some.
-    pub fn lanes(&self) -> impl Iterator<Item = usize> {
+    /// The key groups of deferred entries go on waiting, each as often as it has some.
+    pub fn key_groups(&self) -> impl Iterator<Item = usize> {
         self.topics
             .values()
-            .flat_map(|topic| topic.lanes.iter().enumerate())
-            .flat_map(|(lane, count)| std::iter::repeat_n(lane, *count as usize))
+            .flat_map(|topic| topic.key_groups.iter().enumerate())
+            .flat_map(|(group, count)| std::iter::repeat_n(group, *count as usize))
     }
 
     /// The store was given an entry for a missing topic.
@@ -100,7 +100,7 @@ impl Parked {
         })
     }
 
-    /// All that was parked is below this sequence now, and of this run.
+    /// All that was deferred is below this sequence now, and of this run.
     pub fn moved(&mut self, to: u64) {
         for topic in self.topics.values_mut() {
             topic.to = topic.to.max(to);
@@ -109,12 +109,12 @@ impl Parked {
     }
 
     /// The topics that are missing now; true if one is not any more, so that the replay must begin again.
-    pub(super) fn become_these(&mut self, missing: Vec<(String, &'static str)>, lanes: &mut Lanes) -> bool {
+    pub(super) fn become_these(&mut self, missing: Vec<(String, &'static str)>, key_groups: &mut KeyGroups) -> bool {
         let is_missing = |name: &String| missing.iter().any(|(other, _)| other == name);
         let found: Vec<String> = self.topics.keys().filter(|name| !is_missing(name)).cloned().collect();
         for name in &found {
             if let Some(topic) = self.topics.remove(name) {
-                topic.leave(lanes);
+                topic.leave(key_groups);
             }
         }
         for (name, words) in missing {
@@ -135,48 +135,48 @@ impl Topic {
             words,
             generation,
             to: 0,
-            lanes: vec![0; LANES],
-            recovered: vec![0; LANES],
+            key_groups: vec![0; KEY_GROUPS],
+            recovered: vec![0; KEY_GROUPS],
             unread: 0,
             unread_from: None,
         }
     }
 
     fn entries(&self) -> u64 {
-        self.lanes.iter().map(|count| u64::from(*count)).sum()
+        self.key_groups.iter().map(|count| u64::from(*count)).sum()
     }
 
     /// The replay has come to an entry of this topic.
-    pub fn passed(&mut self, sequence: u64, lane: usize, lanes: &mut Lanes) {
+    pub fn passed(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
         if sequence < self.to {
             return;
         }
-        if lanes.is_recovered(sequence) {
-            lanes.identified(lane);
-            self.recovered[lane] += 1;
+        if key_groups.is_recovered(sequence) {
+            key_groups.identified(group);
+            self.recovered[group] += 1;
         } else if self.unread > 0 && self.unread_from.is_some_and(|from| from <= sequence) {
             self.unread -= 1;
         } else {
-            lanes.not_behind();
+            key_groups.not_behind();
         }
-        self.lanes[lane] += 1;
+        self.key_groups[group] += 1;
         self.to = sequence + 1;
     }
 
     /// The producer gives an entry of this topic back.
-    pub fn handed_back(&mut self, sequence: u64, lane: usize, lanes: &mut Lanes) {
-        lanes.held(lane);
-        self.lanes[lane] += 1;
-        self.recovered[lane] += u32::from(lanes.is_recovered(sequence));
+    pub fn given_back_again(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
+        key_groups.retained(group);
+        self.key_groups[group] += 1;
+        self.recovered[group] += u32::from(key_groups.is_recovered(sequence));
         self.to = self.to.max(sequence + 1);
     }
 
     /// The topic exists: its entries are as they would be if it had always existed.
-    fn leave(self, lanes: &mut Lanes) {
+    fn leave(self, key_groups: &mut KeyGroups) {
         let recovered = self.recovered.iter().map(|count| u64::from(*count)).sum::<u64>();
-        lanes.behind_again(self.entries() - recovered + self.unread, recovered);
-        for (lane, count) in self.recovered.iter().enumerate() {
-            (0..*count).for_each(|_| lanes.let_go(lane));
+        key_groups.behind_again(self.entries() - recovered + self.unread, recovered);
+        for (group, count) in self.recovered.iter().enumerate() {
+            (0..*count).for_each(|_| key_groups.released(group));
         }
     }
 }

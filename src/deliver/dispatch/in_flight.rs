@@ -1,0 +1,173 @@
+//! What the producer holds: every record between its sending and its delivery report.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::pending::Pending;
+
+/// The records that the producer holds, by the number that it returns.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    slab: Slab<InFlightSend>,
+    next_id: u64,
+    /// When each was sent, in that order; those that were not copied yet.
+    sent: Deadlines,
+    /// When each that was copied, or could not be, is to be answered at the latest.
+    overdue: Deadlines,
+    /// Buffers of encoded records that were not needed, for the next ones: an allocation per reading that one thread makes and
+    /// another frees makes both wait for each other.
+    spares: Vec<Vec<u8>>,
+}
+
+/// As many encoded records as are usually on their way at once.
+const SPARES_MAX: usize = 4096;
+/// Larger buffers are given back to the system; a dead letter with its headers is seldom larger.
+const SPARE_BYTES_MAX: usize = 2048;
+
+/// Times of sends, in order.
+type Deadlines = VecDeque<(Instant, SendId)>;
+
+/// Tells sends apart that had the same slot one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendId {
+    pub slot: usize,
+    pub id: u64,
+}
+
+/// A record that the producer holds.
+#[derive(Debug)]
+pub struct InFlightSend {
+    pub group: usize,
+    /// Who waits; `None` once answered, and for a replay.
+    pub pending: Option<Pending>,
+    /// For the spool, until it has it.
+    pub encoded: Option<Vec<u8>>,
+    pub spooled: Spooled,
+    pub sent_at: Instant,
+    id: u64,
+}
+
+/// What the spool has of a send's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spooled {
+    No,
+    /// Appended, not yet durable.
+    Asked,
+    /// The same, and the producer has reported meanwhile.
+    AskedAndReported {
+        delivered: bool,
+    },
+    /// Durable.
+    At(u64),
+    /// Read from there.
+    Replayed(u64),
+}
+
+// === impl InFlightSend ===
+
+impl InFlightSend {
+    pub fn new(group: usize, sent_at: Instant, spooled: Spooled) -> Self {
+        InFlightSend {
+            group,
+            pending: None,
+            encoded: None,
+            spooled,
+            sent_at,
+            id: 0,
+        }
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    pub fn insert(&mut self, mut send: InFlightSend) -> SendId {
+        send.id = self.next_id;
+        self.next_id += 1;
+        let id = send.id;
+        SendId {
+            slot: self.slab.insert(send),
+            id,
+        }
+    }
+
+    pub fn by_slot(&mut self, slot: usize) -> Option<&mut InFlightSend> {
+        self.slab.get_mut(slot)
+    }
+
+    pub fn get(&mut self, id: SendId) -> Option<&mut InFlightSend> {
+        self.slab.get_mut(id.slot).filter(|send| send.id == id.id)
+    }
+
+    /// The producer no longer holds it.
+    pub fn remove(&mut self, slot: usize) -> InFlightSend {
+        self.slab.remove(slot)
+    }
+
+    /// A buffer to encode a record into.
+    pub fn spare(&mut self) -> Vec<u8> {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    pub fn keep_spare(&mut self, encoded: Vec<u8>) {
+        if self.spares.len() < SPARES_MAX && encoded.capacity() <= SPARE_BYTES_MAX {
+            self.spares.push(encoded);
+        }
+    }
+
+    /// Everybody who waits: nothing more will be reported.
+    pub fn give_up(&mut self) -> Vec<Pending> {
+        self.slab
+            .iter_mut()
+            .filter_map(|(_, send)| send.pending.take())
+            .collect()
+    }
+
+    /// Devices that wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.slab.iter().filter(|(_, send)| send.pending.is_some()).count()
+    }
+
+    /// To be checked when `spool_after` has passed.
+    pub fn sent(&mut self, at: Instant, id: SendId) {
+        self.sent.push_back((at, id));
+    }
+
+    pub fn overdue_at(&mut self, at: Instant, id: SendId) {
+        self.overdue.push_back((at, id));
+    }
+
+    /// A send that was not confirmed in time.
+    pub fn spool_due(&mut self, now: Instant, patience: Duration) -> Option<SendId> {
+        due(&mut self.sent, now, patience)
+    }
+
+    /// It is the oldest that is still to be looked at.
+    pub fn check_again(&mut self, id: SendId) {
+        let at = self.get(id).map(|send| send.sent_at);
+        if let Some(at) = at {
+            self.sent.push_front((at, id));
+        }
+    }
+
+    /// The oldest send that was not looked at yet.
+    pub fn oldest(&mut self) -> Option<SendId> {
+        self.sent.pop_front().map(|(_, id)| id)
+    }
+
+    /// A send that neither Kafka nor the spool has accepted in time; those first that the spool was never given, for its
+    /// queue was full.
+    pub fn overdue(&mut self, now: Instant, delivery_timeout: Duration) -> Option<SendId> {
+        due(&mut self.sent, now, delivery_timeout).or_else(|| due(&mut self.overdue, now, Duration::ZERO))
+    }
+}
+
+fn due(deadlines: &mut Deadlines, now: Instant, after: Duration) -> Option<SendId> {
+    let &(at, id) = deadlines.front()?;
+    (at + after <= now).then(|| {
+        deadlines.pop_front();
+        id
+    })
+}
