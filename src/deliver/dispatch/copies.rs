@@ -4,7 +4,8 @@
 //! A copied record is answered once its copy is durable. What the producer reports afterwards decides whether the copy is
 //! replayed.
 
-use super::in_flight::{InFlightSend, SendId, Spooled};
+use super::in_flight::{Progress, SendId};
+use super::pending::Pending;
 use super::state::{Dispatch, State};
 use super::store::{Store, Ticket};
 use crate::deliver::broker::Broker;
@@ -12,18 +13,15 @@ use crate::outcome::Busy;
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn report_unconfirmed(&self, state: &mut State, id: SendId) {
-        let encoded = state.in_flight.get(id).and_then(|send| send.encoded.take());
-        let is_missing = encoded
-            .as_ref()
-            .is_some_and(|encoded| self.missing_topic(state, encoded) > 0);
-        let Some(send) = state.in_flight.get(id) else { return };
-        send.encoded = encoded;
-        if is_missing {
-            // That says nothing of the others.
+        let State {
+            in_flight, deferred, ..
+        } = state;
+        let Some(send) = in_flight.get(id) else { return };
+        let Progress::Sent { encoded, .. } = &send.progress else {
             return;
-        }
-        let waiting = Some(send).filter(|send| send.pending.is_some());
-        if waiting.is_some_and(|send| !self.health.confirmed_since(send.sent_at)) {
+        };
+        // That a topic is missing says nothing of the others.
+        if deferred.generation_of(encoded) == 0 && !self.health.confirmed_since(send.sent_at) {
             self.health
                 .unconfirmed("kafka has not confirmed a reading within kafka.patience");
         }
@@ -35,16 +33,17 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(send) = state.in_flight.get(id) else {
             return true;
         };
-        if send.pending.is_none() || send.spooled != Spooled::No {
-            return true;
-        }
-        let Some(encoded) = send.encoded.take() else {
-            return true;
+        let (pending, encoded) = match send.progress.take() {
+            Progress::Sent { pending, encoded } => (pending, encoded),
+            other => {
+                send.progress = other;
+                return true;
+            }
         };
         let (group, due) = (send.group, send.sent_at + self.times.delivery_timeout);
         match store.append(encoded, Ticket::Copy(id)) {
             Ok(()) => {
-                send.spooled = Spooled::Asked;
+                send.progress = Progress::Appended { pending: Some(pending) };
                 state.in_flight.overdue_at(due, id);
                 state.key_groups.out_of_producer(group);
                 state.appends.given();
@@ -52,12 +51,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 state.copies += 1;
             }
             Err((_, encoded, Busy::SpoolBusy)) => {
-                send.encoded = Some(encoded);
+                send.progress = Progress::Sent { pending, encoded };
                 state.in_flight.check_again(id);
                 return false;
             }
             Err(_) => {
                 // Not tried again: later records of its group may be in the store by then.
+                send.progress = Progress::KafkaOnly { pending: Some(pending) };
                 state.key_groups.out_of_producer(group);
                 state.in_flight.overdue_at(due, id);
             }
@@ -81,36 +81,43 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
+    /// The store's answer for a copy.
     pub(super) fn copied(&self, state: &mut State, id: SendId, result: Result<u64, Busy>) {
         let Some(send) = state.in_flight.get(id) else {
             return;
         };
-        match (send.spooled, result) {
-            (Spooled::AskedAndReported { delivered }, result) => {
-                let InFlightSend { pending, group, .. } = state.in_flight.remove(id.slot);
+        match send.progress.take() {
+            Progress::Appended { pending } => match result {
+                Ok(sequence) => {
+                    send.progress = Progress::Spooled { sequence };
+                    pending.into_iter().for_each(Pending::spooled);
+                }
+                Err(_) => {
+                    // Kafka may still confirm it; until its deadline its device waits.
+                    send.progress = Progress::KafkaOnly { pending };
+                    state.also_spooled -= 1;
+                }
+            },
+            Progress::AppendedAndDelivered => {
+                state.in_flight.remove(id.slot);
+                state.also_spooled -= 1;
+                if let Ok(sequence) = result {
+                    self.commit(sequence);
+                }
+            }
+            Progress::AppendedAndGivenBack { pending } => {
+                let group = state.in_flight.remove(id.slot).group;
                 state.also_spooled -= 1;
                 match result {
-                    Ok(sequence) if delivered => self.commit(sequence),
                     // It waits in the spool for its replay.
                     Ok(_) => self.written(pending),
-                    Err(_) if delivered => {}
                     Err(busy) => {
                         state.key_groups.unspooled(group);
                         pending.into_iter().for_each(|pending| pending.busy(busy));
                     }
                 }
             }
-            (_, Ok(sequence)) => {
-                send.spooled = Spooled::At(sequence);
-                if let Some(pending) = send.pending.take() {
-                    pending.spooled();
-                }
-            }
-            (_, Err(_)) => {
-                // Kafka may still confirm it; until its deadline its device waits.
-                send.spooled = Spooled::No;
-                state.also_spooled -= 1;
-            }
+            other => send.progress = other,
         }
     }
 }

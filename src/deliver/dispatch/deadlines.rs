@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::appends::Disk;
-use super::in_flight::Spooled;
+use super::in_flight::Progress;
 use super::state::{Dispatch, State};
 use super::store::Store;
 use crate::deliver::broker::Broker;
@@ -22,19 +22,24 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             let Some(send) = state.in_flight.get(id) else {
                 continue;
             };
-            let Some(pending) = send.pending.take() else { continue };
-            let (group, spooled) = (send.group, send.spooled);
-            if send.encoded.take().is_some() {
+            let is_sent = matches!(send.progress, Progress::Sent { .. });
+            let (group, progress) = (send.group, &mut send.progress);
+            let Some(pending) = progress.take_pending() else {
+                continue;
+            };
+            let is_given_back = matches!(progress, Progress::AppendedAndGivenBack { .. });
+            let busy = match progress {
+                Progress::KafkaOnly { .. } => Busy::KafkaTimeout,
+                _ => Busy::SpoolTimeout,
+            };
+            if is_sent {
                 // The store's queue had no room for it in all this time, and whoever is answered needs no copy.
                 state.key_groups.out_of_producer(group);
             }
-            if !matches!(spooled, Spooled::AskedAndReported { .. }) {
+            if !is_given_back {
                 self.metrics.kafka_records_in_doubt_total.inc();
             }
-            pending.busy(match spooled {
-                Spooled::No => Busy::KafkaTimeout,
-                _ => Busy::SpoolTimeout,
-            });
+            pending.busy(busy);
         }
         while let Some(pending) = state.appends.overdue(now) {
             pending.busy(Busy::SpoolTimeout);

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::key_groups::{KEY_GROUPS, KeyGroups};
+use crate::deliver::encoded_record;
 
 /// The topics that are missing, and what is deferred for them.
 #[derive(Debug, Default)]
@@ -50,6 +51,26 @@ impl Deferred {
 
     pub fn get_mut(&mut self, topic: &str) -> Option<&mut Topic> {
         self.topics.get_mut(topic)
+    }
+
+    /// The missing topic that a record is for: its generation, 0 for none.
+    pub fn generation_of(&self, encoded: &[u8]) -> u64 {
+        if self.topics.is_empty() {
+            return 0;
+        }
+        let generation = encoded_record::decode(encoded, |record| {
+            self.get(record.topic).map_or(0, |topic| topic.generation)
+        });
+        generation.unwrap_or(0)
+    }
+
+    /// The producer gives an entry back; whether it is for a missing topic.
+    pub fn given_back(&mut self, group: usize, (sequence, encoded): (u64, &[u8]), key_groups: &mut KeyGroups) -> bool {
+        let given_back = encoded_record::decode(encoded, |record| {
+            let topic = self.get_mut(record.topic);
+            topic.map(|topic| topic.given_back(sequence, group, key_groups))
+        });
+        given_back.is_ok_and(|topic| topic.is_some())
     }
 
     fn of_generation(&mut self, generation: u64) -> Option<&mut Topic> {
@@ -164,7 +185,7 @@ impl Topic {
     }
 
     /// The producer gives an entry of this topic back.
-    pub fn given_back_again(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
+    fn given_back(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
         key_groups.retained(group);
         self.key_groups[group] += 1;
         self.recovered[group] += u32::from(key_groups.is_recovered(sequence));

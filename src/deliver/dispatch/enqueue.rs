@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use super::in_flight::{InFlightSend, SendId, Spooled};
+use super::in_flight::{InFlightSend, Progress, SendId};
 use super::pending::Pending;
 use super::state::{Dispatch, State};
 use super::store::Store;
@@ -42,9 +42,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         pending: Pending,
         encoded: Option<Vec<u8>>,
     ) -> SendId {
-        let mut send = InFlightSend::new(group, now, Spooled::No);
-        (send.pending, send.encoded) = (Some(pending), encoded);
-        let id = state.in_flight.insert(send);
+        let progress = match encoded {
+            Some(encoded) => Progress::Sent { pending, encoded },
+            None => Progress::KafkaOnly { pending: Some(pending) },
+        };
+        let id = state.in_flight.insert(InFlightSend::new(group, now, progress));
         if self.store.is_some() {
             state.key_groups.in_producer(group);
             state.in_flight.sent(now, id);
@@ -64,13 +66,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// The producer did not accept a noted record.
     pub(super) fn not_taken(&self, state: &mut State, id: SendId, refused: Refused) {
         let Some(send) = state.in_flight.get(id) else { return };
-        if send.spooled != Spooled::No {
+        if !matches!(send.progress, Progress::Sent { .. } | Progress::KafkaOnly { .. }) {
             // It was copied meanwhile; nobody is answered for a failure.
             let answered = self.ended(state, id.slot, Err(refused));
             return debug_assert!(answered.is_none());
         }
         let send = state.in_flight.remove(id.slot);
-        if send.encoded.is_some() {
+        if matches!(send.progress, Progress::Sent { .. }) {
             state.key_groups.out_of_producer(send.group);
         }
         if let Some(store) = self.store.as_ref().filter(|_| refused != Refused::TooLarge) {

@@ -40,42 +40,74 @@ pub struct SendId {
 #[derive(Debug)]
 pub struct InFlightSend {
     pub group: usize,
-    /// Who waits; `None` once answered, and for a replay.
-    pub pending: Option<Pending>,
-    /// For the spool, until it has it.
-    pub encoded: Option<Vec<u8>>,
-    pub spooled: Spooled,
     pub sent_at: Instant,
+    pub progress: Progress,
     id: u64,
 }
 
-/// What the spool has of a send's record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spooled {
-    No,
-    /// Appended, not yet durable.
-    Asked,
-    /// The same, and the producer has reported meanwhile.
-    AskedAndReported {
-        delivered: bool,
-    },
-    /// Durable.
-    At(u64),
-    /// Read from there.
-    Replayed(u64),
+/// Where else the record is, and who waits for it. `pending` is `None` once answered busy, at the deadline.
+#[derive(Debug)]
+pub enum Progress {
+    /// Nowhere else yet; its bytes are for the spool, should Kafka not confirm it in time.
+    Sent { pending: Pending, encoded: Vec<u8> },
+    /// Nowhere else, and it will not be: there is no spool, it refused the record, or nobody needs that any more.
+    KafkaOnly { pending: Option<Pending> },
+    /// Appended to the spool, not yet durable there.
+    Appended { pending: Option<Pending> },
+    /// The same, and Kafka has confirmed it: answered.
+    AppendedAndDelivered,
+    /// The same, and the producer has given it back.
+    AppendedAndGivenBack { pending: Option<Pending> },
+    /// Durable in the spool under this sequence: answered.
+    Spooled { sequence: u64 },
+    /// Read from there, under this sequence.
+    Replayed { sequence: u64, encoded: Vec<u8> },
 }
 
 // === impl InFlightSend ===
 
 impl InFlightSend {
-    pub fn new(group: usize, sent_at: Instant, spooled: Spooled) -> Self {
+    pub fn new(group: usize, sent_at: Instant, progress: Progress) -> Self {
         InFlightSend {
             group,
-            pending: None,
-            encoded: None,
-            spooled,
             sent_at,
+            progress,
             id: 0,
+        }
+    }
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// What is left behind while the next state is made, and when whoever waited was answered.
+    pub const ANSWERED: Progress = Progress::KafkaOnly { pending: None };
+
+    pub fn take(&mut self) -> Progress {
+        std::mem::replace(self, Progress::ANSWERED)
+    }
+
+    fn is_awaited(&self) -> bool {
+        match self {
+            Progress::Sent { .. } => true,
+            Progress::KafkaOnly { pending }
+            | Progress::Appended { pending }
+            | Progress::AppendedAndGivenBack { pending } => pending.is_some(),
+            Progress::AppendedAndDelivered | Progress::Spooled { .. } | Progress::Replayed { .. } => false,
+        }
+    }
+
+    /// Who waits. Nobody does any more, and nobody needs a copy in the spool.
+    pub fn take_pending(&mut self) -> Option<Pending> {
+        match self {
+            Progress::Sent { .. } => match self.take() {
+                Progress::Sent { pending, .. } => Some(pending),
+                _ => None,
+            },
+            Progress::KafkaOnly { pending }
+            | Progress::Appended { pending }
+            | Progress::AppendedAndGivenBack { pending } => pending.take(),
+            Progress::AppendedAndDelivered | Progress::Spooled { .. } | Progress::Replayed { .. } => None,
         }
     }
 }
@@ -91,6 +123,11 @@ impl InFlight {
             slot: self.slab.insert(send),
             id,
         }
+    }
+
+    /// The slot of the next record.
+    pub fn next_slot(&self) -> usize {
+        self.slab.vacant_key()
     }
 
     pub fn by_slot(&mut self, slot: usize) -> Option<&mut InFlightSend> {
@@ -121,13 +158,13 @@ impl InFlight {
     pub fn give_up(&mut self) -> Vec<Pending> {
         self.slab
             .iter_mut()
-            .filter_map(|(_, send)| send.pending.take())
+            .filter_map(|(_, send)| send.progress.take_pending())
             .collect()
     }
 
     /// Devices that wait for an answer.
     pub fn waiting(&self) -> usize {
-        self.slab.iter().filter(|(_, send)| send.pending.is_some()).count()
+        self.slab.iter().filter(|(_, send)| send.progress.is_awaited()).count()
     }
 
     /// To be checked when `spool_after` has passed.

@@ -6,7 +6,6 @@
 use super::state::{Dispatch, State};
 use super::store::Store;
 use crate::deliver::broker::Broker;
-use crate::deliver::encoded_record;
 
 // === impl Dispatch ===
 
@@ -31,17 +30,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         self.spool_metrics
             .spool_readings_parked
             .set(state.deferred.count() as i64);
-    }
-
-    /// The missing topic that a record is for: its generation, 0 for none.
-    pub(super) fn missing_topic(&self, state: &State, encoded: &[u8]) -> u64 {
-        if state.deferred.is_empty() {
-            return 0;
-        }
-        let generation = encoded_record::decode(encoded, |record| {
-            state.deferred.get(record.topic).map_or(0, |topic| topic.generation)
-        });
-        generation.unwrap_or(0)
     }
 
     /// Readings that wait in the store for their topics.

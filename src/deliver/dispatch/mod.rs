@@ -50,7 +50,7 @@ mod store;
 mod appends;
 
 pub use appends::Disk;
-use in_flight::{InFlightSend, Spooled};
+use in_flight::{InFlightSend, Progress};
 pub use pending::Pending;
 pub use replay::Replayed;
 use retained::PendingRecord;
@@ -133,34 +133,41 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// The same, under the lock; who is to be told that the record is in Kafka.
     fn ended(&self, state: &mut State, slot: usize, result: Result<(), Refused>) -> Option<Pending> {
         let send = state.in_flight.by_slot(slot)?;
-        match (send.spooled, result) {
-            (Spooled::No, Ok(())) => {
+        match (&mut send.progress, result) {
+            (Progress::Sent { .. } | Progress::KafkaOnly { .. }, Ok(())) => {
                 let send = state.in_flight.remove(slot);
-                if let Some(encoded) = send.encoded {
-                    state.key_groups.out_of_producer(send.group);
-                    state.in_flight.keep_spare(encoded);
-                }
-                return send.pending;
+                return match send.progress {
+                    Progress::Sent { pending, encoded } => {
+                        state.key_groups.out_of_producer(send.group);
+                        state.in_flight.keep_spare(encoded);
+                        Some(pending)
+                    }
+                    Progress::KafkaOnly { pending } => pending,
+                    _ => None,
+                };
             }
-            (Spooled::No, Err(refused)) => self.given_back(state, slot, refused),
-            (Spooled::Asked, result) => {
-                let (delivered, group) = (result.is_ok(), send.group);
-                send.spooled = Spooled::AskedAndReported { delivered };
-                if delivered {
-                    return send.pending.take();
-                }
-                state.key_groups.spooled(group);
+            (Progress::Sent { .. } | Progress::KafkaOnly { .. }, Err(refused)) => self.given_back(state, slot, refused),
+            (Progress::Appended { pending }, Ok(())) => {
+                let pending = pending.take();
+                send.progress = Progress::AppendedAndDelivered;
+                return pending;
             }
-            (Spooled::AskedAndReported { .. }, _) => {}
-            (Spooled::At(sequence), result) => {
-                let group = state.in_flight.remove(slot).group;
+            (Progress::Appended { pending }, Err(_)) => {
+                let pending = pending.take();
+                send.progress = Progress::AppendedAndGivenBack { pending };
+                state.key_groups.spooled(send.group);
+            }
+            (Progress::AppendedAndDelivered | Progress::AppendedAndGivenBack { .. }, _) => {}
+            (Progress::Spooled { sequence }, result) => {
+                let (sequence, group) = (*sequence, send.group);
+                state.in_flight.remove(slot);
                 state.also_spooled -= 1;
                 match result {
                     Ok(()) => self.commit(sequence),
                     Err(_) => state.key_groups.spooled(group),
                 }
             }
-            (Spooled::Replayed(sequence), result) => self.replay_reported(state, slot, sequence, result),
+            (Progress::Replayed { .. }, result) => self.replay_reported(state, slot, result),
         }
         None
     }
@@ -178,34 +185,41 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(send) = state.in_flight.by_slot(slot) else {
             return;
         };
-        let group = send.group;
-        if send.spooled == Spooled::Asked {
-            send.spooled = Spooled::AskedAndReported { delivered: false };
-            state.key_groups.spooled(group);
+        if let Progress::Appended { pending } = &mut send.progress {
+            let pending = pending.take();
+            send.progress = Progress::AppendedAndGivenBack { pending };
+            state.key_groups.spooled(send.group);
             return;
         }
-        if send.encoded.is_some() {
-            state.key_groups.out_of_producer(group);
-        }
         let send = state.in_flight.remove(slot);
+        if matches!(send.progress, Progress::Sent { .. }) {
+            state.key_groups.out_of_producer(send.group);
+        }
         self.refused(state, send, refused);
     }
 
     /// The producer does not have the record (any more), and the spool does not have it either.
     fn refused(&self, state: &mut State, send: InFlightSend, refused: Refused) {
-        let Some(pending) = send.pending else { return };
-        match (refused, &self.store, send.encoded) {
-            (Refused::TooLarge, _, _) => pending.too_large(),
-            (_, Some(store), Some(encoded)) => {
-                self.append_next(
-                    state,
-                    store,
-                    PendingRecord::new(encoded, pending, send.group, send.sent_at),
-                );
+        let InFlightSend { group, sent_at, .. } = send;
+        let pending = match send.progress {
+            Progress::Sent { pending, .. } | Progress::KafkaOnly { pending: Some(pending) }
+                if refused == Refused::TooLarge =>
+            {
+                return pending.too_large();
             }
-            (Refused::TopicMissing(words), ..) => pending.busy(Busy::TopicMissing(words)),
-            (Refused::QueueFull, ..) => pending.busy(Busy::QueueFull),
-            (Refused::TimedOut, ..) => {
+            Progress::Sent { pending, encoded } => match &self.store {
+                Some(store) => {
+                    return self.append_next(state, store, PendingRecord::new(encoded, pending, group, sent_at));
+                }
+                None => pending,
+            },
+            Progress::KafkaOnly { pending: Some(pending) } => pending,
+            _ => return,
+        };
+        match refused {
+            Refused::TopicMissing(words) => pending.busy(Busy::TopicMissing(words)),
+            Refused::QueueFull => pending.busy(Busy::QueueFull),
+            Refused::TimedOut => {
                 self.metrics.kafka_records_in_doubt_total.inc();
                 self.health.failed(
                     Cause::Unconfirmed,
@@ -213,9 +227,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 );
                 pending.busy(Busy::KafkaTimeout);
             }
-            (Refused::Purged, ..) if self.health.is_closed() => pending.busy(Busy::Draining),
-            (Refused::Purged | Refused::Other | Refused::Unacceptable | Refused::BatchTooLarge, ..) => {
-                pending.busy(Busy::KafkaRefused)
+            Refused::Purged if self.health.is_closed() => pending.busy(Busy::Draining),
+            Refused::TooLarge => pending.too_large(),
+            Refused::Purged | Refused::Other | Refused::Unacceptable | Refused::BatchTooLarge => {
+                pending.busy(Busy::KafkaRefused);
             }
         }
     }
@@ -319,7 +334,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.appends.disk() == Disk::Hung {
             return pending.busy(Busy::SpoolTimeout);
         }
-        let (bytes, deferred) = (encoded.len(), self.missing_topic(state, &encoded));
+        let (bytes, deferred) = (encoded.len(), state.deferred.generation_of(&encoded));
         let number = state.appends.begin(pending, since + self.times.delivery_timeout);
         match store.append(
             encoded,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::in_flight::{InFlightSend, Spooled};
+use super::in_flight::{InFlightSend, Progress};
 use super::key_groups;
 use super::replay::{First, Refusal, Replayed};
 use super::state::{Dispatch, State};
@@ -180,25 +180,21 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             First::Refused => return Next::Passed,
             _ => {}
         }
+        let slot = state.in_flight.next_slot();
         let sent = encoded_record::decode(&encoded, |record| {
             let record = Record {
                 timestamp_ms: record.timestamp_ms.min(wall_ms),
                 ..*record
             };
             let group = key_groups::key_group(&record);
-            let send = InFlightSend::new(group, now, Spooled::Replayed(sequence));
-            let slot = state.in_flight.insert(send).slot;
+            // Its report waits for the lock, under which it is noted below.
             let sent = self.broker.produce(epoch, &record, slot);
-            if sent.is_err() {
-                state.in_flight.remove(slot);
-            }
-            sent.map_err(|refused| (refused, group)).map(|()| (slot, group))
+            sent.map_err(|refused| (refused, group)).map(|()| group)
         });
         match sent {
-            Ok(Ok((slot, group))) => {
-                if let Some(send) = state.in_flight.by_slot(slot) {
-                    send.encoded = Some(encoded);
-                }
+            Ok(Ok(group)) => {
+                let progress = Progress::Replayed { sequence, encoded };
+                state.in_flight.insert(InFlightSend::new(group, now, progress));
                 state.replay.unconfirmed += 1;
                 self.enqueued(state, sequence, Some(group));
                 self.metrics.kafka_records_sent_total.inc();
@@ -207,14 +203,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             Ok(Err((refused @ (Refused::TooLarge | Refused::Unacceptable), group))) => {
                 self.enqueued(state, sequence, Some(group));
                 if !state.replay.is_first(sequence, group, First::Refused) {
-                    self.defer_refused(state, store, now, (sequence, Some(encoded)), &format!("{refused:?}"));
+                    self.defer_refused(state, store, now, (sequence, encoded), &format!("{refused:?}"));
                 }
                 Next::Passed
             }
             Ok(Err(_)) => Next::NotNow,
             Err(error) => {
                 self.enqueued(state, sequence, None);
-                self.defer_refused(state, store, now, (sequence, Some(encoded)), &error.to_string());
+                self.defer_refused(state, store, now, (sequence, encoded), &error.to_string());
                 Next::Passed
             }
         }
@@ -265,11 +261,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         state: &mut State,
         store: &S,
         now: Instant,
-        (sequence, encoded): (u64, Option<Vec<u8>>),
+        (sequence, encoded): (u64, Vec<u8>),
         why: &str,
     ) {
-        let appended =
-            encoded.is_some_and(|encoded| store.append(encoded, Ticket::Reappended { from: sequence }).is_ok());
+        let appended = store.append(encoded, Ticket::Reappended { from: sequence }).is_ok();
         if appended {
             state.appends.given();
         }
@@ -288,49 +283,47 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     }
 
     /// The producer's last word on a replayed record.
-    pub(super) fn replay_reported(&self, state: &mut State, slot: usize, sequence: u64, result: Result<(), Refused>) {
-        let send = state.in_flight.remove(slot);
+    pub(super) fn replay_reported(&self, state: &mut State, slot: usize, result: Result<(), Refused>) {
+        let InFlightSend {
+            group,
+            sent_at,
+            progress: Progress::Replayed { sequence, encoded },
+            ..
+        } = state.in_flight.remove(slot)
+        else {
+            return;
+        };
         state.replay.unconfirmed -= 1;
         match result {
             Ok(()) => {
                 if state.replay.aside.remove(&sequence).is_some() {
                     self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
-                    state.replay.rewind |= state.replay.is_first(sequence, send.group, First::Accepted);
+                    state.replay.rewind |= state.replay.is_first(sequence, group, First::Accepted);
                 }
                 self.spool_metrics.spool_replayed_total.inc();
                 self.commit(sequence);
             }
             Err(refused @ (Refused::TooLarge | Refused::Unacceptable)) => {
                 let Some(store) = &self.store else { return };
-                if !state.replay.is_first(sequence, send.group, First::Refused) {
-                    let entry = (sequence, send.encoded);
-                    self.defer_refused(state, store, send.sent_at, entry, &format!("{refused:?}"));
+                if !state.replay.is_first(sequence, group, First::Refused) {
+                    self.defer_refused(state, store, sent_at, (sequence, encoded), &format!("{refused:?}"));
                 }
             }
-            Err(_) => self.given_back_again(state, sequence, &send),
+            Err(_) => self.given_back_again(state, group, (sequence, &encoded)),
         }
     }
 
     /// The producer gives a replayed record back: it is replayed once more, or when its topic exists.
-    fn given_back_again(&self, state: &mut State, sequence: u64, send: &InFlightSend) {
+    fn given_back_again(&self, state: &mut State, group: usize, (sequence, encoded): (u64, &[u8])) {
         if state.replay.aside.contains_key(&sequence) {
             state.replay.rewind = true;
             return;
         }
-        let deferred = &mut state.deferred;
-        let missing = match (&send.encoded, deferred.is_empty()) {
-            (Some(encoded), false) => {
-                let key_groups = &mut state.key_groups;
-                let given_back_again = encoded_record::decode(encoded, |record| {
-                    let topic = deferred.get_mut(record.topic);
-                    topic.map(|topic| topic.given_back_again(sequence, send.group, key_groups))
-                });
-                given_back_again.is_ok_and(|topic| topic.is_some())
-            }
-            _ => false,
-        };
-        if !missing {
-            state.key_groups.given_back(sequence, send.group);
+        let State {
+            deferred, key_groups, ..
+        } = state;
+        if deferred.is_empty() || !deferred.given_back(group, (sequence, encoded), key_groups) {
+            key_groups.given_back(sequence, group);
             state.replay.rewind = true;
         }
     }
@@ -359,7 +352,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             .iter()
             .for_each(|waiting| state.key_groups.released(waiting.group));
         for waiting in retained {
-            if state.key_groups.waits(waiting.group) || self.missing_topic(state, &waiting.encoded) > 0 {
+            if state.key_groups.waits(waiting.group) || state.deferred.generation_of(&waiting.encoded) > 0 {
                 // The one before it was refused, and is in the spool by now; or its topic is gone.
                 self.append(state, store, waiting);
                 continue;
