@@ -120,9 +120,9 @@ impl Deliver {
             None => (None, None, (0, 0)),
         };
         let times = Times {
-            patience: config.patience,
+            spool_after: config.patience,
             delivery_timeout: config.delivery_timeout,
-            try_again: sections.replay.try_again,
+            retry_interval: sections.replay.try_again,
         };
         let dispatch = Dispatch::new(
             kafka.clone(),
@@ -141,7 +141,8 @@ impl Deliver {
         // Until the spool's readings are safe, the gateway stays: open files end with it.
         let may_end = move || rescued.store().is_none_or(|store| !store.spool.rescue().is_running);
         let watch = replay::Watch::start(dispatch.clone(), failed.clone(), may_end)?;
-        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone())?;
+        let wake = dispatch.store().map(|store| store.wake.clone()).unwrap_or_default();
+        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), wake)?;
         let wanted = topics::Wanted::new(config, topics);
         probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
@@ -286,7 +287,11 @@ fn open_spool(config: &spool::Config, clock: Arc<dyn Clock>) -> Result<Opened, s
         );
     }
     let recovered = (recovery.entries, spool.status().next_sequence);
-    Ok((SpoolStore { spool: Arc::new(spool) }, writer, recovered))
+    let store = SpoolStore {
+        spool: Arc::new(spool),
+        wake: Arc::default(),
+    };
+    Ok((store, writer, recovered))
 }
 
 /// Lets the spool write, and tell the dispatch the end of its entries.

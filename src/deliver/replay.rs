@@ -1,12 +1,13 @@
 //! The pump: spool → Kafka, oldest first, at a bounded pace; and the watch over the deadlines of `dispatch`.
 //!
-//! Two threads, which wake every few milliseconds. The one replays as much as the pace allows, so that live readings keep
-//! their latency while an outage's backlog drains; reading segments may block it for as long as the disk likes. The other
-//! lets `dispatch` look after records that Kafka or the spool does not confirm; it waits for nothing.
+//! Two threads. The one replays as much as the pace allows, every few milliseconds while there is anything to replay, so
+//! that live readings keep their latency while an outage's backlog drains; reading segments may block it for as long as the
+//! disk likes. The other lets `dispatch` look after records that Kafka or the spool does not confirm, when the next of them
+//! is due; it waits for nothing. In an idle gateway both sleep.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -19,8 +20,11 @@ use super::dispatch::{Dispatch, Store};
 use crate::operate::clock::Clock;
 use crate::outcome::Busy;
 
-/// How often the pump wakes: the grain of `kafka.patience`.
+/// How often the pump looks for something to replay, while there is.
 const TURN: Duration = Duration::from_millis(5);
+
+/// How long it sleeps at most when there is nothing; the spool wakes it sooner.
+const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// What may be sent at once after a pause, in seconds of the pace.
 const BURST_SECONDS: f64 = 0.1;
@@ -85,6 +89,13 @@ pub struct Pump(Worker);
 #[derive(Debug)]
 pub struct Watch(Worker);
 
+/// Wakes the pump when the first record comes into an idle spool.
+#[derive(Debug, Default)]
+pub struct Wake {
+    sleeps: AtomicBool,
+    thread: Mutex<Option<Thread>>,
+}
+
 /// A token bucket: what may be sent now.
 #[derive(Debug)]
 struct Pace {
@@ -96,14 +107,13 @@ struct Pace {
 // === impl Worker ===
 
 impl Worker {
-    /// `turn` is called every few milliseconds until [`Worker::stop`].
-    fn start(name: &str, mut turn: impl FnMut() + Send + 'static) -> std::io::Result<Self> {
+    /// `turn` is called until [`Worker::stop`], each time after as long as it said.
+    fn start(name: &str, mut turn: impl FnMut() -> Duration + Send + 'static) -> std::io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let run = move || {
             while !stop.load(Ordering::Relaxed) {
-                turn();
-                std::thread::sleep(TURN);
+                std::thread::park_timeout(turn());
             }
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
@@ -112,6 +122,7 @@ impl Worker {
 
     fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
         let asked_at = Instant::now();
         while !self.thread.is_finished() {
             if asked_at.elapsed() > STOP_TIMEOUT {
@@ -130,7 +141,12 @@ impl Worker {
 impl Pump {
     /// # Errors
     /// The system gives no thread.
-    pub fn start<B, S>(dispatch: Arc<Dispatch<B, S>>, config: &Config, clock: Arc<dyn Clock>) -> std::io::Result<Self>
+    pub fn start<B, S>(
+        dispatch: Arc<Dispatch<B, S>>,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        wake: Arc<Wake>,
+    ) -> std::io::Result<Self>
     where
         B: Broker + Send + Sync + 'static,
         S: Store + Send + Sync + 'static,
@@ -150,6 +166,10 @@ impl Pump {
                 info!(readings = replayed, "the spool is replayed");
                 replayed = 0;
             }
+            if turn.records == 0 && wake.sleep_if(|| dispatch.is_idle()) {
+                return Duration::ZERO;
+            }
+            TURN
         };
         Worker::start("deliver-pump", turn).map(Pump)
     }
@@ -157,6 +177,31 @@ impl Pump {
     /// Ends the pump; nothing is replayed afterwards.
     pub fn stop(self) {
         self.0.stop();
+    }
+}
+
+// === impl Wake ===
+
+impl Wake {
+    /// Something came into the spool.
+    pub fn notify(&self) {
+        if self.sleeps.load(Ordering::SeqCst)
+            && let Some(thread) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Sleeps until it is notified, if it is idle. What comes between the question and the sleep ends that at once.
+    fn sleep_if(&self, is_idle: impl Fn() -> bool) -> bool {
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+        self.sleeps.store(true, Ordering::SeqCst);
+        let is_idle = is_idle();
+        if is_idle {
+            std::thread::park_timeout(IDLE_MAX);
+        }
+        self.sleeps.store(false, Ordering::SeqCst);
+        is_idle
     }
 }
 
@@ -177,12 +222,13 @@ impl Watch {
         S: Store + Send + Sync + 'static,
     {
         let turn = move || {
-            dispatch.tick(Instant::now());
+            let pause = dispatch.tick(Instant::now());
             let refusal = dispatch.store().and_then(Store::refuses);
             if !failed.is_cancelled() && refusal == Some(Busy::SpoolFailed) && may_end() {
                 error!("the spool failed; the gateway ends, and recovers at its next start");
                 failed.cancel();
             }
+            pause
         };
         Worker::start("deliver-watch", turn).map(Watch)
     }

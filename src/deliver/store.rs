@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::dispatch::{Store, Ticket};
+use super::replay::Wake;
 use super::spool::{self, Failure, Spool};
 use crate::operate::metrics::SpoolMetrics;
 use crate::outcome::Busy;
@@ -20,13 +21,16 @@ const KEPT_SHARE: u64 = 4;
 #[derive(Clone, Debug)]
 pub struct SpoolStore {
     pub spool: Arc<Spool<Ticket>>,
+    /// The pump, which sleeps while the spool is empty.
+    pub wake: Arc<Wake>,
 }
 
 impl Store for SpoolStore {
     fn append(&self, encoded: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)> {
-        self.spool
-            .append(encoded, ticket)
-            .map_err(|(ticket, encoded, failure)| (ticket, encoded, busy(&failure)))
+        let appended = self.spool.append(encoded, ticket);
+        appended.map_err(|(ticket, encoded, failure)| (ticket, encoded, busy(&failure)))?;
+        self.wake.notify();
+        Ok(())
     }
 
     fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {

@@ -369,9 +369,9 @@ fn dispatch(
 ) -> Rc<Dispatch<FaultyBroker, SlowStore>> {
     let recovered = (store.0.borrow().durable.len() as u64, store.0.borrow().next);
     let times = Times {
-        patience: Duration::from_millis(250),
+        spool_after: Duration::from_millis(250),
         delivery_timeout: DELIVERY_TIMEOUT,
-        try_again: Duration::from_secs(60),
+        retry_interval: Duration::from_secs(60),
     };
     Rc::new(Dispatch::new(
         broker.clone(),
@@ -530,7 +530,7 @@ impl Run {
         self.doubtful |= self.broker.0.borrow().doubtful;
     }
 
-    /// The thread that sends a record is stalled: patience ends, the store writes, the producer is full or replaced.
+    /// The thread that sends a record is stalled: `spool_after` passes, the store writes, the producer is full or replaced.
     fn interlude(&mut self) -> Box<dyn FnOnce()> {
         let (broker, store, dispatch) = (self.broker.clone(), self.store.clone(), Rc::downgrade(&self.dispatch));
         let replaced = self.violent && self.random.random_ratio(1, 3);

@@ -15,7 +15,26 @@ use super::store::Store;
 use crate::deliver::broker::Broker;
 use crate::outcome::Busy;
 
+/// How often it is looked after records that wait for the store; the grain of `kafka.spool_after`.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// How long a tick may be away at most: the store may refuse, or a topic be missing, without a record that says so.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
 impl<B: Broker, S: Store> Dispatch<B, S> {
+    /// How soon the next tick is due. What is sent after this one is due later than that.
+    pub(super) fn pause(&self, state: &State, now: Instant) -> Duration {
+        if state.waits_for_store() {
+            return PAUSE_MIN;
+        }
+        let due = state.in_flight.next_due(self.times.spool_after);
+        let due = due.map_or(PAUSE_MAX, |due| due.saturating_duration_since(now));
+        due.clamp(PAUSE_MIN, self.idle_pause())
+    }
+
+    pub(super) fn idle_pause(&self) -> Duration {
+        self.times.spool_after.clamp(PAUSE_MIN, PAUSE_MAX)
+    }
+
     /// Answers everybody whose deadline has passed.
     pub(super) fn answer_overdue(&self, state: &mut State, now: Instant) {
         while let Some(id) = state.in_flight.overdue(now, self.times.delivery_timeout) {

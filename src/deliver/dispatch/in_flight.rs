@@ -177,8 +177,15 @@ impl InFlight {
     }
 
     /// A send that was not confirmed in time.
-    pub fn spool_due(&mut self, now: Instant, patience: Duration) -> Option<SendId> {
-        due(&mut self.sent, now, patience)
+    pub fn spool_due(&mut self, now: Instant, spool_after: Duration) -> Option<SendId> {
+        due(&mut self.sent, now, spool_after)
+    }
+
+    /// When the next of them is to be looked at.
+    pub fn next_due(&self, spool_after: Duration) -> Option<Instant> {
+        let sent = self.sent.front().map(|(at, _)| *at + spool_after);
+        let overdue = self.overdue.front().map(|(at, _)| *at);
+        sent.into_iter().chain(overdue).min()
     }
 
     /// It is the oldest that is still to be looked at.

@@ -10,7 +10,7 @@
 //! can run it step by step.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::broker::{Broker, Refused};
 use super::reason::Cause;
@@ -277,18 +277,20 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    /// Looks after records that Kafka does not confirm, and those that the store does not write. To be called every few
-    /// milliseconds, by a thread that waits for no disk.
-    pub fn tick(&self, now: Instant) {
+    /// Looks after records that Kafka does not confirm, and those that the store does not write; by a thread that waits for
+    /// no disk. Returns how soon it is to be called again.
+    pub fn tick(&self, now: Instant) -> Duration {
         self.note_missing_topics(&mut self.state());
-        let Some(store) = &self.store else { return };
+        let Some(store) = &self.store else {
+            return self.idle_pause();
+        };
         self.health.store_refuses(store.refuses().or(self.disk_refuses(now)));
         let mut state = self.state();
         let received_bytes = std::mem::take(&mut state.received_bytes);
         state
             .ingest
             .add(received_bytes, now.saturating_duration_since(self.started));
-        while let Some(id) = state.in_flight.spool_due(now, self.times.patience) {
+        while let Some(id) = state.in_flight.spool_due(now, self.times.spool_after) {
             self.report_unconfirmed(&mut state, id);
             if !self.copy(&mut state, store, id) {
                 break;
@@ -302,6 +304,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if !self.health.is_up() || state.retained.is_overdue(now) {
             self.spool_retained(&mut state, store, now);
         }
+        self.pause(&state, now)
     }
 
     /// A record that was deferred is in the store once more.
@@ -405,6 +408,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub fn unconfirmed(&self) -> (usize, usize) {
         let state = self.state();
         (state.also_spooled, state.replay.unconfirmed())
+    }
+
+    /// Whether there is nothing to replay, and nothing on its way to the store.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        let is_store_idle = self.store.as_ref().is_none_or(|store| store.uncommitted() == 0);
+        is_store_idle && !state.waits_for_store() && state.key_groups.behind() == 0
     }
 
     /// Devices that wait for an answer.

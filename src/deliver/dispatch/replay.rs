@@ -146,7 +146,7 @@ impl Replay {
     }
 
     /// Those that were deferred are to be tried now. If some are being moved, a moment later, together with them.
-    pub(super) fn retry_is_due(&mut self, now: Instant, try_again: Duration) -> bool {
+    pub(super) fn retry_is_due(&mut self, now: Instant, retry_interval: Duration) -> bool {
         if self.aside.is_empty() || self.retry_at.is_some_and(|at| now < at) {
             return false;
         }
@@ -154,7 +154,7 @@ impl Replay {
             self.retry_at = Some(now + CHECK_INTERVAL);
             return false;
         }
-        (self.retried_at, self.retry_at) = (Some(now), Some(now + try_again));
+        (self.retried_at, self.retry_at) = (Some(now), Some(now + retry_interval));
         self.firsts.clear();
         self.tries += 1;
         true

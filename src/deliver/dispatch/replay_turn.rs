@@ -147,7 +147,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return (0, begun, turn);
         }
         if state.replay.unconfirmed == 0
-            && (state.replay.rewind || state.replay.retry_is_due(now, self.times.try_again))
+            && (state.replay.rewind || state.replay.retry_is_due(now, self.times.retry_interval))
         {
             store.rewind();
             state.replay.rewind = false;
@@ -269,7 +269,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             state.appends.given();
         }
         if state.replay.aside.is_empty() {
-            state.replay.retry_at = Some(now + self.times.try_again);
+            state.replay.retry_at = Some(now + self.times.retry_interval);
         }
         let aside = Refusal {
             since: now,

@@ -23,11 +23,11 @@ use crate::operate::metrics::{KafkaMetrics, SpoolMetrics};
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// Unconfirmed for so long, a record is copied into the spool.
-    pub patience: Duration,
+    pub spool_after: Duration,
     /// Neither in Kafka nor in the spool for so long, whatever it waits for, its device is told busy.
     pub delivery_timeout: Duration,
     /// How soon a spooled record is retried that Kafka refuses as it is.
-    pub try_again: Duration,
+    pub retry_interval: Duration,
 }
 
 /// See [`dispatch`](super).
@@ -122,6 +122,11 @@ impl State {
             && self
                 .retained
                 .accepts(now, self.key_groups.behind() + self.replay.unconfirmed() as u64)
+    }
+
+    /// Whether records wait for the store, or for the replay.
+    pub(super) fn waits_for_store(&self) -> bool {
+        self.also_spooled > 0 || !self.retained.is_empty() || !self.appends.is_empty()
     }
 
     pub(super) fn retain(&mut self, record: PendingRecord) {

@@ -29,7 +29,7 @@ pub type Stage = Box<dyn FnMut(usize)>;
 /// Readings that are unconfirmed at a time on the whole path; as many as an MQTT connection has in its window.
 const WINDOW: usize = 20;
 
-/// Nothing loses patience while it is watched.
+/// Nothing is spooled for being late while it is watched.
 const LONG: Duration = Duration::from_secs(3600);
 
 const KINDS: [&str; 3] = ["traffic", "weather", "energy"];
@@ -275,9 +275,9 @@ impl House {
         let health = Arc::new(Monitor::new(&self.metrics.kafka));
         health.found();
         let times = Times {
-            patience: LONG,
+            spool_after: LONG,
             delivery_timeout: LONG * 2,
-            try_again: LONG,
+            retry_interval: LONG,
         };
         let metrics = (self.metrics.kafka.clone(), self.metrics.spool.clone());
         let dispatch = Dispatch::new(Null::default(), Some(NoSpool), (0, 0), times, health, metrics);
