@@ -205,7 +205,7 @@ impl Deliver {
     /// Why the spool accepts nothing any more, if so.
     pub fn spool_failure(&self) -> Option<String> {
         let store = self.dispatch.store()?;
-        let why = store.spool.poisoned().borrow().clone()?;
+        let why = store.spool.status().poisoned?;
         let rescue = store.spool.rescue();
         Some(match rescue.waits_for {
             Some(waits_for) => {

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::budget::Rate;
 use super::cursor::Committed;
 use super::segment;
 
@@ -34,7 +33,6 @@ pub struct Ledger {
     readable: u64,
     /// When the entry of a sequence arrived: one mark a second, so that hours of small entries cost little.
     arrivals: VecDeque<(u64, i64)>,
-    pub rate: Rate,
 }
 
 /// Marks closer than this to the one before are left out.
@@ -79,7 +77,6 @@ impl Ledger {
             next: low,
             readable: low,
             arrivals: VecDeque::new(),
-            rate: Rate::default(),
         }
     }
 

@@ -108,11 +108,9 @@
 //! * One process, on one machine: `flock` of some network file systems keeps only processes of the same machine out.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use tokio::sync::watch;
 
 use crate::operate::clock::Clock;
 
@@ -189,8 +187,6 @@ pub struct Status {
     pub room_bytes: u64,
     /// Arrival of the oldest uncommitted entry, up to a second too early; milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
-    /// What is appended, smoothed over a minute; with the frames' headers.
-    pub ingest_bytes_per_s: f64,
     /// The last group's write and fsync.
     pub last_fsync: Duration,
     /// Groups written since the start, and the time that took.
@@ -283,7 +279,7 @@ pub fn open_stopped<T: Send + 'static>(
         wake: Condvar::new(),
         ledger: Mutex::new(recovered.ledger),
         budget: recovered.budget,
-        poisoned: watch::channel(None).0,
+        poisoned: OnceLock::new(),
         committed: AtomicBool::new(false),
         last_fsync_us: AtomicU64::new(0),
         fsyncs: AtomicU64::new(0),
@@ -460,7 +456,7 @@ impl<T: Send + 'static> Spool<T> {
             damaged_places: shared.damaged_places.load(Ordering::Relaxed),
             damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
             shortages: shared.shortages.load(Ordering::Relaxed),
-            poisoned: shared.poisoned.borrow().clone(),
+            poisoned: shared.poisoned.get().cloned(),
             ..Status::default()
         };
         {
@@ -473,15 +469,9 @@ impl<T: Send + 'static> Spool<T> {
         let ledger = locked(&shared.ledger);
         (status.uncommitted_entries, status.uncommitted_bytes) = ledger.uncommitted();
         status.oldest_ms = ledger.oldest_ms();
-        status.ingest_bytes_per_s = ledger.rate.bytes_per_s(shared.disk.uptime());
         status.low_sequence = ledger.low();
         status.next_sequence = ledger.next();
         status
-    }
-
-    /// Becomes `Some(why)` when the disk failed: nothing more is accepted, and only a new start helps.
-    pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
-        self.shared.poisoned.subscribe()
     }
 
     /// Accepts nothing more; returns when all that was appended is durable or failed, `done` was told, the cursor is

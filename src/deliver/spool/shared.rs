@@ -4,10 +4,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
-
-use tokio::sync::watch;
 
 use super::budget::Budget;
 use super::damage::Damage;
@@ -31,7 +29,7 @@ pub struct Shared<T> {
     pub(super) wake: Condvar,
     pub(super) ledger: Mutex<Ledger>,
     pub(super) budget: Budget,
-    pub(super) poisoned: watch::Sender<Option<String>>,
+    pub(super) poisoned: OnceLock<String>,
     /// The low-water mark moved since the writer looked.
     pub(super) committed: AtomicBool,
     pub(super) last_fsync_us: AtomicU64,
@@ -48,7 +46,7 @@ pub struct Shared<T> {
 
 impl<T> Shared<T> {
     pub(super) fn is_poisoned(&self) -> bool {
-        self.poisoned.borrow().is_some()
+        self.poisoned.get().is_some()
     }
 
     /// From now on nothing is accepted. Only the first reason counts.
@@ -65,7 +63,8 @@ impl<T> Shared<T> {
             why,
             "the spool is poisoned: it accepts nothing more until the gateway is started again"
         );
-        self.poisoned.send_replace(Some(why.to_owned()));
+        // Set once: of two threads that find a reason, the second has returned above.
+        self.poisoned.set(why.to_owned()).ok();
     }
 
     pub(super) fn fsynced(&self, took: Duration) {

@@ -372,7 +372,6 @@ impl<T: Send + 'static> Writer<T> {
         let mut ledger = locked(&self.shared.ledger);
         ledger.append(entries, bytes);
         ledger.arrived(first, arrived_ms);
-        ledger.rate.add(bytes, now);
         drop(ledger);
         self.shared.fsynced(now.saturating_sub(started));
         Ok(())
