@@ -137,7 +137,7 @@ pub fn http_batch(counts: Counts) -> u16 {
     }
 }
 
-/// The one outcome that speaks for a batch where a protocol has room for one answer only: busy if any reading must be
+/// The one outcome that speaks for a batch where a protocol has one answer only: busy if any reading must be
 /// sent again, otherwise the first rejection with a count of them, otherwise safe.
 ///
 /// A rejected one is coded as HTTP's 422 whatever the readings' own reasons are: the message was understood, and
@@ -239,7 +239,7 @@ mod tests {
             "1 of 1 readings rejected; [0]: x: 9 is above the maximum 5",
         );
         check(&[rejected(Reason::Malformed, 0)], all, 422);
-        // What Kafka does not take is kept nowhere, and its item is named all the same.
+        // What Kafka does not accept is kept nowhere, and its item is named all the same.
         let too_large = || Outcome::from(Rejection::too_large_for_kafka());
         let unkept = |detail| summary(Reason::TooLargeForKafka, detail);
         let second = unkept("2 of 2 readings rejected; [0]: x: 9 is above the maximum 5");

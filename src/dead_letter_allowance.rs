@@ -27,10 +27,10 @@ const OTHERS: u64 = 0;
 #[derive(Debug)]
 pub struct DeadLetterAllowance {
     per_minute: u32,
-    /// Keyed at random, so that nobody can aim for another's number.
+    /// Keyed at random, so that no device can aim for another's number.
     hasher: RandomState,
     shards: [Mutex<Minute>; SHARDS],
-    /// One more than the last minute in which somebody exceeded its allowance.
+    /// One more than the last minute in which a device exceeded its allowance.
     exceeded_in: AtomicU64,
 }
 

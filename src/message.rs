@@ -35,14 +35,14 @@ pub struct Origin {
     /// The other end of the connection, or the source of the datagram.
     pub peer: SocketAddr,
     pub identity: Identity,
-    /// When the last byte of it was there.
+    /// When it had arrived whole.
     pub received_at: Instant,
 }
 
 /// Whom a sender has proved to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Identity {
-    /// Nobody has asked.
+    /// It was not asked for a proof.
     #[default]
     Anonymous,
 }

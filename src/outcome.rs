@@ -186,7 +186,7 @@ pub enum Busy {
     SpoolShort,
     /// The spool's disk did not write the reading within `kafka.delivery_timeout`; it may write it yet.
     SpoolTimeout,
-    /// The spool's disk failed, or its files were taken away: nothing more is written to it until a restart.
+    /// The spool's disk failed, or its files were removed: nothing more is written to it until a restart.
     SpoolFailed,
     /// The byte budget of `limits.in_flight_bytes` is used up.
     MemoryFull,
@@ -228,8 +228,8 @@ impl Busy {
             Busy::SpoolFailed => "the disk of the spool failed; send the reading again later",
             Busy::MemoryFull => "too many readings in flight; send the reading again later",
             Busy::IncompleteFull => {
-                "too many large messages are arriving at once, and there was no memory for the rest of this one in time; \
-                 send it again later"
+                "too many large messages are arriving at once: no memory for the rest of this one in time; send it again \
+                 later"
             }
             Busy::ShareExceeded => {
                 "incomplete messages of this address had more than its share of memory while others waited; send it again \

@@ -16,7 +16,7 @@ use crate::message::Origin;
 use crate::operate::metrics::Tally;
 use crate::outcome::{Busy, Outcome};
 
-/// Bytes lent by `listen::admit`; they return when the last reading of the message has its outcome.
+/// Bytes admitted by `listen::admit`; they return when the last reading of the message has its outcome.
 pub type Permit = OwnedSemaphorePermit;
 
 /// A promise to answer one reading.
@@ -190,7 +190,7 @@ impl Mailbox {
         into.append(&mut self.lock().answers);
     }
 
-    /// Returns when something has arrived that was not taken. One task waits at a time; cancel safe; a wake is never lost.
+    /// Returns when something has arrived that was not collected. One task waits at a time; cancel safe; a wake is never lost.
     pub async fn wait(&self) {
         poll_fn(|context| {
             let mut post = self.lock();

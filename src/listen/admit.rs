@@ -1,17 +1,17 @@
-//! Permits: how many bytes of messages and how many connections may be inside at once.
+//! Permits: how many bytes of messages may be in flight at once.
 //!
-//! A permit is taken when a message is there whole and travels in its receipt, so it returns when the answer is known.
-//! Without a free one MQTT stops reading the socket, HTTP says 503, CoAP says 5.03. What large messages take before they
-//! are there whole is [`incomplete`](super::incomplete)'s.
+//! A permit is acquired when a message has arrived whole, and travels in its receipt, so it returns when the answer is known.
+//! Without a free one MQTT stops reading the socket, HTTP says 503, CoAP says 5.03. What large messages need before they have
+//! arrived whole is [`incomplete`](super::incomplete)'s.
 
 use std::sync::Arc;
 
 use bytesize::ByteSize;
 use prometheus::IntGauge;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::incomplete::Room;
+use super::incomplete::Budget;
 use crate::operate::metrics::ReadingMetrics;
 use crate::receipt::Permit;
 
@@ -19,7 +19,7 @@ use crate::receipt::Permit;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Bytes of messages taken in and not yet answered, over all protocols.
+    /// Bytes of messages accepted and not yet answered, over all protocols.
     pub in_flight_bytes: ByteSize,
     /// Bytes of messages larger than 4 KiB of which a part has arrived, over MQTT and HTTP.
     pub incomplete_bytes: ByteSize,
@@ -47,11 +47,11 @@ pub struct Admit {
     bytes: Arc<Semaphore>,
     bytes_max: u32,
     in_flight: IntGauge,
-    incomplete: Room,
+    incomplete: Budget,
 }
 
 impl Admit {
-    /// The gauges are set to what is lent out whenever it is [observed](Admit::observe).
+    /// The gauges are set to what is in flight whenever it is [observed](Admit::observe).
     pub fn new(config: &Config, metrics: &ReadingMetrics) -> Self {
         metrics.in_flight_bytes_max.set(config.in_flight_bytes.as_u64() as i64);
         let incomplete = usize::try_from(config.incomplete_bytes.as_u64()).unwrap_or(usize::MAX / 2);
@@ -60,12 +60,12 @@ impl Admit {
             bytes: Arc::new(Semaphore::new(bytes_max as usize)),
             bytes_max,
             in_flight: metrics.in_flight_bytes.clone(),
-            incomplete: Room::new(incomplete, metrics),
+            incomplete: Budget::new(incomplete, metrics),
         }
     }
 
-    /// Room for messages of which a part has arrived.
-    pub fn incomplete(&self) -> &Room {
+    /// The budget of messages of which a part has arrived.
+    pub fn incomplete(&self) -> &Budget {
         &self.incomplete
     }
 
@@ -74,13 +74,13 @@ impl Admit {
         self.bytes.clone().try_acquire_many_owned(self.clamped(bytes)).ok()
     }
 
-    /// A permit for `bytes` as soon as there is room. Cancel safe: a dropped future gives back its place in the queue.
+    /// A permit for `bytes` as soon as so many are free. Cancel safe: a dropped future gives back its place in the queue.
     pub async fn bytes(&self, bytes: usize) -> Permit {
         let acquired = self.bytes.clone().acquire_many_owned(self.clamped(bytes)).await;
         acquired.expect("the budget is never closed")
     }
 
-    /// Bytes lent out now; also written to the gauge.
+    /// Bytes in flight now; also written to the gauge.
     pub fn observe(&self) -> usize {
         self.incomplete.observe();
         let used = self.bytes_max as usize - self.bytes.available_permits();
@@ -88,79 +88,8 @@ impl Admit {
         used
     }
 
-    // A message larger than the whole budget takes all of it; its listener's size limit decides whether it may.
+    // A message larger than the whole budget uses all of it; its listener's size limit decides whether it may.
     fn clamped(&self, bytes: usize) -> u32 {
         u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.bytes_max)
-    }
-}
-
-/// Room for one more connection of a listener; it returns when dropped.
-#[derive(Debug)]
-pub struct Seat {
-    _permit: OwnedSemaphorePermit,
-    _descriptor: OwnedSemaphorePermit,
-    open: IntGauge,
-}
-
-/// How many connections the file descriptors allow at once, over all listeners.
-#[derive(Clone, Debug)]
-pub struct Connections(Arc<Semaphore>);
-
-impl Connections {
-    pub fn new(max: usize) -> Self {
-        Connections(Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))))
-    }
-
-    /// Connections that could be opened now.
-    pub fn free(&self) -> usize {
-        self.0.available_permits()
-    }
-}
-
-/// How many connections a listener holds at once.
-#[derive(Clone, Debug)]
-pub struct Seats {
-    free: Arc<Semaphore>,
-    descriptors: Connections,
-    open: IntGauge,
-}
-
-impl Seats {
-    pub fn new(connections_max: usize, descriptors: Connections, open: IntGauge) -> Self {
-        Seats {
-            free: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
-            descriptors,
-            open,
-        }
-    }
-
-    /// A seat now, or `None`: the house is full.
-    pub fn try_take(&self) -> Option<Seat> {
-        let permit = self.free.clone().try_acquire_owned().ok()?;
-        let descriptor = self.descriptors.0.clone().try_acquire_owned().ok()?;
-        Some(self.seat(permit, descriptor))
-    }
-
-    /// A seat as soon as one is free.
-    pub async fn take(&self) -> Seat {
-        let open = "the house is never closed";
-        let permit = self.free.clone().acquire_owned().await.expect(open);
-        let descriptor = self.descriptors.0.clone().acquire_owned().await.expect(open);
-        self.seat(permit, descriptor)
-    }
-
-    fn seat(&self, permit: OwnedSemaphorePermit, descriptor: OwnedSemaphorePermit) -> Seat {
-        self.open.inc();
-        Seat {
-            _permit: permit,
-            _descriptor: descriptor,
-            open: self.open.clone(),
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.open.dec();
     }
 }

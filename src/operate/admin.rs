@@ -5,9 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -19,19 +17,18 @@ use axum::serve::Listener;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strum::VariantArray;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::deliver::health::Health;
 use crate::listen::addresses::ListenAddresses;
-use crate::listen::patience::Patience;
-use crate::listen::tcp::Listeners;
+use crate::listen::tcp::{Acceptor, Connection, ConnectionPermits, Connections, Listeners, StallTimeout, WhenFull};
 use crate::listen::{self, Error};
 use crate::message::Protocol;
 use crate::outcome::OutcomeKind;
+
+/// What this listener is called in the configuration and in logs.
+const NAME: &str = "admin";
 
 /// The `[admin]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,11 +57,11 @@ pub struct Bound {
     listener: Listeners,
 }
 
-/// After a connection could not be accepted; descriptors, which it lacks most likely, do not come back at once.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
-
 /// A connection over which nothing is sent or read for so long is closed; longer than scrapers pause.
 const SILENCE_MAX: Duration = Duration::from_secs(180);
+
+/// What axum accepts from.
+struct AdminListener(Acceptor);
 
 #[derive(Clone)]
 struct AdminState {
@@ -76,7 +73,7 @@ struct AdminState {
 /// Binds the addresses, so that they are known and reserved before anything starts.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
     Ok(Bound {
-        listener: Listeners::bind("admin", &config.listen)?,
+        listener: Listeners::bind(NAME, &config.listen)?,
     })
 }
 
@@ -99,11 +96,9 @@ impl Bound {
             .route("/readyz", get(readyz))
             .route("/status", get(status))
             .with_state(state);
-        let listener = LimitedListener {
-            listener: self.listener,
-            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        };
-        let served = axum::serve(listener, router)
+        let permits = ConnectionPermits::new(CONNECTIONS_MAX, Connections::new(CONNECTIONS_MAX), None);
+        let acceptor = Acceptor::new(NAME, self.listener, permits, WhenFull::Wait, None, closing.clone());
+        let served = axum::serve(AdminListener(acceptor), router)
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;
         if let Err(error) = served {
@@ -112,67 +107,23 @@ impl Bound {
     }
 }
 
-/// Accepts a few connections at a time.
-struct LimitedListener {
-    listener: Listeners,
-    permits: Arc<Semaphore>,
-}
-
-/// A connection that counts among these.
-struct AdmittedConnection {
-    stream: Patience<TcpStream>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Listener for LimitedListener {
-    type Io = AdmittedConnection;
+impl Listener for AdminListener {
+    type Io = StallTimeout<Connection>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (AdmittedConnection, SocketAddr) {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
-        let (stream, peer) = loop {
-            match self.listener.accept().await {
-                Ok(accepted) => break accepted,
-                Err(error) => {
-                    warn!(%error, "admin connection not accepted");
-                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
-                }
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        match self.0.next().await {
+            Some(connection) => {
+                let peer = connection.peer();
+                (StallTimeout::with_both(connection, SILENCE_MAX), peer)
             }
-        };
-        let connection = AdmittedConnection {
-            stream: Patience::with_both(stream, SILENCE_MAX),
-            _permit: permit,
-        };
-        (connection, peer)
+            // It is closing, and does not ask again.
+            None => std::future::pending().await,
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.listener.addresses()[0])
-    }
-}
-
-impl AsyncRead for AdmittedConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for AdmittedConnection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Ok(self.0.addresses()[0])
     }
 }
 

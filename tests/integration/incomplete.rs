@@ -149,7 +149,7 @@ async fn an_address_with_more_than_its_share_makes_room_for_others() {
     let told = async {
         while let Some(answer) = trickles.join_next().await {
             let answer = answer.unwrap();
-            if answer.contains("incomplete messages of this address took more than its share") {
+            if answer.contains("incomplete messages of this address had more than its share") {
                 return answer;
             }
         }
@@ -312,7 +312,7 @@ async fn who_waits_for_room_in_vain_is_told_so() {
     let Reply::Disconnect { reason: 0x97, text } = reply else {
         panic!("{reply:?}")
     };
-    assert!(text.contains("no room for the rest of this one came in time"), "{text}");
+    assert!(text.contains("no memory for the rest of this one in time"), "{text}");
     assert_eq!(
         timeout(PATIENCE, last_word(v3, Version::V311)).await.unwrap(),
         Reply::Closed

@@ -30,7 +30,7 @@ pub struct Block {
 /// The blocks that a request names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
-    /// Of its body, which is there whole.
+    /// Of its body, which has arrived whole.
     pub body: Option<Block>,
     /// Of the response that it asks for.
     pub response: Option<Block>,

@@ -1,6 +1,6 @@
 //! What is due when: one heap of deadlines for all exchanges, instead of a task or a timer for each.
 //!
-//! Deadlines are not taken back; the owner knows whether one still counts. Those that no longer do are swept out when
+//! Deadlines are not removed; the owner knows whether one still counts. Those that no longer do are swept out when
 //! they outnumber the others, so the heap stays within twice what is open.
 
 use std::cmp::Reverse;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use crate::listen::tally::Tally;
+use crate::operate::log_limit::Repeats;
 
 /// How often it is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -15,39 +15,39 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Drops {
     total: IntCounter,
-    tally: Tally,
+    repeats: Repeats<Instant>,
 }
 
 // === impl Drops ===
 
 impl Drops {
     pub fn new(total: IntCounter) -> Self {
-        let tally = Tally::every(LOG_EVERY);
-        Drops { total, tally }
+        let repeats = Repeats::every(LOG_EVERY);
+        Drops { total, repeats }
     }
 
     pub fn add(&mut self, dropped: u32) {
         if dropped > 0 {
             self.total.inc_by(dropped.into());
-            self.tally.add(dropped.into());
+            self.repeats.add(dropped.into());
         }
     }
 
     /// When there is something to log that is not logged now.
     pub fn next(&self) -> Option<Instant> {
-        self.tally.next()
+        self.repeats.next()
     }
 
     /// Logs what is due.
     pub fn log(&mut self, now: Instant) {
-        if let Some(dropped) = self.tally.due(now) {
+        if let Some(dropped) = self.repeats.due(now) {
             log(dropped);
         }
     }
 
     /// Logs what is left, as no more will come.
     pub fn log_rest(&mut self) {
-        if let Some(dropped) = self.tally.rest() {
+        if let Some(dropped) = self.repeats.rest() {
             log(dropped);
         }
     }

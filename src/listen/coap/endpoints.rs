@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 ///
 /// Of a configured socket its index; of an address that was asked through a wildcard a hash and the wildcard's index. So an
 /// address has the same number always, and nothing need be remembered for that: were it to change, a repetition would be
-/// taken for a new message. That two of 64 addresses share one by chance is as likely as 1 in 30,000.
+/// treated as a new message. That two of 64 addresses share one by chance is as likely as 1 in 30,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Local(u32);
 

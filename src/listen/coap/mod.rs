@@ -12,16 +12,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
-
-use super::addresses::{ListenAddresses, show};
+use super::addresses::show;
 use super::{Context, Error};
 use crate::message::{Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Reply};
 
 mod blocks;
+
+mod config;
 
 mod counters;
 
@@ -45,8 +44,8 @@ mod socket;
 
 mod sockets;
 
+pub use config::Config;
 use counters::Counters;
-use endpoints::CONFIGURED_MAX;
 use exchange::{Exchanges, Intake, Outgoing};
 pub use sockets::OWN_ADDRESSES_MAX;
 use sockets::Sockets;
@@ -56,46 +55,6 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// What this listener is called in the configuration and in logs.
 const NAME: &str = "coap";
-
-/// The `[coap]` section.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    pub enabled: bool,
-    /// UDP address, or several. Plain CoAP shows everything to anyone on the way: loopback unless you say otherwise.
-    pub listen: ListenAddresses,
-    /// Longest datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
-    pub datagram_bytes_max: ByteSize,
-    /// Longest text beside an error code; never more than three times the request's length is sent for it in all.
-    pub diagnostic_bytes_max: usize,
-    /// Requests that await their answer; further ones are answered 5.03.
-    pub exchanges_max: usize,
-    /// Separate responses that await their acknowledgement; further ones are sent non-confirmable. At most 32,768.
-    pub separate_max: usize,
-    /// Messages remembered of one peer (address and port), so that a repetition is told apart from a new message.
-    pub messages_per_peer: usize,
-    /// Memory for duplicates over all peers.
-    pub remembered_bytes_max: ByteSize,
-    /// How long a confirmable request may come again (EXCHANGE_LIFETIME).
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub exchange_lifetime: Duration,
-    /// How long a non-confirmable request may come again (NON_LIFETIME).
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub non_lifetime: Duration,
-    /// How long an answer may take and still travel on the acknowledgement. Must be below the devices' ACK_TIMEOUT, or they
-    /// send again.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub piggyback_timeout: Duration,
-    /// First wait for the acknowledgement of a separate response (ACK_TIMEOUT); each repetition doubles it.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub ack_timeout: Duration,
-    /// The first wait is longer by a random factor of up to this (ACK_RANDOM_FACTOR), 1 to 10.
-    pub ack_random_factor: f64,
-    /// Repetitions of a separate response (MAX_RETRANSMIT).
-    pub max_retransmit: u32,
-    /// The receive buffer of each socket; the kernel grants no more than `net.core.rmem_max`.
-    pub receive_buffer: ByteSize,
-}
 
 /// A listener that has its addresses and does not serve yet.
 #[derive(Debug)]
@@ -108,7 +67,7 @@ pub struct Bound {
 /// The sockets, and what the thread needs beside it.
 struct Server {
     sockets: Sockets,
-    front: Context,
+    context: Context,
     exchanges: Exchanges,
     mailbox: Arc<Mailbox>,
     // Reused from turn to turn.
@@ -121,83 +80,7 @@ struct Server {
     linger: Duration,
 }
 
-// === impl Config ===
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 5683)).into(),
-            datagram_bytes_max: ByteSize::b(2048),
-            diagnostic_bytes_max: 128,
-            exchanges_max: 65_536,
-            separate_max: 4096,
-            messages_per_peer: 16_384,
-            remembered_bytes_max: ByteSize::mib(64),
-            exchange_lifetime: Duration::from_secs(247),
-            non_lifetime: Duration::from_secs(145),
-            piggyback_timeout: Duration::from_millis(500),
-            ack_timeout: Duration::from_secs(2),
-            ack_random_factor: 1.5,
-            max_retransmit: 4,
-            receive_buffer: ByteSize::mib(4),
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong with the section, one sentence each; empty if nothing is.
-    pub fn mistakes(&self) -> Vec<String> {
-        let bytes = self.datagram_bytes_max.as_u64();
-        [
-            (
-                !(64..=65_507).contains(&bytes),
-                "coap.datagram_bytes_max must be 64 B to 65507 B",
-            ),
-            (
-                !(1.0..=10.0).contains(&self.ack_random_factor),
-                "coap.ack_random_factor must be 1 to 10",
-            ),
-            (
-                self.piggyback_timeout >= Duration::from_secs(2),
-                "coap.piggyback_timeout must be below 2s",
-            ),
-            (
-                self.ack_timeout < Duration::from_millis(100),
-                "coap.ack_timeout must be at least 100ms",
-            ),
-            (self.max_retransmit > 10, "coap.max_retransmit must be at most 10"),
-            (self.exchanges_max == 0, "coap.exchanges_max must be at least 1"),
-            (self.separate_max > 32_768, "coap.separate_max must be at most 32768"),
-            // An IPv6 wildcard may need a second socket.
-            (
-                self.listen.iter().count() > CONFIGURED_MAX / 2,
-                "coap.listen must be at most 32 addresses",
-            ),
-            (self.messages_per_peer == 0, "coap.messages_per_peer must be at least 1"),
-        ]
-        .into_iter()
-        .filter(|(is_wrong, _)| *is_wrong)
-        .map(|(_, sentence)| sentence.to_owned())
-        .collect()
-    }
-
-    // What is used: within bounds even if nobody asked for the mistakes.
-    fn random_factor(&self) -> f64 {
-        let factor = self.ack_random_factor;
-        if factor.is_nan() { 1.0 } else { factor.clamp(1.0, 10.0) }
-    }
-
-    fn receive_buffer_bytes(&self) -> usize {
-        usize::try_from(self.receive_buffer.as_u64()).unwrap_or(usize::MAX)
-    }
-
-    fn datagram_bytes(&self) -> usize {
-        usize::try_from(self.datagram_bytes_max.as_u64()).map_or(65_507, |bytes| bytes.clamp(64, 65_507))
-    }
-}
-
-/// Takes the addresses. Where the system lets an IPv6 wildcard receive IPv4, too, that is a socket of its own: it then
+/// Binds the addresses. Where the system lets an IPv6 wildcard receive IPv4, too, that is a socket of its own: it then
 /// tells IPv4's broadcasts apart.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
     let mut bound = Bound {
@@ -232,17 +115,17 @@ impl Bound {
         &self.addresses
     }
 
-    /// Serves until `front.stopping`, and then until no answer is owed; `front.tasks` waits for it.
-    pub fn serve(self, front: Context) -> Result<(), Error> {
+    /// Serves until `context.stopping`, and then until no answer is owed; `context.tasks` waits for it.
+    pub fn serve(self, context: Context) -> Result<(), Error> {
         let addresses = show(&self.addresses);
         let failed = |source| Error::Thread { listener: NAME, source };
-        let serving = front.tasks.token();
+        let serving = context.tasks.token();
         let (started, starting) = std::sync::mpsc::sync_channel(1);
         // The runtime is made, and dropped, on the thread: in a task it must not be.
         let serve = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let ready = runtime.and_then(|runtime| {
-                let server = runtime.block_on(async { Server::new(self.sockets, &self.config, front) })?;
+                let server = runtime.block_on(async { Server::new(self.sockets, &self.config, context) })?;
                 Ok((server, runtime))
             });
             let (server, result) = match ready {
@@ -268,17 +151,17 @@ impl Bound {
 
 impl Server {
     /// Within the runtime that serves it.
-    fn new(bound: Vec<std::net::UdpSocket>, config: &Config, front: Context) -> std::io::Result<Self> {
-        let kinds = front.pipeline.catalogue.snapshot();
+    fn new(bound: Vec<std::net::UdpSocket>, config: &Config, context: Context) -> std::io::Result<Self> {
+        let kinds = context.pipeline.catalogue.snapshot();
         let kinds: Vec<_> = kinds.iter().map(|kind| kind.name.clone()).collect();
-        let counters = Counters::new(&front.metrics.coap);
+        let counters = Counters::new(&context.metrics.coap);
         // One byte more than is allowed shows that a datagram was longer.
         let datagram_bytes = config.datagram_bytes() + 1;
         let sockets = Sockets::new(
             bound,
             datagram_bytes,
             config.receive_buffer_bytes(),
-            &front.metrics.coap,
+            &context.metrics.coap,
         )?;
         Ok(Server {
             exchanges: Exchanges::new(config, &kinds, counters, Instant::now(), rand::random()),
@@ -289,7 +172,7 @@ impl Server {
             out: Vec::new(),
             intakes: Vec::new(),
             stops_at: None,
-            front,
+            context,
         })
     }
 
@@ -297,7 +180,7 @@ impl Server {
         while !self.is_done() {
             let due = self.next_due();
             tokio::select! {
-                () = self.front.stopping.cancelled(), if self.stops_at.is_none() => {
+                () = self.context.stopping.cancelled(), if self.stops_at.is_none() => {
                     self.stops_at = Some(Instant::now() + self.linger);
                 }
                 () = self.mailbox.wait() => {}
@@ -334,7 +217,7 @@ impl Server {
         self.stops_at.is_some_and(is_over)
     }
 
-    /// Reads a batch of datagrams and hands over what they bring.
+    /// Reads a batch of datagrams and passes on what they bring.
     fn receive(&mut self) -> std::io::Result<()> {
         let now = Instant::now();
         let (exchanges, out, intakes) = (&mut self.exchanges, &mut self.out, &mut self.intakes);
@@ -342,14 +225,14 @@ impl Server {
             intakes.extend(exchanges.on_datagram(now, ends, cast, datagram, out));
         });
         let mut intakes = std::mem::take(&mut self.intakes);
-        intakes.drain(..).for_each(|intake| self.hand_over(intake));
+        intakes.drain(..).for_each(|intake| self.accept(intake));
         self.intakes = intakes;
         read
     }
 
     /// Gives a message to the pipeline, which answers through the mailbox.
-    fn hand_over(&self, intake: Intake) {
-        let pipeline = &self.front.pipeline;
+    fn accept(&self, intake: Intake) {
+        let pipeline = &self.context.pipeline;
         let origin = Origin::anonymous(Protocol::Coap, NAME, intake.peer);
         let mailbox = self.mailbox.clone();
         let reply = intake
@@ -359,7 +242,7 @@ impl Server {
         if let Some(outcome) = intake.refusal.or_else(draining) {
             return pipeline.refuse(&origin, &intake.path, outcome, reply);
         }
-        let Some(permit) = self.front.admit.try_bytes(intake.bytes) else {
+        let Some(permit) = self.context.admit.try_bytes(intake.bytes) else {
             return pipeline.refuse(&origin, &intake.path, Outcome::Busy(Busy::MemoryFull), reply);
         };
         let inbound = Inbound {
@@ -380,10 +263,10 @@ impl Server {
         }
     }
 
-    /// Sends what is to be sent. What the socket does not take is lost, as a datagram may be: a confirmable request comes
+    /// Sends what is to be sent. What the socket does not accept is lost, as a datagram may be: a confirmable request comes
     /// again and is answered again.
     fn send(&mut self) {
-        let metrics = &self.front.metrics.coap;
+        let metrics = &self.context.metrics.coap;
         self.sockets.send(&mut self.out, |peer, error| {
             metrics.coap_send_failures_total.inc();
             tracing::debug!(%error, %peer, "coap datagram not sent");

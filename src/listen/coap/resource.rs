@@ -27,7 +27,7 @@ const ECHO_LIFETIME: Duration = Duration::from_secs(60);
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// To take in a reading at this path.
+    /// To accept a reading at this path.
     Reading(String),
     /// Something that is answered on the spot, with a text for people.
     Answer(Response, String),
@@ -86,7 +86,7 @@ fn find_path(packet: &Packet, code: u8, blocks: Blocks, listing: impl FnOnce(&Pa
     let is_listing = path == ".well-known/core";
     match code {
         packet::GET if is_listing => Wanted::Answer(listing(packet, blocks), String::new()),
-        // A later block of a response that is one block: the reading, if it was one, has been taken in with the first.
+        // A later block of a response that is one block: the reading, if it was one, has been accepted with the first.
         _ if blocks.response.is_some_and(|block| block.number > 0) => refusal(blocks::ONE_BLOCK),
         packet::POST | packet::PUT if !is_listing => match options::precondition_fails(packet) {
             true => answer(packet::PRECONDITION_FAILED, "a stream has no ETag and always exists"),

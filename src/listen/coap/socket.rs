@@ -25,10 +25,10 @@ use super::exchange::Outgoing;
 /// Datagrams in one system call.
 pub const BATCH: usize = 64;
 
-/// Room for the control message that counts drops.
+/// Bytes for the control message that counts drops.
 const DROPS_BYTES: usize = 24;
 
-/// Room for the packet info as well; IPv6's needs 40 bytes, IPv4's 32.
+/// Bytes for the packet info as well; IPv6's needs 40 bytes, IPv4's 32.
 const INFO_BYTES: usize = DROPS_BYTES + 40;
 
 /// A socket and the kernel's view of a batch, which holds pointers and so stays on its thread.
@@ -39,7 +39,7 @@ pub struct Socket {
     /// Where it is bound.
     address: SocketAddr,
     // - The kernel overwrites the lengths of addresses and of control messages with what it has written.
-    // - So a socket that is bound to one address has lost the room for control messages when the first drop is to be told.
+    // - So a socket that is bound to one address has no space for control messages when the first drop is to be told.
     //   That one is cut off, of which the kernel tells, and the headers are made anew; the count comes again.
     // - Those of a wildcard are made anew for every batch, so that no packet info is cut off. That is rare: what comes to a
     //   wildcard goes to a socket of its own address after the first datagram.
@@ -150,7 +150,7 @@ impl Socket {
         std::mem::take(&mut self.newly_dropped)
     }
 
-    /// Sends what is to be sent; `failed` is told of each that the socket does not take.
+    /// Sends what is to be sent; `failed` is told of each that the socket does not accept.
     pub fn send(&self, messages: &[Outgoing], failed: &mut impl FnMut(SocketAddr, io::Error)) {
         let mut rest = messages;
         while !rest.is_empty() {
@@ -158,7 +158,7 @@ impl Socket {
             let socket = &self.socket;
             let sent = match socket.try_io(Interest::WRITABLE, || write_batch(socket, batch)) {
                 Ok(sent) => sent,
-                // It is the first that was not taken; the others are tried.
+                // It is the first that was not accepted; the others are tried.
                 Err(error) => {
                     failed(batch[0].ends.peer, error);
                     1

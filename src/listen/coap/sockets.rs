@@ -6,10 +6,10 @@
 //! for it, and receives what comes there from then on. Nothing is looked up beforehand: addresses may come and go.
 //!
 //! Why not packet info on what is sent: rustix's sendmmsg has none, nix's has one for a whole batch and counts what was
-//! sent by addresses that nobody wrote, and one system call for each answer is too many. With a socket per address a batch
-//! of answers is one call as before, and packet info is read only until that socket is there.
+//! sent by addresses that are not configured, and one system call for each answer is too many. With a socket per address a batch
+//! of answers is one call as before, and packet info is read only until that socket exists.
 //!
-//! Limits: [`OWN_ADDRESSES_MAX`] sockets for single addresses; the one that was used longest ago makes room. After as many,
+//! Limits: [`OWN_ADDRESSES_MAX`] sockets for single addresses; the one that was used longest ago is closed. After as many,
 //! one is opened every [`OPENING_INTERVAL`], so that a whole network that is routed here costs little more than its
 //! datagrams. Where none is opened, answers leave from the wildcard, as the kernel chooses; a failure is logged, counted and
 //! tried again.
@@ -78,7 +78,7 @@ struct Entry {
     older_batches: u32,
 }
 
-/// Opens a socket and binds it, to an address that nobody else holds.
+/// Opens a socket and binds it, to an address that is bound nowhere else.
 pub fn open(address: SocketAddr, receive_buffer: usize) -> io::Result<std::net::UdpSocket> {
     let socket = make(address, receive_buffer)?;
     socket.bind(&address.into())?;
@@ -115,7 +115,7 @@ fn make(address: SocketAddr, receive_buffer: usize) -> io::Result<socket2::Socke
 // === impl Sockets ===
 
 impl Sockets {
-    /// Takes bound sockets, within their runtime. A datagram that is longer than `buffer_bytes` is cut there.
+    /// Of bound sockets, within their runtime. A datagram that is longer than `buffer_bytes` is cut there.
     pub fn new(
         bound: Vec<std::net::UdpSocket>,
         buffer_bytes: usize,
@@ -206,7 +206,7 @@ impl Sockets {
         }
     }
 
-    /// Sends what is to be sent, each from its own address; `failed` is told of each that its socket does not take.
+    /// Sends what is to be sent, each from its own address; `failed` is told of each that its socket does not accept.
     pub fn send(&self, messages: &mut [Outgoing], mut failed: impl FnMut(SocketAddr, io::Error)) {
         let local = |outgoing: &Outgoing| outgoing.ends.local;
         if !messages.is_sorted_by_key(local) {
@@ -269,7 +269,7 @@ impl Sockets {
         let socket = make(address, self.receive_buffer)?;
         // A datagram came to it, so it is ours, even if no interface has it (a whole network routed to this host).
         setsockopt(&socket, sockopt::IpFreebind, &true)?;
-        // The port is shared only while this is bound, and only with sockets of this user: nobody else gets in.
+        // The port is shared only while this is bound, and only with sockets of this user: no other user gets in.
         socket.set_reuse_port(true)?;
         holder.share_port(true)?;
         let bound = socket.bind(&address.into());
@@ -279,7 +279,7 @@ impl Sockets {
         self.add(socket.into(), local, now, OLDER_BATCHES_MAX)
     }
 
-    /// Closes the socket for a single address that was used longest ago, if there is no room for another.
+    /// Closes the socket for a single address that was used longest ago, if there are as many as may be.
     fn make_room(&mut self) {
         let own = self.open.iter().enumerate().skip(self.configured);
         if own.len() < OWN_ADDRESSES_MAX {

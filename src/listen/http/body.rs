@@ -1,10 +1,10 @@
-//! A request's body: whether it is read, how much room it takes meanwhile, and how slowly it may come.
+//! A request's body: whether it is read, what it is charged meanwhile, and how slowly it may come.
 //!
 //! Its bytes are charged as they arrive ([`incomplete`](crate::listen::incomplete)): what is announced and never sent
-//! takes nothing from anybody, and a small body needs no room. Without room the body is not read on, up to
+//! costs nothing, and a small body is not charged. Beyond the budget the body is not read on, up to
 //! `body_timeout`; then the answer is 503. A body that falls behind its rate, that stands still while others wait, or
-//! that its sender cuts off, is answered 408: it may be sent again. When the gateway drains, a body that is not there
-//! whole is answered 503. Of a connection that was reset nothing was received, and nobody is there to be answered.
+//! that its sender cuts off, is answered 408: it may be sent again. When the gateway drains, a body that has not arrived
+//! whole is answered 503. Of a connection that was reset nothing was received, and there is no client to be answered.
 
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -19,10 +19,11 @@ use hyper::body::{Body as _, Frame, Incoming};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::request::text;
-use super::{Config, Connection};
-use crate::listen::arrival::{Arrival, Late};
-use crate::listen::incomplete::{Part, PeerRoom};
+use super::config::Config;
+use super::head::text;
+use super::shared::Connection;
+use crate::listen::incomplete::arrival::{Arrival, Late};
+use crate::listen::incomplete::{Charge, PeerBudget};
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// Why a body is not read to its end.
@@ -38,11 +39,11 @@ pub enum Unread {
 struct Arriving<'a> {
     body: Incoming,
     config: &'a Config,
-    room: &'a PeerRoom,
+    budget: &'a PeerBudget,
     arrival: Arrival,
 }
 
-/// The body, and the room that it has.
+/// The body, and what it is charged.
 ///
 /// # Errors
 /// It is not read to the end.
@@ -51,7 +52,7 @@ pub async fn read(
     connection: &Connection,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<(Bytes, Option<Part>), Unread> {
+) -> Result<(Bytes, Option<Charge>), Unread> {
     if connection.stopping.is_cancelled() {
         return Err(Busy::Draining.into());
     }
@@ -63,7 +64,7 @@ pub async fn read(
     let mut arriving = Arriving {
         body,
         config,
-        room: &connection.room,
+        budget: &connection.budget,
         arrival: Arrival::new(config.rate()),
     };
     arriving.arrival.start();
@@ -71,13 +72,13 @@ pub async fn read(
     whole(arriving, &connection.stopping, declared, bytes_max).await
 }
 
-/// A body's bytes, and the room that they have.
+/// A body's bytes, and what they are charged.
 async fn whole(
     mut arriving: Arriving<'_>,
     stopping: &CancellationToken,
     declared: usize,
     bytes_max: u64,
-) -> Result<(Bytes, Option<Part>), Unread> {
+) -> Result<(Bytes, Option<Charge>), Unread> {
     let mut whole = Bytes::new();
     let mut timer = pin!(sleep(arriving.config.body_timeout));
     let mut stopped = pin!(stopping.cancelled());
@@ -91,10 +92,10 @@ async fn whole(
         whole = joined(whole, data, declared);
         arriving.arrived(arrived, whole.len());
     }
-    Ok((whole, arriving.arrival.into_part()))
+    Ok((whole, arriving.arrival.into_charge()))
 }
 
-/// One that came in one piece stays where it is; others get room for twice what has arrived, but no more than is declared.
+/// One that came in one piece stays where it is; others get memory for twice what has arrived, but no more than is declared.
 fn joined(whole: Bytes, data: Bytes, declared: usize) -> Bytes {
     if whole.is_empty() {
         return data;
@@ -140,11 +141,11 @@ impl Arriving<'_> {
             return;
         }
         self.arrival.received(bytes, Instant::now());
-        self.arrival.charge(so_far, self.room);
+        self.arrival.charge(so_far, self.budget);
     }
 
     fn late(&self, late: Late) -> Unread {
-        if late == Late::NoRoom {
+        if late == Late::NoMemory {
             return Busy::IncompleteFull.into();
         }
         let detail = format!(

@@ -122,6 +122,12 @@ fn elements(list: &str) -> impl Iterator<Item = &str> {
     elements.filter(|element| !element.is_empty())
 }
 
+/// A header that is text; empty if it is missing or something else.
+pub fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;

@@ -1,13 +1,13 @@
 //! What was answered to requests with an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), so that a
 //! repetition is answered again and its readings are not passed on again.
 //!
-//! A key belongs to its path: there is no authentication yet, so whoever knows both is taken for the same device. A key
+//! A key belongs to its path: there is no authentication yet, so whoever knows both counts as the same device. A key
 //! is *in flight* from its first request until its answer, also when the client has gone. Readings that are safe or
 //! rejected are then remembered; busy ones are not, so that a repetition passes on those alone. (One that was busy because
 //! Kafka did not confirm it in time may have been written all the same: repeated, it can be there twice.)
 //!
 //! Bounded in number, bytes and time: the keys that were answered longest ago are forgotten first, and one in flight
-//! never is (without room for another the request is refused). Nothing is kept over a restart of the gateway: after it,
+//! never is (beyond the limit the request is refused). Nothing is kept over a restart of the gateway: after it,
 //! a repetition is a new request.
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +28,7 @@ pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// What a key takes beside the outcomes: its places in the map (half full at worst) and in the order of expiry.
+/// What a key costs beside the outcomes: its entries in the map (half full at worst) and in the order of expiry.
 const ENTRY_BYTES: usize = 256;
 
 /// How much is remembered, and for how long.
@@ -42,10 +42,10 @@ pub struct Limits {
 /// What a request with a key is.
 #[derive(Debug)]
 pub enum Seen {
-    /// The first one: what becomes of it is told to the place.
-    New(Place),
+    /// The first one: its answer is told to the claim.
+    New(Claim),
     /// A repetition of one of which some readings were answered busy: only they are passed on.
-    Unfinished(Place),
+    Unfinished(Claim),
     /// A repetition of one that was answered for good.
     Answered(Arc<Answer>),
     /// The first one is not answered yet.
@@ -60,15 +60,15 @@ pub enum Seen {
 #[derive(Debug)]
 pub struct Keys {
     limits: Limits,
-    // Keyed at random, so that nobody can aim for a collision; 128 bits, so that none happens by chance.
+    // Keyed at random, so that no client can aim for a collision; 128 bits, so that none happens by chance.
     hashers: [RandomState; 2],
     metrics: HttpMetrics,
     inner: Mutex<Inner>,
 }
 
-/// The duty to say what became of the request under a key. Dropped without it, the key is as it was before.
+/// The duty to say how the request under a key was answered. Dropped without it, the key is as it was before.
 #[derive(Debug)]
-pub struct Place {
+pub struct Claim {
     keys: Arc<Keys>,
     scope: Digest,
     // What a repetition found: an answer with some readings busy.
@@ -106,7 +106,7 @@ enum State {
 /// The key of a request, if it has one.
 ///
 /// # Errors
-/// The header is there twice, or is not 1 to 255 visible ASCII characters, bare or as a string of RFC 9651 §3.3.3
+/// The header came twice, or is not 1 to 255 visible ASCII characters, bare or as a string of RFC 9651 §3.3.3
 /// (the draft's form); in words for the device.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, String> {
     let mut values = headers.get_all(HEADER).iter();
@@ -167,7 +167,7 @@ impl Keys {
         let mut inner = self.lock();
         inner.forget_expired(now);
         self.observe(&inner);
-        let place = |before| Place {
+        let claim = |before| Claim {
             keys: self.clone(),
             scope,
             before,
@@ -182,7 +182,7 @@ impl Keys {
                 State::Answered { answer, .. } => Some(answer.clone()),
             },
         };
-        // A key that was there leaves room for itself.
+        // A known key replaces itself.
         inner.remove(&scope);
         if !self.make_room(&mut inner, ENTRY_BYTES) {
             return Seen::Full;
@@ -190,13 +190,13 @@ impl Keys {
         inner.put_in_flight(scope, content);
         self.observe(&inner);
         before.map_or_else(
-            || Seen::New(place(None)),
-            |answer| Seen::Unfinished(place(Some(answer))),
+            || Seen::New(claim(None)),
+            |answer| Seen::Unfinished(claim(Some(answer))),
         )
     }
 
-    /// Forgets what was answered longest ago until there is room for one more key of so many bytes; false if there is
-    /// none even then.
+    /// Forgets what was answered longest ago until one more key of so many bytes is within the limits; false if it is
+    /// not even then.
     fn make_room(&self, inner: &mut Inner, bytes: usize) -> bool {
         let full =
             |inner: &Inner| inner.entries.len() >= self.limits.keys_max || inner.bytes + bytes > self.limits.bytes_max;
@@ -211,8 +211,8 @@ impl Keys {
         true
     }
 
-    /// Ends the flight of a key: with an answer worth remembering it stays, without it is forgotten.
-    fn land(&self, scope: Digest, answer: Option<Arc<Answer>>, now: Instant) {
+    /// A key is no longer in flight: with an answer worth remembering it stays, without it is forgotten.
+    fn finish(&self, scope: Digest, answer: Option<Arc<Answer>>, now: Instant) {
         let mut inner = self.lock();
         inner.forget_expired(now);
         let Some(entry) = inner.remove(&scope) else { return };
@@ -280,9 +280,9 @@ impl Inner {
     }
 }
 
-// === impl Place ===
+// === impl Claim ===
 
-impl Place {
+impl Claim {
     /// The outcomes of an earlier request under this key, some of them busy; empty if there was none.
     pub fn before(&self) -> &[Outcome] {
         match self.before.as_deref() {
@@ -291,18 +291,18 @@ impl Place {
         }
     }
 
-    /// Tells what became of the request; what is busy all through is forgotten.
+    /// Tells how the request was answered; what is busy all through is forgotten.
     pub fn settle(mut self, answer: &Arc<Answer>, now: Instant) {
         self.settled = true;
         let worth = outcomes(answer).iter().any(|outcome| !is_busy(outcome));
-        self.keys.land(self.scope, worth.then(|| answer.clone()), now);
+        self.keys.finish(self.scope, worth.then(|| answer.clone()), now);
     }
 }
 
-impl Drop for Place {
+impl Drop for Claim {
     fn drop(&mut self) {
         if !self.settled {
-            self.keys.land(self.scope, self.before.take(), Instant::now());
+            self.keys.finish(self.scope, self.before.take(), Instant::now());
         }
     }
 }
@@ -337,7 +337,7 @@ fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Busy(_))
 }
 
-/// What an answer takes in memory, nearly.
+/// Memory of an answer, nearly.
 fn heap_bytes(answer: &Answer) -> usize {
     let heap = |outcome: &Outcome| match outcome {
         Outcome::Rejected(rejection) => size_of_val(&**rejection) + rejection.detail.capacity(),
@@ -348,208 +348,4 @@ fn heap_bytes(answer: &Answer) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-    use crate::message::{Origin, Policy, Protocol};
-    use crate::operate::metrics::Metrics;
-    use crate::outcome::{Busy, Reason, Rejection};
-
-    const LIFETIME: Duration = Duration::from_secs(60);
-
-    fn keys(keys_max: usize, bytes_max: usize) -> Arc<Keys> {
-        let limits = Limits {
-            keys_max,
-            bytes_max,
-            lifetime: LIFETIME,
-        };
-        Keys::new(limits, Metrics::new().http)
-    }
-
-    fn enter(keys: &Arc<Keys>, path: &str, key: &str, body: &str, now: Instant) -> Seen {
-        let inbound = Inbound {
-            origin: Origin::anonymous(Protocol::Http, "http", ([127, 0, 0, 1], 1).into()),
-            path,
-            body: body.as_bytes(),
-            content_type: "",
-            policy: Policy::default(),
-        };
-        keys.enter(key, &inbound, now)
-    }
-
-    fn place(seen: Seen) -> Place {
-        match seen {
-            Seen::New(place) | Seen::Unfinished(place) => place,
-            other => panic!("nothing to pass on: {other:?}"),
-        }
-    }
-
-    /// Keys, and bytes of them.
-    fn held(keys: &Keys) -> (usize, usize) {
-        let inner = keys.lock();
-        (inner.entries.len(), inner.bytes)
-    }
-
-    fn one(outcome: Outcome) -> Arc<Answer> {
-        Arc::new(Answer::One(outcome))
-    }
-
-    fn rejected() -> Outcome {
-        Rejection::new(Reason::Malformed, "not JSON").into()
-    }
-
-    #[test]
-    fn keys_are_read_bare_or_quoted() {
-        let check = |value: &[u8], expected: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(HEADER, HeaderValue::from_bytes(value).unwrap());
-            let found = key(&headers).ok().flatten();
-            assert_eq!(found.as_deref(), expected, "{}", value.escape_ascii());
-        };
-        check(
-            b"8e03978e-40d5-43dd-bc93-6894a57f9324",
-            Some("8e03978e-40d5-43dd-bc93-6894a57f9324"),
-        );
-        check(b"\"8e03978e\"", Some("8e03978e"));
-        check(b"loop:17/4+a==", Some("loop:17/4+a=="));
-        check(br#""a\"b\\c;,""#, Some(r#"a"b\c;,"#));
-        check(&[b'k'; 255], Some(&"k".repeat(255)));
-        check(&[b'k'; 256], None);
-        for bad in [
-            &b""[..],
-            b"\"\"",
-            b"\"",
-            b"\"a",
-            b"a\"",
-            b"\"a\"b\"",
-            b"\"a\";p=1",
-            br#""a\n""#,
-            br#""a\""#,
-            b"a b",
-            b"\"a b\"",
-            b"a,b",
-            b"a;b",
-            b"caf\xc3\xa9",
-            b"\"\xff\"",
-            b"a\tb",
-        ] {
-            check(bad, None);
-        }
-        let mut headers = HeaderMap::new();
-        assert_eq!(key(&headers), Ok(None));
-        headers.append(HEADER, HeaderValue::from_static("a"));
-        headers.append(HEADER, HeaderValue::from_static("a"));
-        assert!(key(&headers).unwrap_err().contains("several"));
-    }
-
-    #[test]
-    fn a_repetition_is_answered_again_and_not_passed_on() {
-        let (keys, now) = (keys(10, 10_000), Instant::now());
-        for (path, outcome) in [("a", Outcome::Delivered), ("b", Outcome::Spooled), ("c", rejected())] {
-            let first = place(enter(&keys, path, "k", "{}", now));
-            assert!(matches!(enter(&keys, path, "k", "{}", now), Seen::InFlight));
-            assert!(matches!(enter(&keys, path, "k", "{} ", now), Seen::Reused));
-            first.settle(&one(outcome.clone()), now);
-            let Seen::Answered(answer) = enter(&keys, path, "k", "{}", now) else {
-                panic!("{outcome:?} is remembered")
-            };
-            assert_eq!(*answer, Answer::One(outcome));
-            assert!(matches!(enter(&keys, path, "k", "{} ", now), Seen::Reused));
-            assert!(matches!(enter(&keys, path, "other", "{}", now), Seen::New(_)));
-        }
-    }
-
-    #[test]
-    fn a_busy_outcome_is_forgotten_and_so_is_a_place_that_is_dropped() {
-        let (keys, now) = (keys(10, 10_000), Instant::now());
-        let busy = || Outcome::Busy(Busy::KafkaUnavailable);
-        let batch = Arc::new(Answer::Many(vec![busy(), busy()]));
-        for answer in [one(busy()), batch] {
-            place(enter(&keys, "a", "k", "{}", now)).settle(&answer, now);
-            assert!(held(&keys) == (0, 0));
-        }
-        drop(place(enter(&keys, "a", "k", "{}", now)));
-        assert!(matches!(enter(&keys, "a", "k", "another body", now), Seen::New(_)));
-        assert_eq!(held(&keys), (0, 0));
-    }
-
-    #[test]
-    fn of_a_batch_only_the_busy_readings_are_left() {
-        let (keys, now) = (keys(10, 10_000), Instant::now());
-        let half = vec![Outcome::Delivered, Outcome::Busy(Busy::QueueFull), rejected()];
-        let first = place(enter(&keys, "a", "k", "[]", now));
-        assert_eq!(first.before(), []);
-        first.settle(&Arc::new(Answer::Many(half.clone())), now);
-        // A second attempt that comes to nothing leaves what the first one had.
-        for _ in 0..2 {
-            let Seen::Unfinished(second) = enter(&keys, "a", "k", "[]", now) else {
-                panic!("one reading is left")
-            };
-            assert_eq!(second.before(), half);
-            assert!(matches!(enter(&keys, "a", "k", "[]", now), Seen::InFlight));
-        }
-        let whole = Arc::new(Answer::Many(vec![Outcome::Delivered, Outcome::Delivered, rejected()]));
-        place(enter(&keys, "a", "k", "[]", now)).settle(&whole, now);
-        assert!(matches!(enter(&keys, "a", "k", "[]", now), Seen::Answered(answer) if answer == whole));
-    }
-
-    #[test]
-    fn a_key_is_forgotten_when_its_lifetime_is_over() {
-        let (keys, now) = (keys(10, 10_000), Instant::now());
-        let open = place(enter(&keys, "a", "in flight", "", now));
-        place(enter(&keys, "a", "k", "", now)).settle(&one(Outcome::Delivered), now);
-        let nearly = now + LIFETIME - Duration::from_millis(1);
-        assert!(matches!(enter(&keys, "a", "k", "", nearly), Seen::Answered(_)));
-        assert!(matches!(enter(&keys, "a", "k", "", now + LIFETIME), Seen::New(_)));
-        assert!(matches!(
-            enter(&keys, "a", "in flight", "", now + LIFETIME),
-            Seen::InFlight
-        ));
-        drop(open);
-        assert_eq!(keys.metrics.http_idempotency_keys_forgotten_total.get(), 0);
-    }
-
-    #[test]
-    fn the_key_answered_longest_ago_makes_room_and_one_in_flight_never_does() {
-        let (keys, now) = (keys(3, 10_000), Instant::now());
-        let open = place(enter(&keys, "a", "open", "", now));
-        for key in ["1", "2", "3"] {
-            place(enter(&keys, "a", key, "", now)).settle(&one(Outcome::Delivered), now);
-        }
-        assert_eq!(keys.metrics.http_idempotency_keys_forgotten_total.get(), 1);
-        assert!(matches!(enter(&keys, "a", "2", "", now), Seen::Answered(_)));
-        assert!(matches!(enter(&keys, "a", "3", "", now), Seen::Answered(_)));
-        let more = [
-            place(enter(&keys, "a", "4", "", now)),
-            place(enter(&keys, "a", "5", "", now)),
-        ];
-        assert!(matches!(enter(&keys, "a", "6", "", now), Seen::Full));
-        assert_eq!(keys.metrics.http_idempotency_keys.get(), 3);
-        drop(more);
-        assert!(matches!(enter(&keys, "a", "open", "", now), Seen::InFlight));
-        assert!(matches!(enter(&keys, "a", "6", "", now), Seen::New(_)));
-        drop(open);
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_in_bytes() {
-        const BYTES_MAX: usize = 8 * 1024;
-        let (keys, now) = (keys(1000, BYTES_MAX), Instant::now());
-        let batch = |readings| Arc::new(Answer::Many(vec![rejected(); readings]));
-        for number in 0..100 {
-            place(enter(&keys, "a", &number.to_string(), "", now)).settle(&batch(number % 20), now);
-            assert!(held(&keys).1 <= BYTES_MAX);
-        }
-        assert!(held(&keys).0 > 2, "several fit");
-        let before = held(&keys).0;
-        place(enter(&keys, "a", "huge", "", now)).settle(&batch(10_000), now);
-        assert!(
-            matches!(enter(&keys, "a", "huge", "", now), Seen::New(_)),
-            "larger than all of it"
-        );
-        assert!(held(&keys).0 + 1 >= before, "and did not drive out the others");
-        keys.lock().forget_expired(now + LIFETIME);
-        assert_eq!(held(&keys), (0, 0), "nothing leaks");
-    }
-}
+mod tests;

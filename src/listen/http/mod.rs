@@ -14,28 +14,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use bytesize::ByteSize;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::IntCounter;
-use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::accept::{self, Troubles};
-use super::addresses::ListenAddresses;
-use super::admit::{Seat, Seats};
-use super::incomplete::PeerRoom;
-use super::linger;
-use super::pace::Rate;
-use super::patience::Patience;
-use super::tcp::Listeners;
+use super::tcp::{self, Acceptor, ConnectionPermits, Listeners, StallTimeout, WhenFull, linger};
 use super::{Context, Error};
-use crate::message::{Origin, Protocol};
 
 mod body;
+
+mod config;
 
 mod head;
 
@@ -45,86 +34,13 @@ mod request;
 
 mod response;
 
-/// What this listener is called in the configuration and in logs.
-const NAME: &str = "http";
+mod shared;
 
-/// The `[http]` section.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    pub enabled: bool,
-    /// Where to listen, one address or several; plain text, so loopback unless a proxy or a trusted network stands in
-    /// front.
-    pub listen: ListenAddresses,
-    /// Connections open at once; more wait in the kernel's queue.
-    pub connections_max: usize,
-    /// Largest body.
-    pub body_bytes_max: ByteSize,
-    /// How slowly a body may arrive, in bytes per second.
-    pub body_bytes_per_second_min: ByteSize,
-    /// How far a body may fall behind that, and how long nothing of it may come; also how long it waits for room, and
-    /// how long a client may read nothing of its answer.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub body_timeout: Duration,
-    /// How long a connection may take to send the head of its next request.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub idle_timeout: Duration,
-    /// Idempotency keys remembered; beyond it the one answered longest ago is forgotten. 0: the header is ignored.
-    pub idempotency_keys_max: usize,
-    /// Memory for all of them: some 256 bytes each, and for a batch 16 bytes per reading and the text of each rejection.
-    pub idempotency_bytes_max: ByteSize,
-    /// How long after its answer a key is remembered.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub idempotency_lifetime: Duration,
-}
+pub use config::Config;
+use shared::{Connection, NAME, Shared};
 
 /// Largest request line and headers; the buffer of a connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
-            connections_max: 10_000,
-            body_bytes_max: ByteSize::kib(768),
-            body_bytes_per_second_min: ByteSize::b(512),
-            body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(75),
-            idempotency_keys_max: 100_000,
-            idempotency_bytes_max: ByteSize::mib(64),
-            idempotency_lifetime: Duration::from_secs(24 * 60 * 60),
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
-        let checks = [
-            (self.connections_max > 0, "http.connections_max: must be at least 1"),
-            (
-                self.body_bytes_max >= ByteSize::kib(1),
-                "http.body_bytes_max: must be at least 1 KiB",
-            ),
-            (
-                self.body_bytes_per_second_min >= ByteSize::b(1),
-                "http.body_bytes_per_second_min: must be at least 1 B",
-            ),
-            (!self.body_timeout.is_zero(), "http.body_timeout: must be above 0"),
-            (!self.idle_timeout.is_zero(), "http.idle_timeout: must be above 0"),
-        ];
-        checks
-            .into_iter()
-            .filter(|(good, _)| !good)
-            .map(|(_, text)| text.to_owned())
-            .collect()
-    }
-
-    fn rate(&self) -> Rate {
-        Rate::new(self.body_bytes_per_second_min.as_u64(), self.body_timeout)
-    }
-}
 
 /// Half of the time that the head of a request, or the rest of an answer, has left when the gateway ends.
 const HEAD_WAIT: Duration = Duration::from_millis(150);
@@ -134,35 +50,6 @@ const HEAD_WAIT: Duration = Duration::from_millis(150);
 pub struct Bound {
     config: Config,
     listener: Listeners,
-}
-
-/// What a request handler knows.
-struct House {
-    front: Context,
-    config: Config,
-    keys: Arc<idempotency::Keys>,
-    /// Of the one status that nearly all responses have.
-    no_content: IntCounter,
-}
-
-/// What a request handler knows of its connection.
-struct Connection {
-    peer: SocketAddr,
-    /// The room for incomplete messages, as its peer finds it.
-    room: PeerRoom,
-    /// Of its own: all connections would wait for each other at a common one.
-    stopping: CancellationToken,
-    /// An answer ended it before its request was read to the end.
-    unread: AtomicBool,
-    /// Whether a request of it is with its handler; one at a time is.
-    handling: AtomicBool,
-}
-
-impl Connection {
-    /// Of a message that is received now.
-    fn origin(&self) -> Origin {
-        Origin::anonymous(Protocol::Http, NAME, self.peer)
-    }
 }
 
 /// Binds the addresses, so that they are known and reserved before anything starts.
@@ -179,54 +66,41 @@ impl Bound {
         self.listener.addresses()
     }
 
-    /// Serves until `front.stopping`, then answers what it has taken in, and ends.
-    pub fn serve(self, front: Context) {
-        let seats = Seats::new(
-            self.config.connections_max,
-            front.connections.clone(),
-            front.metrics.http.http_connections.clone(),
-        );
+    /// Serves until `context.stopping`, then answers what it has accepted, and ends.
+    pub fn serve(self, context: Context) {
+        let metrics = &context.metrics.http;
         let limits = idempotency::Limits {
             keys_max: self.config.idempotency_keys_max,
             bytes_max: usize::try_from(self.config.idempotency_bytes_max.as_u64()).unwrap_or(usize::MAX),
             lifetime: self.config.idempotency_lifetime,
         };
-        let responses = &front.metrics.http.http_responses_total;
-        let house = House {
-            no_content: responses.with_label_values(&[StatusCode::NO_CONTENT.as_str()]),
-            keys: idempotency::Keys::new(limits, front.metrics.http.clone()),
-            front: front.clone(),
+        let permits = ConnectionPermits::new(
+            self.config.connections_max,
+            context.connections.clone(),
+            Some(metrics.http_connections.clone()),
+        );
+        let acceptor = Acceptor::new(
+            NAME,
+            self.listener,
+            permits,
+            WhenFull::Wait,
+            Some(metrics.http_accept_failures_total.clone()),
+            context.stopping.clone(),
+        );
+        let no_content = [StatusCode::NO_CONTENT.as_str()];
+        let shared = Shared {
+            no_content: metrics.http_responses_total.with_label_values(&no_content),
+            keys: idempotency::Keys::new(limits, metrics.clone()),
+            context: context.clone(),
             config: self.config,
         };
-        front
-            .tasks
-            .clone()
-            .spawn(accept_all(self.listener, seats, Arc::new(house)));
+        context.tasks.spawn(accept_all(acceptor, Arc::new(shared)));
     }
 }
 
-/// Accepts a connection only when there is a seat for it; more wait in the kernel's queue.
-async fn accept_all(listener: Listeners, seats: Seats, house: Arc<House>) {
-    let stopping = house.front.stopping.clone();
-    let failures = house.front.metrics.http.http_accept_failures_total.clone();
-    let mut troubles = Troubles::default();
-    loop {
-        let accepted = async { (seats.take().await, listener.accept().await) };
-        let (seat, accepted) = tokio::select! {
-            () = stopping.cancelled() => return,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let connection = serve_connection(stream, peer, seat, house.clone());
-                house.front.tasks.spawn(connection);
-            }
-            Err(error) => {
-                if !accept::failed(NAME, &error, &mut troubles, &failures, &stopping).await {
-                    return;
-                }
-            }
-        }
+async fn accept_all(mut acceptor: Acceptor, shared: Arc<Shared>) {
+    while let Some(connection) = acceptor.next().await {
+        shared.context.tasks.spawn(serve_connection(connection, shared.clone()));
     }
 }
 
@@ -251,7 +125,7 @@ where
 }
 
 /// Counts what hyper has answered itself: 400 to an invalid head, 431 to one that is too large.
-fn count_refusal(error: &hyper::Error, context: &Connection, house: &House) {
+fn count_refusal(error: &hyper::Error, connection: &Connection, shared: &Shared) {
     if !error.is_parse() || error.is_parse_version_h2() {
         return;
     }
@@ -261,56 +135,53 @@ fn count_refusal(error: &hyper::Error, context: &Connection, house: &House) {
     } else {
         (StatusCode::BAD_REQUEST, "bad_head")
     };
-    context.unread.store(true, Ordering::Relaxed);
-    let metrics = &house.front.metrics.http;
+    connection.unread.store(true, Ordering::Relaxed);
+    let metrics = &shared.context.metrics.http;
     metrics.http_responses_total.with_label_values(&[status.as_str()]).inc();
     metrics.http_requests_refused_total.with_label_values(&[reason]).inc();
 }
 
-/// One connection. The seat returns when it closes.
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, seat: Seat, house: Arc<House>) {
-    // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option is a dead
-    // one, and says so when it is read.
-    stream.set_nodelay(true).ok();
+/// One connection. Its permit returns when it is dropped.
+async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
+    let peer = stream.peer();
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // Who has sent all it wants to say may wait for the answer; and to look for the end of the stream meanwhile would
         // cost each request a new buffer, as its body is still in the old one. Who has gone is noticed with the answer.
         .half_close(true)
-        .header_read_timeout(house.config.idle_timeout)
+        .header_read_timeout(shared.config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
-    let context = Connection {
+    let connection = Connection {
         peer,
-        room: house.front.admit.incomplete().for_peer(peer.ip()),
-        stopping: house.front.stopping.child_token(),
+        budget: shared.context.admit.incomplete().for_peer(peer.ip()),
+        stopping: shared.context.stopping.child_token(),
         unread: AtomicBool::new(false),
         handling: AtomicBool::new(false),
     };
     let service = service_fn(async |request| {
-        context.handling.store(true, Ordering::Relaxed);
-        let response = request::post(&house, &context, request).await;
-        context.handling.store(false, Ordering::Relaxed);
+        connection.handling.store(true, Ordering::Relaxed);
+        let response = request::post(&shared, &connection, request).await;
+        connection.handling.store(false, Ordering::Relaxed);
         response
     });
-    let mut stream = Patience::with_writes(stream, house.config.body_timeout);
+    let mut stream = StallTimeout::with_writes(stream, shared.config.body_timeout);
     let ended = {
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(&mut stream), service));
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(&mut stream), service));
         tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = context.stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                finish(connection, &context.handling).await
+            ended = serving.as_mut() => ended,
+            () = connection.stopping.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                finish(serving, &connection.handling).await
             }
         }
     };
     if let Err(error) = ended {
         debug!(%error, "http connection ended");
-        count_refusal(&error, &context, &house);
+        count_refusal(&error, &connection, &shared);
     }
-    if context.unread.load(Ordering::Relaxed) {
-        let wait = linger::wait_max(context.stopping.is_cancelled());
+    if connection.unread.load(Ordering::Relaxed) {
+        let wait = linger::wait_max(connection.stopping.is_cancelled());
         linger::close(&mut stream, &[], wait).await;
     }
-    drop(seat);
 }

@@ -1,4 +1,4 @@
-//! One request: head, method, key, room, body, pipeline, answer.
+//! One request: head, method, key, body, permit, pipeline, answer.
 //!
 //! What cannot be read whole ([`body`]) is refused and counted; what is wrong with the request itself (head, method,
 //! `Idempotency-Key`) is no reading and counts as none, nor does one whose connection was reset. A request with a key is
@@ -10,16 +10,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::error;
 
 use super::body::{self, Unread};
 use super::head;
-use super::idempotency::{self, Place, Seen};
+use super::idempotency::{self, Claim, Seen};
 use super::response::{self, Problem, respond};
-use super::{Connection, House};
+use super::shared::{Connection, Shared};
 use crate::message::{Inbound, Policy};
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
@@ -42,9 +42,9 @@ impl From<Problem> for Failure {
 }
 
 /// Answers a request, and counts the response.
-pub async fn post(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Reset> {
-    let metrics = &house.front.metrics.http;
-    let response = match answer(house, connection, request).await {
+pub async fn post(shared: &Shared, connection: &Connection, request: Request<Incoming>) -> Result<Response, Reset> {
+    let metrics = &shared.context.metrics.http;
+    let response = match answer(shared, connection, request).await {
         Ok(response) => response,
         Err(Failure::Problem(problem)) => problem.into_response(),
         Err(Failure::Reset) => {
@@ -54,7 +54,7 @@ pub async fn post(house: &House, connection: &Connection, request: Request<Incom
     };
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
-        house.no_content.inc();
+        shared.no_content.inc();
     } else {
         if response.headers().contains_key(header::CONNECTION) {
             connection.unread.store(true, Ordering::Relaxed);
@@ -65,30 +65,30 @@ pub async fn post(house: &House, connection: &Connection, request: Request<Incom
 }
 
 /// The order of a request.
-async fn answer(house: &House, connection: &Connection, request: Request<Incoming>) -> Result<Response, Failure> {
+async fn answer(shared: &Shared, connection: &Connection, request: Request<Incoming>) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let path = decoded_path(&head.uri);
     let is_greeting = path.is_empty() && matches!(head.method, Method::GET | Method::HEAD);
-    let key = match wrong_head(&head, is_greeting).map_or_else(|| key(house, &head.headers), Err) {
+    let key = match wrong_head(&head, is_greeting).map_or_else(|| key(shared, &head.headers), Err) {
         Ok(key) => key,
-        Err(problem) => return Err(refuse_request(house, problem, body.is_end_stream()).into()),
+        Err(problem) => return Err(refuse_request(shared, problem, body.is_end_stream()).into()),
     };
     if is_greeting {
-        return Ok(greeting(house, body.is_end_stream()));
+        return Ok(greeting(shared, body.is_end_stream()));
     }
-    let refuse = |outcome| refuse(house, connection, &path, outcome);
+    let refuse = |outcome| refuse(shared, connection, &path, outcome);
     if let Some(codings) = head::content_codings(&head.headers) {
-        return Err(refuse_coded(house, connection, &path, &codings).into());
+        return Err(refuse_coded(shared, connection, &path, &codings).into());
     }
-    let body = body::read(&house.config, connection, &head.headers, body).await;
-    let (body, part) = body.map_err(|unread| match unread {
+    let body = body::read(&shared.config, connection, &head.headers, body).await;
+    let (body, charge) = body.map_err(|unread| match unread {
         Unread::Refused(outcome) => refuse(outcome).closing().into(),
         Unread::Reset => Failure::Reset,
     })?;
-    let permit = house.front.admit.try_bytes(body.len());
+    let permit = shared.context.admit.try_bytes(body.len());
     let permit = permit.ok_or_else(|| refuse(Outcome::Busy(Busy::MemoryFull)))?;
-    // Its room is given back when it has its permit.
-    drop(part);
+    // It is charged so until it has its permit.
+    drop(charge);
     let content_type = head::content_type(&head.headers);
     let mut inbound = Inbound {
         origin: connection.origin(),
@@ -98,14 +98,14 @@ async fn answer(house: &House, connection: &Connection, request: Request<Incomin
         policy: Policy::default(),
     };
     let Some(key) = key else {
-        let mailbox = pass_on(house, &inbound, permit);
+        let mailbox = pass_on(shared, &inbound, permit);
         return Ok(respond(&receive(&mailbox).await));
     };
-    match house.keys.enter(&key, &inbound, Instant::now()) {
-        Seen::New(place) | Seen::Unfinished(place) => {
-            inbound.policy.settled = place.before();
-            let mailbox = pass_on(house, &inbound, permit);
-            Ok(respond(&*settled(house, mailbox, place).await))
+    match shared.keys.enter(&key, &inbound, Instant::now()) {
+        Seen::New(claim) | Seen::Unfinished(claim) => {
+            inbound.policy.settled = claim.before();
+            let mailbox = pass_on(shared, &inbound, permit);
+            Ok(respond(&*settled(shared, mailbox, claim).await))
         }
         Seen::Answered(answer) => Ok(respond(&answer)),
         Seen::InFlight => Err(Problem::key_in_flight().into()),
@@ -127,56 +127,56 @@ fn wrong_head(head: &Parts, is_greeting: bool) -> Option<Problem> {
 }
 
 /// A request that is no reading: counted by reason. The rest of it is not read.
-fn refuse_request(house: &House, problem: Problem, is_whole: bool) -> Problem {
-    let refused = &house.front.metrics.http.http_requests_refused_total;
+fn refuse_request(shared: &Shared, problem: Problem, is_whole: bool) -> Problem {
+    let refused = &shared.context.metrics.http.http_requests_refused_total;
     refused.with_label_values(&[problem.reason()]).inc();
     if is_whole { problem } else { problem.closing() }
 }
 
 /// A message in a content coding that is not decoded.
-fn refuse_coded(house: &House, connection: &Connection, path: &str, codings: &str) -> Problem {
+fn refuse_coded(shared: &Shared, connection: &Connection, path: &str, codings: &str) -> Problem {
     let shown = quoted(codings);
     let detail = format!("content encoding {shown} is not decoded; send the body as it is");
     let rejection = Rejection::new(Reason::UnsupportedFormat, detail);
-    refuse(house, connection, path, rejection.into()).coded().closing()
+    refuse(shared, connection, path, rejection.into()).coded().closing()
 }
 
 /// The `Idempotency-Key`, where keys are remembered.
-fn key(house: &House, headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    if house.config.idempotency_keys_max == 0 {
+fn key(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    if shared.config.idempotency_keys_max == 0 {
         return Ok(None);
     }
     idempotency::key(headers).map_err(|detail| {
-        let requests = &house.front.metrics.http.http_idempotent_requests_total;
+        let requests = &shared.context.metrics.http.http_idempotent_requests_total;
         requests.with_label_values(&["bad_key"]).inc();
         Problem::bad_key(detail)
     })
 }
 
-/// A message that is not taken in: counted, and answered so.
-fn refuse(house: &House, connection: &Connection, path: &str, outcome: Outcome) -> Problem {
+/// A message that is not accepted: counted, and answered so.
+fn refuse(shared: &Shared, connection: &Connection, path: &str, outcome: Outcome) -> Problem {
     let problem = Problem::new(&outcome);
-    let pipeline = &house.front.pipeline;
+    let pipeline = &shared.context.pipeline;
     pipeline.refuse(&connection.origin(), path, outcome, Reply::Nobody);
     problem
 }
 
 /// Gives a message to the pipeline.
-fn pass_on(house: &House, inbound: &Inbound<'_>, permit: Permit) -> Arc<Mailbox> {
+fn pass_on(shared: &Shared, inbound: &Inbound<'_>, permit: Permit) -> Arc<Mailbox> {
     let mailbox = Mailbox::new();
     let reply = Reply::To {
         mailbox: mailbox.clone(),
         ticket: 0,
     };
-    house.front.pipeline.accept(inbound, Some(permit), reply);
+    shared.context.pipeline.accept(inbound, Some(permit), reply);
     mailbox
 }
 
 /// The answer, which is remembered before it is given. Dropped, it is remembered all the same.
-async fn settled(house: &House, mailbox: Arc<Mailbox>, place: Place) -> Arc<Answer> {
-    let settling = house.front.tasks.spawn(async move {
+async fn settled(shared: &Shared, mailbox: Arc<Mailbox>, claim: Claim) -> Arc<Answer> {
+    let settling = shared.context.tasks.spawn(async move {
         let answer = Arc::new(receive(&mailbox).await);
-        place.settle(&answer, Instant::now());
+        claim.settle(&answer, Instant::now());
         answer
     });
     settling.await.unwrap_or_else(|error| {
@@ -197,20 +197,14 @@ async fn receive(mailbox: &Mailbox) -> Answer {
 }
 
 /// `GET /`: a person with a browser or curl learns where readings go. A body of it is not read.
-fn greeting(house: &House, is_whole: bool) -> Response {
-    let kinds = house.front.pipeline.catalogue.snapshot().names();
+fn greeting(shared: &Shared, is_whole: bool) -> Response {
+    let kinds = shared.context.pipeline.catalogue.snapshot().names();
     let text = format!("citygate: POST a JSON reading to /devices/<device>/<kind>; kinds: {kinds}\n");
     let mut response = text.into_response();
     if !is_whole {
         response::close_behind(&mut response);
     }
     response
-}
-
-/// A header that is text; empty if it is missing or something else.
-pub fn text(headers: &HeaderMap, name: HeaderName) -> &str {
-    let value = headers.get(name).and_then(|value| value.to_str().ok());
-    value.unwrap_or_default()
 }
 
 /// The path without its leading slash, percent-decoded per segment; a segment that decodes to a slash or to bad UTF-8

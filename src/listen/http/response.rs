@@ -201,7 +201,7 @@ fn results(outcomes: &[Outcome]) -> Response {
         ("rejected".to_owned(), counts.rejected.into()),
         ("busy".to_owned(), counts.busy.into()),
     ]);
-    // What is wrong is ours then, and the same with all: a gateway that has no room makes no long answer.
+    // What is wrong is ours then, and the same with all: a gateway that is short of memory makes no long answer.
     if counts.busy < outcomes.len() {
         let items: Vec<_> = outcomes.iter().map(result).collect();
         body.insert("results".to_owned(), items.into());

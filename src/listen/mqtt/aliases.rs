@@ -2,7 +2,7 @@
 //!
 //! Bounded in number by the configuration and in bytes by [`TOPIC_BYTES_MAX`]; no alias outlives its connection.
 
-use super::packet::{self, Fault, Leave, Publish, protocol_error};
+use super::packet::{self, DisconnectReason, Fault, Publish, protocol_error};
 
 /// Longest topic that gets an alias; no address is as long.
 const TOPIC_BYTES_MAX: usize = 512;
@@ -54,7 +54,7 @@ impl Aliases {
 }
 
 fn invalid(why: &'static str) -> Fault {
-    let reason = Leave::TopicAliasInvalid;
+    let reason = DisconnectReason::TopicAliasInvalid;
     Fault { reason, why }
 }
 
@@ -79,24 +79,24 @@ mod tests {
     #[test]
     fn an_alias_stands_for_the_topic_it_was_last_given() {
         let mut aliases = Aliases::new(2);
-        let mut check = |topic: &str, alias: Option<u16>, expected: Result<&str, Leave>| {
+        let mut check = |topic: &str, alias: Option<u16>, expected: Result<&str, DisconnectReason>| {
             let publish = publish(topic, alias);
             let found = aliases.topic(&publish).map_err(|fault| fault.reason);
             assert_eq!(found, expected, "{topic} {alias:?}");
         };
         check("a", None, Ok("a"));
-        check("", None, Err(Leave::ProtocolError));
-        check("", Some(2), Err(Leave::ProtocolError));
+        check("", None, Err(DisconnectReason::ProtocolError));
+        check("", Some(2), Err(DisconnectReason::ProtocolError));
         check("b", Some(2), Ok("b"));
         check("", Some(2), Ok("b"));
-        check("", Some(1), Err(Leave::ProtocolError));
+        check("", Some(1), Err(DisconnectReason::ProtocolError));
         check("c", Some(2), Ok("c"));
         check("", Some(2), Ok("c"));
-        check("d", Some(3), Err(Leave::TopicAliasInvalid));
-        check("d", Some(0), Err(Leave::TopicAliasInvalid));
-        check("d/#", Some(1), Err(Leave::TopicNameInvalid));
-        check(&"e".repeat(513), Some(1), Err(Leave::TopicAliasInvalid));
-        check("", Some(1), Err(Leave::ProtocolError));
+        check("d", Some(3), Err(DisconnectReason::TopicAliasInvalid));
+        check("d", Some(0), Err(DisconnectReason::TopicAliasInvalid));
+        check("d/#", Some(1), Err(DisconnectReason::TopicNameInvalid));
+        check(&"e".repeat(513), Some(1), Err(DisconnectReason::TopicAliasInvalid));
+        check("", Some(1), Err(DisconnectReason::ProtocolError));
         check(&"e".repeat(513), None, Ok(&"e".repeat(513)));
     }
 
@@ -106,7 +106,7 @@ mod tests {
             Aliases::new(0)
                 .topic(&publish("a", Some(1)))
                 .map_err(|fault| fault.reason),
-            Err(Leave::TopicAliasInvalid)
+            Err(DisconnectReason::TopicAliasInvalid)
         );
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Config;
+use super::config::Config;
 use super::counters::Close;
-use super::packet::{self, Connect, ConnectFault, Encoder, Refusal, TOO_LARGE, Version, Welcome, Will};
+use super::packet::{self, Connack, Connect, ConnectFault, Encoder, Refusal, TOO_LARGE, Version, Will};
 use super::wire::{Moved, Wire};
 
 /// The longest client id; 3.1.1 asks for 23 at least.
@@ -146,14 +146,14 @@ fn bounded(version: Version, packet_bytes_max: Option<u32>) -> Encoder {
 }
 
 /// What is agreed with a client, and what it is told of it.
-pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
+pub fn agree(connect: Connect, config: &Config) -> (Client, Connack) {
     let assigned = connect
         .client_id
         .is_empty()
         .then(|| format!("citygate-{:032x}", rand::random::<u128>()));
     let (silence_max, keep_alive_s) = silence(&connect, config);
     let (keep, session_expiry_s) = keeping(&connect, config);
-    let welcome = Welcome {
+    let connack = Connack {
         session_present: false,
         receive_maximum: config.receive_maximum.max(1),
         packet_bytes_max: u32::try_from(config.packet_bytes_max()).unwrap_or(u32::MAX),
@@ -174,7 +174,7 @@ pub fn agree(connect: Connect, config: &Config) -> (Client, Welcome) {
         keep,
         will: connect.will,
     };
-    (client, welcome)
+    (client, connack)
 }
 
 // How long the client may be silent (one and a half times the keep-alive [MQTT-3.1.2-22]), and the keep-alive it is
@@ -451,11 +451,11 @@ mod tests {
         };
         let check = |connect: Connect, silence_s: u64, keep_s: u64, told: (Option<u16>, Option<u32>)| {
             let about = format!("{connect:?}");
-            let (client, welcome) = agree(connect, &config);
+            let (client, connack) = agree(connect, &config);
             assert_eq!(client.silence_max, Duration::from_secs(silence_s), "{about}");
             assert_eq!(client.keep, Duration::from_secs(keep_s), "{about}");
-            assert_eq!((welcome.keep_alive_s, welcome.session_expiry_s), told, "{about}");
-            assert_eq!(welcome.assigned_client_id, None);
+            assert_eq!((connack.keep_alive_s, connack.session_expiry_s), told, "{about}");
+            assert_eq!(connack.assigned_client_id, None);
         };
         check(given(Version::V3, 60, true, None), 90, 0, (None, None));
         check(given(Version::V3, 60, false, None), 90, 500, (None, None));
@@ -470,14 +470,14 @@ mod tests {
             500,
             (Some(100), Some(500)),
         );
-        let (client, welcome) = agree(
+        let (client, connack) = agree(
             Connect {
                 client_id: String::new(),
                 ..given(Version::V5, 60, true, None)
             },
             &config,
         );
-        assert_eq!(welcome.assigned_client_id.as_ref(), Some(&client.id));
+        assert_eq!(connack.assigned_client_id.as_ref(), Some(&client.id));
         assert_eq!(client.id.len(), "citygate-".len() + 32);
     }
 }

@@ -1,8 +1,9 @@
 //! Why connections close and pause, and the counters of it, looked up once so that counting a packet looks nothing up.
 
 use prometheus::IntCounter;
+use strum::{IntoStaticStr, VariantArray};
 
-use super::packet::{Fault, Leave, Version};
+use super::packet::{DisconnectReason, Fault, Version};
 use crate::listen::incomplete::Evicted;
 use crate::operate::metrics::MqttMetrics;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
@@ -16,7 +17,7 @@ pub enum Close {
     HungUp,
     /// The network failed.
     Network,
-    /// There was no room for one more connection.
+    /// There was no permit for one more connection.
     Full,
     /// No CONNECT within `connect_timeout`.
     ConnectTimeout,
@@ -30,9 +31,9 @@ pub enum Close {
     NotRead,
     /// A packet fell behind `packet_bytes_per_second_min` by `packet_timeout`.
     TooSlow,
-    /// A packet waited for room for `packet_timeout`.
-    NoRoom,
-    /// A packet was given up in favour of those that waited for room.
+    /// A packet waited for memory for `packet_timeout`.
+    NoMemory,
+    /// A packet was evicted in favour of those that waited for memory.
     Evicted(Evicted),
     /// The same client id connected again.
     TakenOver,
@@ -45,13 +46,14 @@ pub enum Close {
 }
 
 /// Why a connection is not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Pause {
     /// As many publishes wait for their answer as the window allows.
     Window,
     /// The byte budget of `limits.in_flight_bytes` is used up.
-    Bytes,
-    /// Kafka takes no readings, and 3.1.1 has no word for it.
+    InFlightBytes,
+    /// Kafka accepts no readings, and 3.1.1 has no word for it.
     KafkaUnavailable,
     /// The client does not read our answers.
     Output,
@@ -62,10 +64,10 @@ pub enum Pause {
 pub struct Counters {
     // By packet type, 1 to 15; the first is never counted.
     received: [IntCounter; 16],
-    paused: [IntCounter; 4],
+    paused: Box<[IntCounter]>,
     closed: prometheus::IntCounterVec,
     unanswered: IntCounter,
-    sessions: [IntCounter; 2],
+    connects: [IntCounter; 2],
 }
 
 const TYPES: [&str; 16] = [
@@ -103,58 +105,61 @@ impl Close {
             Close::Stalled => "stalled",
             Close::NotRead => "not_read",
             Close::TooSlow => "too_slow",
-            Close::NoRoom => "no_room",
+            Close::NoMemory => "no_memory",
             Close::Evicted(_) => "evicted",
             Close::TakenOver => "taken_over",
             Close::Busy => "busy",
             Close::Stopping => "stopping",
             Close::Fault(fault) => match fault.reason {
-                Leave::TopicNameInvalid => "topic_name_invalid",
-                Leave::TopicAliasInvalid => "topic_alias_invalid",
-                Leave::PacketTooLarge => "packet_too_large",
-                Leave::QuotaExceeded => "quota_exceeded",
-                Leave::ProtocolError => "protocol_error",
+                DisconnectReason::TopicNameInvalid => "topic_name_invalid",
+                DisconnectReason::TopicAliasInvalid => "topic_alias_invalid",
+                DisconnectReason::PacketTooLarge => "packet_too_large",
+                DisconnectReason::QuotaExceeded => "quota_exceeded",
+                DisconnectReason::ProtocolError => "protocol_error",
                 _ => "malformed",
             },
         }
     }
 
     /// What a v5 client is told; `None` where it has gone, or knows.
-    pub fn leave(self) -> Option<(Leave, &'static str)> {
+    pub fn told(self) -> Option<(DisconnectReason, &'static str)> {
         match self {
-            Close::KeepAlive => Some((Leave::KeepAliveTimeout, "nothing was heard for too long")),
-            Close::Stalled => Some((Leave::QuotaExceeded, "answers were not read for mqtt.packet_timeout")),
+            Close::KeepAlive => Some((DisconnectReason::KeepAliveTimeout, "nothing was heard for too long")),
+            Close::Stalled => Some((
+                DisconnectReason::QuotaExceeded,
+                "answers were not read for mqtt.packet_timeout",
+            )),
             Close::NotRead => Some((
-                Leave::QuotaExceeded,
+                DisconnectReason::QuotaExceeded,
                 "nothing more could be accepted for mqtt.idle_timeout",
             )),
             Close::TooSlow => Some((
-                Leave::QuotaExceeded,
+                DisconnectReason::QuotaExceeded,
                 "a packet came more slowly than mqtt.packet_bytes_per_second_min, or nothing of it for mqtt.packet_timeout",
             )),
-            Close::NoRoom => Some((Leave::QuotaExceeded, Busy::IncompleteFull.text())),
-            Close::Evicted(why) => Some((Leave::QuotaExceeded, why.text())),
-            Close::TakenOver => Some((Leave::SessionTakenOver, "this client id connected again")),
-            Close::Stopping => Some((Leave::ServerShuttingDown, "the gateway is shutting down")),
+            Close::NoMemory => Some((DisconnectReason::QuotaExceeded, Busy::IncompleteFull.text())),
+            Close::Evicted(why) => Some((DisconnectReason::QuotaExceeded, why.text())),
+            Close::TakenOver => Some((DisconnectReason::SessionTakenOver, "this client id connected again")),
+            Close::Stopping => Some((DisconnectReason::ServerShuttingDown, "the gateway is shutting down")),
             Close::Fault(fault) => Some((fault.reason, fault.why)),
             _ => None,
         }
     }
 
-    /// What becomes of the reading that was arriving, if it ends with the connection.
+    /// The outcome of the reading that was arriving, if it ends with the connection.
     pub fn outcome(self) -> Option<Outcome> {
         match self {
             Close::TooSlow => {
-                let text = self.leave().map_or("", |(_, text)| text);
+                let text = self.told().map_or("", |(_, text)| text);
                 Some(Rejection::new(Reason::TooSlow, text).into())
             }
-            Close::NoRoom => Some(Outcome::Busy(Busy::IncompleteFull)),
+            Close::NoMemory => Some(Outcome::Busy(Busy::IncompleteFull)),
             Close::Evicted(why) => Some(why.outcome()),
             _ => None,
         }
     }
 
-    /// Whether what was accepted is answered first: not where nobody is there to hear it or the client does not read, nor
+    /// Whether what was accepted is answered first: not where the client has gone or does not read, nor
     /// where an answer would be out of turn, nor where the client waits on another connection.
     pub fn answers_first(self) -> bool {
         match self {
@@ -163,7 +168,7 @@ impl Close {
             | Close::KeepAlive
             | Close::NotRead
             | Close::TooSlow
-            | Close::NoRoom
+            | Close::NoMemory
             | Close::Evicted(_)
             | Close::Stopping
             | Close::Fault(_) => true,
@@ -189,31 +194,22 @@ impl From<Fault> for Close {
     }
 }
 
-// === impl Pause ===
-
-impl Pause {
-    const ALL: [Pause; 4] = [Pause::Window, Pause::Bytes, Pause::KafkaUnavailable, Pause::Output];
-
-    fn label(self) -> &'static str {
-        match self {
-            Pause::Window => "window",
-            Pause::Bytes => "in_flight_bytes",
-            Pause::KafkaUnavailable => "kafka_unavailable",
-            Pause::Output => "output",
-        }
-    }
-}
-
 // === impl Counters ===
 
 impl Counters {
     pub fn new(metrics: &MqttMetrics) -> Self {
         Counters {
             received: TYPES.map(|kind| metrics.mqtt_packets_received_total.with_label_values(&[kind])),
-            paused: Pause::ALL.map(|reason| metrics.mqtt_reading_paused_total.with_label_values(&[reason.label()])),
+            paused: Pause::VARIANTS
+                .iter()
+                .map(|&reason| {
+                    let labels = [<&str>::from(reason)];
+                    metrics.mqtt_reading_paused_total.with_label_values(&labels)
+                })
+                .collect(),
             closed: metrics.mqtt_closed_total.clone(),
             unanswered: metrics.mqtt_unanswered_total.clone(),
-            sessions: ["3.1.1", "5"].map(|version| metrics.mqtt_connects_total.with_label_values(&[version])),
+            connects: ["3.1.1", "5"].map(|version| metrics.mqtt_connects_total.with_label_values(&[version])),
         }
     }
 
@@ -226,6 +222,11 @@ impl Counters {
         self.paused[reason as usize].inc();
     }
 
+    /// Counts connections for which there was no permit.
+    pub fn refused(&self) -> IntCounter {
+        self.closed.with_label_values(&[Close::Full.label()])
+    }
+
     pub fn closed(&self, close: Close) {
         self.closed.with_label_values(&[close.label()]).inc();
     }
@@ -235,8 +236,8 @@ impl Counters {
         self.unanswered.inc_by(publishes as u64);
     }
 
-    pub fn welcomed(&self, version: Version) {
-        self.sessions[version as usize].inc();
+    pub fn connected(&self, version: Version) {
+        self.connects[version as usize].inc();
     }
 }
 
@@ -245,10 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_index_their_own_table() {
-        for (index, pause) in Pause::ALL.into_iter().enumerate() {
-            assert_eq!(pause as usize, index);
-        }
+    fn versions_index_their_own_table() {
         assert_eq!((Version::V3 as usize, Version::V5 as usize), (0, 1));
     }
 }

@@ -53,7 +53,7 @@ pub struct Qos2 {
     flights: Vec<Flight>,
 }
 
-/// Ids for which room is kept while none is open, so that one reading after the other costs no allocation.
+/// Ids for which memory is kept while none is open, so that one reading after the other costs no allocation.
 const IDLE_IDS: usize = 4;
 
 /// A hash of a publish: the topic that its alias stands for, a hash of its other properties, the payload. Equal hashes
@@ -140,7 +140,7 @@ impl Qos2 {
         true
     }
 
-    /// The connection ends, and with it what it owed: nobody waits any more for what is superseded.
+    /// The connection ends, and with it what it owed: no connection waits any more for what is superseded.
     pub fn forget_superseded(&mut self) {
         self.flights.retain(|flight| !flight.superseded);
     }

@@ -1,8 +1,8 @@
-//! Which client id is connected, and the sessions of those that are away.
+//! Which client id is connected, and the sessions of clients that are not.
 //!
-//! A client id has one connection: a new one ends the old one and takes its session over. The session has one owner at
-//! any time. It travels as a baton from the old connection to the new (or rests here in between), so nothing of it is
-//! shared or locked while readings flow. Sessions at rest are bounded in number and time; the one that would expire
+//! A client id has one connection: a new one ends the old one and takes over its session. The session has one owner at
+//! any time. It is handed over from the old connection to the new (or is stored here in between), so nothing of it is
+//! shared or locked while readings flow. Stored sessions are bounded in number and time; the one that would expire
 //! next is forgotten first. Nothing is kept over a restart of the gateway: clients are then told that there
 //! is no session (Session Present 0), and what QoS 2 becomes is said in `qos2`.
 
@@ -32,12 +32,12 @@ pub struct State {
     pub will: Option<Delayed>,
 }
 
-/// All sessions, connected or at rest.
+/// All sessions, connected or stored.
 #[derive(Debug)]
 pub struct Sessions {
-    // Sessions at rest: how many there may be, and are.
-    resting_max: usize,
-    resting: IntGauge,
+    // Sessions of disconnected clients: how many there may be, and are.
+    stored_max: usize,
+    stored: IntGauge,
     inner: Mutex<Inner>,
 }
 
@@ -45,7 +45,7 @@ pub struct Sessions {
 struct Inner {
     generation: u64,
     entries: HashMap<Arc<str>, Entry>,
-    // Every session at rest, by when it expires.
+    // Every stored session, by when it expires.
     expiry: BTreeMap<(Instant, u64), Arc<str>>,
 }
 
@@ -55,9 +55,9 @@ enum Entry {
         generation: u64,
         halt: CancellationToken,
         // The session, when its connection has ended; `None` if it ended with the connection.
-        baton: oneshot::Receiver<Option<State>>,
+        handover: oneshot::Receiver<Option<State>>,
     },
-    Resting {
+    Stored {
         expires: (Instant, u64),
         state: State,
     },
@@ -65,12 +65,12 @@ enum Entry {
 
 /// A connection's right to its client id. Dropped, it gives the id up and the session is gone.
 #[derive(Debug)]
-pub struct Place {
+pub struct Ownership {
     sessions: Arc<Sessions>,
     id: Arc<str>,
     generation: u64,
     // `None` once left.
-    baton: Option<oneshot::Sender<Option<State>>>,
+    handover: Option<oneshot::Sender<Option<State>>>,
 }
 
 // === impl State ===
@@ -89,63 +89,63 @@ impl Default for State {
 // === impl Sessions ===
 
 impl Sessions {
-    /// At most `resting_max` sessions of clients that are away are kept; `resting` says how many.
-    pub fn new(resting_max: usize, resting: IntGauge) -> Arc<Self> {
+    /// At most `stored_max` sessions of disconnected clients are kept; `stored` says how many.
+    pub fn new(stored_max: usize, stored: IntGauge) -> Arc<Self> {
         Arc::new(Sessions {
-            resting_max,
-            resting,
+            stored_max,
+            stored,
             inner: Mutex::default(),
         })
     }
 
-    /// Takes `id`: a connection that has it is told to `halt`, and its session awaited. `clean` discards the session.
+    /// Acquires `id`: a connection that has it is told to `halt`, and its session awaited. `clean` discards the session.
     ///
     /// Waits only for the predecessor to let go, which it does without waiting for anything but its own predecessor.
-    pub async fn enter(self: &Arc<Self>, id: &str, clean: bool, halt: CancellationToken) -> (Place, Option<State>) {
-        let (place, previous) = self.replace(id, halt);
+    pub async fn enter(self: &Arc<Self>, id: &str, clean: bool, halt: CancellationToken) -> (Ownership, Option<State>) {
+        let (ownership, previous) = self.replace(id, halt);
         let state = match previous {
             None => None,
-            Some(Entry::Resting { state, .. }) => Some(state),
-            Some(Entry::Connected { halt, baton, .. }) => {
+            Some(Entry::Stored { state, .. }) => Some(state),
+            Some(Entry::Connected { halt, handover, .. }) => {
                 halt.cancel();
                 match clean {
                     true => None,
-                    // A connection that was torn down without letting go took its session with it.
-                    false => baton.await.unwrap_or_default(),
+                    // A connection that was dropped without releasing its session has ended it.
+                    false => handover.await.unwrap_or_default(),
                 }
             }
         };
-        (place, state.filter(|_| !clean))
+        (ownership, state.filter(|_| !clean))
     }
 
-    fn replace(self: &Arc<Self>, id: &str, halt: CancellationToken) -> (Place, Option<Entry>) {
+    fn replace(self: &Arc<Self>, id: &str, halt: CancellationToken) -> (Ownership, Option<Entry>) {
         let mut inner = self.lock();
         inner.forget_expired(Instant::now());
         inner.generation += 1;
         let generation = inner.generation;
-        let (sender, baton) = oneshot::channel();
+        let (sender, handover) = oneshot::channel();
         let id: Arc<str> = id.into();
         let entry = Entry::Connected {
             generation,
             halt,
-            baton,
+            handover,
         };
         let previous = inner.entries.insert(id.clone(), entry);
-        if let Some(Entry::Resting { expires, .. }) = &previous {
+        if let Some(Entry::Stored { expires, .. }) = &previous {
             inner.expiry.remove(expires);
         }
-        self.resting.set(inner.expiry.len() as i64);
+        self.stored.set(inner.expiry.len() as i64);
         drop(inner);
-        let place = Place {
+        let ownership = Ownership {
             sessions: self.clone(),
             id,
             generation,
-            baton: Some(sender),
+            handover: Some(sender),
         };
-        (place, previous)
+        (ownership, previous)
     }
 
-    // Client ids connected, and sessions at rest.
+    // Client ids connected, and sessions stored.
     #[cfg(test)]
     fn count(&self) -> (usize, usize) {
         let inner = self.lock();
@@ -157,35 +157,35 @@ impl Sessions {
     }
 }
 
-// === impl Place ===
+// === impl Ownership ===
 
-impl Place {
-    /// Lets go: the session rests for `keep` (zero: it ends), or goes to the connection that has taken the id over.
-    pub fn leave(mut self, mut state: State, keep: Duration) {
+impl Ownership {
+    /// Releases the id: the session is stored for `keep` (zero: it ends), or goes to the connection that has taken the id over.
+    pub fn release(mut self, mut state: State, keep: Duration) {
         state.qos2.forget_superseded();
         if !state.qos2.any_in_flight() {
             // Nothing can arrive there that matters to anybody.
             state.mailbox = Mailbox::new();
         }
         state.qos2.shrink();
-        let Some(baton) = self.baton.take() else { return };
+        let Some(handover) = self.handover.take() else { return };
         let state = (!keep.is_zero()).then_some(state);
         let sessions = self.sessions.clone();
         let mut inner = sessions.lock();
         if inner.is_connected(&self.id, self.generation) {
-            inner.rest(&self.id, self.generation, state, keep, sessions.resting_max);
-            sessions.resting.set(inner.expiry.len() as i64);
+            inner.store(&self.id, self.generation, state, keep, sessions.stored_max);
+            sessions.stored.set(inner.expiry.len() as i64);
         } else {
             drop(inner);
             // A successor that gave up meanwhile does not want it either.
-            drop(baton.send(state));
+            drop(handover.send(state));
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Ownership {
     fn drop(&mut self) {
-        if self.baton.is_some() {
+        if self.handover.is_some() {
             let mut inner = self.sessions.lock();
             if inner.is_connected(&self.id, self.generation) {
                 inner.entries.remove(&self.id);
@@ -201,13 +201,13 @@ impl Inner {
         matches!(self.entries.get(id), Some(Entry::Connected { generation, .. }) if *generation == own)
     }
 
-    fn rest(&mut self, id: &Arc<str>, generation: u64, state: Option<State>, keep: Duration, resting_max: usize) {
+    fn store(&mut self, id: &Arc<str>, generation: u64, state: Option<State>, keep: Duration, stored_max: usize) {
         self.entries.remove(id);
         let Some(state) = state else { return };
         let expires = (Instant::now() + keep, generation);
-        self.entries.insert(id.clone(), Entry::Resting { expires, state });
+        self.entries.insert(id.clone(), Entry::Stored { expires, state });
         self.expiry.insert(expires, id.clone());
-        while self.expiry.len() > resting_max {
+        while self.expiry.len() > stored_max {
             self.forget_next();
         }
     }
@@ -230,8 +230,8 @@ mod tests {
     use super::*;
     use crate::listen::mqtt::qos2::Seen;
 
-    fn sessions(resting_max: usize) -> Arc<Sessions> {
-        Sessions::new(resting_max, IntGauge::new("resting", "sessions at rest").unwrap())
+    fn sessions(stored_max: usize) -> Arc<Sessions> {
+        Sessions::new(stored_max, IntGauge::new("stored", "sessions stored").unwrap())
     }
 
     const KEEP: Duration = Duration::from_secs(60);
@@ -252,22 +252,22 @@ mod tests {
     #[tokio::test]
     async fn a_session_rests_until_its_client_returns() {
         let sessions = sessions(10);
-        let (place, state) = sessions.enter("meter", false, CancellationToken::new()).await;
+        let (ownership, state) = sessions.enter("meter", false, CancellationToken::new()).await;
         assert!(state.is_none());
-        place.leave(state_with(7), KEEP);
-        assert_eq!((sessions.count(), sessions.resting.get()), ((0, 1), 1));
-        let (place, state) = sessions.enter("meter", false, CancellationToken::new()).await;
+        ownership.release(state_with(7), KEEP);
+        assert_eq!((sessions.count(), sessions.stored.get()), ((0, 1), 1));
+        let (ownership, state) = sessions.enter("meter", false, CancellationToken::new()).await;
         assert!(remembers(&state, 7));
         assert_eq!(sessions.count(), (1, 0));
-        place.leave(state_with(7), Duration::ZERO);
+        ownership.release(state_with(7), Duration::ZERO);
         assert_eq!(sessions.count(), (0, 0));
     }
 
     #[tokio::test]
     async fn a_clean_start_discards_the_session() {
         let sessions = sessions(10);
-        let (place, _) = sessions.enter("meter", false, CancellationToken::new()).await;
-        place.leave(state_with(7), KEEP);
+        let (ownership, _) = sessions.enter("meter", false, CancellationToken::new()).await;
+        ownership.release(state_with(7), KEEP);
         let (_place, state) = sessions.enter("meter", true, CancellationToken::new()).await;
         assert!(state.is_none());
         assert_eq!(sessions.count(), (1, 0));
@@ -280,7 +280,7 @@ mod tests {
         let (old, _) = sessions.enter("meter", false, halt.clone()).await;
         let (new, ()) = tokio::join!(sessions.enter("meter", false, CancellationToken::new()), async {
             halt.cancelled().await;
-            old.leave(state_with(7), KEEP);
+            old.release(state_with(7), KEEP);
         });
         assert!(remembers(&new.1, 7));
         assert_eq!(
@@ -300,14 +300,14 @@ mod tests {
             let sessions = sessions.clone();
             tasks.spawn(async move {
                 let halt = CancellationToken::new();
-                let (place, state) = sessions.enter("meter", false, halt.clone()).await;
+                let (ownership, state) = sessions.enter("meter", false, halt.clone()).await;
                 assert!(remembers(&state, 7));
                 halt.cancelled().await;
-                place.leave(state.unwrap_or_default(), KEEP);
+                ownership.release(state.unwrap_or_default(), KEEP);
             });
         }
-        first.leave(state_with(7), KEEP);
-        // 49 are halted by another one; the last is left in peace, until the test takes its place.
+        first.release(state_with(7), KEEP);
+        // 49 are halted by another one; the last is left in peace, until the test takes its ownership.
         for _ in 0..49 {
             tasks.join_next().await.unwrap().unwrap();
         }
@@ -320,8 +320,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_torn_down_gives_its_client_id_up() {
         let sessions = sessions(10);
-        let (place, _) = sessions.enter("meter", false, CancellationToken::new()).await;
-        drop(place);
+        let (ownership, _) = sessions.enter("meter", false, CancellationToken::new()).await;
+        drop(ownership);
         assert_eq!(sessions.count(), (0, 0));
         let (old, _) = sessions.enter("meter", false, CancellationToken::new()).await;
         let (new, ()) = tokio::join!(sessions.enter("meter", false, CancellationToken::new()), async {
@@ -335,8 +335,8 @@ mod tests {
     async fn sessions_at_rest_are_bounded_in_number_and_time() {
         let sessions = sessions(2);
         for (id, keep) in [("a", 30), ("b", 10), ("c", 20)] {
-            let (place, _) = sessions.enter(id, false, CancellationToken::new()).await;
-            place.leave(state_with(7), Duration::from_secs(keep));
+            let (ownership, _) = sessions.enter(id, false, CancellationToken::new()).await;
+            ownership.release(state_with(7), Duration::from_secs(keep));
         }
         assert_eq!(sessions.count(), (0, 2), "b, the next to expire, is forgotten");
         sessions.lock().forget_expired(Instant::now() + Duration::from_secs(20));

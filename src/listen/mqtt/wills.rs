@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::packet::Will;
-use crate::listen::tally::Tally;
+use crate::operate::log_limit::Repeats;
 
 /// How often the number of those that were discarded is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Wills {
     discarded: IntCounter,
-    tally: Mutex<Tally>,
+    repeats: Mutex<Repeats<std::time::Instant>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -42,7 +42,7 @@ impl Wills {
     pub fn new(discarded: IntCounter, tasks: TaskTracker, stopping: CancellationToken) -> Arc<Self> {
         Arc::new(Wills {
             discarded,
-            tally: Mutex::new(Tally::every(LOG_EVERY)),
+            repeats: Mutex::new(Repeats::every(LOG_EVERY)),
             tasks,
             stopping,
         })
@@ -79,22 +79,22 @@ impl Wills {
             topic = will.topic,
             "mqtt will is due; the gateway does not deliver wills"
         );
-        let mut tally = self.tally();
-        let is_waited_for = tally.next().is_some();
-        tally.add(1);
-        if let Some(times) = tally.due(Instant::now().into_std()) {
+        let mut repeats = self.repeats();
+        let is_waited_for = repeats.next().is_some();
+        repeats.add(1);
+        if let Some(times) = repeats.due(Instant::now().into_std()) {
             log(times);
         }
-        if let Some(at) = tally.next().filter(|_| !is_waited_for) {
+        if let Some(at) = repeats.next().filter(|_| !is_waited_for) {
             self.tasks.spawn(self.clone().log_at(at.into()));
         }
     }
 
-    /// Logs what was held back until then; what is left when the gateway stops is logged when this is dropped.
+    /// Logs what was counted until then; what is left when the gateway stops is logged when this is dropped.
     async fn log_at(self: Arc<Self>, at: Instant) {
         tokio::select! {
             () = tokio::time::sleep_until(at) => {
-                if let Some(times) = self.tally().due(Instant::now().into_std()) {
+                if let Some(times) = self.repeats().due(Instant::now().into_std()) {
                     log(times);
                 }
             }
@@ -102,14 +102,14 @@ impl Wills {
         }
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    fn repeats(&self) -> MutexGuard<'_, Repeats<std::time::Instant>> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Wills {
     fn drop(&mut self) {
-        if let Some(times) = self.tally().rest() {
+        if let Some(times) = self.repeats().rest() {
             log(times);
         }
     }
@@ -215,7 +215,7 @@ mod tests {
     async fn how_many_are_discarded_is_logged_to_the_last() {
         for (interval, stopped, left) in [(SHORT, false, None), (LONG, true, Some(4999))] {
             let setup = setup();
-            *setup.wills.tally() = Tally::every(interval);
+            *setup.wills.repeats() = Repeats::every(interval);
             for _ in 0..5000 {
                 assert!(setup.ended(Duration::ZERO, LONG).is_none());
             }
@@ -223,7 +223,7 @@ mod tests {
                 setup.stopping.cancel();
             }
             assert_eq!(setup.discarded().await, 5000);
-            assert_eq!(setup.wills.tally().rest(), left, "what is logged as this is dropped");
+            assert_eq!(setup.wills.repeats().rest(), left, "what is logged as this is dropped");
         }
     }
 }

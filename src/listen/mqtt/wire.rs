@@ -2,7 +2,7 @@
 //!
 //! A connection that has nothing to say holds no buffer: reading borrows the thread's spare one, which goes back as
 //! soon as its packets are decoded. What is left (part of a packet) is kept in a buffer of at most twice its size, and
-//! charged to the room for incomplete messages when it is larger than that allows for free.
+//! charged to the budget of incomplete messages when it is larger than is free of charge.
 
 use std::cell::Cell;
 use std::io;
@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::listen::arrival::Arrival;
-use crate::listen::incomplete::{Evicted, FREE_BYTES, PeerRoom};
-use crate::listen::linger;
-use crate::listen::pace::Rate;
+use crate::listen::incomplete::arrival::Arrival;
+use crate::listen::incomplete::rate::Rate;
+use crate::listen::incomplete::{Evicted, FREE_BYTES, PeerBudget};
+use crate::listen::tcp::linger;
 
 /// Bytes asked for at once, unless a large packet is under way: a window of 20 usual readings.
 const READ_BYTES: usize = 16 * 1024;
@@ -36,8 +36,8 @@ pub struct Wire<S> {
     /// Bytes that the packet at the front lacks, if that is known: of a large one, no more than these is read.
     pub missing: usize,
     // Bytes allocated behind `inbound`, however little of them it shows.
-    held: usize,
-    room: PeerRoom,
+    kept: usize,
+    budget: PeerBudget,
     rate: Rate,
     /// Of the packet at the front.
     pub arrival: Arrival,
@@ -50,21 +50,21 @@ pub enum Moved {
     Read(usize),
     /// Bytes were sent.
     Sent,
-    /// The packet that arrives is given up: others wait for its room.
+    /// The packet that arrives is evicted: others wait for memory.
     Evicted(Evicted),
 }
 
 // === impl Wire ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub fn new(stream: S, room: PeerRoom, rate: Rate) -> Self {
+    pub fn new(stream: S, budget: PeerBudget, rate: Rate) -> Self {
         Wire {
             stream,
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
             missing: 0,
-            held: 0,
-            room,
+            kept: 0,
+            budget,
             rate,
             arrival: Arrival::new(rate),
         }
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Poll::Ready(Ok(moved));
             }
         } else {
-            self.arrival.hold();
+            self.arrival.pause();
         }
         match sent.is_ready() && before > 0 || self.outbound.len() < before {
             true => Poll::Ready(Ok(Moved::Sent)),
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        // Room for the acknowledgements of a usual window is kept; what a reason string or a burst needed is not.
+        // Memory for the acknowledgements of a usual window is kept; what a reason string or a burst needed is not.
         if self.outbound.capacity() > 1024 {
             self.outbound = BytesMut::new();
         }
@@ -115,8 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Moved>> {
         let most = match ready!(self.arrival.poll_turn(context)) {
             Ok(Some(bytes)) => bytes,
-            // One byte more shows that the packet needs room.
-            Ok(None) if self.room.is_full() => (FREE_BYTES + 1).saturating_sub(self.inbound.len()).max(1),
+            // One byte more shows that the packet is to be charged.
+            Ok(None) if self.budget.is_full() => (FREE_BYTES + 1).saturating_sub(self.inbound.len()).max(1),
             Ok(None) => READ_BYTES_MAX,
             Err(why) => return Poll::Ready(Ok(Moved::Evicted(why))),
         };
@@ -129,11 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if part >= READ_BYTES {
             let more = self.missing.clamp(READ_BYTES, READ_BYTES_MAX).min(part).min(most);
             self.inbound.reserve(more);
-            self.held = self.held.max(self.inbound.capacity());
+            self.kept = self.kept.max(self.inbound.capacity());
             let mut rest = (&mut self.inbound).limit(more);
             return pin!(self.stream.read_buf(&mut rest)).poll(context);
         }
-        // Behind part of a packet, too: who has sent one byte of it and then nothing must not hold room for the rest.
+        // Behind part of a packet, too: who has sent one byte of it and then nothing must not occupy memory for the rest.
         let mut buffer = SPARE.take();
         buffer.clear();
         buffer.reserve(part + READ_BYTES);
@@ -143,26 +143,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if buffer.len() == part {
             SPARE.set(buffer);
         } else {
-            self.held = buffer.capacity();
+            self.kept = buffer.capacity();
             self.inbound = buffer;
         }
         polled
     }
 
-    /// Drops what was read and not decoded, and gives back its room: it will not be.
+    /// Drops what was read and not decoded, and returns what it was charged: it will not be.
     pub fn discard(&mut self) {
         self.arrival = Arrival::new(self.rate);
-        (self.inbound, self.held, self.missing) = (BytesMut::new(), 0, 0);
+        (self.inbound, self.kept, self.missing) = (BytesMut::new(), 0, 0);
     }
 
     /// Call when nothing more can be decoded: charges the rest, and gives memory back that it does not need.
     pub fn settle(&mut self) {
         let rest = self.inbound.len();
         // Whole packets that wait for their turn are not charged: there are no more of them than one read brings.
-        if self.missing > 0 || self.arrival.has_part() {
-            self.arrival.charge(rest, &self.room);
+        if self.missing > 0 || self.arrival.is_charged() {
+            self.arrival.charge(rest, &self.budget);
         }
-        if self.held <= 2 * rest + 512 {
+        if self.kept <= 2 * rest + 512 {
             return;
         }
         let buffer = match rest {
@@ -172,10 +172,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 std::mem::replace(&mut self.inbound, kept)
             }
         };
-        if self.held <= 2 * READ_BYTES {
+        if self.kept <= 2 * READ_BYTES {
             SPARE.set(buffer);
         }
-        self.held = self.inbound.capacity();
+        self.kept = self.inbound.capacity();
     }
 
     /// Sends what is left, then closes so that the peer hears it, for which it has `wait`.
@@ -187,17 +187,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::incomplete::Room;
+    use crate::listen::incomplete::Budget;
     use crate::operate::metrics::Metrics;
     use tokio::io::{AsyncWriteExt, DuplexStream};
 
     impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-        /// With a room that nobody else uses.
+        /// With a budget of its own.
         pub fn for_testing(stream: S) -> Self {
             let metrics = Metrics::new();
-            let room = Room::new(1 << 20, &metrics.readings);
+            let budget = Budget::new(1 << 20, &metrics.readings);
             let rate = Rate::new(512, Duration::from_secs(30));
-            Wire::new(stream, room.for_peer([127, 0, 0, 1].into()), rate)
+            Wire::new(stream, budget.for_peer([127, 0, 0, 1].into()), rate)
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(read(&mut wire).await, Moved::Read(5000));
         drop(wire.inbound.split_to(5000));
         wire.settle();
-        assert_eq!((wire.inbound.capacity(), wire.held), (0, 0));
+        assert_eq!((wire.inbound.capacity(), wire.kept), (0, 0));
     }
 
     #[tokio::test]
@@ -225,7 +225,7 @@ mod tests {
         drop(wire.inbound.split_to(4990));
         wire.settle();
         assert_eq!(wire.inbound[..], [7; 10]);
-        assert!(wire.held < 600, "{}", wire.held);
+        assert!(wire.kept < 600, "{}", wire.kept);
         let waits = std::future::poll_fn(|context| Poll::Ready(wire.poll(context, true).is_pending())).await;
         assert!(
             waits && wire.inbound.capacity() < 600,
@@ -249,7 +249,7 @@ mod tests {
         drop(wire.inbound.split_to(299_990));
         wire.settle();
         assert_eq!(wire.inbound[..], [7; 10]);
-        assert!(wire.held < 600, "{}", wire.held);
+        assert!(wire.kept < 600, "{}", wire.kept);
     }
 
     #[tokio::test]
@@ -267,18 +267,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_the_room_is_full_a_connection_is_read_no_further_than_is_free() {
-        let room = Room::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
-        let _others = room.enter(100_000);
+    async fn while_the_budget_is_used_up_a_connection_is_read_no_further_than_is_free() {
+        let budget = Budget::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
+        let _others = budget.charge(100_000);
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut wire = Wire::new(near, room, Rate::new(512, Duration::from_secs(30)));
+        let mut wire = Wire::new(near, budget, Rate::new(512, Duration::from_secs(30)));
         for sent in [4000, 20_000] {
             far.write_all(&vec![7; sent]).await.unwrap();
             read(&mut wire).await;
             wire.missing = 100_000 - wire.inbound.len();
             wire.settle();
         }
-        assert_eq!((wire.inbound.len(), wire.arrival.has_part()), (FREE_BYTES + 1, true));
+        assert_eq!((wire.inbound.len(), wire.arrival.is_charged()), (FREE_BYTES + 1, true));
     }
 
     #[tokio::test]

@@ -21,8 +21,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slab::Slab;
 
-use super::Config;
 use super::blocks::{Block, Blocks};
+use super::config::Config;
 use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::endpoints::{Cast, Endpoints};
@@ -40,10 +40,12 @@ mod request;
 
 mod separate;
 
-use request::{Request, Waiting};
-use separate::Separate;
+mod slots;
 
-/// Told to an address that may be forged; the request for the whole list has room for it.
+use request::{Request, Waiting};
+use slots::{Exchange, SEPARATE_MAX, State, find, slot};
+
+/// Told to an address that may be forged; it fits beside the request for the whole list.
 const PROOF_NEEDED: &str = "repeat the Echo, or ask ?rt=citygate.<kind>";
 
 /// A datagram to be sent.
@@ -64,7 +66,7 @@ pub struct Intake {
     pub body: Vec<u8>,
     /// Of the whole datagram.
     pub bytes: usize,
-    /// Set if the message is not to be taken in, whatever the pipeline thinks of it.
+    /// Set if the message is not to be accepted, whatever the pipeline thinks of it.
     pub refusal: Option<Outcome>,
 }
 
@@ -87,24 +89,6 @@ pub struct Exchanges {
     counters: Counters,
 }
 
-#[derive(Debug)]
-struct Exchange {
-    generation: u32,
-    ends: Endpoints,
-    due: Option<Instant>,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// For the reading's outcome.
-    Waiting(Waiting),
-    /// For the acknowledgement of our response.
-    Separate(Separate),
-    /// For the time at which this response to a multicast request is to be sent.
-    Delayed(Message),
-}
-
 // === impl Exchanges ===
 
 impl Exchanges {
@@ -117,7 +101,7 @@ impl Exchanges {
             non_confirmable: config.non_lifetime,
         };
         let mut config = config.clone();
-        config.separate_max = config.separate_max.min(separate::SEPARATE_MAX);
+        config.separate_max = config.separate_max.min(SEPARATE_MAX);
         Exchanges {
             config,
             links: Links::new(kinds),
@@ -134,7 +118,7 @@ impl Exchanges {
         }
     }
 
-    /// Takes a datagram: what is to be sent at once is appended to `out`, a message with readings is returned.
+    /// Processes a datagram: what is to be sent at once is appended to `out`, a message with readings is returned.
     pub fn on_datagram(
         &mut self,
         now: Instant,
@@ -163,7 +147,7 @@ impl Exchanges {
         None
     }
 
-    /// Takes the answer to the message of this ticket. A ticket that is no longer open is ignored.
+    /// Processes the answer to the message of this ticket. A ticket that is no longer open is ignored.
     pub fn on_answer(&mut self, now: Instant, ticket: u64, answer: &Answer, out: &mut Vec<Outgoing>) {
         let Some(Exchange {
             state: State::Waiting(_),
@@ -268,7 +252,7 @@ impl Exchanges {
         let request = request.with(blocks);
         match wanted {
             Wanted::Reading(path) => match self.peers.arrive(now, key, head.confirmable) {
-                Arrival::New => Some(self.take_in(now, request, head.oversize, path, packet, out)),
+                Arrival::New => Some(self.accept(now, request, head.oversize, path, packet, out)),
                 Arrival::Duplicate(answered) => {
                     self.on_duplicate(&request, answered, out);
                     None
@@ -303,7 +287,7 @@ impl Exchanges {
     }
 
     /// Opens an exchange for a message with readings, or refuses it if there are too many.
-    fn take_in(
+    fn accept(
         &mut self,
         now: Instant,
         request: Request,
@@ -431,16 +415,6 @@ impl Exchanges {
     fn exchange(&self, ticket: u64) -> Option<&Exchange> {
         find(&self.open, ticket)
     }
-}
-
-// A ticket is a slot and the generation of what is in it, so that a late answer finds nobody rather than another.
-fn slot(ticket: u64) -> usize {
-    (ticket & u64::from(u32::MAX)) as usize
-}
-
-fn find(open: &Slab<Exchange>, ticket: u64) -> Option<&Exchange> {
-    open.get(slot(ticket))
-        .filter(|exchange| u64::from(exchange.generation) == ticket >> 32)
 }
 
 /// The response that an outcome is, without its text.

@@ -3,7 +3,7 @@
 //! Groups are not joined, but a host belongs to some by itself, and to the broadcast address of each of its networks.
 //! Answered is only a non-confirmable GET that there is something to say to (§8.2): the list of streams, or what matches
 //! a filter on it, at a random moment, so that not all who were asked answer at once. Nothing else is: no error, no
-//! Reset, no acknowledgement. A reading is never taken in: it would be stored by everybody who receives it.
+//! Reset, no acknowledgement. A reading is never accepted: it would be stored by every gateway that receives it.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use super::super::blocks::Blocks;
 use super::super::endpoints::Endpoints;
 use super::super::packet::{self, Head, Message, Unanswered, Verdict};
 use super::super::resource::{self, Wanted};
-use super::{Exchanges, Key, Outgoing, Request, State, slot};
+use super::slots::{State, slot};
+use super::{Exchanges, Key, Outgoing, Request};
 
 /// The time within which a response to a multicast request is sent (DEFAULT_LEISURE, §4.8).
 pub(super) const LEISURE: Duration = Duration::from_secs(5);

@@ -1,24 +1,14 @@
 //! Answers that come too late for the acknowledgement (RFC 7252 §5.2.2): the empty acknowledgement in their stead, then a
-//! confirmable response, repeated with doubling waits until the peer acknowledges it, resets it, or is given up (§4.2).
+//! confirmable response, repeated with doubling waits until the peer acknowledges it, resets it, or the repetitions are used up (§4.2).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::RngExt;
 
 use super::super::endpoints::Endpoints;
 use super::super::packet::Message;
-use super::{Exchanges, Outgoing, State, slot};
-
-/// More would leave a single peer without free message ids.
-pub(super) const SEPARATE_MAX: usize = 32_768;
-
-#[derive(Debug)]
-pub(super) struct Separate {
-    mid: u16,
-    message: Message,
-    timeout: Duration,
-    repetitions_left: u32,
-}
+use super::slots::{Separate, State, slot};
+use super::{Exchanges, Outgoing};
 
 // === impl Exchanges ===
 
@@ -49,7 +39,7 @@ impl Exchanges {
         self.separate.insert((ends, mid), ticket);
     }
 
-    /// The response was not acknowledged in time: it is sent again, or given up.
+    /// The response was not acknowledged in time: it is sent again, unless its repetitions are used up.
     pub(super) fn repeat(&mut self, now: Instant, ticket: u64, out: &mut Vec<Outgoing>) {
         let exchange = &mut self.open[slot(ticket)];
         let ends = exchange.ends;

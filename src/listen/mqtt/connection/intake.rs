@@ -1,8 +1,8 @@
-//! What comes over a connection: which packets may be taken off the wire now, and what each of them does.
+//! What comes over a connection: which packets may be decoded now, and what each of them does.
 //!
 //! A PUBLISH is judged by its first bytes, before its body is read: too large ends the connection, a full window pauses
-//! its reading. What has arrived of it is charged by the [`wire`](crate::listen::mqtt::wire); its permit is taken when it
-//! is there whole. Other packets are always taken, so pings and releases in front of a held-back PUBLISH are answered.
+//! its reading. What has arrived of it is charged by the [`wire`](crate::listen::mqtt::wire); its permit is acquired when it
+//! has arrived whole. Other packets are always decoded, so pings and releases in front of a PUBLISH that waits are answered.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,33 +10,32 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Session;
-use crate::listen::mqtt::NAME;
+use super::{OUTBOUND_BYTES_MAX, Session};
 use crate::listen::mqtt::acks::Owed;
 use crate::listen::mqtt::counters::{Close, Pause};
-use crate::listen::mqtt::packet::{self, Fault, Head, Leave, Packet, Publish, TOO_LARGE, Version, protocol_error};
+use crate::listen::mqtt::packet::{
+    self, DisconnectReason, Fault, Head, Packet, Publish, TOO_LARGE, Version, protocol_error,
+};
 use crate::listen::mqtt::qos2::{self, Seen};
+use crate::listen::mqtt::shared::NAME;
 use crate::message::{DeadLetters, Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Outcome, Reason, Rejection};
 use crate::receipt::Reply;
 
-/// Unsent bytes of answers beyond which no more packets are read.
-pub const OUTBOUND_BYTES_MAX: usize = 16 * 1024;
-
-/// What became of the packet at the front of the buffer.
+/// What was done with the packet at the front of the buffer.
 enum Step {
-    /// Taken off; whether the pipeline was given something.
-    Taken(bool),
+    /// Decoded; whether the pipeline was given something.
+    Decoded(bool),
     /// Left there for this reason.
     Paused(Pause),
-    /// Not there whole.
+    /// Not arrived whole.
     Short,
 }
 
 // === impl Session ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
-    /// Takes packets off the buffer until one must stay there; whether the pipeline was given any.
+    /// Decodes packets from the buffer until one must stay there; whether the pipeline was given any.
     pub fn read_packets(&mut self) -> Result<bool, Close> {
         if self.health.has_changed().unwrap_or(false) {
             self.kafka_up = self.health.borrow_and_update().accepts_readings();
@@ -44,7 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let (mut given, mut taken) = (false, false);
         let pause = loop {
             match self.next_packet()? {
-                Step::Taken(publish) => {
+                Step::Decoded(publish) => {
                     self.wire.arrival.stop();
                     taken = true;
                     given |= publish;
@@ -92,14 +91,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let packet = packet::decode(self.client.encoder.version, &head, &mut self.wire.inbound)?;
         self.shared.counters.received(head.kind());
-        self.take(packet).map(Step::Taken)
+        self.take(packet).map(Step::Decoded)
     }
 
     /// Whether the PUBLISH at the front may be read; its body need not be there yet.
     fn admit(&mut self, head: &Head) -> Option<Pause> {
         let version = self.client.encoder.version;
         if version == Version::V3 && !self.kafka_up {
-            // What it would hold is wanted by those who can be told *no*.
+            // What it would occupy is needed by those who can be told *no*.
             (self.permit, self.waiting) = (None, None);
             return Some(Pause::KafkaUnavailable);
         }
@@ -109,24 +108,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if head.qos() > 0 && self.acks.len() >= self.shared.config.window() {
             return Some(Pause::Window);
         }
-        // Its permit is taken when it is there whole: who sends a part and waits must not hold what others need.
+        // Its permit is acquired when it has arrived whole: who sends a part and waits must not occupy what others need.
         let needed = self.permit.is_none() && self.wire.inbound.len() >= head.packet_bytes;
         needed.then(|| self.ask_for(head.packet_bytes)).flatten()
     }
 
-    // Lends `bytes` of `limits.in_flight_bytes` now, or starts to wait for them.
+    // Acquires `bytes` of `limits.in_flight_bytes` now, or starts to wait for them.
     fn ask_for(&mut self, bytes: usize) -> Option<Pause> {
         if self.waiting.is_some() {
-            return Some(Pause::Bytes);
+            return Some(Pause::InFlightBytes);
         }
-        let admit = &self.shared.front.admit;
+        let admit = &self.shared.context.admit;
         self.permit = admit.try_bytes(bytes);
         if self.permit.is_some() {
             return None;
         }
         let admit = admit.clone();
         self.waiting = Some(Box::pin(async move { admit.bytes(bytes).await }));
-        Some(Pause::Bytes)
+        Some(Pause::InFlightBytes)
     }
 
     fn refuse_too_large(&self, head: &Head) -> Close {
@@ -138,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         TOO_LARGE.into()
     }
 
-    /// Counts the reading of which part is there, if the rest is not read because of `close`.
+    /// Counts the reading of which a part has arrived, if the rest is not read because of `close`.
     pub fn refuse_rest(&self, close: Close) -> Close {
         if let Some(outcome) = close.outcome()
             && let Ok(Some(head)) = packet::head(&self.wire.inbound, self.client.is_3_1)
@@ -151,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     fn refuse(&self, head: &Head, outcome: Outcome) {
         let topic = packet::topic_of_part(head, &self.wire.inbound);
-        let pipeline = &self.shared.front.pipeline;
+        let pipeline = &self.shared.context.pipeline;
         pipeline.refuse(&origin(self.peer), topic, outcome, Reply::Nobody);
     }
 
@@ -229,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 ..Policy::default()
             },
         };
-        self.shared.front.pipeline.accept(&inbound, permit, reply);
+        self.shared.context.pipeline.accept(&inbound, permit, reply);
         Ok(())
     }
 
@@ -244,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.state.qos2.redirect(pkid, slot);
             }
             Seen::New | Seen::Full => {
-                let reason = Leave::QuotaExceeded;
+                let reason = DisconnectReason::QuotaExceeded;
                 let why = "more QoS 2 packet ids open than are remembered";
                 return Err(Fault { reason, why }.into());
             }

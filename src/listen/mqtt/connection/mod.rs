@@ -1,11 +1,11 @@
 //! One connection from CONNECT to its end: one task, one loop, no task or channel per message.
 //!
 //! A publish is given to the pipeline as it is decoded; its answer arrives in the mailbox, waits its turn in [`Acks`],
-//! and all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is taken off the wire
-//! only when the window, the byte budget and (3.1.1, which has no *no*) Kafka have room for it. While it is not read, a
+//! and all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is decoded only
+//! when the window, the byte budget and (3.1.1, which has no *no*) Kafka allow it. While it is not read, a
 //! client's keep-alive does not run ([`intake`]).
 //!
-//! However a connection ends, what was accepted from it is answered first, as long as somebody may hear it: from then on
+//! However a connection ends, what was accepted from it is answered first, as long as its client may hear it: from then on
 //! it is not read, and stays until the answers are sent, at most `closing_timeout`. Only a client that connects again
 //! is not kept waiting: of its old connection, what is known is sent. What outlives the connection is handed to
 //! `sessions` before its last packet is sent.
@@ -26,25 +26,28 @@ mod intake;
 
 mod unsent;
 
-use super::Shared;
 use super::acks::{Acks, Owed};
 use super::aliases::Aliases;
 use super::connect::{self, Client, Ended};
 use super::counters::{Close, Pause};
 use super::packet::Version;
 use super::sessions::State;
+use super::shared::Shared;
 use super::wire::{Moved, Wire};
 use crate::acknowledge::{self, MqttReason};
 use crate::deliver::health::Health;
-use crate::listen::arrival::Late;
+use crate::listen::incomplete::arrival::Late;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
 use unsent::Unsent;
 
 /// How long a 3.1.1 connection whose reading could not be accepted stays open, unread, before it is closed: it will send
-/// the reading again as soon as it is back, so it is held off for as long as the other protocols ask their devices to
+/// the reading again as soon as it is back, so it is delayed for as long as the other protocols ask their devices to
 /// wait.
 const BUSY_HOLD: Duration = Duration::from_secs(acknowledge::RETRY_AFTER_SECONDS as u64);
+
+/// Unsent bytes of answers beyond which no more packets are read.
+const OUTBOUND_BYTES_MAX: usize = 16 * 1024;
 
 /// A timer that is not needed is set this far ahead.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -61,7 +64,7 @@ struct Session<'a, S> {
     aliases: Aliases,
     health: watch::Receiver<Health>,
     kafka_up: bool,
-    // What the PUBLISH at the front of the buffer was lent, or waits to be lent.
+    // The permit of the PUBLISH at the front of the buffer, or the wait for it.
     permit: Option<Permit>,
     waiting: Option<Waiting>,
     // Reused from wake to wake.
@@ -72,7 +75,7 @@ struct Session<'a, S> {
     ending: Option<Ending>,
     heard_at: Instant,
     unsent: Unsent,
-    // Since when a busy 3.1.1 client is held off.
+    // Since when a busy 3.1.1 client is delayed.
     busy_since: Option<Instant>,
 }
 
@@ -88,7 +91,7 @@ enum Event {
     Halted,
     Moved(io::Result<Moved>),
     Answers,
-    Lent(Permit),
+    Permit(Permit),
     Health,
     Timer,
 }
@@ -100,24 +103,24 @@ where
 {
     let opened = tokio::select! {
         biased;
-        () = shared.front.stopping.cancelled() => Err(Close::Stopping.into()),
+        () = shared.context.stopping.cancelled() => Err(Close::Stopping.into()),
         opened = tokio::time::timeout(
             shared.config.connect_timeout,
             connect::receive(&mut wire, shared.config.packet_bytes_max()),
         ) => opened.unwrap_or(Err(Close::ConnectTimeout.into())),
     };
-    let (client, mut welcome) = match opened {
+    let (client, mut connack) = match opened {
         Ok(connect) => connect::agree(connect, &shared.config),
         Err(ended) => return (wire, ended),
     };
     shared.counters.received(1);
-    shared.counters.welcomed(client.encoder.version);
-    let halt = shared.front.stopping.child_token();
-    let (place, mut state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
+    shared.counters.connected(client.encoder.version);
+    let halt = shared.context.stopping.child_token();
+    let (ownership, mut state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
     if let Some(will) = state.as_mut().and_then(|state| state.will.take()) {
         will.delete();
     }
-    welcome.session_present = state.is_some();
+    connack.session_present = state.is_some();
     let version = client.encoder.version;
     debug!(
         %peer,
@@ -126,7 +129,7 @@ where
         session_present = state.is_some(),
         "mqtt client connected"
     );
-    client.encoder.connack(welcome, &mut wire.outbound);
+    client.encoder.connack(connack, &mut wire.outbound);
     let mut session = Session::new(shared, wire, peer, client, state.unwrap_or_default());
     let close = session.run(&halt).await;
     // What has become known meanwhile.
@@ -148,13 +151,13 @@ where
         will,
         ..state
     };
-    place.leave(state, client.keep);
-    if let Some((reason, why)) = close.leave() {
+    ownership.release(state, client.keep);
+    if let Some((reason, why)) = close.told() {
         client.encoder.disconnect(reason, why, &mut wire.outbound);
     }
     let ended = Ended {
         close,
-        why: close.leave().map_or("", |(_, why)| why),
+        why: close.told().map_or("", |(_, why)| why),
         client_id: client.id,
     };
     (wire, ended)
@@ -164,7 +167,7 @@ where
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     fn new(shared: &'a Shared, wire: Wire<S>, peer: SocketAddr, client: Client, state: State) -> Self {
-        let mut health = shared.front.health.clone();
+        let mut health = shared.context.health.clone();
         let kafka_up = health.borrow_and_update().accepts_readings();
         Session {
             acks: Acks::starting_at(state.next_number),
@@ -228,14 +231,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let reading = self.is_reading();
         let kafka_unavailable = self.pause == Some(Pause::KafkaUnavailable);
         // Once it ends, the drain has nothing to add.
-        let stopping = self.ending.is_some() && self.shared.front.stopping.is_cancelled();
+        let stopping = self.ending.is_some() && self.shared.context.stopping.is_cancelled();
         let (wire, mailbox) = (&mut self.wire, &self.state.mailbox);
         tokio::select! {
             biased;
             () = halted, if !stopping => Event::Halted,
             moved = poll_fn(|context| wire.poll(context, reading)) => Event::Moved(moved),
             () = mailbox.wait() => Event::Answers,
-            permit = granted(&mut self.waiting) => Event::Lent(permit),
+            permit = granted(&mut self.waiting) => Event::Permit(permit),
             () = changed(&mut self.health), if kafka_unavailable => Event::Health,
             () = sleep => Event::Timer,
         }
@@ -243,7 +246,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     fn handle(&mut self, event: Event, sleep: Pin<&mut Sleep>) -> Result<(), Close> {
         match event {
-            Event::Halted if self.shared.front.stopping.is_cancelled() => self.stop(),
+            Event::Halted if self.shared.context.stopping.is_cancelled() => self.stop(),
             Event::Halted => return Err(Close::TakenOver),
             Event::Moved(Ok(Moved::Read(0))) => return Err(Close::HungUp),
             Event::Moved(Ok(Moved::Read(count))) => self.heard(count),
@@ -251,7 +254,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Moved(Err(_)) => return Err(Close::Network),
             // What was sent has been noted, and what arrived is collected before the next wait.
             Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
-            Event::Lent(permit) => (self.permit, self.waiting) = (Some(permit), None),
+            Event::Permit(permit) => (self.permit, self.waiting) = (Some(permit), None),
             Event::Health => self.kafka_up = self.health.borrow().accepts_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();
@@ -307,8 +310,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         .unwrap_or_else(|| (Instant::now() + FAR, Close::Stalled))
     }
 
-    /// Ends the connection: from now on it only answers what was accepted, or it closes at once (`Err`), because nobody
-    /// hears it, nothing may be answered, or the time for that is over.
+    /// Ends the connection: from now on it only answers what was accepted, or it closes at once (`Err`), because its
+    /// client is gone, nothing may be answered, or the time for that is over.
     fn end(&mut self, close: Close) -> Result<(), Close> {
         match self.ending {
             // Its client does not wait any longer; it ends for the reason that it had.
@@ -338,9 +341,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     // Whether there is more to do now that the client has received our answers.
     fn may_read_on(&self) -> bool {
-        self.busy_since.is_none()
-            && self.pause == Some(Pause::Output)
-            && self.wire.outbound.len() < intake::OUTBOUND_BYTES_MAX
+        self.busy_since.is_none() && self.pause == Some(Pause::Output) && self.wire.outbound.len() < OUTBOUND_BYTES_MAX
     }
 
     /// Everything that can be done without waiting: answers out, packets in, until there is no more of either.
@@ -417,7 +418,7 @@ impl From<Late> for Close {
     fn from(late: Late) -> Self {
         match late {
             Late::TooSlow => Close::TooSlow,
-            Late::NoRoom => Close::NoRoom,
+            Late::NoMemory => Close::NoMemory,
         }
     }
 }
@@ -431,7 +432,7 @@ async fn granted(waiting: &mut Option<Waiting>) -> Permit {
 
 async fn changed(health: &mut watch::Receiver<Health>) {
     if health.changed().await.is_err() {
-        // Nobody watches Kafka any more; what is known last stays.
+        // Kafka is not watched any more; what is known last stays.
         pending().await
     }
 }

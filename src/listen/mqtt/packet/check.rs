@@ -7,8 +7,8 @@
 
 use std::hash::Hasher;
 
+use super::fault::{DisconnectReason, Fault, Version, malformed, protocol_error};
 use super::fields::{Cursor, Properties};
-use super::{Fault, Leave, Version, malformed, protocol_error};
 
 /// What a PUBLISH says before its topic is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ const PUBLISH: Properties = Properties {
     client: &[1, 2, 3, 8, 9, 35, 38],
     server: &[11], // [MQTT-3.3.4-6]
 };
-// The Message Expiry Interval, which whoever holds the message counts down, and the Topic Alias, which stands for a topic.
+// The Message Expiry Interval, which every server that stores the message counts down, and the Topic Alias, which stands for a topic.
 const MAY_DIFFER_IN_A_REPETITION: &[u8] = &[2, 35];
 const ACKNOWLEDGEMENT: Properties = client_only(&[31, 38]);
 const SUBSCRIBE: Properties = client_only(&[11, 38]);
@@ -103,7 +103,7 @@ pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Peek, Fault> 
     let pkid = if qos == 0 { 0 } else { cursor.packet_id()? };
     let mut properties = 0;
     if version == Version::V5 && qos == 2 {
-        let mut hasher = super::hasher();
+        let mut hasher = super::fields::hasher();
         let mut hash = |id: u8, value: &[u8]| {
             if !MAY_DIFFER_IN_A_REPETITION.contains(&id) {
                 hasher.write_u8(id);
@@ -199,7 +199,7 @@ pub fn unsubscribe(version: Version, body: &[u8]) -> Result<(u16, usize), Fault>
 fn one_more(filters: usize) -> Result<usize, Fault> {
     match filters {
         FILTERS_MAX => Err(Fault {
-            reason: Leave::QuotaExceeded,
+            reason: DisconnectReason::QuotaExceeded,
             why: "more than 4096 topic filters in one packet",
         }),
         _ => Ok(filters + 1),
@@ -229,7 +229,7 @@ pub fn empty(body: &[u8]) -> Result<(), Fault> {
     Cursor(body).end()
 }
 
-/// The version of a CONNECT of which the beginning is there; `None` if more of it is needed to say.
+/// The version of a CONNECT of which the beginning has arrived; `None` if more of it is needed to say.
 pub fn connect_version(start: &[u8]) -> Result<Option<Version>, ConnectFault> {
     const NAME_AND_LEVEL_BYTES_MAX: usize = 2 + "MQIsdp".len() + 1;
     match connect_level(&mut Cursor(start)) {
@@ -253,13 +253,13 @@ fn connect_level(cursor: &mut Cursor<'_>) -> Result<(Version, bool), ConnectFaul
     }
 }
 
-/// `minimal`: whether the Remaining Length took no more bytes than it needs.
+/// `minimal`: whether the Remaining Length had no more bytes than it needs.
 pub fn connect(body: &[u8], minimal: bool) -> Result<ConnectShape, ConnectFault> {
     let mut cursor = Cursor(body);
     let (version, is_3_1) = connect_level(&mut cursor)?;
     let flags_at = body.len() - cursor.0.len();
     let rest = cursor.0;
-    super::minimal(version, minimal)
+    super::fault::minimal(version, minimal)
         .and_then(|()| connect_payload(version, &mut cursor))
         .map(|login_bytes| ConnectShape {
             version,
@@ -290,7 +290,7 @@ fn hints(version: Version, from_flags_on: &[u8]) -> Hints {
         Version::V3 => None,
         Version::V5 => cursor.packet_bytes_max(),
     };
-    let client_id = super::shortened(cursor.text().unwrap_or_default()).to_owned();
+    let client_id = super::encode::shortened(cursor.text().unwrap_or_default()).to_owned();
     Hints {
         packet_bytes_max,
         client_id,

@@ -1,12 +1,12 @@
-//! Packets → bytes, for one client: in its version, and within what it said it takes.
+//! Packets → bytes, for one client: in its version, and within what it said it accepts.
 
 use bytes::BytesMut;
 use rumqttd::protocol::{self as codec, Protocol as _};
 
-use super::{Fault, Leave, Version};
+use super::fault::{DisconnectReason, Fault, Version};
 use crate::acknowledge::MqttReason;
 
-/// Writes packets for one client, within what it said it takes.
+/// Writes packets for one client, within what it said it accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoder {
     pub version: Version,
@@ -28,7 +28,7 @@ pub enum Refusal {
 
 /// What an accepted client is told; 3.1.1 hears only whether its session is present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Welcome {
+pub struct Connack {
     pub session_present: bool,
     pub receive_maximum: u16,
     pub packet_bytes_max: u32,
@@ -42,7 +42,7 @@ pub struct Welcome {
 /// Longest reason string; longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 512;
 
-const SUBSCRIBE_REFUSED: &str = "citygate only takes readings in; there is nothing to subscribe to";
+const SUBSCRIBE_REFUSED: &str = "citygate only receives readings; there is nothing to subscribe to";
 
 // === impl Encoder ===
 
@@ -129,18 +129,18 @@ impl Encoder {
     /// It does not say that retained messages, wildcards, subscription identifiers and shared subscriptions are not
     /// available: who says so must end the connection of a client that uses them all the same [§3.2.2.3.5, §3.2.2.3.11 to
     /// §3.2.2.3.13], and with it the readings. A retained publish is accepted, and a SUBSCRIBE refused in SUBACK.
-    pub fn connack(&self, welcome: Welcome, out: &mut BytesMut) {
+    pub fn connack(&self, connack: Connack, out: &mut BytesMut) {
         let answer = codec::ConnAck {
-            session_present: welcome.session_present,
+            session_present: connack.session_present,
             code: codec::ConnectReturnCode::Success,
         };
         let properties = codec::ConnAckProperties {
-            session_expiry_interval: welcome.session_expiry_s,
-            receive_max: Some(welcome.receive_maximum),
-            max_packet_size: Some(welcome.packet_bytes_max),
-            topic_alias_max: Some(welcome.topic_alias_maximum),
-            assigned_client_identifier: welcome.assigned_client_id,
-            server_keep_alive: welcome.keep_alive_s,
+            session_expiry_interval: connack.session_expiry_s,
+            receive_max: Some(connack.receive_maximum),
+            max_packet_size: Some(connack.packet_bytes_max),
+            topic_alias_max: Some(connack.topic_alias_maximum),
+            assigned_client_identifier: connack.assigned_client_id,
+            server_keep_alive: connack.keep_alive_s,
             ..Default::default()
         };
         self.write(codec::Packet::ConnAck(answer, Some(properties)), out);
@@ -168,7 +168,7 @@ impl Encoder {
     /// Ends the connection; nothing for 3.1.1, whose server does not send DISCONNECT.
     ///
     /// Guard 5: by hand, because without properties the codec writes a length that is too short.
-    pub fn disconnect(&self, reason: Leave, why: &str, out: &mut BytesMut) {
+    pub fn disconnect(&self, reason: DisconnectReason, why: &str, out: &mut BytesMut) {
         if self.version == Version::V5 {
             self.reasoned(0xE0, &[reason as u8], why, out);
         }
@@ -184,7 +184,7 @@ impl Encoder {
             true => told,
             false => 0,
         };
-        // [MQTT-3.1.2-24]: a packet that the client does not take is not sent.
+        // [MQTT-3.1.2-24]: a packet that the client does not accept is not sent.
         if bytes(properties) > self.packet_bytes_max {
             return;
         }
@@ -211,7 +211,7 @@ impl Encoder {
         self.write(packet(None), out);
     }
 
-    // [MQTT-3.1.2-24]: a packet that the client does not take is not sent, as if it had been.
+    // [MQTT-3.1.2-24]: a packet that the client does not accept is not sent, as if it had been.
     fn write(&self, packet: codec::Packet, out: &mut BytesMut) {
         let start = out.len();
         self.write_unbounded(packet, out);

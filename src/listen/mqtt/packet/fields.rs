@@ -4,7 +4,16 @@
 //! names another reason code (§4.13.1). The topic name of a PUBLISH or a will that has a wildcard in it is Topic Name
 //! Invalid: it is not malformed, and not accepted.
 
-use super::{Fault, Leave, Version, malformed, protocol_error};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
+
+use super::fault::{DisconnectReason, Fault, Version, malformed, protocol_error};
+
+/// For hashes of what a packet says, which no client can foresee; SipHash, the same for all connections.
+pub fn hasher() -> impl Hasher {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.build_hasher()
+}
 
 /// The properties of a packet [MQTT 5.0 table 2-4].
 pub struct Properties {
@@ -29,7 +38,7 @@ pub fn topic(name: &[u8]) -> Result<&str, Fault> {
     let text = text(name)?;
     if name.iter().any(|byte| matches!(byte, b'+' | b'#')) {
         return Err(Fault {
-            reason: Leave::TopicNameInvalid,
+            reason: DisconnectReason::TopicNameInvalid,
             why: "a wildcard in a topic name",
         });
     }
@@ -39,7 +48,7 @@ pub fn topic(name: &[u8]) -> Result<&str, Fault> {
 /// A Response Topic: a wildcard in it is a Protocol Error [MQTT-3.3.2-14], as 0x90 is for the Topic Name.
 fn response_topic(name: &[u8]) -> Result<&str, Fault> {
     whole_topic(name).map_err(|fault| match fault.reason {
-        Leave::TopicNameInvalid => protocol_error("a wildcard in a response topic"),
+        DisconnectReason::TopicNameInvalid => protocol_error("a wildcard in a response topic"),
         _ => fault,
     })
 }
@@ -170,7 +179,7 @@ impl<'a> Cursor<'a> {
             let byte = self.u8()?;
             value |= usize::from(byte & 0x7F) << shift;
             if byte == 0 && shift > 0 {
-                return Err(super::NOT_MINIMAL);
+                return Err(super::fault::NOT_MINIMAL);
             }
             if byte & 0x80 == 0 {
                 return Ok(value);
@@ -222,7 +231,7 @@ impl<'a> Cursor<'a> {
                 Ok(()) if id == MAXIMUM_PACKET_SIZE => {
                     return value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
                 }
-                Err(fault) if fault.reason == Leave::MalformedPacket => return None,
+                Err(fault) if fault.reason == DisconnectReason::MalformedPacket => return None,
                 Ok(()) | Err(_) => {}
             }
         }
@@ -247,7 +256,7 @@ impl<'a> Cursor<'a> {
         match (valid, id) {
             (true, _) => Ok(()),
             (false, 35) => Err(Fault {
-                reason: Leave::TopicAliasInvalid,
+                reason: DisconnectReason::TopicAliasInvalid,
                 why: "Topic Alias 0",
             }),
             (false, _) => Err(protocol_error("a property with a value that is not allowed")),

@@ -14,10 +14,8 @@
 //!  8. It refuses passwords that are not UTF-8: it is not shown them.
 //!  9. It checks neither flags, reserved bits, trailing bytes nor the bounds and values of properties: `check` does
 //!     ([`fields`] for what packets are made of; `rules` is the table of what it must say).
-//! 10. It takes any bytes for a topic, and its topic matcher panics on some: topics are checked, nothing is matched.
+//! 10. It accepts any bytes as a topic, and its topic matcher panics on some: topics are checked, nothing is matched.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -25,50 +23,16 @@ use rumqttd::protocol::{self as codec, Protocol as _};
 
 mod check;
 mod encode;
+mod fault;
 mod fields;
 
 pub use check::{ConnectFault, Hints, connect_hints, connect_version};
-pub use encode::{Encoder, Refusal, Welcome, shortened};
-pub use fields::topic;
+pub use encode::{Connack, Encoder, Refusal, shortened};
+pub use fault::{DisconnectReason, Fault, TOO_LARGE, Version, malformed, protocol_error};
+pub use fields::{hasher, topic};
 
 use check::{ConnectShape, Peek};
-
-/// The two versions spoken here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// MQTT 3.1.1 (protocol level 4), and 3.1 (level 3), of which it is a clarification.
-    V3,
-    /// MQTT 5.0 (protocol level 5).
-    V5,
-}
-
-/// Reason codes with which a connection is ended [MQTT 5.0 §3.14.2.1]; 3.1.1 has none and is just closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Leave {
-    MalformedPacket = 0x81,
-    ProtocolError = 0x82,
-    ServerShuttingDown = 0x8B,
-    KeepAliveTimeout = 0x8D,
-    SessionTakenOver = 0x8E,
-    TopicNameInvalid = 0x90,
-    TopicAliasInvalid = 0x94,
-    PacketTooLarge = 0x95,
-    QuotaExceeded = 0x97,
-}
-
-/// A packet that ends its connection, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub reason: Leave,
-    pub why: &'static str,
-}
-
-/// For hashes of what a packet says, which nobody outside can foresee; SipHash, the same for all connections.
-pub fn hasher() -> impl Hasher {
-    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEY.build_hasher()
-}
+use fault::minimal;
 
 /// What the first bytes of a packet say: enough to decide whether to read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +54,7 @@ pub enum Packet {
     PubRec {
         pkid: u16,
     },
-    // An answer to a publish that nobody here sent.
+    // An answer to a publish that was not sent from here.
     PubAckOrComp,
     Subscribe {
         pkid: u16,
@@ -146,38 +110,12 @@ pub struct Connect {
     pub keep_alive_s: u16,
     /// `None` with 3.1.1, which knows only `clean`.
     pub session_expiry_s: Option<u32>,
-    /// The largest packet that the client takes.
+    /// The largest packet that the client accepts.
     pub packet_bytes_max: Option<u32>,
     /// Whether it wants reason strings.
     pub problem_information: bool,
     pub authentication_method: bool,
     pub will: Option<Will>,
-}
-
-pub const fn malformed(why: &'static str) -> Fault {
-    let reason = Leave::MalformedPacket;
-    Fault { reason, why }
-}
-
-pub const fn protocol_error(why: &'static str) -> Fault {
-    let reason = Leave::ProtocolError;
-    Fault { reason, why }
-}
-
-/// The packet exceeds the Maximum Packet Size that was agreed.
-pub const TOO_LARGE: Fault = Fault {
-    reason: Leave::PacketTooLarge,
-    why: "the packet is larger than is accepted here",
-};
-
-const NOT_MINIMAL: Fault = malformed("a variable byte integer of more bytes than it needs");
-
-// [MQTT-1.5.5-1] of MQTT 5; 3.1.1 (§2.2.3) does not ask for it.
-fn minimal(version: Version, minimal: bool) -> Result<(), Fault> {
-    match version == Version::V3 || minimal {
-        true => Ok(()),
-        false => Err(NOT_MINIMAL),
-    }
 }
 
 /// Reads the fixed header of the packet at the front; `None` if more bytes are needed.
@@ -206,7 +144,7 @@ pub fn head(inbound: &[u8], is_3_1: bool) -> Result<Option<Head>, Fault> {
     }
 }
 
-/// Takes the packet at the front, which is there whole, off `inbound`.
+/// Removes the packet at the front, which has arrived whole, from `inbound`.
 pub fn decode(version: Version, head: &Head, inbound: &mut BytesMut) -> Result<Packet, Fault> {
     minimal(version, head.is_minimal())?;
     if head.is_publish() {
@@ -266,7 +204,7 @@ fn decode_publish(version: Version, head: &Head, inbound: &mut BytesMut) -> Resu
     }))
 }
 
-/// Takes the CONNECT at the front, which is there whole, off `inbound`.
+/// Removes the CONNECT at the front, which has arrived whole, from `inbound`.
 pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, ConnectFault> {
     let frame = inbound.split_to(head.packet_bytes);
     let body = &frame[head.header_bytes..];
@@ -326,7 +264,7 @@ fn for_the_codec(shape: &ConnectShape, body: &[u8]) -> BytesMut {
     frame
 }
 
-/// The topic of a PUBLISH of which perhaps only the beginning is there; empty if it cannot be said.
+/// The topic of a PUBLISH of which perhaps only the beginning has arrived; empty if it cannot be said.
 pub fn topic_of_part<'a>(head: &Head, inbound: &'a [u8]) -> &'a str {
     let topic = inbound.get(head.header_bytes..).and_then(|body| {
         let (length, rest) = body.split_first_chunk::<2>()?;
@@ -343,7 +281,7 @@ impl Head {
         self.first >> 4
     }
 
-    /// Whether the Remaining Length takes no more bytes than it needs.
+    /// Whether the Remaining Length has no more bytes than it needs.
     fn is_minimal(&self) -> bool {
         let remaining = self.packet_bytes - self.header_bytes;
         let needed = match remaining {

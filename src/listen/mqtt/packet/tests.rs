@@ -7,7 +7,7 @@ use crate::acknowledge::MqttReason;
 const V3: Version = Version::V3;
 const V5: Version = Version::V5;
 
-fn packet(version: Version, bytes: &[u8]) -> Result<Packet, Leave> {
+fn packet(version: Version, bytes: &[u8]) -> Result<Packet, DisconnectReason> {
     let mut inbound = BytesMut::from(bytes);
     let head = head(bytes, false)
         .map_err(|fault| fault.reason)?
@@ -72,15 +72,19 @@ fn guard_2_packets_that_only_a_server_sends_end_the_connection() {
         for length in 0..=5 {
             let mut bytes = vec![first, length];
             bytes.resize(2 + usize::from(length), 0);
-            assert_eq!(packet(V5, &bytes), Err(Leave::ProtocolError), "{bytes:02x?}");
-            assert_eq!(packet(V3, &bytes), Err(Leave::ProtocolError), "{bytes:02x?}");
+            assert_eq!(packet(V5, &bytes), Err(DisconnectReason::ProtocolError), "{bytes:02x?}");
+            assert_eq!(packet(V3, &bytes), Err(DisconnectReason::ProtocolError), "{bytes:02x?}");
         }
     }
-    assert_eq!(packet(V5, &[0xF0, 2, 0x18, 0]), Err(Leave::ProtocolError), "AUTH");
-    assert_eq!(packet(V5, &[0x00, 0]), Err(Leave::MalformedPacket), "type 0");
+    assert_eq!(
+        packet(V5, &[0xF0, 2, 0x18, 0]),
+        Err(DisconnectReason::ProtocolError),
+        "AUTH"
+    );
+    assert_eq!(packet(V5, &[0x00, 0]), Err(DisconnectReason::MalformedPacket), "type 0");
     assert_eq!(
         packet(V5, b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00"),
-        Err(Leave::ProtocolError),
+        Err(DisconnectReason::ProtocolError),
         "a second CONNECT"
     );
 }
@@ -88,7 +92,11 @@ fn guard_2_packets_that_only_a_server_sends_end_the_connection() {
 #[test]
 fn guard_3_a_whole_packet_with_a_short_body_is_malformed_and_not_waited_for() {
     let check = |version, bytes: &[u8]| {
-        assert_eq!(packet(version, bytes), Err(Leave::MalformedPacket), "{bytes:02x?}");
+        assert_eq!(
+            packet(version, bytes),
+            Err(DisconnectReason::MalformedPacket),
+            "{bytes:02x?}"
+        );
     };
     check(V5, b"\x32\x05\x00\x01a\x00\x09"); // PUBLISH without property length
     check(V5, b"\x30\x04\x00\x01a\x80"); // property length that goes on
@@ -118,7 +126,7 @@ fn guard_4_a_disconnect_may_leave_out_the_property_length() {
     assert_eq!(packet(V3, &[0xE0, 0]), left(0, None));
     assert_eq!(
         packet(V3, &[0xE0, 1, 4]),
-        Err(Leave::MalformedPacket),
+        Err(DisconnectReason::MalformedPacket),
         "3.1.1 has no reason"
     );
     // The byte behind it is the next packet's.
@@ -137,7 +145,7 @@ fn guard_5_a_disconnect_is_written_with_its_right_length() {
             problem_information,
         };
         let mut out = BytesMut::new();
-        encoder.disconnect(Leave::PacketTooLarge, why, &mut out);
+        encoder.disconnect(DisconnectReason::PacketTooLarge, why, &mut out);
         assert_eq!(out[..], *expected, "{why:?} {problem_information} {packet_bytes_max}");
         assert_eq!(usize::from(out[1]) + 2, out.len());
         let Ok(codec::Packet::Disconnect(read, properties)) = codec::v5::V5.read_mut(&mut out, 1000) else {
@@ -165,10 +173,10 @@ fn guard_5_a_disconnect_is_written_with_its_right_length() {
         ..encoder(V5)
     };
     let mut out = BytesMut::new();
-    three.disconnect(Leave::PacketTooLarge, "", &mut out);
+    three.disconnect(DisconnectReason::PacketTooLarge, "", &mut out);
     assert!(out.is_empty(), "[MQTT-3.1.2-24]");
     assert_eq!(
-        written(V3, |to, out| to.disconnect(Leave::ProtocolError, "why", out)),
+        written(V3, |to, out| to.disconnect(DisconnectReason::ProtocolError, "why", out)),
         b"",
         "3.1.1 servers just close"
     );
@@ -260,7 +268,7 @@ fn guard_7_nothing_written_to_a_3_1_1_client_has_properties() {
     assert_eq!(written(V3, |to, out| to.suback(7, 2, out)), [0x90, 4, 0, 7, 0x80, 0x80]);
     let suback = written(V5, |to, out| to.suback(7, 2, out));
     assert!(suback.ends_with(b"nothing to subscribe to\x83\x83"), "{suback:02x?}");
-    let welcome = Welcome {
+    let connack = Connack {
         session_present: true,
         receive_maximum: 64,
         packet_bytes_max: 1 << 18,
@@ -269,8 +277,8 @@ fn guard_7_nothing_written_to_a_3_1_1_client_has_properties() {
         session_expiry_s: Some(60),
         keep_alive_s: Some(90),
     };
-    assert_eq!(written(V3, |to, out| to.connack(welcome.clone(), out)), [0x20, 2, 1, 0]);
-    let v5 = written(V5, |to, out| to.connack(welcome.clone(), out));
+    assert_eq!(written(V3, |to, out| to.connack(connack.clone(), out)), [0x20, 2, 1, 0]);
+    let v5 = written(V5, |to, out| to.connack(connack.clone(), out));
     let properties = b"\x11\0\0\0\x3c\x21\0\x40\x27\0\x04\0\0\x12\0\x01c\x22\0\x10\x13\0\x5a";
     let mut expected = vec![0x20, properties.len() as u8 + 3, 1, 0, properties.len() as u8];
     expected.extend_from_slice(properties);
@@ -308,7 +316,7 @@ fn guard_8_a_password_is_binary_data() {
 
 #[test]
 fn guard_10_a_topic_is_text_without_wildcards() {
-    let check = |topic: &[u8], expected: Result<&str, Leave>| {
+    let check = |topic: &[u8], expected: Result<&str, DisconnectReason>| {
         assert_eq!(
             fields::topic(topic).map_err(|fault| fault.reason),
             expected,
@@ -317,11 +325,11 @@ fn guard_10_a_topic_is_text_without_wildcards() {
     };
     check("é/x".as_bytes(), Ok("é/x"));
     check(b"$SYS/x", Ok("$SYS/x"));
-    check(b"a/+/b", Err(Leave::TopicNameInvalid));
-    check(b"a/#", Err(Leave::TopicNameInvalid));
-    check(b"a\0b", Err(Leave::MalformedPacket));
-    check(b"a\xffb", Err(Leave::MalformedPacket));
-    check(b"\xed\xa0\x80", Err(Leave::MalformedPacket)); // a surrogate
+    check(b"a/+/b", Err(DisconnectReason::TopicNameInvalid));
+    check(b"a/#", Err(DisconnectReason::TopicNameInvalid));
+    check(b"a\0b", Err(DisconnectReason::MalformedPacket));
+    check(b"a\xffb", Err(DisconnectReason::MalformedPacket));
+    check(b"\xed\xa0\x80", Err(DisconnectReason::MalformedPacket)); // a surrogate
     // A subscription identifier before a user property, which the codec counts wrongly.
     let subscribe = packet(V5, b"\x82\x10\x00\x01\x09\x0b\x05\x26\x00\x01k\x00\x01v\x00\x01a\x01");
     assert_eq!(subscribe, Ok(Packet::Subscribe { pkid: 1, filters: 1 }));
@@ -335,7 +343,7 @@ fn a_header_that_is_not_there_whole_is_waited_for() {
     let largest = head(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F], false).unwrap().unwrap();
     assert_eq!((largest.header_bytes, largest.packet_bytes), (5, 268_435_460));
     let fault = head(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], false).unwrap_err();
-    assert_eq!(fault.reason, Leave::MalformedPacket);
+    assert_eq!(fault.reason, DisconnectReason::MalformedPacket);
 }
 
 #[test]
@@ -426,7 +434,7 @@ fn mqtt_3_1_says_that_a_release_is_a_repetition() {
         let repeated = [kind << 4 | 0b1010, 2];
         assert_eq!(
             head(&repeated, false).map_err(|fault| fault.reason),
-            Err(Leave::MalformedPacket)
+            Err(DisconnectReason::MalformedPacket)
         );
         assert!(head(&repeated, true).is_ok_and(|head| head.is_some()));
     }

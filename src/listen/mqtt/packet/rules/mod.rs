@@ -11,11 +11,11 @@ mod topics;
 const V3: Version = Version::V3;
 const V5: Version = Version::V5;
 
-use Leave::{
+use DisconnectReason::{
     MalformedPacket as Malformed, ProtocolError, TopicAliasInvalid as AliasInvalid, TopicNameInvalid as NameInvalid,
 };
 
-type Verdict = Result<(), Leave>;
+type Verdict = Result<(), DisconnectReason>;
 const GOOD: Verdict = Ok(());
 
 /// Frames `body` as packet `first` and decodes it, as a session or (CONNECT) the opening does.
@@ -60,8 +60,8 @@ const NO_STRINGS: [&[u8]; 4] = [b"\0\x01\0", b"\0\x03\xed\xa0\x80", b"\0\x01\xff
 
 struct Row(Verdict);
 
-impl From<Leave> for Row {
-    fn from(reason: Leave) -> Self {
+impl From<DisconnectReason> for Row {
+    fn from(reason: DisconnectReason) -> Self {
         Row(Err(reason))
     }
 }
@@ -211,7 +211,7 @@ fn packets_end_with_their_fields_and_have_their_packet_id() {
         check(version, 0xA2, &[b"\0\x07", properties].concat(), ProtocolError); // [MQTT-3.10.3-2]
         // More filters than are answered.
         for (first, filter) in [(0x82, &b"\0\x02ff\0"[..]), (0xA2, b"\0\x02ff")] {
-            for (filters, expected) in [(4096, GOOD), (4097, Err(Leave::QuotaExceeded))] {
+            for (filters, expected) in [(4096, GOOD), (4097, Err(DisconnectReason::QuotaExceeded))] {
                 let body = [b"\0\x07", properties, &filter.repeat(filters)].concat();
                 let length = [
                     body.len() as u8 | 0x80,

@@ -146,7 +146,7 @@ fn every_property_is_good_foreign_or_a_servers_in_every_packet() {
 
 #[test]
 fn properties_have_values_that_are_not_allowed() {
-    let connect = |properties: &[u8], expected: Leave| {
+    let connect = |properties: &[u8], expected: DisconnectReason| {
         let block = [&[properties.len() as u8], properties].concat();
         check(
             V5,
@@ -167,7 +167,7 @@ fn properties_have_values_that_are_not_allowed() {
         &[b"\0\x04MQTT\x05\x02\0\x3c", &both[..], b"\0\x01c"].concat(),
         GOOD,
     );
-    let publish = |properties: &[u8], expected: Leave| {
+    let publish = |properties: &[u8], expected: DisconnectReason| {
         for (first, id) in [(0x30, &[][..]), (0x34, &[0, 7])] {
             let block = [&[properties.len() as u8], properties].concat();
             check(V5, first, &[b"\0\x01t", id, &block].concat(), expected);

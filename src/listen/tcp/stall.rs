@@ -1,4 +1,4 @@
-//! A connection whose peer reads what it is sent, and sends what it has to send, or loses it.
+//! Time-outs for a connection whose peer does not move: it reads nothing of what it is sent, or sends nothing.
 //!
 //! hyper has a time-out for heads, not for what it writes: a client that sends batches and never reads would keep their
 //! answers in memory for as long as it likes. Behind axum it has none at all.
@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 /// A stream of which a write fails when the peer accepts no byte for so long, and a read when it sends none.
 #[derive(Debug)]
-pub struct Patience<S> {
+pub struct StallTimeout<S> {
     stream: S,
     writes: Wait,
     reads: Option<Wait>,
@@ -21,59 +21,54 @@ pub struct Patience<S> {
 
 #[derive(Debug)]
 struct Wait {
-    patience: Duration,
+    timeout: Duration,
     // While nothing moves.
-    gives_up: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 // === impl Wait ===
 
 impl Wait {
-    fn new(patience: Duration) -> Self {
-        Wait {
-            patience,
-            gives_up: None,
-        }
+    fn new(timeout: Duration) -> Self {
+        Wait { timeout, timer: None }
     }
 
     fn poll<T>(&mut self, context: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if moved.is_ready() {
-            self.gives_up = None;
+            self.timer = None;
             return moved;
         }
-        let patience = self.patience;
-        let gives_up = self
-            .gives_up
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        gives_up
+        let timeout = self.timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        timer
             .as_mut()
             .poll(context)
             .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-// === impl Patience ===
+// === impl StallTimeout ===
 
-impl<S> Patience<S> {
-    /// Writes wait for `patience`, reads as long as it takes.
-    pub fn with_writes(stream: S, patience: Duration) -> Self {
-        Patience {
+impl<S> StallTimeout<S> {
+    /// Writes wait for `timeout`, reads without end.
+    pub fn with_writes(stream: S, timeout: Duration) -> Self {
+        StallTimeout {
             stream,
-            writes: Wait::new(patience),
+            writes: Wait::new(timeout),
             reads: None,
         }
     }
 
-    /// Both wait for `patience`.
-    pub fn with_both(stream: S, patience: Duration) -> Self {
-        Patience {
-            reads: Some(Wait::new(patience)),
-            ..Self::with_writes(stream, patience)
+    /// Both wait for `timeout`.
+    pub fn with_both(stream: S, timeout: Duration) -> Self {
+        StallTimeout {
+            reads: Some(Wait::new(timeout)),
+            ..Self::with_writes(stream, timeout)
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         match &mut self.reads {
@@ -83,7 +78,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.writes.poll(context, written)
@@ -122,17 +117,17 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_does_not_move_loses_the_connection() {
         let (near, _far) = duplex(16);
-        let mut patient = Patience::with_both(near, SHORT);
-        let silent = patient.read_u8().await.unwrap_err();
-        let unread = patient.write_all(&[0; 17]).await.unwrap_err();
+        let mut stream = StallTimeout::with_both(near, SHORT);
+        let silent = stream.read_u8().await.unwrap_err();
+        let unread = stream.write_all(&[0; 17]).await.unwrap_err();
         assert_eq!([silent.kind(), unread.kind()], [io::ErrorKind::TimedOut; 2]);
     }
 
     #[tokio::test]
     async fn one_that_moves_keeps_it_for_as_long_as_it_takes() {
         let (near, mut far) = duplex(16);
-        let mut patient = Patience::with_both(near, SHORT);
-        let write = async { patient.write_all(&[0; 16 * 6]).await };
+        let mut stream = StallTimeout::with_both(near, SHORT);
+        let write = async { stream.write_all(&[0; 16 * 6]).await };
         let read = async {
             let mut byte = [0; 16];
             for _ in 0..6 {

@@ -1,20 +1,22 @@
-//! A message that arrives over MQTT or HTTP: the room that its first part takes, how slowly the rest may come, and how
-//! long it may wait for room.
+//! A message that arrives over MQTT or HTTP: what its first part is charged, how slowly the rest may come, and how long it
+//! may wait for memory.
 //!
-//! While it waits for room it is not read, so its pace is paused; but no wait is longer than the grace time of its rate.
+//! While it waits it is not read, so its pace is paused; but no wait is longer than the grace time of its rate.
 
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
-use super::incomplete::{Evicted, FREE_BYTES, Part, PeerRoom};
-use super::pace::{Pace, Rate};
+use super::budget::{Charge, PeerBudget};
+use super::evicted::Evicted;
+use super::messages::FREE_BYTES;
+use super::rate::{Pace, Rate};
 
 /// What a connection knows of the message that arrives.
 #[derive(Debug)]
 pub struct Arrival {
     rate: Rate,
-    part: Option<Part>,
+    charge: Option<Charge>,
     // While it is up to the peer to send the rest.
     pace: Option<Pace>,
 }
@@ -24,18 +26,18 @@ pub struct Arrival {
 pub enum Late {
     /// It fell behind its rate.
     TooSlow,
-    /// It waited for room in vain.
-    NoRoom,
+    /// It waited for memory in vain.
+    NoMemory,
 }
 
 // === impl Arrival ===
 
 impl Arrival {
-    /// Of a message that has not begun; it may come at `rate`, and wait for room for its grace time.
+    /// Of a message that has not begun; it may come at `rate`, and wait for memory for its grace time.
     pub fn new(rate: Rate) -> Self {
         Arrival {
             rate,
-            part: None,
+            charge: None,
             pace: None,
         }
     }
@@ -47,7 +49,7 @@ impl Arrival {
         }
     }
 
-    /// It is there whole, or the gateway does not read it: it cannot be late.
+    /// It has arrived whole, or the gateway does not read it: it cannot be late.
     pub fn stop(&mut self) {
         self.pace = None;
     }
@@ -59,36 +61,36 @@ impl Arrival {
         }
     }
 
-    /// Charges to `room` the `bytes` of it that are there.
-    pub fn charge(&mut self, bytes: usize, room: &PeerRoom) {
-        match &mut self.part {
+    /// Charges to `budget` the `bytes` of it that have arrived.
+    pub fn charge(&mut self, bytes: usize, budget: &PeerBudget) {
+        match &mut self.charge {
             None if bytes <= FREE_BYTES => {}
-            None => self.part = Some(room.enter(bytes)),
-            Some(part) if bytes > FREE_BYTES => part.arrived(bytes),
-            Some(_) => self.part = None,
+            None => self.charge = Some(budget.charge(bytes)),
+            Some(charge) if bytes > FREE_BYTES => charge.arrived(bytes),
+            Some(_) => self.charge = None,
         }
     }
 
-    /// The room that it has, which is given back when dropped.
-    pub fn into_part(self) -> Option<Part> {
-        self.part
+    /// What it is charged, which is returned when dropped.
+    pub fn into_charge(self) -> Option<Charge> {
+        self.charge
     }
 
-    pub fn has_part(&self) -> bool {
-        self.part.is_some()
+    pub fn is_charged(&self) -> bool {
+        self.charge.is_some()
     }
 
-    /// How many bytes may be read now, `None` while nothing is charged for it; pending while there is no room for more.
-    /// Call it before each attempt to read, as [`Part::poll_turn`].
+    /// How many bytes may be read now, `None` while nothing is charged for it; pending while there is no memory for more.
+    /// Call it before each attempt to read, as [`Charge::poll_turn`].
     ///
     /// # Errors
-    /// The message is given up.
+    /// The message is evicted.
     pub fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<usize>, Evicted>> {
-        let Some(part) = &mut self.part else {
+        let Some(charge) = &mut self.charge else {
             return Poll::Ready(Ok(None));
         };
-        let waited_since = part.waits_since();
-        let turn = ready!(part.poll_turn(context));
+        let waited_since = charge.waits_since();
+        let turn = ready!(charge.poll_turn(context));
         if let (Some(since), Some(pace)) = (waited_since, &mut self.pace) {
             pace.paused(Instant::now() - since);
         }
@@ -96,21 +98,23 @@ impl Arrival {
     }
 
     /// The gateway does not read it now for reasons of its own.
-    pub fn hold(&mut self) {
-        if let Some(part) = &mut self.part {
-            part.hold();
+    pub fn pause(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.pause();
         }
     }
 
-    /// Whether there is data of it for which there is no room.
+    /// Whether there is data of it that exceeds the budget.
     pub fn waits(&self) -> bool {
-        self.part.as_ref().is_some_and(|part| part.waits_since().is_some())
+        self.charge
+            .as_ref()
+            .is_some_and(|charge| charge.waits_since().is_some())
     }
 
     /// When it is late, unless more of it is read by then.
     pub fn due(&self) -> Option<(Instant, Late)> {
-        match self.part.as_ref().and_then(Part::waits_since) {
-            Some(since) => Some((since + self.rate.grace(), Late::NoRoom)),
+        match self.charge.as_ref().and_then(Charge::waits_since) {
+            Some(since) => Some((since + self.rate.grace(), Late::NoMemory)),
             None => self.pace.map(|pace| (pace.due(), Late::TooSlow)),
         }
     }
@@ -122,48 +126,48 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::listen::incomplete::Room;
+    use crate::listen::incomplete::Budget;
     use crate::operate::metrics::Metrics;
 
     const GRACE: Duration = Duration::from_secs(30);
 
-    /// Room in which nothing is free, what fills it, and a message that waits there for more of it.
-    fn waiting() -> (PeerRoom, Part, Arrival) {
-        let room = Room::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
-        let others = room.enter(100_000);
+    /// Budget in which nothing is free, what fills it, and a message that waits there for more of it.
+    fn waiting() -> (PeerBudget, Charge, Arrival) {
+        let budget = Budget::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
+        let others = budget.charge(100_000);
         let mut arrival = Arrival::new(Rate::new(512, GRACE));
         arrival.start();
-        arrival.charge(5000, &room);
-        (room, others, arrival)
+        arrival.charge(5000, &budget);
+        (budget, others, arrival)
     }
 
     fn poll(arrival: &mut Arrival) -> Poll<Result<Option<usize>, Evicted>> {
         arrival.poll_turn(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// A read of `part` that brings one byte more than `bytes`.
-    fn brings(part: &mut Part, bytes: usize) {
-        assert!(part.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready());
-        part.arrived(bytes + 1);
+    /// A read of `charge` that brings one byte more than `bytes`.
+    fn brings(charge: &mut Charge, bytes: usize) {
+        assert!(charge.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready());
+        charge.arrived(bytes + 1);
     }
 
     #[tokio::test]
-    async fn waiting_for_room_shifts_the_time_at_which_a_message_is_late() {
+    async fn waiting_for_memory_shifts_the_time_at_which_a_message_is_late() {
         const OWN: Duration = Duration::from_millis(50);
-        let (room, others, mut arrival) = waiting();
-        // The message that may exceed the room is another one.
-        let mut exceeds = room.enter(5000);
+        let (budget, others, mut arrival) = waiting();
+        // The message that may exceed the budget is another one.
+        let mut exceeds = budget.charge(5000);
         brings(&mut exceeds, 5000);
         assert!(exceeds.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready());
         let (due, late) = arrival.due().unwrap();
         assert_eq!(late, Late::TooSlow);
         tokio::time::sleep(OWN).await;
         assert!(poll(&mut arrival).is_ready());
-        arrival.charge(5001, &room);
-        assert!(poll(&mut arrival).is_pending(), "no room for more");
+        arrival.charge(5001, &budget);
+        assert!(poll(&mut arrival).is_pending(), "no memory for more");
         let began = Instant::now();
         let (waits_until, late) = arrival.due().unwrap();
-        assert_eq!(late, Late::NoRoom, "no wait without a deadline");
+        assert_eq!(late, Late::NoMemory, "no wait without a deadline");
         assert!(waits_until <= began + GRACE);
         tokio::time::sleep(OWN).await;
         drop((others, exceeds));

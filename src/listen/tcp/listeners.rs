@@ -1,4 +1,6 @@
-//! TCP on one address or several, as if it were one: MQTT, HTTP and the admin port accept from it.
+//! TCP on one address or several, as if it were one: what is bound, and what comes to it.
+//!
+//! Addresses are asked in turn, so that none starves another. IPv6 wildcards leave IPv4 to those that ask for it.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,8 +10,8 @@ use std::task::Poll;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::Error;
-use super::addresses::ListenAddresses;
+use crate::listen::addresses::ListenAddresses;
+use crate::listen::error::Error;
 
 /// Connections that the kernel completes before they are accepted, per address.
 const BACKLOG: u32 = 1024;
@@ -19,14 +21,14 @@ const BACKLOG: u32 = 1024;
 pub struct Listeners {
     sockets: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    /// Who is asked first: each in its turn, so that no address starves another.
+    /// Which is asked first: each in its turn, so that no address starves another.
     turn: AtomicUsize,
 }
 
 // === impl Listeners ===
 
 impl Listeners {
-    /// Takes all the addresses. The error names the first that cannot be had, and the `listener` that wants it.
+    /// Binds all the addresses. The error names the first that cannot be bound, and the `listener` that wants it.
     pub fn bind(listener: &'static str, on: &ListenAddresses) -> Result<Self, Error> {
         let mut listeners = Listeners {
             sockets: Vec::new(),

@@ -1,8 +1,8 @@
 //! How slowly a message may arrive: a rate, and how far it may fall behind it.
 //!
-//! A time-out for the whole message would turn away a slow link that is steady; a rate without one would let a peer send
-//! much and then hold what it sent for as long. So bytes buy time at the rate, and no more than the grace time is ever
-//! in hand: a message is late when it has fallen that far behind, or when nothing comes for as long.
+//! A time-out for the whole message would reject a slow link that is steady; a rate without one would let a peer send
+//! much and then occupy memory for as long. So bytes buy time at the rate, and no more than the grace time can ever
+//! be saved up: a message is late when it has fallen that far behind, or when nothing comes for as long.
 
 use std::time::Duration;
 

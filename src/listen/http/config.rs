@@ -1,0 +1,87 @@
+//! The `[http]` section of the configuration: its fields, defaults and mistakes.
+//!
+//! Names and defaults are what an operator sees; how they are used is said where they are.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::listen::addresses::ListenAddresses;
+use crate::listen::incomplete::rate::Rate;
+
+/// The `[http]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub enabled: bool,
+    /// Where to listen, one address or several; plain text, so loopback unless a proxy or a trusted network stands in
+    /// front.
+    pub listen: ListenAddresses,
+    /// Connections open at once; more wait in the kernel's queue.
+    pub connections_max: usize,
+    /// Largest body.
+    pub body_bytes_max: ByteSize,
+    /// How slowly a body may arrive, in bytes per second.
+    pub body_bytes_per_second_min: ByteSize,
+    /// How far a body may fall behind that, and how long nothing of it may come; also how long it waits for memory, and
+    /// how long a client may read nothing of its answer.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub body_timeout: Duration,
+    /// How long a connection may take to send the head of its next request.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub idle_timeout: Duration,
+    /// Idempotency keys remembered; beyond it the one answered longest ago is forgotten. 0: the header is ignored.
+    pub idempotency_keys_max: usize,
+    /// Memory for all of them: some 256 bytes each, and for a batch 16 bytes per reading and the text of each rejection.
+    pub idempotency_bytes_max: ByteSize,
+    /// How long after its answer a key is remembered.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub idempotency_lifetime: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            connections_max: 10_000,
+            body_bytes_max: ByteSize::kib(768),
+            body_bytes_per_second_min: ByteSize::b(512),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            idempotency_keys_max: 100_000,
+            idempotency_bytes_max: ByteSize::mib(64),
+            idempotency_lifetime: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let checks = [
+            (self.connections_max > 0, "http.connections_max: must be at least 1"),
+            (
+                self.body_bytes_max >= ByteSize::kib(1),
+                "http.body_bytes_max: must be at least 1 KiB",
+            ),
+            (
+                self.body_bytes_per_second_min >= ByteSize::b(1),
+                "http.body_bytes_per_second_min: must be at least 1 B",
+            ),
+            (!self.body_timeout.is_zero(), "http.body_timeout: must be above 0"),
+            (!self.idle_timeout.is_zero(), "http.idle_timeout: must be above 0"),
+        ];
+        checks
+            .into_iter()
+            .filter(|(good, _)| !good)
+            .map(|(_, text)| text.to_owned())
+            .collect()
+    }
+
+    pub fn rate(&self) -> Rate {
+        Rate::new(self.body_bytes_per_second_min.as_u64(), self.body_timeout)
+    }
+}

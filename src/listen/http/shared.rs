@@ -1,0 +1,48 @@
+//! What a request handler knows: of the listener, and of the request's connection.
+//!
+//! Both are made before the first request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use prometheus::IntCounter;
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::idempotency::Keys;
+use crate::listen::Context;
+use crate::listen::incomplete::PeerBudget;
+use crate::message::{Origin, Protocol};
+
+/// What this listener is called in the configuration and in logs.
+pub const NAME: &str = "http";
+
+/// What all requests share.
+pub struct Shared {
+    pub context: Context,
+    pub config: Config,
+    pub keys: Arc<Keys>,
+    /// Of the one status that nearly all responses have.
+    pub no_content: IntCounter,
+}
+
+/// What a request handler knows of its connection.
+pub struct Connection {
+    pub peer: SocketAddr,
+    /// Of incomplete messages, as its peer finds it.
+    pub budget: PeerBudget,
+    /// Of its own: all connections would wait for each other at a common one.
+    pub stopping: CancellationToken,
+    /// An answer ended it before its request was read to the end.
+    pub unread: AtomicBool,
+    /// Whether a request of it is with its handler; one at a time is.
+    pub handling: AtomicBool,
+}
+
+impl Connection {
+    /// Of a message that is received now.
+    pub fn origin(&self) -> Origin {
+        Origin::anonymous(Protocol::Http, NAME, self.peer)
+    }
+}

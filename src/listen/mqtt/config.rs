@@ -1,0 +1,139 @@
+//! The `[mqtt]` section of the configuration: its fields, defaults and mistakes.
+//!
+//! What is used of it is within bounds even where nobody asked for the mistakes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::listen::addresses::ListenAddresses;
+use crate::listen::incomplete::rate::Rate;
+
+/// The `[mqtt]` section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether to listen at all.
+    pub enabled: bool,
+    /// Address and port, or several; plain text, so loopback unless told otherwise.
+    pub listen: ListenAddresses,
+    /// Connections open at once; further ones are closed as soon as they are accepted.
+    pub connections_max: usize,
+    /// The largest packet, header included (Maximum Packet Size of MQTT 5).
+    pub packet_bytes_max: ByteSize,
+    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5): it is not read while
+    /// it has as many.
+    pub receive_maximum: u16,
+    /// Topic aliases that an MQTT 5 connection may use; 0 for none.
+    pub topic_alias_maximum: u16,
+    /// How long a connection may take until its CONNECT has arrived.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub connect_timeout: Duration,
+    /// How slowly a packet may arrive, in bytes per second.
+    pub packet_bytes_per_second_min: ByteSize,
+    /// How far a packet may fall behind that, and how long nothing of it may come; also how long it waits for memory, and
+    /// how long a client may take to read what it is sent.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub packet_timeout: Duration,
+    /// How long a connection that ends (DISCONNECT, end of stream, silence, a fault) stays for the answers to what was
+    /// accepted from it.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub closing_timeout: Duration,
+    /// The longest keep-alive; MQTT 5 clients that ask for more, or for none, are told this one (at most 65535 s).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub keep_alive_max: Duration,
+    /// A 3.1.1 connection that is silent for so long is closed, whatever its keep-alive; and any connection of which no
+    /// packet can be accepted for so long (its window is full, the byte budget used up, Kafka unavailable to 3.1.1).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub idle_timeout: Duration,
+    /// How long the session of a disconnected client is kept: at most this (MQTT 5), exactly this (3.1.1, Clean Session
+    /// 0).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub session_expiry_max: Duration,
+    /// Sessions kept of disconnected clients; beyond it the one that would expire next is forgotten.
+    pub sessions_max: usize,
+    /// QoS 2 packet ids that a session may have open; a connection that exceeds it is closed.
+    pub qos2_ids_max: usize,
+}
+
+impl Config {
+    /// What is wrong with this section, each mistake starting with the field's name.
+    pub fn mistakes(&self) -> Vec<String> {
+        let sizes = ByteSize::kib(1)..=ByteSize::mib(256);
+        let checks = [
+            (self.connections_max > 0, "mqtt.connections_max: must be at least 1"),
+            (
+                sizes.contains(&self.packet_bytes_max),
+                "mqtt.packet_bytes_max: must be between 1 KiB and 256 MiB",
+            ),
+            (self.receive_maximum > 0, "mqtt.receive_maximum: must be at least 1"),
+            (!self.connect_timeout.is_zero(), "mqtt.connect_timeout: must be above 0"),
+            (
+                self.packet_bytes_per_second_min >= ByteSize::b(1),
+                "mqtt.packet_bytes_per_second_min: must be at least 1 B",
+            ),
+            (!self.packet_timeout.is_zero(), "mqtt.packet_timeout: must be above 0"),
+            (!self.closing_timeout.is_zero(), "mqtt.closing_timeout: must be above 0"),
+            (!self.idle_timeout.is_zero(), "mqtt.idle_timeout: must be above 0"),
+        ];
+        checks
+            .into_iter()
+            .filter(|(good, _)| !good)
+            .map(|(_, text)| text.to_owned())
+            .collect()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)).into(),
+            connections_max: 10_000,
+            packet_bytes_max: ByteSize::kib(256),
+            receive_maximum: 64,
+            topic_alias_maximum: 16,
+            connect_timeout: Duration::from_secs(10),
+            packet_bytes_per_second_min: ByteSize::b(512),
+            packet_timeout: Duration::from_secs(30),
+            closing_timeout: Duration::from_secs(10),
+            keep_alive_max: Duration::from_secs(20 * 60),
+            idle_timeout: Duration::from_secs(24 * 60 * 60),
+            session_expiry_max: Duration::from_secs(24 * 60 * 60),
+            sessions_max: 100_000,
+            qos2_ids_max: 1024,
+        }
+    }
+}
+
+impl Config {
+    // The codec counts what follows the fixed header, and a packet needs a few bytes to be one.
+    pub fn packet_bytes_max(&self) -> usize {
+        const LARGEST: u64 = 268_435_455;
+        self.packet_bytes_max.as_u64().clamp(64, LARGEST) as usize
+    }
+
+    pub fn rate(&self) -> Rate {
+        Rate::new(self.packet_bytes_per_second_min.as_u64(), self.packet_timeout)
+    }
+
+    pub fn window(&self) -> usize {
+        self.receive_maximum.max(1).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_configuration_survives_being_written_and_read() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        assert!(text.contains("keep_alive_max = \"20m\""), "{text}");
+        let read: Config = toml::from_str(&text).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", Config::default()));
+        assert!(toml::from_str::<Config>("recieve_maximum = 5").is_err());
+    }
+}

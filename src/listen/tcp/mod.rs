@@ -1,0 +1,23 @@
+//! TCP for MQTT, HTTP and the admin port alike: from a bound address to a connection that counts among those permitted.
+//!
+//! [`listeners`] binds, [`accept`] accepts and hands out a [`Connection`] with its permit ([`permits`]); [`stall`] ends one
+//! whose peer does not move, [`linger`] closes one so that its peer hears what was sent last. What wraps a stream, such as
+//! TLS or the PROXY protocol, belongs into [`connection`]; limits per address into [`permits`].
+
+pub mod accept;
+
+pub mod connection;
+
+pub mod linger;
+
+pub mod listeners;
+
+pub mod permits;
+
+pub mod stall;
+
+pub use accept::{Acceptor, WhenFull};
+pub use connection::Connection;
+pub use listeners::Listeners;
+pub use permits::{ConnectionPermits, Connections};
+pub use stall::StallTimeout;
