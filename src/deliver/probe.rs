@@ -2,7 +2,7 @@
 //!
 //! A thread of its own, for librdkafka's metadata call blocks: an answer with brokers, and with a leader for every
 //! partition of every topic, says that Kafka is available; any other, or none, is a reason why it is not. It also creates
-//! topics that are missing, and replaces a producer that failed for good or that knows no broker any more.
+//! topics that are missing, and replaces a producer that failed fatally or that knows no broker any more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ impl Probe {
         self.monitor.connection_works();
         match self.wanted.check(&metadata) {
             Ok(()) => {
-                // Before readings are sent, and before Kafka is asked to create any, which takes its time.
+                // Before readings are sent, and before Kafka is asked to create any, which may be slow.
                 self.note_topics(&metadata);
                 self.answered();
                 self.create_missing(&metadata);
@@ -243,7 +243,7 @@ impl Probe {
         Err((Cause::Starting, "kafka topics are being created".to_owned()))
     }
 
-    /// On a thread of its own: a cluster may take its time to tell, and readings are not to wait for that.
+    /// On a thread of its own: a cluster may be slow to tell, and readings are not to wait for that.
     fn report_settings(&self) {
         let (kafka, wanted) = (self.kafka.clone(), self.wanted.clone());
         let thread = std::thread::Builder::new().name("kafka-settings".into());

@@ -45,7 +45,7 @@ pub enum Cause {
     TopicRefused,
     /// Kafka answers, but does not confirm readings.
     Unconfirmed,
-    /// The producer failed for good.
+    /// The producer failed fatally.
     Producer,
 }
 

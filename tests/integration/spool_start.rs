@@ -347,6 +347,6 @@ async fn a_folder_that_another_gateway_holds_is_left_alone() {
         held = Some(open(folder));
         folder.to_owned()
     };
-    let advice = "is held by another process; two gateways need two folders";
+    let advice = "is locked by another gateway; two gateways need two folders";
     check(hold, None, &["/spool/lock", advice]).await;
 }

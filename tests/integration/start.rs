@@ -340,7 +340,7 @@ fn check_and_run_agree_about_what_they_find() {
     fs::create_dir(here.path("spool")).unwrap();
     let lock = fs::File::create(here.path("spool/lock")).unwrap();
     lock.lock().unwrap();
-    let words: &[&str] = &["/spool/lock is held by another process; two gateways need two folders"];
+    let words: &[&str] = &["/spool/lock is locked by another gateway; two gateways need two folders"];
     check(&here, &Fault::default(), Start(words));
 
     let here = ground();
@@ -578,7 +578,7 @@ async fn a_check_does_not_disturb_a_gateway_that_runs() {
     send().await;
     let said = program.check();
     let lock = format!(
-        "wrong    spool: {}/lock is held by another process",
+        "wrong    spool: {}/lock is locked by another gateway",
         program.spool().display()
     );
     assert!(said.contains(&lock), "{said}");

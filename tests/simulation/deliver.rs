@@ -1,7 +1,7 @@
 //! `deliver::dispatch` between a faulty broker, a slow store and crashes: nothing acknowledged is lost, order holds.
 //!
 //! A few devices send numbered readings, several at a time, and repeat one that was answered busy or not at all. The broker
-//! goes away, comes back, loses replies, fills its queue, refuses single records and is replaced; the store fills up and
+//! becomes unavailable and available, loses replies, fills its queue, refuses single records and is replaced; the store fills up and
 //! the process crashes, all by chance of a seed. In the end everything is let through and compared:
 //! * every number that got a positive answer is in the log (or, for a moment, only in the store: drained by then);
 //! * a device's numbers appear in the log in the order in which they were sent, first appearances counted, but for those
@@ -81,11 +81,11 @@ struct BrokerState {
     shrinks: bool,
     /// What it gives back for that and has not reported, each with the report.
     taken_back: Vec<(usize, Refused)>,
-    /// The producer takes everything back at this call from now, on a thread of its own, whose reports come later.
+    /// The producer is purged at this call from now, on a thread of its own, whose reports come later.
     takes_back_at: Option<(usize, Arc<Monitor>)>,
     /// What other threads do after a record has departed and before the producer is given it.
     interlude: Option<Box<dyn FnOnce()>>,
-    /// Something was taken back that had been written.
+    /// Something was purged that had been written.
     doubtful: bool,
 }
 
@@ -118,7 +118,7 @@ impl Broker for FaultyBroker {
         self.0.borrow().epoch
     }
 
-    /// What is given to a producer after it took everything back, it writes: only the epoch keeps records from that.
+    /// What is given to a producer after it was purged, it writes: only the epoch keeps records from that.
     fn produce(&self, epoch: u64, record: &Record<'_>, slot: usize) -> Result<(), Refused> {
         let interlude = self.0.borrow_mut().interlude.take();
         if let Some(interlude) = interlude {
@@ -234,13 +234,13 @@ impl FaultyBroker {
         let written: Vec<_> = state.replies.drain(..).collect();
         let queue: Vec<_> = state.queue.drain(..).map(|(slot, ..)| slot).collect();
         let (batch, others) = queue.split_at(count.min(queue.len()));
-        // The youngest first: librdkafka takes back what is queued before what is on the wire.
+        // The youngest first: librdkafka purges what is queued before what is on the wire.
         let batch = batch.iter().map(|slot| (*slot, Refused::BatchTooLarge));
         let purged = others.iter().rev().chain(&written).map(|slot| (*slot, Refused::Purged));
         state.taken_back = batch.chain(purged).collect();
     }
 
-    /// The producer failed for good: what it holds is taken back, written or not.
+    /// The producer failed fatally: what it holds is purged, written or not.
     fn replace(&self, dispatch: &Dispatch<FaultyBroker, SlowStore>, random: &mut StdRng) {
         let (held, written): (Vec<_>, Vec<_>) = {
             let mut state = self.0.borrow_mut();
@@ -250,7 +250,7 @@ impl FaultyBroker {
             )
         };
         self.0.borrow_mut().doubtful |= !written.is_empty();
-        // In any order: librdkafka takes back what is queued before what is on the wire.
+        // In any order: librdkafka purges what is queued before what is on the wire.
         let mut taken_back: Vec<_> = written.into_iter().chain(held).collect();
         taken_back.shuffle(random);
         for slot in taken_back {
@@ -624,7 +624,7 @@ impl Run {
         true
     }
 
-    /// The thread that replaces the producer gets on: some of what was taken back is reported; when all of it is, there is a
+    /// The thread that replaces the producer gets on: some of what was purged is reported; when all of it is, there is a
     /// new producer.
     fn gets_replaced(&mut self) {
         if !self.broker.0.borrow().shrinks {
@@ -878,6 +878,42 @@ fn nothing_acknowledged_is_lost_and_order_holds() {
     );
 }
 
+/// An idle gateway sleeps, and no record is copied late for that.
+#[test]
+fn a_tick_says_when_the_next_one_is_due() {
+    let mut run = Run::new(0, Canary::None);
+    run.is_over = true;
+    {
+        let mut broker = run.broker.0.borrow_mut();
+        (broker.picky, broker.queue_max) = (false, usize::MAX);
+        run.store.0.borrow_mut().queue_max = usize::MAX;
+    }
+    let milliseconds = Duration::from_millis;
+    assert!(run.dispatch.is_idle());
+    assert_eq!(run.dispatch.tick(run.now), milliseconds(100));
+    // Sent right after a tick.
+    run.send_from(2);
+    let sent = run.now;
+    let mut pause = milliseconds(100);
+    while run.store.0.borrow().appended.is_empty() {
+        run.now += pause;
+        pause = run.dispatch.tick(run.now);
+    }
+    let copied_after = run.now - sent;
+    assert!(
+        (milliseconds(250)..=milliseconds(255)).contains(&copied_after),
+        "{copied_after:?}"
+    );
+    assert_eq!(pause, milliseconds(5), "the store is to write it");
+    assert!(!run.dispatch.is_idle(), "the replay may be needed");
+    run.store.write_all(&run.dispatch);
+    run.broker_writes();
+    run.broker_replies();
+    assert!(run.dispatch.is_idle(), "kafka has it, and the copy is committed");
+    run.now += pause;
+    assert_eq!(run.dispatch.tick(run.now), milliseconds(100));
+}
+
 /// The net catches: a store or a broker that lies is found out.
 #[test]
 fn a_broken_promise_is_caught() {
@@ -1027,7 +1063,7 @@ fn after_an_outage_readings_go_straight_to_kafka_again() {
     }
 }
 
-/// While readings come in faster than they are read, a move of parked ones comes to no end: it is given up after twice as many
+/// While readings come in faster than they are read, a compaction of deferred ones comes to no end: it is given up after twice as many
 /// copies as were parked, and 10,000 more; nothing is lost by it, and it is not begun again at once.
 #[test]
 fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
@@ -1064,7 +1100,7 @@ fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
         turn(&mut run, 0);
         assert!(
             run.now < began + Duration::from_secs(300),
-            "a move begins: {} kept for {}, {} parked",
+            "a compaction begins: {} kept for {}, {} deferred",
             run.store.kept(),
             run.store.uncommitted(),
             run.dispatch.deferred()
@@ -1076,7 +1112,7 @@ fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
         turn(&mut run, 100);
         newcomers += 100;
     }
-    assert_eq!(copies(&run), COPIES_MAX, "no more, and no other move yet");
+    assert_eq!(copies(&run), COPIES_MAX, "no more, and no other compaction yet");
     assert_eq!(
         run.store.uncommitted(),
         (PARKED + newcomers) as u64,

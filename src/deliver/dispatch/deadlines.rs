@@ -17,7 +17,7 @@ use crate::outcome::Busy;
 
 /// How often it is looked after records that wait for the store; the grain of `kafka.spool_after`.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// How long a tick may be away at most: the store may refuse, or a topic be missing, without a record that says so.
+/// How late a tick may be at most: the store may refuse, or a topic be missing, without a record that says so.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 impl<B: Broker, S: Store> Dispatch<B, S> {

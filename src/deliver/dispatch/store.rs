@@ -8,7 +8,7 @@ use crate::outcome::Busy;
 
 /// The spool, as far as it matters here.
 pub trait Store {
-    /// Queues an entry to be written; its end is told by [`Dispatch::stored`] with the same ticket.
+    /// Queues an entry to be written; its end is told by [`Dispatch::stored`](super::Dispatch::stored) with the same ticket.
     fn append(&self, encoded: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)>;
     /// The next durable, uncommitted entries, oldest first.
     fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
@@ -34,7 +34,7 @@ pub enum Ticket {
         /// Of the missing topic that it is for; 0: none.
         deferred: u64,
     },
-    /// The record is also held by the producer.
+    /// The record is also in flight.
     Copy(SendId),
     /// The record is in the spool already, under this sequence, and is deferred there.
     Reappended { from: u64 },

@@ -3,7 +3,7 @@
 //! A record is given to librdkafka together with a number, its slot in [`dispatch`](crate::deliver::dispatch); the delivery report
 //! brings the number back on librdkafka's polling thread, which touches no socket and wakes each connection once per
 //! batch of reports (`receipt::Mailbox`). Batching, compression, retries and idempotence are librdkafka's. A producer
-//! that failed for good, or that knows no broker any more, is replaced.
+//! that failed fatally, or that knows no broker any more, is replaced.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -129,7 +129,7 @@ impl Kafka {
         producer.client().context().knows_no_broker.load(Ordering::Relaxed)
     }
 
-    /// Replaces the producer if it failed for good; `Some` says why it could not be replaced.
+    /// Replaces the producer if it failed fatally; `Some` says why it could not be replaced.
     pub fn revive(&self) -> Option<String> {
         let fatal = self
             .producer

@@ -40,7 +40,7 @@ pub enum Saved {
     Nothing,
     /// `all_slots`: no slot is spoilt; otherwise an older one may be telling.
     Cursor { low: u64, epoch: u32, all_slots: bool },
-    /// Something is there, but no slot is whole.
+    /// The file is not empty, but no slot is whole.
     Damaged,
     /// Written by a newer program.
     Version(u32),
@@ -91,7 +91,7 @@ impl CursorFile {
         self.identity
     }
 
-    /// Takes the room for both slots, so that a disk that fills up later cannot stop the cursor.
+    /// Reserves the room for both slots, so that a disk that fills up later cannot stop the cursor.
     pub fn reserve(&self) -> io::Result<()> {
         write_full(&*self.file, &[0; SLOT_STRIDE as usize + SLOT_BYTES], 0)
     }

@@ -47,7 +47,7 @@ pub trait DiskFile: Send + Sync + Debug {
     fn sync(&self) -> io::Result<()>;
     /// What the open file is, whatever its name.
     fn identity(&self) -> io::Result<Identity>;
-    /// What it is called now, as far as the system can say. Perhaps nothing is there any more.
+    /// What it is called now, as far as the system can say. Perhaps nothing exists any more.
     fn path(&self) -> Option<PathBuf> {
         None
     }

@@ -20,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another process has the spool open.
-    #[error("spool: {} is held by another process; two gateways need two folders", path.display())]
+    #[error("spool: {} is locked by another gateway; two gateways need two folders", path.display())]
     Locked { path: PathBuf },
     /// The folder holds a file that the spool did not write. Nothing was changed.
     #[error("spool: {} is not a file of the spool; give the spool a folder of its own", path.display())]

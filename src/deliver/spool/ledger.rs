@@ -69,7 +69,7 @@ impl Part {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Nothing is there; all below `low` is done.
+    /// No segment exists; all below `low` is done.
     pub fn new(low: u64) -> Self {
         Ledger {
             parts: VecDeque::new(),

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A lock whose holder panicked is taken over: every change under these locks is whole or not begun.
+/// A lock whose holder panicked is not poisoned: every change under these locks is whole or not begun.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

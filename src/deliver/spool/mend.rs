@@ -20,12 +20,12 @@ use super::segment::{self, HEADER_BYTES, Header, VERSION};
 /// Zeros written at once.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How much of a segment is there.
+/// How much of a segment exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Its size, and so many bytes of it.
     Readable { bytes: u64, left: u64 },
-    /// Nothing that could be read: it is set aside.
+    /// Nothing that could be read: it is renamed.
     Gone { left: u64 },
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Write {
     pub(super) path: PathBuf,
     /// The size that it gets.
     pub(super) bytes: u64,
-    /// How much of it is there, with the end mark.
+    /// How much of it exists, with the end mark.
     pub(super) left: u64,
     /// Bytes by their offset.
     pub(super) parts: Vec<(u64, Vec<u8>)>,

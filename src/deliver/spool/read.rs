@@ -18,7 +18,7 @@ pub(super) struct Read {
     pub(super) path: PathBuf,
     /// Zeros in place of what was cut.
     pub(super) bytes: Vec<u8>,
-    /// How many are there.
+    /// How many were read.
     pub(super) left: usize,
     pub(super) header: Header,
     /// The sequence of the first good frame, and whether that is where the first frame belongs.

@@ -81,7 +81,7 @@ impl Position {
     ) -> Result<Entries, Error> {
         let mut entries = Entries::new();
         let (mut bytes, mut stop) = (0, Stop::Chunk);
-        // A limit that only committed entries came up to is none: nothing returned means that nothing is there.
+        // A limit that only committed entries came up to is none: nothing returned means that there is nothing to read.
         while (stop != Stop::Limit || entries.is_empty()) && entries.len() < entries_max {
             let Some((part, readable)) = self.part(shared) else {
                 break;

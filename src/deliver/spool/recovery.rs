@@ -53,7 +53,7 @@ pub(super) struct Survey {
 /// Where the cursor stands.
 #[derive(Clone, Copy, Debug)]
 struct Low {
-    /// `None`: nothing is known, all that is there is replayed.
+    /// `None`: nothing is known, all that exists is replayed.
     saved: Option<u64>,
     /// What is missing between it and the first segment is a loss.
     exact: bool,

@@ -304,7 +304,7 @@ fn a_second_process_is_kept_out() {
     let config = config(folder.path());
     let (spool, ..) = start_real(&config);
     let error = start(&config, Arc::new(RealDisk::default())).unwrap_err();
-    assert!(error.to_string().contains("is held by another process"), "{error}");
+    assert!(error.to_string().contains("is locked by another gateway"), "{error}");
     spool.close();
     start_real(&config);
 }

@@ -131,7 +131,7 @@ impl<T: Send + 'static> Writer<T> {
                 self.full_until = Some(now + FULL_RETRY);
                 self.drop_filling()?;
             }
-            // What is there stays, and is gone on with.
+            // What is written stays, and is continued.
             Err(Stop::Short(_)) => self.fill_short_until = Some(now + SHORT_RETRY),
             Err(Stop::Lost(_)) => {
                 self.watch_all()?;
