@@ -20,7 +20,7 @@ use crate::catalogue::{Definition, schemas};
 use crate::deliver::health::Health;
 use crate::gateway::{Addresses, Gateway};
 use crate::message::Protocol;
-use crate::operate::config::Config;
+use crate::operate::config::{Config, Format, Log};
 use crate::operate::shutdown;
 use crate::outcome::OutcomeKind;
 
@@ -51,6 +51,14 @@ pub struct Options {
     /// End with the ledger as one line of JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// How the gateway of the demo logs: its own lines must not drown the ledger's.
+pub fn log() -> Log {
+    Log {
+        level: "warn".into(),
+        format: Format::Text,
+    }
 }
 
 /// Runs the demo; successful only if the ledger balances.

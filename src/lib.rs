@@ -23,6 +23,7 @@
 // --- the composition
 pub mod gateway;
 
+#[cfg(feature = "demo")]
 pub mod demo;
 
 pub mod pipeline;

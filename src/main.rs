@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+#[cfg(feature = "demo")]
 use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
@@ -36,6 +37,7 @@ enum Command {
     /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
     Check(ConfigFile),
     /// Try it: an embedded broker, a gateway and a fleet of simulated devices in one process, nothing to install.
+    #[cfg(feature = "demo")]
     Demo(demo::Options),
 }
 
@@ -58,11 +60,9 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
         Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
+        #[cfg(feature = "demo")]
         Command::Demo(options) => {
-            start_logging(&Log {
-                level: "warn".into(),
-                format: Format::Text,
-            });
+            start_logging(&demo::log());
             block_on(demo::run(options))
         }
     };

@@ -5,7 +5,8 @@
 //! in Kafka. When the [fleet] has stopped, the two are compared: *every acknowledged reading is in Kafka at least
 //! once*. The [report] says so, or names what is missing.
 //!
-//! Where figures matter more than faithful devices, [load] sends as fast as it is asked to, and measures.
+//! The tools of the program `device-simulators` are features: `load` sends as fast as it is asked to, and measures; `prove`
+//! damages a gateway and its Kafka meanwhile. The fleet needs neither.
 //!
 //! This crate knows the schemas' field names and the protocols, as any device maker would. It never imports the gateway.
 
@@ -37,8 +38,10 @@ pub mod report;
 
 pub mod scenario;
 
+#[cfg(feature = "prove")]
 pub mod prove;
 
+#[cfg(feature = "load")]
 pub mod load;
 
 pub use fleet::{Fleet, FleetConfig, FleetOutcome};
