@@ -26,7 +26,7 @@ const COMPLAINTS_MAX: usize = 20;
 /// Live counters of a fleet.
 #[derive(Debug)]
 pub struct Counters {
-    tallies: [[AtomicTally; 3]; 3],
+    tallies: BTreeMap<(Protocol, Kind), AtomicTally>,
     /// Microseconds from the first sending of a reading to its positive answer, by protocol.
     latencies: [Mutex<Histogram<u64>>; 3],
     complaints: Mutex<BTreeMap<String, u64>>,
@@ -68,7 +68,7 @@ pub struct Tally {
 /// The counters at one moment, by protocol and kind.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    tallies: [[Tally; 3]; 3],
+    tallies: BTreeMap<(Protocol, Kind), Tally>,
 }
 
 /// Latency percentiles in milliseconds; `None` without a positive answer.
@@ -99,7 +99,7 @@ pub enum End {
 impl Counters {
     pub fn new() -> Counters {
         Counters {
-            tallies: Default::default(),
+            tallies: pairs().map(|pair| (pair, AtomicTally::default())).collect(),
             latencies: std::array::from_fn(|_| Mutex::new(histogram())),
             complaints: Mutex::default(),
             retransmissions: AtomicU64::new(0),
@@ -173,10 +173,7 @@ impl Counters {
 
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            tallies: self
-                .tallies
-                .each_ref()
-                .map(|kinds| kinds.each_ref().map(AtomicTally::read)),
+            tallies: self.tallies.iter().map(|(pair, tally)| (*pair, tally.read())).collect(),
         }
     }
 
@@ -207,8 +204,8 @@ impl Counters {
     }
 
     fn tally(&self, protocol: Protocol, kind: Kind) -> &AtomicTally {
-        // Both enums have three members and three places.
-        &self.tallies[protocol.index()][kind.index()]
+        // Every pair has its place from the start.
+        &self.tallies[&(protocol, kind)]
     }
 }
 
@@ -216,6 +213,12 @@ impl Default for Counters {
     fn default() -> Self {
         Counters::new()
     }
+}
+
+/// Every protocol with every kind.
+fn pairs() -> impl Iterator<Item = (Protocol, Kind)> {
+    let of = |protocol| Kind::ALL.into_iter().map(move |kind| (protocol, kind));
+    Protocol::ALL.into_iter().flat_map(of)
 }
 
 // === impl AtomicTally ===
@@ -260,15 +263,20 @@ impl std::iter::Sum for Tally {
 
 impl Snapshot {
     pub fn total(&self) -> Tally {
-        self.tallies.iter().flatten().copied().sum()
+        self.tallies.values().copied().sum()
     }
 
     pub fn of_protocol(&self, protocol: Protocol) -> Tally {
-        self.tallies[protocol.index()].iter().copied().sum()
+        self.of(|pair| pair.0 == protocol)
     }
 
     pub fn of_kind(&self, kind: Kind) -> Tally {
-        self.tallies.iter().map(|kinds| kinds[kind.index()]).sum()
+        self.of(|pair| pair.1 == kind)
+    }
+
+    fn of(&self, wanted: impl Fn(&(Protocol, Kind)) -> bool) -> Tally {
+        let tallies = self.tallies.iter().filter(|(pair, _)| wanted(pair));
+        tallies.map(|(_, tally)| *tally).sum()
     }
 }
 
@@ -307,7 +315,7 @@ mod tests {
                 counters.ended(protocol, kind, End::Acknowledged);
             }
         }
-        counters.ended(Protocol::Coap, Kind::Energy, End::Busy);
+        counters.ended(Protocol::Coap, Kind::ENERGY, End::Busy);
         let snapshot = counters.snapshot();
         assert_eq!(
             (
@@ -320,7 +328,7 @@ mod tests {
         assert_eq!(snapshot.of_protocol(Protocol::Coap).busy, 1);
         assert_eq!(snapshot.of_protocol(Protocol::Http).busy, 0);
         assert_eq!(
-            (snapshot.of_kind(Kind::Energy).sent, snapshot.of_kind(Kind::Energy).busy),
+            (snapshot.of_kind(Kind::ENERGY).sent, snapshot.of_kind(Kind::ENERGY).busy),
             (6, 1)
         );
     }

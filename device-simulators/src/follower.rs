@@ -649,9 +649,9 @@ mod tests {
             ],
         );
 
-        let mut one = Page::new("loop-1", Kind::Traffic, Protocol::Http);
+        let mut one = Page::new("loop-1", Kind::TRAFFIC, Protocol::Http);
         one.acknowledged = (1..=4).collect();
-        let mut two = Page::new("loop-2", Kind::Traffic, Protocol::Mqtt);
+        let mut two = Page::new("loop-2", Kind::TRAFFIC, Protocol::Mqtt);
         two.accepts_dead_letter = true;
         two.acknowledged = (1..=2).collect();
         let ledger = Ledger { pages: vec![one, two] };
@@ -678,7 +678,7 @@ mod tests {
         // Begins now: what was there before is not found, whatever its number.
         let config = FollowerConfig::new(&bootstrap, "city.");
         let follower = Follower::start_on(&config, topics()).unwrap();
-        let mut page = Page::new("loop-1", Kind::Traffic, Protocol::Http);
+        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Http);
         page.acknowledged = (2..=3).collect();
         let ledger = Ledger { pages: vec![page] };
         let started = Instant::now();

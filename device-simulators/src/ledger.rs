@@ -361,7 +361,7 @@ mod tests {
     use crate::devices::faults::Fault;
 
     fn page(acknowledged: &[u64]) -> Page {
-        let mut page = Page::new("loop-1", Kind::Traffic, Protocol::Coap);
+        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Coap);
         page.acknowledged = acknowledged.iter().copied().collect();
         page
     }
@@ -437,7 +437,7 @@ mod tests {
     fn devices_are_not_confused_with_each_other() {
         let mut other = page(&[1, 2]);
         other.device = "meter-2".to_owned();
-        other.kind = Kind::Energy;
+        other.kind = Kind::ENERGY;
         let ledger = Ledger {
             pages: vec![page(&[1, 2]), other],
         };
@@ -446,8 +446,8 @@ mod tests {
         assert_eq!((result.in_kafka, result.lost, result.strangers), (3, 1, 1));
         assert_eq!(result.lost_named[0].device, "meter-2");
         assert_eq!(ledger.missing(&there), 1);
-        assert_eq!(ledger.reconcile_kind(&there, Kind::Traffic).lost, 0);
-        assert_eq!(ledger.reconcile_kind(&there, Kind::Energy).lost, 1);
+        assert_eq!(ledger.reconcile_kind(&there, Kind::TRAFFIC).lost, 0);
+        assert_eq!(ledger.reconcile_kind(&there, Kind::ENERGY).lost, 1);
     }
 
     #[test]
@@ -503,7 +503,7 @@ mod tests {
         let check = |one_in: u64, bytes_max: usize| {
             let (mut ledger, mut there) = (Ledger::default(), Found::default());
             for number in 0..DEVICES {
-                let mut page = Page::new(format!("loop-{number:05}"), Kind::Traffic, Protocol::Coap);
+                let mut page = Page::new(format!("loop-{number:05}"), Kind::TRAFFIC, Protocol::Coap);
                 for sequence in 0..READINGS {
                     page.timeline.note(sequence, sequence as i64);
                     if (sequence * 7919 + number).is_multiple_of(one_in) {

@@ -478,12 +478,12 @@ mod tests {
 
     fn report(in_kafka: &[u64]) -> Report {
         let counters = Arc::new(Counters::new());
-        let mut page = Page::new("loop-1", Kind::Traffic, Protocol::Coap);
+        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Coap);
         page.acknowledged = (1..=3).collect();
         page.busy = (4..=4).collect();
-        counters.sent(Protocol::Coap, Kind::Traffic, 4);
+        counters.sent(Protocol::Coap, Kind::TRAFFIC, 4);
         for end in [End::Acknowledged, End::Acknowledged, End::Acknowledged, End::Busy] {
-            counters.ended(Protocol::Coap, Kind::Traffic, end);
+            counters.ended(Protocol::Coap, Kind::TRAFFIC, end);
         }
         counters.latency(Protocol::Coap, Duration::from_millis(4));
         let outcome = FleetOutcome {

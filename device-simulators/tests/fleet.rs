@@ -130,7 +130,7 @@ async fn a_gateway_that_lies_is_found_out() {
         .collect();
     named.sort();
     assert_eq!(named, VICTIMS.map(|device| (device, 2)));
-    assert!(report.by_protocol.len() == 3 && report.by_kind[&Kind::Traffic].lost == 3);
+    assert!(report.by_protocol.len() == 3 && report.by_kind[&Kind::TRAFFIC].lost == 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

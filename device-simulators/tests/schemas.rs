@@ -271,7 +271,7 @@ fn range(bounds: &Value, value: f64, path: &str, wrong: &mut Wrong) {
 fn the_judge_judges() {
     let judge = Judge::new();
     let check = |json: &str, expected: &[Reason]| {
-        let wrong = judge.wrong(Kind::Traffic, "loop-1", json.as_bytes(), START_MS);
+        let wrong = judge.wrong(Kind::TRAFFIC, "loop-1", json.as_bytes(), START_MS);
         let reasons: Vec<Reason> = wrong.iter().map(|(reason, _)| *reason).collect();
         assert_eq!(reasons, expected, "{json}: {wrong:?}");
     };

@@ -352,7 +352,7 @@ fn weather_moves_as_at_an_airport() {
         series
     };
     let city = Arc::new(City::new(SEED));
-    let station = Device::in_city(&city, Kind::Weather, 1);
+    let station = Device::in_city(&city, Kind::WEATHER, 1);
     let ours = |path: &str| simulated(&city, &station, path, civil(2025, 1, 1, 0), 3600, 8760);
     let celsius = |fahrenheit: f64| (fahrenheit - 32.0) / 1.8;
     let metric = |miles_h: f64| miles_h * 0.447_04;
@@ -417,7 +417,7 @@ fn it_rains_as_often_as_at_an_airport() {
         .map(|inches: f64| 25.4 * inches)
         .collect());
     let city = Arc::new(City::new(SEED));
-    let station = Device::in_city(&city, Kind::Weather, 1);
+    let station = Device::in_city(&city, Kind::WEATHER, 1);
     let hours = simulated(&city, &station, "/rain_mm", civil(2025, 1, 1, 0), 3600, 8760);
     let ours = wet(hours.values().collect());
     say(&format!(
@@ -455,7 +455,7 @@ fn the_sun_shines_as_on_a_pyranometer() {
     real.points.sort_by_key(|point| point.0);
 
     let city = Arc::new(City::new(SEED).at(place));
-    let station = Device::in_city(&city, Kind::Weather, 1);
+    let station = Device::in_city(&city, Kind::WEATHER, 1);
     let from = real.points[0].0;
     // The clearest of ten days: theirs was a clear one.
     let days = (0..10).map(|day| {
@@ -494,7 +494,7 @@ fn people_walk_as_in_auckland() {
     let real = real.normalised();
     let city = Arc::new(City::new(SEED));
     let paths = (0..21).map(|index| {
-        let device = Device::in_city(&city, Kind::Traffic, index * 24);
+        let device = Device::in_city(&city, Kind::TRAFFIC, index * 24);
         simulated(
             &city,
             &device,
@@ -591,7 +591,7 @@ fn traffic_flows_as_on_a_motorway() {
     let from = civil(2025, 4, 30, 9) + 33 * 60_000;
     let at_night = |device: &Device| simulated(&city, device, "/speed_kmh", civil(2025, 4, 30, 3), 3600, 1).mean();
     for index in 0..1200 {
-        let device = Device::in_city(&city, Kind::Traffic, index * 7);
+        let device = Device::in_city(&city, Kind::TRAFFIC, index * 7);
         // The city's motorways are the roads on which people drive fast when nobody is in their way.
         if at_night(&device) < 85.0 {
             continue;

@@ -2,19 +2,19 @@
 //!
 //! A reading is a pure function of (seed, device, sequence, moment): the same inputs give the same bytes, in any order, at
 //! any speed, on any machine. A fleet is therefore described by its seed alone, and a reading that has to be sent again
-//! need not be kept. Devices of one [`City`] share its weather, its roads and its grid; each kind has its own room. How a
+//! need not be kept. Devices of one [`City`] share its weather, its roads and its grid; each [`Kind`] has its own module. How a
 //! reading travels is `uplinks`' business; what [`faults`] make of it on its way out is theirs.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 mod calendar;
 mod city;
 pub mod energy;
 pub mod faults;
+mod kind;
 mod math;
 mod noise;
 mod sun;
@@ -22,20 +22,12 @@ pub mod traffic;
 pub mod weather;
 
 pub use city::{City, Spot};
+pub use kind::Kind;
 pub use sun::Place;
 
 use energy::Consumer;
+use kind::Sensor;
 use noise::Noise;
-use traffic::Detector;
-
-/// What a device measures; also the name of its schema, and the last part of its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    Traffic,
-    Weather,
-    Energy,
-}
 
 /// When a reading is made, and what it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +44,9 @@ pub struct Device {
     name: String,
     city: Arc<City>,
     noise: Noise,
-    /// What it measures.
-    sort: Sort,
+    kind: Kind,
+    sensor: Arc<dyn Sensor>,
     location: Location,
-}
-
-/// What a device measures, with what that takes.
-#[derive(Clone, Copy, Debug)]
-enum Sort {
-    Traffic(Detector),
-    Weather(Spot),
-    Energy(Consumer),
 }
 
 /// The fields that every kind has (design: `device` and `received_at` are the gateway's to fill in).
@@ -83,49 +67,6 @@ struct Location {
     altitude_m: f64,
 }
 
-// === impl Kind ===
-
-impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Traffic, Kind::Weather, Kind::Energy];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Traffic => "traffic",
-            Kind::Weather => "weather",
-            Kind::Energy => "energy",
-        }
-    }
-
-    /// Position in [`Kind::ALL`].
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The schema of its readings, as the repository had it when this was built.
-    pub fn schema(self) -> &'static str {
-        match self {
-            Kind::Traffic => include_str!("../../../schemas/traffic.avsc"),
-            Kind::Weather => include_str!("../../../schemas/weather.avsc"),
-            Kind::Energy => include_str!("../../../schemas/energy.avsc"),
-        }
-    }
-
-    /// What people call the thing at the roadside, on the roof, in the cellar.
-    fn device_prefix(self) -> &'static str {
-        match self {
-            Kind::Traffic => "loop",
-            Kind::Weather => "station",
-            Kind::Energy => "meter",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 // === impl Device ===
 
 impl Device {
@@ -139,19 +80,14 @@ impl Device {
     /// [`Detector::of`]); who is behind a meter follows from chance.
     pub fn in_city(city: &Arc<City>, kind: Kind, index: u64) -> Device {
         let noise = Noise::new(city.seed, "device", index);
-        let (sort, spot) = match kind {
-            Kind::Traffic => {
-                let detector = Detector::of(index);
-                (Sort::Traffic(detector), detector.spot(city))
-            }
-            Kind::Weather => (Sort::Weather(Spot::of(&noise)), Spot::of(&noise)),
-            Kind::Energy => (Sort::Energy(Consumer::by_chance(&noise)), Spot::of(&noise)),
-        };
+        let definition = kind.definition();
+        let (sensor, spot) = (definition.sensor)(city, &noise, index);
         let (latitude, longitude) = city.coordinates(spot);
         Device {
-            name: format!("{}-{index:05}", kind.device_prefix()),
+            name: format!("{}-{index:05}", definition.device_prefix),
             city: Arc::clone(city),
-            sort,
+            kind,
+            sensor,
             location: Location {
                 latitude: rounded(latitude, 5),
                 longitude: rounded(longitude, 5),
@@ -163,17 +99,13 @@ impl Device {
 
     /// The `index`th device of a city: a meter, with a consumer of that sort behind it.
     pub fn meter(city: &Arc<City>, consumer: Consumer, index: u64) -> Device {
-        let device = Device::in_city(city, Kind::Energy, index);
-        let sort = Sort::Energy(consumer);
-        Device { sort, ..device }
+        let device = Device::in_city(city, Kind::ENERGY, index);
+        let sensor = Arc::new(consumer);
+        Device { sensor, ..device }
     }
 
     pub fn kind(&self) -> Kind {
-        match self.sort {
-            Sort::Traffic(_) => Kind::Traffic,
-            Sort::Weather(_) => Kind::Weather,
-            Sort::Energy(_) => Kind::Energy,
-        }
+        self.kind
     }
 
     /// The device id: `loop-00417`.
@@ -183,16 +115,7 @@ impl Device {
 
     /// The reading as JSON; `sequence` is the device's own counter.
     pub fn reading(&self, sequence: u64, moment: Moment) -> Vec<u8> {
-        let header = self.header(sequence, moment);
-        let (city, noise) = (self.city.as_ref(), &self.noise);
-        match self.sort {
-            Sort::Traffic(detector) => json(header, traffic::reading(city, noise, detector, moment)),
-            Sort::Weather(spot) => {
-                let altitude_m = self.location.altitude_m;
-                json(header, weather::reading(city, noise, spot, altitude_m, moment))
-            }
-            Sort::Energy(consumer) => json(header, energy::reading(city, noise, consumer, moment)),
-        }
+        self.sensor.reading(self, self.header(sequence, moment), moment)
     }
 
     fn header(&self, sequence: u64, moment: Moment) -> Header {
@@ -356,28 +279,28 @@ mod tests {
                 assert!((minimum..=maximum).contains(&value), "{kind}.{field} = {value}");
             }
         };
-        check(Kind::Traffic, "vehicle_count", 0.0, 160.0);
-        check(Kind::Traffic, "flow_veh_h", 0.0, 9000.0);
-        check(Kind::Traffic, "speed_kmh", 1.0, 160.0);
-        check(Kind::Traffic, "occupancy_percent", 0.0, 100.0);
-        check(Kind::Traffic, "headway_s", 0.3, 3600.0);
-        check(Kind::Weather, "temperature_c", -20.0, 42.0);
-        check(Kind::Weather, "dew_point_c", -30.0, 30.0);
-        check(Kind::Weather, "relative_humidity_percent", 5.0, 100.0);
-        check(Kind::Weather, "pressure_hpa", 970.0, 1050.0);
-        check(Kind::Weather, "wind_speed_m_s", 0.0, 30.0);
-        check(Kind::Weather, "wind_gust_m_s", 0.0, 50.0);
-        check(Kind::Weather, "wind_direction_deg", 0.0, 359.99);
-        check(Kind::Weather, "rain_mm", 0.0, 1.0);
-        check(Kind::Weather, "sea_level_pressure_hpa", 970.0, 1055.0);
-        check(Kind::Weather, "irradiance_w_m2", 0.0, 1100.0);
-        check(Kind::Weather, "visibility_m", 50.0, 50_000.0);
-        check(Kind::Weather, "uv_index", 0.0, 11.0);
-        check(Kind::Energy, "energy_import_kwh", 0.0, 100_000.0);
-        check(Kind::Energy, "energy_export_kwh", 0.0, 100_000.0);
-        check(Kind::Energy, "power_w", -25_000.0, 25_000.0);
-        check(Kind::Energy, "power_factor", 0.8, 1.0);
-        check(Kind::Energy, "frequency_hz", 49.8, 50.2);
+        check(Kind::TRAFFIC, "vehicle_count", 0.0, 160.0);
+        check(Kind::TRAFFIC, "flow_veh_h", 0.0, 9000.0);
+        check(Kind::TRAFFIC, "speed_kmh", 1.0, 160.0);
+        check(Kind::TRAFFIC, "occupancy_percent", 0.0, 100.0);
+        check(Kind::TRAFFIC, "headway_s", 0.3, 3600.0);
+        check(Kind::WEATHER, "temperature_c", -20.0, 42.0);
+        check(Kind::WEATHER, "dew_point_c", -30.0, 30.0);
+        check(Kind::WEATHER, "relative_humidity_percent", 5.0, 100.0);
+        check(Kind::WEATHER, "pressure_hpa", 970.0, 1050.0);
+        check(Kind::WEATHER, "wind_speed_m_s", 0.0, 30.0);
+        check(Kind::WEATHER, "wind_gust_m_s", 0.0, 50.0);
+        check(Kind::WEATHER, "wind_direction_deg", 0.0, 359.99);
+        check(Kind::WEATHER, "rain_mm", 0.0, 1.0);
+        check(Kind::WEATHER, "sea_level_pressure_hpa", 970.0, 1055.0);
+        check(Kind::WEATHER, "irradiance_w_m2", 0.0, 1100.0);
+        check(Kind::WEATHER, "visibility_m", 50.0, 50_000.0);
+        check(Kind::WEATHER, "uv_index", 0.0, 11.0);
+        check(Kind::ENERGY, "energy_import_kwh", 0.0, 100_000.0);
+        check(Kind::ENERGY, "energy_export_kwh", 0.0, 100_000.0);
+        check(Kind::ENERGY, "power_w", -25_000.0, 25_000.0);
+        check(Kind::ENERGY, "power_factor", 0.8, 1.0);
+        check(Kind::ENERGY, "frequency_hz", 49.8, 50.2);
     }
 
     #[test]
@@ -388,17 +311,17 @@ mod tests {
             let (high, low) = (mean(kind, field, more), mean(kind, field, less));
             assert!(high > low, "{kind}.{field}: {high} at {more} h, {low} at {less} h");
         };
-        more(Kind::Traffic, "flow_veh_h", 8.0, 3.0);
-        more(Kind::Traffic, "flow_veh_h", 17.0, 12.0);
-        more(Kind::Traffic, "speed_kmh", 3.0, 8.0);
-        more(Kind::Traffic, "occupancy_percent", 8.0, 3.0);
-        more(Kind::Traffic, "headway_s", 3.0, 8.0);
-        more(Kind::Weather, "temperature_c", 15.0, 4.0);
-        more(Kind::Weather, "irradiance_w_m2", 12.0, 8.0);
-        more(Kind::Weather, "relative_humidity_percent", 5.0, 15.0);
-        more(Kind::Energy, "power_w", 19.0, 3.0);
-        more(Kind::Energy, "reactive_power_var", 11.0, 4.0);
-        assert_eq!(mean(Kind::Weather, "irradiance_w_m2", 1.0), 0.0);
-        assert_eq!(mean(Kind::Weather, "uv_index", 1.0), 0.0);
+        more(Kind::TRAFFIC, "flow_veh_h", 8.0, 3.0);
+        more(Kind::TRAFFIC, "flow_veh_h", 17.0, 12.0);
+        more(Kind::TRAFFIC, "speed_kmh", 3.0, 8.0);
+        more(Kind::TRAFFIC, "occupancy_percent", 8.0, 3.0);
+        more(Kind::TRAFFIC, "headway_s", 3.0, 8.0);
+        more(Kind::WEATHER, "temperature_c", 15.0, 4.0);
+        more(Kind::WEATHER, "irradiance_w_m2", 12.0, 8.0);
+        more(Kind::WEATHER, "relative_humidity_percent", 5.0, 15.0);
+        more(Kind::ENERGY, "power_w", 19.0, 3.0);
+        more(Kind::ENERGY, "reactive_power_var", 11.0, 4.0);
+        assert_eq!(mean(Kind::WEATHER, "irradiance_w_m2", 1.0), 0.0);
+        assert_eq!(mean(Kind::WEATHER, "uv_index", 1.0), 0.0);
     }
 }

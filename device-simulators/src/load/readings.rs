@@ -25,7 +25,8 @@ const DIGITS: usize = 13;
 /// Readings of all kinds.
 #[derive(Debug)]
 pub struct Readings {
-    pools: [Vec<Pool>; 3],
+    /// By kind.
+    pools: Vec<Vec<Pool>>,
 }
 
 /// The readings of one device.
@@ -67,12 +68,10 @@ impl Readings {
         let pools = |kind| {
             (0..DEVICES)
                 .map(|device| pool(kind, device))
-                .collect::<anyhow::Result<_>>()
+                .collect::<anyhow::Result<Vec<Pool>>>()
         };
-        let [traffic, weather, energy] = Kind::ALL.map(pools);
-        Ok(Readings {
-            pools: [traffic?, weather?, energy?],
-        })
+        let pools: anyhow::Result<_> = Kind::ALL.into_iter().map(pools).collect();
+        Ok(Readings { pools: pools? })
     }
 
     /// The readings that the `index`th connection sends, if it is of this `kind`.
@@ -272,7 +271,7 @@ mod tests {
     #[test]
     fn a_flaw_is_what_it_is_called_and_changes_no_length() {
         let readings = Readings::make(1, NOW_MS, 0).unwrap();
-        let template = readings.of(Kind::Weather, 0).of(0);
+        let template = readings.of(Kind::WEATHER, 0).of(0);
         let written = |flaw| {
             let mut bytes = Vec::new();
             template.append(&mut bytes, Digits::of(NOW_MS), NOW_MS, flaw);
@@ -289,7 +288,7 @@ mod tests {
     fn padding_is_one_field_more() {
         let bytes = |padding| {
             let readings = Readings::make(1, NOW_MS, padding).unwrap();
-            readings.of(Kind::Energy, 3).of(1).json.to_vec()
+            readings.of(Kind::ENERGY, 3).of(1).json.to_vec()
         };
         let [plain, padded] = [0, 500].map(|padding| serde_json::from_slice::<Value>(&bytes(padding)).unwrap());
         let mut expected = plain.clone();

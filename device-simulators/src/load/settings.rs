@@ -253,7 +253,7 @@ mod tests {
                 kind_names,
                 ..Settings::default()
             };
-            [0, 1, 2, 3].map(|turn| settings.place(Kind::Energy, turn))
+            [0, 1, 2, 3].map(|turn| settings.place(Kind::ENERGY, turn))
         };
         assert_eq!(names(1), ["energy"; 4]);
         assert_eq!(names(3), ["energy", "energy-2", "energy-3", "energy"]);

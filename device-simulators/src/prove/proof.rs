@@ -475,11 +475,11 @@ mod tests {
     /// A device that was told yes to the readings 1 to 4, and what Kafka holds of it.
     fn proof(scenario: Scenario, in_kafka: &[u64], change: impl FnOnce(&mut Course, &mut Found)) -> Proof {
         let counters = Arc::new(Counters::new());
-        let mut page = Page::new("loop-1", Kind::Traffic, Protocol::Mqtt);
+        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Mqtt);
         page.acknowledged = (1..=4).collect();
-        counters.sent(Protocol::Mqtt, Kind::Traffic, 4);
+        counters.sent(Protocol::Mqtt, Kind::TRAFFIC, 4);
         for _ in 0..4 {
-            counters.ended(Protocol::Mqtt, Kind::Traffic, End::Acknowledged);
+            counters.ended(Protocol::Mqtt, Kind::TRAFFIC, End::Acknowledged);
         }
         let mut found = Found::default();
         found.complete = true;

@@ -305,7 +305,7 @@ mod tests {
         };
         // Nothing was sent, so nothing is missed.
         check(&counters, 60, false);
-        counters.sent(Protocol::Mqtt, Kind::Traffic, 1);
+        counters.sent(Protocol::Mqtt, Kind::TRAFFIC, 1);
         check(&counters, 61, false);
         check(&counters, 89, false);
         let busy = Answer::Busy {

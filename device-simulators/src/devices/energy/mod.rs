@@ -7,14 +7,26 @@
 //! under the load of its phase and rises with the sun.
 
 pub(crate) mod almanac;
+mod fields;
 mod load;
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::city::City;
+use super::city::{City, Spot};
+use super::kind::{Definition, Sensor};
 use super::noise::Noise;
-use super::{Moment, rounded};
+use super::{Device, Header, Moment, json, rounded};
 use load::{Drawn, Load, Sort};
+
+pub(super) const KIND: Definition = Definition {
+    name: "energy",
+    device_prefix: "meter",
+    schema: include_str!("../../../../schemas/energy.avsc"),
+    fields: fields::FIELDS,
+    sensor: |_, noise, _| (Arc::new(Consumer::by_chance(noise)), Spot::of(noise)),
+};
 
 /// Where five digits before the point end.
 const ROLLOVER_KWH: f64 = 100_000.0;
@@ -81,6 +93,12 @@ impl Consumer {
             ..0.92 => Consumer::Shop,
             _ => Consumer::StreetLight,
         }
+    }
+}
+
+impl Sensor for Consumer {
+    fn reading(&self, device: &Device, header: Header, moment: Moment) -> Vec<u8> {
+        json(header, reading(&device.city, &device.noise, *self, moment))
     }
 }
 

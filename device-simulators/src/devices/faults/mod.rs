@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use super::noise::{Noise, mixed};
 use super::{Device, Kind, Moment};
+pub(in crate::devices) use fields::{Field, field};
 use payload::Altered;
 pub use plan::{ClockLimits, Fault, FaultPlan, FaultRule};
 

@@ -7,7 +7,7 @@ use std::ops::Range as Bytes;
 
 use super::super::rounded;
 use super::fields::{Field, Range};
-use super::{Fault, Kind, Reason, Spell, fields};
+use super::{Fault, Kind, Reason, Spell};
 
 /// A reading after a fault.
 #[derive(Clone, Debug, PartialEq)]
@@ -226,7 +226,7 @@ fn said(observed_ms: i64, spell: &Spell) -> i64 {
 
 /// The field that a spell chose, or the next one that has a value, and that value.
 fn chosen<'f>(kind: Kind, reading: &[u8], spell: &Spell) -> Option<(&'f Field, f64)> {
-    let fields = fields::of(kind);
+    let fields = kind.fields();
     let first = (spell.dice >> 8) as usize % fields.len();
     let rotated = fields.iter().cycle().skip(first).take(fields.len());
     let mut found = rotated.filter_map(|field| Some((field, value(reading, field)?)));
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn slips_are_made_in_the_text() {
         use Reason::{Malformed, SchemaMismatch};
-        let temperature = fields::of(Kind::Weather)[0];
+        let temperature = Kind::WEATHER.fields()[0];
         let check = |slip: Slip, part: &[u8], reason: Reason| {
             let sent = slip.slip(WEATHER.as_bytes(), &temperature).unwrap();
             let shown = String::from_utf8_lossy(&sent);
@@ -368,7 +368,7 @@ mod tests {
         let check = |fault: Fault, dice: u64, expected: &str, reason: Option<Reason>| {
             let dice = dice | temperature << 8;
             let altered = altered(
-                Kind::Weather,
+                Kind::WEATHER,
                 WEATHER.as_bytes(),
                 1_781_654_400_000,
                 &spell(fault, dice),
@@ -395,19 +395,19 @@ mod tests {
     #[test]
     fn a_null_is_passed_over_for_the_next_value() {
         // Speed is null, occupancy not there at all: flow is next, and 15300 is a value of a whole road.
-        let altered = altered(Kind::Traffic, TRAFFIC.as_bytes(), 0, &spell(Fault::Sentinel, 0)).unwrap();
+        let altered = altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &spell(Fault::Sentinel, 0)).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert!(
             text.contains(r#""ok","flow_veh_h":15300,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"#),
             "{text}"
         );
         let of_a_lane = spell(Fault::Sentinel, 3 << 8);
-        let altered = super::altered(Kind::Traffic, TRAFFIC.as_bytes(), 0, &of_a_lane).unwrap();
+        let altered = super::altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &of_a_lane).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert!(text.contains(r#""lanes":[{"lane":1,"flow_veh_h":15300,"#), "{text}");
         let nothing_measured = br#"{"observed_at":1,"sequence":7,"status":"ok"}"#;
         assert_eq!(
-            super::altered(Kind::Energy, nothing_measured, 0, &spell(Fault::Drift, 0)),
+            super::altered(Kind::ENERGY, nothing_measured, 0, &spell(Fault::Drift, 0)),
             None
         );
     }
@@ -416,7 +416,7 @@ mod tests {
     fn clocks_say_what_dead_clocks_say() {
         let check = |fault: Fault, dice: u64, expected: i64| {
             let altered = altered(
-                Kind::Weather,
+                Kind::WEATHER,
                 WEATHER.as_bytes(),
                 1_781_654_400_000,
                 &spell(fault, dice),
@@ -446,7 +446,7 @@ mod tests {
                 .as_slice()
                 .into(),
         );
-        let altered = altered(Kind::Weather, WEATHER.as_bytes(), 5, &spell).unwrap();
+        let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &spell).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert_eq!(
             text,
@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn what_is_cut_is_never_whole_and_never_nothing() {
         for dice in 0..500 {
-            let altered = altered(Kind::Weather, WEATHER.as_bytes(), 5, &spell(Fault::Truncated, dice)).unwrap();
+            let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &spell(Fault::Truncated, dice)).unwrap();
             assert!((1..WEATHER.len()).contains(&altered.payload.len()));
             assert!(serde_json::from_slice::<serde_json::Value>(&altered.payload).is_err());
         }

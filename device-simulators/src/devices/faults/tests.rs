@@ -93,7 +93,7 @@ fn a_share_of_the_devices_is_struck() {
     };
     let city = Arc::new(City::new(CITY_SEED));
     let struck = |index: &u64| {
-        let device = Device::in_city(&city, Kind::Weather, *index);
+        let device = Device::in_city(&city, Kind::WEATHER, *index);
         let mut faulty = Faulty::new(1, device, &plan, ClockLimits::default());
         let sent = minutes(&mut faulty, 2).concat();
         assert_eq!(sent[0].labels, sent[1].labels);
@@ -105,7 +105,7 @@ fn a_share_of_the_devices_is_struck() {
 
 #[test]
 fn stuck_values_stay_while_the_clock_goes_on() {
-    let sent = minutes(&mut faulty(Kind::Weather, &[rule(Fault::Stuck, 1.0, 10)]), 22).concat();
+    let sent = minutes(&mut faulty(Kind::WEATHER, &[rule(Fault::Stuck, 1.0, 10)]), 22).concat();
     let first = parsed(&sent[0]);
     assert!(sent[0].labels.is_empty(), "the first is the truth");
     for (minute, emission) in sent.iter().enumerate().take(11).skip(1) {
@@ -126,8 +126,8 @@ fn stuck_values_stay_while_the_clock_goes_on() {
 
 #[test]
 fn a_drift_grows() {
-    let sent = minutes(&mut faulty(Kind::Energy, &[rule(Fault::Drift, 1.0, 60)]), 60).concat();
-    let true_ones = minutes(&mut faulty(Kind::Energy, &[]), 60).concat();
+    let sent = minutes(&mut faulty(Kind::ENERGY, &[rule(Fault::Drift, 1.0, 60)]), 60).concat();
+    let true_ones = minutes(&mut faulty(Kind::ENERGY, &[]), 60).concat();
     let differs = |name: &str| parsed(&sent[59])[name] != parsed(&true_ones[59])[name];
     let fields = ["energy_import_kwh", "power_w", "frequency_hz", "phases"];
     let drifting: Vec<&str> = fields.into_iter().filter(|name| differs(name)).collect();
@@ -152,7 +152,7 @@ fn a_drift_grows() {
 
 #[test]
 fn an_offline_hour_ends_in_a_burst_oldest_first() {
-    let mut device = faulty(Kind::Traffic, &[rule(Fault::LateBurst, 0.02, 60)]);
+    let mut device = faulty(Kind::TRAFFIC, &[rule(Fault::LateBurst, 0.02, 60)]);
     let sent = minutes(&mut device, 2000);
     let from = sent.iter().position(Vec::is_empty).unwrap();
     let silent = sent.iter().skip(from).take_while(|sent| sent.is_empty()).count();
@@ -173,7 +173,7 @@ fn an_offline_hour_ends_in_a_burst_oldest_first() {
 
 #[test]
 fn a_device_that_is_away_for_long_forgets_the_oldest() {
-    let mut device = faulty(Kind::Weather, &[rule(Fault::LateBurst, 1.0, 8000)]);
+    let mut device = faulty(Kind::WEATHER, &[rule(Fault::LateBurst, 1.0, 8000)]);
     let sent = minutes(&mut device, 8001);
     assert!(sent.iter().take(8000).all(Vec::is_empty));
     let burst = &sent[8000];
@@ -183,7 +183,7 @@ fn a_device_that_is_away_for_long_forgets_the_oldest() {
 
 #[test]
 fn a_duplicate_is_the_same_message_twice() {
-    let sent = minutes(&mut faulty(Kind::Energy, &[rule(Fault::Duplicate, 1.0, 0)]), 3);
+    let sent = minutes(&mut faulty(Kind::ENERGY, &[rule(Fault::Duplicate, 1.0, 0)]), 3);
     for pair in sent {
         let [first, second] = pair.as_slice() else {
             panic!("a pair: {pair:?}")
@@ -200,7 +200,7 @@ fn a_duplicate_is_the_same_message_twice() {
 #[test]
 fn who_resends_says_nothing_else() {
     let rules = [rule(Fault::Truncated, 1.0, 0), rule(Fault::Resend, 1.0, 5)];
-    let sent = minutes(&mut faulty(Kind::Energy, &rules), 8);
+    let sent = minutes(&mut faulty(Kind::ENERGY, &rules), 8);
     let first = &sent[0][0];
     for repeated in &sent[1..=5] {
         let [repeated] = repeated.as_slice() else {

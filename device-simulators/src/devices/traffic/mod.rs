@@ -5,9 +5,11 @@
 //! length of a vehicle and a loop, headway the inverse of flow. An interval in which nothing passed has no speed and no
 //! headway. Intervals below half a minute count 0 or 1; there, flow and speed are running means, as such detectors report.
 
+mod fields;
 mod roads;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -15,9 +17,21 @@ pub use roads::{Detector, Incident};
 
 use super::calendar::{self, DayType, LocalTime};
 use super::city::{City, Spot};
+use super::kind::{Definition, Sensor};
 use super::noise::Noise;
-use super::{Moment, rounded};
+use super::{Device, Header, Moment, json, rounded};
 use roads::{Road, State};
+
+pub(super) const KIND: Definition = Definition {
+    name: "traffic",
+    device_prefix: "loop",
+    schema: include_str!("../../../../schemas/traffic.avsc"),
+    fields: fields::FIELDS,
+    sensor: |city, _, index| {
+        let detector = Detector::of(index);
+        (Arc::new(detector), detector.spot(city))
+    },
+};
 
 /// A car and the loop it drives over, metres.
 const CAR_AND_LOOP_M: f64 = 6.0;
@@ -76,6 +90,12 @@ impl Detector {
     /// Where it is in the city.
     pub(super) fn spot(&self, city: &City) -> Spot {
         Road::of(city, self.road).spot(self.position_m)
+    }
+}
+
+impl Sensor for Detector {
+    fn reading(&self, device: &Device, header: Header, moment: Moment) -> Vec<u8> {
+        json(header, reading(&device.city, &device.noise, *self, moment))
     }
 }
 

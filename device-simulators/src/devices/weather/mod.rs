@@ -5,7 +5,10 @@
 //! clouds, temperature follows season, air mass and sun, humidity follows from temperature and dew point (Magnus), rain
 //! falls from fronts and showers and takes the visibility with it.
 
+mod fields;
 mod fronts;
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,14 +16,30 @@ pub use fronts::Front;
 
 use super::calendar::LocalTime;
 use super::city::{City, Spot};
+use super::kind::{Definition, Sensor};
 use super::noise::Noise;
-use super::{Moment, math, rounded, sun};
+use super::{Device, Header, Moment, json, math, rounded, sun};
 use fronts::Passage;
+
+pub(super) const KIND: Definition = Definition {
+    name: "weather",
+    device_prefix: "station",
+    schema: include_str!("../../../../schemas/weather.avsc"),
+    fields: fields::FIELDS,
+    sensor: |_, noise, _| {
+        let spot = Spot::of(noise);
+        (Arc::new(Station(spot)), spot)
+    },
+};
 
 const HOUR_S: i64 = 3600;
 
 /// Which way the fair-weather clouds drift, metres per second east and north.
 const DRIFT_M_S: (f64, f64) = (6.0, 2.5);
+
+/// A station, and where it is.
+#[derive(Debug)]
+struct Station(Spot);
 
 #[derive(Debug, Serialize)]
 pub(super) struct Weather {
@@ -47,6 +66,13 @@ struct Sky {
     /// 0 is blue, 1 overcast.
     cover: f64,
     rain_mm_h: f64,
+}
+
+impl Sensor for Station {
+    fn reading(&self, device: &Device, header: Header, moment: Moment) -> Vec<u8> {
+        let altitude_m = header.location.altitude_m;
+        json(header, reading(&device.city, &device.noise, self.0, altitude_m, moment))
+    }
 }
 
 /// What the station at `spot`, `altitude_m` high, reports at `moment`.
