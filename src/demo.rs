@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use device_simulators::{Begin, Fleet, FleetConfig, Follower, FollowerConfig, Report, live_line};
+use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReader, TopicReaderConfig, live_line};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use strum::VariantArray;
@@ -68,17 +68,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let broker = embedded_broker(&config, &kinds)?;
     let bootstrap = broker.bootstrap_servers();
     let gateway = start_gateway(config, &bootstrap).await?;
-    let follower = start_follower(&bootstrap, &options.schemas).await?;
+    let topic_reader = start_topic_reader(&bootstrap, &options.schemas).await?;
     invite(gateway.addresses(), &bootstrap);
 
     let started = Instant::now();
     let fleet = Fleet::start(fleet_config(&options, gateway.addresses()))?;
-    watch(&fleet, &follower, started, options.seconds).await?;
+    watch(&fleet, &topic_reader, started, options.seconds).await?;
     let elapsed = started.elapsed();
     let outcome = fleet.stop().await;
     let metrics = gateway.metrics();
     let all_answered = gateway.drain().await;
-    let found = follower.finish(&outcome.ledger, READ_BACK_TIMEOUT).await?;
+    let found = topic_reader.finish(&outcome.ledger, READ_BACK_TIMEOUT).await?;
 
     let totals = Protocol::VARIANTS
         .iter()
@@ -156,11 +156,11 @@ async fn start_gateway(mut config: Config, bootstrap: &str) -> anyhow::Result<Ga
     Ok(gateway)
 }
 
-async fn start_follower(bootstrap: &str, schemas: &Path) -> anyhow::Result<Follower> {
-    let mut config = FollowerConfig::new(bootstrap, "city.");
+async fn start_topic_reader(bootstrap: &str, schemas: &Path) -> anyhow::Result<TopicReader> {
+    let mut config = TopicReaderConfig::new(bootstrap, "city.");
     config.schemas = Some(schemas.to_owned());
     config.begin = Begin::Earliest;
-    tokio::task::spawn_blocking(move || Follower::start(&config)).await?
+    tokio::task::spawn_blocking(move || TopicReader::start(&config)).await?
 }
 
 fn fleet_config(options: &Options, addresses: Addresses) -> FleetConfig {
@@ -196,7 +196,7 @@ and look:
 }
 
 /// A line that renews itself on a terminal, a line a second elsewhere; until the time is over or someone presses Ctrl-C.
-async fn watch(fleet: &Fleet, follower: &Follower, started: Instant, seconds: u64) -> anyhow::Result<()> {
+async fn watch(fleet: &Fleet, topic_reader: &TopicReader, started: Instant, seconds: u64) -> anyhow::Result<()> {
     let on_terminal = std::io::stderr().is_terminal();
     let counters = fleet.live();
     let mut signals = shutdown::Signals::new().context("signal handlers")?;
@@ -205,7 +205,7 @@ async fn watch(fleet: &Fleet, follower: &Follower, started: Instant, seconds: u6
     while seconds == 0 || started.elapsed() < Duration::from_secs(seconds) {
         tokio::select! {
             _ = tick.tick() => {
-                let line = live_line(started.elapsed(), &counters, follower.records());
+                let line = live_line(started.elapsed(), &counters, topic_reader.records());
                 if on_terminal {
                     eprint!("\r{line}\x1b[K");
                     std::io::stderr().flush().context("terminal")?;

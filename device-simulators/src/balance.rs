@@ -1,6 +1,6 @@
-//! The sentence that a report ends with: what became of everything that was acknowledged.
+//! The sentence that a report ends with: where everything that was acknowledged is.
 //!
-//! Its parts add up to its first number, so that no difference is left for a reader to take for a loss. A reading that was
+//! Its parts add up to its first number, so that no difference can be mistaken for a loss. A reading that was
 //! acknowledged twice, because a fault made its device send it again, is two acknowledgements.
 
 use std::fmt;

@@ -20,8 +20,8 @@ use crate::uplinks::{Answer, Protocol};
 /// Longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
-/// How many different complaints are kept; further ones are counted together.
-const COMPLAINTS_MAX: usize = 20;
+/// How many different problems are kept; further ones are counted together.
+const PROBLEMS_MAX: usize = 20;
 
 /// Live counters of a fleet.
 #[derive(Debug)]
@@ -29,11 +29,11 @@ pub struct Counters {
     tallies: BTreeMap<(Protocol, Kind), AtomicTally>,
     /// Microseconds from the first sending of a reading to its positive answer, by protocol.
     latencies: [Mutex<Histogram<u64>>; 3],
-    complaints: Mutex<BTreeMap<String, u64>>,
+    problems: Mutex<BTreeMap<String, u64>>,
     /// CoAP requests that were repeated for want of an answer; to a gateway that restarted meanwhile they are new.
     retransmissions: AtomicU64,
-    /// Answers of any sort; as long as there are some, the gateway is there.
-    heard: AtomicU64,
+    /// Answers of any sort; as long as they come, the gateway is up.
+    answers: AtomicU64,
     /// The same again by what was going on at the time.
     pub phases: Phases,
     /// The same again by what was wrong with them.
@@ -78,9 +78,9 @@ pub struct Percentiles {
     pub p99_ms: Option<f64>,
 }
 
-/// Something that was not a positive answer, and how often it was heard.
+/// Something that was not a positive answer, and how often it was answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Complaint {
+pub struct Problem {
     pub what: String,
     pub times: u64,
 }
@@ -101,9 +101,9 @@ impl Counters {
         Counters {
             tallies: pairs().map(|pair| (pair, AtomicTally::default())).collect(),
             latencies: std::array::from_fn(|_| Mutex::new(histogram())),
-            complaints: Mutex::default(),
+            problems: Mutex::default(),
             retransmissions: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             phases: Phases::new(),
             grades: Grades::default(),
         }
@@ -150,14 +150,14 @@ impl Counters {
     }
 
     /// Positive, negative and busy answers so far.
-    pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Remembers an answer that was not a positive one.
-    pub fn complain(&self, protocol: Protocol, answer: &Answer) {
+    pub fn note_problem(&self, protocol: Protocol, answer: &Answer) {
         if !matches!(answer, Answer::Unanswered { .. }) {
-            self.heard.fetch_add(1, Ordering::Relaxed);
+            self.answers.fetch_add(1, Ordering::Relaxed);
         }
         let what = match answer {
             Answer::Acknowledged => return,
@@ -165,10 +165,10 @@ impl Counters {
             Answer::Busy { code, .. } => format!("{protocol} busy, {code}"),
             Answer::Unanswered { because } => format!("{protocol} unanswered: {because}"),
         };
-        let mut complaints = lock(&self.complaints);
-        let is_full = complaints.len() >= COMPLAINTS_MAX && !complaints.contains_key(&what);
+        let mut problems = lock(&self.problems);
+        let is_full = problems.len() >= PROBLEMS_MAX && !problems.contains_key(&what);
         let what = if is_full { "others".to_owned() } else { what };
-        *complaints.entry(what).or_default() += 1;
+        *problems.entry(what).or_default() += 1;
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -192,14 +192,14 @@ impl Counters {
     }
 
     /// The most frequent first.
-    pub fn complaints(&self) -> Vec<Complaint> {
-        let complaints = lock(&self.complaints);
-        let all = complaints.iter().map(|(what, &times)| Complaint {
+    pub fn problems(&self) -> Vec<Problem> {
+        let problems = lock(&self.problems);
+        let all = problems.iter().map(|(what, &times)| Problem {
             what: what.clone(),
             times,
         });
-        let mut all: Vec<Complaint> = all.collect();
-        all.sort_by_key(|complaint| std::cmp::Reverse(complaint.times));
+        let mut all: Vec<Problem> = all.collect();
+        all.sort_by_key(|problem| std::cmp::Reverse(problem.times));
         all
     }
 
@@ -356,12 +356,12 @@ mod tests {
         let counters = Counters::new();
         for number in 0..1000 {
             let because = format!("reason {}", number % 100);
-            counters.complain(Protocol::Mqtt, &Answer::Unanswered { because });
-            counters.complain(Protocol::Mqtt, &Answer::Acknowledged);
+            counters.note_problem(Protocol::Mqtt, &Answer::Unanswered { because });
+            counters.note_problem(Protocol::Mqtt, &Answer::Acknowledged);
         }
-        let complaints = counters.complaints();
-        assert_eq!(complaints.len(), COMPLAINTS_MAX + 1);
-        assert_eq!(complaints.iter().map(|complaint| complaint.times).sum::<u64>(), 1000);
-        assert_eq!(complaints[0].what, "others");
+        let problems = counters.problems();
+        assert_eq!(problems.len(), PROBLEMS_MAX + 1);
+        assert_eq!(problems.iter().map(|problem| problem.times).sum::<u64>(), 1000);
+        assert_eq!(problems[0].what, "others");
     }
 }

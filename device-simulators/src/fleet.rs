@@ -1,7 +1,7 @@
 //! The fleet: devices of every kind on every protocol, started together and stopped in order.
 //!
 //! The mix follows from the device's number: kinds turn fastest, then protocols, then the variants of a protocol, so nine
-//! devices already meet every kind on every protocol. A scenario casts its [`Part`]s itself. Each device is one task with
+//! devices already meet every kind on every protocol. A scenario makes its own [`RosterEntry`]s. Each device is one task with
 //! one connection. [`Fleet::stop`] ends the measuring, waits a bounded time for outstanding answers, and returns the ledger.
 
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counters, Snapshot};
+use crate::device_task::{DeviceTask, Pace};
 use crate::devices::faults::{ClockLimits, FaultPlan, Faulty};
 use crate::devices::{City, Device, Kind};
-use crate::ledger::{Ledger, Page};
-use crate::member::{Member, Pace};
+use crate::ledger::{Account, Ledger};
 use crate::uplinks::mqtt::{Quality, Version};
 use crate::uplinks::{Protocol, Uplink, coap, http, mqtt};
 
-/// How long a device may take to write its page once it was told to abandon what is outstanding.
+/// How long a device may take to write its account once it was told to abandon what is outstanding.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a fleet is made of, and where it sends.
@@ -49,7 +49,7 @@ pub struct FleetConfig {
     /// The longest pause before a reading is sent again, give or take half of it.
     pub pause_max: Duration,
     /// How many readings every fourth HTTP device collects before it sends them. With 1, no device ever has a second
-    /// reading outstanding: of a batch, one may be refused and the next taken, which then is ahead of it.
+    /// reading outstanding: of a batch, one may be refused and the next accepted, which then is ahead of it.
     pub batch_readings: usize,
     /// How long [`Fleet::stop`] waits for outstanding answers.
     pub stop_timeout: Duration,
@@ -57,9 +57,9 @@ pub struct FleetConfig {
 
 /// One device of a fleet, and how it lives.
 #[derive(Debug)]
-pub struct Part {
+pub struct RosterEntry {
     pub device: Faulty,
-    pub manner: Manner,
+    pub transport: Transport,
     pub(crate) pace: Pace,
     /// After the start, by the clock.
     pub first_due: Duration,
@@ -69,7 +69,7 @@ pub struct Part {
 
 /// A protocol, and the form of it that a device speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum Transport {
     Mqtt {
         version: Version,
         quality: Quality,
@@ -86,7 +86,7 @@ pub enum Manner {
 /// A running fleet.
 #[derive(Debug)]
 pub struct Fleet {
-    members: JoinSet<Page>,
+    tasks: JoinSet<Account>,
     counters: Arc<Counters>,
     stopping: CancellationToken,
     abandoning: CancellationToken,
@@ -97,10 +97,10 @@ pub struct Fleet {
 #[derive(Debug)]
 pub struct FleetOutcome {
     pub ledger: Ledger,
-    /// Final tallies, latencies and complaints.
+    /// Final tallies, latencies and problems.
     pub counters: Arc<Counters>,
-    /// Devices that ended without a page: a defect of the fleet, never of the gateway.
-    pub devices_without_page: usize,
+    /// Devices that ended without an account: a defect of the fleet, never of the gateway.
+    pub devices_without_account: usize,
 }
 
 // === impl FleetConfig ===
@@ -140,29 +140,29 @@ impl FleetConfig {
 
 impl FleetConfig {
     /// A device of every kind on every protocol that there is an address for, in turn.
-    fn parts(&self) -> Vec<Part> {
+    fn roster(&self) -> Vec<RosterEntry> {
         let addresses = self.addresses();
         if addresses.is_empty() {
             return Vec::new();
         }
         let city = Arc::new(City::new(self.seed));
-        let part = |index: usize| {
+        let entry = |index: usize| {
             let device = Device::in_city(&city, pick(&Kind::ALL, index), index as u64);
             let (protocol, _) = pick(&addresses, index / Kind::ALL.len());
             let interval = self.interval;
-            Part {
+            RosterEntry {
                 device: Faulty::new(self.seed, device, &FaultPlan::default(), ClockLimits::default()),
-                manner: self.manner(protocol, index / (Kind::ALL.len() * addresses.len())),
+                transport: self.transport(protocol, index / (Kind::ALL.len() * addresses.len())),
                 pace: Pace::Live { interval },
                 first_due: self.start_spread.mul_f64(index as f64 / self.devices as f64),
                 power_cuts: Vec::new(),
             }
         };
-        (0..self.devices).map(part).collect()
+        (0..self.devices).map(entry).collect()
     }
 
     /// Most speak their protocol in its plain form, every fourth in its rarest.
-    fn manner(&self, protocol: Protocol, variant: usize) -> Manner {
+    fn transport(&self, protocol: Protocol, variant: usize) -> Transport {
         let is_fourth = variant % 4 == 3;
         match protocol {
             Protocol::Mqtt => {
@@ -173,22 +173,22 @@ impl FleetConfig {
                     (Version::V5, Quality::ExactlyOnce),
                 ];
                 let (version, quality) = pick(&variants, variant);
-                Manner::Mqtt { version, quality }
+                Transport::Mqtt { version, quality }
             }
-            Protocol::Coap => Manner::Coap {
+            Protocol::Coap => Transport::Coap {
                 confirmable: !is_fourth,
             },
-            Protocol::Http => Manner::Http {
+            Protocol::Http => Transport::Http {
                 readings: if is_fourth { self.batch_readings } else { 1 },
             },
         }
     }
 }
 
-// === impl Part ===
+// === impl RosterEntry ===
 
 #[cfg(test)]
-impl Part {
+impl RosterEntry {
     /// What it measures in a slot.
     pub(crate) fn moment_of_slot(&self, number: u32) -> crate::devices::Moment {
         let mut pace = self.pace;
@@ -199,14 +199,14 @@ impl Part {
     }
 }
 
-// === impl Manner ===
+// === impl Transport ===
 
-impl Manner {
+impl Transport {
     pub fn protocol(self) -> Protocol {
         match self {
-            Manner::Mqtt { .. } => Protocol::Mqtt,
-            Manner::Coap { .. } => Protocol::Coap,
-            Manner::Http { .. } => Protocol::Http,
+            Transport::Mqtt { .. } => Protocol::Mqtt,
+            Transport::Coap { .. } => Protocol::Coap,
+            Transport::Http { .. } => Protocol::Http,
         }
     }
 }
@@ -217,42 +217,42 @@ impl Fleet {
     /// Starts every device; must be called within a Tokio runtime. Fails without an address, and when this machine cannot
     /// open one more socket.
     pub fn start(config: FleetConfig) -> anyhow::Result<Fleet> {
-        let parts = config.parts();
-        Fleet::start_parts(&config, parts)
+        let roster = config.roster();
+        Fleet::start_roster(&config, roster)
     }
 
     /// As [`Fleet::start`], with the devices that are given; `devices`, `seed`, `interval` and `start_spread` of the
     /// configuration are not looked at.
-    pub fn start_parts(config: &FleetConfig, parts: Vec<Part>) -> anyhow::Result<Fleet> {
+    pub fn start_roster(config: &FleetConfig, roster: Vec<RosterEntry>) -> anyhow::Result<Fleet> {
         let uplinks = Arc::new(Uplinks::new(config)?);
         let counters = Arc::new(Counters::new());
         let (stopping, abandoning) = (CancellationToken::new(), CancellationToken::new());
         let started = Instant::now();
-        let devices = parts.len();
-        let mut members = Vec::with_capacity(devices);
-        for (index, part) in parts.into_iter().enumerate() {
+        let devices = roster.len();
+        let mut tasks = Vec::with_capacity(devices);
+        for (index, entry) in roster.into_iter().enumerate() {
             let uplink = uplinks
-                .connect(part.device.device(), part.manner)
+                .connect(entry.device.device(), entry.transport)
                 .with_context(|| format!("device {} of {devices} cannot be started", index + 1))?;
             let cut = |(from, until): (Duration, Duration)| (started + from, started + until);
-            members.push(Member {
-                device: part.device,
+            tasks.push(DeviceTask {
+                device: entry.device,
                 uplink,
-                manner: part.manner,
+                transport: entry.transport,
                 uplinks: Arc::clone(&uplinks),
                 counters: Arc::clone(&counters),
-                pace: part.pace,
-                first_due: started + part.first_due,
+                pace: entry.pace,
+                first_due: started + entry.first_due,
                 first_sequence: config.first_sequence,
                 tries_max: config.tries_max.max(1),
                 pause_max: config.pause_max,
-                power_cuts: part.power_cuts.into_iter().map(cut).collect(),
+                power_cuts: entry.power_cuts.into_iter().map(cut).collect(),
                 stopping: stopping.clone(),
                 abandoning: abandoning.clone(),
             });
         }
         Ok(Fleet {
-            members: members.into_iter().map(Member::run).collect(),
+            tasks: tasks.into_iter().map(DeviceTask::run).collect(),
             counters,
             stopping,
             abandoning,
@@ -265,34 +265,34 @@ impl Fleet {
         self.counters.snapshot()
     }
 
-    /// The same, live, with latencies and complaints.
+    /// The same, live, with latencies and problems.
     pub fn live(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
 
-    /// Ends the measuring, waits for outstanding answers up to the configured bound, and closes the books.
+    /// Ends the measuring, waits for outstanding answers up to the configured bound, and returns the ledger.
     pub async fn stop(mut self) -> FleetOutcome {
-        let devices = self.members.len();
-        let mut pages = Vec::with_capacity(devices);
+        let devices = self.tasks.len();
+        let mut accounts = Vec::with_capacity(devices);
         self.stopping.cancel();
-        self.collect(&mut pages, Instant::now() + self.stop_timeout).await;
+        self.collect(&mut accounts, Instant::now() + self.stop_timeout).await;
         self.abandoning.cancel();
-        self.collect(&mut pages, Instant::now() + ABANDON_TIMEOUT).await;
-        let devices_without_page = devices - pages.len();
-        if devices_without_page > 0 {
-            tracing::error!(devices_without_page, "some devices ended without a page");
+        self.collect(&mut accounts, Instant::now() + ABANDON_TIMEOUT).await;
+        let devices_without_account = devices - accounts.len();
+        if devices_without_account > 0 {
+            tracing::error!(devices_without_account, "some devices ended without an account");
         }
         FleetOutcome {
-            ledger: Ledger { pages },
+            ledger: Ledger { accounts },
             counters: self.counters,
-            devices_without_page,
+            devices_without_account,
         }
     }
 
-    async fn collect(&mut self, pages: &mut Vec<Page>, deadline: Instant) {
-        while let Ok(Some(ended)) = timeout_at(deadline, self.members.join_next()).await {
+    async fn collect(&mut self, accounts: &mut Vec<Account>, deadline: Instant) {
+        while let Ok(Some(ended)) = timeout_at(deadline, self.tasks.join_next()).await {
             match ended {
-                Ok(page) => pages.push(page),
+                Ok(account) => accounts.push(account),
                 Err(error) => tracing::error!(%error, "a device's task failed"),
             }
         }
@@ -303,7 +303,7 @@ fn pick<T: Copy>(choices: &[T], number: usize) -> T {
     choices[number % choices.len()]
 }
 
-/// Where the fleet sends, and how patient it is.
+/// Where the fleet sends, and how long it waits for answers.
 #[derive(Debug)]
 pub(crate) struct Uplinks {
     config: FleetConfig,
@@ -331,23 +331,23 @@ impl Uplinks {
     }
 
     /// A client of its own for the device, with a connection of its own once it has something to send.
-    pub(crate) fn connect(&self, device: &Device, manner: Manner) -> anyhow::Result<Uplink> {
+    pub(crate) fn connect(&self, device: &Device, transport: Transport) -> anyhow::Result<Uplink> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let patience = self.config.answer_timeout;
+        let answer_timeout = self.config.answer_timeout;
         let path = format!("devices/{}/{}", device.name(), device.kind());
-        let nowhere = || format!("there is no address for {}", manner.protocol());
-        match manner {
-            Manner::Mqtt { version, quality } => {
+        let nowhere = || format!("there is no address for {}", transport.protocol());
+        match transport {
+            Transport::Mqtt { version, quality } => {
                 let server = self.config.mqtt.with_context(nowhere)?;
-                let uplink = mqtt::Uplink::new(server, device.name(), &path, (version, quality), patience);
+                let uplink = mqtt::Uplink::new(server, device.name(), &path, (version, quality), answer_timeout);
                 Ok(Uplink::Mqtt(Box::new(uplink)))
             }
-            Manner::Coap { confirmable } => {
+            Transport::Coap { confirmable } => {
                 let server = self.config.coap.with_context(nowhere)?;
-                let uplink = coap::Uplink::new(server, &path, confirmable, patience);
+                let uplink = coap::Uplink::new(server, &path, confirmable, answer_timeout);
                 Ok(Uplink::Coap(Box::new(uplink.context("cannot open a UDP socket")?)))
             }
-            Manner::Http { readings } => {
+            Transport::Http { readings } => {
                 let clients = self.http.as_ref().with_context(nowhere)?;
                 // Connections are kept by this name: a device that comes back gets a new one.
                 let name = format!("{}-{number}", device.name());

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts_are_held_against_what_is_due() {
+    fn verdicts_are_compared_with_what_is_due() {
         use Expected::{Accepted, Either, Rejected};
         let rejected = |code: &str| Answer::Rejected {
             code: code.to_owned(),

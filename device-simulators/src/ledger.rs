@@ -1,7 +1,7 @@
 //! Who was told what about which reading, and whether it is true.
 //!
-//! Every device keeps its own page: which of its sequence numbers were acknowledged, rejected, or stayed without a
-//! positive answer. [`Ledger::reconcile`] compares the pages with what was [`Found`] in Kafka. The one thing that must
+//! Every device keeps its own account: which of its sequence numbers were acknowledged, rejected, or stayed without a
+//! positive answer. [`Ledger::reconcile`] compares the accounts with what was [`Found`] in Kafka. The one thing that must
 //! never be is *lost*: acknowledged, and not found. More in Kafka than was acknowledged is allowed (an answer can get
 //! lost on its way back), so is a duplicate (at least once); both are counted. Gaps and duplicates are named with device,
 //! range of sequence numbers, and the time in which those were sent.
@@ -10,10 +10,10 @@
 //!
 //! ```text
 //! usual      2 to 7 KiB a device: complete stretches cost nothing, a chunk of 1024 with holes 152 bytes (see `runs`)
-//! of sets    4 on the page, 3 of what was found, each at most 88 KiB; beyond that the oldest readings stay counted and are
+//! of sets    4 on the account, 3 of what was found, each at most 88 KiB; beyond that the oldest readings stay counted and are
 //!            not compared (`not_compared`). MQTT 3.1.1 devices with faults have up to 3 more for each of 13 lines of grades
 //! of times   1 KiB
-//! of devices 500 000 in Kafka; records of further ones are strangers
+//! of devices 500 000 in Kafka; records of further ones are other_devices
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::devices::Kind;
 use crate::devices::faults::Labels;
 use crate::grades::{Cause, Due, Table, causes};
-use crate::runs::Runs;
+use crate::sequence_set::SequenceSet;
 use crate::timeline::Timeline;
 use crate::uplinks::Protocol;
 
@@ -33,34 +33,34 @@ const NAMED_MAX: usize = 10;
 /// How many different reasons of dead letters are told apart; the gateway has ten.
 const REASONS_MAX: usize = 32;
 
-/// How many devices are followed at most; records of others are counted as strangers.
+/// How many devices are followed at most; records of others are counted as other_devices.
 const FOUND_DEVICES_MAX: usize = 500_000;
 
 /// One device's account of its readings. Every reading that was sent is in one of the four sets; one that a fault made the
 /// device send several times may be in several.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct Account {
     pub device: String,
     pub kind: Kind,
     pub protocol: Protocol,
     /// MQTT 3.1.1 has no negative answer: there a positive one may also mean *safe in the dead-letter topic*.
     pub accepts_dead_letter: bool,
-    pub acknowledged: Runs,
-    pub rejected: Runs,
+    pub acknowledged: SequenceSet,
+    pub rejected: SequenceSet,
     /// Told to come back later, until the device gave up.
-    pub busy: Runs,
+    pub busy: SequenceSet,
     /// Never answered, until the device gave up.
-    pub unanswered: Runs,
+    pub unanswered: SequenceSet,
     /// When they were sent.
     pub timeline: Timeline,
     /// What MQTT 3.1.1 acknowledged, by what is due: Kafka knows the verdict.
-    ungraded: BTreeMap<(Cause, Due), Runs>,
+    ungraded: BTreeMap<(Cause, Due), SequenceSet>,
 }
 
-/// All pages of a fleet.
+/// All accounts of a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    pub pages: Vec<Page>,
+    pub accounts: Vec<Account>,
 }
 
 /// What a consumer found in Kafka.
@@ -81,10 +81,10 @@ pub struct Found {
 
 #[derive(Clone, Debug, Default)]
 struct FoundDevice {
-    delivered: Runs,
+    delivered: SequenceSet,
     /// What was delivered more than once.
-    duplicated: Runs,
-    dead_letters: Runs,
+    duplicated: SequenceSet,
+    dead_letters: SequenceSet,
     /// Dead letters that do not say their sequence number: half a message, or none.
     unnumbered: u64,
     records: u64,
@@ -98,7 +98,7 @@ pub struct Reconciliation {
     pub acknowledged: u64,
     /// Acknowledged and found in their topic.
     pub in_kafka: u64,
-    /// Of these, those that are there more than once.
+    /// Of these, those found more than once.
     pub in_kafka_more_than_once: u64,
     /// Acknowledged by MQTT 3.1.1, and found in the dead-letter topic instead.
     pub dead_lettered: u64,
@@ -112,12 +112,12 @@ pub struct Reconciliation {
     pub duplicates: u64,
     /// The first of them.
     pub duplicates_named: Vec<LostRange>,
-    /// Found without a positive answer: the answer was lost, or came after the device had given up.
+    /// Found without a positive answer: the answer was lost, or came after the device had stopped waiting.
     pub extra: u64,
     /// Readings found behind a later one of the same device.
     pub out_of_order: u64,
     /// Records of devices that are not in the ledger.
-    pub strangers: u64,
+    pub other_devices: u64,
     pub unreadable: u64,
 }
 
@@ -134,19 +134,19 @@ pub struct LostRange {
     pub until_ms: Option<i64>,
 }
 
-// === impl Page ===
+// === impl Account ===
 
-impl Page {
-    pub fn new(device: impl Into<String>, kind: Kind, protocol: Protocol) -> Page {
-        Page {
+impl Account {
+    pub fn new(device: impl Into<String>, kind: Kind, protocol: Protocol) -> Account {
+        Account {
             device: device.into(),
             kind,
             protocol,
             accepts_dead_letter: false,
-            acknowledged: Runs::default(),
-            rejected: Runs::default(),
-            busy: Runs::default(),
-            unanswered: Runs::default(),
+            acknowledged: SequenceSet::default(),
+            rejected: SequenceSet::default(),
+            busy: SequenceSet::default(),
+            unanswered: SequenceSet::default(),
             timeline: Timeline::default(),
             ungraded: BTreeMap::new(),
         }
@@ -163,7 +163,7 @@ impl Page {
     pub fn heap_bytes(&self) -> usize {
         let sets = [&self.acknowledged, &self.rejected, &self.busy, &self.unanswered];
         let sets = sets.into_iter().chain(self.ungraded.values());
-        sets.map(Runs::heap_bytes).sum::<usize>() + self.device.capacity() + self.timeline.heap_bytes()
+        sets.map(SequenceSet::heap_bytes).sum::<usize>() + self.device.capacity() + self.timeline.heap_bytes()
     }
 
     /// Readings handed to an uplink for the first time.
@@ -175,7 +175,7 @@ impl Page {
 // === impl Found ===
 
 impl Found {
-    /// A reading in the topic of its kind; whether it is there for the first time.
+    /// A reading in the topic of its kind; whether it is found for the first time.
     pub fn record(&mut self, device: &str, sequence: u64) -> bool {
         self.records += 1;
         let Some(entry) = self.device(device) else { return false };
@@ -213,7 +213,7 @@ impl Found {
     pub fn heap_bytes(&self) -> usize {
         let bytes = |(name, device): (&String, &FoundDevice)| {
             let sets = [&device.delivered, &device.duplicated, &device.dead_letters];
-            name.capacity() + size_of::<FoundDevice>() + sets.into_iter().map(Runs::heap_bytes).sum::<usize>()
+            name.capacity() + size_of::<FoundDevice>() + sets.into_iter().map(SequenceSet::heap_bytes).sum::<usize>()
         };
         self.devices.iter().map(bytes).sum()
     }
@@ -241,29 +241,30 @@ impl Ledger {
         self.reconcile_if(found, |_| true)
     }
 
-    /// As [`Ledger::reconcile`], for the devices of one kind; strangers belong to no kind.
+    /// As [`Ledger::reconcile`], for the devices of one kind; other_devices belong to no kind.
     pub fn reconcile_kind(&self, found: &Found, kind: Kind) -> Reconciliation {
-        let mut result = self.reconcile_if(found, |page| page.kind == kind);
-        result.strangers = 0;
+        let mut result = self.reconcile_if(found, |account| account.kind == kind);
+        result.other_devices = 0;
         result
     }
 
     /// Readings that are acknowledged and not found: cheap enough to ask again and again while reading along.
     pub fn missing(&self, found: &Found) -> u64 {
         let nothing = FoundDevice::default();
-        let missing = |page: &Page| {
-            page.missing(found.devices.get(&page.device).unwrap_or(&nothing))
+        let missing = |account: &Account| {
+            account
+                .missing(found.devices.get(&account.device).unwrap_or(&nothing))
                 .count()
         };
-        self.pages.iter().map(missing).sum()
+        self.accounts.iter().map(missing).sum()
     }
 
     /// Adds to `table` what only Kafka can tell: whether what MQTT 3.1.1 acknowledged was accepted.
     pub fn grade(&self, found: &Found, table: &mut Table) {
         let nothing = FoundDevice::default();
-        for page in &self.pages {
-            let there = found.devices.get(&page.device).unwrap_or(&nothing);
-            for ((cause, due), sequences) in &page.ungraded {
+        for account in &self.accounts {
+            let there = found.devices.get(&account.device).unwrap_or(&nothing);
+            for ((cause, due), sequences) in &account.ungraded {
                 let accepted = sequences.intersection(&there.delivered).count();
                 let rejected = sequences.difference(&there.delivered).count();
                 table.add(*cause, accepted, true, *due != Due::Reject);
@@ -272,45 +273,45 @@ impl Ledger {
         }
     }
 
-    fn reconcile_if(&self, found: &Found, wanted: impl Fn(&Page) -> bool) -> Reconciliation {
+    fn reconcile_if(&self, found: &Found, wanted: impl Fn(&Account) -> bool) -> Reconciliation {
         let nothing = FoundDevice::default();
         let mut result = Reconciliation {
-            strangers: found.records,
+            other_devices: found.records,
             unreadable: found.unreadable,
             ..Reconciliation::default()
         };
-        for page in self.pages.iter().filter(|page| wanted(page)) {
-            let there = found.devices.get(&page.device).unwrap_or(&nothing);
-            let lost = page.missing(there);
-            let floor = page.floor(there);
-            let compared = page.acknowledged.count_from(floor);
-            let delivered = page.acknowledged.intersection(&there.delivered).count_from(floor);
-            result.acknowledged += page.acknowledged.count();
-            result.not_compared += page.acknowledged.count() - compared;
+        for account in self.accounts.iter().filter(|account| wanted(account)) {
+            let there = found.devices.get(&account.device).unwrap_or(&nothing);
+            let lost = account.missing(there);
+            let floor = account.floor(there);
+            let compared = account.acknowledged.count_from(floor);
+            let delivered = account.acknowledged.intersection(&there.delivered).count_from(floor);
+            result.acknowledged += account.acknowledged.count();
+            result.not_compared += account.acknowledged.count() - compared;
             result.in_kafka += delivered;
-            let repeated = page.acknowledged.intersection(&there.duplicated);
+            let repeated = account.acknowledged.intersection(&there.duplicated);
             result.in_kafka_more_than_once += repeated.count_from(floor.max(there.duplicated.floor()));
             result.dead_lettered += compared - delivered - lost.count();
             result.lost += lost.count();
             result.duplicates += there.records - there.delivered.count();
-            result.extra += there.delivered.difference(&page.acknowledged).count();
+            result.extra += there.delivered.difference(&account.acknowledged).count();
             result.out_of_order += there.out_of_order;
-            result.strangers -= there.records;
-            page.name(&lost, &mut result.lost_named);
-            page.name(&there.duplicated, &mut result.duplicates_named);
+            result.other_devices -= there.records;
+            account.name(&lost, &mut result.lost_named);
+            account.name(&there.duplicated, &mut result.duplicates_named);
         }
         result
     }
 }
 
-impl Page {
-    fn missing(&self, there: &FoundDevice) -> Runs {
+impl Account {
+    fn missing(&self, there: &FoundDevice) -> SequenceSet {
         let missing = self.acknowledged.difference(&there.delivered);
         if !self.accepts_dead_letter {
             return missing;
         }
         let missing = missing.difference(&there.dead_letters);
-        // What is not even JSON has no number to be found by; so many of them are there as were due.
+        // What is not even JSON has no number to be found by; so as many are expected as were due.
         let due = self.due_dead_letters();
         let nameless = missing.intersection(&due).count();
         if nameless > 0 && nameless <= there.unnumbered {
@@ -320,7 +321,7 @@ impl Page {
     }
 
     /// What was acknowledged although it must be rejected.
-    fn due_dead_letters(&self) -> Runs {
+    fn due_dead_letters(&self) -> SequenceSet {
         let due = self.ungraded.iter().filter(|((_, due), _)| *due != Due::Accept);
         let sequences = due.flat_map(|(_, sequences)| sequences.iter());
         sequences.flat_map(|(first, last)| first..=last).collect()
@@ -336,8 +337,8 @@ impl Page {
         self.acknowledged.floor().max(there.delivered.floor()).max(dead_letters)
     }
 
-    /// Adds the first ranges of `sequences` to `named`, as many as there is room for.
-    fn name(&self, sequences: &Runs, named: &mut Vec<LostRange>) {
+    /// Adds the first ranges of `sequences` to `named`, up to the maximum.
+    fn name(&self, sequences: &SequenceSet, named: &mut Vec<LostRange>) {
         let room = NAMED_MAX.saturating_sub(named.len());
         let range = |(first, last)| {
             let times = self.timeline.between(first, last);
@@ -360,10 +361,10 @@ mod tests {
     use super::*;
     use crate::devices::faults::Fault;
 
-    fn page(acknowledged: &[u64]) -> Page {
-        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Coap);
-        page.acknowledged = acknowledged.iter().copied().collect();
-        page
+    fn account(acknowledged: &[u64]) -> Account {
+        let mut account = Account::new("loop-1", Kind::TRAFFIC, Protocol::Coap);
+        account.acknowledged = acknowledged.iter().copied().collect();
+        account
     }
 
     fn found(records: &[(&str, u64)]) -> Found {
@@ -376,8 +377,8 @@ mod tests {
 
     fn reconciled(acknowledged: &[u64], sequences: &[u64]) -> Reconciliation {
         let records: Vec<_> = sequences.iter().map(|&sequence| ("loop-1", sequence)).collect();
-        let pages = vec![page(acknowledged)];
-        Ledger { pages }.reconcile(&found(&records))
+        let accounts = vec![account(acknowledged)];
+        Ledger { accounts }.reconcile(&found(&records))
     }
 
     #[test]
@@ -421,12 +422,12 @@ mod tests {
     #[test]
     fn a_dead_letter_answers_for_an_acknowledgement_only_where_no_other_answer_exists() {
         let check = |accepts_dead_letter: bool, expected: (u64, u64, u64)| {
-            let mut page = page(&[1, 2, 3]);
-            page.accepts_dead_letter = accepts_dead_letter;
+            let mut account = account(&[1, 2, 3]);
+            account.accepts_dead_letter = accepts_dead_letter;
             let mut there = found(&[("loop-1", 1)]);
             there.dead_letter("loop-1", Some(2));
-            let pages = vec![page];
-            let result = Ledger { pages }.reconcile(&there);
+            let accounts = vec![account];
+            let result = Ledger { accounts }.reconcile(&there);
             assert_eq!((result.in_kafka, result.dead_lettered, result.lost), expected);
         };
         check(true, (1, 1, 1));
@@ -435,15 +436,15 @@ mod tests {
 
     #[test]
     fn devices_are_not_confused_with_each_other() {
-        let mut other = page(&[1, 2]);
+        let mut other = account(&[1, 2]);
         other.device = "meter-2".to_owned();
         other.kind = Kind::ENERGY;
         let ledger = Ledger {
-            pages: vec![page(&[1, 2]), other],
+            accounts: vec![account(&[1, 2]), other],
         };
         let there = found(&[("loop-1", 1), ("loop-1", 2), ("meter-2", 1), ("somebody-else", 2)]);
         let result = ledger.reconcile(&there);
-        assert_eq!((result.in_kafka, result.lost, result.strangers), (3, 1, 1));
+        assert_eq!((result.in_kafka, result.lost, result.other_devices), (3, 1, 1));
         assert_eq!(result.lost_named[0].device, "meter-2");
         assert_eq!(ledger.missing(&there), 1);
         assert_eq!(ledger.reconcile_kind(&there, Kind::TRAFFIC).lost, 0);
@@ -454,17 +455,19 @@ mod tests {
     fn half_a_message_is_found_by_its_device_alone() {
         // MQTT 3.1.1 acknowledged 1 to 4; 2 and 3 were truncated. → dead-lettered, lost
         let check = |unnumbered: u64, expected: (u64, u64)| {
-            let mut page = page(&[1, 2, 3, 4]);
-            page.accepts_dead_letter = true;
+            let mut account = account(&[1, 2, 3, 4]);
+            account.accepts_dead_letter = true;
             for sequence in [2, 3] {
-                page.grade_later(Labels::default().with(Fault::Truncated), Due::Reject, sequence);
+                account.grade_later(Labels::default().with(Fault::Truncated), Due::Reject, sequence);
             }
             for sequence in [1, 4] {
-                page.grade_later(Labels::default(), Due::Accept, sequence);
+                account.grade_later(Labels::default(), Due::Accept, sequence);
             }
             let mut there = found(&[("loop-1", 1), ("loop-1", 4)]);
             (0..unnumbered).for_each(|_| there.dead_letter("loop-1", None));
-            let ledger = Ledger { pages: vec![page] };
+            let ledger = Ledger {
+                accounts: vec![account],
+            };
             let result = ledger.reconcile(&there);
             assert_eq!((result.dead_lettered, result.lost), expected);
             let mut table = Table::default();
@@ -483,9 +486,11 @@ mod tests {
 
     #[test]
     fn gaps_and_duplicates_are_named_with_their_time() {
-        let mut page = page(&[1, 2, 3, 4, 5]);
-        (1..=5).for_each(|sequence| page.timeline.note(sequence, 1000 * sequence as i64));
-        let ledger = Ledger { pages: vec![page] };
+        let mut account = account(&[1, 2, 3, 4, 5]);
+        (1..=5).for_each(|sequence| account.timeline.note(sequence, 1000 * sequence as i64));
+        let ledger = Ledger {
+            accounts: vec![account],
+        };
         let result = ledger.reconcile(&found(&[("loop-1", 1), ("loop-1", 4), ("loop-1", 4), ("loop-1", 5)]));
         let named = |ranges: &[LostRange]| {
             let range = |range: &LostRange| (range.first, range.last, range.from_ms, range.until_ms);
@@ -499,30 +504,30 @@ mod tests {
     fn ten_million_readings_of_a_thousand_devices_fit_into_a_few_megabytes() {
         const DEVICES: u64 = 1000;
         const READINGS: u64 = 10_000;
-        // One in so many is rejected; of ordinary fleets, of bad firmware, of a gateway that is out of its mind.
+        // One in so many is rejected; of ordinary fleets, of bad firmware, of a gateway that rejects every second one.
         let check = |one_in: u64, bytes_max: usize| {
             let (mut ledger, mut there) = (Ledger::default(), Found::default());
             for number in 0..DEVICES {
-                let mut page = Page::new(format!("loop-{number:05}"), Kind::TRAFFIC, Protocol::Coap);
+                let mut account = Account::new(format!("loop-{number:05}"), Kind::TRAFFIC, Protocol::Coap);
                 for sequence in 0..READINGS {
-                    page.timeline.note(sequence, sequence as i64);
+                    account.timeline.note(sequence, sequence as i64);
                     if (sequence * 7919 + number).is_multiple_of(one_in) {
-                        page.rejected.insert(sequence);
+                        account.rejected.insert(sequence);
                         continue;
                     }
-                    page.acknowledged.insert(sequence);
+                    account.acknowledged.insert(sequence);
                     // The reading 5000 of one device is the one that is missing.
                     if (number, sequence) != (7, 5000) {
-                        there.record(&page.device, sequence);
+                        there.record(&account.device, sequence);
                     }
                 }
-                ledger.pages.push(page);
+                ledger.accounts.push(account);
             }
             let result = ledger.reconcile(&there);
             assert_eq!((result.lost, result.not_compared, result.duplicates), (1, 0, 0));
             assert_eq!(result.lost_named[0].first, 5000);
-            let page_bytes = ledger.pages.iter().map(Page::heap_bytes).sum::<usize>();
-            let bytes = page_bytes / DEVICES as usize + size_of::<Page>() + there.heap_bytes() / DEVICES as usize;
+            let page_bytes = ledger.accounts.iter().map(Account::heap_bytes).sum::<usize>();
+            let bytes = page_bytes / DEVICES as usize + size_of::<Account>() + there.heap_bytes() / DEVICES as usize;
             println!("1 in {one_in}: {bytes} bytes a device");
             assert!(bytes <= bytes_max, "1 in {one_in}: {bytes} bytes a device");
         };

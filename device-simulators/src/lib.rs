@@ -1,8 +1,8 @@
 //! A fleet of simulated city devices, and the ledger that holds the gateway to its promise.
 //!
 //! A device [measures](devices), its [uplink](uplinks) sends the reading over MQTT, CoAP or HTTP and waits for the
-//! answer, its page of the [ledger] notes what it was told. A [follower] meanwhile reads what arrives
-//! in Kafka. When the [fleet] has stopped, the two are compared: *every acknowledged reading is in Kafka at least
+//! answer, its account of the [ledger] notes what it was told. A [topic reader](topic_reader) meanwhile reads
+//! what arrives in Kafka. When the [fleet] has stopped, the two are compared: *every acknowledged reading is in Kafka at least
 //! once*. The [report] says so, or names what is missing.
 //!
 //! The tools of the program `device-simulators` are features: `load` sends as fast as it is asked to, and measures; `prove`
@@ -14,7 +14,7 @@ pub mod devices;
 
 pub mod uplinks;
 
-mod member;
+mod device_task;
 
 pub mod fleet;
 
@@ -24,7 +24,7 @@ pub mod phases;
 
 pub mod grades;
 
-pub mod runs;
+pub mod sequence_set;
 
 pub mod timeline;
 
@@ -32,7 +32,7 @@ pub mod ledger;
 
 pub mod balance;
 
-pub mod follower;
+pub mod topic_reader;
 
 pub mod report;
 
@@ -45,6 +45,6 @@ pub mod prove;
 pub mod load;
 
 pub use fleet::{Fleet, FleetConfig, FleetOutcome};
-pub use follower::{Begin, Follower, FollowerConfig};
 pub use ledger::{Found, Ledger};
 pub use report::{Report, live_line};
+pub use topic_reader::{Begin, TopicReader, TopicReaderConfig};

@@ -1,8 +1,8 @@
 //! The command line of the fleet: `device-simulators run` drives a gateway and ends with a verdict, `prove` does damage
-//! meanwhile, `load` measures how much it takes, and `sink` is what `load` is measured against.
+//! meanwhile, `load` measures how much it accepts, and `sink` is what `load` is compared with.
 //!
 //! Exit codes: 0 = every acknowledged reading is in Kafka; 1 = something acknowledged is missing, or is not as a scenario
-//! expects; 2 = the run could not take place (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
+//! expects; 2 = the run was not possible (wrong flags, no gateway, no Kafka, or nothing at all was acknowledged).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,22 +13,22 @@ use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
 use device_simulators::scenario::Scenario;
 use device_simulators::scenario::bundled;
-use device_simulators::scenario::course::{self, Course, Limits, Outages};
+use device_simulators::scenario::runner::{self, Limits, Outages, Runner};
 use device_simulators::uplinks::{Protocol, coap};
-use device_simulators::{Begin, Fleet, FleetConfig, FollowerConfig, Report};
+use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReaderConfig};
 use device_simulators::{load, prove};
 use rustix::process::Pid;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
-/// How long a gateway may take to say that it is there.
+/// How long a gateway may take to answer the first connection attempt or ping.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a fleet without a scenario sends.
 const SECONDS: u64 = 30;
 
-/// A fleet of simulated city devices that checks what became of its readings.
+/// A fleet of simulated city devices that checks whether its readings arrived.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
@@ -45,8 +45,8 @@ enum Command {
     /// found in Kafka. Ctrl-C ends the run early, with a report. Example:
     /// device-simulators run rush_hour --speed 60
     ///
-    /// Exit codes: 0 nothing is lost, and what the scenario expects holds; 1 it is not so, or the gateway went away; 2 the
-    /// run could not take place.
+    /// Exit codes: 0 nothing is lost, and what the scenario expects holds; 1 it does not, or the gateway stopped answering;
+    /// 2 the run was not possible.
     Run(Run),
     /// List the scenarios that the program contains, or print one of them, to begin your own with.
     Scenarios(Scenarios),
@@ -56,7 +56,7 @@ enum Command {
     ///
     /// Exit codes: 0 the promise held; 1 something acknowledged is lost or out of order; 2 it could not be run.
     Prove(prove::Options),
-    /// Send as many readings as a gateway takes, or at a fixed rate, and measure.
+    /// Send as many readings as a gateway accepts, or at a fixed rate, and measure.
     ///
     /// Examples: device-simulators load --mqtt 127.0.0.1:1883 --window 16
     ///           device-simulators load --http 127.0.0.1:8080 --rate 5000 --html report.html
@@ -80,10 +80,10 @@ struct Run {
     /// How much faster than the clock the scenario's time runs.
     #[arg(long, value_name = "N", requires = "scenario", value_parser = clap::value_parser!(u32).range(1..=86400), help_heading = "The scenario")]
     speed: Option<u32>,
-    /// Play the scenario's short form.
+    /// Run the scenario's short form.
     #[arg(long, requires = "scenario", help_heading = "The scenario")]
     short: bool,
-    /// The process to freeze when the scenario takes Kafka away.
+    /// The process to freeze for an outage of Kafka.
     #[arg(long, value_name = "PID", requires = "scenario", value_parser = pid, help_heading = "The scenario")]
     freeze_pid: Option<Pid>,
     /// Say when Kafka is to be stopped and started, and leave it to the reader.
@@ -106,7 +106,7 @@ struct Run {
     http: Option<String>,
     /// So long without any answer, and the run ends with a partial report.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = "Where to send")]
-    give_up: Duration,
+    silence_timeout: Duration,
 
     /// Kafka's bootstrap servers.
     #[arg(
@@ -127,7 +127,7 @@ struct Run {
     kafka_property: Vec<(String, String)>,
     /// How long to wait at the end for readings that are still on their way to Kafka.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Where to look")]
-    patience: u64,
+    read_timeout: u64,
 
     /// How many devices there are.
     #[arg(
@@ -162,7 +162,7 @@ struct Scenarios {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // rumqttc logs every negative acknowledgement; the report counts them. That Kafka is away, `prove` knows best.
+    // rumqttc logs every negative acknowledgement; the report counts them. `prove` itself makes Kafka unavailable.
     let quiet = match command {
         Command::Run(_) | Command::Scenarios(_) | Command::Load(_) | Command::Sink(_) => "warn,rumqttc=off",
         Command::Prove(_) => "warn,rumqttc=off,rdkafka=off,librdkafka=off",
@@ -273,7 +273,7 @@ impl Run {
             None => self.by_hand.then_some(Outages::ByHand),
         };
         let limits = self.limits(scenario.length());
-        course::play(&scenario, fleet, self.follower_config(), limits, outages).await
+        runner::play(&scenario, fleet, self.topic_reader_config(), limits, outages).await
     }
 
     async fn send(&self) -> anyhow::Result<Report> {
@@ -289,20 +289,20 @@ impl Run {
             http: find(Protocol::Http, &self.http).await?,
             ..FleetConfig::default()
         };
-        let course = Course::plain(self.limits(Duration::from_secs(SECONDS)));
-        course.run(|| Fleet::start(fleet), self.follower_config()).await
+        let runner = Runner::plain(self.limits(Duration::from_secs(SECONDS)));
+        runner.run(|| Fleet::start(fleet), self.topic_reader_config()).await
     }
 
     fn limits(&self, usually: Duration) -> Limits {
         Limits {
             length: self.seconds.map_or(usually, Duration::from_secs),
-            give_up: self.give_up,
-            patience: Duration::from_secs(self.patience),
+            silence_timeout: self.silence_timeout,
+            read_timeout: Duration::from_secs(self.read_timeout),
         }
     }
 
-    fn follower_config(&self) -> FollowerConfig {
-        let mut config = FollowerConfig::new(&self.kafka, &self.topic_prefix);
+    fn topic_reader_config(&self) -> TopicReaderConfig {
+        let mut config = TopicReaderConfig::new(&self.kafka, &self.topic_prefix);
         config.schemas.clone_from(&self.schemas);
         config.begin = Begin::Now;
         config.properties = self.kafka_property.clone();

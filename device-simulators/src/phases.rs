@@ -1,6 +1,6 @@
-//! What devices felt before, during and after something was done to the gateway or its Kafka.
+//! What devices observed before, during and after damage to the gateway or its Kafka.
 //!
-//! A run that damages nothing stays in the first phase. Each phase has a book per protocol: readings sent, answers by
+//! A run that damages nothing stays in the first phase. Each phase has counts per protocol: readings sent, answers by
 //! kind, and the time from the first sending of a reading to its positive answer. A reading belongs to the phase in which
 //! it was first sent; one that was still unanswered when the damage began belongs to the damage.
 
@@ -32,21 +32,21 @@ pub enum Phase {
     After,
 }
 
-/// The books of all phases, and which of them is open.
+/// The counts of all phases, and which phase it is.
 #[derive(Debug)]
 pub struct Phases {
     now: AtomicU8,
-    books: [[Mutex<Book>; 3]; 5],
+    counts: [[Mutex<Counts>; 3]; 5],
 }
 
 #[derive(Debug)]
-struct Book {
+struct Counts {
     answers: Answers,
     /// Microseconds.
     latency: Histogram<u64>,
 }
 
-/// Readings sent, and answers to them. A reading that is answered *busy* and then taken has two answers.
+/// Readings sent, and answers to them. A reading that is answered *busy* and then accepted has two answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Answers {
     pub sent: u64,
@@ -56,9 +56,9 @@ pub struct Answers {
     pub unanswered: u64,
 }
 
-/// A phase as one protocol's devices felt it.
+/// A phase as one protocol's devices observed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Felt {
+pub struct PhaseSummary {
     #[serde(flatten)]
     pub answers: Answers,
     #[serde(flatten)]
@@ -100,15 +100,15 @@ impl fmt::Display for Phase {
 
 impl Phases {
     pub fn new() -> Phases {
-        let book = || {
-            Mutex::new(Book {
+        let counts = || {
+            Mutex::new(Counts {
                 answers: Answers::default(),
                 latency: histogram(),
             })
         };
         Phases {
             now: AtomicU8::new(Phase::Start as u8),
-            books: std::array::from_fn(|_| std::array::from_fn(|_| book())),
+            counts: std::array::from_fn(|_| std::array::from_fn(|_| counts())),
         }
     }
 
@@ -124,36 +124,36 @@ impl Phases {
     /// Readings are sent for the first time; the phase they are sent in.
     pub fn sent(&self, protocol: Protocol, readings: u64) -> Phase {
         let now = self.now();
-        lock(self.book(now, protocol)).answers.sent += readings;
+        lock(self.counts(now, protocol)).answers.sent += readings;
         now
     }
 
     /// A reading first sent in the phase `sent_in`, `elapsed` ago, is answered.
     pub fn answered(&self, protocol: Protocol, sent_in: Phase, answer: &Answer, elapsed: Duration) {
         let phase = Phase::of_reading(sent_in, self.now());
-        let mut book = lock(self.book(phase, protocol));
+        let mut counts = lock(self.counts(phase, protocol));
         match answer {
             Answer::Acknowledged => {
-                book.answers.positive += 1;
-                book.latency.saturating_record(elapsed.as_micros() as u64);
+                counts.answers.positive += 1;
+                counts.latency.saturating_record(elapsed.as_micros() as u64);
             }
-            Answer::Rejected { .. } => book.answers.rejected += 1,
-            Answer::Busy { .. } => book.answers.busy += 1,
-            Answer::Unanswered { .. } => book.answers.unanswered += 1,
+            Answer::Rejected { .. } => counts.answers.rejected += 1,
+            Answer::Busy { .. } => counts.answers.busy += 1,
+            Answer::Unanswered { .. } => counts.answers.unanswered += 1,
         }
     }
 
-    pub fn felt(&self, phase: Phase, protocol: Protocol) -> Felt {
-        let book = lock(self.book(phase, protocol));
-        Felt {
-            answers: book.answers,
-            latency: Percentiles::of(&book.latency),
+    pub fn summary(&self, phase: Phase, protocol: Protocol) -> PhaseSummary {
+        let counts = lock(self.counts(phase, protocol));
+        PhaseSummary {
+            answers: counts.answers,
+            latency: Percentiles::of(&counts.latency),
         }
     }
 
-    fn book(&self, phase: Phase, protocol: Protocol) -> &Mutex<Book> {
+    fn counts(&self, phase: Phase, protocol: Protocol) -> &Mutex<Counts> {
         // As many places as the enums have members.
-        &self.books[phase as usize][protocol.index()]
+        &self.counts[phase as usize][protocol.index()]
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_phase_and_protocol_has_a_book_of_its_own() {
+    fn every_phase_and_protocol_has_counts_of_its_own() {
         let phases = Phases::new();
         phases.enter(Phase::Before);
         let second = Duration::from_secs(1);
@@ -212,10 +212,10 @@ mod tests {
         phases.sent(Protocol::Coap, 1);
         phases.answered(Protocol::Coap, Phase::After, &Answer::Acknowledged, second / 1000);
 
-        let felt = |phase, protocol| phases.felt(phase, protocol);
-        assert_eq!(felt(Phase::Before, Protocol::Mqtt).answers.sent, 1);
-        assert_eq!(felt(Phase::Before, Protocol::Mqtt).latency, Percentiles::default());
-        let damage = felt(Phase::Damage, Protocol::Mqtt);
+        let summary = |phase, protocol| phases.summary(phase, protocol);
+        assert_eq!(summary(Phase::Before, Protocol::Mqtt).answers.sent, 1);
+        assert_eq!(summary(Phase::Before, Protocol::Mqtt).latency, Percentiles::default());
+        let damage = summary(Phase::Damage, Protocol::Mqtt);
         let expected = Answers {
             sent: 2,
             positive: 1,
@@ -224,8 +224,8 @@ mod tests {
         };
         assert_eq!((damage.answers, damage.answers.negative()), (expected, 1));
         assert!((damage.latency.p99_ms.unwrap() / 1000.0 - 1.0).abs() < 0.02);
-        let after = felt(Phase::After, Protocol::Coap);
+        let after = summary(Phase::After, Protocol::Coap);
         assert!((after.latency.p50_ms.unwrap() - 1.0).abs() < 0.02);
-        assert_eq!(felt(Phase::After, Protocol::Mqtt).answers, Answers::default());
+        assert_eq!(summary(Phase::After, Protocol::Mqtt).answers, Answers::default());
     }
 }

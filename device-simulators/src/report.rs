@@ -2,7 +2,7 @@
 //!
 //! `sent` counts readings, not messages: a reading that had to be sent three times is one. Once a fleet has stopped,
 //! `sent = acknowledged + rejected + busy + unanswered`. The devices cannot tell *delivered* from *spooled* (both mean
-//! safe), so these two come from the gateway's own metrics where somebody has them.
+//! safe), so these two come from the gateway's own metrics where those are known.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,18 +12,18 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::balance::Balance;
-use crate::counters::{Complaint, Counters, Percentiles, Tally};
+use crate::counters::{Counters, Percentiles, Problem, Tally};
 use crate::devices::Kind;
 use crate::fleet::FleetOutcome;
 use crate::grades::{self, Cause, Grade};
 use crate::ledger::{Found, LostRange, Reconciliation};
 use crate::scenario::Expect;
-use crate::scenario::course::Ending;
 use crate::scenario::expect::Expectation;
+use crate::scenario::runner::Ending;
 use crate::uplinks::Protocol;
 
-/// How many complaints the table shows; the JSON has all that were kept.
-const COMPLAINTS_SHOWN: usize = 5;
+/// How many problems the table shows; the JSON has all that were kept.
+const PROBLEMS_SHOWN: usize = 5;
 
 /// The result of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -31,7 +31,7 @@ pub struct Report {
     pub seconds: f64,
     #[serde(flatten)]
     pub tally: Tally,
-    /// As the gateway counts them; `null` if nobody asked it.
+    /// As the gateway counts them; `null` if it was not asked.
     pub delivered: Option<u64>,
     pub spooled: Option<u64>,
     #[serde(flatten)]
@@ -39,7 +39,7 @@ pub struct Report {
     /// Of `acknowledged`, those of readings that were acknowledged before: a fault made a device send them again.
     pub acknowledged_again: u64,
     pub in_kafka: u64,
-    /// Of these, those that are there more than once.
+    /// Of these, those found more than once.
     pub in_kafka_more_than_once: u64,
     pub dead_lettered: u64,
     pub lost: u64,
@@ -57,27 +57,27 @@ pub struct Report {
     pub duplicates_named: Vec<LostRange>,
     /// By what was wrong with the readings; `none` for nothing.
     pub grades: BTreeMap<&'static str, GradeLine>,
-    /// Dead letters by reason: those that are there, and those that were due for that reason alone.
+    /// Dead letters by reason: those found, and those that were due for that reason alone.
     pub dead_letter_reasons: BTreeMap<String, u64>,
     pub due_reasons: BTreeMap<&'static str, u64>,
     /// Dead letters that were due for any of several reasons, or that may have been due.
     pub ambiguous: u64,
-    /// The scenario that was played.
-    pub scenario: Option<Played>,
+    /// The scenario that was info.
+    pub scenario: Option<ScenarioInfo>,
     /// Why the run ended before its time.
     pub partial: Option<String>,
-    /// Whether the gateway was given up.
+    /// Whether the run ended because the gateway stopped answering.
     pub gave_up: bool,
     pub expectations: Vec<Expectation>,
     pub unreadable_because: Option<String>,
-    pub complaints: Vec<Complaint>,
+    pub problems: Vec<Problem>,
     #[serde(skip)]
     pub balance: Balance,
 }
 
 /// Which scenario a report is of.
 #[derive(Clone, Debug, Serialize)]
-pub struct Played {
+pub struct ScenarioInfo {
     pub name: String,
     pub shows: String,
     pub seed: u64,
@@ -200,7 +200,7 @@ impl Report {
             gave_up: false,
             expectations: Vec::new(),
             unreadable_because: found.unreadable_because.clone(),
-            complaints: counters.complaints(),
+            problems: counters.problems(),
             balance,
         }
     }
@@ -223,10 +223,10 @@ impl Report {
         self
     }
 
-    /// Holds the report against what a scenario expects.
-    pub fn with_scenario(mut self, played: Played, expect: &Expect) -> Report {
-        self.expectations = expect.hold_against(&self);
-        self.scenario = Some(played);
+    /// Checks the report against what a scenario expects.
+    pub fn with_scenario(mut self, info: ScenarioInfo, expect: &Expect) -> Report {
+        self.expectations = expect.check(&self);
+        self.scenario = Some(info);
         self
     }
 
@@ -237,7 +237,7 @@ impl Report {
         grades::share(grades().map(|grade| grade.as_expected).sum(), answered)
     }
 
-    /// The promise was kept, and tested: readings got a positive answer, none of them is missing, the gateway was there to
+    /// The promise was kept, and tested: readings got a positive answer, none of them is missing, the gateway answered to
     /// the end, and whatever a scenario expects did hold.
     pub fn passed(&self) -> bool {
         let expected = self.expectations.iter().all(|expectation| expectation.holds);
@@ -276,7 +276,7 @@ impl Report {
 }
 
 impl Report {
-    /// Faults × what became of them; nothing where there were none and nothing was amiss.
+    /// Faults × outcomes; nothing where there were no faults and all was as expected.
     fn write_grades(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let amiss = |line: &GradeLine| line.grade.as_expected < line.grade.accepted + line.grade.rejected;
         if self.grades.len() < 2 && !self.grades.values().any(amiss) {
@@ -389,8 +389,8 @@ impl fmt::Display for Report {
         if let Some(why) = &self.unreadable_because {
             writeln!(f, "{:>14} {why}", "first:")?;
         }
-        for complaint in self.complaints.iter().take(COMPLAINTS_SHOWN) {
-            writeln!(f, "{:>13}× {}", grouped(complaint.times), complaint.what)?;
+        for problem in self.problems.iter().take(PROBLEMS_SHOWN) {
+            writeln!(f, "{:>13}× {}", grouped(problem.times), problem.what)?;
         }
         for (what, ranges) in [("LOST", &self.lost_named), ("twice", &self.duplicates_named)] {
             for range in ranges {
@@ -420,7 +420,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// One line on a running fleet: seconds, tallies, and how many records a follower has seen.
+/// One line on a running fleet: seconds, tallies, and how many records were read from the topics.
 pub fn live_line(elapsed: Duration, counters: &Counters, records: u64) -> String {
     let Tally {
         sent,
@@ -473,23 +473,25 @@ pub(crate) fn milliseconds(value: Option<f64>) -> String {
 mod tests {
     use super::*;
     use crate::counters::End;
-    use crate::ledger::{Ledger, Page};
+    use crate::ledger::{Account, Ledger};
     use std::sync::Arc;
 
     fn report(in_kafka: &[u64]) -> Report {
         let counters = Arc::new(Counters::new());
-        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Coap);
-        page.acknowledged = (1..=3).collect();
-        page.busy = (4..=4).collect();
+        let mut account = Account::new("loop-1", Kind::TRAFFIC, Protocol::Coap);
+        account.acknowledged = (1..=3).collect();
+        account.busy = (4..=4).collect();
         counters.sent(Protocol::Coap, Kind::TRAFFIC, 4);
         for end in [End::Acknowledged, End::Acknowledged, End::Acknowledged, End::Busy] {
             counters.ended(Protocol::Coap, Kind::TRAFFIC, end);
         }
         counters.latency(Protocol::Coap, Duration::from_millis(4));
         let outcome = FleetOutcome {
-            ledger: Ledger { pages: vec![page] },
+            ledger: Ledger {
+                accounts: vec![account],
+            },
             counters,
-            devices_without_page: 0,
+            devices_without_account: 0,
         };
         let mut found = Found::default();
         found.complete = true;

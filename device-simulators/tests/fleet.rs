@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use device_simulators::devices::Kind;
 use device_simulators::uplinks::Protocol;
 use device_simulators::{Fleet, FleetConfig, FleetOutcome, Report};
-use toy::{Manner, Toy};
+use toy::{Behavior, Toy};
 
 /// Enough devices for every kind on every protocol in every variant.
 const DEVICES: usize = 36;
 
-/// Runs a fleet until it has sent `readings`, and stops it.
+/// SequenceSet a fleet until it has sent `readings`, and stops it.
 async fn run(config: FleetConfig, readings: u64) -> (FleetOutcome, Duration) {
     let fleet = Fleet::start(config).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -31,24 +31,24 @@ async fn run(config: FleetConfig, readings: u64) -> (FleetOutcome, Duration) {
 
 /// What is true after any run.
 fn books_balance(outcome: &FleetOutcome, devices: usize) {
-    assert_eq!(outcome.devices_without_page, 0);
-    assert_eq!(outcome.ledger.pages.len(), devices);
+    assert_eq!(outcome.devices_without_account, 0);
+    assert_eq!(outcome.ledger.accounts.len(), devices);
     let total = outcome.counters.snapshot().total();
     assert_eq!(
         total.sent,
         total.acknowledged + total.rejected + total.busy + total.unanswered
     );
-    let pages = &outcome.ledger.pages;
-    assert_eq!(total.sent, pages.iter().map(|page| page.sent()).sum::<u64>());
+    let accounts = &outcome.ledger.accounts;
+    assert_eq!(total.sent, accounts.iter().map(|account| account.sent()).sum::<u64>());
     assert_eq!(
         total.acknowledged,
-        pages.iter().map(|page| page.acknowledged.count()).sum::<u64>()
+        accounts.iter().map(|account| account.acknowledged.count()).sum::<u64>()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_polite_gateway_everything_is_acknowledged_and_there() {
-    let toy = Toy::start(|_, _, _| Manner::StoreAndAcknowledge).await;
+    let toy = Toy::start(|_, _, _| Behavior::StoreAndAcknowledge).await;
     let mut config = toy.fleet(DEVICES);
     config.interval = Duration::from_millis(50);
     let (outcome, _) = run(config, 1000).await;
@@ -71,8 +71,9 @@ async fn with_a_polite_gateway_everything_is_acknowledged_and_there() {
     // Every kind meets every protocol.
     for kind in Kind::ALL {
         for protocol in Protocol::ALL {
-            let meets = |page: &&device_simulators::ledger::Page| page.kind == kind && page.protocol == protocol;
-            assert_eq!(outcome.ledger.pages.iter().filter(meets).count(), DEVICES / 9);
+            let meets =
+                |account: &&device_simulators::ledger::Account| account.kind == kind && account.protocol == protocol;
+            assert_eq!(outcome.ledger.accounts.iter().filter(meets).count(), DEVICES / 9);
         }
     }
 }
@@ -80,10 +81,10 @@ async fn with_a_polite_gateway_everything_is_acknowledged_and_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_and_silence_are_answered_by_sending_the_same_reading_again() {
     let toy = Toy::start(|_, sequence, earlier| match (sequence % 5, earlier) {
-        (1, 0) => Manner::SayBusy,
-        (2, 0) => Manner::StoreAndSayNothing,
-        (3, 0) => Manner::SayNothing,
-        _ => Manner::StoreAndAcknowledge,
+        (1, 0) => Behavior::SayBusy,
+        (2, 0) => Behavior::StoreAndSayNothing,
+        (3, 0) => Behavior::SayNothing,
+        _ => Behavior::StoreAndAcknowledge,
     })
     .await;
     let mut config = toy.fleet(DEVICES);
@@ -100,7 +101,7 @@ async fn busy_and_silence_are_answered_by_sending_the_same_reading_again() {
     assert!(report.duplicates > 10, "a lost answer makes a duplicate: {report}");
     // One reading at a time keeps the order; within a batch, an item that was busy comes behind the others.
     let mut ledger = outcome.ledger;
-    ledger.pages.retain(|page| page.protocol != Protocol::Http);
+    ledger.accounts.retain(|account| account.protocol != Protocol::Http);
     assert_eq!(ledger.reconcile(&toy.found()).out_of_order, 0, "{report}");
 }
 
@@ -110,9 +111,9 @@ async fn a_gateway_that_lies_is_found_out() {
     const VICTIMS: [&str; 3] = ["loop-00000", "loop-00003", "loop-00006"];
     let toy = Toy::start(|device, sequence, _| {
         if VICTIMS.contains(&device) && sequence == 2 {
-            Manner::Lie
+            Behavior::Lie
         } else {
-            Manner::StoreAndAcknowledge
+            Behavior::StoreAndAcknowledge
         }
     })
     .await;
@@ -138,9 +139,9 @@ async fn a_rejected_reading_is_not_sent_again() {
     let toy = Toy::start(|_, sequence, earlier| {
         assert_eq!(earlier, 0, "sent again");
         if sequence % 2 == 0 {
-            Manner::Reject
+            Behavior::Reject
         } else {
-            Manner::StoreAndAcknowledge
+            Behavior::StoreAndAcknowledge
         }
     })
     .await;
@@ -159,16 +160,16 @@ async fn a_rejected_reading_is_not_sent_again() {
     );
     assert!(
         report
-            .complaints
+            .problems
             .iter()
-            .any(|complaint| complaint.what.contains("coap rejected, 4.22")),
+            .any(|problem| problem.what.contains("coap rejected, 4.22")),
         "{report}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_without_a_gateway_stops_in_time_and_says_why() {
-    let toy = Toy::start(|_, _, _| Manner::StoreAndAcknowledge).await;
+    let toy = Toy::start(|_, _, _| Behavior::StoreAndAcknowledge).await;
     let mut config = toy.fleet(DEVICES);
     drop(toy);
     config.interval = Duration::from_millis(50);
@@ -178,16 +179,16 @@ async fn a_fleet_without_a_gateway_stops_in_time_and_says_why() {
     books_balance(&outcome, DEVICES);
     let total = outcome.counters.snapshot().total();
     assert_eq!((total.acknowledged, total.unanswered), (0, total.sent));
-    let complaints = outcome.counters.complaints();
+    let problems = outcome.counters.problems();
     assert!(
-        complaints.iter().any(|complaint| complaint.what.contains("refused")),
-        "{complaints:?}"
+        problems.iter().any(|problem| problem.what.contains("refused")),
+        "{problems:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_gateway_does_not_hold_the_fleet_up() {
-    let toy = Toy::start(|_, _, _| Manner::SayNothing).await;
+    let toy = Toy::start(|_, _, _| Behavior::SayNothing).await;
     let mut config = toy.fleet(DEVICES);
     config.interval = Duration::from_millis(50);
     config.stop_timeout = Duration::from_millis(200);

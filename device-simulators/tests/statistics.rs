@@ -133,7 +133,7 @@ struct Bounds {
 #[derive(Default)]
 struct Comparison {
     table: String,
-    complaints: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Comparison {
@@ -154,12 +154,12 @@ impl Comparison {
         if let Some((r, least)) = day
             && (r.is_nan() || r < least)
         {
-            self.complaints
+            self.problems
                 .push(format!("{what}: the mean day correlates by {r:.3}, less than {least}"));
         }
         let off = (theirs.lag1 - ours.lag1).abs();
         if off.is_nan() || off > bounds.lag1 {
-            self.complaints
+            self.problems
                 .push(format!("{what}: lag 1 is off by {off:.3}, more than {}", bounds.lag1));
         }
         let width = theirs.p99 - theirs.p1;
@@ -170,7 +170,7 @@ impl Comparison {
         ] {
             let off = (theirs - ours).abs() / width;
             if off.is_nan() || off > bounds.range {
-                self.complaints.push(format!(
+                self.problems.push(format!(
                     "{what}: {name} is off by {off:.2} of the real range, more than {}",
                     bounds.range
                 ));
@@ -193,7 +193,7 @@ impl Comparison {
         text.push_str(&kinds);
         text.push_str(&self.table);
         say(&text);
-        assert!(self.complaints.is_empty(), "\n{}\n{text}", self.complaints.join("\n"));
+        assert!(self.problems.is_empty(), "\n{}\n{text}", self.problems.join("\n"));
     }
 }
 
@@ -306,14 +306,9 @@ fn the_comparison_can_fail() {
     let check = |simulated: Series, expected: &[&str]| {
         let mut comparison = Comparison::default();
         comparison.compare("wave", &wave(1.0, 0.0, 0.0), &simulated, &bounds);
-        assert_eq!(
-            comparison.complaints.len(),
-            expected.len(),
-            "{:?}",
-            comparison.complaints
-        );
-        for (complaint, part) in comparison.complaints.iter().zip(expected) {
-            assert!(complaint.contains(part), "{complaint}, not {part}");
+        assert_eq!(comparison.problems.len(), expected.len(), "{:?}", comparison.problems);
+        for (problem, part) in comparison.problems.iter().zip(expected) {
+            assert!(problem.contains(part), "{problem}, not {part}");
         }
     };
     check(wave(1.1, 0.5, 0.01), &[]);

@@ -4,7 +4,7 @@
 //! crosses the centre at a given time, an incident on a given road. Nothing here changes after it was built, but for what
 //! is remembered of the meters' past, which is a function of the seed as well.
 
-use super::energy::almanac::Almanac;
+use super::energy::sums::SolarSums;
 use super::noise::Noise;
 use super::sun::Place;
 use super::traffic::Incident;
@@ -26,7 +26,7 @@ pub struct City {
     /// Beyond those that chance brings.
     pub(crate) fronts: Vec<Front>,
     pub(crate) incidents: Vec<Incident>,
-    pub(crate) almanac: Almanac,
+    pub(crate) sums: SolarSums,
 }
 
 /// Metres east and north of the centre.
@@ -46,7 +46,7 @@ impl City {
             noise: Noise::new(seed, "city", 0),
             fronts: Vec::new(),
             incidents: Vec::new(),
-            almanac: Almanac::default(),
+            sums: SolarSums::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Chance without a dice: numbers that look random and are a function of what they are asked for.
+//! Chance without a rng: numbers that look random and are a function of what they are asked for.
 //!
 //! A [`Noise`] belongs to one device, one road, or the city (the weather that all devices share). A *channel* is the name
 //! of the quantity that varies, so that two of them do not move together. No clock, no global state, no platform's

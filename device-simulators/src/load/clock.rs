@@ -1,7 +1,7 @@
 //! The run's own time: nanoseconds since it began.
 //!
 //! One number is cheaper to keep per message than an `Instant`, and every thread of a run counts from the same moment.
-//! Also here: how much processor time and memory this process has taken, which is part of what a run reports.
+//! Also here: the processor time and memory of this process, which is part of what a run reports.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

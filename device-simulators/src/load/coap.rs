@@ -12,7 +12,7 @@ pub const MAX_RETRANSMIT: u8 = 4;
 
 /// What a datagram means to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     /// A response; a confirmable one (§5.2.2) must be acknowledged by its message id.
     Response {
         token: [u8; TOKEN_BYTES],
@@ -80,27 +80,27 @@ fn option(out: &mut Vec<u8>, delta: u8, value: &[u8]) {
 
 // === reading ===
 
-pub fn heard(datagram: &[u8]) -> Heard {
+pub fn parse(datagram: &[u8]) -> Received {
     let &[first, code, high, low, ref rest @ ..] = datagram else {
-        return Heard::Noise;
+        return Received::Noise;
     };
     let (version, kind, token_bytes) = (first >> 6, (first >> 4) & 3, usize::from(first & 15));
     let id = u16::from_be_bytes([high, low]);
     let is_response = (2..=5).contains(&(code >> 5));
     match (version, kind, code) {
-        (1, 2, 0) if token_bytes == 0 => Heard::Acknowledged { id },
-        (1, 3, 0) => Heard::Reset { id },
+        (1, 2, 0) if token_bytes == 0 => Received::Acknowledged { id },
+        (1, 3, 0) => Received::Reset { id },
         (1, 0..=2, _) if is_response => match rest.first_chunk() {
-            Some(&token) if token_bytes == TOKEN_BYTES => Heard::Response {
+            Some(&token) if token_bytes == TOKEN_BYTES => Received::Response {
                 token,
                 code,
                 confirmable: (kind == 0).then_some(id),
             },
-            _ if kind == 0 => Heard::Stray { id },
-            _ => Heard::Noise,
+            _ if kind == 0 => Received::Stray { id },
+            _ => Received::Noise,
         },
-        (1, 0, _) => Heard::Stray { id },
-        _ => Heard::Noise,
+        (1, 0, _) => Received::Stray { id },
+        _ => Received::Noise,
     }
 }
 
@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_understood() {
-        let check = |datagram: &[u8], expected: Heard| assert_eq!(heard(datagram), expected, "{datagram:02x?}");
+        let check = |datagram: &[u8], expected: Received| assert_eq!(parse(datagram), expected, "{datagram:02x?}");
         let token = [9, 8, 7, 6];
-        let response = |code, confirmable| Heard::Response {
+        let response = |code, confirmable| Received::Response {
             token,
             code,
             confirmable,
@@ -145,13 +145,13 @@ mod tests {
         check(&[0x64, 0x44, 0, 1, 9, 8, 7, 6], response(0x44, None));
         check(&[0x54, 0x44, 0, 1, 9, 8, 7, 6], response(0x44, None));
         check(&[0x44, 0xa3, 1, 2, 9, 8, 7, 6, 0xd1, 1, 5], response(0xa3, Some(0x102)));
-        check(&[0x60, 0, 0, 7], Heard::Acknowledged { id: 7 });
-        check(&[0x70, 0, 0, 7], Heard::Reset { id: 7 });
-        check(&[0x40, 0, 0, 7], Heard::Stray { id: 7 });
-        check(&[0x41, 0x44, 0, 7, 1], Heard::Stray { id: 7 });
-        check(&[0x64, 0x44, 0, 1, 9, 8, 7], Heard::Noise);
-        check(&[0x24, 0x44, 0, 1, 9, 8, 7, 6], Heard::Noise);
-        check(&[0x64, 0x44, 0], Heard::Noise);
-        check(&[], Heard::Noise);
+        check(&[0x60, 0, 0, 7], Received::Acknowledged { id: 7 });
+        check(&[0x70, 0, 0, 7], Received::Reset { id: 7 });
+        check(&[0x40, 0, 0, 7], Received::Stray { id: 7 });
+        check(&[0x41, 0x44, 0, 7, 1], Received::Stray { id: 7 });
+        check(&[0x64, 0x44, 0, 1, 9, 8, 7], Received::Noise);
+        check(&[0x24, 0x44, 0, 1, 9, 8, 7, 6], Received::Noise);
+        check(&[0x64, 0x44, 0], Received::Noise);
+        check(&[], Received::Noise);
     }
 }

@@ -20,7 +20,7 @@ pub enum Code {
     NoAnswer,
     /// The connection broke while it waited.
     ConnectionLost,
-    /// It was due, but there was no room for it, or no connection, until the end.
+    /// It was due, but the window was full, or the connection down, until the end.
     NotSent,
 }
 
@@ -39,7 +39,7 @@ pub enum Event {
     /// No connection, no CONNACK or no PINGRESP in time.
     TimedOut,
     /// Something came that is not the protocol.
-    Garbled,
+    Malformed,
     Other(io::ErrorKind),
 }
 
@@ -56,7 +56,7 @@ impl Code {
         }
     }
 
-    /// Whether somebody answered.
+    /// Whether the server answered.
     pub fn is_answer(self) -> bool {
         !matches!(self, Code::NoAnswer | Code::ConnectionLost | Code::NotSent)
     }
@@ -112,7 +112,7 @@ impl fmt::Display for Event {
             Event::Reset => f.write_str("connection reset"),
             Event::Closed => f.write_str("closed by the gateway"),
             Event::TimedOut => f.write_str("timed out"),
-            Event::Garbled => f.write_str("answer is not the protocol"),
+            Event::Malformed => f.write_str("answer is not the protocol"),
             Event::Other(kind) => write!(f, "{kind}"),
         }
     }

@@ -40,7 +40,7 @@ pub struct Context {
     pub handshakes: usize,
     /// Connections that are up, by protocol.
     pub up: [i64; 3],
-    /// Buffers, lent to one connection at a time.
+    /// Buffers, used by one connection at a time.
     pub input: Vec<u8>,
     pub output: Vec<u8>,
 }
@@ -74,8 +74,8 @@ impl Context {
         (!sources.is_empty()).then(|| sources[index % sources.len()])
     }
 
-    /// What was due before this moment and has no answer is given up.
-    pub fn patience(&self) -> Nanos {
+    /// What was due before this moment and has no answer counts as unanswered.
+    pub fn overdue_before(&self) -> Nanos {
         self.now.saturating_sub(super::clock::nanos(self.settings.timeout))
     }
 }

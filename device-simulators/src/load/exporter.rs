@@ -1,6 +1,6 @@
 //! `--prometheus`: the run's own metrics, for those who watch the gateway's beside them.
 //!
-//! Counts are taken from the book when somebody asks, so that the metrics cost the run nothing. The latencies are kept
+//! Counts are read from the series at each scrape, so that the metrics cost the run nothing. The latencies are kept
 //! in fine buckets and given out in Prometheus' coarse ones.
 
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use prometheus::TextEncoder;
 use prometheus::proto::{self, MetricFamily, MetricType};
 use tokio::net::TcpListener;
 
-use super::book::Book;
 use super::clock::processor_time;
 use super::codes::{Code, Event};
-use super::conduct::{SharedBook, lock};
+use super::runner::{SharedSeries, lock};
 use super::tally::{Figures, Latencies};
+use super::time_series::TimeSeries;
 use crate::uplinks::Protocol;
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -35,11 +35,11 @@ pub struct Exporter {
 // === impl Exporter ===
 
 impl Exporter {
-    pub async fn bind(address: SocketAddr, book: SharedBook) -> anyhow::Result<Exporter> {
+    pub async fn bind(address: SocketAddr, series: SharedSeries) -> anyhow::Result<Exporter> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("--prometheus {address}"))?;
         let metrics = move || {
-            let families = lock(&book).as_ref().map(families).unwrap_or_default();
+            let families = lock(&series).as_ref().map(families).unwrap_or_default();
             async move { TextEncoder::new().encode_to_string(&families).unwrap_or_default() }
         };
         Ok(Exporter {
@@ -60,12 +60,12 @@ impl Exporter {
 
 // === the metrics ===
 
-/// What is in the book, as metrics; families without any value are left out.
-fn families(book: &Book) -> Vec<MetricFamily> {
+/// What is in the series, as metrics; families without any value are left out.
+fn families(series: &TimeSeries) -> Vec<MetricFamily> {
     let figures = || {
         Protocol::ALL
             .into_iter()
-            .map(|protocol| (protocol, book.total(protocol)))
+            .map(|protocol| (protocol, series.total(protocol)))
     };
     let of = |count: fn(&Figures) -> u64| -> Vec<proto::Metric> {
         let metric = |(protocol, figures)| metric(&[label_of(protocol)], count(figures));
@@ -84,7 +84,7 @@ fn families(book: &Book) -> Vec<MetricFamily> {
     processor.set_value(processor_time().as_secs_f64());
     let mut processor_metric = proto::Metric::default();
     processor_metric.set_counter(processor);
-    let up = Protocol::ALL.into_iter().zip(book.up);
+    let up = Protocol::ALL.into_iter().zip(series.up);
     let up = up.map(|(protocol, up)| gauge(protocol, up as f64));
     let (counter, gauges) = (MetricType::COUNTER, MetricType::GAUGE);
     let families = [
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_in_the_book_is_told_in_prometheus_words() {
-        let mut book = Book::new(Intervals::new(Duration::ZERO), 1);
+        let mut series = TimeSeries::new(Intervals::new(Duration::ZERO), 1);
         let mut figures: [Figures; 3] = Default::default();
         figures[0].sent = 3;
         figures[0].codes.insert(Code::Mqtt(0), 2);
@@ -196,12 +196,12 @@ mod tests {
         latency.saturating_record(200);
         latency.saturating_record(3_000_000);
         figures[0].latency = Some(latency);
-        book.add(Interval {
+        series.add(Interval {
             index: 0,
             end: 1_000_000_000,
             figures,
         });
-        let text = TextEncoder::new().encode_to_string(&families(&book)).unwrap();
+        let text = TextEncoder::new().encode_to_string(&families(&series)).unwrap();
         for line in [
             r#"device_simulators_load_sent_total{protocol="mqtt"} 3"#,
             r#"device_simulators_load_ended_total{protocol="mqtt",answer="PUBACK 0x97 quota exceeded"} 1"#,

@@ -4,14 +4,14 @@
 //! status, whether the connection stays, and where the response ends. Whatever bytes have come may be cut anywhere.
 
 use super::Credentials;
-use super::mqtt::Garbled;
+use super::mqtt::Malformed;
 
 /// Longest response that is read, head and content.
 pub const RESPONSE_BYTES_MAX: usize = 48 * 1024;
 
 /// A final response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Received {
     pub status: u16,
     /// The server closes the connection after it.
     pub closes: bool,
@@ -79,7 +79,7 @@ fn base64(bytes: &[u8]) -> String {
 // === reading ===
 
 /// The first final response of `bytes` and where it ends; `None` if it is not complete.
-pub fn heard(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Garbled> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(Received, usize)>, Malformed> {
     let mut start = 0;
     loop {
         let rest = &bytes[start..];
@@ -96,34 +96,34 @@ pub fn heard(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Garbled> {
         let framing = Framing::of(status, fields)?;
         let Some(content_bytes) = framing.content_bytes(content)? else {
             return if rest.len() > RESPONSE_BYTES_MAX {
-                Err(Garbled)
+                Err(Malformed)
             } else {
                 Ok(None)
             };
         };
         let closes = framing.closes;
-        return Ok(Some((Heard { status, closes }, start + head_bytes + content_bytes)));
+        return Ok(Some((Received { status, closes }, start + head_bytes + content_bytes)));
     }
 }
 
-fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Garbled> {
+fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     if !b"HTTP/1.".starts_with(&bytes[..bytes.len().min(7)]) {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     match bytes.windows(4).position(|four| four == b"\r\n\r\n") {
         Some(position) => Ok(Some(position + 4)),
-        None if bytes.len() > RESPONSE_BYTES_MAX => Err(Garbled),
+        None if bytes.len() > RESPONSE_BYTES_MAX => Err(Malformed),
         None => Ok(None),
     }
 }
 
 /// The status code, and the lines behind the status line.
-fn status(head: &[u8]) -> Result<(u16, &[u8]), Garbled> {
-    let end = head.windows(2).position(|two| two == b"\r\n").ok_or(Garbled)?;
-    let digits = head.get(9..12).ok_or(Garbled)?;
-    let status = number(digits, 10).ok_or(Garbled)?;
+fn status(head: &[u8]) -> Result<(u16, &[u8]), Malformed> {
+    let end = head.windows(2).position(|two| two == b"\r\n").ok_or(Malformed)?;
+    let digits = head.get(9..12).ok_or(Malformed)?;
+    let status = number(digits, 10).ok_or(Malformed)?;
     if !(100..1000).contains(&status) || head.get(8) != Some(&b' ') {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     Ok((status as u16, &head[end + 2..]))
 }
@@ -139,7 +139,7 @@ struct Framing {
 // === impl Framing ===
 
 impl Framing {
-    fn of(status: u16, fields: &[u8]) -> Result<Framing, Garbled> {
+    fn of(status: u16, fields: &[u8]) -> Result<Framing, Malformed> {
         let mut framing = Framing::default();
         for line in fields.split(|byte| *byte == b'\n') {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else {
@@ -147,7 +147,7 @@ impl Framing {
             };
             let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
             if name.eq_ignore_ascii_case(b"content-length") {
-                framing.length = Some(number(value, 10).ok_or(Garbled)?);
+                framing.length = Some(number(value, 10).ok_or(Malformed)?);
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 framing.chunked = true;
             } else if name.eq_ignore_ascii_case(b"connection") {
@@ -158,25 +158,25 @@ impl Framing {
             framing.length = Some(0);
         } else if framing.length.is_none() && !framing.chunked {
             // It would last until the connection closes; a server that keeps it alive does not do that.
-            return Err(Garbled);
+            return Err(Malformed);
         }
         Ok(framing)
     }
 
-    fn content_bytes(&self, content: &[u8]) -> Result<Option<usize>, Garbled> {
+    fn content_bytes(&self, content: &[u8]) -> Result<Option<usize>, Malformed> {
         if self.chunked {
             return chunks(content);
         }
         let length = self.length.unwrap_or(0);
         if length > RESPONSE_BYTES_MAX {
-            return Err(Garbled);
+            return Err(Malformed);
         }
         Ok((content.len() >= length).then_some(length))
     }
 }
 
 /// How long a chunked content is (RFC 9112 §7.1); without trailers, which no one asked for.
-fn chunks(content: &[u8]) -> Result<Option<usize>, Garbled> {
+fn chunks(content: &[u8]) -> Result<Option<usize>, Malformed> {
     let mut at = 0;
     loop {
         let rest = content.get(at..).unwrap_or_default();
@@ -184,9 +184,9 @@ fn chunks(content: &[u8]) -> Result<Option<usize>, Garbled> {
             return Ok(None);
         };
         let digits = rest[..line].split(|byte| *byte == b';').next().unwrap_or_default();
-        let size = number(digits.trim_ascii(), 16).ok_or(Garbled)?;
+        let size = number(digits.trim_ascii(), 16).ok_or(Malformed)?;
         if size > RESPONSE_BYTES_MAX {
-            return Err(Garbled);
+            return Err(Malformed);
         }
         at += line + 2 + size + 2;
         if size == 0 {
@@ -213,13 +213,13 @@ mod tests {
     fn responses_are_understood_however_they_are_cut() {
         let check = |text: &str, status: u16, closes: bool| {
             let bytes = text.as_bytes();
-            let expected = Ok(Some((Heard { status, closes }, bytes.len())));
-            assert_eq!(heard(bytes), expected, "{text:?}");
+            let expected = Ok(Some((Received { status, closes }, bytes.len())));
+            assert_eq!(parse(bytes), expected, "{text:?}");
             for cut in 0..bytes.len() {
-                assert_eq!(heard(&bytes[..cut]), Ok(None), "{text:?} cut at {cut}");
+                assert_eq!(parse(&bytes[..cut]), Ok(None), "{text:?} cut at {cut}");
             }
             let followed = [bytes, b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
-            assert_eq!(heard(&followed), expected, "{text:?} with another behind it");
+            assert_eq!(parse(&followed), expected, "{text:?} with another behind it");
         };
         check("HTTP/1.1 204 No Content\r\n\r\n", 204, false);
         check("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", 204, true);
@@ -246,11 +246,11 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         ] {
-            assert_eq!(heard(text.as_bytes()), Err(Garbled), "{text:?}");
+            assert_eq!(parse(text.as_bytes()), Err(Malformed), "{text:?}");
         }
         assert_eq!(
-            heard(&[b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; 60_000]].concat()),
-            Err(Garbled)
+            parse(&[b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; 60_000]].concat()),
+            Err(Malformed)
         );
     }
 

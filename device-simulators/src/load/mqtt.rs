@@ -33,7 +33,7 @@ pub struct Packet<'a> {
 
 /// What a server says to a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     ConnAck(ConnAck),
     PubAck { id: u16, reason: u8 },
     PingResp,
@@ -44,7 +44,7 @@ pub enum Heard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnAck {
     pub code: u8,
-    /// Publishes of QoS 1 and 2 that the server takes at a time (MQTT 5 §3.2.2.3.3); 65,535 if it does not say.
+    /// Publishes of QoS 1 and 2 that the server accepts at a time (MQTT 5 §3.2.2.3.3); 65,535 if it does not say.
     pub receive_maximum: u16,
     /// The keep-alive that the server asks for instead (MQTT 5 §3.2.2.3.14), in seconds.
     pub keep_alive_s: Option<u16>,
@@ -52,7 +52,7 @@ pub struct ConnAck {
 
 /// What came is no MQTT packet, or too long for one that is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Garbled;
+pub struct Malformed;
 
 // === writing ===
 
@@ -116,15 +116,15 @@ fn remaining_length(out: &mut Vec<u8>, mut length: usize) {
 // === reading ===
 
 /// The first packet of `bytes` and its length; `None` if it is not complete.
-pub fn heard(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Garbled> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(Received, usize)>, Malformed> {
     // Nearly everything is a PUBACK of four bytes.
     if let [0x40, 2, high, low, ..] = *bytes {
         let id = u16::from_be_bytes([high, low]);
-        return Ok(Some((Heard::PubAck { id, reason: 0 }, 4)));
+        return Ok(Some((Received::PubAck { id, reason: 0 }, 4)));
     }
-    // What no server may send is refused at once, and not waited for: HTTP would be taken for a long packet.
+    // What no server may send is refused at once, and not waited for: HTTP would look like a long packet.
     if !bytes.first().is_none_or(|first| is_of_server(*first)) {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     let Some(packet) = packet(bytes, PACKET_BYTES_MAX)? else {
         return Ok(None);
@@ -133,7 +133,7 @@ pub fn heard(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Garbled> {
 }
 
 /// The first packet of `bytes`; `None` if it is not complete.
-pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<Packet<'_>>, Garbled> {
+pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<Packet<'_>>, Malformed> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
@@ -141,7 +141,7 @@ pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<Packet<'_>>, Garb
         return Ok(None);
     };
     if length > bytes_max {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     let length = digits + length;
     Ok(rest.get(digits..length).map(|body| Packet {
@@ -152,7 +152,7 @@ pub fn packet(bytes: &[u8], bytes_max: usize) -> Result<Option<Packet<'_>>, Garb
 }
 
 /// A variable byte integer and how many bytes it takes; `None` if it is not complete.
-fn variable(bytes: &[u8]) -> Result<Option<(usize, usize)>, Garbled> {
+fn variable(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     let mut value = 0;
     for (index, byte) in bytes.iter().take(4).enumerate() {
         value |= usize::from(byte & 0x7f) << (7 * index);
@@ -160,7 +160,7 @@ fn variable(bytes: &[u8]) -> Result<Option<(usize, usize)>, Garbled> {
             return Ok(Some((value, index + 1)));
         }
     }
-    if bytes.len() < 4 { Ok(None) } else { Err(Garbled) }
+    if bytes.len() < 4 { Ok(None) } else { Err(Malformed) }
 }
 
 /// Whether a server may send a packet that begins with this: type and flags (MQTT 5 §2.1.2, §2.1.3).
@@ -171,24 +171,24 @@ fn is_of_server(first: u8) -> bool {
     )
 }
 
-fn meaning(first: u8, body: &[u8]) -> Result<Heard, Garbled> {
+fn meaning(first: u8, body: &[u8]) -> Result<Received, Malformed> {
     Ok(match (first, body) {
-        (0x20, &[_, code, ref properties @ ..]) => Heard::ConnAck(connack(code, properties)?),
-        (0x40, &[high, low, ref rest @ ..]) => Heard::PubAck {
+        (0x20, &[_, code, ref properties @ ..]) => Received::ConnAck(connack(code, properties)?),
+        (0x40, &[high, low, ref rest @ ..]) => Received::PubAck {
             id: u16::from_be_bytes([high, low]),
             reason: rest.first().copied().unwrap_or(0),
         },
-        (0xd0, []) => Heard::PingResp,
-        (0xe0, rest) => Heard::Disconnect {
+        (0xd0, []) => Received::PingResp,
+        (0xe0, rest) => Received::Disconnect {
             reason: rest.first().copied().unwrap_or(0),
         },
-        (0x20 | 0x40 | 0xd0, _) => return Err(Garbled),
-        _ => Heard::Other,
+        (0x20 | 0x40 | 0xd0, _) => return Err(Malformed),
+        _ => Received::Other,
     })
 }
 
 /// CONNACK's properties (MQTT 5 §3.2.2.3), of which a publisher needs two; 3.1.1 has none.
-fn connack(code: u8, properties: &[u8]) -> Result<ConnAck, Garbled> {
+fn connack(code: u8, properties: &[u8]) -> Result<ConnAck, Malformed> {
     let mut connack = ConnAck {
         code,
         receive_maximum: u16::MAX,
@@ -197,13 +197,13 @@ fn connack(code: u8, properties: &[u8]) -> Result<ConnAck, Garbled> {
     let Some((length, digits)) = variable(properties)? else {
         return Ok(connack);
     };
-    let mut rest = properties.get(digits..digits + length).ok_or(Garbled)?;
+    let mut rest = properties.get(digits..digits + length).ok_or(Malformed)?;
     while let Some((&id, value)) = rest.split_first() {
         let two = || {
             value
                 .first_chunk()
                 .map(|bytes| u16::from_be_bytes(*bytes))
-                .ok_or(Garbled)
+                .ok_or(Malformed)
         };
         match id {
             0x21 => connack.receive_maximum = two()?,
@@ -218,16 +218,16 @@ fn connack(code: u8, properties: &[u8]) -> Result<ConnAck, Garbled> {
             0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => text()?,
             0x26 => {
                 let name = text()?;
-                let second = value.get(name..).and_then(|rest| rest.first_chunk()).ok_or(Garbled)?;
+                let second = value.get(name..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
                 name + 2 + usize::from(u16::from_be_bytes(*second))
             }
-            _ => return Err(Garbled),
+            _ => return Err(Malformed),
         };
-        rest = value.get(bytes..).ok_or(Garbled)?;
+        rest = value.get(bytes..).ok_or(Malformed)?;
     }
     // A client must treat 0 as a protocol error; taking it for 1 would be more than the server allows.
     if connack.receive_maximum == 0 {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     Ok(connack)
 }
@@ -236,9 +236,9 @@ fn connack(code: u8, properties: &[u8]) -> Result<ConnAck, Garbled> {
 mod tests {
     use super::*;
 
-    fn everything(bytes: &[u8]) -> Result<Vec<Heard>, Garbled> {
+    fn everything(bytes: &[u8]) -> Result<Vec<Received>, Malformed> {
         let (mut rest, mut all) = (bytes, Vec::new());
-        while let Some((packet, length)) = heard(rest)? {
+        while let Some((packet, length)) = parse(rest)? {
             all.push(packet);
             rest = &rest[length..];
         }
@@ -248,11 +248,11 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_understood() {
-        let check = |bytes: &[u8], expected: Result<Heard, Garbled>| {
+        let check = |bytes: &[u8], expected: Result<Received, Malformed>| {
             assert_eq!(everything(bytes), expected.map(|packet| vec![packet]), "{bytes:02x?}");
         };
         let connack = |code, receive_maximum, keep_alive_s| {
-            Ok(Heard::ConnAck(ConnAck {
+            Ok(Received::ConnAck(ConnAck {
                 code,
                 receive_maximum,
                 keep_alive_s,
@@ -269,25 +269,25 @@ mod tests {
             ],
             connack(0, 7, None),
         );
-        check(&[0x20, 6, 0, 0, 3, 0x21, 0, 0], Err(Garbled));
-        check(&[0x20, 5, 0, 0, 9, 0x21, 0], Err(Garbled));
-        check(&[0x20, 4, 0, 0, 1, 0xee], Err(Garbled));
-        check(&[0x40, 2, 0x12, 0x34], Ok(Heard::PubAck { id: 0x1234, reason: 0 }));
-        check(&[0x40, 3, 0, 9, 0x97], Ok(Heard::PubAck { id: 9, reason: 0x97 }));
+        check(&[0x20, 6, 0, 0, 3, 0x21, 0, 0], Err(Malformed));
+        check(&[0x20, 5, 0, 0, 9, 0x21, 0], Err(Malformed));
+        check(&[0x20, 4, 0, 0, 1, 0xee], Err(Malformed));
+        check(&[0x40, 2, 0x12, 0x34], Ok(Received::PubAck { id: 0x1234, reason: 0 }));
+        check(&[0x40, 3, 0, 9, 0x97], Ok(Received::PubAck { id: 9, reason: 0x97 }));
         check(
             &[0x40, 6, 0, 9, 0x99, 2, 0x1f, 0],
-            Ok(Heard::PubAck { id: 9, reason: 0x99 }),
+            Ok(Received::PubAck { id: 9, reason: 0x99 }),
         );
-        check(&[0x40, 1, 0], Err(Garbled));
-        check(&[0xd0, 0], Ok(Heard::PingResp));
-        check(&[0xe0, 1, 0x8b], Ok(Heard::Disconnect { reason: 0x8b }));
-        check(&[0x90, 3, 0, 1, 0], Ok(Heard::Other));
-        check(b"HTTP/1.1 400 Bad Request\r\n", Err(Garbled));
-        check(&[0x40, 0xff, 0xff, 0xff, 0xff], Err(Garbled));
-        check(&[0x30, 0xff, 0xff, 0x7f], Err(Garbled));
+        check(&[0x40, 1, 0], Err(Malformed));
+        check(&[0xd0, 0], Ok(Received::PingResp));
+        check(&[0xe0, 1, 0x8b], Ok(Received::Disconnect { reason: 0x8b }));
+        check(&[0x90, 3, 0, 1, 0], Ok(Received::Other));
+        check(b"HTTP/1.1 400 Bad Request\r\n", Err(Malformed));
+        check(&[0x40, 0xff, 0xff, 0xff, 0xff], Err(Malformed));
+        check(&[0x30, 0xff, 0xff, 0x7f], Err(Malformed));
     }
 
-    /// Every split into two, and one byte at a time: a prefix of a packet is never taken for something else.
+    /// Every split into two, and one byte at a time: a prefix of a packet is never mistaken for something else.
     #[test]
     fn packets_are_understood_however_they_are_cut() {
         let stream: Vec<u8> = [
@@ -306,7 +306,7 @@ mod tests {
             let (mut buffer, mut all) = (Vec::new(), Vec::new());
             for piece in pieces {
                 buffer.extend_from_slice(piece);
-                while let Some((packet, length)) = heard(&buffer).unwrap() {
+                while let Some((packet, length)) = parse(&buffer).unwrap() {
                     all.push(packet);
                     buffer.drain(..length);
                 }

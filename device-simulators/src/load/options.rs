@@ -13,7 +13,7 @@ use super::pace::Pace;
 use super::settings::{Credentials, FIRST_DEVICE, Settings, loopback_sources, make_room};
 use crate::uplinks::{Protocol, coap};
 
-/// How long a gateway may take to say that it is there.
+/// How long a gateway may take to answer the first connection attempt or ping.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the command line says.
@@ -114,7 +114,7 @@ pub struct Options {
 // === impl Options ===
 
 impl Options {
-    /// The settings of the run, once somebody is found at each address and there is room for every connection.
+    /// The settings of the run, once a listener answers at each address and the limit of open files allows every connection.
     pub async fn settings(&self) -> anyhow::Result<Settings> {
         let targets = self.targets().await?;
         let connections = self.connections as usize;

@@ -1,7 +1,7 @@
 //! When each message is due.
 //!
-//! In the closed loop a message is due when there is room for it. In the open loop message `m` of a thread is due at a
-//! moment that follows from `m` alone, whatever the server does; whoever is late in sending it, the clock runs from there.
+//! In the closed loop a message is due when the window has room. In the open loop message `m` of a thread is due at a
+//! moment that follows from `m` alone, whatever the server does; its latency counts from there, however late it is sent.
 //! So a server that stalls shows in the latency of every message that fell due meanwhile, not only of the few that were
 //! on their way (no coordinated omission). Nothing needs to be stored for a message that is overdue.
 

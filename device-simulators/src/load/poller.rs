@@ -1,6 +1,6 @@
 //! Waiting for many sockets at once: Linux' epoll, level-triggered.
 //!
-//! Directly on `rustix`, because its wait takes nanoseconds where others take milliseconds: a schedule of a hundred
+//! Directly on `rustix`, because its time-outs are in nanoseconds where those of others are in milliseconds: a schedule of a hundred
 //! thousand messages per second is kept by it without spinning.
 
 use std::io;
@@ -12,7 +12,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::clock::Nanos;
 
-/// Events taken at a time: few enough that the first is not old when the last is served.
+/// Events fetched at a time: few enough that the first is not old when the last is served.
 const EVENTS: usize = 256;
 
 /// What is waited for, besides errors.

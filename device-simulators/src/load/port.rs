@@ -1,6 +1,6 @@
 //! One UDP port that sends confirmable CoAP POSTs.
 //!
-//! Everything that is due leaves in one system call: the kernel cuts one buffer into datagrams (UDP GSO), which takes
+//! Everything that is due leaves in one system call: the kernel cuts one buffer into datagrams (UDP GSO), which needs
 //! equal lengths, so that readings are padded with blanks to the longest of their device. Answers come in batches
 //! likewise. What is not answered is sent again, byte for byte, after 2 to 3 s and twice as long each time (RFC 7252
 //! §4.2). With a window of 1, as NSTART asks for (§4.7), each message costs a call of its own.
@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
 use super::clock::Nanos;
-use super::coap::{self, Heard, TOKEN_BYTES};
+use super::coap::{self, Received, TOKEN_BYTES};
 use super::codes::Code;
 use super::context::{Context, INPUT_BYTES};
 use super::poller::{Interest, Ready};
@@ -26,7 +26,7 @@ const SEND_BYTES: usize = 60_000;
 
 /// What must be remembered of a message to send it again.
 #[derive(Clone, Copy, Debug, Default)]
-struct Letter {
+struct Message {
     /// Tells this message from those that had its slot before.
     generation: u16,
     id: u16,
@@ -45,7 +45,7 @@ pub struct Port {
     /// Many datagrams at a time; `None` with a window of 1.
     batches: Option<UdpSocketState>,
     slots: Slots,
-    letters: Box<[Letter]>,
+    messages: Box<[Message]>,
     next_id: u16,
     retry_at: Nanos,
 }
@@ -60,7 +60,7 @@ impl Port {
             socket: None,
             batches: None,
             slots: Slots::new(window),
-            letters: vec![Letter::default(); usize::from(window)].into(),
+            messages: vec![Message::default(); usize::from(window)].into(),
             next_id: first_id,
             retry_at: 0,
         }
@@ -95,11 +95,11 @@ impl Port {
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(address)?;
         socket.set_nonblocking(true)?;
-        let batches = match self.letters.len() {
+        let batches = match self.messages.len() {
             0 | 1 => None,
             _ => Some(UdpSocketState::new((&socket).into())?),
         };
-        context.poller.add(&socket, self.sender.lane, Interest::Read)?;
+        context.poller.add(&socket, self.sender.local_index, Interest::Read)?;
         Ok((socket, batches))
     }
 
@@ -118,8 +118,8 @@ impl Port {
     fn receive_one(&mut self, input: &mut [u8], context: &mut Context) {
         let Some(socket) = &self.socket else { return };
         match socket.recv(input) {
-            Ok(length) => self.hear(&input[..length], context),
-            Err(error) => self.complain(&error, context),
+            Ok(length) => self.handle(&input[..length], context),
+            Err(error) => self.note_error(&error, context),
         }
     }
 
@@ -133,25 +133,25 @@ impl Port {
             std::array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
         let count = match batches.recv(socket.into(), &mut slices, &mut metas) {
             Ok(count) => count,
-            Err(error) => return self.complain(&error, context),
+            Err(error) => return self.note_error(&error, context),
         };
         for (buffer, meta) in input.chunks(INPUT_BYTES).zip(&metas).take(count) {
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                self.hear(datagram, context);
+                self.handle(datagram, context);
             }
         }
     }
 
     /// An error of a connected UDP socket is about an earlier datagram, which will time out.
-    fn complain(&mut self, error: &io::Error, context: &mut Context) {
+    fn note_error(&mut self, error: &io::Error, context: &mut Context) {
         if error.kind() != io::ErrorKind::WouldBlock {
             context.tally.event(COAP, error.kind().into());
         }
     }
 
-    fn hear(&mut self, datagram: &[u8], context: &mut Context) {
-        match coap::heard(datagram) {
-            Heard::Response {
+    fn handle(&mut self, datagram: &[u8], context: &mut Context) {
+        match coap::parse(datagram) {
+            Received::Response {
                 token,
                 code,
                 confirmable,
@@ -161,31 +161,31 @@ impl Port {
                     self.send_plain(&coap::acknowledgement(id), context);
                 }
             }
-            Heard::Acknowledged { id } => {
+            Received::Acknowledged { id } => {
                 if let Some(slot) = self.slot_of(id) {
-                    self.letters[usize::from(slot)].again_at = Nanos::MAX;
+                    self.messages[usize::from(slot)].again_at = Nanos::MAX;
                 }
             }
-            Heard::Reset { id } => {
+            Received::Reset { id } => {
                 if let Some(slot) = self.slot_of(id) {
                     let matched = self.slots.answer(slot);
                     self.count(matched, Code::CoapReset, context);
                 }
             }
-            Heard::Stray { id } => {
+            Received::Stray { id } => {
                 context.tally.stray(COAP);
                 self.send_plain(&coap::reset(id), context);
             }
-            Heard::Noise => context.tally.stray(COAP),
+            Received::Noise => context.tally.stray(COAP),
         }
     }
 
     fn answered(&mut self, token: [u8; TOKEN_BYTES], code: Code, context: &mut Context) {
         let (slot, generation) = from_token(token);
         let is_current = self
-            .letters
+            .messages
             .get(usize::from(slot))
-            .is_some_and(|letter| letter.generation == generation);
+            .is_some_and(|message| message.generation == generation);
         let matched = if is_current {
             self.slots.answer(slot)
         } else {
@@ -203,10 +203,10 @@ impl Port {
 
     /// The slot of the message with this id, if it still waits. Needed for separate responses only, so it may search.
     fn slot_of(&self, id: u16) -> Option<u16> {
-        let slots = 0..self.letters.len() as u16;
+        let slots = 0..self.messages.len() as u16;
         slots
             .into_iter()
-            .find(|slot| self.letters[usize::from(*slot)].id == id && self.slots.waits(*slot).is_some())
+            .find(|slot| self.messages[usize::from(*slot)].id == id && self.slots.waits(*slot).is_some())
     }
 
     /// Whether something is due that it could send, now or when an answer has made room.
@@ -226,7 +226,7 @@ impl Port {
             while output.len() < SEND_BYTES && self.slots.has_room(u16::MAX) {
                 let Some(due) = self.sender.due(context) else { break };
                 let Some(slot) = self.slots.take(due) else { break };
-                self.write_letter(slot, context);
+                self.new_message(slot, context);
                 self.encode(&mut output, slot, context);
                 context.tally.sent(COAP, due, context.now);
                 count += 1;
@@ -239,10 +239,10 @@ impl Port {
         context.output = output;
     }
 
-    fn write_letter(&mut self, slot: u16, context: &Context) {
-        let letter = &mut self.letters[usize::from(slot)];
-        *letter = Letter {
-            generation: letter.generation.wrapping_add(1),
+    fn new_message(&mut self, slot: u16, context: &Context) {
+        let message = &mut self.messages[usize::from(slot)];
+        *message = Message {
+            generation: message.generation.wrapping_add(1),
             id: self.next_id,
             number: self.sender.advance(context),
             unix_ms: context.stamp.unix_ms,
@@ -254,22 +254,22 @@ impl Port {
 
     /// The message of a slot: the same bytes whenever it is asked for.
     fn encode(&self, output: &mut Vec<u8>, slot: u16, context: &Context) {
-        let letter = &self.letters[usize::from(slot)];
+        let message = &self.messages[usize::from(slot)];
         let pool = context.readings.of(self.sender.kind, self.sender.index);
-        let reading = pool.of(letter.number);
+        let reading = pool.of(message.number);
         coap::post(
             output,
-            letter.id,
-            to_token(slot, letter.generation),
+            message.id,
+            to_token(slot, message.generation),
             self.sender.place(),
         );
-        let observed_at = if letter.unix_ms == context.stamp.unix_ms {
+        let observed_at = if message.unix_ms == context.stamp.unix_ms {
             context.stamp.digits
         } else {
-            super::readings::Digits::of(letter.unix_ms)
+            super::readings::Digits::of(message.unix_ms)
         };
-        let flaw = context.settings.flaw(letter.number);
-        reading.append(output, observed_at, context.first_sequence + letter.number, flaw);
+        let flaw = context.settings.flaw(message.number);
+        reading.append(output, observed_at, context.first_sequence + message.number, flaw);
         output.resize(output.len() + pool.bytes_max() - reading.len(), b' ');
     }
 
@@ -287,7 +287,7 @@ impl Port {
                 }
                 _ => socket.send(part).map(drop),
             };
-            // A datagram that was not taken is as good as lost: it is sent again when its time comes.
+            // A datagram that was not sent counts as lost: it is retransmitted when its time comes.
             if let Err(error) = sent
                 && error.kind() != io::ErrorKind::WouldBlock
             {
@@ -300,11 +300,11 @@ impl Port {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(datagram)
         {
-            self.complain(&error, context);
+            self.note_error(&error, context);
         }
     }
 
-    /// What takes time: retransmissions and giving up.
+    /// Retransmissions and time-outs.
     pub fn sweep(&mut self, context: &mut Context) {
         if self.socket.is_none() {
             if self.retry_at != 0 && self.retry_at <= context.now && !context.draining {
@@ -312,12 +312,12 @@ impl Port {
             }
             return;
         }
-        let (now, limit) = (context.now, context.patience());
+        let (now, limit) = (context.now, context.overdue_before());
         let mut expired = Vec::new();
         self.slots.give_up(limit, |slot, due| expired.push((slot, due)));
         for (slot, due) in expired {
             context.tally.unanswered(COAP, Code::NoAnswer, due, now);
-            // The generation in the token keeps a late answer from being taken for another's.
+            // The generation in the token keeps a late answer from counting as another's.
             self.slots.answer(slot);
         }
         if self.slots.waiting() > 0 {
@@ -328,14 +328,14 @@ impl Port {
 
     fn send_again(&mut self, context: &mut Context) {
         let mut output = std::mem::take(&mut context.output);
-        for slot in 0..self.letters.len() as u16 {
-            let letter = &mut self.letters[usize::from(slot)];
-            if letter.again_at > context.now || self.slots.waits(slot).is_none() {
+        for slot in 0..self.messages.len() as u16 {
+            let message = &mut self.messages[usize::from(slot)];
+            if message.again_at > context.now || self.slots.waits(slot).is_none() {
                 continue;
             }
-            letter.tries += 1;
-            letter.again_at = if letter.tries < coap::MAX_RETRANSMIT {
-                context.now + (first_timeout(letter.id) << letter.tries)
+            message.tries += 1;
+            message.again_at = if message.tries < coap::MAX_RETRANSMIT {
+                context.now + (first_timeout(message.id) << message.tries)
             } else {
                 Nanos::MAX
             };

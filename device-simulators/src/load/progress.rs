@@ -2,11 +2,11 @@
 
 use std::io::{IsTerminal, Write, stderr};
 
-use super::book::{Book, Point};
 use super::settings::Settings;
 use super::table::{grouped, milliseconds};
+use super::time_series::{Point, TimeSeries};
 
-/// Seconds between two lines where nobody looks on.
+/// Seconds between two lines if standard error is no terminal.
 const SPARSE: usize = 10;
 
 /// Prints the line of the last complete second.
@@ -24,8 +24,8 @@ impl Progress {
         }
     }
 
-    pub fn show(&self, book: &Book, settings: &Settings) {
-        let Some(last) = book.points().last() else { return };
+    pub fn show(&self, series: &TimeSeries, settings: &Settings) {
+        let Some(last) = series.points().last() else { return };
         // What is left at the end is not a second.
         let end_s = (settings.ramp + settings.steady).as_secs_f64();
         if last.from_s >= end_s && last.to_s - last.from_s < 0.999 {
@@ -33,10 +33,10 @@ impl Progress {
         }
         if self.is_terminal {
             // To the first column, and clear what was there.
-            eprint!("\r\x1b[K{}", line(last, book, settings));
+            eprint!("\r\x1b[K{}", line(last, series, settings));
             stderr().flush().unwrap_or_default();
-        } else if book.points().len().is_multiple_of(SPARSE) {
-            eprintln!("{}", line(last, book, settings));
+        } else if series.points().len().is_multiple_of(SPARSE) {
+            eprintln!("{}", line(last, series, settings));
         }
     }
 
@@ -48,7 +48,7 @@ impl Progress {
     }
 }
 
-fn line(point: &Point, book: &Book, settings: &Settings) -> String {
+fn line(point: &Point, series: &TimeSeries, settings: &Settings) -> String {
     let ramp_s = settings.ramp.as_secs_f64();
     let end_s = ramp_s + settings.steady.as_secs_f64();
     let phase = match point.to_s {
@@ -56,7 +56,7 @@ fn line(point: &Point, book: &Book, settings: &Settings) -> String {
         to if to <= end_s => "steady",
         _ => "waiting for answers",
     };
-    let up: u64 = book.up.iter().sum();
+    let up: u64 = series.up.iter().sum();
     let mut text = format!(
         "{:>5.0} s {phase}, {} of {} up",
         point.to_s,
@@ -82,8 +82,8 @@ fn line(point: &Point, book: &Book, settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::book::PointFigures;
     use crate::load::tally::Intervals;
+    use crate::load::time_series::PointFigures;
     use crate::uplinks::Protocol;
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn a_second_is_told_in_one_line() {
         let settings = Settings::default();
-        let mut book = Book::new(Intervals::new(Duration::ZERO), 1);
-        book.up = [1000, 0, 0];
+        let mut series = TimeSeries::new(Intervals::new(Duration::ZERO), 1);
+        series.up = [1000, 0, 0];
         let figures = PointFigures {
             positive: 150_000,
             negative: 2,
@@ -105,6 +105,6 @@ mod tests {
             by_protocol: BTreeMap::from([(Protocol::Mqtt, figures)]),
         };
         let expected = "    2 s steady, 1,000 of 1,000 up | mqtt 150,000/s p99 1.23 ms 2 not positive";
-        assert_eq!(line(&point, &book, &settings), expected);
+        assert_eq!(line(&point, &series, &settings), expected);
     }
 }

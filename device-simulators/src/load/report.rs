@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::book::{Book, Point};
 use super::clock::{Nanos, processor_time, resident_bytes, seconds};
 use super::codes::Code;
-use super::conduct::Ended;
 use super::pace::Pace;
+use super::runner::Ended;
 use super::settings::Settings;
 use super::tally::{Figures, Latencies, Steady};
+use super::time_series::{Point, TimeSeries};
 use crate::uplinks::Protocol;
 
 /// Message ids of one CoAP port may not come round within EXCHANGE_LIFETIME (RFC 7252 §4.4, §4.8.2).
@@ -157,7 +157,13 @@ impl Measured {
 // === impl Report ===
 
 impl Report {
-    pub fn new(settings: &Settings, book: &Book, steady: [Steady; 3], measured: &Measured, ended: Ended) -> Report {
+    pub fn new(
+        settings: &Settings,
+        series: &TimeSeries,
+        steady: [Steady; 3],
+        measured: &Measured,
+        ended: Ended,
+    ) -> Report {
         let (processor_s, measured_s) = measured.spent();
         let wanted_s = settings.steady.as_secs_f64();
         let seconds = match ended {
@@ -168,17 +174,17 @@ impl Report {
         let (mut all_figures, mut all_steady) = (Figures::default(), Steady::default());
         let mut by_protocol = BTreeMap::new();
         for ((protocol, _), steady) in present(settings).zip(steady_of(settings, steady)) {
-            let figures = book.total(protocol);
+            let figures = series.total(protocol);
             let mut line = Line::new(figures, &steady, seconds);
             line.connections = settings.connections_of(protocol);
-            line.connections_up = book.up[protocol.index()];
+            line.connections_up = series.up[protocol.index()];
             by_protocol.insert(protocol, line);
             all_figures.add(figures.clone());
             all_steady.add(steady);
         }
         let mut total = Line::new(&all_figures, &all_steady, seconds);
         total.connections = settings.connections;
-        total.connections_up = book.up.iter().sum();
+        total.connections_up = series.up.iter().sum();
         let mut report = Report {
             ended,
             set: Set::new(settings),
@@ -187,7 +193,7 @@ impl Report {
             notes: Vec::new(),
             total,
             by_protocol,
-            over_time: book.points().to_vec(),
+            over_time: series.points().to_vec(),
         };
         report.notes = report.noteworthy();
         report
@@ -251,7 +257,7 @@ impl Report {
                 protocol,
                 because,
             } => Some(format!(
-                "no {protocol} gateway is there any more, after {at_s:.1} s: {because}"
+                "the {protocol} gateway stopped answering after {at_s:.1} s: {because}"
             )),
             Ended::Refused { protocol, because, .. } => {
                 Some(format!("the gateway refuses the {protocol} credentials: {because}"))

@@ -17,7 +17,7 @@ pub struct Sender {
     /// Among all connections of the run.
     pub index: usize,
     /// Among the connections of its thread.
-    pub lane: usize,
+    pub local_index: usize,
     /// The next message by the schedule of the open loop; `None` until the connection was up for the first time.
     next: Option<u64>,
     /// How many messages it has sent.
@@ -28,14 +28,20 @@ pub struct Sender {
 
 impl Sender {
     /// `place` is the kind's name in topics and paths.
-    pub fn new(protocol: Protocol, (kind, place): (Kind, String), device: &str, index: usize, lane: usize) -> Sender {
+    pub fn new(
+        protocol: Protocol,
+        (kind, place): (Kind, String),
+        device: &str,
+        index: usize,
+        local_index: usize,
+    ) -> Sender {
         Sender {
             protocol,
             kind,
             place: place.into(),
             device: device.into(),
             index,
-            lane,
+            local_index,
             next: None,
             count: 0,
         }
@@ -46,11 +52,11 @@ impl Sender {
         (&self.device, &self.place)
     }
 
-    /// Takes part in the schedule with what is due at `from` and later. Only the first call counts: whoever loses its
+    /// Takes part in the schedule with what is due at `from` and later. Only the first call counts: a sender that loses its
     /// connection stays in, and what falls due meanwhile waits with its clock running.
     pub fn join(&mut self, from: Nanos, context: &Context) {
         if let (None, Some(schedule)) = (self.next, &context.schedule) {
-            self.next = Some(schedule.first_of(self.lane, from));
+            self.next = Some(schedule.first_of(self.local_index, from));
         }
     }
 

@@ -18,7 +18,7 @@ const FILES_BESIDES: u64 = 40;
 /// Connections from one loopback address: well below the 28,000 ports that Linux gives out by itself.
 const CONNECTIONS_PER_SOURCE: usize = 12_000;
 
-/// Number of the first device if nobody says otherwise: beyond those of a fleet, which would take their sessions over.
+/// Default number of the first device: beyond those of a fleet, whose sessions would be taken over.
 pub const FIRST_DEVICE: u64 = 100_000;
 
 /// The ports that connections with a given address come from.
@@ -52,7 +52,7 @@ pub struct Settings {
     /// A message without an answer after this has none.
     pub timeout: Duration,
     /// A protocol without any connection for so long ends the run.
-    pub give_up: Duration,
+    pub silence_timeout: Duration,
     pub keep_alive: Duration,
     pub mqtt_version: Version,
     pub threads: usize,
@@ -90,7 +90,7 @@ impl Default for Settings {
             ramp: Duration::from_secs(1),
             steady: Duration::from_secs(30),
             timeout: Duration::from_secs(10),
-            give_up: Duration::from_secs(3),
+            silence_timeout: Duration::from_secs(3),
             keep_alive: Duration::from_secs(60),
             mqtt_version: Version::V5,
             threads: 1,

@@ -2,7 +2,7 @@
 //!
 //! There are as many slots as the window allows, so an unanswered message holds back later ones and memory is bounded. A
 //! message that was given up keeps its slot until its answer comes after all or the connection ends: its number must not
-//! be given to another message before, or the late answer would be taken for that one's. Slots are lent in rotation, so
+//! be given to another message before, or the late answer would count as that one's. Slots are used in rotation, so
 //! that where answers come in order, they come in the order of the slots.
 
 use std::collections::VecDeque;
@@ -130,7 +130,7 @@ mod tests {
         );
         assert_eq!(slots.answer(1), Match::Waited(20));
         assert_eq!(slots.answer(1), Match::Nothing, "answered twice");
-        assert_eq!(slots.answer(7), Match::Nothing, "never lent");
+        assert_eq!(slots.answer(7), Match::Nothing, "never used");
         assert_eq!((slots.take(30), slots.waiting()), (Some(1), 2));
     }
 

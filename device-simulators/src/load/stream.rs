@@ -1,8 +1,8 @@
 //! One TCP connection that sends readings: MQTT or HTTP.
 //!
-//! All messages that are due leave in one write, all answers that have come are taken in one read. A connection that
+//! All messages that are due leave in one write, all answers that have come are read at once. A connection that
 //! breaks is made anew after a pause; what waited on it is lost and counted as such. One whose credentials are refused
-//! stays down. What the kernel does not take at once is kept, and nothing is added until it is gone.
+//! stays down. What the kernel does not accept at once is kept, and nothing is added until it is written.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use super::clock::{Nanos, nanos};
 use super::codes::{Code, Event};
 use super::context::Context;
 use super::http;
-use super::mqtt::{self, Garbled};
+use super::mqtt::{self, Malformed};
 use super::poller::{Interest, Ready};
 use super::sender::Sender;
 use super::settings::source_port;
@@ -46,7 +46,7 @@ pub struct Stream {
     turn: u16,
     /// The beginning of an answer whose end has not come.
     partial: Vec<u8>,
-    /// What the kernel has not taken yet.
+    /// What the kernel has not accepted yet.
     unsent: Vec<u8>,
     keep_alive: Nanos,
     last_sent: Nanos,
@@ -120,7 +120,7 @@ impl Stream {
             Err(error) => return Err(error),
         }
         let socket = TcpStream::from(socket);
-        context.poller.add(&socket, self.sender.lane, Interest::Write)?;
+        context.poller.add(&socket, self.sender.local_index, Interest::Write)?;
         Ok(socket)
     }
 
@@ -157,7 +157,7 @@ impl Stream {
     fn connected(&mut self, context: &mut Context) {
         let Some(socket) = &self.socket else { return };
         let outcome = match socket.take_error() {
-            Ok(None) => context.poller.modify(socket, self.sender.lane, Interest::Read),
+            Ok(None) => context.poller.modify(socket, self.sender.local_index, Interest::Read),
             Ok(Some(error)) | Err(error) => Err(error),
         };
         match outcome {
@@ -247,7 +247,7 @@ impl Stream {
             return;
         }
         self.unsent.extend_from_slice(rest);
-        if let Err(error) = context.poller.modify(socket, self.sender.lane, Interest::Both) {
+        if let Err(error) = context.poller.modify(socket, self.sender.local_index, Interest::Both) {
             self.lose(error.kind().into(), context);
         }
     }
@@ -263,7 +263,7 @@ impl Stream {
             return;
         }
         self.unsent = Vec::new();
-        if let Err(error) = context.poller.modify(socket, self.sender.lane, Interest::Read) {
+        if let Err(error) = context.poller.modify(socket, self.sender.local_index, Interest::Read) {
             self.lose(error.kind().into(), context);
         }
     }
@@ -285,14 +285,14 @@ impl Stream {
         }
     }
 
-    /// Takes the answers that are complete, and keeps the rest.
+    /// Handles the answers that are complete, and keeps the rest.
     fn scan(&mut self, bytes: &[u8], context: &mut Context) -> Result<(), Event> {
         let mut taken = 0;
         loop {
             let rest = &bytes[taken..];
             let length = match self.sender.protocol {
-                Protocol::Http => self.hear_http(rest, context)?,
-                _ => self.hear_mqtt(rest, context)?,
+                Protocol::Http => self.handle_http(rest, context)?,
+                _ => self.handle_mqtt(rest, context)?,
             };
             if length == 0 {
                 break;
@@ -305,30 +305,30 @@ impl Stream {
     }
 
     /// One packet; returns its length, 0 if it is not complete.
-    fn hear_mqtt(&mut self, bytes: &[u8], context: &mut Context) -> Result<usize, Event> {
-        let Some((heard, length)) = mqtt::heard(bytes)? else {
+    fn handle_mqtt(&mut self, bytes: &[u8], context: &mut Context) -> Result<usize, Event> {
+        let Some((heard, length)) = mqtt::parse(bytes)? else {
             return Ok(0);
         };
         match heard {
-            mqtt::Heard::PubAck { id, reason } => {
+            mqtt::Received::PubAck { id, reason } => {
                 let matched = self.slots.answer(id.wrapping_sub(1));
                 self.answered(matched, Code::Mqtt(reason), context);
             }
-            mqtt::Heard::ConnAck(connack) => self.greeted(connack, context)?,
-            mqtt::Heard::PingResp => {
+            mqtt::Received::ConnAck(connack) => self.greeted(connack, context)?,
+            mqtt::Received::PingResp => {
                 if let Some(sent) = self.ping_sent.take() {
                     context.tally.pong(self.sender.protocol, context.now - sent);
                 }
             }
-            mqtt::Heard::Disconnect { reason } => return Err(Event::Disconnect(reason)),
-            mqtt::Heard::Other => {}
+            mqtt::Received::Disconnect { reason } => return Err(Event::Disconnect(reason)),
+            mqtt::Received::Other => {}
         }
         Ok(length)
     }
 
     fn greeted(&mut self, connack: mqtt::ConnAck, context: &mut Context) -> Result<(), Event> {
         if !matches!(self.state, State::Greeting { .. }) {
-            return Err(Event::Garbled);
+            return Err(Event::Malformed);
         }
         if connack.code != 0 {
             return Err(Event::Connack(connack.code));
@@ -342,18 +342,18 @@ impl Stream {
     }
 
     /// One response; returns its length, 0 if it is not complete.
-    fn hear_http(&mut self, bytes: &[u8], context: &mut Context) -> Result<usize, Event> {
+    fn handle_http(&mut self, bytes: &[u8], context: &mut Context) -> Result<usize, Event> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let Some((heard, length)) = http::heard(bytes)? else {
+        let Some((heard, length)) = http::parse(bytes)? else {
             return Ok(0);
         };
         let matched = self.slots.answer(self.turn);
         self.turn = (self.turn + 1) % context.settings.window(Protocol::Http).max(1);
         self.answered(matched, Code::Http(heard.status), context);
         match (matched, heard.closes) {
-            (Match::Nothing, _) => Err(Event::Garbled),
+            (Match::Nothing, _) => Err(Event::Malformed),
             (_, true) => Err(Event::Closed),
             (_, false) => Ok(length),
         }
@@ -374,7 +374,7 @@ impl Stream {
         };
     }
 
-    /// What takes time: retries, time-outs, keep-alive.
+    /// Retries, time-outs, keep-alive.
     pub fn sweep(&mut self, context: &mut Context) {
         match self.state {
             State::Down { retry_at } if retry_at <= context.now && !context.draining => self.open(context),
@@ -387,7 +387,7 @@ impl Stream {
     }
 
     fn sweep_up(&mut self, context: &mut Context) {
-        let (protocol, now, limit) = (self.sender.protocol, context.now, context.patience());
+        let (protocol, now, limit) = (self.sender.protocol, context.now, context.overdue_before());
         let mut expired = 0;
         self.slots.give_up(limit, |_, due| {
             expired += 1;
@@ -433,7 +433,7 @@ impl Stream {
         self.unsent = Vec::new();
     }
 
-    /// The run is over: says goodbye, and counts what is left without an answer.
+    /// The run is over: disconnects, and counts what is left without an answer.
     pub fn finish(&mut self, context: &mut Context) {
         let (protocol, now) = (self.sender.protocol, context.now);
         self.slots
@@ -446,9 +446,9 @@ impl Stream {
     }
 }
 
-impl From<Garbled> for Event {
-    fn from(_: Garbled) -> Event {
-        Event::Garbled
+impl From<Malformed> for Event {
+    fn from(_: Malformed) -> Event {
+        Event::Malformed
     }
 }
 

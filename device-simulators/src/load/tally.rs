@@ -223,7 +223,7 @@ impl Tally {
     pub fn unanswered(&mut self, protocol: Protocol, code: Code, due: Nanos, now: Nanos) {
         self.outstanding = self.outstanding.saturating_sub(1);
         *self.figures[protocol.index()].codes.entry(code).or_default() += 1;
-        // With a connection that broke it is not known how long it would have taken.
+        // With a connection that broke its latency is unknown.
         if code == Code::NoAnswer && self.steady_part.contains(&due) {
             record(&mut self.steady[protocol.index()].latency, now.saturating_sub(due));
         }
@@ -265,7 +265,7 @@ impl Tally {
 
     fn hand_over(&mut self, end: Nanos) {
         let (index, figures) = (self.index, std::mem::take(&mut self.figures));
-        // Nobody listens any more only when the run has been dropped.
+        // The receiver is gone only when the run has been dropped.
         self.finished.send(Interval { index, end, figures }).unwrap_or_default();
         self.index += 1;
         self.index_end = self.intervals.end(self.index);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::mqtt::Version;
 use super::pace::Pace;
 use super::sink::Sink;
-use super::{Credentials, Ended, Report, Settings, conduct, html};
+use super::{Credentials, Ended, Report, Settings, html, runner};
 use crate::uplinks::Protocol;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -32,13 +32,13 @@ fn settings(sink: &Sink) -> Settings {
         ramp: Duration::from_millis(50),
         steady: Duration::from_millis(400),
         timeout: Duration::from_secs(5),
-        give_up: Duration::from_millis(300),
+        silence_timeout: Duration::from_millis(300),
         ..Settings::default()
     }
 }
 
 async fn load(settings: Settings) -> Report {
-    let report = conduct::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, pending())
+    let report = runner::run(settings, Arc::new(Mutex::new(None)), |_, _| {}, pending())
         .await
         .unwrap();
     for line in report.by_protocol.values().chain([&report.total]) {
@@ -97,9 +97,9 @@ async fn a_stall_shows_in_all_messages_that_were_due_meanwhile() {
             let sink = Arc::clone(&sink);
             tokio::task::spawn_blocking(move || {
                 wait_until_busy(&sink, protocol);
-                sink.mood().stalled.store(true, Relaxed);
+                sink.behavior().stalled.store(true, Relaxed);
                 std::thread::sleep(Duration::from_millis(500));
-                sink.mood().stalled.store(false, Relaxed);
+                sink.behavior().stalled.store(false, Relaxed);
             })
         };
         let report = load(Settings {
@@ -133,7 +133,7 @@ async fn a_sink_that_never_answers_again_is_not_fast() {
         let sink = Arc::clone(&sink);
         tokio::task::spawn_blocking(move || {
             wait_until_busy(&sink, Protocol::Mqtt);
-            sink.mood().stalled.store(true, Relaxed);
+            sink.behavior().stalled.store(true, Relaxed);
         })
     };
     let began = Instant::now();
@@ -194,10 +194,10 @@ async fn a_sink_that_dies_ends_the_run_with_what_was_measured_until_then() {
 #[tokio::test]
 async fn other_answers_are_counted_by_their_codes() {
     let sink = sink_for(&Protocol::ALL);
-    sink.mood().puback.store(0x97, Relaxed);
-    sink.mood().coap.store(0xa3, Relaxed);
-    sink.mood().status.store(503, Relaxed);
-    sink.mood().every.store(4, Relaxed);
+    sink.behavior().puback.store(0x97, Relaxed);
+    sink.behavior().coap.store(0xa3, Relaxed);
+    sink.behavior().status.store(503, Relaxed);
+    sink.behavior().every.store(4, Relaxed);
     let report = load(settings(&sink)).await;
     let check = |protocol: Protocol, good: &str, other: &str| {
         let line = &report.by_protocol[&protocol];
@@ -228,9 +228,9 @@ async fn other_answers_are_counted_by_their_codes() {
 async fn refused_credentials_end_the_run_in_words() {
     let check = async |protocol: Protocol, connack: u8, status: u16, words: &str| {
         let sink = sink_for(&[protocol]);
-        sink.mood().connack.store(connack, Relaxed);
-        sink.mood().status.store(status, Relaxed);
-        sink.mood().every.store(1, Relaxed);
+        sink.behavior().connack.store(connack, Relaxed);
+        sink.behavior().status.store(status, Relaxed);
+        sink.behavior().every.store(1, Relaxed);
         let began = Instant::now();
         let report = load(Settings {
             steady: Duration::from_secs(60),
@@ -293,7 +293,7 @@ async fn a_run_can_be_interrupted() {
             heard.notify_one();
         }
     };
-    let report = conduct::run(settings, Arc::new(Mutex::new(None)), each_second, async move {
+    let report = runner::run(settings, Arc::new(Mutex::new(None)), each_second, async move {
         second_line.notified().await
     })
     .await

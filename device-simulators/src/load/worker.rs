@@ -1,7 +1,7 @@
 //! One thread of a run: its connections, and the loop that serves them.
 //!
-//! The loop opens connections as the ramp asks for them, sends what is due, takes what has come, and every tenth of a
-//! second looks after what takes time. Nothing is shared with other threads while messages fly. When the steady part is
+//! The loop opens connections as the ramp asks for them, sends what is due, reads what has come, and every tenth of a
+//! second looks after time-outs. Nothing is shared with other threads while messages are in flight. When the steady part is
 //! over it waits for outstanding answers, no longer than one message may wait, and hands in what it counted.
 
 use std::io;
@@ -32,7 +32,7 @@ const COALESCE: Nanos = 50_000;
 /// Connections that one thread makes at a time: a listener's queue is finite.
 const HANDSHAKES_MAX: usize = 200;
 
-/// What the threads of a run and its conductor tell each other.
+/// What the threads of a run and its runner tell each other.
 #[derive(Debug, Default)]
 pub struct Shared {
     ending: AtomicU8,
@@ -68,11 +68,11 @@ pub struct Task {
 #[derive(Debug)]
 pub struct Worker {
     context: Context,
-    lanes: Vec<Lane>,
+    connections: Vec<Connection>,
     shared: Arc<Shared>,
-    /// How many lanes the ramp has opened.
+    /// How many connections the ramp has opened.
     opened: usize,
-    /// Up to which message of the schedule the lanes were told that it is due.
+    /// Up to which message of the schedule the connections were told that it is due.
     told: u64,
     /// What of `context.up` was made known.
     up_told: [i64; 3],
@@ -81,7 +81,7 @@ pub struct Worker {
 
 /// A connection of either transport.
 #[derive(Debug)]
-enum Lane {
+enum Connection {
     Stream(Stream),
     Port(Port),
 }
@@ -107,10 +107,10 @@ impl Shared {
     }
 }
 
-// === impl Lane ===
+// === impl Connection ===
 
-impl Lane {
-    fn new(index: usize, lane: usize, task: &Task) -> Lane {
+impl Connection {
+    fn new(index: usize, local_index: usize, task: &Task) -> Connection {
         let settings = &task.settings;
         let (protocol, _) = settings.targets[index % settings.targets.len()];
         // The kind changes only when every protocol has had its turn, so that each gets all kinds.
@@ -118,61 +118,61 @@ impl Lane {
         let device = Device::new(kind, settings.seed, settings.first_device + index as u64);
         let turn = index / settings.targets.len() / Kind::ALL.len();
         let place = settings.place(kind, turn);
-        let sender = Sender::new(protocol, (kind, place), device.name(), index, lane);
+        let sender = Sender::new(protocol, (kind, place), device.name(), index, local_index);
         let window = settings.window(protocol);
         let first_id = task.first_message_id.wrapping_add((index as u16).wrapping_mul(257));
         match protocol {
-            Protocol::Coap => Lane::Port(Port::new(sender, window, first_id)),
-            Protocol::Mqtt | Protocol::Http => Lane::Stream(Stream::new(sender, window)),
+            Protocol::Coap => Connection::Port(Port::new(sender, window, first_id)),
+            Protocol::Mqtt | Protocol::Http => Connection::Stream(Stream::new(sender, window)),
         }
     }
 
     fn open(&mut self, context: &mut Context) {
         match self {
-            Lane::Stream(stream) => stream.open(context),
-            Lane::Port(port) => port.open(context),
+            Connection::Stream(stream) => stream.open(context),
+            Connection::Port(port) => port.open(context),
         }
     }
 
     fn ready(&mut self, ready: Ready, context: &mut Context) {
         match self {
-            Lane::Stream(stream) => stream.ready(ready, context),
-            Lane::Port(port) => port.ready(ready, context),
+            Connection::Stream(stream) => stream.ready(ready, context),
+            Connection::Port(port) => port.ready(ready, context),
         }
     }
 
     fn pump(&mut self, context: &mut Context) {
         match self {
-            Lane::Stream(stream) => stream.pump(context),
-            Lane::Port(port) => port.pump(context),
+            Connection::Stream(stream) => stream.pump(context),
+            Connection::Port(port) => port.pump(context),
         }
     }
 
     fn is_behind(&self, context: &Context) -> bool {
         match self {
-            Lane::Stream(stream) => stream.is_behind(context),
-            Lane::Port(port) => port.is_behind(context),
+            Connection::Stream(stream) => stream.is_behind(context),
+            Connection::Port(port) => port.is_behind(context),
         }
     }
 
     fn sweep(&mut self, context: &mut Context) {
         match self {
-            Lane::Stream(stream) => stream.sweep(context),
-            Lane::Port(port) => port.sweep(context),
+            Connection::Stream(stream) => stream.sweep(context),
+            Connection::Port(port) => port.sweep(context),
         }
     }
 
     fn finish(&mut self, context: &mut Context) {
         match self {
-            Lane::Stream(stream) => stream.finish(context),
-            Lane::Port(port) => port.finish(context),
+            Connection::Stream(stream) => stream.finish(context),
+            Connection::Port(port) => port.finish(context),
         }
     }
 
     fn sender(&mut self) -> &mut Sender {
         match self {
-            Lane::Stream(stream) => stream.sender(),
-            Lane::Port(port) => port.sender(),
+            Connection::Stream(stream) => stream.sender(),
+            Connection::Port(port) => port.sender(),
         }
     }
 }
@@ -189,11 +189,11 @@ impl Worker {
             steady_part.clone(),
             task.finished.clone(),
         );
-        let lanes: Vec<Lane> = task
+        let connections: Vec<Connection> = task
             .connections
             .clone()
             .enumerate()
-            .map(|(lane, index)| Lane::new(index, lane, &task))
+            .map(|(local_index, index)| Connection::new(index, local_index, &task))
             .collect();
         let has_datagrams = settings.targets.iter().any(|(protocol, _)| *protocol == Protocol::Coap);
         let input_bytes = if has_datagrams {
@@ -228,7 +228,7 @@ impl Worker {
         };
         Ok(Worker {
             context,
-            lanes,
+            connections,
             shared: task.shared,
             opened: 0,
             told: 0,
@@ -239,7 +239,7 @@ impl Worker {
 
     /// Runs to the end of the run; what it counted over the steady part.
     pub fn run(mut self) -> io::Result<[Steady; 3]> {
-        // A wait for a few microseconds should not take fifty more; where the system refuses, it takes them.
+        // A wait for a few microseconds should not last fifty more; where the system refuses, it does.
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap_or_default();
         let settings = Arc::clone(&self.context.settings);
         let steady_from = nanos(settings.ramp);
@@ -258,8 +258,8 @@ impl Worker {
             self.serve(wake, &mut events)?;
         }
         self.drain(end, &mut events)?;
-        for lane in &mut self.lanes {
-            lane.finish(&mut self.context);
+        for connection in &mut self.connections {
+            connection.finish(&mut self.context);
         }
         self.tell_up();
         Ok(self.context.tally.close(self.context.now))
@@ -269,25 +269,25 @@ impl Worker {
     fn open_due(&mut self) {
         let settings = Arc::clone(&self.context.settings);
         let ramp = nanos(settings.ramp);
-        while self.opened < self.lanes.len() && self.context.handshakes < HANDSHAKES_MAX {
+        while self.opened < self.connections.len() && self.context.handshakes < HANDSHAKES_MAX {
             if self.open_at(self.opened, ramp) > self.context.now {
                 return;
             }
-            self.lanes[self.opened].open(&mut self.context);
+            self.connections[self.opened].open(&mut self.context);
             self.opened += 1;
             self.context.tick();
         }
     }
 
-    /// The moment of a lane in the ramp: threads open side by side, each its own evenly.
-    fn open_at(&self, lane: usize, ramp: Nanos) -> Nanos {
-        (u128::from(ramp) * lane as u128 / self.lanes.len().max(1) as u128) as Nanos
+    /// The moment of a connection in the ramp: threads open side by side, each its own evenly.
+    fn open_at(&self, index: usize, ramp: Nanos) -> Nanos {
+        (u128::from(ramp) * index as u128 / self.connections.len().max(1) as u128) as Nanos
     }
 
     /// From here on every message counts, whether its connection is up or not.
     fn join_all(&mut self, from: Nanos) {
-        for lane in &mut self.lanes {
-            lane.sender().join(from, &self.context);
+        for connection in &mut self.connections {
+            connection.sender().join(from, &self.context);
         }
     }
 
@@ -297,22 +297,22 @@ impl Worker {
         self.context.tick();
         let due = self.told..self.context.count_due;
         self.told = due.end;
-        let lanes = self.lanes.len();
-        if due.end - due.start >= lanes as u64 {
-            for lane in &mut self.lanes {
-                lane.pump(&mut self.context);
+        let connections = self.connections.len();
+        if due.end - due.start >= connections as u64 {
+            for connection in &mut self.connections {
+                connection.pump(&mut self.context);
             }
             return;
         }
         for message in due {
-            self.lanes[schedule.connection_of(message)].pump(&mut self.context);
+            self.connections[schedule.connection_of(message)].pump(&mut self.context);
         }
     }
 
     /// When there is something to do even if nothing comes.
     fn wake(&self) -> Nanos {
         let mut wake = self.next_sweep;
-        if self.opened < self.lanes.len() && self.context.handshakes < HANDSHAKES_MAX {
+        if self.opened < self.connections.len() && self.context.handshakes < HANDSHAKES_MAX {
             wake = wake.min(self.open_at(self.opened, nanos(self.context.settings.ramp)));
         }
         if let Some(schedule) = &self.context.schedule {
@@ -328,7 +328,7 @@ impl Worker {
         self.context.poller.wait(timeout, events)?;
         for ready in events.iter() {
             self.context.tick();
-            self.lanes[ready.token].ready(ready, &mut self.context);
+            self.connections[ready.token].ready(ready, &mut self.context);
         }
         self.context.tick();
         self.context.tally.roll(self.context.now);
@@ -340,8 +340,8 @@ impl Worker {
 
     fn sweep(&mut self) {
         self.next_sweep = self.context.now + SWEEP;
-        for lane in self.lanes.iter_mut().take(self.opened) {
-            lane.sweep(&mut self.context);
+        for connection in self.connections.iter_mut().take(self.opened) {
+            connection.sweep(&mut self.context);
         }
         self.tell_up();
     }
@@ -358,8 +358,8 @@ impl Worker {
     fn drain(&mut self, end: Nanos, events: &mut Events) -> io::Result<()> {
         self.context.tick();
         self.context.draining = true;
-        for lane in &mut self.lanes {
-            lane.pump(&mut self.context);
+        for connection in &mut self.connections {
+            connection.pump(&mut self.context);
         }
         let deadline = self.context.now.min(end) + nanos(self.context.settings.timeout);
         while (self.context.tally.outstanding() > 0 || self.is_behind())
@@ -373,7 +373,9 @@ impl Worker {
     }
 
     fn is_behind(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.is_behind(&self.context))
+        self.connections
+            .iter()
+            .any(|connection| connection.is_behind(&self.context))
     }
 }
 

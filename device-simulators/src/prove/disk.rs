@@ -44,7 +44,7 @@ impl SmallDisk {
         &self.folder
     }
 
-    /// Writes until there is no room left, to the last byte; how many bytes that took.
+    /// Writes until there is no room left, to the last byte; how many bytes that were.
     pub fn fill(&self) -> anyhow::Result<u64> {
         let mut ballast = File::create(self.ballast())?;
         let mut written = 0;

@@ -18,7 +18,7 @@ use super::ports::free_block;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long one question to the admin port may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub struct Gateway {
     ports: Ports,
     faketime: Option<PathBuf>,
     child: Option<Child>,
-    /// Ends that nobody asked for.
+    /// Exits that were not requested.
     deaths: Vec<String>,
 }
 
@@ -154,7 +154,7 @@ impl Gateway {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(RECHECK_INTERVAL).await;
         }
         child.kill()?;
         child.wait()?;
@@ -172,7 +172,7 @@ impl Gateway {
             {
                 bail!("the gateway ended ({status}); its last words:\n{}", self.last_words());
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(RECHECK_INTERVAL).await;
         }
         bail!(
             "the gateway was not ready within {READY_TIMEOUT:?}; its last words:\n{}",
@@ -189,7 +189,7 @@ impl Gateway {
         fs::rename(new, file).context("cannot set the gateway's clock")
     }
 
-    /// Ends that nobody asked for, with the last words of the last one.
+    /// Exits that were not requested, with the end of the last one's log.
     pub fn deaths(&mut self) -> &[String] {
         self.note_death();
         &self.deaths
@@ -298,7 +298,7 @@ impl Admin {
             if self.metrics().await.is_some_and(up) {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(RECHECK_INTERVAL).await;
         }
         bail!("the gateway did not find Kafka within {READY_TIMEOUT:?}")
     }

@@ -26,7 +26,7 @@ pub enum Layout {
 
 /// What a process of [`Layout::Split`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Role {
     Broker,
     Controller,
 }
@@ -45,7 +45,7 @@ struct Launch {
 #[derive(Debug)]
 pub struct Kafka {
     bootstrap: String,
-    /// `None`: somebody else's, not to be touched.
+    /// `None`: not started here, and not to be touched.
     own: Option<Launch>,
 }
 
@@ -152,7 +152,7 @@ impl Kafka {
         })
     }
 
-    pub fn of_somebody_else(bootstrap: String) -> Kafka {
+    pub fn external(bootstrap: String) -> Kafka {
         Kafka { bootstrap, own: None }
     }
 
@@ -168,17 +168,17 @@ impl Kafka {
         self.signal_all(Signal::STOP)
     }
 
-    pub fn go_on(&self) -> anyhow::Result<()> {
+    pub fn resume(&self) -> anyhow::Result<()> {
         self.signal_all(Signal::CONT)
     }
 
     /// Of a Kafka of two processes, this one.
-    pub fn stop_part(&self, part: Part) -> anyhow::Result<()> {
-        self.launch()?.signal(part.node(), Signal::STOP)
+    pub fn stop_process(&self, role: Role) -> anyhow::Result<()> {
+        self.launch()?.signal(role.node(), Signal::STOP)
     }
 
-    pub fn let_part_go_on(&self, part: Part) -> anyhow::Result<()> {
-        self.launch()?.signal(part.node(), Signal::CONT)
+    pub fn continue_process(&self, role: Role) -> anyhow::Result<()> {
+        self.launch()?.signal(role.node(), Signal::CONT)
     }
 
     /// kill -9 of these nodes, counted from 1.
@@ -201,25 +201,25 @@ impl Kafka {
     fn launch(&self) -> anyhow::Result<&Launch> {
         self.own
             .as_ref()
-            .context("this Kafka is somebody else's, and is not damaged")
+            .context("this Kafka was not started here, and is not damaged")
     }
 }
 
-impl Part {
+impl Role {
     /// Its number in the script's folders.
     fn node(self) -> usize {
         match self {
-            Part::Broker => 1,
-            Part::Controller => 2,
+            Role::Broker => 1,
+            Role::Controller => 2,
         }
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Part::Broker => "broker",
-            Part::Controller => "controller",
+            Role::Broker => "broker",
+            Role::Controller => "controller",
         })
     }
 }

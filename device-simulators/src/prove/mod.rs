@@ -1,11 +1,11 @@
-//! `device-simulators prove SCENARIO`: the promise under damage, on a real Kafka, in one command.
+//! `device-simulators prove FAULT`: the promise under damage, on a real Kafka, in one command.
 //!
 //! It starts a Kafka of its own and the gateway, lets a fleet send over all three protocols, does the damage itself (signals, a full
 //! disk, another clock), waits for the recovery, and compares what every device was told with what the topics hold:
 //! acknowledged, in Kafka, lost, duplicated, out of order per device. Nothing acknowledged may be missing, and no device's
 //! readings may change their order; devices send again what was not acknowledged, and have one reading outstanding.
 //!
-//! What devices felt is in the table by phase: *before*, *damage*, *replay* (all is repaired, and Kafka catches up) and
+//! What devices observed is in the table by phase: *before*, *damage*, *replay* (all is repaired, and Kafka catches up) and
 //! *after*. Processes and files end with the command, also when it is interrupted.
 //!
 //! Any setting of the gateway can be changed by its environment variable: `CITYGATE_KAFKA_LINGER=20ms device-simulators
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 mod disk;
 
-mod figures;
+mod gateway_metrics;
 
 mod gateway;
 
@@ -32,15 +32,15 @@ mod ports;
 
 mod proof;
 
-mod scenario;
+mod fault;
 
-mod stage;
+mod runner;
 
+pub use fault::Fault;
+use fault::Parameters;
 use kafka::{Kafka, Layout};
 pub use proof::Proof;
-use scenario::Extent;
-pub use scenario::Scenario;
-use stage::Setting;
+use runner::Setup;
 
 /// Exit codes of the command.
 const BROKEN: u8 = 1;
@@ -49,17 +49,17 @@ const NOT_RUN: u8 = 2;
 /// What the command line says.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// What is to happen (--list says what there is), or `all` of it.
-    #[arg(value_name = "SCENARIO", required_unless_present = "list")]
-    scenarios: Vec<Wanted>,
-    /// Say what scenarios there are.
+    /// Which faults to make, or `all` of them; --list names them.
+    #[arg(value_name = "FAULT", required_unless_present = "list")]
+    faults: Vec<Wanted>,
+    /// List the faults.
     #[arg(long)]
     list: bool,
 
     /// How long the damage lasts; before and after it, it is calm for as long (3 to 15 s).
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=86_400))]
     seconds: u64,
-    /// Readings a second of the whole fleet.
+    /// Readings per second of the whole fleet.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
     /// How many devices there are, evenly over three protocols and three kinds.
@@ -81,7 +81,7 @@ pub struct Options {
     /// What starts a Kafka.
     #[arg(long, value_name = "FILE", default_value = "tests/servers/kafka.sh")]
     kafka_script: PathBuf,
-    /// A Kafka that runs already, for scenarios that leave Kafka alone (calm, gateway-killed).
+    /// A Kafka that runs already, for faults that leave Kafka alone (calm, gateway-killed).
     #[arg(long, value_name = "HOST:PORT,…")]
     kafka: Option<String>,
     /// Folder of the <kind>.avsc files.
@@ -95,53 +95,53 @@ pub struct Options {
     json: bool,
 }
 
-/// A scenario's name, or `all`.
+/// A fault's name, or `all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
-    One(Scenario),
+    One(Fault),
     All,
 }
 
-/// What all scenarios of a command share.
-struct Ground {
+/// What all faults of a command share.
+struct Session {
     options: Options,
     program: PathBuf,
     schemas: PathBuf,
-    /// The last Kafka, for the next scenario that wants the same.
+    /// The last Kafka, for the next fault that wants the same.
     kafka: Option<Kafka>,
     folder: PathBuf,
     /// Removes the folder, unless it is to be kept.
     _temporary: Option<TempDir>,
 }
 
-/// Runs the scenarios. Exit code 0: the promise held; 1: it was broken; 2: something could not be run.
+/// Runs the faults. Exit code 0: the promise held; 1: it was broken; 2: something could not be run.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if options.list {
-        for scenario in Scenario::ALL {
-            println!("{scenario:<22}{}", scenario.about());
+        for fault in Fault::ALL {
+            println!("{fault:<22}{}", fault.about());
         }
         return Ok(ExitCode::SUCCESS);
     }
     let seed = options.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
-    let mut ground = Ground::new(options)?;
-    let scenarios = ground.scenarios()?;
+    let mut session = Session::new(options)?;
+    let faults = session.faults()?;
     let mut lines = Vec::new();
     let (mut broken, mut not_run) = (false, false);
-    for scenario in scenarios {
+    for fault in faults {
         let proof = tokio::select! {
-            proof = ground.prove(scenario, seed) => proof,
+            proof = session.prove(fault, seed) => proof,
             signal = interrupted() => bail!("interrupted by {}", signal?),
         };
         match proof {
             Ok(proof) => {
                 broken |= !proof.holds;
-                ground.print(&proof)?;
+                session.print(&proof)?;
                 lines.extend(proof.to_string().lines().last().map(str::to_owned));
             }
             Err(error) => {
                 not_run = true;
-                eprintln!("{scenario} could not be run: {error:#}");
-                lines.push(format!("NOT RUN {scenario}"));
+                eprintln!("{fault} could not be run: {error:#}");
+                lines.push(format!("NOT RUN {fault}"));
             }
         }
     }
@@ -155,10 +155,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-// === impl Ground ===
+// === impl Session ===
 
-impl Ground {
-    fn new(options: Options) -> anyhow::Result<Ground> {
+impl Session {
+    fn new(options: Options) -> anyhow::Result<Session> {
         let program = match &options.citygate {
             Some(program) => program.clone(),
             None => std::env::current_exe()?.with_file_name("citygate"),
@@ -175,7 +175,7 @@ impl Ground {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        Ok(Ground {
+        Ok(Session {
             options,
             program,
             schemas,
@@ -185,31 +185,31 @@ impl Ground {
         })
     }
 
-    /// In the order of the command line; `all` leaves out what cannot be run against somebody else's Kafka.
-    fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
+    /// In the order of the command line; `all` leaves out what cannot be run against a Kafka that is not its own.
+    fn faults(&self) -> anyhow::Result<Vec<Fault>> {
         let foreign = self.options.kafka.is_some();
-        let mut scenarios = Vec::new();
-        for wanted in &self.options.scenarios {
+        let mut faults = Vec::new();
+        for wanted in &self.options.faults {
             match wanted {
-                Wanted::One(scenario) if foreign && scenario.damages_kafka() => {
-                    bail!("{scenario} damages Kafka, and the one of --kafka is left alone")
+                Wanted::One(fault) if foreign && fault.damages_kafka() => {
+                    bail!("{fault} damages Kafka, and the one of --kafka is left alone")
                 }
-                Wanted::One(scenario) => scenarios.push(*scenario),
+                Wanted::One(fault) => faults.push(*fault),
                 Wanted::All => {
-                    let possible = Scenario::ALL.into_iter().filter(|one| !foreign || !one.damages_kafka());
-                    scenarios.extend(possible);
+                    let possible = Fault::ALL.into_iter().filter(|one| !foreign || !one.damages_kafka());
+                    faults.extend(possible);
                 }
             }
         }
-        Ok(scenarios)
+        Ok(faults)
     }
 
-    async fn prove(&mut self, scenario: Scenario, seed: u64) -> anyhow::Result<Proof> {
+    async fn prove(&mut self, fault: Fault, seed: u64) -> anyhow::Result<Proof> {
         let options = &self.options;
-        eprintln!("\n{scenario}: {} (seed {seed})", scenario.about());
-        let setting = Setting {
-            scenario,
-            extent: Extent {
+        eprintln!("\n{fault}: {} (seed {seed})", fault.about());
+        let setup = Setup {
+            fault,
+            parameters: Parameters {
                 damage: Duration::from_secs(options.seconds),
                 kills: options.kills,
                 events: options.events,
@@ -219,22 +219,22 @@ impl Ground {
             devices: options.devices as usize,
             program: self.program.clone(),
             schemas: self.schemas.clone(),
-            folder: self.folder.join(scenario.name()),
+            folder: self.folder.join(fault.name()),
             // Topics of its own, so that no record of another run is met.
-            topic_prefix: format!("prove-{scenario}-{:08x}.", rand::random::<u32>()),
+            topic_prefix: format!("prove-{fault}-{:08x}.", rand::random::<u32>()),
         };
-        std::fs::create_dir_all(&setting.folder)?;
-        let kafka = self.kafka(scenario.kafka_layout()).await?;
-        let proof = stage::run(&setting, &kafka).await;
+        std::fs::create_dir_all(&setup.folder)?;
+        let kafka = self.kafka(fault.kafka_layout()).await?;
+        let proof = runner::run(&setup, &kafka).await;
         if proof.is_ok() {
             self.kafka = Some(kafka);
-        } // Otherwise nobody knows what state it is in.
+        } // Otherwise its state is unknown.
         proof
     }
 
     async fn kafka(&mut self, layout: Layout) -> anyhow::Result<Kafka> {
         if let Some(bootstrap) = &self.options.kafka {
-            return Ok(Kafka::of_somebody_else(bootstrap.clone()));
+            return Ok(Kafka::external(bootstrap.clone()));
         }
         if let Some(kafka) = self.kafka.take().filter(|kafka| kafka.layout() == Some(layout)) {
             return Ok(kafka);
@@ -272,7 +272,7 @@ async fn interrupted() -> anyhow::Result<&'static str> {
 
 fn absolute(path: &Path, hint: &str) -> anyhow::Result<PathBuf> {
     path.canonicalize()
-        .with_context(|| format!("{} is not there: {hint}", path.display()))
+        .with_context(|| format!("{} does not exist: {hint}", path.display()))
 }
 
 impl FromStr for Wanted {

@@ -1,6 +1,6 @@
 //! Ports for servers that are killed and must find their port free when they come back.
 //!
-//! The kernel hands out ports from 32768 on to the hundreds of connections that devices open while a server is away; a
+//! The kernel hands out ports from 32768 on to the hundreds of connections that devices open while a server is down; a
 //! server's port must not be among them, so it is looked for below.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -11,7 +11,7 @@ use rand::RngExt;
 const RANGE: Range<u16> = 20_000..32_000;
 const TRIES: usize = 200;
 
-/// The first of `count` consecutive ports of loopback that nobody uses now, neither TCP nor UDP.
+/// The first of `count` consecutive ports of loopback that are free now, neither TCP nor UDP.
 pub fn free_block(count: u16) -> anyhow::Result<u16> {
     let mut dice = rand::rng();
     let mut tries = (0..TRIES).map(|_| dice.random_range(RANGE.start..RANGE.end - count));

@@ -1,4 +1,4 @@
-//! What a scenario comes to: the comparison of ledger and topics, what the devices felt, and whether the promise held.
+//! The result of a run with one fault: the comparison of ledger and topics, what the devices observed, and whether the promise held.
 //!
 //! It fails on any loss, any disorder within a device, any record that cannot be read, and where the comparison is not
 //! complete. Duplicates are allowed (at least once), but counted, beside the number of times that somebody had reason to
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::figures::Figures;
-use super::scenario::{CLOCK_AHEAD_S, CLOCK_BEHIND_S, Scenario};
+use super::fault::{CLOCK_AHEAD_S, CLOCK_BEHIND_S, Fault};
+use super::gateway_metrics::GatewayMetrics;
 use crate::balance::Balance;
-use crate::counters::{Complaint, Counters, Tally};
+use crate::counters::{Counters, Problem, Tally};
 use crate::fleet::FleetOutcome;
 use crate::ledger::{Found, LostRange, Reconciliation};
-use crate::phases::{Felt, Phase};
+use crate::phases::{Phase, PhaseSummary};
 use crate::report::{grouped, milliseconds};
 use crate::uplinks::Protocol;
 
-/// How many complaints the table shows; the JSON has all that were kept.
-const COMPLAINTS_SHOWN: usize = 6;
+/// How many problems the table shows; the JSON has all that were kept.
+const PROBLEMS_SHOWN: usize = 6;
 
 /// How exactly the clock must have been where it was set: a record has an age of its own.
 const CLOCK_TOLERANCE_S: i64 = 20;
@@ -32,19 +32,19 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 /// In so many events a fenced broker makes some producer forget all brokers: about a quarter do.
 const FENCED_FOR_SURE: usize = 20;
 
-/// What happened while the scenario ran, as the stage saw it.
+/// What happened during the run, as the runner saw it.
 #[derive(Clone, Debug, Default)]
-pub struct Course {
+pub struct RunLog {
     /// When each phase that was entered began, counted from the start of the fleet, and when the last one ended.
     pub phases: Vec<(Phase, Duration)>,
     pub ended: Duration,
-    pub acts: Vec<ActLine>,
+    pub actions: Vec<ActionLine>,
     pub kills: u64,
     /// Kills of a gateway that had acknowledged something since the one before.
     pub kills_under_load: u64,
     /// How long it took after each fence of Kafka until it confirmed records, and went on to do so.
     pub confirmed_after: Vec<Duration>,
-    /// The most readings that were acknowledged and not yet in Kafka, as far as the follower could see.
+    /// The most readings that were acknowledged and not yet in Kafka, as far as the reader of the topics could see.
     pub behind_max: u64,
     /// The least and the greatest age of a record when it was read, by its own time.
     pub record_ages: Option<(i64, i64)>,
@@ -56,16 +56,16 @@ pub struct Course {
 
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ActLine {
+pub struct ActionLine {
     /// Since the start of the fleet.
     pub at_s: f64,
     pub what: String,
 }
 
-/// The result of a scenario.
+/// The result of a run with one fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
-    pub scenario: Scenario,
+    pub fault: Fault,
     pub seed: u64,
     pub holds: bool,
     pub failures: Vec<String>,
@@ -74,7 +74,7 @@ pub struct Proof {
     #[serde(flatten)]
     pub tally: Tally,
     pub in_kafka: u64,
-    /// Of these, those that are there more than once.
+    /// Of these, those found more than once.
     pub in_kafka_more_than_once: u64,
     pub dead_lettered: u64,
     pub lost: u64,
@@ -94,10 +94,10 @@ pub struct Proof {
     /// By the gateway, because they knew no broker any more or had failed for good.
     pub producers_replaced: u64,
     pub phases: Vec<PhaseLine>,
-    pub acts: Vec<ActLine>,
+    pub actions: Vec<ActionLine>,
     pub lost_named: Vec<LostRange>,
     pub unreadable_because: Option<String>,
-    pub complaints: Vec<Complaint>,
+    pub problems: Vec<Problem>,
     /// What the gateway counted, over all its lives.
     pub gateway: BTreeMap<String, f64>,
     #[serde(skip)]
@@ -117,13 +117,13 @@ pub struct Reasons {
     pub replayed: u64,
 }
 
-/// A phase, as the devices felt it.
+/// A phase, as the devices observed it.
 #[derive(Clone, Debug, Serialize)]
 pub struct PhaseLine {
     pub phase: Phase,
     pub seconds: f64,
     pub sent_per_second: f64,
-    pub by_protocol: BTreeMap<Protocol, Felt>,
+    pub by_protocol: BTreeMap<Protocol, PhaseSummary>,
 }
 
 // === impl Proof ===
@@ -131,11 +131,11 @@ pub struct PhaseLine {
 impl Proof {
     /// Compares what was acknowledged with what was found. `rate` is what the fleet was to send a second.
     pub fn new(
-        (scenario, seed, rate): (Scenario, u64, u64),
-        course: Course,
+        (fault, seed, rate): (Fault, u64, u64),
+        log: RunLog,
         outcome: &FleetOutcome,
         found: &Found,
-        figures: &Figures,
+        metrics: &GatewayMetrics,
     ) -> Proof {
         let counters = &outcome.counters;
         let compared = outcome.ledger.reconcile(found);
@@ -154,10 +154,10 @@ impl Proof {
             ..
         } = compared;
         let mut proof = Proof {
-            scenario,
+            fault,
             seed,
             holds: false,
-            seconds: rounded(course.ended),
+            seconds: rounded(log.ended),
             tally,
             in_kafka,
             in_kafka_more_than_once,
@@ -165,29 +165,31 @@ impl Proof {
             lost,
             out_of_order,
             duplicates,
-            reasons_for_duplicates: Reasons::new(&tally, counters, figures),
+            reasons_for_duplicates: Reasons::new(&tally, counters, metrics),
             extra,
             unreadable,
             kafka_read_to_end: found.complete,
-            behind_max: course.behind_max,
-            record_ages: course.record_ages,
-            kills: course.kills,
-            kills_under_load: course.kills_under_load,
-            confirmed_after_s: course.confirmed_after.iter().copied().map(rounded).collect(),
-            producers_replaced: figures.sum("citygate_kafka_producers_replaced_total") as u64,
-            phases: phase_lines(&course, counters),
-            acts: course.acts,
+            behind_max: log.behind_max,
+            record_ages: log.record_ages,
+            kills: log.kills,
+            kills_under_load: log.kills_under_load,
+            confirmed_after_s: log.confirmed_after.iter().copied().map(rounded).collect(),
+            producers_replaced: metrics.sum("citygate_kafka_producers_replaced_total") as u64,
+            phases: phase_lines(&log, counters),
+            actions: log.actions,
             lost_named,
             unreadable_because: found.unreadable_because.clone(),
-            complaints: counters.complaints(),
-            gateway: figures.listed(),
+            problems: counters.problems(),
+            gateway: metrics.listed(),
             balance,
-            failures: course.failures,
-            notes: course.notes,
+            failures: log.failures,
+            notes: log.notes,
         };
-        if outcome.devices_without_page > 0 {
-            let devices = outcome.devices_without_page;
-            proof.failures.push(format!("{devices} devices ended without a page"));
+        if outcome.devices_without_account > 0 {
+            let devices = outcome.devices_without_account;
+            proof
+                .failures
+                .push(format!("{devices} devices ended without an account"));
         }
         proof.judge();
         proof.remark(rate);
@@ -213,15 +215,15 @@ impl Proof {
                 .push("nothing was acknowledged, so nothing is proved".to_owned());
         }
         let busy = self.phase(Phase::Damage).map_or(0, |line| line.negative());
-        if self.scenario == Scenario::DiskFull && busy == 0 {
+        if self.fault == Fault::DiskFull && busy == 0 {
             self.failures
                 .push("nothing was answered busy: the disk was never full for the spool".to_owned());
         }
-        let felt: u64 = self.phases.iter().map(PhaseLine::negative).sum();
-        if self.scenario.damages_only_kafka() && felt > 0 {
+        let noticed: u64 = self.phases.iter().map(PhaseLine::negative).sum();
+        if self.fault.damages_only_kafka() && noticed > 0 {
             self.failures.push(format!(
-                "{} answers were not positive: devices noticed that Kafka was away",
-                grouped(felt)
+                "{} answers were not positive: devices noticed that Kafka was unavailable",
+                grouped(noticed)
             ));
         }
         let within = CONFIRMED_WITHIN.as_secs_f64();
@@ -232,17 +234,17 @@ impl Proof {
             .count();
         if late > 0 {
             self.failures.push(format!(
-                "{late} times Kafka had been there again for more than {within} s until a record was confirmed"
+                "{late} times Kafka was available again for more than {within} s before a record was confirmed"
             ));
         }
         let stepped = |(least, greatest): (i64, i64)| {
             least <= CLOCK_TOLERANCE_S - CLOCK_AHEAD_S && greatest >= CLOCK_BEHIND_S - CLOCK_TOLERANCE_S
         };
-        if self.scenario == Scenario::ClockStepped && !self.record_ages.is_some_and(stepped) {
+        if self.fault == Fault::ClockStepped && !self.record_ages.is_some_and(stepped) {
             self.failures
                 .push("the times of the records do not show that the gateway's clock was off".to_owned());
         }
-        if self.scenario == Scenario::KafkaFenced
+        if self.fault == Fault::KafkaFenced
             && self.producers_replaced == 0
             && self.confirmed_after_s.len() >= FENCED_FOR_SURE
         {
@@ -272,7 +274,7 @@ impl Proof {
                 grouped(unexplained)
             ));
         }
-        if self.scenario == Scenario::KafkaFenced && self.producers_replaced == 0 {
+        if self.fault == Fault::KafkaFenced && self.producers_replaced == 0 {
             let text = "no producer had to be replaced: the gateway never asked a fenced broker";
             self.notes.push(text.to_owned());
         }
@@ -292,13 +294,16 @@ impl Proof {
 impl PhaseLine {
     /// Answers other than yes.
     fn negative(&self) -> u64 {
-        self.by_protocol.values().map(|felt| felt.answers.negative()).sum()
+        self.by_protocol
+            .values()
+            .map(|summary| summary.answers.negative())
+            .sum()
     }
 }
 
 impl Reasons {
-    fn new(tally: &Tally, counters: &Counters, figures: &Figures) -> Reasons {
-        let counted = |name| figures.sum(name) as u64;
+    fn new(tally: &Tally, counters: &Counters, metrics: &GatewayMetrics) -> Reasons {
+        let counted = |name| metrics.sum(name) as u64;
         Reasons {
             sent_again: tally.sent_again,
             retransmitted: counters.retransmissions(),
@@ -312,18 +317,18 @@ impl Reasons {
     }
 }
 
-fn phase_lines(course: &Course, counters: &Counters) -> Vec<PhaseLine> {
-    let ends = course.phases.iter().skip(1).map(|(_, began)| *began);
-    let ends = ends.chain([course.ended]);
-    let lines = course.phases.iter().zip(ends).map(|(&(phase, began), ended)| {
+fn phase_lines(log: &RunLog, counters: &Counters) -> Vec<PhaseLine> {
+    let ends = log.phases.iter().skip(1).map(|(_, began)| *began);
+    let ends = ends.chain([log.ended]);
+    let lines = log.phases.iter().zip(ends).map(|(&(phase, began), ended)| {
         let seconds = ended.saturating_sub(began).as_secs_f64();
-        let felt = Protocol::ALL.map(|protocol| (protocol, counters.phases.felt(phase, protocol)));
-        let sent: u64 = felt.iter().map(|(_, felt)| felt.answers.sent).sum();
+        let summary = Protocol::ALL.map(|protocol| (protocol, counters.phases.summary(phase, protocol)));
+        let sent: u64 = summary.iter().map(|(_, summary)| summary.answers.sent).sum();
         PhaseLine {
             phase,
             seconds: (seconds * 10.0).round() / 10.0,
             sent_per_second: (sent as f64 / seconds.max(0.001)).round(),
-            by_protocol: felt.into_iter().collect(),
+            by_protocol: summary.into_iter().collect(),
         }
     });
     lines.collect()
@@ -335,21 +340,21 @@ fn rounded(time: Duration) -> f64 {
 
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {} (seed {})", self.scenario, self.scenario.about(), self.seed)?;
+        writeln!(f, "{}: {} (seed {})", self.fault, self.fault.about(), self.seed)?;
         writeln!(
             f,
             "{:<8}{:>8}{:>9}  {:<6}{:>11}{:>9}{:>12}{:>10}{:>10}{:>10}",
             "phase", "seconds", "sent/s", "", "positive", "busy", "unanswered", "rejected", "p50", "p99"
         )?;
         for line in self.phases.iter().filter(|line| line.phase != Phase::Start) {
-            for (index, (protocol, felt)) in line.by_protocol.iter().enumerate() {
+            for (index, (protocol, summary)) in line.by_protocol.iter().enumerate() {
                 if index == 0 {
                     let rate = grouped(line.sent_per_second as u64);
                     write!(f, "{:<8}{:>8.1}{rate:>9}  ", line.phase, line.seconds)?;
                 } else {
                     write!(f, "{:27}", "")?;
                 }
-                let answers = felt.answers;
+                let answers = summary.answers;
                 writeln!(
                     f,
                     "{protocol:<6}{:>11}{:>9}{:>12}{:>10}{:>10}{:>10}",
@@ -357,8 +362,8 @@ impl fmt::Display for Proof {
                     grouped(answers.busy),
                     grouped(answers.unanswered),
                     grouped(answers.rejected),
-                    milliseconds(felt.latency.p50_ms),
-                    milliseconds(felt.latency.p99_ms),
+                    milliseconds(summary.latency.p50_ms),
+                    milliseconds(summary.latency.p99_ms),
                 )?;
             }
         }
@@ -382,7 +387,7 @@ impl fmt::Display for Proof {
             f,
             "{} {}: {}, out of order {}, duplicates {}",
             if self.holds { "ok    " } else { "FAILED" },
-            self.scenario,
+            self.fault,
             self.balance,
             grouped(self.out_of_order),
             grouped(self.duplicates)
@@ -457,8 +462,8 @@ impl Proof {
                 writeln!(f, "{:>14} {what}", grouped(count))?;
             }
         }
-        for complaint in self.complaints.iter().take(COMPLAINTS_SHOWN) {
-            writeln!(f, "{:>13}× {}", grouped(complaint.times), complaint.what)?;
+        for problem in self.problems.iter().take(PROBLEMS_SHOWN) {
+            writeln!(f, "{:>13}× {}", grouped(problem.times), problem.what)?;
         }
         Ok(())
     }
@@ -469,14 +474,14 @@ mod tests {
     use super::*;
     use crate::counters::End;
     use crate::devices::Kind;
-    use crate::ledger::{Ledger, Page};
+    use crate::ledger::{Account, Ledger};
     use std::sync::Arc;
 
     /// A device that was told yes to the readings 1 to 4, and what Kafka holds of it.
-    fn proof(scenario: Scenario, in_kafka: &[u64], change: impl FnOnce(&mut Course, &mut Found)) -> Proof {
+    fn proof(fault: Fault, in_kafka: &[u64], change: impl FnOnce(&mut RunLog, &mut Found)) -> Proof {
         let counters = Arc::new(Counters::new());
-        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Mqtt);
-        page.acknowledged = (1..=4).collect();
+        let mut account = Account::new("loop-1", Kind::TRAFFIC, Protocol::Mqtt);
+        account.acknowledged = (1..=4).collect();
         counters.sent(Protocol::Mqtt, Kind::TRAFFIC, 4);
         for _ in 0..4 {
             counters.ended(Protocol::Mqtt, Kind::TRAFFIC, End::Acknowledged);
@@ -487,24 +492,26 @@ mod tests {
             found.record("loop-1", sequence);
         }
         let second = Duration::from_secs(1);
-        let mut course = Course {
+        let mut log = RunLog {
             phases: vec![(Phase::Before, Duration::ZERO), (Phase::Damage, second)],
             ended: 3 * second,
-            ..Course::default()
+            ..RunLog::default()
         };
-        change(&mut course, &mut found);
+        change(&mut log, &mut found);
         let outcome = FleetOutcome {
-            ledger: Ledger { pages: vec![page] },
+            ledger: Ledger {
+                accounts: vec![account],
+            },
             counters,
-            devices_without_page: 0,
+            devices_without_account: 0,
         };
-        Proof::new((scenario, 7, 2000), course, &outcome, &found, &Figures::default())
+        Proof::new((fault, 7, 2000), log, &outcome, &found, &GatewayMetrics::default())
     }
 
     #[test]
     fn loss_and_disorder_fail_and_duplicates_do_not() {
         let check = |in_kafka: &[u64], holds: bool, last_line: &str| {
-            let proof = proof(Scenario::KafkaStopped, in_kafka, |_, _| {});
+            let proof = proof(Fault::KafkaStopped, in_kafka, |_, _| {});
             assert_eq!(proof.holds, holds, "{in_kafka:?}: {:?}", proof.failures);
             assert_eq!(proof.to_string().lines().last().unwrap(), last_line, "{proof}");
         };
@@ -537,36 +544,30 @@ mod tests {
             assert!(!proof.holds);
             assert!(proof.to_string().contains(expected), "{proof}");
         };
-        let incomplete = proof(Scenario::Calm, &all, |_, found| found.complete = false);
+        let incomplete = proof(Fault::Calm, &all, |_, found| found.complete = false);
         check(incomplete, "FAILED: Kafka was not read to its end");
-        let unreadable = proof(Scenario::Calm, &all, |_, found| {
-            found.unreadable(|| "no key".to_owned())
-        });
+        let unreadable = proof(Fault::Calm, &all, |_, found| found.unreadable(|| "no key".to_owned()));
         check(unreadable, "FAILED: 1 records cannot be read");
         check(
-            proof(Scenario::DiskFull, &all, |_, _| {}),
+            proof(Fault::DiskFull, &all, |_, _| {}),
             "FAILED: nothing was answered busy",
         );
         check(
-            proof(Scenario::ClockStepped, &all, |course, _| {
-                course.record_ages = Some((-1800, 3))
-            }),
+            proof(Fault::ClockStepped, &all, |log, _| log.record_ages = Some((-1800, 3))),
             "FAILED: the times of the records",
         );
-        let stepped = proof(Scenario::ClockStepped, &all, |course, _| {
-            course.record_ages = Some((-1799, 250))
-        });
+        let stepped = proof(Fault::ClockStepped, &all, |log, _| log.record_ages = Some((-1799, 250)));
         assert!(stepped.holds, "{stepped}");
         let fenced = |seconds| {
-            proof(Scenario::KafkaFenced, &all, |course, _| {
-                course.confirmed_after = vec![Duration::from_secs(2), Duration::from_secs_f64(seconds)];
+            proof(Fault::KafkaFenced, &all, |log, _| {
+                log.confirmed_after = vec![Duration::from_secs(2), Duration::from_secs_f64(seconds)];
             })
         };
-        check(fenced(15.1), "FAILED: 1 times Kafka had been there again");
+        check(fenced(15.1), "FAILED: 1 times Kafka was available again");
         assert!(fenced(3.0).to_string().contains("note: no producer had to be replaced"));
         let often = |events| {
-            proof(Scenario::KafkaFenced, &all, |course, _| {
-                course.confirmed_after = vec![Duration::from_secs(2); events];
+            proof(Fault::KafkaFenced, &all, |log, _| {
+                log.confirmed_after = vec![Duration::from_secs(2); events];
             })
         };
         assert!(often(19).holds);
@@ -578,16 +579,14 @@ mod tests {
                 .contains("until a record was confirmed again: 2.0 14.9"),
             "{back}"
         );
-        let died = proof(Scenario::Drain, &all, |course, _| {
-            course.failures.push("exit code 1".to_owned())
-        });
+        let died = proof(Fault::Drain, &all, |log, _| log.failures.push("exit code 1".to_owned()));
         check(died, "FAILED: exit code 1");
     }
 
     #[test]
     fn the_json_names_what_others_rely_on() {
-        let proof = proof(Scenario::TwoOfThreeKilled, &[1, 2, 2, 3, 4], |course, _| {
-            course.acts.push(ActLine {
+        let proof = proof(Fault::TwoOfThreeKilled, &[1, 2, 2, 3, 4], |log, _| {
+            log.actions.push(ActionLine {
                 at_s: 1.5,
                 what: "x".to_owned(),
             });
@@ -596,7 +595,7 @@ mod tests {
         let check = |pointer: &str, expected: serde_json::Value| {
             assert_eq!(json.pointer(pointer), Some(&expected), "{pointer} of {json:#}");
         };
-        check("/scenario", "two-of-three-killed".into());
+        check("/fault", "two-of-three-killed".into());
         check("/holds", true.into());
         check("/acknowledged", 4.into());
         check("/in_kafka", 4.into());
@@ -608,7 +607,7 @@ mod tests {
         check("/phases/1/seconds", 2.0.into());
         check("/phases/1/by_protocol/mqtt/busy", 0.into());
         check("/phases/1/by_protocol/mqtt/p99_ms", serde_json::Value::Null);
-        check("/acts/0/what", "x".into());
+        check("/actions/0/what", "x".into());
         // One duplicate, and nobody sent anything again.
         assert!(proof.notes.iter().any(|note| note.starts_with("1 duplicates more")));
     }

@@ -6,7 +6,7 @@ use super::Expect;
 use crate::grades::share;
 use crate::report::{Report, grouped, milliseconds};
 
-/// One line of `[expect]`, and what became of it.
+/// One line of `[expect]`, and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Expectation {
     pub what: String,
@@ -18,8 +18,8 @@ pub struct Expectation {
 // === impl Expect ===
 
 impl Expect {
-    /// Holds a report against it.
-    pub fn hold_against(&self, report: &Report) -> Vec<Expectation> {
+    /// Checks a report against it.
+    pub fn check(&self, report: &Report) -> Vec<Expectation> {
         let mut lines = vec![at_most("lost", report.lost, self.lost)];
         let counts = [
             ("out of order", report.out_of_order, self.out_of_order),

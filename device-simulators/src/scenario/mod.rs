@@ -1,11 +1,11 @@
 //! A scenario: which devices, over what, what happens to them, and what must hold in the end.
 //!
 //! Scenarios are TOML files, the [`bundled`] ones and anybody's own. [`Scenario::parse`] reports all mistakes of a file at
-//! once; [`cast`] makes the devices of it, a function of the seed and the city's time; [`course`] plays it against a gateway;
-//! [`expect`] holds the result against the file's `[expect]`.
+//! once; [`roster`] makes the devices of it, a function of the seed and the city's time; [`runner`] runs it against a gateway;
+//! [`expect`] checks the result against the file's `[expect]`.
 //!
 //! Two times: `start`, `duration`, `at`, `interval` and the faults' `lasts` are the city's time, which may run faster than
-//! the clock (`speed`). How long devices are without power, and Kafka away, is by the clock, because that is what a gateway
+//! the clock (`speed`). How long devices are without power, and Kafka unavailable, is by the clock, because that is what a gateway
 //! has to live with. Readings carry the city's time, and a gateway refuses what is ahead of its clock; so the city's time is
 //! laid such that it ends with the run at the latest: the last Tuesday whose rush hour is over by then, say. It is at most a
 //! week and the duration behind the clock, well within the gateway's `clock.max_age`. With `start = "now"` it ends exactly
@@ -18,15 +18,15 @@ use crate::devices::Kind;
 use crate::devices::faults::{Fault, FaultPlan};
 use crate::devices::traffic::Incident;
 use crate::devices::weather::Front;
-use crate::fleet::Manner;
+use crate::fleet::Transport;
 use crate::uplinks::Protocol;
 
 pub mod bundled;
-pub mod cast;
-pub mod course;
 pub mod expect;
 mod parse;
 mod read;
+pub mod roster;
+pub mod runner;
 
 pub use parse::Mistakes;
 
@@ -72,7 +72,7 @@ pub struct Group {
     pub name: String,
     pub kind: Kind,
     pub count: usize,
-    pub manner: Manner,
+    pub transport: Transport,
     /// City time.
     pub interval: Duration,
     pub faults: FaultPlan,
@@ -91,7 +91,7 @@ pub struct PowerLoss {
     pub back_within: Duration,
 }
 
-/// Kafka is away; the one who plays the scenario sees to it.
+/// Kafka is unavailable; whoever runs the scenario makes it so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KafkaOutage {
     /// City time after the start.
@@ -183,7 +183,7 @@ impl Scenario {
 
     /// Whether anybody speaks it.
     pub fn speaks(&self, protocol: Protocol) -> bool {
-        self.groups.iter().any(|group| group.manner.protocol() == protocol)
+        self.groups.iter().any(|group| group.transport.protocol() == protocol)
     }
 }
 

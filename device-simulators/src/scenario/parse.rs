@@ -1,7 +1,7 @@
 //! Tables out of TOML, so that every mistake is found, not only the first, and each with its line and column.
 //!
 //! serde stops at the first error, so each value is read alone, in the place where it stands. A [`Section`] is asked for
-//! the fields that it may have; what nobody asked for is a mistake, and the answer to it is the list of what was.
+//! the fields that it may have; any other field is a mistake, and its message lists the known ones.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub(super) struct Placed<T> {
     pub(super) value: T,
 }
 
-/// A table of the file whose fields have not all been taken yet.
+/// A table of the file, and which of its fields were asked for.
 pub(super) struct Section<'a> {
     /// As people would call it: `group "loops"`.
     pub(super) name: String,
@@ -183,12 +183,12 @@ impl<'a> Reader<'a> {
         sections
     }
 
-    /// What nobody asked for is a mistake.
+    /// Any field that was not asked for is a mistake.
     pub(super) fn end(&mut self, section: Section<'_>) {
         let allowed = section.known.join(", ");
         for key in section.table.keys() {
             let what = format!(
-                "{}{}: no such field; there are {allowed}",
+                "{}{}: unknown field; known fields: {allowed}",
                 section.prefix(),
                 key.get_ref()
             );

@@ -11,7 +11,7 @@ use crate::devices::Kind;
 use crate::devices::faults::{Fault, FaultPlan, FaultRule};
 use crate::devices::traffic::Incident;
 use crate::devices::weather::Front;
-use crate::fleet::Manner;
+use crate::fleet::Transport;
 use crate::uplinks::Protocol;
 use crate::uplinks::mqtt::{Quality, Version};
 
@@ -21,7 +21,7 @@ const DEVICES_MAX: usize = 100_000;
 /// City time per clock time: a day in a second.
 const SPEED_MAX: u32 = 86_400;
 
-/// So that the city's time, which may be a week behind, stays within the month that a gateway takes by default.
+/// So that the city's time, which may be a week behind, stays within the month that a gateway accepts by default.
 const DURATION_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
 
 const TIME: &str = r#"a time such as "90s", "15m" or "3h""#;
@@ -255,20 +255,20 @@ fn group(reader: &mut Reader<'_>, mut section: Section<'_>, name: Option<Placed<
         reader.mistake(at, what);
     }
     let faults = faults(reader, section_ref);
-    let manner = manner(reader, section_ref, &faults);
+    let transport = transport(reader, section_ref, &faults);
     reader.end(section);
     Some(Group {
         name: name?.value,
         kind: kind?.value,
         count: count?.value,
-        manner: manner?,
+        transport: transport?,
         interval: interval?.value.0,
         faults,
     })
 }
 
 /// The protocol, and what belongs to it; what belongs to another one is a contradiction.
-fn manner(reader: &mut Reader<'_>, section: &mut Section<'_>, faults: &FaultPlan) -> Option<Manner> {
+fn transport(reader: &mut Reader<'_>, section: &mut Section<'_>, faults: &FaultPlan) -> Option<Transport> {
     let protocol = reader.need::<ProtocolName>(section, "protocol", r#""mqtt", "coap" or "http""#);
     let version = reader.take::<VersionName>(section, "version", r#"of MQTT: "3.1.1" or "5""#);
     let qos = reader.take::<u8>(section, "qos", "of MQTT: 1 or 2");
@@ -297,7 +297,7 @@ fn manner(reader: &mut Reader<'_>, section: &mut Section<'_>, faults: &FaultPlan
     let is_http = matches!(protocol, ProtocolName::Http);
     only("batch", batch.map(|batch| batch.at), "HTTP", is_http);
     if let Some(qos) = qos.filter(|qos| !(1..=2).contains(&qos.value)) {
-        let why = "1 or 2: what is sent with QoS 0 has no answer, and nothing could be held against it";
+        let why = "1 or 2: QoS 0 has no answer that could be checked";
         reader.mistake(qos.at, format!("{prefix}qos: {} is not {why}", qos.value));
     }
     let readings = batch.map_or(1, |batch| batch.value);
@@ -307,7 +307,7 @@ fn manner(reader: &mut Reader<'_>, section: &mut Section<'_>, faults: &FaultPlan
         }
         let breaks = |rule: &&FaultRule| matches!(rule.fault, Fault::Truncated | Fault::Malformed);
         if let (true, Some(rule)) = (readings > 1, faults.rules.iter().find(breaks)) {
-            let why = "one that is not JSON takes its whole batch with it";
+            let why = "one that is not JSON makes the whole batch unreadable";
             reader.mistake(
                 batch.at,
                 format!("{prefix}batch: not together with the fault {}: {why}", rule.fault),
@@ -315,7 +315,7 @@ fn manner(reader: &mut Reader<'_>, section: &mut Section<'_>, faults: &FaultPlan
         }
     }
     Some(match protocol {
-        ProtocolName::Mqtt => Manner::Mqtt {
+        ProtocolName::Mqtt => Transport::Mqtt {
             version: match version.map(|version| version.value) {
                 Some(VersionName::V4) => Version::V4,
                 Some(VersionName::V5) | None => Version::V5,
@@ -325,10 +325,10 @@ fn manner(reader: &mut Reader<'_>, section: &mut Section<'_>, faults: &FaultPlan
                 _ => Quality::AtLeastOnce,
             },
         },
-        ProtocolName::Coap => Manner::Coap {
+        ProtocolName::Coap => Transport::Coap {
             confirmable: confirmable.is_none_or(|confirmable| confirmable.value),
         },
-        ProtocolName::Http => Manner::Http { readings },
+        ProtocolName::Http => Transport::Http { readings },
     })
 }
 
@@ -381,7 +381,7 @@ fn event(
                 let known = names.join(", ");
                 reader.mistake(
                     groups.at,
-                    format!("{prefix}groups: there is no group {unknown:?}; there are {known}"),
+                    format!("{prefix}groups: unknown group {unknown:?}; known groups: {known}"),
                 );
             }
             groups.value.iter().filter_map(of).collect()

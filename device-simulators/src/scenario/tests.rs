@@ -21,7 +21,7 @@ fn named(name: &str) -> Scenario {
 }
 
 #[test]
-fn the_shipped_scenarios_are_taken() {
+fn the_shipped_scenarios_are_accepted() {
     let is: Vec<(String, usize, u64)> = shipped()
         .into_iter()
         .map(|scenario| (scenario.name.clone(), scenario.devices(), scenario.length().as_secs()))
@@ -63,10 +63,10 @@ fn short_forms_are_short_and_their_events_are_in_them() {
 /// What the devices of a scenario say in their first slots, faults and all.
 fn said(scenario: &Scenario, start_ms: i64, slots: u64) -> Vec<Vec<u8>> {
     let mut said = Vec::new();
-    for mut part in cast::parts(scenario, start_ms) {
+    for mut entry in roster::entries(scenario, start_ms) {
         for slot in 0..slots {
-            let moment = part.moment_of_slot(slot as u32);
-            let emissions = part.device.measure(slot + 1, moment, NOW_MS);
+            let moment = entry.moment_of_slot(slot as u32);
+            let emissions = entry.device.measure(slot + 1, moment, NOW_MS);
             said.extend(emissions.into_iter().map(|emission| emission.payload));
         }
     }
@@ -76,7 +76,7 @@ fn said(scenario: &Scenario, start_ms: i64, slots: u64) -> Vec<Vec<u8>> {
 #[test]
 fn a_scenario_is_a_function_of_its_seed_and_start() {
     for mut scenario in shipped() {
-        let start_ms = cast::start_ms(&scenario, NOW_MS);
+        let start_ms = roster::start_ms(&scenario, NOW_MS);
         let first = said(&scenario, start_ms, 4);
         assert!(first.len() > scenario.devices());
         assert_eq!(first, said(&scenario, start_ms, 4), "{}", scenario.name);
@@ -103,7 +103,7 @@ fn the_citys_time_is_never_ahead_of_the_clock_nor_too_far_behind() {
     for scenario in shipped() {
         for hours in 0..(8 * 24) {
             let now_ms = NOW_MS + hours * 3_600_000;
-            let start_ms = cast::start_ms(&scenario, now_ms);
+            let start_ms = roster::start_ms(&scenario, now_ms);
             let clock_end = now_ms + scenario.length().as_millis() as i64;
             let city_end = start_ms + scenario.duration.as_millis() as i64;
             assert!(city_end <= clock_end, "{}", scenario.name);
@@ -119,7 +119,7 @@ fn the_start_is_the_last_one_that_is_over_by_the_end() {
         let text =
             format!("name = 'x'\nshows = 'x'\nspeed = 3600\nstart = '{start}'\nduration = '{duration}'\n{GROUP}");
         let scenario = Scenario::parse("x", &text).unwrap();
-        let start_ms = cast::start_ms(&scenario, NOW_MS);
+        let start_ms = roster::start_ms(&scenario, NOW_MS);
         let is = jiff::Timestamp::from_millisecond(start_ms).unwrap().to_string();
         assert_eq!(is, expected, "{start} for {duration}");
     };
@@ -163,7 +163,7 @@ interval = "60s"
     let mistakes = Scenario::parse("wrong.toml", text).unwrap_err();
     let expected = [
         r#"wrong.toml:3:9: start: "someday 06:30" is no time of day; "now", "06:30" or "tuesday 06:30""#,
-        "wrong.toml:5:1: sped: no such field; there are name, shows, seed, start, duration, speed, short, front, incident, \
+        "wrong.toml:5:1: sped: unknown field; known fields: name, shows, seed, start, duration, speed, short, front, incident, \
          group, event, expect",
         r#"wrong.toml:10:9: group "loops": count: invalid type: string "many", expected usize; how many devices, 1 to 100000"#,
         "wrong.toml:11:12: group \"loops\": protocol: unknown variant `mqqt`, expected one of `mqtt`, `coap`, `http`; \
@@ -232,7 +232,7 @@ fn mistakes_are_named() {
         &group("[[event]]\nwhat = 'power_loss'\nat = '1h'\nlasts = '1s'\ngroups = ['b']"),
         &[
             "13:6: event 1: at: the scenario is over by then",
-            "15:10: event 1: groups: there is no group \"b\"; there are a",
+            "15:10: event 1: groups: unknown group \"b\"; known groups: a",
         ],
     );
     check(
@@ -264,8 +264,8 @@ fn what_is_not_toml_is_named_with_its_place() {
 fn everybody_is_back_in_time_and_not_at_once() {
     let scenario = named("flash_reconnect");
     let loss = &scenario.power_losses[0];
-    let parts = cast::parts(&scenario, 0);
-    let back: Vec<Duration> = parts.iter().map(|part| part.power_cuts[0].1).collect();
+    let roster = roster::entries(&scenario, 0);
+    let back: Vec<Duration> = roster.iter().map(|entry| entry.power_cuts[0].1).collect();
     let from = scenario.clock(loss.at) + loss.lasts;
     assert!(back.iter().all(|back| (from..=from + loss.back_within).contains(back)));
     let early = back.iter().filter(|back| **back < from + loss.back_within / 2).count();

@@ -2,7 +2,7 @@
 //!
 //! Confirmable requests are retransmitted as RFC 7252 §4.2 says; the response may ride on the acknowledgement or come
 //! separately (§5.2), and a separate confirmable one is acknowledged. A response counts only if its token is that of the
-//! request (§5.3.2), so a late answer to an earlier reading is never taken for one to this. Non-confirmable requests are
+//! request (§5.3.2), so a late answer to an earlier reading never counts for this one. Non-confirmable requests are
 //! sent once. Payloads are sent whole; block-wise transfer is not spoken here.
 
 use std::io;
@@ -43,7 +43,7 @@ pub struct Uplink {
 
 /// What a datagram means to the exchange that is going on.
 #[derive(Debug, PartialEq)]
-enum Heard {
+enum Received {
     /// The response; to be acknowledged if it is confirmable.
     Response { acknowledge: Option<u16> },
     /// The request has arrived, the response follows.
@@ -146,7 +146,7 @@ impl Uplink {
         packet
     }
 
-    /// Sends the request, again if need be, until a response, a reset or the end of patience.
+    /// Sends the request, again if need be, until a response, a reset or the answer time-out.
     async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
         let deadline = Instant::now() + self.answer_timeout;
         let mut timeout = self.transmission.first_timeout();
@@ -171,26 +171,26 @@ impl Uplink {
             let Some(packet) = buffer.get(..received?).and_then(|bytes| Packet::from_bytes(bytes).ok()) else {
                 continue;
             };
-            match self.hear(&packet) {
-                Heard::Response { acknowledge } => {
+            match self.classify(&packet) {
+                Received::Response { acknowledge } => {
                     if let Some(message_id) = acknowledge {
                         self.last_separate = Some(message_id);
                         self.reply(MessageType::Acknowledgement, message_id).await?;
                     }
                     return Ok(answer(&packet));
                 }
-                Heard::Acknowledged => arrived = true,
-                Heard::Reset => return Ok(unanswered("the server reset the exchange".to_owned())),
-                Heard::Stray { message_id } if self.last_separate == Some(message_id) => {
+                Received::Acknowledged => arrived = true,
+                Received::Reset => return Ok(unanswered("the server reset the exchange".to_owned())),
+                Received::Stray { message_id } if self.last_separate == Some(message_id) => {
                     self.reply(MessageType::Acknowledgement, message_id).await?;
                 }
-                Heard::Stray { message_id } => self.reply(MessageType::Reset, message_id).await?,
-                Heard::Noise => {}
+                Received::Stray { message_id } => self.reply(MessageType::Reset, message_id).await?,
+                Received::Noise => {}
             }
         }
     }
 
-    fn hear(&self, packet: &Packet) -> Heard {
+    fn classify(&self, packet: &Packet) -> Received {
         let message_id = packet.header.message_id;
         let is_mine = message_id == self.next_message_id;
         // Response codes are the classes 2, 4 and 5 (§5.2), also those that the library has no name for.
@@ -198,15 +198,15 @@ impl Uplink {
         let is_response = matches!(class, 2 | 4 | 5) && packet.get_token() == self.next_token.to_be_bytes();
         let is_empty = packet.header.code == MessageClass::Empty;
         match packet.header.get_type() {
-            MessageType::Acknowledgement if is_mine && is_response => Heard::Response { acknowledge: None },
-            MessageType::Acknowledgement if is_mine && is_empty => Heard::Acknowledged,
-            MessageType::Reset if is_mine => Heard::Reset,
-            MessageType::Confirmable if is_response => Heard::Response {
+            MessageType::Acknowledgement if is_mine && is_response => Received::Response { acknowledge: None },
+            MessageType::Acknowledgement if is_mine && is_empty => Received::Acknowledged,
+            MessageType::Reset if is_mine => Received::Reset,
+            MessageType::Confirmable if is_response => Received::Response {
                 acknowledge: Some(message_id),
             },
-            MessageType::NonConfirmable if is_response => Heard::Response { acknowledge: None },
-            MessageType::Confirmable => Heard::Stray { message_id },
-            _ => Heard::Noise,
+            MessageType::NonConfirmable if is_response => Received::Response { acknowledge: None },
+            MessageType::Confirmable => Received::Stray { message_id },
+            _ => Received::Noise,
         }
     }
 
@@ -221,7 +221,7 @@ impl Uplink {
     }
 }
 
-/// Whether a CoAP server is there: an empty confirmable message is answered by a reset (§4.3, "CoAP ping").
+/// Whether a CoAP server answers: an empty confirmable message is answered by a reset (§4.3, "CoAP ping").
 pub async fn ping(server: SocketAddr, patience: Duration) -> io::Result<()> {
     let uplink = Uplink::new(server, "", true, patience)?;
     uplink.reply(MessageType::Confirmable, uplink.next_message_id).await?;

@@ -36,14 +36,14 @@ pub struct Reading {
 pub enum Answer {
     /// It is safe: PUBACK or PUBREC without an error, 2.04, 2xx.
     Acknowledged,
-    /// It will never be taken; sending it again is pointless.
+    /// It will never be accepted; sending it again is pointless.
     Rejected { code: String, text: String },
     /// Not now; the same reading must be sent again.
     Busy {
         code: String,
         retry_after: Option<Duration>,
     },
-    /// Nothing came, in time or at all; it may or may not have been taken.
+    /// Nothing came, in time or at all; it may or may not have been accepted.
     Unanswered { because: String },
 }
 
@@ -135,7 +135,7 @@ impl Uplink {
         }
     }
 
-    /// Says goodbye where the protocol has a word for it.
+    /// Disconnects, in protocols that know it.
     pub async fn close(&mut self) {
         if let Uplink::Mqtt(uplink) = self {
             uplink.close().await;

@@ -100,13 +100,13 @@ impl Uplink {
         };
         answered.unwrap_or_else(|because| {
             // Whatever happens next, this publish must not be sent again behind the device's back, nor its
-            // acknowledgement be taken for that of the next.
+            // acknowledgement count as that of the next.
             self.disconnected();
             Answer::Unanswered { because }
         })
     }
 
-    /// Connects if need be, publishes, and polls until the answer is there.
+    /// Connects if need be, publishes, and polls until the answer has come.
     async fn publish(&mut self, reading: &Reading) -> Result<Answer, String> {
         while !self.connected {
             self.connected = self.link.poll().await? == Signal::Connected;
@@ -136,7 +136,7 @@ impl Uplink {
         tokio::time::sleep_until(until).await;
     }
 
-    /// DISCONNECT, so that the server does not take the silence for a failure.
+    /// DISCONNECT, so that the server does not see a failure.
     pub async fn close(&mut self) {
         if !self.connected || self.link.disconnect().is_err() {
             return;
@@ -158,7 +158,7 @@ impl Uplink {
 impl Link {
     fn new(version: Version, server: SocketAddr, device: &str) -> Link {
         let (host, port) = (server.ip().to_string(), server.port());
-        // rumqttc resolves "host:port": a bare IPv6 address would be taken for a host with a port.
+        // rumqttc resolves "host:port": a bare IPv6 address would be read as a host with a port.
         let host = if server.is_ipv6() { format!("[{host}]") } else { host };
         let mut network = rumqttc::NetworkOptions::new();
         network.set_tcp_nodelay(true);

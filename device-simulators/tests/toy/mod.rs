@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 /// What the gateway does with one arrival of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum Behavior {
     StoreAndAcknowledge,
     /// The answer gets lost: no answer, and the connection is closed.
     StoreAndSayNothing,
@@ -29,7 +29,7 @@ pub enum Manner {
 }
 
 /// Chooses by device, sequence number and how often this reading has arrived before.
-pub type Manners = fn(device: &str, sequence: u64, earlier: u32) -> Manner;
+pub type Manners = fn(device: &str, sequence: u64, earlier: u32) -> Behavior;
 
 pub struct Toy {
     pub mqtt: SocketAddr,
@@ -90,16 +90,16 @@ impl Toy {
 // === impl Notebook ===
 
 impl Notebook {
-    fn receive(&self, device: &str, reading: &Value) -> Manner {
+    fn receive(&self, device: &str, reading: &Value) -> Behavior {
         let sequence = reading["sequence"].as_u64().unwrap();
         let mut arrivals = self.arrivals.lock().unwrap();
         let earlier = arrivals.entry((device.to_owned(), sequence)).or_default();
-        let manner = (self.manners)(device, sequence, *earlier);
+        let behavior = (self.manners)(device, sequence, *earlier);
         *earlier += 1;
-        if matches!(manner, Manner::StoreAndAcknowledge | Manner::StoreAndSayNothing) {
+        if matches!(behavior, Behavior::StoreAndAcknowledge | Behavior::StoreAndSayNothing) {
             self.found.lock().unwrap().record(device, sequence);
         }
-        manner
+        behavior
     }
 }
 
@@ -146,9 +146,9 @@ async fn serve_mqtt(stream: TcpStream, notebook: Arc<Notebook>) -> io::Result<()
                 let payload = &body[topic_end + 2 + usize::from(is_v5)..];
                 let ack = if first & 0b110 == 0b010 { 0x40 } else { 0x50 };
                 let code = match notebook.receive(device_of(topic), &serde_json::from_slice(payload).unwrap()) {
-                    Manner::StoreAndAcknowledge | Manner::Lie => 0,
-                    Manner::SayBusy if is_v5 => 0x97,
-                    Manner::Reject if is_v5 => 0x99,
+                    Behavior::StoreAndAcknowledge | Behavior::Lie => 0,
+                    Behavior::SayBusy if is_v5 => 0x97,
+                    Behavior::Reject if is_v5 => 0x99,
                     // MQTT 3.1.1 has no other way to say no.
                     _ => return Ok(()),
                 };
@@ -183,10 +183,10 @@ async fn serve_http(stream: TcpStream, notebook: Arc<Notebook>) -> io::Result<()
         let mut results = Vec::new();
         for reading in &readings {
             results.push(match notebook.receive(device_of(path), reading) {
-                Manner::StoreAndAcknowledge | Manner::Lie => 204,
-                Manner::SayBusy => 503,
-                Manner::Reject => 422,
-                Manner::StoreAndSayNothing | Manner::SayNothing => return Ok(()),
+                Behavior::StoreAndAcknowledge | Behavior::Lie => 204,
+                Behavior::SayBusy => 503,
+                Behavior::Reject => 422,
+                Behavior::StoreAndSayNothing | Behavior::SayNothing => return Ok(()),
             });
         }
         let answer = if body.is_array() {
@@ -218,10 +218,10 @@ async fn serve_coap(socket: UdpSocket, notebook: Arc<Notebook>) {
             let path = request.get_option(CoapOption::UriPath).unwrap();
             let device = String::from_utf8(path.iter().nth(1).unwrap().clone()).unwrap();
             let code = match notebook.receive(&device, &serde_json::from_slice(&request.payload).unwrap()) {
-                Manner::StoreAndAcknowledge | Manner::Lie => ResponseType::Changed,
-                Manner::SayBusy => ResponseType::ServiceUnavailable,
-                Manner::Reject => ResponseType::UnprocessableEntity,
-                Manner::StoreAndSayNothing | Manner::SayNothing => return None,
+                Behavior::StoreAndAcknowledge | Behavior::Lie => ResponseType::Changed,
+                Behavior::SayBusy => ResponseType::ServiceUnavailable,
+                Behavior::Reject => ResponseType::UnprocessableEntity,
+                Behavior::StoreAndSayNothing | Behavior::SayNothing => return None,
             };
             let mut response = Packet::new();
             response.header.set_type(match request.header.get_type() {

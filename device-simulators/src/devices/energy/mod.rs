@@ -6,9 +6,9 @@
 //! difference. Both are exact integrals, never run backwards, and roll over at 100,000 kWh as five digits do. Voltage sags
 //! under the load of its phase and rises with the sun.
 
-pub(crate) mod almanac;
 mod fields;
 mod load;
+pub(crate) mod sums;
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub enum Consumer {
 pub(super) struct Energy {
     energy_import_kwh: f64,
     energy_export_kwh: f64,
-    /// Negative: more is given to the grid than taken.
+    /// Negative: more is exported to the grid than imported.
     power_w: f64,
     reactive_power_var: f64,
     power_factor: f64,
@@ -161,7 +161,7 @@ impl<'d> Meter<'d> {
     }
 
     fn drawn(&self, time_ms: i64) -> Drawn {
-        let local = almanac::local(self.city, time_ms);
+        let local = sums::local(self.city, time_ms);
         let size = self.noise.fixed("size");
         let (sort, mean_w) = match self.consumer {
             Consumer::Household => (Sort::Household, 180.0 + 450.0 * size),
@@ -173,7 +173,7 @@ impl<'d> Meter<'d> {
             sort,
             mean_w,
         };
-        let (now, first) = (load.at(local.day, local.hour), load.at(almanac::FIRST_DAY, 0.0));
+        let (now, first) = (load.at(local.day, local.hour), load.at(sums::FIRST_DAY, 0.0));
         Drawn {
             power_w: now.power_w,
             energy_kwh: now.energy_kwh - first.energy_kwh,
@@ -185,10 +185,10 @@ impl<'d> Meter<'d> {
         let installed_w = 45.0 * (20.0 + 100.0 * self.noise.fixed("size")).floor();
         let daylight = self.city.place.daylight(day, load::LIT_SINE);
         let (today_h, brightness) = load::lit(daylight, hour);
-        let hours = self.city.almanac.lit_h(self.city, day) + today_h;
+        let hours = self.city.sums.lit_h(self.city, day) + today_h;
         // The cabinet itself.
         let standby_w = 6.0;
-        let standby_h = (day - almanac::FIRST_DAY) as f64 * 24.0 + hour;
+        let standby_h = (day - sums::FIRST_DAY) as f64 * 24.0 + hour;
         Drawn {
             power_w: installed_w * brightness + standby_w,
             energy_kwh: (installed_w * hours + standby_w * standby_h) / 1000.0,
@@ -203,7 +203,7 @@ impl<'d> Meter<'d> {
                 energy_kwh: 0.0,
             };
         }
-        let (sunshine_kwh_m2, now_w_m2) = self.city.almanac.sunshine(self.city, time_ms);
+        let (sunshine_kwh_m2, now_w_m2) = self.city.sums.sunshine(self.city, time_ms);
         // A square metre's share of 1000 W/m² is what a kilowatt-peak is defined by.
         let per_unit = self.panels_kwp * PERFORMANCE;
         Drawn {
@@ -238,7 +238,7 @@ impl<'d> Meter<'d> {
 
     /// What a neighbour's phase draws, as a share of its evening peak; negative when the sun is on the roofs.
     fn street(&self, time_ms: i64) -> f64 {
-        let hour = almanac::local(self.city, time_ms).hour;
+        let hour = sums::local(self.city, time_ms).hour;
         let evening = super::math::hill((hour - 19.0) / 6.0);
         evening - 0.9 * self.city.place.sun(time_ms).max(0.0)
     }
@@ -331,7 +331,7 @@ mod tests {
                 let apparent = phase.voltage_v * phase.current_a;
                 let expected = phase.power_w.abs() / energy.power_factor;
                 assert!((apparent - expected).abs() < 0.01 * expected + 1.5, "{energy:?}");
-                // EN 50160: 230 V give or take a tenth.
+                // EN 50160: 230 V within a tenth.
                 assert!((207.0..253.0).contains(&phase.voltage_v), "{energy:?}");
             }
             let reactive = energy.power_w.abs() * tangent(energy.power_factor);

@@ -11,7 +11,7 @@ pub(in crate::devices) struct Field {
     pub(in crate::devices) name: &'static str,
     pub(in crate::devices) minimum: f64,
     pub(in crate::devices) maximum: f64,
-    /// Values that the schema takes for "no reading".
+    /// Values that the schema reads as "no reading".
     pub(in crate::devices) sentinels: &'static [f64],
     /// What devices say for "no reading", whether the schema knows or not.
     pub(in crate::devices) said: &'static [f64],

@@ -7,9 +7,9 @@
 //!
 //! What is expected follows from the rules that the gateway documents, not from how it behaves: strict JSON, the schema,
 //! its `minimum`, `maximum` and `sentinels`, and the `[clock]` limits. It holds for messages of one reading each; a
-//! message that is not JSON takes a whole JSON array with it.
+//! message that is not JSON makes a whole JSON array unreadable.
 //!
-//! Time is the city's ([`Moment`]); only the clock's limits are held against the gateway's.
+//! Time is the city's ([`Moment`]); only the clock's limits are unsent against the gateway's.
 
 mod fields;
 mod payload;
@@ -28,7 +28,7 @@ use payload::Altered;
 pub use plan::{ClockLimits, Fault, FaultPlan, FaultRule};
 
 /// What a device keeps while it is out of reach, readings; the oldest go first. Two hours at one a second.
-const HELD_READINGS_MAX: usize = 7200;
+const UNSENT_READINGS_MAX: usize = 7200;
 
 /// So close to a limit of the clock, the way to the gateway decides.
 const CLOCK_MARGIN_MS: i64 = 60_000;
@@ -53,7 +53,7 @@ pub enum Reason {
 /// What a correct gateway answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Taken: the fault, if any, is one that only statistics can find. Sentinels are stored as null.
+    /// Accepted: the fault, if any, is one that only statistics can find. Sentinels are stored as null.
     Accepted,
     /// Rejected for this reason; None where there are several, and any of them will do.
     Rejected(Option<Reason>),
@@ -80,22 +80,22 @@ pub struct Faulty {
     rules: Vec<FaultRule>,
     limits: ClockLimits,
     /// The one that changes readings now.
-    spell: Option<Spell>,
+    active: Option<ActiveFault>,
     /// Out of reach until then.
-    away_until_ms: Option<i64>,
-    held: VecDeque<Measured>,
+    offline_until_ms: Option<i64>,
+    unsent: VecDeque<Measured>,
     /// Sent again and again until then.
     resending: Option<(i64, Message)>,
 }
 
 /// A fault that lasts.
 #[derive(Clone, Debug)]
-struct Spell {
+struct ActiveFault {
     fault: Fault,
     from_ms: i64,
     until_ms: i64,
     /// All further chance in it.
-    dice: u64,
+    random: u64,
     /// The reading whose values stay.
     frozen: Option<Arc<[u8]>>,
 }
@@ -105,7 +105,7 @@ struct Spell {
 struct Measured {
     sequence: u64,
     moment: Moment,
-    spell: Option<Spell>,
+    active: Option<ActiveFault>,
 }
 
 /// An emission before its answer is known, which depends on when it is sent.
@@ -214,9 +214,9 @@ impl Faulty {
             noise,
             rules,
             limits,
-            spell: None,
-            away_until_ms: None,
-            held: VecDeque::new(),
+            active: None,
+            offline_until_ms: None,
+            unsent: VecDeque::new(),
             resending: None,
         }
     }
@@ -237,17 +237,17 @@ impl Faulty {
         let measured = Measured {
             sequence,
             moment,
-            spell: self.spell_at(sequence, moment),
+            active: self.active_fault_at(sequence, moment),
         };
-        if self.is_away(sequence, moment) {
-            if self.held.len() >= HELD_READINGS_MAX {
-                self.held.pop_front();
+        if self.is_offline(sequence, moment) {
+            if self.unsent.len() >= UNSENT_READINGS_MAX {
+                self.unsent.pop_front();
             }
-            self.held.push_back(measured);
+            self.unsent.push_back(measured);
             return Vec::new();
         }
         let mut messages: Vec<Message> = Vec::with_capacity(1);
-        for late in std::mem::take(&mut self.held) {
+        for late in std::mem::take(&mut self.unsent) {
             let mut message = self.message(&late);
             message.labels = message.labels.with(Fault::LateBurst);
             messages.push(message);
@@ -271,30 +271,30 @@ impl Faulty {
     }
 
     /// The fault that changes this reading, if any: the one that goes on, or one that begins.
-    fn spell_at(&mut self, sequence: u64, moment: Moment) -> Option<Spell> {
+    fn active_fault_at(&mut self, sequence: u64, moment: Moment) -> Option<ActiveFault> {
         let now = moment.observed_at_ms;
-        if self.spell.as_ref().is_none_or(|spell| now > spell.until_ms) {
-            self.spell = self.begins(sequence, Fault::changes_payload).map(|rule| Spell {
+        if self.active.as_ref().is_none_or(|active| now > active.until_ms) {
+            self.active = self.begins(sequence, Fault::changes_payload).map(|rule| ActiveFault {
                 fault: rule.fault,
                 from_ms: now,
                 until_ms: now.saturating_add(rule.lasts_ms()),
-                dice: mixed((self.noise.unit("dice", sequence as i64) * 9.0e15) as u64),
+                random: mixed((self.noise.unit("dice", sequence as i64) * 9.0e15) as u64),
                 frozen: (rule.fault == Fault::Stuck).then(|| self.device.reading(sequence, moment).into()),
             });
         }
-        self.spell.clone()
+        self.active.clone()
     }
 
-    fn is_away(&mut self, sequence: u64, moment: Moment) -> bool {
+    fn is_offline(&mut self, sequence: u64, moment: Moment) -> bool {
         let now = moment.observed_at_ms;
-        if self.away_until_ms.is_none() {
+        if self.offline_until_ms.is_none() {
             let rule = self.begins(sequence, |fault| fault == Fault::LateBurst);
-            self.away_until_ms = rule.map(|rule| now.saturating_add(rule.lasts_ms()));
+            self.offline_until_ms = rule.map(|rule| now.saturating_add(rule.lasts_ms()));
         }
-        match self.away_until_ms {
+        match self.offline_until_ms {
             Some(until_ms) if now < until_ms => true,
             Some(_) => {
-                self.away_until_ms = None;
+                self.offline_until_ms = None;
                 false
             }
             None => false,
@@ -324,16 +324,16 @@ impl Faulty {
         let Measured {
             sequence,
             moment,
-            spell,
+            active,
         } = measured;
         let reading = self.device.reading(*sequence, *moment);
-        let spell = spell.as_ref().filter(|spell| {
+        let active = active.as_ref().filter(|active| {
             // What stays as it is is the truth, the first time.
-            spell.fault != Fault::Stuck || spell.from_ms != moment.observed_at_ms
+            active.fault != Fault::Stuck || active.from_ms != moment.observed_at_ms
         });
-        let altered = spell.and_then(|spell| {
-            let altered = payload::altered(self.device.kind(), &reading, moment.observed_at_ms, spell)?;
-            Some((altered, Labels::default().with(spell.fault)))
+        let altered = active.and_then(|active| {
+            let altered = payload::altered(self.device.kind(), &reading, moment.observed_at_ms, active)?;
+            Some((altered, Labels::default().with(active.fault)))
         });
         let (altered, labels) = altered.unwrap_or_else(|| {
             let untouched = Altered {

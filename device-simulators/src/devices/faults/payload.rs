@@ -1,13 +1,13 @@
 //! What a fault makes of a reading's bytes.
 //!
 //! Edits are made in the text, as `printf` in a firmware makes them: whatever is not touched stays as it was, in its order.
-//! Each says which answer it deserves by the gateway's documented rules (`validate`: what is taken).
+//! Each says which answer it deserves by the gateway's documented rules (`validate`: what is accepted).
 
 use std::ops::Range as Bytes;
 
 use super::super::rounded;
 use super::fields::{Field, Range};
-use super::{Fault, Kind, Reason, Spell};
+use super::{ActiveFault, Fault, Kind, Reason};
 
 /// A reading after a fault.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ const SKEWS_MS: [i64; 9] = [
 
 /// What firmware gets wrong about JSON, or about the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slip {
+pub(super) enum FirmwareBug {
     NotANumber,
     DecimalComma,
     LeadingZero,
@@ -62,53 +62,53 @@ pub(super) enum Slip {
     ShoutedSymbol,
 }
 
-// === impl Slip ===
+// === impl FirmwareBug ===
 
-impl Slip {
-    pub(super) const ALL: [Slip; 17] = [
-        Slip::NotANumber,
-        Slip::DecimalComma,
-        Slip::LeadingZero,
-        Slip::TrailingComma,
-        Slip::SingleQuotes,
-        Slip::BadUtf8,
-        Slip::ByteOrderMark,
-        Slip::NulAtTheEnd,
-        Slip::TwoInOne,
-        Slip::ModemNoise,
-        Slip::NumberAsText,
-        Slip::FractionForInteger,
-        Slip::UnknownField,
-        Slip::FieldTwice,
-        Slip::ReceiptClaimed,
-        Slip::OtherDevice,
-        Slip::ShoutedSymbol,
+impl FirmwareBug {
+    pub(super) const ALL: [FirmwareBug; 17] = [
+        FirmwareBug::NotANumber,
+        FirmwareBug::DecimalComma,
+        FirmwareBug::LeadingZero,
+        FirmwareBug::TrailingComma,
+        FirmwareBug::SingleQuotes,
+        FirmwareBug::BadUtf8,
+        FirmwareBug::ByteOrderMark,
+        FirmwareBug::NulAtTheEnd,
+        FirmwareBug::TwoInOne,
+        FirmwareBug::ModemNoise,
+        FirmwareBug::NumberAsText,
+        FirmwareBug::FractionForInteger,
+        FirmwareBug::UnknownField,
+        FirmwareBug::FieldTwice,
+        FirmwareBug::ReceiptClaimed,
+        FirmwareBug::OtherDevice,
+        FirmwareBug::ShoutedSymbol,
     ];
 
     pub(super) fn reason(self) -> Reason {
         match self {
-            Slip::NotANumber
-            | Slip::DecimalComma
-            | Slip::LeadingZero
-            | Slip::TrailingComma
-            | Slip::SingleQuotes
-            | Slip::BadUtf8
-            | Slip::ByteOrderMark
-            | Slip::NulAtTheEnd
-            | Slip::TwoInOne
-            | Slip::ModemNoise => Reason::Malformed,
-            Slip::NumberAsText
-            | Slip::FractionForInteger
-            | Slip::UnknownField
-            | Slip::FieldTwice
-            | Slip::ReceiptClaimed
-            | Slip::OtherDevice
-            | Slip::ShoutedSymbol => Reason::SchemaMismatch,
+            FirmwareBug::NotANumber
+            | FirmwareBug::DecimalComma
+            | FirmwareBug::LeadingZero
+            | FirmwareBug::TrailingComma
+            | FirmwareBug::SingleQuotes
+            | FirmwareBug::BadUtf8
+            | FirmwareBug::ByteOrderMark
+            | FirmwareBug::NulAtTheEnd
+            | FirmwareBug::TwoInOne
+            | FirmwareBug::ModemNoise => Reason::Malformed,
+            FirmwareBug::NumberAsText
+            | FirmwareBug::FractionForInteger
+            | FirmwareBug::UnknownField
+            | FirmwareBug::FieldTwice
+            | FirmwareBug::ReceiptClaimed
+            | FirmwareBug::OtherDevice
+            | FirmwareBug::ShoutedSymbol => Reason::SchemaMismatch,
         }
     }
 
     /// The reading as this firmware sends it; None where there is nothing to get wrong.
-    pub(super) fn slip(self, reading: &[u8], field: &Field) -> Option<Vec<u8>> {
+    pub(super) fn apply(self, reading: &[u8], field: &Field) -> Option<Vec<u8>> {
         let number = |change: &dyn Fn(&str) -> String| {
             let bytes = number(reading, field)?;
             let digits = std::str::from_utf8(reading.get(bytes.clone())?).ok()?;
@@ -119,52 +119,52 @@ impl Slip {
             Some([start, more.as_bytes()].concat())
         };
         match self {
-            Slip::NotANumber => number(&|_| "NaN".to_owned()),
-            Slip::DecimalComma => number(&|digits| match digits.split_once('.') {
+            FirmwareBug::NotANumber => number(&|_| "NaN".to_owned()),
+            FirmwareBug::DecimalComma => number(&|digits| match digits.split_once('.') {
                 Some((whole, fraction)) => format!("{whole},{fraction}"),
                 None => format!("{digits},0"),
             }),
-            Slip::LeadingZero => number(&|digits| match digits.strip_prefix('-') {
+            FirmwareBug::LeadingZero => number(&|digits| match digits.strip_prefix('-') {
                 Some(digits) => format!("-00{digits}"),
                 None => format!("00{digits}"),
             }),
-            Slip::NumberAsText => number(&|digits| format!("\"{digits}\"")),
-            Slip::TrailingComma => at_the_end(",}"),
-            Slip::UnknownField => at_the_end(r#","fw":"2.1.7-rc3"}"#),
-            Slip::FieldTwice => at_the_end(r#","sequence":0}"#),
-            Slip::ReceiptClaimed => at_the_end(r#","received_at":1795262400000}"#),
-            Slip::OtherDevice => at_the_end(r#","device":"factory-default"}"#),
-            Slip::NulAtTheEnd => at_the_end("}\0"),
-            Slip::SingleQuotes => Some(swapped(reading, b'"', b'\'')),
-            Slip::TwoInOne => Some([reading, reading].concat()),
-            Slip::ModemNoise => Some([b"+CME ERROR: 30\r\n", reading].concat()),
+            FirmwareBug::NumberAsText => number(&|digits| format!("\"{digits}\"")),
+            FirmwareBug::TrailingComma => at_the_end(",}"),
+            FirmwareBug::UnknownField => at_the_end(r#","fw":"2.1.7-rc3"}"#),
+            FirmwareBug::FieldTwice => at_the_end(r#","sequence":0}"#),
+            FirmwareBug::ReceiptClaimed => at_the_end(r#","received_at":1795262400000}"#),
+            FirmwareBug::OtherDevice => at_the_end(r#","device":"factory-default"}"#),
+            FirmwareBug::NulAtTheEnd => at_the_end("}\0"),
+            FirmwareBug::SingleQuotes => Some(swapped(reading, b'"', b'\'')),
+            FirmwareBug::TwoInOne => Some([reading, reading].concat()),
+            FirmwareBug::ModemNoise => Some([b"+CME ERROR: 30\r\n", reading].concat()),
             // That of UTF-16, before UTF-8.
-            Slip::ByteOrderMark => Some([b"\xff\xfe", reading].concat()),
-            Slip::FractionForInteger => {
+            FirmwareBug::ByteOrderMark => Some([b"\xff\xfe", reading].concat()),
+            FirmwareBug::FractionForInteger => {
                 let end = token(reading, "", "sequence")?.end;
                 Some(replaced(reading, end..end, b".5"))
             }
-            Slip::BadUtf8 => {
+            FirmwareBug::BadUtf8 => {
                 let start = token(reading, "", "status")?.start + 1;
                 Some(replaced(reading, start..start, b"\xb0"))
             }
-            Slip::ShoutedSymbol => Some(replaced(reading, token(reading, "", "status")?, br#""OK""#)),
+            FirmwareBug::ShoutedSymbol => Some(replaced(reading, token(reading, "", "status")?, br#""OK""#)),
         }
     }
 }
 
-/// The reading of a device of `kind` under a spell; None where the fault finds nothing to change.
-pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, spell: &Spell) -> Option<Altered> {
+/// The reading of a device of `kind` under a active; None where the fault finds nothing to change.
+pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, active: &ActiveFault) -> Option<Altered> {
     let unchanged = |payload: Vec<u8>| Altered {
         payload,
         reason: None,
         observed_ms,
     };
-    match spell.fault {
-        Fault::Stuck => stuck(reading, spell.frozen.as_deref()?).map(unchanged),
+    match active.fault {
+        Fault::Stuck => stuck(reading, active.frozen.as_deref()?).map(unchanged),
         Fault::Truncated => {
             // At least one byte is sent, and at least one is missing: an object without its end is no JSON.
-            let length = 1 + spell.dice % (reading.len() as u64).saturating_sub(1).max(1);
+            let length = 1 + active.random % (reading.len() as u64).saturating_sub(1).max(1);
             let payload = reading.get(..length as usize)?.to_vec();
             Some(Altered {
                 reason: Some(Reason::Malformed),
@@ -172,15 +172,15 @@ pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, spell: &Spel
             })
         }
         Fault::Malformed => {
-            let slip = Slip::ALL.get(spell.dice as usize % Slip::ALL.len())?;
-            let (field, _) = chosen(kind, reading, spell)?;
+            let bug = FirmwareBug::ALL.get(active.random as usize % FirmwareBug::ALL.len())?;
+            let (field, _) = chosen(kind, reading, active)?;
             Some(Altered {
-                reason: Some(slip.reason()),
-                ..unchanged(slip.slip(reading, field)?)
+                reason: Some(bug.reason()),
+                ..unchanged(bug.apply(reading, field)?)
             })
         }
         Fault::DeadClock | Fault::ClockSkew => {
-            let said_ms = said(observed_ms, spell);
+            let said_ms = said(observed_ms, active);
             let bytes = token(reading, "", "observed_at")?;
             Some(Altered {
                 payload: replaced(reading, bytes, said_ms.to_string().as_bytes()),
@@ -189,8 +189,8 @@ pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, spell: &Spel
             })
         }
         Fault::Spike | Fault::Drift | Fault::Sentinel | Fault::UnitMixUp => {
-            let (field, value) = chosen(kind, reading, spell)?;
-            let (payload, reason) = revalued(reading, field, value_under(field, value, observed_ms, spell))?;
+            let (field, value) = chosen(kind, reading, active)?;
+            let (payload, reason) = revalued(reading, field, value_under(field, value, observed_ms, active))?;
             Some(Altered {
                 reason,
                 ..unchanged(payload)
@@ -208,13 +208,13 @@ fn stuck(reading: &[u8], frozen: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What a clock that is dead or off says.
-fn said(observed_ms: i64, spell: &Spell) -> i64 {
-    let uptime_ms = observed_ms.saturating_sub(spell.from_ms);
-    if spell.fault == Fault::ClockSkew {
-        let skew = SKEWS_MS.get(spell.dice as usize % SKEWS_MS.len());
+fn said(observed_ms: i64, active: &ActiveFault) -> i64 {
+    let uptime_ms = observed_ms.saturating_sub(active.from_ms);
+    if active.fault == Fault::ClockSkew {
+        let skew = SKEWS_MS.get(active.random as usize % SKEWS_MS.len());
         return observed_ms.saturating_add(skew.copied().unwrap_or_default());
     }
-    match spell.dice % 5 {
+    match active.random % 5 {
         0 => uptime_ms,
         1 => YEAR_2000_MS + uptime_ms,
         // Seconds for milliseconds.
@@ -224,29 +224,35 @@ fn said(observed_ms: i64, spell: &Spell) -> i64 {
     }
 }
 
-/// The field that a spell chose, or the next one that has a value, and that value.
-fn chosen<'f>(kind: Kind, reading: &[u8], spell: &Spell) -> Option<(&'f Field, f64)> {
+/// The field that a active chose, or the next one that has a value, and that value.
+fn chosen<'f>(kind: Kind, reading: &[u8], active: &ActiveFault) -> Option<(&'f Field, f64)> {
     let fields = kind.fields();
-    let first = (spell.dice >> 8) as usize % fields.len();
+    let first = (active.random >> 8) as usize % fields.len();
     let rotated = fields.iter().cycle().skip(first).take(fields.len());
     let mut found = rotated.filter_map(|field| Some((field, value(reading, field)?)));
     found.next()
 }
 
-fn value_under(field: &Field, value: f64, observed_ms: i64, spell: &Spell) -> f64 {
-    let pick = |values: &[f64]| values.get((spell.dice >> 16) as usize % values.len().max(1)).copied();
-    let sign = if spell.dice & 0x10 == 0 { 1.0 } else { -1.0 };
-    let jumped = match spell.fault {
-        Fault::Spike if spell.dice & 0x20 == 0 => field.wild,
+fn value_under(field: &Field, value: f64, observed_ms: i64, active: &ActiveFault) -> f64 {
+    let pick = |values: &[f64]| {
+        values
+            .get((active.random >> 16) as usize % values.len().max(1))
+            .copied()
+    };
+    let sign = if active.random & 0x10 == 0 { 1.0 } else { -1.0 };
+    let jumped = match active.fault {
+        Fault::Spike if active.random & 0x20 == 0 => field.wild,
         Fault::Spike => value + sign * field.jump,
         Fault::Drift => {
-            let lasts_ms = spell.until_ms.saturating_sub(spell.from_ms).max(1) as f64;
-            let progress = observed_ms.saturating_sub(spell.from_ms) as f64 / lasts_ms;
+            let lasts_ms = active.until_ms.saturating_sub(active.from_ms).max(1) as f64;
+            let progress = observed_ms.saturating_sub(active.from_ms) as f64 / lasts_ms;
             value + sign * field.jump * progress.clamp(0.0, 1.0)
         }
         Fault::Sentinel => return pick(field.said).unwrap_or(value),
         Fault::UnitMixUp => {
-            let unit = field.units.get((spell.dice >> 16) as usize % field.units.len().max(1));
+            let unit = field
+                .units
+                .get((active.random >> 16) as usize % field.units.len().max(1));
             let (factor, offset) = unit.copied().unwrap_or((1.0, 0.0));
             value * factor + offset
         }
@@ -319,12 +325,12 @@ mod tests {
         r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","temperature_c":-2.5,"rain_mm":0.0}"#;
     const TRAFFIC: &str = r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","flow_veh_h":120.0,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"speed_kmh":50.5}]}"#;
 
-    fn spell(fault: Fault, dice: u64) -> Spell {
-        Spell {
+    fn active(fault: Fault, random: u64) -> ActiveFault {
+        ActiveFault {
             fault,
             from_ms: 1_781_654_400_000 - 60_000,
             until_ms: 1_781_654_400_000 + 60_000,
-            dice,
+            random,
             frozen: None,
         }
     }
@@ -333,51 +339,55 @@ mod tests {
     fn slips_are_made_in_the_text() {
         use Reason::{Malformed, SchemaMismatch};
         let temperature = Kind::WEATHER.fields()[0];
-        let check = |slip: Slip, part: &[u8], reason: Reason| {
-            let sent = slip.slip(WEATHER.as_bytes(), &temperature).unwrap();
+        let check = |bug: FirmwareBug, part: &[u8], reason: Reason| {
+            let sent = bug.apply(WEATHER.as_bytes(), &temperature).unwrap();
             let shown = String::from_utf8_lossy(&sent);
             assert!(
                 sent.windows(part.len()).any(|window| window == part),
-                "{slip:?}: {shown}"
+                "{bug:?}: {shown}"
             );
-            assert_eq!(slip.reason(), reason, "{slip:?}");
+            assert_eq!(bug.reason(), reason, "{bug:?}");
         };
-        check(Slip::NotANumber, br#""temperature_c":NaN,"#, Malformed);
-        check(Slip::DecimalComma, br#""temperature_c":-2,5,"#, Malformed);
-        check(Slip::LeadingZero, br#""temperature_c":-002.5,"#, Malformed);
-        check(Slip::TrailingComma, br#"0.0,}"#, Malformed);
-        check(Slip::SingleQuotes, b"'status':'ok'", Malformed);
-        check(Slip::BadUtf8, b"\"\xb0ok\"", Malformed);
-        check(Slip::ByteOrderMark, b"\xff\xfe{", Malformed);
-        check(Slip::NulAtTheEnd, b"}\0", Malformed);
-        check(Slip::TwoInOne, b"}{", Malformed);
-        check(Slip::ModemNoise, b"30\r\n{", Malformed);
-        check(Slip::NumberAsText, br#":"-2.5","#, SchemaMismatch);
-        check(Slip::FractionForInteger, br#""sequence":7.5,"#, SchemaMismatch);
-        check(Slip::UnknownField, br#"0.0,"fw":"#, SchemaMismatch);
-        check(Slip::FieldTwice, br#"0.0,"sequence":0}"#, SchemaMismatch);
-        check(Slip::ReceiptClaimed, br#","received_at":1"#, SchemaMismatch);
-        check(Slip::OtherDevice, br#","device":"factory-default"}"#, SchemaMismatch);
-        check(Slip::ShoutedSymbol, br#""status":"OK","#, SchemaMismatch);
+        check(FirmwareBug::NotANumber, br#""temperature_c":NaN,"#, Malformed);
+        check(FirmwareBug::DecimalComma, br#""temperature_c":-2,5,"#, Malformed);
+        check(FirmwareBug::LeadingZero, br#""temperature_c":-002.5,"#, Malformed);
+        check(FirmwareBug::TrailingComma, br#"0.0,}"#, Malformed);
+        check(FirmwareBug::SingleQuotes, b"'status':'ok'", Malformed);
+        check(FirmwareBug::BadUtf8, b"\"\xb0ok\"", Malformed);
+        check(FirmwareBug::ByteOrderMark, b"\xff\xfe{", Malformed);
+        check(FirmwareBug::NulAtTheEnd, b"}\0", Malformed);
+        check(FirmwareBug::TwoInOne, b"}{", Malformed);
+        check(FirmwareBug::ModemNoise, b"30\r\n{", Malformed);
+        check(FirmwareBug::NumberAsText, br#":"-2.5","#, SchemaMismatch);
+        check(FirmwareBug::FractionForInteger, br#""sequence":7.5,"#, SchemaMismatch);
+        check(FirmwareBug::UnknownField, br#"0.0,"fw":"#, SchemaMismatch);
+        check(FirmwareBug::FieldTwice, br#"0.0,"sequence":0}"#, SchemaMismatch);
+        check(FirmwareBug::ReceiptClaimed, br#","received_at":1"#, SchemaMismatch);
+        check(
+            FirmwareBug::OtherDevice,
+            br#","device":"factory-default"}"#,
+            SchemaMismatch,
+        );
+        check(FirmwareBug::ShoutedSymbol, br#""status":"OK","#, SchemaMismatch);
     }
 
     #[test]
     fn values_change_as_their_fault_says() {
         use Reason::OutOfRange;
         let temperature = 0;
-        let check = |fault: Fault, dice: u64, expected: &str, reason: Option<Reason>| {
-            let dice = dice | temperature << 8;
+        let check = |fault: Fault, random: u64, expected: &str, reason: Option<Reason>| {
+            let random = random | temperature << 8;
             let altered = altered(
                 Kind::WEATHER,
                 WEATHER.as_bytes(),
                 1_781_654_400_000,
-                &spell(fault, dice),
+                &active(fault, random),
             )
             .unwrap();
             let text = String::from_utf8(altered.payload).unwrap();
             let part = format!("\"temperature_c\":{expected},");
-            assert!(text.contains(&part), "{fault} {dice:#x}: {text}, not {part}");
-            assert_eq!(altered.reason, reason, "{fault} {dice:#x}");
+            assert!(text.contains(&part), "{fault} {random:#x}: {text}, not {part}");
+            assert_eq!(altered.reason, reason, "{fault} {random:#x}");
         };
         // The 6th bit: wild or plausible; the 5th: up or down. From the 17th bit on: which of the values.
         check(Fault::Spike, 0x00, "3276.7", Some(OutOfRange));
@@ -395,31 +405,31 @@ mod tests {
     #[test]
     fn a_null_is_passed_over_for_the_next_value() {
         // Speed is null, occupancy not there at all: flow is next, and 15300 is a value of a whole road.
-        let altered = altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &spell(Fault::Sentinel, 0)).unwrap();
+        let altered = altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &active(Fault::Sentinel, 0)).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert!(
             text.contains(r#""ok","flow_veh_h":15300,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"#),
             "{text}"
         );
-        let of_a_lane = spell(Fault::Sentinel, 3 << 8);
+        let of_a_lane = active(Fault::Sentinel, 3 << 8);
         let altered = super::altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &of_a_lane).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert!(text.contains(r#""lanes":[{"lane":1,"flow_veh_h":15300,"#), "{text}");
         let nothing_measured = br#"{"observed_at":1,"sequence":7,"status":"ok"}"#;
         assert_eq!(
-            super::altered(Kind::ENERGY, nothing_measured, 0, &spell(Fault::Drift, 0)),
+            super::altered(Kind::ENERGY, nothing_measured, 0, &active(Fault::Drift, 0)),
             None
         );
     }
 
     #[test]
     fn clocks_say_what_dead_clocks_say() {
-        let check = |fault: Fault, dice: u64, expected: i64| {
+        let check = |fault: Fault, random: u64, expected: i64| {
             let altered = altered(
                 Kind::WEATHER,
                 WEATHER.as_bytes(),
                 1_781_654_400_000,
-                &spell(fault, dice),
+                &active(fault, random),
             )
             .unwrap();
             let text = String::from_utf8(altered.payload).unwrap();
@@ -440,13 +450,13 @@ mod tests {
 
     #[test]
     fn stuck_values_travel_under_a_new_header() {
-        let mut spell = spell(Fault::Stuck, 0);
-        spell.frozen = Some(
+        let mut active = active(Fault::Stuck, 0);
+        active.frozen = Some(
             br#"{"observed_at":1,"sequence":6,"status":"ok","temperature_c":9.9}"#
                 .as_slice()
                 .into(),
         );
-        let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &spell).unwrap();
+        let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &active).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert_eq!(
             text,
@@ -456,8 +466,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_is_never_whole_and_never_nothing() {
-        for dice in 0..500 {
-            let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &spell(Fault::Truncated, dice)).unwrap();
+        for random in 0..500 {
+            let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &active(Fault::Truncated, random)).unwrap();
             assert!((1..WEATHER.len()).contains(&altered.payload.len()));
             assert!(serde_json::from_slice::<serde_json::Value>(&altered.payload).is_err());
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The values stay as they were while clock and counter go on: a hung sensor board behind a live modem. Ordinary
-    /// readings, so a gateway takes them.
+    /// readings, so a gateway accepts them.
     Stuck,
     /// One value jumps: by an amount that could be, or to what a raw counter looks like that ran over (3276.7, 65535).
     Spike,
@@ -26,7 +26,7 @@ pub enum Fault {
     /// A clock that starts anew without its battery, that wrapped, or that counts in seconds where milliseconds are due.
     DeadClock,
     /// A clock that is off: by the time zone, by summer time, by a drifting crystal. Tasmota's plugs say
-    /// `"Time": "2023-05-19T20:52:56"`, local time without a zone: who takes that for UTC is hours ahead.
+    /// `"Time": "2023-05-19T20:52:56"`, local time without a zone: read as UTC it is hours ahead.
     ClockSkew,
     /// The same message twice: a retransmission whose first copy had arrived after all.
     Duplicate,
@@ -71,7 +71,7 @@ pub struct FaultPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockLimits {
     pub max_ahead: Duration,
-    /// None takes any age.
+    /// None accepts any age.
     pub max_age: Option<Duration>,
 }
 

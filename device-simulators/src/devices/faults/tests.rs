@@ -177,7 +177,7 @@ fn a_device_that_is_away_for_long_forgets_the_oldest() {
     let sent = minutes(&mut device, 8001);
     assert!(sent.iter().take(8000).all(Vec::is_empty));
     let burst = &sent[8000];
-    assert_eq!(burst.len(), HELD_READINGS_MAX + 1);
+    assert_eq!(burst.len(), UNSENT_READINGS_MAX + 1);
     assert_eq!(burst[0].sequence, 800);
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Chart {
     pub(super) description: String,
 }
 
-/// A vertical axis that has room for certain values.
+/// The range of a vertical axis.
 pub(super) enum Scale {
     Linear {
         max: f64,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::chart::{Chart, Curve, Hint, Scale, Tick, round_step};
 use super::display;
-use crate::load::book::Point;
 use crate::load::report::{Line, Report};
 use crate::load::table::{grouped, milliseconds};
+use crate::load::time_series::Point;
 use crate::uplinks::Protocol;
 
 /// Points of a curve over time; of a longer run several seconds are drawn as one.
@@ -28,7 +28,7 @@ struct Span {
     by_protocol: BTreeMap<Protocol, Stretch>,
 }
 
-/// Latency over the percentiles; every nine takes as much room as the one before.
+/// Latency over the percentiles; every nine is as wide as the one before.
 pub(super) fn percentiles(report: &Report) -> String {
     let lines = || report.by_protocol.iter().filter(|(_, line)| !line.curve.is_empty());
     let nines = |quantile: f64| -(1.0 - quantile).log10();

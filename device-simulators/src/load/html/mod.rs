@@ -19,7 +19,7 @@ use crate::uplinks::Protocol;
 
 const STYLE: &str = include_str!("page.css");
 
-/// A file that a page is written to, once there is one.
+/// The file that the page will be written to.
 #[derive(Debug)]
 pub struct Page {
     file: NamedTempFile,

@@ -1,4 +1,4 @@
-//! The sink's UDP port: datagrams are taken in batches, and a peer that sent several gets its answers in one send.
+//! The sink's UDP port: datagrams are received in batches, and a peer that sent several gets its answers in one send.
 
 use std::io::{self, IoSliceMut};
 use std::net::UdpSocket;
@@ -12,7 +12,7 @@ use crate::uplinks::Protocol;
 /// Room for what the kernel puts together of one peer.
 const ROOM_BYTES: usize = 64 * 1024;
 
-/// Batches taken before others are served.
+/// Batches received before other sockets are served.
 const BATCHES: usize = 8;
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Datagrams {
         let mut rooms = input.chunks_mut(ROOM_BYTES);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
-        // Whatever is wrong was about an answer to somebody who has gone.
+        // The error is about an answer to a peer that is gone.
         let Ok(count) = self.state.recv((&self.socket).into(), &mut slices, &mut metas) else {
             return false;
         };
@@ -78,7 +78,7 @@ impl Datagrams {
         let mut segment = 0;
         for datagram in bytes.chunks(meta.stride.max(1)) {
             let start = self.output.len();
-            if protocols::coap(datagram, &mut self.output, &self.shared.mood, self.count + 1) {
+            if protocols::coap(datagram, &mut self.output, &self.shared.behavior, self.count + 1) {
                 self.count += 1;
             }
             let length = self.output.len() - start;
@@ -107,7 +107,7 @@ impl Datagrams {
                 segment_size: (contents.len() > segment).then_some(segment),
                 src_ip: None,
             };
-            // An answer that is not taken is lost, as datagrams are; whoever waits asks again.
+            // An answer that cannot be sent is lost, as datagrams are; the client retransmits.
             if let Err(error) = self.state.try_send((&self.socket).into(), &transmit) {
                 tracing::debug!(%error, "an answer is lost");
             }

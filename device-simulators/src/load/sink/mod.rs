@@ -2,7 +2,7 @@
 //!
 //! It answers every MQTT publish of QoS 1 with PUBACK, every CoAP request with 2.04 and every HTTP request with 204, keeps
 //! nothing and checks nothing. Each thread has its own listeners (SO_REUSEPORT) and serves what the kernel gives it. For
-//! tests it can be told to stall and to answer otherwise: [`Mood`].
+//! tests it can be told to stall and to answer otherwise: [`Behavior`].
 
 mod datagrams;
 mod protocols;
@@ -28,7 +28,7 @@ use crate::uplinks::Protocol;
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// How often a thread looks whether it is to stop, and tells what it counted.
-const BEAT_NS: u64 = 20_000_000;
+const TICK_NS: u64 = 20_000_000;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -51,7 +51,7 @@ pub struct Options {
     /// How long; 0: until Ctrl-C.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seconds: u64,
-    /// Connections that it has room for.
+    /// Maximum concurrent connections.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     connections: u32,
 }
@@ -71,15 +71,15 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     answered: [AtomicU64; 3],
     connections: AtomicU64,
-    pub(super) mood: Mood,
+    pub(super) behavior: Behavior,
 }
 
 /// What a sink may be told to do otherwise; 0 everywhere is to acknowledge.
 #[derive(Debug, Default)]
-pub struct Mood {
+pub struct Behavior {
     /// It reads and answers nothing while this is set.
     pub stalled: AtomicBool,
-    /// Every so manieth message gets the other answer, by thread; 0: none does.
+    /// Every n-th message gets the other answer, by thread; 0: none does.
     pub every: AtomicU32,
     /// The code of CONNACK.
     pub connack: AtomicU8,
@@ -89,9 +89,9 @@ pub struct Mood {
     pub status: AtomicU16,
 }
 
-// === impl Mood ===
+// === impl Behavior ===
 
-impl Mood {
+impl Behavior {
     /// Whether the `count`th message gets the other answer.
     pub(super) fn is_other(&self, count: u64) -> bool {
         let every = self.every.load(Ordering::Relaxed);
@@ -108,7 +108,7 @@ impl Shared {
 
     /// Stays here for as long as the sink is stalled.
     pub(super) fn stall(&self) {
-        while self.mood.stalled.load(Ordering::Relaxed) && !self.is_stopping() {
+        while self.behavior.stalled.load(Ordering::Relaxed) && !self.is_stopping() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -155,8 +155,8 @@ impl Sink {
         Ok(sink)
     }
 
-    pub fn mood(&self) -> &Mood {
-        &self.shared.mood
+    pub fn behavior(&self) -> &Behavior {
+        &self.shared.behavior
     }
 
     /// Messages that were answered.
@@ -169,7 +169,7 @@ impl Sink {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Closes everything; whoever is connected finds out.
+    /// Closes all sockets.
     pub fn stop(&mut self) -> io::Result<()> {
         self.shared.stopping.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -213,7 +213,7 @@ fn poller_of(socket: impl std::os::fd::AsFd, token: usize, poller: &Poller) -> i
     poller.add(socket, token, Interest::Read)
 }
 
-/// Runs `device-simulators sink` until its time is over or somebody presses Ctrl-C.
+/// Runs `device-simulators sink` until its time is over or Ctrl-C.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     super::settings::make_room(options.connections as usize)?;
     let addresses = [options.mqtt, options.coap, options.http];

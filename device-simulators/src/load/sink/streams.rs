@@ -9,9 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::datagrams::Datagrams;
-use super::protocols::{self, MESSAGE_BYTES_MAX, Took};
-use super::{BEAT_NS, Shared, poller_of};
-use crate::load::mqtt::Garbled;
+use super::protocols::{self, MESSAGE_BYTES_MAX, Request};
+use super::{Shared, TICK_NS, poller_of};
+use crate::load::mqtt::Malformed;
 use crate::load::poller::{Events, Interest, Poller, Ready};
 use crate::uplinks::Protocol;
 
@@ -45,8 +45,8 @@ struct Connection {
     unsent: Vec<u8>,
 }
 
-/// What becomes of a connection.
-enum Fate {
+/// Whether a connection stays.
+enum Next {
     Stays,
     Ends,
 }
@@ -82,7 +82,7 @@ impl Streams {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::default();
         while !self.shared.is_stopping() {
-            self.poller.wait(BEAT_NS, &mut events)?;
+            self.poller.wait(TICK_NS, &mut events)?;
             self.shared.stall();
             for ready in events.iter() {
                 self.serve(ready)?;
@@ -101,8 +101,8 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(&ready.token) else {
             return Ok(());
         };
-        let fate = connection.serve(ready, &self.shared, (&mut self.input, &mut self.output), &self.poller);
-        if !matches!(fate, Ok(Fate::Stays)) {
+        let next = connection.serve(ready, &self.shared, (&mut self.input, &mut self.output), &self.poller);
+        if !matches!(next, Ok(Next::Stays)) {
             self.connections.remove(&ready.token);
         }
         Ok(())
@@ -147,45 +147,45 @@ impl Connection {
         shared: &Shared,
         (input, output): (&mut [u8], &mut Vec<u8>),
         poller: &Poller,
-    ) -> io::Result<Fate> {
+    ) -> io::Result<Next> {
         if !self.unsent.is_empty() {
             return self.flush(ready.token, poller);
         }
         let kept = self.partial.len();
         input[..kept].copy_from_slice(&self.partial);
         let count = match self.socket.read(&mut input[kept..]) {
-            Ok(0) => return Ok(Fate::Ends),
+            Ok(0) => return Ok(Next::Ends),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Fate::Stays),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Next::Stays),
             Err(error) => return Err(error),
         };
         output.clear();
-        let fate = self.answer(&input[..kept + count], output, shared);
-        let fate = fate.map_err(|Garbled| io::ErrorKind::InvalidData)?;
+        let next = self.answer(&input[..kept + count], output, shared);
+        let next = next.map_err(|Malformed| io::ErrorKind::InvalidData)?;
         self.send(output, ready.token, poller)?;
-        Ok(fate)
+        Ok(next)
     }
 
     /// Answers every request that is complete, and keeps the rest.
-    fn answer(&mut self, bytes: &[u8], output: &mut Vec<u8>, shared: &Shared) -> Result<Fate, Garbled> {
+    fn answer(&mut self, bytes: &[u8], output: &mut Vec<u8>, shared: &Shared) -> Result<Next, Malformed> {
         let (mut taken, mut messages) = (0, 0);
-        let mut fate = Fate::Stays;
-        while let Some((took, length)) = {
+        let mut next = Next::Stays;
+        while let Some((request, length)) = {
             let (rest, count) = (&bytes[taken..], self.count + 1);
             match self.protocol {
-                Protocol::Http => protocols::http(rest, output, &shared.mood, count)?,
-                _ => protocols::mqtt(rest, output, &shared.mood, count, &mut self.is_v5)?,
+                Protocol::Http => protocols::http(rest, output, &shared.behavior, count)?,
+                _ => protocols::mqtt(rest, output, &shared.behavior, count, &mut self.is_v5)?,
             }
         } {
             taken += length;
-            match took {
-                Took::Message => {
+            match request {
+                Request::Message => {
                     self.count += 1;
                     messages += 1;
                 }
-                Took::Other => {}
-                Took::End => {
-                    fate = Fate::Ends;
+                Request::Other => {}
+                Request::End => {
+                    next = Next::Ends;
                     break;
                 }
             }
@@ -193,7 +193,7 @@ impl Connection {
         shared.answered(self.protocol, messages);
         self.partial.clear();
         self.partial.extend_from_slice(&bytes[taken..]);
-        Ok(fate)
+        Ok(next)
     }
 
     fn send(&mut self, output: &[u8], token: usize, poller: &Poller) -> io::Result<()> {
@@ -212,7 +212,7 @@ impl Connection {
         Ok(())
     }
 
-    fn flush(&mut self, token: usize, poller: &Poller) -> io::Result<Fate> {
+    fn flush(&mut self, token: usize, poller: &Poller) -> io::Result<Next> {
         match self.socket.write(&self.unsent) {
             Ok(written) => drop(self.unsent.drain(..written)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -221,6 +221,6 @@ impl Connection {
         if self.unsent.is_empty() {
             poller.modify(&self.socket, token, Interest::Read)?;
         }
-        Ok(Fate::Stays)
+        Ok(Next::Stays)
     }
 }

@@ -25,7 +25,7 @@ const ALL: Bits = [u64::MAX; WORDS];
 
 /// A set of numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Runs {
+pub struct SequenceSet {
     /// Sorted and disjoint.
     pieces: Vec<Piece>,
     /// How many of them have holes.
@@ -50,10 +50,10 @@ enum Piece {
     },
 }
 
-// === impl Runs ===
+// === impl SequenceSet ===
 
-impl Runs {
-    /// Adds `value`; whether it was new. What is below the [floor](Runs::floor) counts as known.
+impl SequenceSet {
+    /// Adds `value`; whether it was new. What is below the [floor](SequenceSet::floor) counts as known.
     pub fn insert(&mut self, value: u64) -> bool {
         if value < self.floor {
             return false;
@@ -124,20 +124,20 @@ impl Runs {
     }
 
     /// What both hold, of what neither has forgotten.
-    pub fn intersection(&self, other: &Runs) -> Runs {
+    pub fn intersection(&self, other: &SequenceSet) -> SequenceSet {
         self.combined(other, |mine, theirs| mine & theirs)
     }
 
     /// What only this one holds, of what neither has forgotten.
-    pub fn difference(&self, other: &Runs) -> Runs {
+    pub fn difference(&self, other: &SequenceSet) -> SequenceSet {
         self.combined(other, |mine, theirs| mine & !theirs)
     }
 
-    /// The numbers from `floor` on, which is a multiple of the chunk: see [`Runs::floor`].
+    /// The numbers from `floor` on, which is a multiple of the chunk: see [`SequenceSet::floor`].
     pub fn count_from(&self, floor: u64) -> u64 {
-        let floored = Runs {
+        let floored = SequenceSet {
             floor,
-            ..Runs::default()
+            ..SequenceSet::default()
         };
         self.difference(&floored).count()
     }
@@ -155,11 +155,11 @@ impl Runs {
         }
     }
 
-    fn combined(&self, other: &Runs, keep: impl Fn(u64, u64) -> u64) -> Runs {
+    fn combined(&self, other: &SequenceSet, keep: impl Fn(u64, u64) -> u64) -> SequenceSet {
         let floor = max(self.floor, other.floor);
-        let mut result = Runs {
+        let mut result = SequenceSet {
             floor,
-            ..Runs::default()
+            ..SequenceSet::default()
         };
         for piece in &self.pieces {
             for chunk in max(piece.first(), floor / CHUNK)..=piece.last() {
@@ -221,9 +221,9 @@ impl Runs {
     }
 }
 
-impl FromIterator<u64> for Runs {
+impl FromIterator<u64> for SequenceSet {
     fn from_iter<I: IntoIterator<Item = u64>>(values: I) -> Self {
-        let mut runs = Runs::default();
+        let mut runs = SequenceSet::default();
         for value in values {
             runs.insert(value);
         }
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn neighbours_grow_together() {
         let check = |values: &[u64], expected: &[(u64, u64)]| {
-            let runs: Runs = values.iter().copied().collect();
+            let runs: SequenceSet = values.iter().copied().collect();
             assert_eq!(runs.iter().collect::<Vec<_>>(), expected, "{values:?}");
         };
         check(&[], &[]);
@@ -309,7 +309,7 @@ mod tests {
     fn complete_chunks_cost_nothing() {
         for backwards in [false, true] {
             let values = (5000..1_000_000).map(|value| if backwards { 1_004_999 - value } else { value });
-            let runs: Runs = values.collect();
+            let runs: SequenceSet = values.collect();
             assert_eq!(runs.iter().collect::<Vec<_>>(), [(5000, 999_999)]);
             assert_eq!((runs.count(), runs.floor()), (995_000, 0));
             assert!(runs.heap_bytes() < 500, "{} bytes", runs.heap_bytes());
@@ -320,20 +320,20 @@ mod tests {
     fn runs_are_a_set() {
         let seed = rand::random::<u64>();
         println!("seed {seed}");
-        let mut dice = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         for _ in 0..300 {
             // Few numbers far apart, or many, over a boundary of chunks.
-            let (numbers, range) = [(40, 1000..1060), (4000, 900..4000)][dice.random_range(0..2)].clone();
-            let mut draw = || -> (Runs, BTreeSet<u64>) {
-                let mut both = (Runs::default(), BTreeSet::new());
-                for _ in 0..dice.random_range(0..numbers) {
-                    let value = dice.random_range(range.clone());
+            let (numbers, range) = [(40, 1000..1060), (4000, 900..4000)][rng.random_range(0..2)].clone();
+            let mut draw = || -> (SequenceSet, BTreeSet<u64>) {
+                let mut both = (SequenceSet::default(), BTreeSet::new());
+                for _ in 0..rng.random_range(0..numbers) {
+                    let value = rng.random_range(range.clone());
                     assert_eq!(both.0.insert(value), both.1.insert(value));
                 }
                 both
             };
             let ((mine, my_set), (theirs, their_set)) = (draw(), draw());
-            let listed = |runs: &Runs| runs.iter().flat_map(|(first, last)| first..=last).collect::<Vec<_>>();
+            let listed = |runs: &SequenceSet| runs.iter().flat_map(|(first, last)| first..=last).collect::<Vec<_>>();
             assert_eq!(listed(&mine), my_set.iter().copied().collect::<Vec<_>>());
             assert_eq!(mine.count(), my_set.len() as u64);
             assert_eq!(mine.largest(), my_set.last().copied());
@@ -352,12 +352,12 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_the_oldest_are_counted_and_not_compared() {
-        let every_other: Runs = (0..1_000_000).map(|value| 2 * value).collect();
+        let every_other: SequenceSet = (0..1_000_000).map(|value| 2 * value).collect();
         assert_eq!(every_other.count(), 1_000_000);
         assert!(every_other.heap_bytes() <= 88 * 1024, "{}", every_other.heap_bytes());
         let floor = every_other.floor();
         assert!(floor > 0 && !every_other.contains(floor - 2) && every_other.contains(floor));
-        let nothing = Runs::default();
+        let nothing = SequenceSet::default();
         let kept = (2_000_000 - floor) / 2;
         assert_eq!(every_other.difference(&nothing).count(), kept);
         assert_eq!(every_other.count_from(floor), kept);

@@ -3,8 +3,8 @@
 //! A device has one message outstanding. What was answered *busy*, or not at all, is sent again with the same sequence
 //! number, after a growing and jittered pause; after `tries_max` the device gives it up and goes on. Stopping is in two
 //! steps: after `stopping` nothing new is measured, after `abandoning` nothing is waited for. A device that loses power
-//! forgets what it had not sent, and never learns what became of what it had. Either way every reading that was sent ends
-//! on the device's page.
+//! forgets what it had not sent, and never learns the outcome of what it had. Either way every reading that was sent ends
+//! on the device's account.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Counters, End};
 use crate::devices::Moment;
 use crate::devices::faults::{Emission, Expected, Faulty, Labels};
-use crate::fleet::{Manner, Uplinks};
+use crate::fleet::{Transport, Uplinks};
 use crate::grades::Due;
-use crate::ledger::Page;
+use crate::ledger::Account;
 use crate::uplinks::{Answer, Protocol, Reading, Uplink};
 
 /// The first pause before a reading is sent again; it doubles up to `pause_max`.
@@ -29,10 +29,10 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// A device of a fleet, with its uplink.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct DeviceTask {
     pub(crate) device: Faulty,
     pub(crate) uplink: Uplink,
-    pub(crate) manner: Manner,
+    pub(crate) transport: Transport,
     /// Makes a new uplink after a loss of power.
     pub(crate) uplinks: Arc<Uplinks>,
     pub(crate) counters: Arc<Counters>,
@@ -77,11 +77,11 @@ struct Pending {
     answer: Answer,
 }
 
-// === impl Member ===
+// === impl DeviceTask ===
 
-impl Member {
-    pub(crate) async fn run(mut self) -> Page {
-        let mut page = self.page();
+impl DeviceTask {
+    pub(crate) async fn run(mut self) -> Account {
+        let mut account = self.account();
         let mut due = self.first_due;
         let mut sequence = self.first_sequence;
         let mut collected: Vec<Emission> = Vec::new();
@@ -99,21 +99,21 @@ impl Member {
             }
             collected.extend(self.measure(sequence));
             sequence += 1;
-            self.deliver_whole_messages(&mut collected, &mut page).await;
+            self.deliver_whole_messages(&mut collected, &mut account).await;
             due = self.pace.next(self.first_due, due, Instant::now());
         }
-        self.deliver(collected, &mut page).await;
+        self.deliver(collected, &mut account).await;
         if !self.abandoning.is_cancelled() {
             self.uplink.close().await;
         }
-        page
+        account
     }
 
-    fn page(&self) -> Page {
+    fn account(&self) -> Account {
         let device = self.device.device();
-        let mut page = Page::new(device.name(), device.kind(), self.uplink.protocol());
-        page.accepts_dead_letter = self.uplink.accepts_dead_letter();
-        page
+        let mut account = Account::new(device.name(), device.kind(), self.uplink.protocol());
+        account.accepts_dead_letter = self.uplink.accepts_dead_letter();
+        account
     }
 
     fn measure(&mut self, sequence: u64) -> Vec<Emission> {
@@ -126,7 +126,7 @@ impl Member {
         let Some((_, until)) = self.power_cuts.pop_front() else {
             return Instant::now();
         };
-        match self.uplinks.connect(self.device.device(), self.manner) {
+        match self.uplinks.connect(self.device.device(), self.transport) {
             Ok(uplink) => self.uplink = uplink,
             Err(error) => tracing::warn!(%error, "a device keeps its connection while it has no power"),
         }
@@ -141,12 +141,12 @@ impl Member {
         now
     }
 
-    async fn deliver_whole_messages(&mut self, collected: &mut Vec<Emission>, page: &mut Page) {
+    async fn deliver_whole_messages(&mut self, collected: &mut Vec<Emission>, account: &mut Account) {
         let size = self.uplink.readings_per_message();
         while collected.len() >= size && !self.has_no_power() {
             let rest = collected.split_off(size);
             let message = std::mem::replace(collected, rest);
-            self.deliver(message, page).await;
+            self.deliver(message, account).await;
         }
     }
 
@@ -155,7 +155,7 @@ impl Member {
     }
 
     /// Sends readings until each has its end, and writes the ends down.
-    async fn deliver(&mut self, readings: Vec<Emission>, page: &mut Page) {
+    async fn deliver(&mut self, readings: Vec<Emission>, account: &mut Account) {
         if readings.is_empty() {
             return;
         }
@@ -163,7 +163,7 @@ impl Member {
         self.counters.sent(protocol, kind, readings.len() as u64);
         let now_ms = now_ms();
         for reading in &readings {
-            page.timeline.note(reading.sequence, now_ms);
+            account.timeline.note(reading.sequence, now_ms);
         }
         let mut pending: Vec<Pending> = readings.into_iter().map(Pending::new).collect();
         let abandoning = self.abandoning.clone();
@@ -171,15 +171,15 @@ impl Member {
         tokio::select! {
             () = abandoning.cancelled() => {}
             () = reached(power_cut.map(|(from, _)| from)) => {}
-            () = self.try_until_answered(&mut pending, page) => {}
+            () = self.try_until_answered(&mut pending, account) => {}
         }
         for given_up in &pending {
-            self.write_down(given_up, page);
+            self.write_down(given_up, account);
         }
     }
 
     /// Leaves in `pending` what has no final answer after the last try.
-    async fn try_until_answered(&mut self, pending: &mut Vec<Pending>, page: &mut Page) {
+    async fn try_until_answered(&mut self, pending: &mut Vec<Pending>, account: &mut Account) {
         let (protocol, kind) = (self.uplink.protocol(), self.device.device().kind());
         let first_sent = Instant::now();
         let sent_in = self.counters.phases.sent(protocol, pending.len() as u64);
@@ -189,7 +189,7 @@ impl Member {
             self.counters.retransmitted(self.uplink.take_retransmissions());
             let mut wait = pause(attempt, self.pause_max, rand::random());
             for (entry, answer) in pending.iter_mut().zip(answers) {
-                self.counters.complain(protocol, &answer);
+                self.counters.note_problem(protocol, &answer);
                 self.counters
                     .phases
                     .answered(protocol, sent_in, &answer, first_sent.elapsed());
@@ -206,7 +206,7 @@ impl Member {
                 let end = end(&entry.answer);
                 let is_final = matches!(end, End::Acknowledged | End::Rejected);
                 if is_final {
-                    self.write_down(entry, page);
+                    self.write_down(entry, account);
                 }
                 if end == End::Acknowledged {
                     self.counters.latency(protocol, first_sent.elapsed());
@@ -221,20 +221,20 @@ impl Member {
         }
     }
 
-    fn write_down(&self, entry: &Pending, page: &mut Page) {
+    fn write_down(&self, entry: &Pending, account: &mut Account) {
         let (protocol, kind): (Protocol, _) = (self.uplink.protocol(), self.device.device().kind());
         let end = end(&entry.answer);
         self.counters.ended(protocol, kind, end);
         let sequence = entry.reading.sequence;
         let set = match end {
-            End::Acknowledged => &mut page.acknowledged,
-            End::Rejected => &mut page.rejected,
-            End::Busy => &mut page.busy,
-            End::Unanswered => &mut page.unanswered,
+            End::Acknowledged => &mut account.acknowledged,
+            End::Rejected => &mut account.rejected,
+            End::Busy => &mut account.busy,
+            End::Unanswered => &mut account.unanswered,
         };
         set.insert(sequence);
-        if end == End::Acknowledged && page.accepts_dead_letter {
-            page.grade_later(entry.labels, Due::of(entry.expected), sequence);
+        if end == End::Acknowledged && account.accepts_dead_letter {
+            account.grade_later(entry.labels, Due::of(entry.expected), sequence);
         } else {
             self.counters.grades.note(entry.labels, entry.expected, &entry.answer);
         }

@@ -1,6 +1,6 @@
-//! One scenario, from the first process to the verdict.
+//! Runs one fault, from the first process to the verdict.
 //!
-//! The gateway is started, the follower reads along, the fleet sends; the plan's steps are done one after the other,
+//! The gateway is started, a reader of the topics reads along, the fleet sends; the plan's steps are done one after the other,
 //! each announced with its time, while a line a second says how it goes. Then the fleet stops, Kafka is read to its end,
 //! and the [`Proof`] is drawn up.
 
@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::disk::SmallDisk;
-use super::figures::Figures;
+use super::fault::{Action, Fault, Parameters, Step};
 use super::gateway::{Admin, Gateway, Settings, Spool};
-use super::kafka::{Kafka, Part};
-use super::proof::{ActLine, Course, Proof};
-use super::scenario::{Act, Extent, Scenario, Step};
+use super::gateway_metrics::GatewayMetrics;
+use super::kafka::{Kafka, Role};
+use super::proof::{ActionLine, Proof, RunLog};
 use crate::counters::Counters;
 use crate::fleet::{Fleet, FleetConfig};
-use crate::follower::{Begin, Follower, FollowerConfig};
 use crate::phases::Phase;
 use crate::report::{grouped, milliseconds};
+use crate::topic_reader::{Begin, TopicReader, TopicReaderConfig};
 use crate::uplinks::Protocol;
 
-/// Longer than the gateway's delivery time-out, so that it is the gateway which gives up.
+/// Longer than the gateway's delivery time-out, so that the gateway's own comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Devices come back soon, so that a gateway that is killed again and again is killed under load.
@@ -42,9 +42,9 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long Kafka must keep up until the replay counts as over, and how often it is looked at.
 const STEADY: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// So that what the spool set aside before the disk was full does not last for the whole scenario.
+/// So that what the spool set aside before the disk was full does not last for the whole run.
 const SMALL_SEGMENTS: &str = "segment_bytes = \"1 MiB\"\nentry_bytes_max = \"900 KiB\"\nfree_bytes_min = \"1 MiB\"\n";
 
 /// How long the first record may take that Kafka confirms after it was repaired; longer, it counts as never.
@@ -54,133 +54,132 @@ const CONFIRMED_TIMEOUT: Duration = Duration::from_secs(60);
 const CONFIRMS_FOR: Duration = Duration::from_secs(2);
 
 /// How often the gateway is asked for it.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long the gateway's counters may take to balance after the fleet has stopped.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a scenario needs to know.
+/// What a run needs to know.
 #[derive(Clone, Debug)]
-pub struct Setting {
-    pub scenario: Scenario,
-    pub extent: Extent,
-    /// Readings a second of the whole fleet.
+pub struct Setup {
+    pub fault: Fault,
+    pub parameters: Parameters,
+    /// Readings per second of the whole fleet.
     pub rate: u64,
     pub devices: usize,
     pub program: PathBuf,
     pub schemas: PathBuf,
-    /// For everything that the scenario writes.
+    /// For everything that the run writes.
     pub folder: PathBuf,
     pub topic_prefix: String,
 }
 
-/// A scenario that is running.
-struct Stage<'a> {
+/// A run that goes on.
+struct Runner<'a> {
     kafka: &'a Kafka,
     gateway: Gateway,
     disk: Option<SmallDisk>,
-    audience: &'a Audience,
-    course: Course,
+    monitor: &'a Monitor,
+    log: RunLog,
     /// What was acknowledged when the gateway was last killed.
     acknowledged_at_kill: u64,
     /// When the last thing was done, and how many records Kafka had confirmed by then.
-    last_act: (Instant, f64),
+    last_action: (Instant, f64),
 }
 
 /// What can be watched while the steps are done.
-struct Audience {
+struct Monitor {
     started: Instant,
     counters: Arc<Counters>,
-    follower: Follower,
+    topic_reader: TopicReader,
     admin: Admin,
-    figures: Mutex<Figures>,
+    metrics: Mutex<GatewayMetrics>,
     rate: u64,
     devices: usize,
     behind_max: AtomicU64,
 }
 
-/// Runs the scenario against `kafka`; an error means that it could not be run, not that the promise was broken.
-pub async fn run(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Proof> {
+/// Makes the fault against `kafka`; an error means that it could not be run, not that the promise was broken.
+pub async fn run(setup: &Setup, kafka: &Kafka) -> anyhow::Result<Proof> {
     let admin = Admin::new()?;
-    let mut course = Course::default();
-    let disk = small_disk(setting, &mut course);
-    let gateway = Gateway::start(gateway_settings(setting, kafka, disk.as_ref()), &admin).await?;
-    // Ready it is with its spool alone; the follower needs the topics that it makes.
+    let mut log = RunLog::default();
+    let disk = small_disk(setup, &mut log);
+    let gateway = Gateway::start(gateway_settings(setup, kafka, disk.as_ref()), &admin).await?;
+    // Ready it is with its spool alone; the reader needs the topics that it makes.
     admin.await_kafka().await?;
-    let follower = follow(setting, kafka).await?;
-    let fleet = Fleet::start(fleet_config(setting, &gateway)?)?;
-    let audience = Audience {
+    let topic_reader = follow(setup, kafka).await?;
+    let fleet = Fleet::start(fleet_config(setup, &gateway)?)?;
+    let monitor = Monitor {
         started: Instant::now(),
         counters: fleet.live(),
-        follower,
+        topic_reader,
         admin,
-        figures: Mutex::default(),
-        rate: setting.rate,
-        devices: setting.devices,
+        metrics: Mutex::default(),
+        rate: setup.rate,
+        devices: setup.devices,
         behind_max: AtomicU64::new(0),
     };
-    let mut stage = Stage {
+    let mut runner = Runner {
         kafka,
         gateway,
         disk,
-        audience: &audience,
-        course,
+        monitor: &monitor,
+        log,
         acknowledged_at_kill: 0,
-        last_act: (Instant::now(), 0.0),
+        last_action: (Instant::now(), 0.0),
     };
-    let plan = setting.scenario.plan(&setting.extent);
+    let plan = setup.fault.plan(&setup.parameters);
     tokio::select! {
-        done = stage.perform(&plan, 5 * setting.extent.damage + REPLAY_TIMEOUT) => done?,
-        never = audience.watch() => match never {},
+        done = runner.run_steps(&plan, 5 * setup.parameters.damage + REPLAY_TIMEOUT) => done?,
+        never = monitor.watch() => match never {},
     }
-    let Stage {
+    let Runner {
         mut gateway,
-        mut course,
+        mut log,
         disk,
         ..
-    } = stage;
-    course.ended = audience.started.elapsed();
-    course.behind_max = audience.behind_max.load(Ordering::Relaxed);
-    say(
-        course.ended,
-        "the fleet stops: waiting for the answers that are still due",
-    );
+    } = runner;
+    log.ended = monitor.started.elapsed();
+    log.behind_max = monitor.behind_max.load(Ordering::Relaxed);
+    say(log.ended, "the fleet stops: waiting for the answers that are still due");
     let outcome = fleet.stop().await;
-    course.failures.extend(audience.imbalance().await);
-    course.failures.extend_from_slice(gateway.deaths());
-    let Audience { follower, figures, .. } = audience;
-    course.record_ages = follower.ages();
-    let found = follower.finish(&outcome.ledger, READ_TIMEOUT).await?;
+    log.failures.extend(monitor.imbalance().await);
+    log.failures.extend_from_slice(gateway.deaths());
+    let Monitor {
+        topic_reader, metrics, ..
+    } = monitor;
+    log.record_ages = topic_reader.ages();
+    let found = topic_reader.finish(&outcome.ledger, READ_TIMEOUT).await?;
     drop((gateway, disk));
-    let figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let what = (setting.scenario, setting.extent.seed, setting.rate);
-    Ok(Proof::new(what, course, &outcome, &found, &figures))
+    let metrics = metrics.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let what = (setup.fault, setup.parameters.seed, setup.rate);
+    Ok(Proof::new(what, log, &outcome, &found, &metrics))
 }
 
 /// The file system of the spool in `disk-full`; without the right to mount one, the spool's own limit is what is small.
-fn small_disk(setting: &Setting, course: &mut Course) -> Option<SmallDisk> {
-    if setting.scenario != Scenario::DiskFull {
+fn small_disk(setup: &Setup, log: &mut RunLog) -> Option<SmallDisk> {
+    if setup.fault != Fault::DiskFull {
         return None;
     }
-    let mounted = SmallDisk::mount(setting.folder.join("disk"));
+    let mounted = SmallDisk::mount(setup.folder.join("disk"));
     mounted
         .inspect_err(|error| {
-            course.notes.push(format!(
+            log.notes.push(format!(
                 "no disk of its own ({error:#}): the spool has a limit of 2 MiB instead"
             ));
         })
         .ok()
 }
 
-fn gateway_settings(setting: &Setting, kafka: &Kafka, disk: Option<&SmallDisk>) -> Settings {
-    let folder = setting.folder.join("gateway");
-    let spool = match (setting.scenario, disk) {
-        (Scenario::DiskFull, Some(disk)) => Spool {
+fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> Settings {
+    let folder = setup.folder.join("gateway");
+    let spool = match (setup.fault, disk) {
+        (Fault::DiskFull, Some(disk)) => Spool {
             folder: disk.folder().join("spool"),
             bytes_max: "32 MiB",
             more: SMALL_SEGMENTS,
         },
-        (Scenario::DiskFull, None) => Spool {
+        (Fault::DiskFull, None) => Spool {
             folder: folder.join("spool"),
             bytes_max: "2 MiB",
             more: SMALL_SEGMENTS,
@@ -192,33 +191,33 @@ fn gateway_settings(setting: &Setting, kafka: &Kafka, disk: Option<&SmallDisk>) 
         },
     };
     Settings {
-        program: setting.program.clone(),
+        program: setup.program.clone(),
         folder,
-        schemas: setting.schemas.clone(),
+        schemas: setup.schemas.clone(),
         bootstrap: kafka.bootstrap().to_owned(),
-        topic_prefix: setting.topic_prefix.clone(),
+        topic_prefix: setup.topic_prefix.clone(),
         spool,
-        with_own_clock: setting.scenario == Scenario::ClockStepped,
-        never_asks_again: setting.scenario == Scenario::KafkaFenced,
+        with_own_clock: setup.fault == Fault::ClockStepped,
+        never_asks_again: setup.fault == Fault::KafkaFenced,
     }
 }
 
-async fn follow(setting: &Setting, kafka: &Kafka) -> anyhow::Result<Follower> {
-    let mut config = FollowerConfig::new(kafka.bootstrap(), &setting.topic_prefix);
-    config.schemas = Some(setting.schemas.clone());
+async fn follow(setup: &Setup, kafka: &Kafka) -> anyhow::Result<TopicReader> {
+    let mut config = TopicReaderConfig::new(kafka.bootstrap(), &setup.topic_prefix);
+    config.schemas = Some(setup.schemas.clone());
     config.begin = Begin::Earliest;
-    tokio::task::spawn_blocking(move || Follower::start(&config)).await?
+    tokio::task::spawn_blocking(move || TopicReader::start(&config)).await?
 }
 
 /// Devices that give nothing up and have one reading outstanding, so that their order means something.
-fn fleet_config(setting: &Setting, gateway: &Gateway) -> anyhow::Result<FleetConfig> {
+fn fleet_config(setup: &Setup, gateway: &Gateway) -> anyhow::Result<FleetConfig> {
     let interval = Duration::from_secs(1)
-        .checked_mul(setting.devices as u32)
+        .checked_mul(setup.devices as u32)
         .context("too many devices")?
-        .div_f64(setting.rate.max(1) as f64 * RESERVE);
+        .div_f64(setup.rate.max(1) as f64 * RESERVE);
     Ok(FleetConfig {
-        devices: setting.devices,
-        seed: setting.extent.seed,
+        devices: setup.devices,
+        seed: setup.parameters.seed,
         interval,
         start_spread: interval.max(Duration::from_secs(1)),
         mqtt: Some(gateway.mqtt()),
@@ -233,17 +232,17 @@ fn fleet_config(setting: &Setting, gateway: &Gateway) -> anyhow::Result<FleetCon
     })
 }
 
-// === impl Stage ===
+// === impl Runner ===
 
-impl Stage<'_> {
-    async fn perform(&mut self, plan: &[Step], replay_timeout: Duration) -> anyhow::Result<()> {
-        let audience = self.audience;
+impl Runner<'_> {
+    async fn run_steps(&mut self, plan: &[Step], replay_timeout: Duration) -> anyhow::Result<()> {
+        let monitor = self.monitor;
         for step in plan {
             match step {
                 Step::Enter(phase) => self.enter(*phase),
                 Step::Wait(time) => tokio::time::sleep(*time).await,
-                Step::Do(act) => self.act(act).await.with_context(|| act.to_string())?,
-                Step::AwaitReady => self.gateway.await_ready(&audience.admin).await?,
+                Step::Do(action) => self.action(action).await.with_context(|| action.to_string())?,
+                Step::AwaitReady => self.gateway.await_ready(&monitor.admin).await?,
                 Step::AwaitConfirmed => self.await_confirmed().await,
                 Step::AwaitReplayed => self.await_replayed(replay_timeout).await,
             }
@@ -252,132 +251,132 @@ impl Stage<'_> {
     }
 
     fn enter(&mut self, phase: Phase) {
-        self.audience.counters.phases.enter(phase);
-        let at = self.audience.started.elapsed();
-        self.course.phases.push((phase, at));
+        self.monitor.counters.phases.enter(phase);
+        let at = self.monitor.started.elapsed();
+        self.log.phases.push((phase, at));
         say(at, &format!("== {phase}"));
     }
 
-    async fn act(&mut self, act: &Act) -> anyhow::Result<()> {
-        let at = self.audience.started.elapsed();
-        let mut what = act.to_string();
+    async fn action(&mut self, action: &Action) -> anyhow::Result<()> {
+        let at = self.monitor.started.elapsed();
+        let mut what = action.to_string();
         say(at, &what);
-        match act {
-            Act::StopKafka => self.kafka.stop()?,
-            Act::ContinueKafka => self.kafka.go_on()?,
-            Act::StopPart(part) => self.kafka.stop_part(*part)?,
-            Act::ContinuePart(part) => self.let_go_on(*part).await?,
-            Act::KillKafka(nodes) => self.kafka.kill(nodes)?,
-            Act::StartKafka => {
+        match action {
+            Action::StopKafka => self.kafka.stop()?,
+            Action::ContinueKafka => self.kafka.resume()?,
+            Action::StopProcess(role) => self.kafka.stop_process(*role)?,
+            Action::ContinueProcess(role) => self.continue_process(*role).await?,
+            Action::KillKafka(nodes) => self.kafka.kill(nodes)?,
+            Action::StartKafka => {
                 self.kafka.restart().await?;
-                say(self.audience.started.elapsed(), "Kafka serves again");
+                say(self.monitor.started.elapsed(), "Kafka serves again");
             }
-            Act::KillGateway => {
+            Action::KillGateway => {
                 self.gateway.kill()?;
                 self.count_kill();
             }
-            Act::StartGateway => {
-                self.audience.figures().restarted();
+            Action::StartGateway => {
+                self.monitor.metrics().restarted();
                 self.gateway.spawn()?;
             }
-            Act::EndGateway => {
-                self.audience.scrape().await;
+            Action::EndGateway => {
+                self.monitor.scrape().await;
                 let status = self.gateway.end().await?;
-                let took = (self.audience.started.elapsed() - at).as_secs_f64();
+                let took = (self.monitor.started.elapsed() - at).as_secs_f64();
                 what += &format!("; it ended after {took:.1} s, {status}");
                 say(
-                    self.audience.started.elapsed(),
+                    self.monitor.started.elapsed(),
                     &format!("the gateway has ended, {status}"),
                 );
                 if !status.success() {
-                    self.course
+                    self.log
                         .failures
                         .push(format!("after SIGTERM the gateway ended with {status}"));
                 }
             }
-            Act::FillDisk => {
+            Action::FillDisk => {
                 if let Some(disk) = &self.disk {
                     disk.fill()?;
                 }
             }
-            Act::FreeDisk => {
+            Action::FreeDisk => {
                 if let Some(disk) = &self.disk {
                     disk.free()?;
                 }
             }
-            Act::StepClock(seconds) => self.gateway.step_clock(*seconds)?,
+            Action::StepClock(seconds) => self.gateway.step_clock(*seconds)?,
         }
         let at_s = (at.as_secs_f64() * 1000.0).round() / 1000.0;
-        self.course.acts.push(ActLine { at_s, what });
+        self.log.actions.push(ActionLine { at_s, what });
         Ok(())
     }
 
-    async fn let_go_on(&mut self, part: Part) -> anyhow::Result<()> {
-        self.audience.scrape().await;
-        let confirmed = self.audience.figures().confirmed_now();
-        self.kafka.let_part_go_on(part)?;
-        self.last_act = (Instant::now(), confirmed);
+    async fn continue_process(&mut self, role: Role) -> anyhow::Result<()> {
+        self.monitor.scrape().await;
+        let confirmed = self.monitor.metrics().confirmed_now();
+        self.kafka.continue_process(role)?;
+        self.last_action = (Instant::now(), confirmed);
         Ok(())
     }
 
     /// Until Kafka confirms records and goes on to do so: a fence may be met only after some were confirmed.
     async fn await_confirmed(&mut self) {
-        let (began, confirmed_before) = self.last_act;
+        let (began, confirmed_before) = self.last_action;
         let mut steady_since = None;
         while began.elapsed() < CONFIRMED_TIMEOUT {
-            self.audience.scrape().await;
+            self.monitor.scrape().await;
             let confirms = {
-                let figures = self.audience.figures();
-                figures.sum_now("citygate_kafka_up") > 0.0 && figures.confirmed_now() > confirmed_before
+                let metrics = self.monitor.metrics();
+                metrics.sum_now("citygate_kafka_up") > 0.0 && metrics.confirmed_now() > confirmed_before
             };
             if !confirms {
                 steady_since = None;
             } else if steady_since.get_or_insert_with(Instant::now).elapsed() >= CONFIRMS_FOR {
                 break;
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(SCRAPE_INTERVAL).await;
         }
         let took = steady_since.map_or(CONFIRMED_TIMEOUT, |since| since.duration_since(began));
         say(
-            self.audience.started.elapsed(),
+            self.monitor.started.elapsed(),
             &format!("records were confirmed again after {:.1} s", took.as_secs_f64()),
         );
-        self.course.confirmed_after.push(took);
+        self.log.confirmed_after.push(took);
     }
 
     fn count_kill(&mut self) {
-        let acknowledged = self.audience.acknowledged();
-        self.course.kills += 1;
+        let acknowledged = self.monitor.acknowledged();
+        self.log.kills += 1;
         if acknowledged > self.acknowledged_at_kill {
-            self.course.kills_under_load += 1;
+            self.log.kills_under_load += 1;
         }
         self.acknowledged_at_kill = acknowledged;
     }
 
     /// Until Kafka keeps up with what is acknowledged, and most devices have their answer, for a while.
     async fn await_replayed(&mut self, timeout: Duration) {
-        let audience = self.audience;
+        let monitor = self.monitor;
         let began = Instant::now();
         let mut steady_since = Instant::now();
         while began.elapsed() < timeout {
-            let keeps_up = audience.behind() <= audience.rate / 4 && audience.waiting() <= audience.devices as u64 / 2;
+            let keeps_up = monitor.behind() <= monitor.rate / 4 && monitor.waiting() <= monitor.devices as u64 / 2;
             if !keeps_up {
                 steady_since = Instant::now();
             } else if steady_since.elapsed() >= STEADY {
                 return;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(RECHECK_INTERVAL).await;
         }
-        self.course
+        self.log
             .notes
             .push(format!("Kafka did not catch up within {} s", timeout.as_secs()));
     }
 }
 
-// === impl Audience ===
+// === impl Monitor ===
 
-impl Audience {
-    /// A line a second, and the gateway's figures.
+impl Monitor {
+    /// A line a second, and the gateway's metrics.
     async fn watch(&self) -> std::convert::Infallible {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -390,14 +389,14 @@ impl Audience {
             let seconds = at.saturating_sub(before.0).as_secs_f64().max(0.001);
             let per_second = |now: u64, before: u64| grouped(((now - before) as f64 / seconds).round() as u64);
             let phase = self.counters.phases.now();
-            let p99 = self.counters.phases.felt(phase, Protocol::Mqtt).latency.p99_ms;
+            let p99 = self.counters.phases.summary(phase, Protocol::Mqtt).latency.p99_ms;
             say(
                 at,
                 &format!(
                     "{phase:<7} sent {}/s  acknowledged {}/s  in Kafka {}  behind {}  waiting {}  sent again {}  mqtt p99 {}",
                     per_second(total.sent, before.1),
                     per_second(total.acknowledged, before.2),
-                    grouped(self.follower.distinct()),
+                    grouped(self.topic_reader.distinct()),
                     grouped(self.behind()),
                     grouped(self.waiting()),
                     grouped(total.sent_again),
@@ -410,18 +409,18 @@ impl Audience {
 
     async fn scrape(&self) {
         if let Some(text) = self.admin.metrics().await {
-            self.figures().observe(&text);
+            self.metrics().observe(&text);
         }
     }
 
-    /// What contradicts `received = delivered + spooled + rejected + busy` now that nobody sends any more.
+    /// What contradicts `received = delivered + spooled + rejected + busy` now that the fleet has stopped.
     async fn imbalance(&self) -> Option<String> {
         let deadline = Instant::now() + BALANCE_TIMEOUT;
         loop {
             self.scrape().await;
             let (received, ended) = {
-                let figures = self.figures();
-                let now = |name| figures.sum_now(name);
+                let metrics = self.metrics();
+                let now = |name| metrics.sum_now(name);
                 (now("citygate_readings_received_total"), now("citygate_readings_total"))
             };
             if received == ended {
@@ -429,10 +428,10 @@ impl Audience {
             }
             if Instant::now() >= deadline {
                 return Some(format!(
-                    "the gateway counts {received} readings received and {ended} ended, with nobody sending"
+                    "the gateway counts {received} readings received and {ended} ended, after the fleet has stopped"
                 ));
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(RECHECK_INTERVAL).await;
         }
     }
 
@@ -442,7 +441,7 @@ impl Audience {
 
     /// Readings that are acknowledged and not yet seen in Kafka.
     fn behind(&self) -> u64 {
-        let behind = self.acknowledged().saturating_sub(self.follower.distinct());
+        let behind = self.acknowledged().saturating_sub(self.topic_reader.distinct());
         self.behind_max.fetch_max(behind, Ordering::Relaxed);
         behind
     }
@@ -454,8 +453,8 @@ impl Audience {
         total.sent.saturating_sub(ended)
     }
 
-    fn figures(&self) -> std::sync::MutexGuard<'_, Figures> {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn metrics(&self) -> std::sync::MutexGuard<'_, GatewayMetrics> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,7 +19,7 @@ const SPOOL: &str = "citygate_spool_";
 
 /// Series by name and labels, as they stand in the text.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct GatewayMetrics {
     series: BTreeMap<String, Series>,
 }
 
@@ -30,9 +30,9 @@ struct Series {
     now: f64,
 }
 
-// === impl Figures ===
+// === impl GatewayMetrics ===
 
-impl Figures {
+impl GatewayMetrics {
     /// The gateway's metrics in Prometheus' text format.
     pub fn observe(&mut self, text: &str) {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn counters_are_carried_over_a_restart_and_gauges_are_not() {
-        let mut figures = Figures::default();
-        figures.observe(
+        let mut metrics = GatewayMetrics::default();
+        metrics.observe(
             "# HELP citygate_readings_total x\n\
              citygate_readings_total{kind=\"traffic\",outcome=\"delivered\",protocol=\"mqtt\"} 5\n\
              citygate_readings_total{kind=\"energy\",outcome=\"delivered\",protocol=\"mqtt\"} 2\n\
@@ -128,14 +128,14 @@ mod tests {
              citygate_spool_fsync_seconds_bucket{le=\"0.1\"} 9\n\
              process_cpu_seconds_total 3\n",
         );
-        figures.restarted();
-        figures.observe("citygate_readings_total{kind=\"energy\",outcome=\"delivered\",protocol=\"mqtt\"} 4\n");
-        assert_eq!(figures.sum("citygate_readings_total"), 11.0);
-        assert_eq!(figures.sum_now("citygate_readings_total"), 4.0);
-        assert_eq!(figures.sum("citygate_spool_records"), 0.0);
-        figures.observe("citygate_spool_replayed_total 3\n");
-        assert_eq!(figures.confirmed_now(), 7.0);
-        let listed: Vec<_> = figures.listed().into_iter().collect();
+        metrics.restarted();
+        metrics.observe("citygate_readings_total{kind=\"energy\",outcome=\"delivered\",protocol=\"mqtt\"} 4\n");
+        assert_eq!(metrics.sum("citygate_readings_total"), 11.0);
+        assert_eq!(metrics.sum_now("citygate_readings_total"), 4.0);
+        assert_eq!(metrics.sum("citygate_spool_records"), 0.0);
+        metrics.observe("citygate_spool_replayed_total 3\n");
+        assert_eq!(metrics.confirmed_now(), 7.0);
+        let listed: Vec<_> = metrics.listed().into_iter().collect();
         assert_eq!(
             listed,
             [

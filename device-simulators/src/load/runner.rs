@@ -1,4 +1,4 @@
-//! Runs a load from beginning to end: starts the threads, keeps the book, and knows when to stop.
+//! Runs a load from beginning to end: starts the threads, keeps the series, and knows when to stop.
 //!
 //! A run ends by the clock, by a signal, when a protocol has had no connection for a while, or when everything it sends is
 //! refused for its credentials. However it ends there is a report of what happened until then, and nothing is waited for
@@ -14,18 +14,18 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::book::Book;
 use super::clock::{Clock, Nanos, nanos, resident_bytes, seconds};
 use super::codes::{Code, Event};
 use super::readings::Readings;
 use super::report::{Measured, Report};
 use super::settings::Settings;
 use super::tally::{Interval, Intervals, Steady};
+use super::time_series::TimeSeries;
 use super::worker::{Ending, Shared, Task, Worker};
 use crate::uplinks::Protocol;
 
-/// How often the conductor looks after its threads.
-const BEAT: Nanos = 100_000_000;
+/// How often the runner looks after its threads.
+const TICK: Nanos = 100_000_000;
 
 /// How long answers are waited for when the run ends before its time.
 const EARLY_DRAIN: Nanos = 1_000_000_000;
@@ -38,7 +38,7 @@ pub enum Ended {
     Interrupted {
         at_s: f64,
     },
-    /// Nobody is there any more.
+    /// The gateway stopped answering.
     Gone {
         at_s: f64,
         protocol: Protocol,
@@ -52,21 +52,21 @@ pub enum Ended {
     },
 }
 
-/// The book of a run that goes on; others may read it meanwhile.
-pub type SharedBook = Arc<Mutex<Option<Book>>>;
+/// The series of a run that goes on; others may read it meanwhile.
+pub type SharedSeries = Arc<Mutex<Option<TimeSeries>>>;
 
-/// Threads of a run and what connects them with the conductor.
-struct Orchestra {
+/// Threads of a run and what connects them with the runner.
+struct Workers {
     threads: Vec<JoinHandle<io::Result<[Steady; 3]>>>,
     shared: Arc<Shared>,
     intervals: mpsc::Receiver<Interval>,
 }
 
 /// A run that goes on.
-struct Performance {
+struct Runner {
     settings: Arc<Settings>,
     clock: Clock,
-    orchestra: Orchestra,
+    workers: Workers,
     steady_from: Nanos,
     end: Nanos,
     measured: Measured,
@@ -78,7 +78,7 @@ struct Performance {
     points: usize,
 }
 
-/// What the conductor watches to know when to stop.
+/// What the runner watches to know when to stop.
 #[derive(Default)]
 struct Watch {
     /// When each protocol last was seen alive.
@@ -86,52 +86,52 @@ struct Watch {
     answers: [u64; 3],
 }
 
-pub fn lock(book: &SharedBook) -> MutexGuard<'_, Option<Book>> {
+pub fn lock(series: &SharedSeries) -> MutexGuard<'_, Option<TimeSeries>> {
     // A thread that panicked while reading it leaves it whole.
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+    series.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a load; `each_second` is called with what was counted whenever a second is complete. Fails if a thread cannot be
 /// started or has failed.
 pub async fn run(
     settings: Settings,
-    book: SharedBook,
-    mut each_second: impl FnMut(&Book, &Settings),
+    series: SharedSeries,
+    mut each_second: impl FnMut(&TimeSeries, &Settings),
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Report> {
-    let mut performance = Performance::start(settings, &book)?;
+    let mut runner = Runner::start(settings, &series)?;
     let mut interrupted = std::pin::pin!(interrupted);
-    while !performance.orchestra.is_over() {
-        let wake = Instant::from_std(performance.clock.instant(performance.next_beat()));
+    while !runner.workers.is_over() {
+        let wake = Instant::from_std(runner.clock.instant(runner.next_tick()));
         tokio::select! {
             () = sleep_until(wake) => {}
-            () = &mut interrupted, if performance.is_running() => {
-                let at_s = seconds(performance.clock.now());
-                performance.end(Ended::Interrupted { at_s });
+            () = &mut interrupted, if runner.is_running() => {
+                let at_s = seconds(runner.clock.now());
+                runner.end(Ended::Interrupted { at_s });
             }
         }
-        if let Some(book) = lock(&book).as_mut() {
-            performance.beat(book, &mut each_second);
+        if let Some(series) = lock(&series).as_mut() {
+            runner.tick(series, &mut each_second);
         }
     }
-    performance.measured.stop(performance.clock.now());
-    let mut book = lock(&book);
-    let book = book.as_mut().context("the book is gone")?;
-    let steady = performance.orchestra.join(book)?;
-    book.finish();
-    let Performance {
+    runner.measured.stop(runner.clock.now());
+    let mut series = lock(&series);
+    let series = series.as_mut().context("the series is gone")?;
+    let steady = runner.workers.join(series)?;
+    series.finish();
+    let Runner {
         settings,
         measured,
         ended,
         ..
-    } = performance;
-    Ok(Report::new(&settings, book, steady, &measured, ended))
+    } = runner;
+    Ok(Report::new(&settings, series, steady, &measured, ended))
 }
 
-// === impl Performance ===
+// === impl Runner ===
 
-impl Performance {
-    fn start(settings: Settings, book: &SharedBook) -> anyhow::Result<Performance> {
+impl Runner {
+    fn start(settings: Settings, series: &SharedSeries) -> anyhow::Result<Runner> {
         let somewhere = !settings.targets.is_empty() && settings.connections > 0;
         anyhow::ensure!(somewhere, "there is nowhere to send to");
         let settings = Arc::new(settings);
@@ -141,12 +141,12 @@ impl Performance {
             Clock::start().unix_ms(0),
             settings.padding,
         )?);
-        *lock(book) = Some(Book::new(Intervals::new(settings.ramp), threads));
+        *lock(series) = Some(TimeSeries::new(Intervals::new(settings.ramp), threads));
         let measured = Measured::new(resident_bytes());
         let steady_from = nanos(settings.ramp);
         let clock = Clock::start();
-        Ok(Performance {
-            orchestra: Orchestra::start(&settings, &readings, clock, threads)?,
+        Ok(Runner {
+            workers: Workers::start(&settings, &readings, clock, threads)?,
             clock,
             steady_from,
             end: steady_from + nanos(settings.steady),
@@ -164,28 +164,28 @@ impl Performance {
         self.abandon_at.is_none() && self.clock.now() < self.end
     }
 
-    fn next_beat(&self) -> Nanos {
+    fn next_tick(&self) -> Nanos {
         let now = self.clock.now();
         let turn = [self.steady_from, self.end].into_iter().find(|moment| *moment > now);
-        turn.unwrap_or(Nanos::MAX).min(now + BEAT)
+        turn.unwrap_or(Nanos::MAX).min(now + TICK)
     }
 
-    /// Takes in what the threads have counted, and decides whether to go on.
-    fn beat(&mut self, book: &mut Book, each_second: &mut impl FnMut(&Book, &Settings)) {
+    /// Adds what the threads have counted, and decides whether to go on.
+    fn tick(&mut self, series: &mut TimeSeries, each_second: &mut impl FnMut(&TimeSeries, &Settings)) {
         let now = self.clock.now();
         self.measured.sample(now, self.steady_from, self.end);
-        self.orchestra.collect(book);
-        if book.points().len() > self.points {
-            self.points = book.points().len();
-            each_second(book, &self.settings);
+        self.workers.collect(series);
+        if series.points().len() > self.points {
+            self.points = series.points().len();
+            each_second(series, &self.settings);
         }
         if self.is_running()
-            && let Some(ended) = self.watch.judge(book, &self.settings, now)
+            && let Some(ended) = self.watch.judge(series, &self.settings, now)
         {
             self.end(ended);
         }
         if self.abandon_at.is_some_and(|moment| now >= moment) {
-            self.orchestra.shared.end(Ending::Abandon);
+            self.workers.shared.end(Ending::Abandon);
         }
     }
 
@@ -194,23 +194,23 @@ impl Performance {
         let now = self.clock.now();
         self.ended = ended;
         self.measured.stop(now);
-        self.orchestra.shared.end(Ending::Drain);
+        self.workers.shared.end(Ending::Drain);
         self.abandon_at = Some(now + EARLY_DRAIN);
     }
 }
 
-// === impl Orchestra ===
+// === impl Workers ===
 
-impl Orchestra {
+impl Workers {
     fn start(
         settings: &Arc<Settings>,
         readings: &Arc<Readings>,
         clock: Clock,
         threads: usize,
-    ) -> anyhow::Result<Orchestra> {
+    ) -> anyhow::Result<Workers> {
         let (finished, intervals) = mpsc::channel();
         let shared = Arc::new(Shared::default());
-        let mut orchestra = Orchestra {
+        let mut workers = Workers {
             threads: Vec::with_capacity(threads),
             shared: Arc::clone(&shared),
             intervals,
@@ -229,31 +229,31 @@ impl Orchestra {
             });
             let worker = worker.context("cannot wait for sockets")?;
             let thread = std::thread::Builder::new().name(format!("load-{number}"));
-            orchestra
+            workers
                 .threads
                 .push(thread.spawn(|| worker.run()).context("cannot start a thread")?);
         }
-        Ok(orchestra)
+        Ok(workers)
     }
 
     /// Whether one of them has ended: all do at the same time, unless one failed.
     fn is_over(&self) -> bool {
         let over = self.threads.iter().filter(|thread| thread.is_finished()).count();
         if over > 0 && over < self.threads.len() {
-            // The others have little left to wait for; a thread that failed takes the rest with it.
+            // The others have little left to wait for; if a thread failed, the rest end with it.
             self.shared.end(Ending::Drain);
         }
         over == self.threads.len()
     }
 
-    fn collect(&self, book: &mut Book) {
-        book.up = Protocol::ALL.map(|protocol| self.shared.up(protocol));
+    fn collect(&self, series: &mut TimeSeries) {
+        series.up = Protocol::ALL.map(|protocol| self.shared.up(protocol));
         for interval in self.intervals.try_iter() {
-            book.add(interval);
+            series.add(interval);
         }
     }
 
-    fn join(self, book: &mut Book) -> anyhow::Result<[Steady; 3]> {
+    fn join(self, series: &mut TimeSeries) -> anyhow::Result<[Steady; 3]> {
         let mut sums: [Steady; 3] = Default::default();
         for thread in self.threads {
             let ended = thread.join().map_err(|_| anyhow!("a thread of the load failed"))?;
@@ -263,7 +263,7 @@ impl Orchestra {
             }
         }
         for interval in self.intervals.try_iter() {
-            book.add(interval);
+            series.add(interval);
         }
         Ok(sums)
     }
@@ -273,15 +273,15 @@ impl Orchestra {
 
 impl Watch {
     /// Whether it makes sense to go on; `None` if it does.
-    fn judge(&mut self, book: &Book, settings: &Settings, now: Nanos) -> Option<Ended> {
+    fn judge(&mut self, series: &TimeSeries, settings: &Settings, now: Nanos) -> Option<Ended> {
         let at_s = seconds(now);
         for (protocol, _) in &settings.targets {
             let protocol = *protocol;
-            let figures = book.total(protocol);
-            if self.is_alive(protocol, book) {
+            let figures = series.total(protocol);
+            if self.is_alive(protocol, series) {
                 self.alive[protocol.index()] = now;
             }
-            if let Some(because) = refusal(protocol, book) {
+            if let Some(because) = refusal(protocol, series) {
                 return Some(Ended::Refused {
                     at_s,
                     protocol,
@@ -289,7 +289,7 @@ impl Watch {
                 });
             }
             let silent_for = Duration::from_nanos(now - self.alive[protocol.index()]);
-            if silent_for >= settings.give_up {
+            if silent_for >= settings.silence_timeout {
                 let last = figures.events.iter().max_by_key(|(_, count)| **count);
                 let because = last.map_or_else(|| "no connection".to_owned(), |(event, _)| event.to_string());
                 return Some(Ended::Gone {
@@ -302,13 +302,13 @@ impl Watch {
         None
     }
 
-    /// Whether somebody is there, for all that is known. UDP has no connections: nobody is there if datagrams are refused
+    /// Whether the server seems to be up. UDP has no connections: it counts as down if datagrams are refused
     /// and none is answered.
-    fn is_alive(&mut self, protocol: Protocol, book: &Book) -> bool {
-        let figures = book.total(protocol);
+    fn is_alive(&mut self, protocol: Protocol, series: &TimeSeries) -> bool {
+        let figures = series.total(protocol);
         if protocol != Protocol::Coap {
             // Without any event none was tried yet: its turn in the ramp comes later.
-            return book.up[protocol.index()] > 0 || figures.events.is_empty();
+            return series.up[protocol.index()] > 0 || figures.events.is_empty();
         }
         let answers = figures.count(Code::is_answer);
         let refused = figures.events.get(&Event::Refused).copied().unwrap_or(0);
@@ -319,14 +319,14 @@ impl Watch {
 }
 
 /// In words, if nothing but refusals of the credentials came.
-fn refusal(protocol: Protocol, book: &Book) -> Option<String> {
-    let figures = book.total(protocol);
+fn refusal(protocol: Protocol, series: &TimeSeries) -> Option<String> {
+    let figures = series.total(protocol);
     if figures.positive() > 0 {
         return None;
     }
     let code = figures.codes.keys().find(|code| code.is_refusal());
     let event = figures.events.keys().find(|event| event.is_refusal());
-    let nobody_up = book.up[protocol.index()] == 0;
+    let nobody_up = series.up[protocol.index()] == 0;
     match (code, event) {
         (Some(code), _) => Some(code.to_string()),
         (None, Some(event)) if nobody_up => Some(event.to_string()),

@@ -1,6 +1,6 @@
 //! Reads along in Kafka while a fleet runs, and tells what it found.
 //!
-//! A thread of its own consumes every partition of the kinds' topics and of the dead-letter topic, takes the device from
+//! A thread of its own consumes every partition of the kinds' topics and of the dead-letter topic, reads the device from
 //! the record's key and the sequence number from its Avro value, and keeps only numbers. It reads along, and not
 //! afterwards, because the broker embedded in the demo keeps only a few megabytes per partition. It trusts nothing of
 //! the gateway: the schemas are read from their files, and a value that cannot be read with them to its last byte counts as unreadable.
@@ -36,21 +36,21 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
 /// How often the end of the partitions is looked up while something is still missing.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long nothing may come until a new consumer goes on where the old one was: after an outage librdkafka's has been
 /// seen to stay silent for good, although it knows its brokers. Each one that hears nothing either is given twice as
-/// long, up to the second figure: Kafka may be unavailable, or nobody may be sending.
+/// long, up to the second figure: Kafka may be unavailable, or the fleet idle.
 const SILENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// Tells of a consumer that can reach Kafka nowhere any more: metadata without brokers, as a fenced broker gives it, makes
 /// librdkafka 2.11 to 2.15 forget all of them.
 #[derive(Clone, Debug, Default)]
-struct Watch {
+struct BrokerWatch {
     knows_no_broker: Arc<AtomicBool>,
 }
 
-type Client = BaseConsumer<Watch>;
+type Client = BaseConsumer<BrokerWatch>;
 
 /// Where in each partition to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum Begin {
 
 /// What to follow.
 #[derive(Clone, Debug)]
-pub struct FollowerConfig {
+pub struct TopicReaderConfig {
     /// Kafka's `bootstrap.servers`.
     pub bootstrap: String,
     /// Before the kind: `city.` makes `city.traffic`.
@@ -77,7 +77,7 @@ pub struct FollowerConfig {
 
 /// A thread that reads along.
 #[derive(Debug)]
-pub struct Follower {
+pub struct TopicReader {
     thread: JoinHandle<Found>,
     finish: mpsc::Sender<Finish>,
     records: Arc<AtomicU64>,
@@ -121,11 +121,11 @@ struct Reader<'a> {
     /// For another one.
     client: ClientConfig,
     /// When a record came, or a new consumer was made.
-    heard_at: Instant,
+    last_record_at: Instant,
     /// How long this consumer may hear nothing.
     silence_max: Duration,
     /// Asks where partitions end. On the consumer's own connection a question would wait behind a fetch.
-    enquirer: Client,
+    query_client: Client,
     topics: &'a [Topic],
     positions: Vec<Position>,
     found: Found,
@@ -136,11 +136,11 @@ struct Reader<'a> {
     ages: Arc<Mutex<Option<(i64, i64)>>>,
 }
 
-// === impl FollowerConfig ===
+// === impl TopicReaderConfig ===
 
-impl FollowerConfig {
+impl TopicReaderConfig {
     pub fn new(bootstrap: impl Into<String>, topic_prefix: impl Into<String>) -> Self {
-        FollowerConfig {
+        TopicReaderConfig {
             bootstrap: bootstrap.into(),
             topic_prefix: topic_prefix.into(),
             schemas: None,
@@ -186,21 +186,21 @@ impl Content {
     }
 }
 
-// === impl Follower ===
+// === impl TopicReader ===
 
-impl Follower {
+impl TopicReader {
     /// Connects, finds the partitions and begins to read. Blocks for as long as that takes (at most some 10 s a topic).
     ///
     /// Fails if a schema cannot be read, if Kafka does not answer, or if the topic of a kind does not exist.
-    pub fn start(config: &FollowerConfig) -> anyhow::Result<Follower> {
-        Follower::start_on(config, config.topics()?)
+    pub fn start(config: &TopicReaderConfig) -> anyhow::Result<TopicReader> {
+        TopicReader::start_on(config, config.topics()?)
     }
 
-    fn start_on(config: &FollowerConfig, topics: Vec<Topic>) -> anyhow::Result<Follower> {
+    fn start_on(config: &TopicReaderConfig, topics: Vec<Topic>) -> anyhow::Result<TopicReader> {
         let client = client_config(config);
         let create = || create(&client).context("the Kafka settings are not valid");
-        let (consumer, enquirer) = (create()?, create()?);
-        let positions = positions(&enquirer, &topics, config)?;
+        let (consumer, query_client) = (create()?, create()?);
+        let positions = positions(&query_client, &topics, config)?;
         assign(&consumer, &topics, &positions)?;
         let records = Arc::new(AtomicU64::new(0));
         let (finish, orders) = mpsc::channel();
@@ -211,9 +211,9 @@ impl Follower {
             let reader = Reader {
                 consumer,
                 client,
-                heard_at: Instant::now(),
+                last_record_at: Instant::now(),
                 silence_max: SILENCE.0,
-                enquirer,
+                query_client,
                 topics: &topics,
                 positions,
                 found: Found::default(),
@@ -223,8 +223,10 @@ impl Follower {
             };
             reader.run(&orders)
         };
-        let thread = std::thread::Builder::new().name("follower".to_owned()).spawn(read)?;
-        Ok(Follower {
+        let thread = std::thread::Builder::new()
+            .name("topic-reader".to_owned())
+            .spawn(read)?;
+        Ok(TopicReader {
             thread,
             finish,
             records,
@@ -249,12 +251,12 @@ impl Follower {
         *self.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads to the end, and on until everything that `ledger` says was acknowledged is found or `patience` is over: a
+    /// Reads to the end, and on until everything that `ledger` says was acknowledged is found or `timeout` is over: a
     /// reading that was safe on the gateway's disk reaches Kafka later than its acknowledgement reached the device.
-    pub async fn finish(self, ledger: &Ledger, patience: Duration) -> anyhow::Result<Found> {
+    pub async fn finish(self, ledger: &Ledger, timeout: Duration) -> anyhow::Result<Found> {
         let order = Finish {
             ledger: ledger.clone(),
-            deadline: Instant::now() + patience,
+            deadline: Instant::now() + timeout,
         };
         // If the thread is gone, joining it says why.
         self.finish.send(order).ok();
@@ -263,12 +265,12 @@ impl Follower {
     }
 }
 
-fn client_config(config: &FollowerConfig) -> ClientConfig {
+fn client_config(config: &TopicReaderConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.bootstrap)
         // librdkafka wants a name, but no group is joined and no offset committed.
-        .set("group.id", "device-simulators-follower")
+        .set("group.id", "device-simulators")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("allow.auto.create.topics", "false")
@@ -283,11 +285,11 @@ fn client_config(config: &FollowerConfig) -> ClientConfig {
 }
 
 fn create(client: &ClientConfig) -> KafkaResult<Client> {
-    client.create_with_context(Watch::default())
+    client.create_with_context(BrokerWatch::default())
 }
 
 /// Every partition of every topic, with the offset to begin at.
-fn positions(consumer: &Client, topics: &[Topic], config: &FollowerConfig) -> anyhow::Result<Vec<Position>> {
+fn positions(consumer: &Client, topics: &[Topic], config: &TopicReaderConfig) -> anyhow::Result<Vec<Position>> {
     let mut positions = Vec::new();
     for (topic, Topic { name, content }) in topics.iter().enumerate() {
         let metadata = consumer
@@ -319,7 +321,7 @@ fn watermarks(consumer: &Client, topic: &str, partition: i32) -> KafkaResult<(i6
     let deadline = Instant::now() + QUERY_TIMEOUT;
     loop {
         match consumer.fetch_watermarks(topic, partition, QUERY_TIMEOUT) {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(RECHECK_INTERVAL),
             result => return result,
         }
     }
@@ -347,7 +349,7 @@ impl Reader<'_> {
             match finish {
                 None => match orders.try_recv() {
                     Ok(order) => finish = Some(order),
-                    // Nobody is interested any more.
+                    // The result is not wanted any more.
                     Err(mpsc::TryRecvError::Disconnected) => return self.found,
                     Err(mpsc::TryRecvError::Empty) => {}
                 },
@@ -357,34 +359,34 @@ impl Reader<'_> {
                     if self.found.complete && order.ledger.missing(&self.found) == 0 {
                         return self.found;
                     }
-                    look_at = Instant::now() + LOOK_AGAIN;
+                    look_at = Instant::now() + RECHECK_INTERVAL;
                 }
                 Some(_) => {}
             }
             if self.consumer.context().knows_no_broker.load(Ordering::Relaxed) {
-                self.go_on_with_another();
-            } else if self.heard_at.elapsed() > self.silence_max {
+                self.replace_consumer();
+            } else if self.last_record_at.elapsed() > self.silence_max {
                 self.silence_max = (self.silence_max * 2).min(SILENCE.1);
-                self.go_on_with_another();
+                self.replace_consumer();
             }
-            self.take_next(&readers);
+            self.read_next(&readers);
         }
     }
 
-    fn go_on_with_another(&mut self) {
-        self.heard_at = Instant::now();
+    fn replace_consumer(&mut self) {
+        self.last_record_at = Instant::now();
         let another = || -> anyhow::Result<(Client, Client)> {
             let consumer = create(&self.client)?;
             assign(&consumer, self.topics, &self.positions)?;
             Ok((consumer, create(&self.client)?))
         };
         match another() {
-            Ok(pair) => (self.consumer, self.enquirer) = pair,
+            Ok(pair) => (self.consumer, self.query_client) = pair,
             Err(error) => tracing::warn!(%error, "no new kafka consumer"),
         }
     }
 
-    fn take_next(&mut self, readers: &[Option<GenericDatumReader<'_>>]) {
+    fn read_next(&mut self, readers: &[Option<GenericDatumReader<'_>>]) {
         let topics = self.topics;
         let message = match self.consumer.poll(POLL) {
             None => return,
@@ -395,7 +397,7 @@ impl Reader<'_> {
                 return;
             }
         };
-        (self.heard_at, self.silence_max) = (Instant::now(), SILENCE.0);
+        (self.last_record_at, self.silence_max) = (Instant::now(), SILENCE.0);
         let Some(index) = topics.iter().position(|topic| topic.name == message.topic()) else {
             return;
         };
@@ -439,7 +441,7 @@ impl Reader<'_> {
                             self.distinct.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    // Not of this fleet, whose devices all count: somebody else sends as well.
+                    // Not of this fleet, whose devices all number their readings: another sender.
                     Ok((_, None)) => {}
                     Err(why) => {
                         let place = format!("{}, partition {}, offset {}", topic.name, at.0, at.1);
@@ -457,23 +459,23 @@ impl Reader<'_> {
                 return true;
             };
             let ends = self
-                .enquirer
+                .query_client
                 .fetch_watermarks(&topic.name, position.partition, QUERY_TIMEOUT);
             ends.is_ok_and(|(_, high)| position.next >= high)
         })
     }
 }
 
-// === impl Watch ===
+// === impl BrokerWatch ===
 
-impl ClientContext for Watch {
+impl ClientContext for BrokerWatch {
     fn stats(&self, statistics: Statistics) {
         let knows_no_broker = statistics.brokers.is_empty();
         self.knows_no_broker.store(knows_no_broker, Ordering::Relaxed);
     }
 }
 
-impl ConsumerContext for Watch {}
+impl ConsumerContext for BrokerWatch {}
 
 // === impl Topic ===
 
@@ -527,7 +529,7 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// The gateway's word for why it did not take a message.
+/// The gateway's reason for rejecting a message.
 fn reason<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m str> {
     let mut headers = message.headers()?.iter();
     let header = headers.find(|header| header.key == "reason")?;
@@ -546,7 +548,7 @@ fn sequence_of_json(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Page;
+    use crate::ledger::Account;
     use crate::uplinks::Protocol;
     use apache_avro::GenericSingleObjectWriter;
     use apache_avro::types::Record;
@@ -634,9 +636,9 @@ mod tests {
         let reading = |device, sequence| ("city.traffic", device, encoded(Some(sequence)));
         produce(&bootstrap, &[reading("loop-1", 1), reading("loop-1", 2)]);
 
-        let mut config = FollowerConfig::new(&bootstrap, "city.");
+        let mut config = TopicReaderConfig::new(&bootstrap, "city.");
         config.begin = Begin::Earliest;
-        let follower = Follower::start_on(&config, topics()).unwrap();
+        let topic_reader = TopicReader::start_on(&config, topics()).unwrap();
         produce(
             &bootstrap,
             &[
@@ -649,14 +651,16 @@ mod tests {
             ],
         );
 
-        let mut one = Page::new("loop-1", Kind::TRAFFIC, Protocol::Http);
+        let mut one = Account::new("loop-1", Kind::TRAFFIC, Protocol::Http);
         one.acknowledged = (1..=4).collect();
-        let mut two = Page::new("loop-2", Kind::TRAFFIC, Protocol::Mqtt);
+        let mut two = Account::new("loop-2", Kind::TRAFFIC, Protocol::Mqtt);
         two.accepts_dead_letter = true;
         two.acknowledged = (1..=2).collect();
-        let ledger = Ledger { pages: vec![one, two] };
-        // Reading 3 of loop-1 is lost, so this waits until its patience is over.
-        let found = follower.finish(&ledger, Duration::from_secs(3)).await.unwrap();
+        let ledger = Ledger {
+            accounts: vec![one, two],
+        };
+        // Reading 3 of loop-1 is lost, so this waits until its timeout is over.
+        let found = topic_reader.finish(&ledger, Duration::from_secs(3)).await.unwrap();
         assert!(found.complete);
         let result = ledger.reconcile(&found);
         assert_eq!((result.acknowledged, result.in_kafka, result.dead_lettered), (6, 4, 1));
@@ -675,12 +679,14 @@ mod tests {
         cluster.create_topic("city.traffic", 2, 1).unwrap();
         let bootstrap = cluster.bootstrap_servers();
         produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(1)))]);
-        // Begins now: what was there before is not found, whatever its number.
-        let config = FollowerConfig::new(&bootstrap, "city.");
-        let follower = Follower::start_on(&config, topics()).unwrap();
-        let mut page = Page::new("loop-1", Kind::TRAFFIC, Protocol::Http);
-        page.acknowledged = (2..=3).collect();
-        let ledger = Ledger { pages: vec![page] };
+        // Begins now: earlier records are not found, whatever their number.
+        let config = TopicReaderConfig::new(&bootstrap, "city.");
+        let topic_reader = TopicReader::start_on(&config, topics()).unwrap();
+        let mut account = Account::new("loop-1", Kind::TRAFFIC, Protocol::Http);
+        account.acknowledged = (2..=3).collect();
+        let ledger = Ledger {
+            accounts: vec![account],
+        };
         let started = Instant::now();
         let later = std::thread::spawn(move || {
             for sequence in 2..=3 {
@@ -688,13 +694,13 @@ mod tests {
                 produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(sequence)))]);
             }
         });
-        let found = follower.finish(&ledger, Duration::from_secs(30)).await.unwrap();
+        let found = topic_reader.finish(&ledger, Duration::from_secs(30)).await.unwrap();
         later.join().unwrap();
         assert_eq!(ledger.reconcile(&found).lost, 0);
         assert_eq!(found.records, 2);
         assert!(
             started.elapsed() < Duration::from_secs(20),
-            "it ends when everything is there"
+            "it ends when everything is found"
         );
     }
 
@@ -705,10 +711,10 @@ mod tests {
         cluster.create_topic("city.traffic", 1, 1).unwrap();
         cluster.create_topic("city.dead-letter", 1, 1).unwrap();
         let bootstrap = cluster.bootstrap_servers();
-        let config = FollowerConfig::new(&bootstrap, "city.");
+        let config = TopicReaderConfig::new(&bootstrap, "city.");
         let client = client_config(&config);
-        let (consumer, enquirer, topics) = (create(&client).unwrap(), create(&client).unwrap(), topics());
-        let positions = positions(&enquirer, &topics, &config).unwrap();
+        let (consumer, query_client, topics) = (create(&client).unwrap(), create(&client).unwrap(), topics());
+        let positions = positions(&query_client, &topics, &config).unwrap();
         assign(&consumer, &topics, &positions).unwrap();
         consumer.pause(&consumer.assignment().unwrap()).unwrap();
         produce(&bootstrap, &[("city.traffic", "loop-1", encoded(Some(1)))]);
@@ -718,9 +724,9 @@ mod tests {
         let reader = Reader {
             consumer,
             client,
-            heard_at: Instant::now(),
+            last_record_at: Instant::now(),
             silence_max: SILENCE.0,
-            enquirer,
+            query_client,
             topics: &topics,
             positions,
             found: Found::default(),
@@ -742,7 +748,7 @@ mod tests {
     #[test]
     fn a_missing_topic_is_named() {
         let cluster = MockCluster::new(1).unwrap();
-        let config = FollowerConfig::new(cluster.bootstrap_servers(), "city.");
+        let config = TopicReaderConfig::new(cluster.bootstrap_servers(), "city.");
         cluster.create_topic("city.weather", 1, 1).unwrap();
         cluster
             .topic_error(
@@ -750,7 +756,7 @@ mod tests {
                 rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
             )
             .unwrap();
-        let error = Follower::start_on(&config, topics()).unwrap_err();
+        let error = TopicReader::start_on(&config, topics()).unwrap_err();
         assert!(error.to_string().contains("no topic city.traffic"), "{error:#}");
     }
 }

@@ -1,4 +1,4 @@
-//! The course of a run: what happens when, what is said about it, and when it is over.
+//! Runs a fleet to its end: what happens when, what is said about it, and when it is over.
 //!
 //! A run ends in time, by Ctrl-C, or because the gateway has not answered anything for too long; each ends in a report. An
 //! outage of Kafka is made by freezing a process that the caller names (SIGSTOP, and SIGCONT whatever happens), or by the
@@ -12,14 +12,14 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Scenario, cast};
+use super::{Scenario, roster};
 use crate::counters::Counters;
 use crate::fleet::{Fleet, FleetConfig};
-use crate::follower::{Follower, FollowerConfig};
-use crate::report::{Played, Report, live_line};
+use crate::report::{Report, ScenarioInfo, live_line};
+use crate::topic_reader::{TopicReader, TopicReaderConfig};
 
-/// How long the records are waited for of a gateway that went away.
-const PATIENCE_WHEN_GIVEN_UP: Duration = Duration::from_secs(5);
+/// How long the last records are waited for after the gateway stopped answering.
+const READ_TIMEOUT_WHEN_GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,28 +44,28 @@ pub enum Outages {
 
 /// What happens at a time after the start, by the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Cue {
+enum Event {
     Say(String),
     KafkaUnavailable(Duration),
     KafkaBack,
 }
 
-/// How long, and with how much patience.
+/// How long, and with how much read_timeout.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// By the clock.
     pub length: Duration,
-    /// So long without any answer while something waits for one, and the gateway is given up.
-    pub give_up: Duration,
+    /// Without any answer for so long, while something waits for one, the run ends early.
+    pub silence_timeout: Duration,
     /// How long to wait at the end for readings that are on their way to Kafka.
-    pub patience: Duration,
+    pub read_timeout: Duration,
 }
 
 /// A run to be watched.
-pub struct Course {
+pub struct Runner {
     limits: Limits,
     /// The earliest first.
-    cues: VecDeque<(Duration, Cue)>,
+    events: VecDeque<(Duration, Event)>,
     outages: Option<Outages>,
     frozen: Option<Frozen>,
 }
@@ -75,29 +75,29 @@ struct Frozen(Pid);
 
 /// Whether answers come.
 struct Silence {
-    heard: u64,
+    answers: u64,
     unanswered: u64,
     since: Instant,
 }
 
-/// Plays a scenario: starts the fleet, watches it, compares, and holds the result against what is expected.
+/// Runs a scenario: starts the fleet, watches it, compares, and checks the result against what is expected.
 ///
-/// Fails if Kafka cannot be read, or if nobody makes the outage that the scenario is about.
+/// Fails if Kafka cannot be read, or if the scenario needs an outage that `outages` does not provide.
 pub async fn play(
     scenario: &Scenario,
     fleet: FleetConfig,
-    follower: FollowerConfig,
+    topic_reader: TopicReaderConfig,
     limits: Limits,
     outages: Option<Outages>,
 ) -> anyhow::Result<Report> {
     anyhow::ensure!(
         scenario.kafka_outages.is_empty() || outages.is_some(),
-        "{} takes Kafka away: give the id of its process, --freeze-pid PID, or do it yourself when told, --by-hand",
+        "{} needs an outage of Kafka: give the id of its process, --freeze-pid PID, or stop it yourself when told, --by-hand",
         scenario.name
     );
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let start_ms = cast::start_ms(scenario, now.as_millis() as i64);
-    let played = Played {
+    let start_ms = roster::start_ms(scenario, now.as_millis() as i64);
+    let info = ScenarioInfo {
         name: scenario.name.clone(),
         shows: scenario.shows.clone(),
         seed: scenario.seed,
@@ -105,33 +105,33 @@ pub async fn play(
         city_start: Timestamp::from_millisecond(start_ms)?.to_string(),
         devices: scenario.devices(),
     };
-    eprintln!("{}: {}", played.name, played.shows);
+    eprintln!("{}: {}", info.name, info.shows);
     eprintln!(
         "{} devices, {:.0} s, from {} at {} times the clock's speed",
-        played.devices,
+        info.devices,
         limits.length.as_secs_f64(),
-        played.city_start,
-        played.speed
+        info.city_start,
+        info.speed
     );
-    let parts = cast::parts(scenario, start_ms);
-    let report = Course::new(limits, cues(scenario), outages)
-        .run(|| Fleet::start_parts(&fleet, parts), follower)
+    let roster = roster::entries(scenario, start_ms);
+    let report = Runner::new(limits, events(scenario), outages)
+        .run(|| Fleet::start_roster(&fleet, roster), topic_reader)
         .await?;
-    Ok(report.with_scenario(played, &scenario.expect))
+    Ok(report.with_scenario(info, &scenario.expect))
 }
 
-// === impl Course ===
+// === impl Runner ===
 
-impl Course {
+impl Runner {
     /// A run without events.
-    pub fn plain(limits: Limits) -> Course {
-        Course::new(limits, VecDeque::new(), None)
+    pub fn plain(limits: Limits) -> Runner {
+        Runner::new(limits, VecDeque::new(), None)
     }
 
-    fn new(limits: Limits, cues: VecDeque<(Duration, Cue)>, outages: Option<Outages>) -> Course {
-        Course {
+    fn new(limits: Limits, events: VecDeque<(Duration, Event)>, outages: Option<Outages>) -> Runner {
+        Runner {
             limits,
-            cues,
+            events,
             outages,
             frozen: None,
         }
@@ -141,26 +141,26 @@ impl Course {
     pub async fn run(
         mut self,
         fleet: impl FnOnce() -> anyhow::Result<Fleet>,
-        follower: FollowerConfig,
+        topic_reader: TopicReaderConfig,
     ) -> anyhow::Result<Report> {
-        let follower = tokio::task::spawn_blocking(move || Follower::start(&follower)).await??;
+        let topic_reader = tokio::task::spawn_blocking(move || TopicReader::start(&topic_reader)).await??;
         let fleet = fleet()?;
         let started = Instant::now();
-        let ending = self.watch(&fleet, &follower, started).await?;
+        let ending = self.watch(&fleet, &topic_reader, started).await?;
         // Whatever was frozen runs again, or nothing could be compared.
         self.frozen = None;
         let elapsed = started.elapsed();
-        let patience = match &ending {
+        let read_timeout = match &ending {
             Ending::GaveUp { because } => {
                 eprintln!("giving up: {because}");
-                self.limits.patience.min(PATIENCE_WHEN_GIVEN_UP)
+                self.limits.read_timeout.min(READ_TIMEOUT_WHEN_GIVEN_UP)
             }
-            Ending::InTime | Ending::Interrupted => self.limits.patience,
+            Ending::InTime | Ending::Interrupted => self.limits.read_timeout,
         };
         eprintln!("stopping: waiting for the answers that are still due");
         let compare = async {
             let outcome = fleet.stop().await;
-            let found = follower.finish(&outcome.ledger, patience).await?;
+            let found = topic_reader.finish(&outcome.ledger, read_timeout).await?;
             anyhow::Ok(Report::new(&outcome, &found, elapsed).with_ending(&ending))
         };
         tokio::select! {
@@ -169,25 +169,25 @@ impl Course {
         }
     }
 
-    /// A line a second, until the time is over, somebody presses Ctrl-C, or the gateway is given up.
-    async fn watch(&mut self, fleet: &Fleet, follower: &Follower, started: Instant) -> anyhow::Result<Ending> {
+    /// A line a second, until the time is over, Ctrl-C, or the gateway stops answering.
+    async fn watch(&mut self, fleet: &Fleet, topic_reader: &TopicReader, started: Instant) -> anyhow::Result<Ending> {
         let counters = fleet.live();
         let mut silence = Silence::new(started);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.tick().await;
         let end = started + self.limits.length;
         loop {
-            let cue = self.cues.front().map_or(end, |(at, _)| started + *at);
+            let event = self.events.front().map_or(end, |(at, _)| started + *at);
             tokio::select! {
                 biased;
                 _ = tokio::signal::ctrl_c() => return Ok(Ending::Interrupted),
-                () = sleep_until(cue.min(end)) => match self.cues.pop_front() {
-                    Some((at, cue)) if at < self.limits.length => self.act(cue)?,
+                () = sleep_until(event.min(end)) => match self.events.pop_front() {
+                    Some((at, event)) if at < self.limits.length => self.act(event)?,
                     _ => return Ok(Ending::InTime),
                 },
                 _ = second.tick() => {
-                    eprintln!("{}", live_line(started.elapsed(), &counters, follower.records()));
-                    if let Some(because) = silence.is_too_long(&counters, self.limits.give_up, Instant::now()) {
+                    eprintln!("{}", live_line(started.elapsed(), &counters, topic_reader.records()));
+                    if let Some(because) = silence.is_too_long(&counters, self.limits.silence_timeout, Instant::now()) {
                         return Ok(Ending::GaveUp { because });
                     }
                 }
@@ -195,26 +195,26 @@ impl Course {
         }
     }
 
-    fn act(&mut self, cue: Cue) -> anyhow::Result<()> {
-        match (cue, self.outages) {
-            (Cue::Say(what), _) => eprintln!("== {what}"),
-            (Cue::KafkaUnavailable(lasts), Some(Outages::Freeze(pid))) => {
+    fn act(&mut self, event: Event) -> anyhow::Result<()> {
+        match (event, self.outages) {
+            (Event::Say(what), _) => eprintln!("== {what}"),
+            (Event::KafkaUnavailable(lasts), Some(Outages::Freeze(pid))) => {
                 eprintln!("== Kafka is frozen for {} s", lasts.as_secs());
                 self.frozen = Some(Frozen::new(pid)?);
             }
-            (Cue::KafkaBack, Some(Outages::Freeze(_))) => {
+            (Event::KafkaBack, Some(Outages::Freeze(_))) => {
                 eprintln!("== Kafka goes on");
                 self.frozen = None;
             }
-            (Cue::KafkaUnavailable(lasts), _) => eprintln!("== now stop Kafka, for {} s", lasts.as_secs()),
-            (Cue::KafkaBack, _) => eprintln!("== now start Kafka again"),
+            (Event::KafkaUnavailable(lasts), _) => eprintln!("== now stop Kafka, for {} s", lasts.as_secs()),
+            (Event::KafkaBack, _) => eprintln!("== now start Kafka again"),
         }
         Ok(())
     }
 }
 
-fn cues(scenario: &Scenario) -> VecDeque<(Duration, Cue)> {
-    let mut cues = Vec::new();
+fn events(scenario: &Scenario) -> VecDeque<(Duration, Event)> {
+    let mut events = Vec::new();
     for loss in &scenario.power_losses {
         let devices: usize = loss
             .groups
@@ -224,15 +224,15 @@ fn cues(scenario: &Scenario) -> VecDeque<(Duration, Cue)> {
             .sum();
         let (lasts, within) = (loss.lasts.as_secs_f64(), loss.back_within.as_secs_f64());
         let say = format!("{devices} devices lose power for {lasts} s, and come back within {within} s");
-        cues.push((scenario.clock(loss.at), Cue::Say(say)));
+        events.push((scenario.clock(loss.at), Event::Say(say)));
     }
     for outage in &scenario.kafka_outages {
         let at = scenario.clock(outage.at);
-        cues.push((at, Cue::KafkaUnavailable(outage.lasts)));
-        cues.push((at + outage.lasts, Cue::KafkaBack));
+        events.push((at, Event::KafkaUnavailable(outage.lasts)));
+        events.push((at + outage.lasts, Event::KafkaBack));
     }
-    cues.sort_by_key(|(at, _)| *at);
-    cues.into()
+    events.sort_by_key(|(at, _)| *at);
+    events.into()
 }
 
 // === impl Frozen ===
@@ -257,31 +257,31 @@ impl Drop for Frozen {
 impl Silence {
     fn new(now: Instant) -> Silence {
         Silence {
-            heard: 0,
+            answers: 0,
             unanswered: 0,
             since: now,
         }
     }
 
-    /// Why the gateway is given up, if it is: something waits for an answer, or waited in vain, and no answer of any sort
-    /// came for `give_up`.
-    fn is_too_long(&mut self, counters: &Counters, give_up: Duration, now: Instant) -> Option<String> {
+    /// Why the run ends early, if it does: something waits for an answer, or waited in vain, and no answer of any sort
+    /// came for `silence_timeout`.
+    fn is_too_long(&mut self, counters: &Counters, silence_timeout: Duration, now: Instant) -> Option<String> {
         let tally = counters.snapshot().total();
         let ended = tally.acknowledged + tally.rejected + tally.busy + tally.unanswered;
-        let heard = counters.heard();
+        let answers = counters.answers();
         let is_quiet = tally.sent <= ended && tally.unanswered == self.unanswered;
-        if heard != self.heard || is_quiet {
-            (self.heard, self.unanswered, self.since) = (heard, tally.unanswered, now);
+        if answers != self.answers || is_quiet {
+            (self.answers, self.unanswered, self.since) = (answers, tally.unanswered, now);
         }
-        if now.saturating_duration_since(self.since) < give_up {
+        if now.saturating_duration_since(self.since) < silence_timeout {
             return None;
         }
-        let complaints = counters.complaints();
-        let complaint = complaints.first().map(|complaint| format!(" ({})", complaint.what));
-        let seconds = give_up.as_secs_f64();
+        let problems = counters.problems();
+        let problem = problems.first().map(|problem| format!(" ({})", problem.what));
+        let seconds = silence_timeout.as_secs_f64();
         Some(format!(
             "the gateway has not answered anything for {seconds} s{}",
-            complaint.unwrap_or_default()
+            problem.unwrap_or_default()
         ))
     }
 }
@@ -294,13 +294,13 @@ mod tests {
 
     #[test]
     fn only_silence_that_somebody_waits_in_is_given_up() {
-        let give_up = Duration::from_secs(30);
+        let silence_timeout = Duration::from_secs(30);
         let began = Instant::now();
         let mut silence = Silence::new(began);
         let counters = Counters::new();
         let mut check = |counters: &Counters, second: u64, expected: bool| {
             let now = began + Duration::from_secs(second);
-            let is = silence.is_too_long(counters, give_up, now);
+            let is = silence.is_too_long(counters, silence_timeout, now);
             assert_eq!(is.is_some(), expected, "{second} s: {is:?}");
         };
         // Nothing was sent, so nothing is missed.
@@ -312,10 +312,10 @@ mod tests {
             code: "503".to_owned(),
             retry_after: None,
         };
-        counters.complain(Protocol::Mqtt, &busy);
+        counters.note_problem(Protocol::Mqtt, &busy);
         check(&counters, 90, false);
         check(&counters, 119, false);
-        counters.complain(
+        counters.note_problem(
             Protocol::Mqtt,
             &Answer::Unanswered {
                 because: "refused".to_owned(),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Scenario, Start};
+use crate::device_task::Pace;
 use crate::devices::faults::{ClockLimits, Faulty};
 use crate::devices::{City, Device};
-use crate::fleet::Part;
-use crate::member::Pace;
+use crate::fleet::RosterEntry;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 const MINUTE_MS: i64 = 60_000;
@@ -36,19 +36,19 @@ pub fn start_ms(scenario: &Scenario, now_ms: i64) -> i64 {
 }
 
 /// The devices of a scenario whose city's time begins at `start_ms`.
-pub fn parts(scenario: &Scenario, start_ms: i64) -> Vec<Part> {
+pub fn entries(scenario: &Scenario, start_ms: i64) -> Vec<RosterEntry> {
     let city = Arc::new(city(scenario, start_ms));
-    let mut parts = Vec::with_capacity(scenario.devices());
+    let mut entries = Vec::with_capacity(scenario.devices());
     for (number, group) in scenario.groups.iter().enumerate() {
         let clock_interval = scenario.clock(group.interval);
         for index in 0..group.count {
-            let device = Device::in_city(&city, group.kind, parts.len() as u64);
+            let device = Device::in_city(&city, group.kind, entries.len() as u64);
             // Spread over an interval, or they would all send at once.
             let share = index as f64 / group.count as f64;
             let first = group.interval.mul_f64(share);
-            parts.push(Part {
+            entries.push(RosterEntry {
                 device: Faulty::new(scenario.seed, device, &group.faults, ClockLimits::default()),
-                manner: group.manner,
+                transport: group.transport,
                 pace: Pace::Slots {
                     interval: group.interval,
                     clock_interval,
@@ -60,7 +60,7 @@ pub fn parts(scenario: &Scenario, start_ms: i64) -> Vec<Part> {
             });
         }
     }
-    parts
+    entries
 }
 
 fn city(scenario: &Scenario, start_ms: i64) -> City {

@@ -14,7 +14,7 @@ use crate::uplinks::Protocol;
 
 /// What all threads have counted so far.
 #[derive(Debug)]
-pub struct Book {
+pub struct TimeSeries {
     intervals: Intervals,
     threads: usize,
     /// Seconds that not every thread has handed in, by their index.
@@ -56,11 +56,11 @@ pub struct PointFigures {
     pub p99_ms: Option<f64>,
 }
 
-// === impl Book ===
+// === impl TimeSeries ===
 
-impl Book {
-    pub fn new(intervals: Intervals, threads: usize) -> Book {
-        Book {
+impl TimeSeries {
+    pub fn new(intervals: Intervals, threads: usize) -> TimeSeries {
+        TimeSeries {
             intervals,
             threads,
             open: BTreeMap::new(),
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_second_is_closed_when_every_thread_has_handed_it_in() {
-        let mut book = Book::new(Intervals::new(Duration::ZERO), 2);
+        let mut series = TimeSeries::new(Intervals::new(Duration::ZERO), 2);
         let interval = |index, sent| {
             let mut figures: [Figures; 3] = Default::default();
             figures[1].sent = sent;
@@ -154,16 +154,16 @@ mod tests {
             let end = 1_000_000_000 * (index as u64 + 1);
             Interval { index, end, figures }
         };
-        book.add(interval(0, 10));
-        book.add(interval(1, 20));
-        assert!(book.points().is_empty());
-        book.add(interval(0, 1));
-        assert_eq!(book.points().len(), 1);
-        assert_eq!(book.points()[0].by_protocol[&Protocol::Coap].positive, 11);
-        assert_eq!(book.total(Protocol::Coap).sent, 11);
-        book.finish();
-        assert_eq!((book.points().len(), book.points()[1].to_s), (2, 2.0));
-        assert_eq!(book.total(Protocol::Coap).sent, 31);
-        assert!(!book.points()[1].by_protocol.contains_key(&Protocol::Mqtt));
+        series.add(interval(0, 10));
+        series.add(interval(1, 20));
+        assert!(series.points().is_empty());
+        series.add(interval(0, 1));
+        assert_eq!(series.points().len(), 1);
+        assert_eq!(series.points()[0].by_protocol[&Protocol::Coap].positive, 11);
+        assert_eq!(series.total(Protocol::Coap).sent, 11);
+        series.finish();
+        assert_eq!((series.points().len(), series.points()[1].to_s), (2, 2.0));
+        assert_eq!(series.total(Protocol::Coap).sent, 31);
+        assert!(!series.points()[1].by_protocol.contains_key(&Protocol::Mqtt));
     }
 }

@@ -1,7 +1,7 @@
 //! What the sun has given since the oldest meter was installed, so that registers can be read at any time.
 //!
 //! Sunshine depends on the clouds of every hour, so its sum has no closed form. It is added up once for the whole city, in
-//! half hours, as far as somebody asks, and kept. A function of the seed all the same: nobody can tell when it was
+//! half hours, as far as it is asked for, and kept. It is a function of the seed all the same, whenever it was
 //! computed. Bounded by [`DAYS_MAX`]: some 6 MB, and a fifth of a second to fill.
 
 use std::sync::{PoisonError, RwLock};
@@ -24,7 +24,7 @@ const NODE_MS: i64 = DAY_MS / NODES;
 
 /// Sums since [`FIRST_DAY`].
 #[derive(Debug, Default)]
-pub(crate) struct Almanac {
+pub(crate) struct SolarSums {
     sums: RwLock<Sums>,
 }
 
@@ -38,9 +38,9 @@ struct Sums {
     lit_h: Vec<f64>,
 }
 
-// === impl Almanac ===
+// === impl SolarSums ===
 
-impl Almanac {
+impl SolarSums {
     /// Irradiation since the first day in kWh/m², and irradiance now in W/m²: straight lines between half hours.
     pub(super) fn sunshine(&self, city: &City, time_ms: i64) -> (f64, f64) {
         let since_ms = time_ms - FIRST_DAY * DAY_MS;
@@ -115,7 +115,7 @@ fn irradiance(city: &City, node: i64) -> f64 {
     weather::irradiance(city, Spot::CENTRE, FIRST_DAY * DAY_MS + node * NODE_MS)
 }
 
-/// The local day and hour, held within the almanac.
+/// The local day and hour, held within the sums.
 pub(super) fn local(city: &City, time_ms: i64) -> LocalTime {
     let first_ms = FIRST_DAY * DAY_MS - city.place.utc_offset_ms;
     let held = time_ms.clamp(first_ms, first_ms + DAYS_MAX * DAY_MS - 1);
@@ -131,14 +131,14 @@ mod tests {
     fn sums_do_not_depend_on_who_asked_first() {
         let (one, other) = (City::new(CITY_SEED), City::new(CITY_SEED));
         let times = [500, 3, 900, 901, 40].map(|day| (FIRST_DAY + day) * DAY_MS + 45_000_123);
-        let asked: Vec<_> = times.iter().map(|&time| one.almanac.sunshine(&one, time)).collect();
+        let asked: Vec<_> = times.iter().map(|&time| one.sums.sunshine(&one, time)).collect();
         let backwards: Vec<_> = times
             .iter()
             .rev()
-            .map(|&time| other.almanac.sunshine(&other, time))
+            .map(|&time| other.sums.sunshine(&other, time))
             .collect();
         assert!(asked.iter().eq(backwards.iter().rev()));
-        let lit = |city: &City, day| city.almanac.lit_h(city, FIRST_DAY + day);
+        let lit = |city: &City, day| city.sums.lit_h(city, FIRST_DAY + day);
         assert_eq!((lit(&one, 30), lit(&one, 700)), {
             let late = lit(&other, 700);
             (lit(&other, 30), late)
@@ -148,11 +148,11 @@ mod tests {
     #[test]
     fn a_year_has_the_sun_and_the_nights_of_the_netherlands() {
         let city = City::new(CITY_SEED);
-        let at = |day: i64| city.almanac.sunshine(&city, (FIRST_DAY + day) * DAY_MS).0;
+        let at = |day: i64| city.sums.sunshine(&city, (FIRST_DAY + day) * DAY_MS).0;
         let year = at(731) - at(366);
         // De Bilt: 1000 to 1150 kWh/m² a year.
         assert!((900.0..1250.0).contains(&year), "{year} kWh/m²");
-        let lit_h = city.almanac.lit_h(&city, FIRST_DAY + 731) - city.almanac.lit_h(&city, FIRST_DAY + 366);
+        let lit_h = city.sums.lit_h(&city, FIRST_DAY + 731) - city.sums.lit_h(&city, FIRST_DAY + 366);
         // Some 4000 hours of darkness, a good third of them dimmed to 0.6.
         assert!((3100.0..3600.0).contains(&lit_h), "{lit_h} h");
     }
@@ -161,9 +161,9 @@ mod tests {
     fn no_time_is_too_absurd() {
         let city = City::new(CITY_SEED);
         for time in [i64::MIN / 2, -1, 0, i64::MAX / 2] {
-            let (sum, now) = city.almanac.sunshine(&city, time);
+            let (sum, now) = city.sums.sunshine(&city, time);
             assert!(sum >= 0.0 && now == 0.0, "{time}: {sum} {now}");
-            assert!(city.almanac.lit_h(&city, local(&city, time).day) >= 0.0);
+            assert!(city.sums.lit_h(&city, local(&city, time).day) >= 0.0);
         }
     }
 }
