@@ -30,6 +30,7 @@ use crate::operate::clock::{Clock, SystemClock};
 use crate::operate::config::Config;
 use crate::operate::metrics::Metrics;
 use crate::operate::start::{self, Findings, Prepared};
+use crate::operate::state;
 use crate::pipeline::Pipeline;
 use crate::validate::Validator;
 
@@ -53,10 +54,28 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
 }
 
-/// Everything that keeps a gateway from starting, one line each.
+/// What keeps a gateway from starting; for the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct Error(pub Vec<String>);
+pub enum Error {
+    /// All errors that were found before anything was changed, one line each.
+    #[error("{}", .0.join("\n"))]
+    Found(Vec<String>),
+    /// The directory for spool and caches cannot be created.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The registry refuses schemas, or went away since it was asked; one line each.
+    #[error("{}", .0.join("\n"))]
+    Registry(Vec<String>),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Deliver(#[from] deliver::Error),
+    /// A listener that has its addresses cannot serve.
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+    /// A bug: nothing was found, and yet something is missing.
+    #[error("{0} is missing, although no error was found")]
+    Incomplete(&'static str),
+}
 
 /// Bound addresses that do not serve yet.
 #[derive(Debug, Default)]
@@ -73,18 +92,16 @@ impl Gateway {
     /// Binds, builds and runs; returns once every listener takes messages.
     pub async fn start(mut config: Config) -> Result<Self, Error> {
         let (prepared, findings) = start::prepare(&mut config).await;
-        if !findings.wrong.is_empty() {
-            return Err(Error(findings.wrong));
+        if !findings.errors.is_empty() {
+            return Err(Error::Found(findings.errors));
         }
-        findings.good.iter().for_each(|line| info!("{line}"));
-        findings.weak.iter().for_each(|line| warn!("{line}"));
+        findings.ok.iter().for_each(|line| info!("{line}"));
+        findings.warnings.iter().for_each(|line| warn!("{line}"));
         let (front, bound) = build(&config, prepared).await?;
         let addresses = bound.addresses();
         let [mqtt, coap, http, admin_port] = bound.listening();
         let closing = CancellationToken::new();
-        let admin = bound
-            .serve(&front, closing.clone())
-            .map_err(|error| Error(vec![error.to_string()]))?;
+        let admin = bound.serve(&front, closing.clone())?;
         info!(
             mqtt,
             coap,
@@ -187,20 +204,21 @@ impl Gateway {
 /// Schemas, programs, producer, pipeline: what the listeners stand in front of; and the addresses that were bound.
 async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), Error> {
     let Prepared {
-        plan: Some(plan),
+        plan,
         bound,
         definitions,
-        kinds: Some(mut kinds),
+        kinds,
         registry,
         metrics,
-        client: Some(client),
-    } = prepared
-    else {
-        return Err(Error(vec!["something that a start needs is missing".to_owned()]));
-    };
+        client,
+    } = prepared;
+    let plan = plan.ok_or(Error::Incomplete("the plan of file descriptors"))?;
+    let mut kinds = kinds.ok_or(Error::Incomplete("the kinds"))?;
+    let client = client.ok_or(Error::Incomplete("the client of kafka"))?;
+    state::create(config)?;
     let mut unconfirmed = None;
     if let Some(registry) = registry {
-        let registered = registry.register(&definitions).await.map_err(Error)?;
+        let registered = registry.register(&definitions).await.map_err(Error::Registry)?;
         for kind in &mut kinds {
             kind.use_registry_id(registered.ids[&kind.name]);
         }
@@ -213,8 +231,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         replay: &config.replay,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let deliver = Deliver::start(sections, client, topics, &metrics, clock.clone())
-        .map_err(|error| Error(vec![error.to_string()]))?;
+    let deliver = Deliver::start(sections, client, topics, &metrics, clock.clone())?;
     let health = deliver.health();
     let admit = Admit::new(&config.limits, &metrics.readings);
     metrics.mqtt.mqtt_connections_max.set(plan.mqtt_connections as i64);
@@ -255,18 +272,18 @@ impl Bound {
     /// Binds every enabled listener; notes all that cannot be bound.
     pub async fn bind(config: &Config, findings: &mut Findings) -> Self {
         let mut bound = Bound::default();
-        let wrong = &mut findings.wrong;
+        let errors = &mut findings.errors;
         if config.mqtt.enabled {
-            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, wrong);
+            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, errors);
         }
         if config.coap.enabled {
-            bound.coap = kept(coap::bind(&config.coap).await, wrong);
+            bound.coap = kept(coap::bind(&config.coap).await, errors);
         }
         if config.http.enabled {
-            bound.http = kept(http::bind(&config.http).await, wrong);
+            bound.http = kept(http::bind(&config.http).await, errors);
         }
         if config.admin.enabled {
-            bound.admin = kept(admin::bind(&config.admin).await, wrong);
+            bound.admin = kept(admin::bind(&config.admin).await, errors);
         }
         bound
     }

@@ -151,16 +151,16 @@ async fn wait_before_end(gateway: &Gateway, signals: &mut shutdown::Signals) {
 
 async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
     let findings = check::findings(config).await;
-    for line in &findings.good {
-        println!("ok       {line}");
+    for line in &findings.errors {
+        println!("error    {line}");
     }
-    for line in &findings.weak {
+    for line in &findings.warnings {
         println!("warning  {line}");
     }
-    for line in &findings.wrong {
-        println!("wrong    {line}");
+    for line in &findings.ok {
+        println!("ok       {line}");
     }
-    Ok(if findings.wrong.is_empty() {
+    Ok(if findings.errors.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

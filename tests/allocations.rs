@@ -11,6 +11,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use citygate::deliver::health::Health;
@@ -39,7 +40,15 @@ fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
         cluster.create_topic(topic, 1, 1).unwrap();
     }
     let spool = tempfile::tempdir().unwrap();
-    let mut config = Config::for_testing();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config::default();
+    config.mqtt.listen = any.into();
+    config.coap.listen = any.into();
+    config.http.listen = any.into();
+    config.admin.listen = any.into();
+    config.kafka.create_topics = true;
+    config.kafka.linger = Duration::from_millis(1);
+    config.schemas.folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
     config.kafka.bootstrap_servers = cluster.bootstrap_servers();
     config.kafka.topic_prefix = "city.".into();
     config.kafka.dead_letter_topic = "city.dead-letter".into();
@@ -48,7 +57,7 @@ fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
     config.kafka.probe_interval = Duration::from_secs(3600);
     // Nor is the spool's way, should the machine be slow.
     config.kafka.delivery_timeout = Duration::from_secs(60);
-    config.kafka.patience = Duration::from_secs(30);
+    config.kafka.spool_after = Duration::from_secs(30);
     config.spool.enabled = true;
     config.spool.folder = spool.path().join("spool");
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -27,6 +27,15 @@ impl Default for Config {
     }
 }
 
+/// A path that says from which folder it counts.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path)
+        .as_deref()
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
 /// Topics of the gateway's own, behind the prefix; no kind can be called so.
 const RESERVED: [&str; 11] = [
     "dead-letter",
@@ -72,7 +81,10 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder or one of its files could not be read.
-    #[error("{path}: {source}")]
+    #[error(
+        "schemas: {} cannot be read: {source}; schemas.folder must name a readable folder of <kind>.avsc files",
+        absolute(path)
+    )]
     Unreadable { path: PathBuf, source: std::io::Error },
     /// There is no `.avsc` file in the folder.
     #[error("{0}: no <kind>.avsc file in this folder")]

@@ -16,6 +16,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 use serde::{Deserialize, Serialize};
 
+use crate::operate::mistake::Mistakes;
 use crate::operate::secret::{self, Secret};
 use crate::operate::spelling;
 
@@ -46,7 +47,7 @@ pub struct Config {
     pub compression: Compression,
     /// A reading that Kafka has not confirmed after this time is written to the spool as well, and answered.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub patience: Duration,
+    pub spool_after: Duration,
     /// A reading that is neither in Kafka nor in the spool after this time is answered busy, whatever it waits for.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub delivery_timeout: Duration,
@@ -188,7 +189,7 @@ impl Default for Config {
             batch_bytes: ByteSize::mib(1),
             batch_readings: 10_000,
             compression: Compression::Lz4,
-            patience: Duration::from_millis(250),
+            spool_after: Duration::from_millis(250),
             delivery_timeout: Duration::from_secs(5),
             queue_readings: 500_000,
             queue_bytes: ByteSize::mib(256),
@@ -202,76 +203,85 @@ impl Default for Config {
 
 impl Config {
     /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut require = |good: bool, text: &str| {
-            if !good {
-                mistakes.push(text.to_owned());
-            }
-        };
+    pub fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
         require(
             !self.bootstrap_servers.trim().is_empty(),
-            "kafka.bootstrap_servers: is empty",
+            "kafka.bootstrap_servers",
+            "is empty",
         );
         require(
             is_topic(&self.dead_letter_topic),
-            "kafka.dead_letter_topic: is not a Kafka topic name",
+            "kafka.dead_letter_topic",
+            "is not a Kafka topic name",
         );
         require(
             self.topic_prefix.is_empty() || is_topic(&self.topic_prefix),
-            "kafka.topic_prefix: may hold only letters, digits, '.', '_' and '-'",
+            "kafka.topic_prefix",
+            "may hold only letters, digits, '.', '_' and '-'",
         );
-        require(self.partitions > 0, "kafka.partitions: must be at least 1");
+        require(self.partitions > 0, "kafka.partitions", "must be at least 1");
         require(
             self.replication_factor == -1 || self.replication_factor > 0,
-            "kafka.replication_factor: must be at least 1, or -1 for the cluster's default",
+            "kafka.replication_factor",
+            "must be at least 1, or -1 for the cluster's default",
         );
         require(
             self.delivery_timeout > self.linger && self.delivery_timeout >= Duration::from_millis(100),
-            "kafka.delivery_timeout: must be at least 100ms and longer than kafka.linger",
+            "kafka.delivery_timeout",
+            "must be at least 100ms and longer than kafka.linger",
         );
         require(
-            !self.patience.is_zero() && self.patience < self.delivery_timeout,
-            "kafka.patience: must be above 0 and below kafka.delivery_timeout",
+            !self.spool_after.is_zero() && self.spool_after < self.delivery_timeout,
+            "kafka.spool_after",
+            "must be above 0 and below kafka.delivery_timeout",
         );
-        require(self.queue_readings > 0, "kafka.queue_readings: must be at least 1");
+        require(self.queue_readings > 0, "kafka.queue_readings", "must be at least 1");
         require(
             self.queue_bytes >= ByteSize::kib(1) && self.queue_bytes <= ByteSize::gib(1024),
-            "kafka.queue_bytes: must be between 1 KiB and 1 TiB",
+            "kafka.queue_bytes",
+            "must be between 1 KiB and 1 TiB",
         );
         require(
             (ByteSize::kib(1)..=ByteSize::mib(1024)).contains(&self.batch_bytes),
-            "kafka.batch_bytes: must be between 1 KiB and 1 GiB",
+            "kafka.batch_bytes",
+            "must be between 1 KiB and 1 GiB",
         );
         require(
             (1..=1_000_000).contains(&self.batch_readings),
-            "kafka.batch_readings: must be between 1 and 1000000",
+            "kafka.batch_readings",
+            "must be between 1 and 1000000",
         );
         require(
             self.probe_interval >= Duration::from_millis(10),
-            "kafka.probe_interval: must be at least 10ms",
+            "kafka.probe_interval",
+            "must be at least 10ms",
         );
         require(
             (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&self.statistics_interval),
-            "kafka.statistics_interval: must be between 10ms and 1m; a producer that knows no broker any more is found by its \
+            "kafka.statistics_interval",
+            "must be between 10ms and 1m; a producer that knows no broker any more is found by its \
              statistics",
         );
         let properties = self.properties.iter();
-        mistakes.extend(properties.filter_map(|(key, value)| {
-            let why = refusal(key, value)?;
-            Some(format!("kafka.properties.\"{key}\": {why}"))
-        }));
+        for (key, value) in properties {
+            if let Some(why) = refusal(key, value) {
+                mistakes.push(format!("kafka.properties.\"{key}\""), why);
+            }
+        }
         let is_set = |key: &str| self.properties.contains_key(key);
         let both = ALIASES.iter().filter(|(one, other)| is_set(one) && is_set(other));
-        mistakes.extend(both.map(|(one, other)| {
-            format!("kafka.properties.\"{one}\": is another name of \"{other}\", which is set, too; keep one of them")
-        }));
+        for (one, other) in both {
+            let text = format!("is another name of \"{other}\", which is set, too; keep one of them");
+            mistakes.push(format!("kafka.properties.\"{one}\""), text);
+        }
         mistakes
     }
 
     /// Reads the properties that are in files; what is wrong with them, each mistake starting with the field's name.
-    pub fn read_files(&mut self) -> Vec<String> {
-        let mut mistakes = Vec::new();
+    pub fn read_files(&mut self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
         for (key, path) in std::mem::take(&mut self.properties_files) {
             let read = match self.properties.contains_key(&key) {
                 true => Err("is set by kafka.properties, too; keep one of them".to_owned()),
@@ -279,7 +289,7 @@ impl Config {
             };
             match read {
                 Ok(value) => drop(self.properties.insert(key, value)),
-                Err(why) => mistakes.push(format!("kafka.properties_files.\"{key}\": {why}")),
+                Err(why) => mistakes.push(format!("kafka.properties_files.\"{key}\""), why),
             }
         }
         mistakes
@@ -434,10 +444,10 @@ mod tests {
         let check = |change: fn(&mut Config), expected: &str| {
             let mut config = Config::default();
             change(&mut config);
-            let mistakes = config.mistakes().join("\n");
+            let mistakes = config.mistakes().to_string();
             assert!(mistakes.starts_with(expected), "{mistakes}");
         };
-        assert_eq!(Config::default().mistakes(), [""; 0]);
+        assert_eq!(Config::default().mistakes().to_string(), "");
         check(
             |config| config.bootstrap_servers = " ".into(),
             "kafka.bootstrap_servers:",
@@ -466,7 +476,7 @@ mod tests {
         let check = |key: &str, value: &str, expected: &str| {
             let mut config = Config::default();
             config.properties.insert(key.into(), value.into());
-            assert_eq!(config.mistakes().join("\n"), expected);
+            assert_eq!(config.mistakes().to_string(), expected);
         };
         check("sasl.password", "hunter2", "");
         check("socket.timeout.ms", "30000", "");
@@ -505,13 +515,14 @@ mod tests {
         for (one, other) in ALIASES {
             let mut config = Config::default();
             config.properties.insert(one.into(), "1".into());
-            let alone = config.mistakes();
+            let alone = config.mistakes().to_string();
             config.properties.insert(other.into(), "2".into());
             let expected = format!(
                 "kafka.properties.\"{one}\": is another name of \"{other}\", which is set, too; keep one of them"
             );
-            assert!(!alone.contains(&expected), "{alone:?}");
-            assert!(config.mistakes().contains(&expected), "{:?}", config.mistakes());
+            let both = config.mistakes().to_string();
+            assert!(!alone.lines().any(|line| line == expected), "{alone}");
+            assert!(both.lines().any(|line| line == expected), "{both}");
         }
     }
 

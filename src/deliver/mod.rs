@@ -120,9 +120,9 @@ impl Deliver {
             None => (None, None, (0, 0)),
         };
         let times = Times {
-            spool_after: config.patience,
+            spool_after: config.spool_after,
             delivery_timeout: config.delivery_timeout,
-            retry_interval: sections.replay.try_again,
+            retry_interval: sections.replay.retry_interval,
         };
         let dispatch = Dispatch::new(
             kafka.clone(),

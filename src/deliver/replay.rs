@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::broker::Broker;
 use super::dispatch::{Dispatch, Store};
 use crate::operate::clock::Clock;
+use crate::operate::mistake::Mistakes;
 use crate::outcome::Busy;
 
 /// How often the pump looks for something to replay, while there is.
@@ -41,7 +42,7 @@ pub struct Config {
     /// How soon a reading is retried that Kafka refuses as it is (too large for its topic, a time that Kafka
     /// considers wrong). It stays in the spool meanwhile, and holds up no other.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub try_again: Duration,
+    pub retry_interval: Duration,
 }
 
 impl Default for Config {
@@ -49,23 +50,23 @@ impl Default for Config {
         Config {
             readings_per_second: 20_000,
             bytes_per_second: ByteSize::mib(32),
-            try_again: Duration::from_secs(60),
+            retry_interval: Duration::from_secs(60),
         }
     }
 }
 
 impl Config {
     /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
+    pub fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
         if self.readings_per_second == 0 {
-            mistakes.push("replay.readings_per_second: must be at least 1".to_owned());
+            mistakes.push("replay.readings_per_second", "must be at least 1");
         }
         if self.bytes_per_second < ByteSize::kib(64) {
-            mistakes.push("replay.bytes_per_second: must be at least 64 KiB".to_owned());
+            mistakes.push("replay.bytes_per_second", "must be at least 64 KiB");
         }
-        if self.try_again < Duration::from_millis(100) {
-            mistakes.push("replay.try_again: must be at least 100ms".to_owned());
+        if self.retry_interval < Duration::from_millis(100) {
+            mistakes.push("replay.retry_interval", "must be at least 100ms");
         }
         mistakes
     }

@@ -10,10 +10,10 @@ use crate::operate::start::{self, Findings};
 /// Looks at everything that the configuration names.
 pub async fn findings(mut config: Config) -> Findings {
     let (mut prepared, mut findings) = start::prepare(&mut config).await;
-    findings.good.insert(0, "configuration".into());
+    findings.ok.insert(0, "configuration".into());
     // A service may run under another limit than the shell of its operator.
     findings
-        .good
+        .ok
         .push("file descriptors: this was the limit of this shell; a service has its own".into());
     // At once: a gateway may be about to start.
     prepared.bound = Bound::default();
@@ -28,13 +28,13 @@ pub async fn findings(mut config: Config) -> Findings {
     match client.inspect(&config.kafka, topics).await {
         Ok(found) => {
             let servers = &config.kafka.bootstrap_servers;
-            findings.good.push(match found.to_create {
+            findings.ok.push(match found.to_create {
                 None => format!("kafka: every topic exists at {servers}"),
                 Some(topics) => format!("kafka: at {servers} these topics will be created: {topics}"),
             });
-            findings.weak.extend(found.weaknesses);
+            findings.warnings.extend(found.weaknesses);
         }
-        Err(error) => findings.wrong.push(error),
+        Err(error) => findings.errors.push(error),
     }
     findings
 }

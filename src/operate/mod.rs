@@ -1,7 +1,7 @@
 //! Running a gateway: its configuration, what is checked before it starts, its metrics and admin port, its end.
 //!
 //! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
-//! without the run. [`metrics`], [`clock`], [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use;
+//! without the run. [`metrics`], [`clock`], [`mistake`], [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use;
 //! the other modules stand beside `gateway` and may know the rooms.
 
 pub mod config;
@@ -18,10 +18,14 @@ pub mod admin;
 
 pub mod shutdown;
 
+pub mod state;
+
 // --- small things that every room may use
 pub mod clock;
 
 pub mod log_limit;
+
+pub mod mistake;
 
 pub mod secret;
 

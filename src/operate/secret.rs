@@ -139,17 +139,11 @@ impl<'de> Visitor<'de> for Table {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let (mut table, mut wrong) = (BTreeMap::new(), Vec::new());
-        while let Some(key) = entries.next_key::<String>()? {
-            match entries.next_value::<Secret>() {
-                Ok(value) => drop(table.insert(key, value)),
-                Err(_) => wrong.push(format!("\"{key}\"")),
-            }
+        let mut table = BTreeMap::new();
+        while let Some((key, value)) = entries.next_entry::<String, Secret>()? {
+            table.insert(key, value);
         }
-        match wrong.is_empty() {
-            true => Ok(table),
-            false => Err(A::Error::custom(format!("{}: {}", wrong.join(", "), Text::EXPECTED))),
-        }
+        Ok(table)
     }
 
     refuse_without_quoting!(

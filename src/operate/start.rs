@@ -12,15 +12,17 @@ use crate::gateway::Bound;
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
 use crate::operate::metrics::Metrics;
+use crate::operate::mistake::Mistake;
+use crate::operate::state;
 
 /// What was found, one line each.
 #[derive(Debug, Default)]
 pub struct Findings {
-    pub good: Vec<String>,
-    /// Works, but weakens the promise.
-    pub weak: Vec<String>,
     /// The gateway does not start.
-    pub wrong: Vec<String>,
+    pub errors: Vec<String>,
+    /// It starts; something weakens the promise, or has no effect.
+    pub warnings: Vec<String>,
+    pub ok: Vec<String>,
 }
 
 /// What a start needs, as far as it is there.
@@ -38,15 +40,17 @@ pub struct Prepared {
 /// Looks at everything, and holds `config` to the file descriptors that there are.
 pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut findings = Findings::default();
+    findings.warnings.extend(config.warnings.iter().map(Mistake::to_string));
     let plan = descriptors(config, &mut findings);
     let metrics = Arc::new(Metrics::new());
     let definitions = read_schemas(config, &mut findings);
     let kinds = kinds::compile(&definitions, &metrics.tallies);
-    let kinds = kinds.map_err(|errors| findings.wrong.extend(errors)).ok();
+    let kinds = kinds.map_err(|errors| findings.errors.extend(errors)).ok();
     let registry = ask_registry(config, &definitions, &mut findings).await;
-    look_at_spool(&config.spool, &mut findings);
+    look_at_state(config, &mut findings);
+    look_at_spool(config, &mut findings);
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.kafka);
-    let client = client.map_err(|error| findings.wrong.push(error.to_string())).ok();
+    let client = client.map_err(|error| findings.errors.push(error.to_string())).ok();
     // Last: whoever only looks holds no address while a registry takes its time, and a gateway that starts finds them free.
     let bound = Bound::bind(config, &mut findings).await;
     let prepared = Prepared {
@@ -64,13 +68,13 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
 fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {
     match Plan::new(config, descriptors::raise()) {
         Err(error) => {
-            findings.wrong.push(error);
+            findings.errors.push(error);
             None
         }
         Ok(plan) => {
             match plan.is_short() {
-                true => findings.weak.push(plan.to_string()),
-                false => findings.good.push(plan.to_string()),
+                true => findings.warnings.push(plan.to_string()),
+                false => findings.ok.push(plan.to_string()),
             }
             plan.apply(config);
             Some(plan)
@@ -82,19 +86,19 @@ fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
     let folder = &config.schemas.folder;
     let found = schemas::read(folder, &config.kafka.topic_prefix);
     findings
-        .wrong
+        .errors
         .extend(found.errors.iter().map(schemas::Error::to_string));
     let clashes = schemas::clashes(&found.definitions, folder, &config.kafka.dead_letter_topic);
     if found.errors.is_empty() && clashes.is_empty() {
         let names: Vec<_> = found.definitions.iter().map(|kind| kind.name.as_str()).collect();
-        findings.good.push(format!("schemas: {}", names.join(", ")));
+        findings.ok.push(format!("schemas: {}", names.join(", ")));
     }
-    findings.wrong.extend(clashes);
+    findings.errors.extend(clashes);
     if !found.ignored.is_empty() {
         let ignored = found.ignored.iter().map(|path| path.display().to_string());
         let ignored = ignored.collect::<Vec<_>>().join(", ");
         findings
-            .good
+            .ok
             .push(format!("schemas: ignored, as not called <kind>.avsc: {ignored}"));
     }
     found.definitions
@@ -102,37 +106,56 @@ fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
 
 async fn ask_registry(config: &Config, definitions: &[Definition], findings: &mut Findings) -> Option<registry::Asked> {
     let asked = registry::ask(&config.registry, definitions).await;
-    let asked = asked.map_err(|error| findings.wrong.push(error)).ok()??;
+    let asked = asked.map_err(|error| findings.errors.push(error)).ok()??;
     let (wrong, kept) = (asked.wrong(), asked.kept(definitions));
     if wrong.is_empty() && kept.is_empty() {
-        findings.good.push("registry: it accepts every schema".into());
+        findings.ok.push("registry: it accepts every schema".into());
     }
-    findings.wrong.extend(wrong);
-    findings.weak.extend(kept);
+    findings.errors.extend(wrong);
+    findings.warnings.extend(kept);
     Some(asked)
 }
 
-fn look_at_spool(config: &spool::Config, findings: &mut Findings) {
+fn look_at_state(config: &Config, findings: &mut Findings) {
+    if let Some(folder) = state::to_create(config) {
+        findings
+            .ok
+            .push(format!("state_dir: {} will be created", state::absolute(folder)));
+    } else if state::is_used(config) {
+        findings
+            .ok
+            .push(format!("state_dir: {}", state::absolute(&config.state_dir)));
+    }
+}
+
+fn look_at_spool(all: &Config, findings: &mut Findings) {
+    let config = &all.spool;
     if !config.enabled {
         let text = "spool: it is off, so readings are answered busy while kafka is unavailable";
-        return findings.weak.push(text.into());
+        return findings.warnings.push(text.into());
     }
-    let (folder, disk) = (config.folder.display(), spool::RealDisk::default());
-    findings.weak.extend(spool::left_beside(&config.folder, &disk).iter().map(|left| {
+    let (folder, disk) = (state::absolute(&config.folder), spool::RealDisk::default());
+    findings.warnings.extend(spool::left_beside(&config.folder, &disk).iter().map(|left| {
         let left = left.display().to_string();
         format!(
             "spool: {left} holds readings that were saved when the files of {folder} were taken away, and this gateway does \
              not send them: start once with spool.folder = {left:?} until they are in kafka, then remove it"
         )
     }));
-    match spool::inspect::inspect(config, &disk) {
-        Err(error) => findings.wrong.push(error.to_string()),
+    // Where the folder above it is created first, that is what may fail.
+    let first = state::to_create(all).filter(|above| config.folder.starts_with(above));
+    let created_first = first.map(|folder| spool::Config {
+        folder: folder.to_owned(),
+        ..config.clone()
+    });
+    match spool::inspect::inspect(created_first.as_ref().unwrap_or(config), &disk) {
+        Err(error) => findings.errors.push(error.to_string()),
         Ok(found) => {
-            findings.good.push(match found.segments {
+            findings.ok.push(match found.segments {
                 None => format!("spool: {folder} will be created"),
                 Some(segments) => format!("spool: {folder} has {segments} segment files"),
             });
-            findings.weak.extend(found.no_room.map(|free| {
+            findings.warnings.extend(found.no_room.map(|free| {
                 format!(
                     "spool: the file system of {folder} has {free} left, less than spool.free_bytes_min ({}) and a segment \
                      ({}): new readings are answered busy while kafka is unavailable; make room",

@@ -17,7 +17,8 @@ const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 
 /// Answers readings *busy* at once, since Kafka is unavailable, and rejections too, since none are kept.
 fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
-    let mut config = Config::for_testing();
+    let mut config = Config::default();
+    config.spool.enabled = false;
     config.kafka.bootstrap_servers = "127.0.0.1:1".into();
     let metrics = Arc::new(Metrics::new());
     let kinds = Kinds::load(&config.schemas.folder, "", &metrics.tallies).unwrap();

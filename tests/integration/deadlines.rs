@@ -67,7 +67,7 @@ impl SlowDisk {
         let environment: [(&str, &Path); 3] = [
             ("LD_PRELOAD", &library),
             ("FSYNC_HANGS_WHILE", &trigger),
-            ("CITYGATE_KAFKA_DELIVERY_TIMEOUT", Path::new("5s")),
+            ("CITYGATE_KAFKA__DELIVERY_TIMEOUT", Path::new("5s")),
         ];
         Program::start_with(broker, &environment).await
     }
@@ -224,7 +224,7 @@ async fn ends_soon(program: &mut Program) {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_the_program_soon_though_kafka_was_never_there() {
     let broker = Broker::mock();
-    let nowhere = [("CITYGATE_KAFKA_BOOTSTRAP_SERVERS", Path::new("127.0.0.1:1"))];
+    let nowhere = [("CITYGATE_KAFKA__BOOTSTRAP_SERVERS", Path::new("127.0.0.1:1"))];
     let mut program = Program::start_with(&broker, &nowhere).await;
     for via in Via::ALL {
         let answer = program.client(via).await.send("devices/last/weather", "", GOOD).await;

@@ -109,8 +109,8 @@ async fn readings_whose_time_kafka_refuses_are_kept_in_order_and_said_once() {
     let Some(kafka) = Broker::shared() else { return };
     // A reading is never younger than the linger when Kafka sees it.
     let again = [
-        ("CITYGATE_REPLAY_TRY_AGAIN", Path::new("2s")),
-        ("CITYGATE_KAFKA_LINGER", Path::new("20ms")),
+        ("CITYGATE_REPLAY__RETRY_INTERVAL", Path::new("2s")),
+        ("CITYGATE_KAFKA__LINGER", Path::new("20ms")),
     ];
     let began = Instant::now();
     let program = Program::start_with(&kafka, &again).await;

@@ -166,7 +166,7 @@ async fn what_kafka_does_not_take_as_it_is_stays_in_the_spool_and_is_in_nobodys_
     let folder = tempfile::tempdir().unwrap();
     let gateway = TestGateway::start(&kafka, |config| {
         spooling(folder.path())(config);
-        config.replay.try_again = Duration::from_secs(2);
+        config.replay.retry_interval = Duration::from_secs(2);
     })
     .await;
     let topic = format!("{}weather", gateway.topic_prefix);

@@ -160,7 +160,7 @@ async fn check(spoil: impl FnOnce(&Path) -> PathBuf, user: Option<u32>, expected
             contents(parent.path()) == before,
             "{expected:?}: the folder was changed"
         );
-        let about_spool = said.lines().map(|line| line.strip_prefix("wrong    ").unwrap_or(line));
+        let about_spool = said.lines().map(|line| line.strip_prefix("error    ").unwrap_or(line));
         let about_spool = about_spool.filter(|line| line.starts_with("spool: "));
         wrong.push(about_spool.map(str::to_owned).collect::<Vec<_>>());
     }
@@ -198,7 +198,7 @@ async fn what_the_spool_did_not_write_is_left_alone() {
 async fn of_a_segment_that_was_cut_short_the_good_readings_are_sent() {
     const READINGS: u64 = 20;
     let broker = Broker::any();
-    let nowhere = [("CITYGATE_KAFKA_BOOTSTRAP_SERVERS", Path::new("127.0.0.1:1"))];
+    let nowhere = [("CITYGATE_KAFKA__BOOTSTRAP_SERVERS", Path::new("127.0.0.1:1"))];
     let mut program = Program::start_with(&broker, &nowhere).await;
     let mut client = program.client(Via::Http).await;
     for sequence in 1..=READINGS {
@@ -218,7 +218,7 @@ async fn of_a_segment_that_was_cut_short_the_good_readings_are_sent() {
     assert!(
         !check
             .lines()
-            .any(|line| line.starts_with("wrong") && line.contains("spool")),
+            .any(|line| line.starts_with("error") && line.contains("spool")),
         "{check}"
     );
     program.start_again().await;

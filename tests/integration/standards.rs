@@ -324,7 +324,7 @@ async fn datagrams_that_the_kernel_drops_are_counted() {
         }
         let gateway = TestGateway::start(&Broker::any(), |config| {
             config.coap.listen = listen.parse().unwrap();
-            config.coap.receive_buffer = bytesize::ByteSize::kib(4);
+            config.coap.receive_buffer_bytes = bytesize::ByteSize::kib(4);
         })
         .await;
         let port = gateway.addresses.coap.unwrap().port();

@@ -1,7 +1,7 @@
 //! What keeps a gateway from starting: `citygate check` and `citygate run` say the same, and no secret.
 //!
 //! Each case is a configuration with one fault, given to the program both ways. What `run` says on standard error must be
-//! what `check` calls wrong, with the same exit code for settings; it must say what, where and what to do; and neither may
+//! what `check` calls an error, with the same exit code for settings; it must say what, where and what to do; and neither may
 //! change a file.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,7 @@ impl Ground {
             ("kafka.bootstrap_servers", format!("{:?}", self.kafka)),
             ("schemas.folder", path("schemas")),
             ("spool.folder", path("spool")),
-            ("registry.cache_file", path("ids.json")),
+            ("state_dir", path("state")),
             ("log.level", "\"off\"".to_owned()),
         ];
         let mut settings: BTreeMap<&str, String> = good.into_iter().collect();
@@ -158,10 +158,10 @@ fn lines(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// What `check` calls wrong, but for Kafka itself, without which a gateway starts and waits.
+/// What `check` calls an error, but for Kafka itself, without which a gateway starts and waits.
 fn wrong(output: &Output) -> BTreeSet<String> {
     let said = lines(&output.stdout);
-    let wrong = said.iter().filter_map(|line| line.strip_prefix("wrong    "));
+    let wrong = said.iter().filter_map(|line| line.strip_prefix("error    "));
     let wrong = wrong.filter(|line| !line.starts_with(&format!("kafka at {NO_KAFKA} ")));
     wrong.map(str::to_owned).collect()
 }
@@ -219,11 +219,11 @@ fn check_and_run_agree_about_settings() {
     let check = |fault: Fault, words: &[&str]| check(&Ground::new(), &fault, Settings(words));
     check(
         set("kafka.lingr", "\"5ms\""),
-        &["citygate.toml:...: kafka.lingr: unknown field `lingr`; did you mean `linger`?"],
+        &["citygate.toml:...: kafka.lingr: no such setting; did you mean kafka.linger?"],
     );
     check(
-        environment("CITYGATE_KAFAK_LINGER", CANARY),
-        &["CITYGATE_KAFAK_LINGER: no such setting; did you mean CITYGATE_KAFKA_LINGER?"],
+        environment("CITYGATE_KAFAK__LINGER", CANARY),
+        &["CITYGATE_KAFAK__LINGER: no such setting; did you mean CITYGATE_KAFKA__LINGER?"],
     );
     check(
         set("kafka.properties.\"sasl.pasword\"", format!("{CANARY:?}")),
@@ -240,8 +240,8 @@ fn check_and_run_agree_about_settings() {
         &["citygate.toml:...: kafka.properties.\"acks\": cannot be set here; the promise rests on acks=all"],
     );
     check(
-        environment("CITYGATE_KAFKA_PROPERTIES", &format!("sasl.password={CANARY}")),
-        &["CITYGATE_KAFKA_PROPERTIES: must be a table, such as { \"client.id\" = \"north\" }"],
+        environment("CITYGATE_KAFKA__PROPERTIES", &format!("sasl.password={CANARY}")),
+        &["CITYGATE_KAFKA__PROPERTIES: kafka.properties: must be a table, such as { \"client.id\" = \"north\" }"],
     );
     check(
         set("registry.password_file", "\"missing\""),
@@ -317,13 +317,24 @@ fn check_and_run_agree_about_what_they_find() {
     check(
         &here,
         &set("schemas.folder", "\"none\""),
-        Start(&["none: No such file or directory"]),
+        Start(&["schemas: .../none cannot be read: No such file...; schemas.folder must name"]),
     );
 
     let here = ground();
     let below = set("spool.folder", "\"missing/spool\"");
     let words: &[&str] = &["spool: cannot create the folder missing/spool: No such file...; its parent must exist"];
     check(&here, &below, Start(words));
+
+    let here = ground();
+    let nowhere = Fault {
+        settings: vec![
+            ("state_dir", "\"missing/state\"".into()),
+            ("spool.folder", "\"missing/state/spool\"".into()),
+        ],
+        ..Fault::default()
+    };
+    let words: &[&str] = &["spool: cannot create the folder missing/state: No such file...; its parent must exist"];
+    check(&here, &nowhere, Start(words));
 
     let here = ground();
     let file = here.file("file", "mine");
@@ -484,6 +495,8 @@ fn a_check_of_what_is_right_leaves_no_trace() {
         "ok       schemas: ignored, as not called <kind>.avsc: ",
         "ok       registry: it accepts every schema",
         "/spool will be created",
+        "ok       state_dir: /",
+        "/state will be created",
         "ok       kafka: every topic exists",
     ] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
@@ -578,13 +591,13 @@ async fn a_check_does_not_disturb_a_gateway_that_runs() {
     send().await;
     let said = program.check();
     let lock = format!(
-        "wrong    spool: {}/lock is locked by another gateway",
+        "error    spool: {}/lock is locked by another gateway",
         program.spool().display()
     );
     assert!(said.contains(&lock), "{said}");
     for listener in ["mqtt", "coap", "http", "admin"] {
         assert!(
-            said.contains(&format!("wrong    {listener} cannot listen on ")),
+            said.contains(&format!("error    {listener} cannot listen on ")),
             "{said}"
         );
     }

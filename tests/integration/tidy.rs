@@ -19,7 +19,7 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 10] = [
+const NOUNS: [&str; 11] = [
     "message",
     "receipt",
     "catalogue",
@@ -28,6 +28,7 @@ const NOUNS: [&str; 10] = [
     "operate::clock",
     "operate::log_limit",
     "operate::metrics",
+    "operate::mistake",
     "operate::secret",
     "operate::spelling",
 ];
@@ -92,7 +93,7 @@ fn the_top_level_is_what_it_is_said_to_be() {
         name.to_str().unwrap().to_owned()
     });
     // What .gitignore names: built or spooled here, not part of the repository.
-    let ignored = ["target", "citygate-spool"];
+    let ignored = ["target", "citygate-state"];
     let mut names: Vec<String> = names
         .filter(|name| !name.starts_with('.') && !ignored.contains(&name.as_str()))
         .collect();

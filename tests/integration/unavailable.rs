@@ -191,7 +191,7 @@ async fn is_said_everywhere(label: &str, words: &str, program: &Program) {
     let check = program.check();
     let found = check
         .lines()
-        .any(|line| line.starts_with("wrong") && line.contains(words));
+        .any(|line| line.starts_with("error") && line.contains(words));
     assert!(found, "{label}: {check}");
     // Many probes later.
     let said = program.said();

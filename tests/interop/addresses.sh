@@ -65,8 +65,9 @@ there ip link set city up
 there ip -6 route add fd78::/64 via fd77::1
 
 start() { # LISTEN
-  rm -rf "$work/spool"
+  rm -rf "$work/state"
   cat >"$work/citygate.toml" <<TOML
+state_dir = "$work/state"
 [mqtt]
 enabled = false
 [http]
@@ -77,10 +78,6 @@ listen = $1
 listen = "127.0.0.1:9464"
 [kafka]
 bootstrap_servers = "127.0.0.1:9"
-[registry]
-cache_file = "$work/ids.json"
-[spool]
-folder = "$work/spool"
 TOML
   "$citygate" run --config "$work/citygate.toml" >"$work/citygate.log" 2>&1 &
   gateway=$!

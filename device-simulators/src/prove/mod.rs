@@ -8,7 +8,7 @@
 //! What devices observed is in the table by phase: *before*, *damage*, *replay* (all is repaired, and Kafka catches up) and
 //! *after*. Processes and files end with the command, also when it is interrupted.
 //!
-//! Any setting of the gateway can be changed by its environment variable: `CITYGATE_KAFKA_LINGER=20ms device-simulators
+//! Any setting of the gateway can be changed by its environment variable: `CITYGATE_KAFKA__LINGER=20ms device-simulators
 //! prove calm`.
 
 use std::path::{Path, PathBuf};

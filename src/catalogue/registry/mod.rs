@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::schemas::Definition;
+use crate::operate::mistake::Mistakes;
 use crate::operate::secret::Secret;
 use cache::Cache;
 use client::{NO_ANSWER, Refusal, Registry, subject};
@@ -37,7 +38,8 @@ pub struct Config {
     /// A bearer token, instead.
     pub token: Option<Secret>,
     pub token_file: Option<PathBuf>,
-    /// Where the ids are kept, so that a restart works while the registry is unavailable; none: nowhere.
+    /// Where the ids are kept, so that a restart works while the registry is unavailable; none: nowhere. In `state_dir`.
+    #[serde(skip)]
     pub cache_file: Option<PathBuf>,
     /// How long a request may take.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
@@ -53,7 +55,7 @@ impl Default for Config {
             password_file: None,
             token: None,
             token_file: None,
-            cache_file: Some("citygate-schema-ids.json".into()),
+            cache_file: None,
             timeout: Duration::from_secs(5),
         }
     }
@@ -94,50 +96,53 @@ pub struct Unconfirmed {
 
 impl Config {
     /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
+    pub fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
         let url = self.url.as_ref().map(|url| Url::parse(url.reveal()));
         if let Some(Ok(url)) = &url {
             if url.username().is_empty() && url.password().is_some() {
-                mistakes
-                    .push("registry.url: holds a password, but no user; write http://user:password@host".to_owned());
+                mistakes.push(
+                    "registry.url",
+                    "holds a password, but no user; write http://user:password@host",
+                );
             }
             if url.query().is_some() || url.fragment().is_some() {
-                mistakes.push("registry.url: must be the base of its API, without '?' and '#'".to_owned());
+                mistakes.push("registry.url", "must be the base of its API, without '?' and '#'");
             }
         }
         let in_url = match &url {
             Some(Ok(url)) if matches!(url.scheme(), "http" | "https") && url.has_host() => !url.username().is_empty(),
             Some(Err(why)) => {
-                mistakes.push(format!("registry.url: is not an http or https URL: {why}"));
+                mistakes.push("registry.url", format!("is not an http or https URL: {why}"));
                 false
             }
             Some(Ok(_)) => {
-                mistakes.push("registry.url: is not an http or https URL, such as \"http://registry:8081\"".to_owned());
+                mistakes.push(
+                    "registry.url",
+                    "is not an http or https URL, such as \"http://registry:8081\"",
+                );
                 false
             }
             None => false,
         };
-        let mut require = |good: bool, text: &str| {
-            if !good {
-                mistakes.push(text.to_owned());
-            }
-        };
+        let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
         let logins = [in_url, self.username.is_some(), self.token.is_some()];
         require(
             logins.iter().filter(|&&is_set| is_set).count() <= 1,
-            "registry.username, registry.token, registry.url: only one of them can hold the login; remove the others",
+            "registry.username, registry.token, registry.url",
+            "only one of them can hold the login; remove the others",
         );
         require(
             self.password.is_none() || self.username.is_some(),
-            "registry.password: needs a user name; set registry.username",
+            "registry.password",
+            "needs a user name; set registry.username",
         );
         mistakes
     }
 
     /// Reads the secrets that are in files; what is wrong with them, each mistake starting with the field's name.
-    pub fn read_files(&mut self) -> Vec<String> {
-        let mut mistakes = Vec::new();
+    pub fn read_files(&mut self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
         let secrets = [
             ("password", &mut self.password, self.password_file.take()),
             ("token", &mut self.token, self.token_file.take()),
@@ -150,7 +155,7 @@ impl Config {
             };
             match read {
                 Ok(value) => *secret = Some(value),
-                Err(why) => mistakes.push(format!("registry.{name}_file: {why}")),
+                Err(why) => mistakes.push(format!("registry.{name}_file"), why),
             }
         }
         mistakes

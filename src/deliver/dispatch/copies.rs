@@ -23,7 +23,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         // That a topic is missing says nothing of the others.
         if deferred.generation_of(encoded) == 0 && !self.health.confirmed_since(send.sent_at) {
             self.health
-                .unconfirmed("kafka has not confirmed a reading within kafka.patience");
+                .unconfirmed("kafka has not confirmed a reading within kafka.spool_after");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Straight to Kafka while Kafka confirms; into the spool while it does not, and, to keep order, while the spool
 //! holds earlier records of the same group that Kafka's producer was not given yet ([`key_groups`]). A record that Kafka has not
-//! confirmed after `kafka.patience` is copied into the spool as well and answered *spooled*; if Kafka confirms it after
+//! confirmed after `kafka.spool_after` is copied into the spool as well and answered *spooled*; if Kafka confirms it after
 //! all, the copy is not replayed. [`replay`] begins when no record is both in flight and spooled. Every record ends safe (Kafka or spool) or
 //! with its device told *busy*; never neither.
 //!

@@ -2,7 +2,7 @@
 //!
 //! A record that the producer gives back lets the replay begin again with the oldest, once all others have ended, so that
 //! order holds. One that Kafka refuses as it is (too large, a time that it considers wrong, a topic that is gone) is deferred
-//! in the spool and retried later (`replay.try_again`): it is neither lost nor in the way.
+//! in the spool and retried later (`replay.retry_interval`): it is neither lost nor in the way.
 //! Kafka refuses the batch that such a record comes in as a whole; the others in it are sent again at once, and are the one
 //! case in which later records of a device may come first.
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::operate::mistake::Mistakes;
+
 /// The `[spool]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,43 +60,46 @@ impl Default for Config {
 
 impl Config {
     /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let mut require = |good: bool, text: &str| {
-            if !good {
-                mistakes.push(text.to_owned());
-            }
-        };
-        require(!self.folder.as_os_str().is_empty(), "spool.folder: is empty");
+    pub fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
+        require(!self.folder.as_os_str().is_empty(), "spool.folder", "is empty");
         require(
             (ByteSize::kib(64)..=ByteSize::gib(1)).contains(&self.segment_bytes),
-            "spool.segment_bytes: must be between 64 KiB and 1 GiB",
+            "spool.segment_bytes",
+            "must be between 64 KiB and 1 GiB",
         );
         require(
             self.bytes_max.as_u64() / 2 >= self.segment_bytes.as_u64(),
-            "spool.bytes_max: must be at least twice spool.segment_bytes",
+            "spool.bytes_max",
+            "must be at least twice spool.segment_bytes",
         );
         require(
             self.entry_bytes_max >= ByteSize::kib(1)
                 && self.entry_bytes_max.as_u64().saturating_add(1024) <= self.segment_bytes.as_u64(),
-            "spool.entry_bytes_max: must be at least 1 KiB, and 1 KiB less than spool.segment_bytes",
+            "spool.entry_bytes_max",
+            "must be at least 1 KiB, and 1 KiB less than spool.segment_bytes",
         );
         require(
             self.queue_bytes.as_u64() >= self.entry_bytes_max.as_u64().saturating_add(1024)
                 && self.queue_bytes <= ByteSize::gib(1),
-            "spool.queue_bytes: must be 1 KiB more than spool.entry_bytes_max, and at most 1 GiB",
+            "spool.queue_bytes",
+            "must be 1 KiB more than spool.entry_bytes_max, and at most 1 GiB",
         );
         require(
             self.commit_bytes >= ByteSize::b(1) && self.commit_bytes <= self.queue_bytes,
-            "spool.commit_bytes: must be at least 1 byte and at most spool.queue_bytes",
+            "spool.commit_bytes",
+            "must be at least 1 byte and at most spool.queue_bytes",
         );
         require(
             (1..=100_000).contains(&self.open_segments_max),
-            "spool.open_segments_max: must be between 1 and 100000",
+            "spool.open_segments_max",
+            "must be between 1 and 100000",
         );
         require(
             self.commit_interval <= Duration::from_secs(1),
-            "spool.commit_interval: must be at most 1s",
+            "spool.commit_interval",
+            "must be at most 1s",
         );
         mistakes
     }

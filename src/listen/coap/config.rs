@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoints::CONFIGURED_MAX;
 use crate::listen::addresses::ListenAddresses;
+use crate::operate::mistake::Mistakes;
 
 /// The `[coap]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub struct Config {
     /// Repetitions of a separate response (MAX_RETRANSMIT).
     pub max_retransmit: u32,
     /// The receive buffer of each socket; the kernel grants no more than `net.core.rmem_max`.
-    pub receive_buffer: ByteSize,
+    pub receive_buffer_bytes: ByteSize,
 }
 
 impl Default for Config {
@@ -68,46 +69,56 @@ impl Default for Config {
             ack_timeout: Duration::from_secs(2),
             ack_random_factor: 1.5,
             max_retransmit: 4,
-            receive_buffer: ByteSize::mib(4),
+            receive_buffer_bytes: ByteSize::mib(4),
         }
     }
 }
 
 impl Config {
     /// What is wrong with the section, one sentence each; empty if nothing is.
-    pub fn mistakes(&self) -> Vec<String> {
+    pub fn mistakes(&self) -> Mistakes {
         let bytes = self.datagram_bytes_max.as_u64();
-        [
+        let checks = [
             (
                 !(64..=65_507).contains(&bytes),
-                "coap.datagram_bytes_max must be 64 B to 65507 B",
+                "coap.datagram_bytes_max",
+                "must be 64 B to 65507 B",
             ),
             (
                 !(1.0..=10.0).contains(&self.ack_random_factor),
-                "coap.ack_random_factor must be 1 to 10",
+                "coap.ack_random_factor",
+                "must be 1 to 10",
             ),
             (
                 self.piggyback_timeout >= Duration::from_secs(2),
-                "coap.piggyback_timeout must be below 2s",
+                "coap.piggyback_timeout",
+                "must be below 2s",
             ),
             (
                 self.ack_timeout < Duration::from_millis(100),
-                "coap.ack_timeout must be at least 100ms",
+                "coap.ack_timeout",
+                "must be at least 100ms",
             ),
-            (self.max_retransmit > 10, "coap.max_retransmit must be at most 10"),
-            (self.exchanges_max == 0, "coap.exchanges_max must be at least 1"),
-            (self.separate_max > 32_768, "coap.separate_max must be at most 32768"),
+            (self.max_retransmit > 10, "coap.max_retransmit", "must be at most 10"),
+            (self.exchanges_max == 0, "coap.exchanges_max", "must be at least 1"),
+            (self.separate_max > 32_768, "coap.separate_max", "must be at most 32768"),
             // An IPv6 wildcard may need a second socket.
             (
                 self.listen.iter().count() > CONFIGURED_MAX / 2,
-                "coap.listen must be at most 32 addresses",
+                "coap.listen",
+                "must be at most 32 addresses",
             ),
-            (self.messages_per_peer == 0, "coap.messages_per_peer must be at least 1"),
-        ]
-        .into_iter()
-        .filter(|(is_wrong, _)| *is_wrong)
-        .map(|(_, sentence)| sentence.to_owned())
-        .collect()
+            (
+                self.messages_per_peer == 0,
+                "coap.messages_per_peer",
+                "must be at least 1",
+            ),
+        ];
+        let mut mistakes = Mistakes::default();
+        for (is_wrong, path, text) in checks {
+            mistakes.require(!is_wrong, path, text);
+        }
+        mistakes
     }
 
     // What is used: within bounds even if nobody asked for the mistakes.
@@ -117,7 +128,7 @@ impl Config {
     }
 
     pub fn receive_buffer_bytes(&self) -> usize {
-        usize::try_from(self.receive_buffer.as_u64()).unwrap_or(usize::MAX)
+        usize::try_from(self.receive_buffer_bytes.as_u64()).unwrap_or(usize::MAX)
     }
 
     pub fn datagram_bytes(&self) -> usize {

@@ -56,7 +56,7 @@ impl Drops {
 fn log(dropped: u64) {
     tracing::warn!(
         dropped,
-        "coap datagrams dropped by the kernel, as a receive buffer was full; coap.receive_buffer and net.core.rmem_max bound it"
+        "coap datagrams dropped by the kernel, as a receive buffer was full; coap.receive_buffer_bytes and net.core.rmem_max bound it"
     );
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
+use crate::operate::mistake::Mistakes;
 
 /// The `[http]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,25 +61,27 @@ impl Default for Config {
 
 impl Config {
     /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
+    pub fn mistakes(&self) -> Mistakes {
         let checks = [
-            (self.connections_max > 0, "http.connections_max: must be at least 1"),
+            (self.connections_max > 0, "http.connections_max", "must be at least 1"),
             (
                 self.body_bytes_max >= ByteSize::kib(1),
-                "http.body_bytes_max: must be at least 1 KiB",
+                "http.body_bytes_max",
+                "must be at least 1 KiB",
             ),
             (
                 self.body_bytes_per_second_min >= ByteSize::b(1),
-                "http.body_bytes_per_second_min: must be at least 1 B",
+                "http.body_bytes_per_second_min",
+                "must be at least 1 B",
             ),
-            (!self.body_timeout.is_zero(), "http.body_timeout: must be above 0"),
-            (!self.idle_timeout.is_zero(), "http.idle_timeout: must be above 0"),
+            (!self.body_timeout.is_zero(), "http.body_timeout", "must be above 0"),
+            (!self.idle_timeout.is_zero(), "http.idle_timeout", "must be above 0"),
         ];
-        checks
-            .into_iter()
-            .filter(|(good, _)| !good)
-            .map(|(_, text)| text.to_owned())
-            .collect()
+        let mut mistakes = Mistakes::default();
+        for (good, path, text) in checks {
+            mistakes.require(good, path, text);
+        }
+        mistakes
     }
 
     pub fn rate(&self) -> Rate {

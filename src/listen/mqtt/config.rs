@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
+use crate::operate::mistake::Mistakes;
 
 /// The `[mqtt]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,29 +61,39 @@ pub struct Config {
 
 impl Config {
     /// What is wrong with this section, each mistake starting with the field's name.
-    pub fn mistakes(&self) -> Vec<String> {
+    pub fn mistakes(&self) -> Mistakes {
         let sizes = ByteSize::kib(1)..=ByteSize::mib(256);
         let checks = [
-            (self.connections_max > 0, "mqtt.connections_max: must be at least 1"),
+            (self.connections_max > 0, "mqtt.connections_max", "must be at least 1"),
             (
                 sizes.contains(&self.packet_bytes_max),
-                "mqtt.packet_bytes_max: must be between 1 KiB and 256 MiB",
+                "mqtt.packet_bytes_max",
+                "must be between 1 KiB and 256 MiB",
             ),
-            (self.receive_maximum > 0, "mqtt.receive_maximum: must be at least 1"),
-            (!self.connect_timeout.is_zero(), "mqtt.connect_timeout: must be above 0"),
+            (self.receive_maximum > 0, "mqtt.receive_maximum", "must be at least 1"),
+            (
+                !self.connect_timeout.is_zero(),
+                "mqtt.connect_timeout",
+                "must be above 0",
+            ),
             (
                 self.packet_bytes_per_second_min >= ByteSize::b(1),
-                "mqtt.packet_bytes_per_second_min: must be at least 1 B",
+                "mqtt.packet_bytes_per_second_min",
+                "must be at least 1 B",
             ),
-            (!self.packet_timeout.is_zero(), "mqtt.packet_timeout: must be above 0"),
-            (!self.closing_timeout.is_zero(), "mqtt.closing_timeout: must be above 0"),
-            (!self.idle_timeout.is_zero(), "mqtt.idle_timeout: must be above 0"),
+            (!self.packet_timeout.is_zero(), "mqtt.packet_timeout", "must be above 0"),
+            (
+                !self.closing_timeout.is_zero(),
+                "mqtt.closing_timeout",
+                "must be above 0",
+            ),
+            (!self.idle_timeout.is_zero(), "mqtt.idle_timeout", "must be above 0"),
         ];
-        checks
-            .into_iter()
-            .filter(|(good, _)| !good)
-            .map(|(_, text)| text.to_owned())
-            .collect()
+        let mut mistakes = Mistakes::default();
+        for (good, path, text) in checks {
+            mistakes.require(good, path, text);
+        }
+        mistakes
     }
 }
 

@@ -1,11 +1,20 @@
-//! Settings from environment variables: `CITYGATE_<SECTION>_<FIELD>`, or with `__` between them, and which are meant.
+//! Settings from environment variables: `CITYGATE_<TABLE>__<FIELD>`, and which variables are meant as such.
 //!
-//! A value is TOML where its field takes it as such (a number, a list), a plain text otherwise. A field that is a table
-//! takes a table, as TOML or JSON: `CITYGATE_KAFKA_PROPERTIES='{"client.id": "north"}'`. One entry of it has a variable of
-//! its own, in capitals and with `_` for every dot: `CITYGATE_KAFKA_PROPERTIES__SASL_PASSWORD` is `sasl.password`. Both are
-//! merged with what the file says, key by key.
+//! Two underscores stand between tables and fields (`CITYGATE_MQTT__LISTEN`, `CITYGATE_MQTT__TLS__CERTIFICATE`); what is in
+//! no table has none (`CITYGATE_STATE_DIR`). A librdkafka property has `_` for every dot:
+//! `CITYGATE_KAFKA__PROPERTIES__SSL_CA_LOCATION` is `ssl.ca.location`, and is always text. Any other value is TOML where
+//! its field accepts it as such (a number, a list), a plain text otherwise. A field that is a table of any names takes a
+//! table, as TOML or JSON: `CITYGATE_KAFKA__PROPERTIES='{"client.id": "north"}'`. All is merged with the file, key by key.
+//! A name with two underscores that is no setting is a mistake; one without is somebody else's, perhaps, and a warning.
 
 use std::ffi::OsString;
+
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+
+use super::ask::{accepts, is_in_free_table, names};
+use crate::operate::mistake::{Mistake, Mistakes};
+use crate::operate::spelling;
 
 const PREFIX: &str = "CITYGATE_";
 
@@ -13,24 +22,25 @@ const PREFIX: &str = "CITYGATE_";
 /// repository do.
 const NO_SETTINGS: [&str; 3] = ["CONFIG", "CACHE", "REQUIRE_KAFKA"];
 
-/// Whether a variable is meant as a setting.
-pub(super) fn is_ours(name: &str, value: &str) -> bool {
-    let Some(rest) = name.strip_prefix(PREFIX) else {
-        return false;
-    };
-    !NO_SETTINGS.contains(&rest) && !is_service_link(rest, value)
+/// What variables set.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// Each variable, and its line of TOML.
+    pub lines: Vec<(String, String)>,
+    pub mistakes: Mistakes,
+    pub warnings: Vec<Mistake>,
 }
 
 /// All variables that are UTF-8; and what is wrong with those that are meant as settings, and are not.
-pub(super) fn texts(variables: impl Iterator<Item = (OsString, OsString)>) -> (Vec<(String, String)>, Vec<String>) {
-    let (mut texts, mut mistakes) = (Vec::new(), Vec::new());
+pub(super) fn texts(variables: impl Iterator<Item = (OsString, OsString)>) -> (Vec<(String, String)>, Mistakes) {
+    let (mut texts, mut mistakes) = (Vec::new(), Mistakes::default());
     for (name, value) in variables {
         match (name.to_str(), value.to_str()) {
             (Some(name), Some(value)) => texts.push((name.to_owned(), value.to_owned())),
             _ => {
                 let name = name.to_string_lossy();
                 if is_ours(&name, &value.to_string_lossy()) {
-                    mistakes.push(format!("{name}: is not UTF-8; write it in UTF-8"));
+                    mistakes.push(name, "is not UTF-8; write it in UTF-8");
                 }
             }
         }
@@ -38,35 +48,99 @@ pub(super) fn texts(variables: impl Iterator<Item = (OsString, OsString)>) -> (V
     (texts, mistakes)
 }
 
-/// The variable of a field.
-pub(super) fn variable(section: &str, field: &str) -> String {
-    format!("{PREFIX}{}_{}", section, field).to_ascii_uppercase()
+/// The settings of a configuration `T` among these variables, in the order of their names.
+pub(super) fn settings<T: DeserializeOwned>(variables: impl Iterator<Item = (String, String)>) -> Settings {
+    let mut ours: Vec<_> = variables.filter(|(name, value)| is_ours(name, value)).collect();
+    ours.sort();
+    let mut settings = Settings::default();
+    for (variable, value) in ours {
+        match path::<T>(&variable) {
+            Some(path) => settings.lines.push((variable, line::<T>(&path, &value))),
+            None if variable.contains("__") => {
+                let hint = nearest::<T>(&variable);
+                let hint = hint.unwrap_or("; a setting is called CITYGATE_<TABLE>__<FIELD>".to_owned());
+                settings.mistakes.push(variable, format!("no such setting{hint}"));
+            }
+            None => {
+                let hint = nearest::<T>(&variable).unwrap_or_default();
+                let text = format!("is not a setting and has no effect{hint}");
+                settings.warnings.push(Mistake::new(variable, text));
+            }
+        }
+    }
+    settings
 }
 
-/// The line of TOML that a variable stands for; `accepts` tells which of several it is.
-///
-/// # Errors
-/// Those of `accepts`, for a plain text.
-pub(super) fn line(field: &str, text: &str, accepts: impl Fn(&str) -> Result<(), String>) -> Result<String, String> {
-    let field = field.to_ascii_lowercase();
-    let as_string = toml::Value::from(text).to_string();
-    if let Some((table, key)) = field.split_once("__") {
-        let key = toml::Value::from(key.replace('_', "."));
-        let line = format!("{table} = {{ {key} = {as_string} }}\n");
-        return accepts(&line).map(|()| line);
+/// Whether a variable is meant as a setting.
+fn is_ours(name: &str, value: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return false;
+    };
+    !NO_SETTINGS.contains(&rest) && !is_service_link(rest, value)
+}
+
+/// The setting that a variable names.
+fn path<T: DeserializeOwned>(variable: &str) -> Option<Vec<String>> {
+    let rest = variable.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    let mut path: Vec<String> = Vec::new();
+    for part in rest.split("__") {
+        path.push(part.to_owned());
+        if is_in_free_table::<T>(&path) {
+            path.pop();
+            path.push(part.replace('_', "."));
+        } else if !names::<T>(&path[..path.len() - 1]).iter().any(|name| name == part) {
+            return None;
+        }
     }
-    let line = |value: &str| format!("{field} = {value}\n");
+    // A table as a whole is set field by field.
+    names::<T>(&path).is_empty().then_some(path)
+}
+
+/// The variable of a setting.
+fn variable(path: &[String]) -> String {
+    format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())
+}
+
+/// What a variable may have been meant to be, as the end of a message.
+fn nearest<T: DeserializeOwned>(written: &str) -> Option<String> {
+    fn add<T: DeserializeOwned>(path: &[String], found: &mut Vec<String>) {
+        for name in names::<T>(path) {
+            let path = [path, &[name]].concat();
+            match names::<T>(&path).is_empty() {
+                true => found.push(variable(&path)),
+                false => add::<T>(&path, found),
+            }
+        }
+    }
+    let mut known = Vec::new();
+    add::<T>(&[], &mut known);
+    let meant = spelling::nearest(written, known.iter().map(String::as_str))?;
+    Some(format!("; did you mean {meant}?"))
+}
+
+/// The line of TOML that a variable stands for.
+fn line<T: DeserializeOwned>(path: &[String], text: &str) -> String {
+    let keys = path.iter().map(|key| toml::Value::from(key.as_str()).to_string());
+    let keys = keys.collect::<Vec<_>>().join(".");
+    let value = match is_in_free_table::<T>(path) {
+        true => None,
+        false => toml_value::<T>(path, text),
+    };
+    let value = value.unwrap_or_else(|| toml::Value::from(text).to_string());
+    format!("{keys} = {value}\n")
+}
+
+/// The text as a value other than text, if the field accepts it as such: TOML, or a table as JSON.
+fn toml_value<T: DeserializeOwned>(path: &[String], text: &str) -> Option<String> {
     let as_json = serde_json::from_str::<toml::Table>(text).ok();
     let as_table = as_json.map(|table| toml::Value::Table(table).to_string());
-    let candidates = [Some(text.to_owned()), as_table].into_iter().flatten();
-    let accepted = candidates.map(|value| line(&value)).find(|line| accepts(line).is_ok());
-    accepted.map_or_else(
-        || {
-            let line = line(&as_string);
-            accepts(&line).map(|()| line)
-        },
-        Ok,
-    )
+    let mut candidates = [Some(text.to_owned()), as_table].into_iter().flatten();
+    candidates.find(|text| match DeValue::parse(text).map(|value| value.into_inner()) {
+        // Its entries are looked at one by one later.
+        Ok(DeValue::Table(_)) => accepts::<T>(path, DeValue::Table(DeTable::new())),
+        Ok(value) => accepts::<T>(path, value),
+        Err(_) => false,
+    })
 }
 
 /// Kubernetes gives every container the addresses of the services beside it: a service called `citygate` makes
@@ -97,8 +171,8 @@ mod tests {
     #[test]
     fn variables_of_others_are_left_alone() {
         let check = |name: &str, value: &str, expected: bool| assert_eq!(is_ours(name, value), expected, "{name}");
-        check("CITYGATE_KAFKA_LINGER", "5ms", true);
-        check("CITYGATE_KAFAK_LINGER", "5ms", true);
+        check("CITYGATE_KAFKA__LINGER", "5ms", true);
+        check("CITYGATE_KAFAK__LINGER", "5ms", true);
         check("CITYGATE_CONFIG", "x", false);
         check("CITYGATE_CONFIGS", "x", true);
         check("CITYGATE_REQUIRE_KAFKA", "1", false);
@@ -117,36 +191,44 @@ mod tests {
     fn a_setting_that_is_not_utf_8_is_a_mistake() {
         use std::os::unix::ffi::OsStringExt as _;
         let variables = [
-            ("CITYGATE_KAFKA_LINGER", &b"5\xffms"[..]),
+            ("CITYGATE_KAFKA__LINGER", &b"5\xffms"[..]),
             ("CITYGATE_CONFIG", b"/\xff.toml"),
             ("OTHER", b"\xff"),
-            ("CITYGATE_LOG_LEVEL", b"info"),
+            ("CITYGATE_LOG__LEVEL", b"info"),
         ];
         let variables = variables.map(|(name, value)| (name.into(), OsString::from_vec(value.to_vec())));
         let (texts, mistakes) = texts(variables.into_iter());
-        assert_eq!(texts, [("CITYGATE_LOG_LEVEL".to_owned(), "info".to_owned())]);
-        assert_eq!(mistakes, ["CITYGATE_KAFKA_LINGER: is not UTF-8; write it in UTF-8"]);
+        assert_eq!(texts, [("CITYGATE_LOG__LEVEL".to_owned(), "info".to_owned())]);
+        assert_eq!(
+            mistakes.to_string(),
+            "CITYGATE_KAFKA__LINGER: is not UTF-8; write it in UTF-8"
+        );
     }
 
     #[test]
     fn a_value_becomes_a_line() {
-        let anything = |line: &str| {
-            toml::from_str::<toml::Table>(line)
-                .map(|_| ())
-                .map_err(|error| error.to_string())
-        };
-        let check = |field: &str, text: &str, expected: &str| {
-            let line = line(field, text, anything).unwrap();
+        use crate::operate::config::Config;
+        let check = |variable: &str, text: &str, expected: &str| {
+            let line = line::<Config>(&path::<Config>(variable).unwrap(), text);
             assert_eq!(line.trim_end(), expected);
         };
-        check("PARTITIONS", "7", "partitions = 7");
-        check("LEVEL", "info", "level = \"info\"");
-        check("PROPERTIES", "{\"a.b\": \"c\"}", "properties = { \"a.b\" = \"c\" }");
-        check("PROPERTIES", "{\"a.b\" = \"c\"}", "properties = {\"a.b\" = \"c\"}");
+        check("CITYGATE_KAFKA__PARTITIONS", "7", "\"kafka\".\"partitions\" = 7");
+        check("CITYGATE_LOG__LEVEL", "info", "\"log\".\"level\" = \"info\"");
+        let properties = |value: &str| format!("\"kafka\".\"properties\" = {value}");
         check(
-            "PROPERTIES__SASL_PASSWORD",
+            "CITYGATE_KAFKA__PROPERTIES",
+            "{\"a.b\": \"c\"}",
+            &properties("{ \"a.b\" = \"c\" }"),
+        );
+        check(
+            "CITYGATE_KAFKA__PROPERTIES",
+            "{\"a.b\" = \"c\"}",
+            &properties("{\"a.b\" = \"c\"}"),
+        );
+        check(
+            "CITYGATE_KAFKA__PROPERTIES__SASL_PASSWORD",
             "a,b=c\"",
-            "properties = { \"sasl.password\" = 'a,b=c\"' }",
+            "\"kafka\".\"properties\".\"sasl.password\" = 'a,b=c\"'",
         );
     }
 }

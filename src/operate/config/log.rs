@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+use crate::operate::mistake::Mistakes;
 use crate::operate::spelling;
 
 /// The `[log]` section.
@@ -41,9 +42,12 @@ impl Default for Log {
 
 impl Log {
     /// What is wrong with this section.
-    pub fn mistakes(&self) -> Vec<String> {
-        let error = self.filter().err();
-        error.map(|why| format!("log.level: {why}")).into_iter().collect()
+    pub fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        if let Err(why) = self.filter() {
+            mistakes.push("log.level", why);
+        }
+        mistakes
     }
 
     /// The filter that the level describes.
@@ -95,7 +99,7 @@ mod tests {
                 level: level.into(),
                 format: Format::Text,
             };
-            let mistakes = log.mistakes().join("\n");
+            let mistakes = log.mistakes().to_string();
             match expected {
                 None => assert_eq!(mistakes, "", "{level}"),
                 Some(expected) => assert!(

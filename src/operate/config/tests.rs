@@ -1,14 +1,15 @@
 //! What a configuration may say, and how its mistakes are told.
 
 use super::*;
-use serde::Serialize;
 use std::collections::HashSet;
+use std::time::Duration;
 
 fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let environment = environment
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_string()));
-    Config::parse("citygate.toml", text, environment).map_err(|mistakes| mistakes.0)
+    Config::parse("citygate.toml", text, environment)
+        .map_err(|mistakes| mistakes.to_string().lines().map(str::to_owned).collect())
 }
 
 #[test]
@@ -36,14 +37,14 @@ listen = \"localhost\"
 [htpp]
 listen = \"127.0.0.1:1\"
 ";
-    let mistakes = parse(text, &[("CITYGATE_LIMITS_BATCH_READINGS", "many")]).unwrap_err();
+    let mistakes = parse(text, &[("CITYGATE_LIMITS__BATCH_READINGS", "many")]).unwrap_err();
     let expected = [
         "citygate.toml:3: kafka.bootstrap_servers: ",
         "citygate.toml:4: kafka.linger: ",
-        "citygate.toml:5: kafka.compresion: unknown field `compresion`; did you mean `compression`?",
+        "citygate.toml:5: kafka.compresion: no such setting; did you mean kafka.compression?",
         "citygate.toml:9: http.listen: ",
-        "citygate.toml:11: [htpp]: no such section; did you mean http?",
-        "CITYGATE_LIMITS_BATCH_READINGS: ",
+        "citygate.toml:11: [htpp]: no such table; did you mean [http]?",
+        "CITYGATE_LIMITS__BATCH_READINGS: ",
         "citygate.toml:6: drain.deadline: must be longer than kafka.delivery_timeout",
     ];
     for expected in expected {
@@ -55,55 +56,26 @@ listen = \"127.0.0.1:1\"
     assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
 }
 
-/// The sections as text, to compare and to list their fields.
-fn sections(config: &Config) -> toml::Table {
-    fn section(of: &impl Serialize) -> toml::Value {
-        toml::Value::try_from(of).unwrap()
-    }
-    let Config {
-        mqtt,
-        coap,
-        http,
-        admin,
-        kafka,
-        spool,
-        replay,
-        schemas,
-        registry,
-        clock,
-        limits,
-        drain,
-        log,
-    } = config;
-    toml::Table::from_iter([
-        ("mqtt".to_owned(), section(mqtt)),
-        ("coap".to_owned(), section(coap)),
-        ("http".to_owned(), section(http)),
-        ("admin".to_owned(), section(admin)),
-        ("kafka".to_owned(), section(kafka)),
-        ("spool".to_owned(), section(spool)),
-        ("replay".to_owned(), section(replay)),
-        ("schemas".to_owned(), section(schemas)),
-        ("registry".to_owned(), section(registry)),
-        ("clock".to_owned(), section(clock)),
-        ("limits".to_owned(), section(limits)),
-        ("drain".to_owned(), section(drain)),
-        ("log".to_owned(), section(log)),
-    ])
+/// The tables as text, to compare and to list their fields.
+fn tables(config: &Config) -> toml::Table {
+    toml::Table::try_from(config).unwrap()
 }
 
 #[test]
 fn the_example_file_explains_every_setting_with_its_default() {
     let text = include_str!("../../../deploy/citygate.toml");
-    let defaults = sections(&Config::default());
-    assert_eq!(sections(&parse(text, &[]).unwrap()), defaults);
+    let defaults = tables(&Config::default());
+    assert_eq!(tables(&parse(text, &[]).unwrap()), defaults);
     let written: toml::Table = toml::from_str(text).unwrap();
-    for (name, section) in &defaults {
-        for field in section.as_table().unwrap().keys() {
-            assert!(
-                written[name].get(field).is_some(),
-                "{name}.{field} is not in deploy/citygate.toml"
-            );
+    for (name, table) in &defaults {
+        assert!(written.get(name).is_some(), "{name} is not in deploy/citygate.toml");
+        for field in table.as_table().into_iter().flatten().map(|(field, _)| field) {
+            let explained = match (name.as_str(), field.as_str()) {
+                // Its default is in state_dir.
+                ("spool", "folder") => text.contains("\n# folder = "),
+                _ => written[name].get(field).is_some(),
+            };
+            assert!(explained, "{name}.{field} is not in deploy/citygate.toml");
         }
     }
     for field in ["url", "username", "password", "password_file", "token", "token_file"] {
@@ -116,6 +88,7 @@ fn the_example_file_explains_every_setting_with_its_default() {
 
 /// Settings that bound nothing: switches, addresses, names, the sizes of steps, and which times are right.
 const NO_LIMITS: &str = "
+    state_dir
     mqtt.enabled mqtt.listen
     coap.enabled
     http.enabled http.listen
@@ -124,9 +97,8 @@ const NO_LIMITS: &str = "
     kafka.replication_factor kafka.linger kafka.batch_bytes kafka.batch_readings kafka.compression
     kafka.probe_interval kafka.statistics_interval kafka.properties kafka.properties_files
     spool.enabled spool.folder spool.segment_bytes spool.commit_interval spool.commit_bytes
-    replay.try_again
+    replay.retry_interval
     schemas.folder
-    registry.cache_file
     clock.max_ahead clock.max_age
     drain.delay
     log.level log.format
@@ -138,11 +110,14 @@ fn the_page_of_limits_names_every_setting_that_is_one() {
     let named: Vec<_> = page.split('`').skip(1).step_by(2).collect();
     // Every other setting is a limit.
     let no_limits: HashSet<&str> = NO_LIMITS.split_whitespace().collect();
-    let defaults = sections(&Config::default());
+    let defaults = tables(&Config::default());
     let mut known = HashSet::new();
-    for (section, fields) in &defaults {
-        for field in fields.as_table().unwrap().keys() {
-            let name = format!("{section}.{field}");
+    for (table, fields) in &defaults {
+        let fields = match fields.as_table() {
+            Some(fields) => fields.keys().map(|field| format!("{table}.{field}")).collect(),
+            None => vec![table.clone()],
+        };
+        for name in fields {
             let is_there = named.contains(&name.as_str()) || no_limits.contains(name.as_str());
             assert!(is_there, "{name} is not in deploy/README.md");
             known.insert(name);
@@ -151,9 +126,9 @@ fn the_page_of_limits_names_every_setting_that_is_one() {
     for name in no_limits {
         assert!(known.contains(name), "{name} does not exist");
     }
-    for (section, field) in named.iter().filter_map(|name| name.split_once('.')) {
-        let known = defaults.get(section).is_none_or(|section| section.get(field).is_some());
-        assert!(known, "deploy/README.md names {section}.{field}, which does not exist");
+    for (table, field) in named.iter().filter_map(|name| name.split_once('.')) {
+        let known = defaults.get(table).is_none_or(|table| table.get(field).is_some());
+        assert!(known, "deploy/README.md names {table}.{field}, which does not exist");
     }
 }
 
@@ -185,14 +160,14 @@ fn broken_syntax_is_reported_with_its_line() {
 #[test]
 fn the_environment_wins_over_the_file() {
     let environment = [
-        ("CITYGATE_KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092,kafka-2:9092"),
-        ("CITYGATE_KAFKA_CREATE_TOPICS", "true"),
-        ("CITYGATE_KAFKA_LINGER", "20ms"),
+        ("CITYGATE_KAFKA__BOOTSTRAP_SERVERS", "kafka-1:9092,kafka-2:9092"),
+        ("CITYGATE_KAFKA__CREATE_TOPICS", "true"),
+        ("CITYGATE_KAFKA__LINGER", "20ms"),
         ("CITYGATE_KAFKA__QUEUE_READINGS", "1000"),
         ("CITYGATE_KAFKA__PROPERTIES__CLIENT_ID", "north"),
-        ("CITYGATE_LIMITS_IN_FLIGHT_BYTES", "128 MiB"),
-        ("CITYGATE_COAP_LISTEN", "127.0.0.1:5683,[::1]:5683"),
-        ("CITYGATE_MQTT_LISTEN", "[\"127.0.0.1:1883\", \"[::1]:1883\"]"),
+        ("CITYGATE_LIMITS__IN_FLIGHT_BYTES", "128 MiB"),
+        ("CITYGATE_COAP__LISTEN", "127.0.0.1:5683,[::1]:5683"),
+        ("CITYGATE_MQTT__LISTEN", "[\"127.0.0.1:1883\", \"[::1]:1883\"]"),
         ("CITYGATE_REQUIRE_KAFKA", "1"),
         ("HOME", "/root"),
     ];
@@ -216,22 +191,190 @@ fn variables_that_name_no_setting_are_mistakes() {
         assert!(!mistakes[0].contains("hunter2"), "{mistakes:?}");
     };
     check(
-        "CITYGATE_KAFAK_LINGER",
-        "CITYGATE_KAFAK_LINGER: no such setting; did you mean CITYGATE_KAFKA_LINGER?",
+        "CITYGATE_KAFAK__LINGER",
+        "CITYGATE_KAFAK__LINGER: no such setting; did you mean CITYGATE_KAFKA__LINGER?",
     );
     check(
-        "CITYGATE_KAFAK_X",
-        "CITYGATE_KAFAK_X: no such setting; a variable is called",
+        "CITYGATE_KAFAK__X",
+        "CITYGATE_KAFAK__X: no such setting; a setting is called CITYGATE_<TABLE>__<FIELD>",
     );
     check(
-        "CITYGATE_KAFKA_LINGR",
-        "CITYGATE_KAFKA_LINGR: unknown field `lingr`; did you mean `linger`?",
+        "CITYGATE_KAFKA__LINGR",
+        "CITYGATE_KAFKA__LINGR: no such setting; did you mean CITYGATE_KAFKA__LINGER?",
     );
     check(
-        "CITYGATE_REGISTRY_PASWORD",
-        "CITYGATE_REGISTRY_PASWORD: unknown field `pasword`; did you mean `password`?",
+        "CITYGATE_REGISTRY__PASWORD",
+        "CITYGATE_REGISTRY__PASWORD: no such setting; did you mean CITYGATE_REGISTRY__PASSWORD?",
     );
-    check("CITYGATE_KAFKA", "CITYGATE_KAFKA: no such setting");
+    check(
+        "CITYGATE_KAFKA__LINGER__X",
+        "CITYGATE_KAFKA__LINGER__X: no such setting",
+    );
+    check("CITYGATE_KAFKA__", "CITYGATE_KAFKA__: no such setting");
+}
+
+#[test]
+fn variables_that_may_be_of_others_are_warnings() {
+    let check = |variable: &str, value: &str, expected: &[&str]| {
+        let warnings = parse("", &[(variable, value)]).unwrap().warnings;
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, expected);
+    };
+    check(
+        "CITYGATE_KAFKA_LINGER",
+        "hunter2",
+        &["CITYGATE_KAFKA_LINGER: is not a setting and has no effect; did you mean CITYGATE_KAFKA__LINGER?"],
+    );
+    check(
+        "CITYGATE_STATEDIR",
+        "hunter2",
+        &["CITYGATE_STATEDIR: is not a setting and has no effect; did you mean CITYGATE_STATE_DIR?"],
+    );
+    check(
+        "CITYGATE_COLOUR",
+        "hunter2",
+        &["CITYGATE_COLOUR: is not a setting and has no effect"],
+    );
+    check(
+        "CITYGATE_KAFKA",
+        "hunter2",
+        &["CITYGATE_KAFKA: is not a setting and has no effect"],
+    );
+    check("CITYGATE_STATE_DIR", "/var/lib/citygate", &[]);
+    check("CITYGATE_PORT_1883_TCP_ADDR", "10.0.0.1", &[]);
+    check("CITYGATE_SERVICE_HOST", "10.0.0.1", &[]);
+}
+
+#[test]
+fn the_state_dir_holds_spool_and_schema_ids() {
+    let check = |text: &str, environment: &[(&str, &str)], spool: &str, ids: &str| {
+        let config = parse(text, environment).unwrap();
+        assert_eq!(config.spool.folder, Path::new(spool));
+        assert_eq!(config.registry.cache_file.as_deref(), Some(Path::new(ids)));
+    };
+    check("", &[], "citygate-state/spool", "citygate-state/schema-ids.json");
+    check("state_dir = \"/s\"", &[], "/s/spool", "/s/schema-ids.json");
+    check("", &[("CITYGATE_STATE_DIR", "/e")], "/e/spool", "/e/schema-ids.json");
+    let other_disk = "state_dir = \"/s\"\nspool.folder = \"/mnt/spool\"";
+    check(other_disk, &[], "/mnt/spool", "/s/schema-ids.json");
+    assert_eq!(
+        parse("\nstate_dir = \"\"", &[]).unwrap_err()[0],
+        "citygate.toml:2: state_dir: is empty"
+    );
+}
+
+/// As a listener's table may be one day.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Nested {
+    mqtt: NestedMqtt,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NestedMqtt {
+    listen: String,
+    tls: NestedTls,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NestedTls {
+    certificate: String,
+    handshakes_max: u16,
+}
+
+#[test]
+fn tables_nest() {
+    let variables = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        pairs.into_iter()
+    };
+    let text = "[mqtt]\nlisten = \"a\"\n[mqtt.tls]\ncertificate = \"file\"\nhandshakes_max = 1\n";
+    let read = parse::read::<Nested>("f", text, variables(&[("CITYGATE_MQTT__TLS__CERTIFICATE", "variable")]));
+    assert_eq!(read.mistakes.to_string(), "");
+    let tls = NestedTls {
+        certificate: "variable".into(),
+        handshakes_max: 1,
+    };
+    assert_eq!((read.value.mqtt.listen.as_str(), read.value.mqtt.tls), ("a", tls));
+
+    let text = "[mqtt.tls]\ncertificat = \"x\"\nhandshakes_max = 70000\n[mqtt.tsl]\n[mqtt.tls.x]\n";
+    let read = parse::read::<Nested>("f", text, variables(&[("CITYGATE_MQTT__TLS__CERTIFICAT", "x")]));
+    let expected = [
+        "f:2: mqtt.tls.certificat: no such setting; did you mean mqtt.tls.certificate?",
+        "f:3: mqtt.tls.handshakes_max: must be a whole number of at most 65535, and not negative",
+        "f:4: [mqtt.tsl]: no such table; did you mean [mqtt.tls]?",
+        "f:5: [mqtt.tls.x]: no such table",
+        "CITYGATE_MQTT__TLS__CERTIFICAT: no such setting; did you mean CITYGATE_MQTT__TLS__CERTIFICATE?",
+    ];
+    let mut found: Vec<_> = read.mistakes.0.iter().map(ToString::to_string).collect();
+    found.sort_by_key(|mistake| expected.iter().position(|expected| expected == mistake));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_a_setting_expects_is_said_in_words() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(parse(text, &[]).unwrap_err(), [format!("citygate.toml:1: {expected}")])
+    };
+    let duration = "is not a duration; write one such as \"5s\" or \"250ms\"";
+    check("kafka.linger = \"soon\"", &format!("kafka.linger: \"soon\" {duration}"));
+    check("kafka.linger = 5", &format!("kafka.linger: 5 {duration}"));
+    check("kafka.linger = \"-5s\"", &format!("kafka.linger: \"-5s\" {duration}"));
+    check(
+        "clock.max_age = \"long\"",
+        &format!("clock.max_age: \"long\" {duration}, or \"unlimited\""),
+    );
+    let size = "is not a size; write one such as \"64 MiB\" or \"512 B\"";
+    check(
+        "spool.bytes_max = \"much\"",
+        &format!("spool.bytes_max: \"much\" {size}"),
+    );
+    check("spool.bytes_max = 1.5", &format!("spool.bytes_max: 1.5 {size}"));
+    check(
+        "kafka.bootstrap_servers = 9092",
+        "kafka.bootstrap_servers: must be text; write it in quotes",
+    );
+    check("mqtt.enabled = \"yes\"", "mqtt.enabled: must be true or false");
+    check(
+        "mqtt.receive_maximum = 70000",
+        "mqtt.receive_maximum: must be a whole number of at most 65535, and not negative",
+    );
+    check(
+        "mqtt.connections_max = -1",
+        "mqtt.connections_max: must be a whole number, and not negative",
+    );
+    check(
+        "kafka.partitions = \"three\"",
+        "kafka.partitions: must be a whole number of at most 2147483647",
+    );
+    check(
+        "coap.ack_random_factor = \"x\"",
+        "coap.ack_random_factor: must be a number",
+    );
+    check(
+        "kafka.compression = \"zip\"",
+        "kafka.compression: expected one of \"none\", \"gzip\", \"snappy\", \"lz4\", \"zstd\"",
+    );
+    check(
+        "mqtt.listen = 1883",
+        "mqtt.listen: expected an address with a port, or a list of them",
+    );
+    check("mqtt = 1883", "mqtt: must be a table; write [mqtt]");
+    check("colour = 1", "colour: no such setting");
+    let quotes = "a name with dots must be in quotes";
+    check(
+        "kafka.properties.security.protocol = \"ssl\"",
+        &format!("kafka.properties.\"security\": {quotes}: \"security.protocol\" = …"),
+    );
+    check(
+        "kafka.properties_files.ssl.key.password = \"/k\"",
+        &format!("kafka.properties_files.\"ssl\": {quotes}: \"ssl.key.password\" = …"),
+    );
 }
 
 #[test]
@@ -246,24 +389,24 @@ fn properties_are_merged_key_by_key() {
     let (protocol, id) = (("security.protocol", "ssl"), |id| ("client.id", id));
     check(&[], &[id("file"), protocol]);
     check(
-        &[("CITYGATE_KAFKA_PROPERTIES", r#"{"client.id": "json"}"#)],
+        &[("CITYGATE_KAFKA__PROPERTIES", r#"{"client.id": "json"}"#)],
         &[id("json"), protocol],
     );
     check(
-        &[("CITYGATE_KAFKA_PROPERTIES", r#"{"client.id" = "toml"}"#)],
+        &[("CITYGATE_KAFKA__PROPERTIES", r#"{"client.id" = "toml"}"#)],
         &[id("toml"), protocol],
     );
     check(
-        &[("CITYGATE_KAFKA_PROPERTIES__CLIENT_ID", "a,b=c")],
+        &[("CITYGATE_KAFKA__PROPERTIES__CLIENT_ID", "a,b=c")],
         &[id("a,b=c"), protocol],
     );
     check(
         &[
             (
-                "CITYGATE_KAFKA_PROPERTIES",
+                "CITYGATE_KAFKA__PROPERTIES",
                 r#"{"client.id": "json", "client.rack": "r"}"#,
             ),
-            ("CITYGATE_KAFKA_PROPERTIES__CLIENT_ID", "one"),
+            ("CITYGATE_KAFKA__PROPERTIES__CLIENT_ID", "one"),
         ],
         &[id("one"), ("client.rack", "r"), protocol],
     );
@@ -288,7 +431,7 @@ fn secrets_may_be_in_files_and_are_never_shown() {
             "[kafka.properties_files]\n\"sasl.password\" = {good:?}\n[registry]\nurl = \"http://r\"\nusername = \"u\"\n\
              password_file = {good:?}"
         ),
-        &[("CITYGATE_KAFKA_PROPERTIES_FILES__SSL_KEY_PASSWORD", good.as_str())],
+        &[("CITYGATE_KAFKA__PROPERTIES_FILES__SSL_KEY_PASSWORD", good.as_str())],
     )
     .unwrap();
     assert_eq!(config.kafka.properties["sasl.password"].reveal(), "hunter2");
@@ -333,13 +476,14 @@ fn secrets_may_be_in_files_and_are_never_shown() {
             "citygate.toml:2: kafka.properties.\"sasl.pasword\": librdkafka has no such property; did you mean sasl.password?",
         ],
     );
-    let no_quotes = "citygate.toml:1: kafka.properties: \"sasl.password\": the value must be text; write it in quotes";
+    let no_quotes = "citygate.toml:2: kafka.properties.\"sasl.password\": the value must be text; write it in quotes";
     check("[kafka.properties]\n\"sasl.password\" = 92726478422", &[], &[no_quotes]);
     check(
         "[kafka.properties]\n\"sasl.password\" = 92726478422\n\"sasl.username\" = true\n\"debug\" = \"all\"",
         &[],
         &[
-            "citygate.toml:1: kafka.properties: \"sasl.password\", \"sasl.username\": the value must be text; write it in quotes",
+            no_quotes,
+            "citygate.toml:3: kafka.properties.\"sasl.username\": the value must be text; write it in quotes",
         ],
     );
     check(
@@ -354,14 +498,14 @@ fn secrets_may_be_in_files_and_are_never_shown() {
     );
     check(
         "",
-        &[("CITYGATE_KAFKA_PROPERTIES", "sasl.password=hunter2")],
-        &["CITYGATE_KAFKA_PROPERTIES: must be a table, such as { \"client.id\" = \"north\" }"],
+        &[("CITYGATE_KAFKA__PROPERTIES", "sasl.password=hunter2")],
+        &["CITYGATE_KAFKA__PROPERTIES: kafka.properties: must be a table, such as { \"client.id\" = \"north\" }"],
     );
     check(
         "",
-        &[("CITYGATE_KAFKA_PROPERTIES__SASL_PASWORD", "hunter2")],
+        &[("CITYGATE_KAFKA__PROPERTIES__SASL_PASWORD", "hunter2")],
         &[
-            "CITYGATE_KAFKA_PROPERTIES__SASL_PASWORD: kafka.properties.\"sasl.pasword\": librdkafka has no such property",
+            "CITYGATE_KAFKA__PROPERTIES__SASL_PASWORD: kafka.properties.\"sasl.pasword\": librdkafka has no such property",
         ],
     );
     check(

@@ -3,6 +3,7 @@
 //! [`TestGateway::finish`] drains it and checks the law of the house; a test that forgets it fails when the gateway is
 //! dropped. So every test here is a test of the law as well.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,12 +15,11 @@ use citygate::deliver::health::Health;
 use citygate::gateway::{Addresses, Gateway};
 use citygate::operate::config::Config;
 use citygate::operate::metrics::Metrics;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::broker::{self, Broker, Record};
 use super::scrape::Scrape;
-use super::{Client, PATIENCE, Via, avro, panics};
+use super::{Client, PATIENCE, Via, avro, panics, repository};
 
 pub struct TestGateway {
     gateway: Option<Gateway>,
@@ -170,33 +170,35 @@ pub fn decoded(schema: &Schema, records: Vec<Record>) -> Vec<Arrived> {
     arrived.collect()
 }
 
-/// The file that `citygate run --config` reads; of the sections that tests change.
+/// The file that `citygate run --config` reads.
 pub fn toml(config: &Config) -> String {
-    fn section(of: &impl Serialize) -> toml::Value {
-        toml::Value::try_from(of).unwrap()
-    }
-    let sections = [
-        ("mqtt", section(&config.mqtt)),
-        ("coap", section(&config.coap)),
-        ("http", section(&config.http)),
-        ("admin", section(&config.admin)),
-        ("kafka", section(&config.kafka)),
-        ("spool", section(&config.spool)),
-        ("schemas", section(&config.schemas)),
-        ("registry", section(&config.registry)),
-        ("drain", section(&config.drain)),
-    ];
-    let table: toml::Table = sections
-        .into_iter()
-        .map(|(name, section)| (name.to_owned(), section))
-        .collect();
-    table.to_string()
+    toml::to_string(config).unwrap()
+}
+
+/// Ports 0 on loopback, the repository's schemas, quick time-outs.
+pub fn quick_config() -> Config {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config::default();
+    config.mqtt.listen = any.into();
+    config.coap.listen = any.into();
+    config.http.listen = any.into();
+    config.admin.listen = any.into();
+    config.schemas.folder = repository().join("schemas");
+    // Tests of the spool give it a folder of their own.
+    config.spool.enabled = false;
+    config.kafka.create_topics = true;
+    config.kafka.linger = Duration::from_millis(1);
+    config.kafka.delivery_timeout = Duration::from_secs(3);
+    config.kafka.probe_interval = Duration::from_millis(100);
+    config.kafka.statistics_interval = Duration::from_millis(500);
+    config.drain.deadline = Duration::from_secs(10);
+    config
 }
 
 /// A configuration for tests on this Kafka, with topics that no other test has.
 pub fn config(broker: &Broker, change: impl FnOnce(&mut Config)) -> Config {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut config = Config::for_testing();
+    let mut config = quick_config();
     config.kafka.bootstrap_servers = broker.servers.clone();
     config.kafka.topic_prefix = format!("t{}-{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     config.kafka.dead_letter_topic = format!("{}dead-letter", config.kafka.topic_prefix);

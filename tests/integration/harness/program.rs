@@ -69,6 +69,7 @@ impl Program {
             config.coap.listen = at(coap).into();
             config.http.listen = at(http).into();
             config.admin.listen = at(admin).into();
+            config.state_dir = folder.path().to_owned();
             config.spool.enabled = true;
             config.spool.folder = folder.path().join("spool");
             change(config);
