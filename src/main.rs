@@ -12,7 +12,7 @@ use anyhow::Context;
 use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
-use citygate::operate::{check, shutdown};
+use citygate::operate::{check, shutdown, tail};
 use clap::{Parser, Subcommand};
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -36,6 +36,16 @@ enum Command {
     Run(ConfigFile),
     /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
     Check(ConfigFile),
+    /// Show readings from Kafka as JSON, one per line: {"kind":…, "device":…, "partition":…, "offset":…, "reading":{…}}.
+    ///
+    /// Bytes, fixed values and decimals are arrays of bytes, dates and timestamps numbers as Avro has them; fields that are
+    /// null are left out. Ends at Ctrl-C, after --max readings, or when nobody reads its output any more.
+    Tail {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: tail::Options,
+    },
     /// Try it: an embedded broker, a gateway and a fleet of simulated devices in one process, nothing to install.
     #[cfg(feature = "demo")]
     Demo(demo::Options),
@@ -60,6 +70,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
         Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
+        Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
         #[cfg(feature = "demo")]
         Command::Demo(options) => {
             start_logging(&demo::log());
@@ -165,6 +176,11 @@ async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn print_readings(config: Config, options: tail::Options) -> anyhow::Result<ExitCode> {
+    tail::run(&config, &options).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

@@ -29,6 +29,8 @@ mod close;
 
 pub mod config;
 
+pub mod consumer;
+
 pub mod dispatch;
 
 pub mod health;

@@ -1,7 +1,7 @@
 //! Running a gateway: its configuration, what is checked before it starts, its metrics and admin port, its end.
 //!
 //! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
-//! without the run. [`metrics`], [`clock`], [`mistake`], [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use;
+//! without the run, [`tail`] shows what came of it. [`metrics`], [`clock`], [`mistake`], [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use;
 //! the other modules stand beside `gateway` and may know the rooms.
 
 pub mod config;
@@ -19,6 +19,8 @@ pub mod admin;
 pub mod shutdown;
 
 pub mod state;
+
+pub mod tail;
 
 // --- small things that every room may use
 pub mod clock;

@@ -60,6 +60,8 @@ mod kinds;
 
 mod registry;
 
+mod tail;
+
 mod corpus;
 
 mod tidy;

@@ -3,7 +3,7 @@
 //! Three of them matter: the schema is accepted, it is not, or nothing is known, because the registry did not answer, not
 //! as a registry, or refuses its login. The URL's credentials stay out of every message.
 
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::Config;
@@ -15,6 +15,9 @@ const WORDS_MAX: usize = 1000;
 
 /// How much of an answer is read; a registry's are far shorter.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The same, of an answer that holds a schema.
+const SCHEMA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The registry's address, and who asks.
 #[derive(Debug)]
@@ -28,11 +31,13 @@ pub(super) struct Registry {
 }
 
 /// Why a kind has no id from the registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// The registry does not accept the schema: another try says the same.
+    #[error("{0}")]
     Refused(String),
     /// The registry did not answer, not as a registry, or refuses its login: a kept id may serve.
+    #[error("{0}")]
     Unavailable(String),
 }
 
@@ -101,8 +106,32 @@ impl Registry {
         }
     }
 
-    /// Posts the schema; an answer that is not JSON becomes a JSON string.
+    /// The text of the schema that has this id.
+    ///
+    /// # Errors
+    /// There is none, or nothing is known, in words.
+    pub(super) async fn schema(&self, id: u32) -> Result<String, String> {
+        let request = self.client.get(format!("{}/schemas/ids/{id}", self.url));
+        let answer = self.send(request, SCHEMA_BYTES_MAX).await;
+        let (status, answer) = answer.map_err(|refusal| refusal.to_string())?;
+        match answer["schema"].as_str() {
+            Some(schema) if status.is_success() => Ok(schema.to_owned()),
+            _ => Err(format!("schema {id} of the registry: {}", refusal(status, &answer))),
+        }
+    }
+
+    /// Posts the schema.
     async fn post(&self, path: &str, kind: &Definition) -> Result<(StatusCode, Value), Refusal> {
+        let body = json!({ "schema": kind.text }).to_string();
+        let request = self.client.post(format!("{}/{path}", self.url));
+        let request = request
+            .header("Content-Type", "application/vnd.schemaregistry.v1+json")
+            .body(body);
+        self.send(request, ANSWER_BYTES_MAX).await
+    }
+
+    /// Sends a request with the login; an answer that is not JSON becomes a JSON string.
+    async fn send(&self, request: RequestBuilder, bytes_max: usize) -> Result<(StatusCode, Value), Refusal> {
         let unavailable = |error: reqwest::Error| {
             // The first says that sending failed, the last why.
             let error = error.without_url();
@@ -112,25 +141,20 @@ impl Registry {
             }
             Refusal::Unavailable(format!("{NO_ANSWER} at {}: {cause}", self.url))
         };
-        let request = self.client.post(format!("{}/{path}", self.url));
         let request = match (&self.basic, &self.token) {
             (Some((user, password)), _) => request.basic_auth(user, password.as_ref().map(Secret::reveal)),
             (None, Some(token)) => request.bearer_auth(token.reveal()),
             (None, None) => request,
         };
-        let body = json!({ "schema": kind.text }).to_string();
-        let request = request
-            .header("Content-Type", "application/vnd.schemaregistry.v1+json")
-            .body(body);
         let mut response = request.send().await.map_err(unavailable)?;
         let status = response.status();
         let mut bytes = Vec::new();
-        while bytes.len() < ANSWER_BYTES_MAX
+        while bytes.len() < bytes_max
             && let Some(chunk) = response.chunk().await.map_err(unavailable)?
         {
             bytes.extend_from_slice(&chunk);
         }
-        bytes.truncate(ANSWER_BYTES_MAX);
+        bytes.truncate(bytes_max);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }

@@ -24,6 +24,8 @@ mod cache;
 
 mod client;
 
+pub mod lookup;
+
 /// The `[registry]` section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

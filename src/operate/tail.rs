@@ -1,0 +1,210 @@
+//! `citygate tail`: readings out of Kafka again, one line of JSON each.
+//!
+//! A record says itself which schema it was written with: Avro's single-object encoding by a fingerprint, which must be
+//! that of a schema in the folder, Confluent's wire format by an id, which the registry knows. apache-avro decodes it and
+//! makes JSON of it: bytes, fixed and decimals are arrays of bytes (a decimal's: two's complement, big endian), dates are
+//! days, times and timestamps numbers in the unit of their type, since midnight or 1970. Fields that are null are left
+//! out. What cannot be decoded is said on standard error, and passed over.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::catalogue::registry::lookup::Lookup;
+use crate::catalogue::{Definition, schemas};
+use crate::deliver::consumer::{self, Consumed, Consumer};
+use crate::operate::config::Config;
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Kinds to show, such as weather; all of them, if none is named.
+    #[arg(value_name = "KIND")]
+    kinds: Vec<String>,
+    /// Begin with the oldest readings, not with those that arrive from now on.
+    #[arg(long)]
+    from_beginning: bool,
+    /// End after N readings.
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Show readings of this device only.
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+}
+
+/// Nothing can be shown any more; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The schema folder is not as it should be.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Schemas(Vec<schemas::Error>),
+    #[error("unknown kind {kind}; known kinds: {known}")]
+    UnknownKind { kind: String, known: String },
+    #[error("{0}")]
+    Registry(String),
+    /// Kafka does not answer, or refuses.
+    #[error(transparent)]
+    Kafka(#[from] consumer::Error),
+    #[error("kafka at {servers} does not have {topics}; a gateway creates topics with kafka.create_topics = true")]
+    NoTopic { servers: String, topics: String },
+    #[error("standard output: {0}")]
+    Output(io::Error),
+}
+
+/// How often it is looked whether anybody still reads the output.
+const TURN: Duration = Duration::from_millis(200);
+
+/// A line of output.
+#[derive(Serialize)]
+struct Line<'a> {
+    kind: &'a str,
+    device: &'a str,
+    partition: i32,
+    offset: i64,
+    reading: Value,
+}
+
+/// Decodes records.
+struct Decoder<'a> {
+    schemas: &'a [Definition],
+    registry: Option<Lookup>,
+}
+
+/// Shows readings until there are enough, or nobody reads the output any more.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(config: &Config, options: &Options) -> Result<(), Error> {
+    let found = schemas::read(&config.schemas.folder, &config.kafka.topic_prefix);
+    if !found.errors.is_empty() {
+        return Err(Error::Schemas(found.errors));
+    }
+    let kinds = chosen(&found.definitions, &options.kinds)?;
+    let registry = Lookup::new(&config.registry).map_err(Error::Registry)?;
+    let consumer = Consumer::new(&config.kafka)?;
+    let wanted: Vec<_> = kinds.iter().map(|kind| kind.topic.as_str()).collect();
+    let topics = tokio::task::block_in_place(|| consumer.assign(&wanted, options.from_beginning))?;
+    if topics.is_empty() {
+        return Err(Error::NoTopic {
+            servers: config.kafka.bootstrap_servers.clone(),
+            topics: wanted.join(", "),
+        });
+    }
+    eprintln!("reading {} at {}", topics.join(", "), config.kafka.bootstrap_servers);
+    let decoder = Decoder {
+        schemas: &found.definitions,
+        registry,
+    };
+    match show(&consumer, &kinds, options, decoder).await {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        shown => shown.map_err(Error::Output),
+    }
+}
+
+fn chosen<'a>(all: &'a [Definition], names: &[String]) -> Result<Vec<&'a Definition>, Error> {
+    if names.is_empty() {
+        return Ok(all.iter().collect());
+    }
+    let kind = |name: &String| {
+        let found = all.iter().find(|kind| kind.name == *name);
+        found.ok_or_else(|| Error::UnknownKind {
+            kind: name.clone(),
+            known: all.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    };
+    names.iter().map(kind).collect()
+}
+
+async fn show(
+    consumer: &Consumer,
+    kinds: &[&Definition],
+    options: &Options,
+    mut decoder: Decoder<'_>,
+) -> io::Result<()> {
+    let mut output = io::stdout();
+    let mut left = options.max.unwrap_or(u64::MAX);
+    while left > 0 && !is_closed(&output) {
+        let record = match tokio::task::block_in_place(|| consumer.poll(TURN)) {
+            Ok(None) => continue,
+            Err(error) => {
+                eprintln!("{error}");
+                continue;
+            }
+            Ok(Some(record)) => record,
+        };
+        let device = String::from_utf8_lossy(&record.key);
+        if options.device.as_ref().is_some_and(|wanted| *wanted != device) {
+            continue;
+        }
+        match decoder.reading(&record).await {
+            Err(why) => eprintln!("{}/{} at {}: {why}", record.topic, record.partition, record.offset),
+            Ok(reading) => {
+                let kind = kinds.iter().find(|kind| kind.topic == record.topic);
+                let line = Line {
+                    kind: kind.map_or("", |kind| &kind.name),
+                    device: &device,
+                    partition: record.partition,
+                    offset: record.offset,
+                    reading,
+                };
+                writeln!(output, "{}", serde_json::to_string(&line)?)?;
+                output.flush()?;
+                left -= 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether whoever read the output has gone: a pipe says so before anything is written to it.
+fn is_closed(output: &io::Stdout) -> bool {
+    let mut asked = [PollFd::new(output, PollFlags::empty())];
+    let told = poll(&mut asked, Some(&Timespec::default())).unwrap_or(0);
+    told > 0 && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+// === impl Decoder ===
+
+impl Decoder<'_> {
+    async fn reading(&mut self, record: &Consumed) -> Result<Value, String> {
+        let value = &*record.value;
+        match value {
+            [0xC3, 0x01, ..] => {
+                let kind = self.schemas.iter().find(|kind| value.starts_with(&kind.prefix));
+                let kind = kind.ok_or("no schema in the folder has the fingerprint that it was written with")?;
+                decoded(&kind.schema, &value[kind.prefix.len()..])
+            }
+            [0, a, b, c, d, datum @ ..] => {
+                let id = u32::from_be_bytes([*a, *b, *c, *d]);
+                let registry = self.registry.as_mut().ok_or_else(|| {
+                    format!("it was written with schema {id} of a registry; set registry.url to find it there")
+                })?;
+                decoded(registry.schema(id).await?, datum)
+            }
+            _ => Err("it begins neither as Avro's single-object encoding nor as Confluent's wire format".to_owned()),
+        }
+    }
+}
+
+fn decoded(schema: &Schema, mut datum: &[u8]) -> Result<Value, String> {
+    let words = |error: apache_avro::Error| format!("it cannot be decoded: {error}");
+    let reader = GenericDatumReader::builder(schema).build().map_err(words)?;
+    let value = reader.read_value(&mut datum).map_err(words)?;
+    Value::try_from(value).map(without_nulls).map_err(words)
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let set = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
