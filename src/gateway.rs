@@ -28,16 +28,20 @@ use crate::listen::{self, Context, coap, http, mqtt};
 use crate::operate::admin;
 use crate::operate::clock::{Clock, SystemClock};
 use crate::operate::config::Config;
-use crate::operate::metrics::Metrics;
 use crate::operate::start::{self, Findings, Prepared};
 use crate::operate::state;
 use crate::pipeline::Pipeline;
 use crate::validate::Validator;
 
+mod metrics;
+
+pub use metrics::Metrics;
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     addresses: Addresses,
+    metrics: Arc<Metrics>,
     front: Context,
     drain_delay: Duration,
     drain_deadline: Duration,
@@ -97,11 +101,12 @@ impl Gateway {
         }
         findings.ok.iter().for_each(|line| info!("{line}"));
         findings.warnings.iter().for_each(|line| warn!("{line}"));
+        let metrics = prepared.metrics.clone();
         let (front, bound) = build(&config, prepared).await?;
         let addresses = bound.addresses();
         let [mqtt, coap, http, admin_port] = bound.listening();
         let closing = CancellationToken::new();
-        let admin = bound.serve(&front, closing.clone())?;
+        let admin = bound.serve(&front, &metrics, closing.clone())?;
         info!(
             mqtt,
             coap,
@@ -113,6 +118,7 @@ impl Gateway {
         );
         Ok(Gateway {
             addresses,
+            metrics,
             front,
             drain_delay: config.drain.delay,
             drain_deadline: config.drain.deadline,
@@ -127,7 +133,7 @@ impl Gateway {
     }
 
     pub fn metrics(&self) -> Arc<Metrics> {
-        self.front.metrics.clone()
+        self.metrics.clone()
     }
 
     /// The kinds that are accepted now; they can be replaced.
@@ -231,16 +237,24 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         replay: &config.replay,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let deliver = Deliver::start(sections, client, topics, &metrics, clock.clone())?;
+    let deliver = Deliver::start(sections, client, topics, &metrics.deliver, clock.clone())?;
     let health = deliver.health();
-    let admit = Admit::new(&config.limits, &metrics.readings);
-    metrics.mqtt.mqtt_connections_max.set(plan.mqtt_connections as i64);
-    metrics.http.http_connections_max.set(plan.http_connections as i64);
+    let admit = Admit::new(&config.limits, &metrics.listen.admission);
+    metrics
+        .listen
+        .mqtt
+        .mqtt_connections_max
+        .set(plan.mqtt_connections as i64);
+    metrics
+        .listen
+        .http
+        .http_connections_max
+        .set(plan.http_connections as i64);
     let pipeline = Pipeline {
         catalogue: Catalogue::new(kinds.into_iter().collect()),
         validator: Validator::new(&config.clock),
         deliver,
-        metrics: metrics.clone(),
+        tallies: metrics.tallies.clone(),
         clock,
         access: Arc::new(Anyone),
         dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
@@ -250,7 +264,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         pipeline: Arc::new(pipeline),
         admit,
         connections: Connections::new(plan.connections),
-        metrics,
+        metrics: metrics.listen.clone(),
         health,
         tasks: TaskTracker::new(),
         leaving: CancellationToken::new(),
@@ -309,7 +323,12 @@ impl Bound {
     }
 
     /// Starts every listener; returns the admin port's task, which outlives the others.
-    fn serve(self, front: &Context, closing: CancellationToken) -> Result<Option<JoinHandle<()>>, listen::Error> {
+    fn serve(
+        self,
+        front: &Context,
+        metrics: &Metrics,
+        closing: CancellationToken,
+    ) -> Result<Option<JoinHandle<()>>, listen::Error> {
         let [mqtt, coap, http, admin] = self.listening();
         let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
         if let Some(coap) = self.coap {
@@ -323,7 +342,9 @@ impl Bound {
         }
         // Outside the tracker: it must answer until the drain is over.
         let admin = self.admin;
-        Ok(admin.map(|admin| TaskTracker::new().spawn(admin.serve(front.clone(), listeners, closing))))
+        Ok(admin.map(|admin| {
+            TaskTracker::new().spawn(admin.serve(front.clone(), metrics.registry.clone(), listeners, closing))
+        }))
     }
 }
 

@@ -17,8 +17,8 @@ use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
 use crate::message::{DeadLetters, Inbound, Origin, Reading};
 use crate::operate::clock::Clock;
-use crate::operate::metrics::{Metrics, Tally};
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
+use crate::receipt::metrics::{Tallies, Tally};
 use crate::receipt::{Batch, Permit, Receipt, Reply};
 use crate::route::{self, DeadLetter};
 use crate::validate::{Scratch, Validator};
@@ -29,7 +29,7 @@ pub struct Pipeline {
     pub catalogue: Catalogue,
     pub validator: Validator,
     pub deliver: Deliver,
-    pub metrics: Arc<Metrics>,
+    pub tallies: Arc<Tallies>,
     pub clock: Arc<dyn Clock>,
     /// Who may write where.
     pub access: Arc<dyn Authorize>,
@@ -152,7 +152,7 @@ impl Pipeline {
     }
 
     fn tally(&self, origin: &Origin, kind: Option<&Kind>) -> Arc<Tally> {
-        let tallies = kind.map_or(&self.metrics.tallies.unknown, |kind| &kind.tallies);
+        let tallies = kind.map_or(&self.tallies.unknown, |kind| &kind.tallies);
         tallies.of(origin.protocol).clone()
     }
 
@@ -216,7 +216,7 @@ impl Pipeline {
         if decision == Decision::Keep {
             return true;
         }
-        self.metrics.readings.dead_letters_skipped_total.inc();
+        self.tallies.metrics.dead_letters_skipped_total.inc();
         if decision == Decision::DropAndLog {
             let kept = self.dead_letter_allowance.per_minute();
             warn!(

@@ -13,8 +13,11 @@ use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::message::Origin;
-use crate::operate::metrics::Tally;
 use crate::outcome::{Busy, Outcome};
+
+pub mod metrics;
+
+use metrics::Tally;
 
 /// Bytes admitted by `listen::admit`; they return when the last reading of the message has its outcome.
 pub type Permit = OwnedSemaphorePermit;
@@ -211,14 +214,14 @@ impl Mailbox {
 mod tests {
     use super::*;
     use crate::message::Protocol;
-    use crate::operate::metrics::Metrics;
+    use crate::receipt::metrics::Tallies;
 
     fn origin() -> Origin {
         Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
     }
 
     fn tally() -> Arc<Tally> {
-        Metrics::new().tallies.unknown.of(Protocol::Mqtt).clone()
+        Tallies::default().unknown.of(Protocol::Mqtt).clone()
     }
 
     fn arrived(mailbox: &Mailbox) -> Vec<(u64, Answer)> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use apache_avro::Schema;
 
 use super::schemas::{self, Definition};
-use crate::operate::metrics::{KindTallies, Tallies};
+use crate::receipt::metrics::{KindTallies, Tallies};
 use crate::validate::{self, Program};
 
 /// One kind of reading.

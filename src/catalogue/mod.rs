@@ -50,7 +50,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::operate::metrics::{Metrics, Tallies};
+    use crate::receipt::metrics::Tallies;
     use crate::validate::{self, Scratch, Validator};
 
     const NOW_MS: i64 = 1_795_262_400_000;
@@ -77,15 +77,15 @@ mod tests {
 
     #[test]
     fn who_holds_a_snapshot_finishes_with_it_and_who_comes_later_has_the_new_one() {
-        let (metrics, mut scratch) = (Metrics::new(), Scratch::default());
+        let (tallies, mut scratch) = (Tallies::default(), Scratch::default());
         let before = [("noise", "db"), ("weather", "celsius")];
-        let catalogue = Catalogue::new(kinds(&metrics.tallies, &before));
+        let catalogue = Catalogue::new(kinds(&tallies, &before));
         let held = catalogue.snapshot();
         let old = Arc::downgrade(held.get("noise").unwrap());
         assert!(accepts(&held, "weather", "celsius", &mut scratch));
         // One is gone, one has another schema, one is new.
         let after = [("air", "pm10"), ("weather", "kelvin")];
-        catalogue.replace(kinds(&metrics.tallies, &after));
+        catalogue.replace(kinds(&tallies, &after));
         let now = catalogue.snapshot();
         assert_eq!(
             (held.names(), now.names()),
@@ -110,22 +110,22 @@ mod tests {
     fn counters_are_of_a_kinds_name_and_outlive_its_schema() {
         use crate::message::Protocol::Mqtt;
 
-        let metrics = Metrics::new();
-        let catalogue = Catalogue::new(kinds(&metrics.tallies, &[("noise", "db")]));
+        let tallies = Tallies::default();
+        let catalogue = Catalogue::new(kinds(&tallies, &[("noise", "db")]));
         let received = |kinds: &Kinds| kinds.get("noise").unwrap().tallies.of(Mqtt).received();
         received(&catalogue.snapshot());
         catalogue.replace(Kinds::default());
-        assert_eq!(metrics.tallies.totals(Mqtt).received, 1);
-        catalogue.replace(kinds(&metrics.tallies, &[("noise", "level")]));
+        assert_eq!(tallies.totals(Mqtt).received, 1);
+        catalogue.replace(kinds(&tallies, &[("noise", "level")]));
         received(&catalogue.snapshot());
-        assert_eq!(metrics.tallies.totals(Mqtt).received, 2);
-        assert_eq!(metrics.tallies.in_flight_total(), 2);
+        assert_eq!(tallies.totals(Mqtt).received, 2);
+        assert_eq!(tallies.in_flight_total(), 2);
     }
 
     #[test]
     fn the_shipped_kinds_are_in_the_order_of_their_names() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-        let kinds = Kinds::load(&folder, "city.", &Metrics::new().tallies).unwrap();
+        let kinds = Kinds::load(&folder, "city.", &Tallies::default()).unwrap();
         assert_eq!(kinds.names(), "energy, traffic, weather");
     }
 }

@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use super::missing::MissingTopics;
 use super::reason::{self, Cause, Failure, Failures, Reason};
+use crate::deliver::metrics::KafkaMetrics;
 use crate::operate::log_limit::LogLimit;
-use crate::operate::metrics::KafkaMetrics;
 use crate::outcome::Busy;
 
 /// Whether readings are accepted, and how.
@@ -414,10 +414,10 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::metrics::Metrics;
+    use crate::deliver::Metrics;
 
     fn monitor() -> (Monitor, KafkaMetrics) {
-        let metrics = Metrics::new().kafka;
+        let metrics = Metrics::default().kafka;
         let monitor = Monitor::new(&metrics);
         monitor.store_refuses(None);
         (monitor, metrics)

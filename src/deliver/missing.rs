@@ -126,11 +126,11 @@ fn log(name: &str, is_missing: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::metrics::Metrics;
+    use crate::deliver::Metrics;
 
     #[test]
     fn a_topic_is_missing_from_its_first_refusal_until_kafka_names_it() {
-        let gauge = Metrics::new().kafka.kafka_topic_missing;
+        let gauge = Metrics::default().kafka.kafka_topic_missing;
         let topics = MissingTopics::new(gauge.clone());
         let wanted = ["city.a".to_owned(), "city.b".to_owned()];
         let names = || topics.all().into_iter().map(|(name, _)| name).collect::<Vec<_>>();

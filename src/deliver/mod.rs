@@ -18,14 +18,16 @@ use tracing::info;
 
 use crate::message::Record;
 use crate::operate::clock::Clock;
-use crate::operate::metrics::{KafkaMetrics, Metrics, SpoolMetrics};
 use crate::outcome::Outcome;
 use crate::receipt::Receipt;
 use crate::route::DeadLetter;
+pub use metrics::Metrics;
+use metrics::{KafkaMetrics, SpoolMetrics};
 
 pub mod broker;
 
 mod close;
+pub mod metrics;
 
 pub mod config;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::dispatch::{Store, Ticket};
 use super::replay::Wake;
 use super::spool::{self, Failure, Spool};
-use crate::operate::metrics::SpoolMetrics;
+use crate::deliver::metrics::SpoolMetrics;
 use crate::outcome::Busy;
 
 /// With less room than this the spool counts as full: the next readings will not fit.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::incomplete::Budget;
-use crate::operate::metrics::ReadingMetrics;
+use crate::listen::metrics::AdmissionMetrics;
 use crate::receipt::Permit;
 
 /// The `[limits]` section.
@@ -52,7 +52,7 @@ pub struct Admit {
 
 impl Admit {
     /// The gauges are set to what is in flight whenever it is [observed](Admit::observe).
-    pub fn new(config: &Config, metrics: &ReadingMetrics) -> Self {
+    pub fn new(config: &Config, metrics: &AdmissionMetrics) -> Self {
         metrics.in_flight_bytes_max.set(config.in_flight_bytes.as_u64() as i64);
         let incomplete = usize::try_from(config.incomplete_bytes.as_u64()).unwrap_or(usize::MAX / 2);
         let bytes_max = u32::try_from(config.in_flight_bytes.as_u64()).unwrap_or(u32::MAX);

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admit::Admit;
+use super::metrics::Metrics;
 use super::tcp::Connections;
 use crate::deliver::health::Health;
-use crate::operate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 
 /// What every listener is given.
@@ -21,7 +21,7 @@ pub struct Context {
     pub admit: Admit,
     /// Descriptors for the connections of all listeners.
     pub connections: Connections,
-    pub metrics: Arc<Metrics>,
+    pub metrics: Metrics,
     /// Whether Kafka accepts readings now; a listener that can push back without an answer (MQTT) does so while it is not.
     pub health: watch::Receiver<Health>,
     /// Every connection's task, so that the drain can wait for them.

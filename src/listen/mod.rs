@@ -19,12 +19,15 @@ pub mod http;
 
 pub mod incomplete;
 
+pub mod metrics;
+
 pub mod mqtt;
 
 pub mod tcp;
 
 pub use context::Context;
 pub use error::Error;
+pub use metrics::Metrics;
 
 /// Whether this machine has IPv6; if not, what needs it is left out, and this says so.
 #[cfg(test)]

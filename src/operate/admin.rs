@@ -25,6 +25,7 @@ use crate::listen::addresses::ListenAddresses;
 use crate::listen::tcp::{Acceptor, Connection, ConnectionPermits, Connections, Listeners, StallTimeout, WhenFull};
 use crate::listen::{self, Error};
 use crate::message::Protocol;
+use crate::operate::metrics::Registry;
 use crate::outcome::OutcomeKind;
 
 /// What this listener is called in the configuration and in logs.
@@ -66,6 +67,7 @@ struct AdminListener(Acceptor);
 #[derive(Clone)]
 struct AdminState {
     front: listen::Context,
+    registry: Arc<Registry>,
     listeners: Arc<Value>,
     started: Instant,
 }
@@ -84,9 +86,16 @@ impl Bound {
     }
 
     /// Serves until `closing`; `listeners` is what `/status` says of the other ports.
-    pub async fn serve(self, front: listen::Context, listeners: Value, closing: CancellationToken) {
+    pub async fn serve(
+        self,
+        front: listen::Context,
+        registry: Arc<Registry>,
+        listeners: Value,
+        closing: CancellationToken,
+    ) {
         let state = AdminState {
             front,
+            registry,
             listeners: Arc::new(listeners),
             started: Instant::now(),
         };
@@ -131,7 +140,7 @@ async fn metrics(State(state): State<AdminState>) -> Response {
     state.front.admit.observe();
     state.front.pipeline.deliver.observe();
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, text_format)], state.front.metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, text_format)], state.registry.encode()).into_response()
 }
 
 async fn readyz(State(state): State<AdminState>) -> Response {
@@ -201,7 +210,7 @@ async fn status(State(state): State<AdminState>) -> Response {
         "in_flight_bytes": front.admit.observe(),
         "coap": coap(front),
         "incomplete_bytes": front.admit.incomplete().observe(),
-        "incomplete_waits": front.metrics.readings.incomplete_waits_total.get(),
+        "incomplete_waits": front.metrics.admission.incomplete_waits_total.get(),
     });
     ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
 }
@@ -223,7 +232,7 @@ fn coap(front: &listen::Context) -> Value {
 fn readings(front: &listen::Context) -> Value {
     let mut protocols = Map::new();
     for &protocol in Protocol::VARIANTS {
-        let totals = front.metrics.tallies.totals(protocol);
+        let totals = front.pipeline.tallies.totals(protocol);
         let outcomes = OutcomeKind::VARIANTS
             .iter()
             .zip(totals.outcomes)

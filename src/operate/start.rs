@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use crate::catalogue::{Definition, Kind, kinds, registry, schemas};
 use crate::deliver::{self, spool};
-use crate::gateway::Bound;
+use crate::gateway::{Bound, Metrics};
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
-use crate::operate::metrics::Metrics;
 use crate::operate::mistake::Mistake;
 use crate::operate::state;
 
@@ -49,7 +48,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let registry = ask_registry(config, &definitions, &mut findings).await;
     look_at_state(config, &mut findings);
     look_at_spool(config, &mut findings);
-    let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.kafka);
+    let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.deliver.kafka);
     let client = client.map_err(|error| findings.errors.push(error.to_string())).ok();
     // Last: whoever only looks holds no address while a registry takes its time, and a gateway that starts finds them free.
     let bound = Bound::bind(config, &mut findings).await;

@@ -18,8 +18,8 @@ use citygate::deliver::broker::{Broker, Refused};
 use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
 use citygate::deliver::reason::Cause;
+use citygate::gateway::Metrics;
 use citygate::message::{Origin, Protocol, Record};
-use citygate::operate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
 use rand::rngs::StdRng;
@@ -379,7 +379,7 @@ fn dispatch(
         recovered,
         times,
         health.clone(),
-        (metrics.kafka.clone(), metrics.spool.clone()),
+        (metrics.deliver.kafka.clone(), metrics.deliver.spool.clone()),
     ))
 }
 
@@ -388,7 +388,7 @@ fn origin() -> Origin {
 }
 
 fn monitor() -> Arc<Monitor> {
-    let health = Arc::new(Monitor::new(&Metrics::new().kafka));
+    let health = Arc::new(Monitor::new(&Metrics::new().deliver.kafka));
     health.store_refuses(None);
     health.found();
     health
@@ -1184,7 +1184,7 @@ fn what_was_set_aside_keeps_its_order_when_its_topic_accepts_records_again() {
         (0..READINGS).for_each(|_| run.send_from(0));
         run.store.write_all(&run.dispatch);
         run.health.found();
-        let set_aside = |run: &Run| run.metrics.spool.spool_set_aside.get() as usize;
+        let set_aside = |run: &Run| run.metrics.deliver.spool.spool_set_aside.get() as usize;
         // They are tried again every 400 turns.
         let mended_at = run.random.random_range(390..430);
         for turn in 0..1_300 {

@@ -16,8 +16,8 @@ use super::retained::{PendingRecord, Retained};
 use super::store::Store;
 use crate::deliver::broker::Broker;
 use crate::deliver::health::Monitor;
+use crate::deliver::metrics::{KafkaMetrics, SpoolMetrics};
 use crate::deliver::spool::budget::Rate;
-use crate::operate::metrics::{KafkaMetrics, SpoolMetrics};
 
 /// The times of a record.
 #[derive(Clone, Copy, Debug)]

@@ -22,9 +22,9 @@ use super::reports::{Listener, Reports};
 use crate::deliver::broker::{Broker, Refused};
 use crate::deliver::config::Config;
 use crate::deliver::health::Monitor;
+use crate::deliver::metrics::KafkaMetrics;
 use crate::deliver::reason::Reason;
 use crate::message::Record;
-use crate::operate::metrics::KafkaMetrics;
 
 /// Why Kafka is unavailable until batches are smaller.
 const BATCH_TOO_LARGE: &str = "kafka refuses batches of readings as too large for their topic";

@@ -18,8 +18,8 @@ use tracing::{debug, error, info, warn};
 use crate::deliver::broker::Refused;
 use crate::deliver::config::Mask;
 use crate::deliver::health::Monitor;
+use crate::deliver::metrics::KafkaMetrics;
 use crate::deliver::reason::{Cause, Reason};
-use crate::operate::metrics::KafkaMetrics;
 
 /// What librdkafka counts of a batch besides its records, at most.
 const BATCH_HEAD_BYTES: usize = 100;

@@ -3,7 +3,7 @@
 use prometheus::IntCounter;
 
 use super::packet::Unanswered;
-use crate::operate::metrics::CoapMetrics;
+use crate::listen::coap::metrics::CoapMetrics;
 
 #[derive(Clone, Debug)]
 pub struct Counters {

@@ -19,6 +19,7 @@ use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Reply};
 
 mod blocks;
+pub mod metrics;
 
 mod config;
 

@@ -30,7 +30,7 @@ use super::drops::Drops;
 use super::endpoints::{Cast, Endpoints, Local};
 use super::exchange::Outgoing;
 use super::socket::{self, Arrived, BATCH, Socket, Target};
-use crate::operate::metrics::CoapMetrics;
+use crate::listen::coap::metrics::CoapMetrics;
 
 /// Sockets for single addresses of wildcards, over all.
 pub const OWN_ADDRESSES_MAX: usize = 64;
@@ -304,7 +304,7 @@ impl Sockets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::metrics::Metrics;
+    use crate::listen::Metrics;
 
     /// A wildcard, and the port that it is bound to.
     fn wildcard(metrics: &Metrics) -> (Sockets, u16) {
@@ -315,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_no_socket_can_be_opened_the_wildcard_answers_and_it_is_tried_again() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let (mut sockets, _) = wildcard(&metrics);
         // Another's port stands for whatever may be in the way.
         let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_keeps_its_number_however_many_others_are_asked() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let (mut sockets, port) = wildcard(&metrics);
         let (start, own) = (Instant::now(), Local::configured(0));
         let address = |number: u16| SocketAddr::from(([127, 1, (number >> 8) as u8, number as u8], port));
@@ -365,7 +365,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_network_that_is_routed_here_costs_no_socket_for_each_of_its_datagrams() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let (mut sockets, port) = wildcard(&metrics);
         let (start, own) = (Instant::now(), Local::configured(0));
         let mut opened = 0;
@@ -386,7 +386,7 @@ mod tests {
     /// More than a batch waits at the wildcard when the socket for their address is opened.
     #[tokio::test]
     async fn what_came_before_a_socket_was_opened_is_read_before_what_comes_to_it() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let (mut sockets, port) = wildcard(&metrics);
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = SocketAddr::from(([127, 0, 0, 9], port));

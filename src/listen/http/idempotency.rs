@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName};
 
+use crate::listen::http::metrics::HttpMetrics;
 use crate::message::Inbound;
-use crate::operate::metrics::HttpMetrics;
 use crate::outcome::Outcome;
 use crate::receipt::Answer;
 

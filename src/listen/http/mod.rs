@@ -23,6 +23,7 @@ use super::tcp::{self, Acceptor, ConnectionPermits, Listeners, StallTimeout, Whe
 use super::{Context, Error};
 
 mod body;
+pub mod metrics;
 
 mod config;
 

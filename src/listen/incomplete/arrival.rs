@@ -126,14 +126,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::listen::Metrics;
     use crate::listen::incomplete::Budget;
-    use crate::operate::metrics::Metrics;
 
     const GRACE: Duration = Duration::from_secs(30);
 
     /// Budget in which nothing is free, what fills it, and a message that waits there for more of it.
     fn waiting() -> (PeerBudget, Charge, Arrival) {
-        let budget = Budget::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
+        let budget = Budget::new(100_000, &Metrics::default().admission).for_peer([127, 0, 0, 1].into());
         let others = budget.charge(100_000);
         let mut arrival = Arrival::new(Rate::new(512, GRACE));
         arrival.start();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::evict::CHECK_EVERY;
 use super::evicted::Evicted;
 use super::messages::{Messages, Turn};
-use crate::operate::metrics::ReadingMetrics;
+use crate::listen::metrics::AdmissionMetrics;
 
 /// The budget of all connections.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub(super) fn peer_of(address: IpAddr) -> IpAddr {
 
 impl Budget {
     /// For `bytes_max` bytes.
-    pub fn new(bytes_max: usize, metrics: &ReadingMetrics) -> Self {
+    pub fn new(bytes_max: usize, metrics: &AdmissionMetrics) -> Self {
         metrics.incomplete_bytes_max.set(bytes_max as i64);
         let evicted = &metrics.incomplete_evicted_total;
         Budget(Arc::new(Shared {

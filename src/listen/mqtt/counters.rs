@@ -5,7 +5,7 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::packet::{DisconnectReason, Fault, Version};
 use crate::listen::incomplete::Evicted;
-use crate::operate::metrics::MqttMetrics;
+use crate::listen::mqtt::metrics::MqttMetrics;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
 
 /// Why a connection ended.

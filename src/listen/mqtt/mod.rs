@@ -27,6 +27,7 @@ mod config;
 mod connect;
 mod connection;
 mod counters;
+pub mod metrics;
 mod packet;
 mod qos2;
 mod sessions;

@@ -187,15 +187,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::Metrics;
     use crate::listen::incomplete::Budget;
-    use crate::operate::metrics::Metrics;
     use tokio::io::{AsyncWriteExt, DuplexStream};
 
     impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         /// With a budget of its own.
         pub fn for_testing(stream: S) -> Self {
-            let metrics = Metrics::new();
-            let budget = Budget::new(1 << 20, &metrics.readings);
+            let metrics = Metrics::default();
+            let budget = Budget::new(1 << 20, &metrics.admission);
             let rate = Rate::new(512, Duration::from_secs(30));
             Wire::new(stream, budget.for_peer([127, 0, 0, 1].into()), rate)
         }
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn while_the_budget_is_used_up_a_connection_is_read_no_further_than_is_free() {
-        let budget = Budget::new(100_000, &Metrics::new().readings).for_peer([127, 0, 0, 1].into());
+        let budget = Budget::new(100_000, &Metrics::default().admission).for_peer([127, 0, 0, 1].into());
         let _others = budget.charge(100_000);
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let mut wire = Wire::new(near, budget, Rate::new(512, Duration::from_secs(30)));

@@ -22,8 +22,8 @@ use apache_avro::types::Value;
 
 use super::*;
 use crate::catalogue::{Kind, Kinds};
-use crate::operate::metrics::Metrics;
 use crate::outcome::Reason;
+use crate::receipt::metrics::Tallies;
 
 /// 2026-11-21T12:00:00Z.
 const NOW_MS: i64 = 1_795_262_400_000;
@@ -105,7 +105,7 @@ fn load(schema: &str) -> Result<Kinds, Vec<String>> {
 }
 
 fn load_folder(folder: &Path) -> Result<Kinds, Vec<String>> {
-    Kinds::load(folder, "city.", &Metrics::new().tallies)
+    Kinds::load(folder, "city.", &Tallies::default())
 }
 
 /// A record's field, out of the union around it.

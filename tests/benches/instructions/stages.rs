@@ -13,8 +13,8 @@ use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
 use citygate::deliver::encoded_record;
 use citygate::deliver::health::Monitor;
 use citygate::deliver::spool::frame::{self, Frame, Mark};
+use citygate::gateway::Metrics;
 use citygate::message::{Inbound, Origin, Policy, Protocol, Reading, Record};
-use citygate::operate::metrics::Metrics;
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Mailbox, Receipt, Reply};
 use citygate::route;
@@ -272,14 +272,14 @@ impl House {
     /// What `Pipeline::accept` does, up to a broker that confirms a window at a time, and the answers back.
     fn path(self) -> Stage {
         let sent = self.sent();
-        let health = Arc::new(Monitor::new(&self.metrics.kafka));
+        let health = Arc::new(Monitor::new(&self.metrics.deliver.kafka));
         health.found();
         let times = Times {
             spool_after: LONG,
             delivery_timeout: LONG * 2,
             retry_interval: LONG,
         };
-        let metrics = (self.metrics.kafka.clone(), self.metrics.spool.clone());
+        let metrics = (self.metrics.deliver.kafka.clone(), self.metrics.deliver.spool.clone());
         let dispatch = Dispatch::new(Null::default(), Some(NoSpool), (0, 0), times, health, metrics);
         let (mailbox, mut answers) = (Mailbox::new(), Vec::new());
         let mut scratch = Scratch::default();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use citygate::catalogue::{self, Kind};
-use citygate::operate::metrics::Metrics;
+use citygate::receipt::metrics::Tallies;
 use citygate::validate::program::{Absent, Integer, Node, NodeId, Program, Real};
 use citygate::validate::{Config, Validator};
 use device_simulators::devices::{City, Device, Kind as Measured, Moment};
@@ -78,7 +78,7 @@ impl Kinds {
         let chosen = std::env::var_os("BENCH_SCHEMAS").map(PathBuf::from);
         let shipped = chosen.is_none();
         let folder = chosen.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas"));
-        let kinds = catalogue::Kinds::load(&folder, "city.", &Metrics::new().tallies).unwrap();
+        let kinds = catalogue::Kinds::load(&folder, "city.", &Tallies::default()).unwrap();
         Kinds {
             kinds: kinds.iter().cloned().collect(),
             validator: Validator::new(&Config::default()),

@@ -12,9 +12,8 @@ use std::time::Duration;
 use apache_avro::Schema;
 use citygate::catalogue::Catalogue;
 use citygate::deliver::health::Health;
-use citygate::gateway::{Addresses, Gateway};
+use citygate::gateway::{Addresses, Gateway, Metrics};
 use citygate::operate::config::Config;
-use citygate::operate::metrics::Metrics;
 use serde_json::Value;
 
 use super::broker::{self, Broker, Record};
@@ -107,7 +106,7 @@ impl TestGateway {
     }
 
     pub fn scrape(&self) -> Scrape {
-        Scrape::parse(&self.metrics.encode())
+        Scrape::parse(&self.metrics.registry.encode())
     }
 
     /// Status and body of a GET on the admin port.

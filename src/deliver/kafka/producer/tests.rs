@@ -7,7 +7,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use super::*;
-use crate::operate::metrics::Metrics;
+use crate::deliver::Metrics;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(600);
@@ -25,7 +25,7 @@ fn kafka() -> (Arc<Kafka>, Mock, Reported, KafkaMetrics) {
         statistics_interval: Duration::from_millis(50),
         ..Config::default()
     };
-    let metrics = Metrics::new().kafka;
+    let metrics = Metrics::default().kafka;
     let (sender, reported) = channel();
     let listener = Box::new(move |slot, result| {
         sender.send((slot, result)).ok();

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::super::resource::AMPLIFICATION_MAX;
 use super::*;
-use crate::operate::metrics::Metrics;
+use crate::listen::Metrics;
 
 mod blocks;
 
@@ -46,7 +46,7 @@ fn world(change: impl FnOnce(&mut Config)) -> World {
     };
     change(&mut config);
     let kinds = ["traffic".to_owned(), "weather".to_owned()];
-    let (metrics, start) = (Metrics::new(), Instant::now());
+    let (metrics, start) = (Metrics::default(), Instant::now());
     World {
         exchanges: Exchanges::new(&config, &kinds, Counters::new(&metrics.coap), start, 1),
         metrics,

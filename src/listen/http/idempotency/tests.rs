@@ -3,8 +3,8 @@
 use axum::http::HeaderValue;
 
 use super::*;
+use crate::listen::Metrics;
 use crate::message::{Origin, Policy, Protocol};
-use crate::operate::metrics::Metrics;
 use crate::outcome::{Busy, Reason, Rejection};
 
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -15,7 +15,7 @@ fn keys(keys_max: usize, bytes_max: usize) -> Arc<Keys> {
         bytes_max,
         lifetime: LIFETIME,
     };
-    Keys::new(limits, Metrics::new().http)
+    Keys::new(limits, Metrics::default().http)
 }
 
 fn enter(keys: &Arc<Keys>, path: &str, key: &str, body: &str, now: Instant) -> Seen {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow, ensure};
 use citygate::catalogue::Kinds;
 use citygate::deliver;
-use citygate::operate::metrics::Metrics;
+use citygate::receipt::metrics::Tallies;
 use citygate::validate::{Scratch, Validator};
 use device_simulators::devices::{Device, Kind};
 use device_simulators::load::readings::{Digits, Readings};
@@ -169,7 +169,7 @@ fn settings(servers: &str) -> ClientConfig {
 
 /// What the gateway would make of the load generator's readings.
 fn records(options: &Options) -> anyhow::Result<Vec<Record>> {
-    let kinds = Kinds::load(&options.schemas, &options.topic_prefix, &Metrics::new().tallies);
+    let kinds = Kinds::load(&options.schemas, &options.topic_prefix, &Tallies::default());
     let kinds = kinds.map_err(|errors| anyhow!("{errors:?}"))?;
     let validator = Validator::new(&citygate::validate::Config::default());
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;

@@ -1,0 +1,70 @@
+//! All metrics of one gateway, put together from those of the rooms.
+//!
+//! Names, types, labels and help texts are a public contract: `tests/golden/metrics.txt` lists them, and a test compares
+//! it with the registry. `TEST_GOLDEN=write cargo test --lib golden` rewrites the list after a change that is meant.
+
+use std::sync::Arc;
+
+use crate::operate::metrics::Registry;
+use crate::receipt::metrics::Tallies;
+use crate::{deliver, listen};
+
+#[derive(Debug)]
+pub struct Metrics {
+    pub registry: Arc<Registry>,
+    pub tallies: Arc<Tallies>,
+    pub listen: listen::Metrics,
+    pub deliver: deliver::Metrics,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::default();
+        registry.add_process();
+        Metrics {
+            tallies: Arc::new(Tallies::register(&registry)),
+            listen: listen::Metrics::register(&registry),
+            deliver: deliver::Metrics::register(&registry),
+            registry: Arc::new(registry),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_metrics_are_those_of_the_golden_list() {
+        let declared = Metrics::new().registry.declared();
+        let lines = declared.iter().map(|metric| {
+            let labels = match metric.labels.join(", ") {
+                labels if labels.is_empty() => labels,
+                labels => format!("{{{labels}}}"),
+            };
+            format!("{}{labels} {}\n    {}\n", metric.name, metric.kind, metric.help)
+        });
+        let now: String = lines.collect();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.txt");
+        if std::env::var_os("TEST_GOLDEN").is_some_and(|value| value == "write") {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, &now).unwrap();
+        }
+        let golden = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            golden == now,
+            "the metrics are not those of {}; if that is meant: TEST_GOLDEN=write cargo test --lib golden\n{now}",
+            file.display()
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! What is counted at the listeners: of each protocol, and of the memory that messages are lent before they are accepted.
+//!
+//! A field's name is the metric's name behind `citygate_`, its doc comment the help text. Each protocol declares its own
+//! in its folder; this puts them together.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+
+use super::coap::metrics::CoapMetrics;
+use super::http::metrics::HttpMetrics;
+use super::mqtt::metrics::MqttMetrics;
+use crate::operate::metrics::{Registry, metrics};
+
+metrics! {
+    /// Memory lent to messages.
+    AdmissionMetrics {
+        /// Bytes of messages taken in and not yet answered.
+        in_flight_bytes: IntGauge,
+        /// Bytes that may be in flight at once (limits.in_flight_bytes).
+        in_flight_bytes_max: IntGauge,
+        /// Bytes of messages that have arrived in part, of those larger than 4 KiB.
+        incomplete_bytes: IntGauge,
+        /// Bytes that such messages may have at once (limits.incomplete_bytes).
+        incomplete_bytes_max: IntGauge,
+        /// Times an incomplete message was not read because there was no room for more of it.
+        incomplete_waits_total: IntCounter,
+        /// Incomplete messages given up while others waited for room, by reason: stalled (nothing more came), over_share
+        /// (its address had more than its share), slow (read beyond the limit, it kept the others waiting).
+        incomplete_evicted_total: IntCounterVec["reason"],
+    }
+}
+
+/// The metrics of all listeners.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub admission: AdmissionMetrics,
+    pub mqtt: MqttMetrics,
+    pub coap: CoapMetrics,
+    pub http: HttpMetrics,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Self {
+        Metrics {
+            admission: AdmissionMetrics::register(registry),
+            mqtt: MqttMetrics::register(registry),
+            coap: CoapMetrics::register(registry),
+            http: HttpMetrics::register(registry),
+        }
+    }
+}
+
+/// Counted, and shown nowhere.
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::register(&Registry::default())
+    }
+}
