@@ -4,6 +4,7 @@
 //! the configuration only.
 
 use prometheus::{Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::operate::metrics::{Registry, metrics};
 
@@ -19,11 +20,11 @@ metrics! {
         kafka_producers_replaced_total: IntCounter,
         /// 1 while Kafka does not have this topic: its readings are spooled, or answered busy without a spool.
         kafka_topic_missing: IntGaugeVec["topic"],
-        /// Records handed to the Kafka producer.
+        /// Records enqueued in the Kafka producer.
         kafka_records_sent_total: IntCounter,
-        /// Records that Kafka did not confirm, by error.
+        /// Records that Kafka did not confirm, by error: librdkafka's code in snake_case, such as message_timed_out.
         kafka_records_failed_total: IntCounterVec["error"],
-        /// Records that timed out, or were taken back unanswered when a producer was replaced or closed, and may nevertheless
+        /// Records that timed out, or were withdrawn unconfirmed when a producer was replaced or closed, and may nevertheless
         /// have been written: possible duplicates.
         kafka_records_in_doubt_total: IntCounter,
         /// Largest batch that the producer makes: kafka.batch_bytes, unless it had to be smaller for the max.message.bytes of
@@ -59,22 +60,22 @@ metrics! {
         spool_disk_bytes_max: IntGauge,
         /// Seconds since the oldest reading in the spool was received; 0 when it is empty.
         spool_oldest_seconds: Gauge,
-        /// Hours of readings that the spool still has room for, at the rate at which devices send; +Inf when none do.
-        spool_hours_left: Gauge,
+        /// Seconds until the spool is full at the rate at which devices send now, were Kafka unavailable; +Inf when none send.
+        spool_remaining_seconds: Gauge,
         /// Readings that were written to the spool and fsynced.
         spool_appended_total: IntCounter,
-        /// Readings of the spool that the replay brought to Kafka.
+        /// Readings of the spool that were replayed to Kafka and confirmed.
         spool_replayed_total: IntCounter,
-        /// Readings that Kafka refuses as they are: they stay in the spool and are tried again.
-        spool_set_aside: IntGauge,
-        /// Readings of the spool that wait for topics which Kafka does not have.
-        spool_readings_parked: IntGauge,
+        /// Readings that Kafka refuses as they are: they stay in the spool and are sent again.
+        spool_readings_refused: IntGauge,
+        /// Readings of the spool whose topics do not exist in Kafka: they stay in the spool until they do.
+        spool_readings_without_topic: IntGauge,
         /// Reads of the spool that failed; the replay pauses for a second after each.
         spool_read_errors_total: IntCounter,
         /// Places of the spool's files that were found damaged: readings may be missing.
         spool_damaged_places: IntGauge,
         /// Readings known to be lost: in damaged places of the spool, or with files of it that were removed.
-        spool_lost_readings: IntGauge,
+        spool_readings_lost: IntGauge,
         /// Groups of readings written to the spool, with one fsync each.
         spool_fsyncs_total: IntCounter,
         /// Seconds that their writes and fsyncs took; over spool_fsyncs_total, the mean.
@@ -83,14 +84,14 @@ metrics! {
         spool_fsync_seconds: Gauge,
         /// 1 while the spool's disk is slow: it finished no write for a second or longer, now or in the last ten seconds.
         spool_disk_slow: IntGauge,
-        /// Seconds for which the spool's disk has finished no write although one waits; 0 when none does.
+        /// Seconds for which the spool's disk has finished no write although one is pending; 0 when none is.
         spool_stalled_seconds: Gauge,
         /// Readings that were answered busy at their deadline and then written to the spool all the same: possible
         /// duplicates.
         spool_readings_in_doubt_total: IntCounter,
-        /// 1 when the spool's disk failed or its files were taken away: the gateway takes nothing more and ends.
+        /// 1 when the spool's disk failed or its files were removed: the gateway accepts nothing more and ends.
         spool_failed: IntGauge,
-        /// 1 while the spool is short of file descriptors or memory: what it cannot take is answered busy.
+        /// 1 while the spool is short of file descriptors or memory: what it cannot write is answered busy.
         spool_short: IntGauge,
         /// Times that the spool was refused a file descriptor, memory or an uninterrupted call; it tries again.
         spool_shortages_total: IntCounter,
@@ -119,5 +120,40 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Metrics::register(&Registry::default())
+    }
+}
+
+/// A code of librdkafka as the `error` label: `MessageTimedOut` is `message_timed_out`.
+pub fn error_label(code: Option<RDKafkaErrorCode>) -> String {
+    let Some(code) = code else {
+        return "other".to_owned();
+    };
+    let name = format!("{code:?}");
+    let letters: Vec<char> = name.chars().collect();
+    let mut label = String::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let after_word = at > 0 && !letters[at - 1].is_uppercase();
+        let before_word = letters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        if at > 0 && letter.is_uppercase() && (after_word || before_word) {
+            label.push('_');
+        }
+        label.push(letter.to_ascii_lowercase());
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_labelled_in_snake_case() {
+        let check = |code, expected: &str| assert_eq!(error_label(code), expected);
+        check(Some(RDKafkaErrorCode::MessageTimedOut), "message_timed_out");
+        check(Some(RDKafkaErrorCode::PartitionEOF), "partition_eof");
+        check(Some(RDKafkaErrorCode::SSL), "ssl");
+        check(Some(RDKafkaErrorCode::ISRInsufficient), "isr_insufficient");
+        check(Some(RDKafkaErrorCode::QueueFull), "queue_full");
+        check(None, "other");
     }
 }

@@ -228,7 +228,9 @@ impl Deliver {
             let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
             store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
             let (_, still) = self.dispatch.disk(Instant::now());
-            self.metrics.spool_readings_parked.set(self.dispatch.deferred() as i64);
+            self.metrics
+                .spool_readings_without_topic
+                .set(self.dispatch.deferred() as i64);
             self.metrics.spool_stalled_seconds.set(still.as_secs_f64());
         }
     }
@@ -241,7 +243,7 @@ impl Deliver {
                 &store.spool.status(),
                 self.dispatch.ingest_bytes_per_s(Instant::now()),
                 self.dispatch.unconfirmed(),
-                (self.metrics.spool_set_aside.get(), self.dispatch.deferred()),
+                (self.metrics.spool_readings_refused.get(), self.dispatch.deferred()),
                 (
                     self.dispatch.disk(Instant::now()).1,
                     self.metrics.spool_readings_in_doubt_total.get(),

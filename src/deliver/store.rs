@@ -84,9 +84,9 @@ pub fn busy(failure: &Failure) -> Busy {
 }
 
 /// Bytes left over the rate at which devices send: how long an outage of Kafka may (still) last. `None`: nothing comes in.
-fn hours_left(status: &spool::Status, ingest_bytes_per_s: f64) -> Option<f64> {
+fn remaining_seconds(status: &spool::Status, ingest_bytes_per_s: f64) -> Option<f64> {
     let room = status.room_bytes as f64;
-    (ingest_bytes_per_s >= 1.0).then(|| room / ingest_bytes_per_s / 3600.0)
+    (ingest_bytes_per_s >= 1.0).then(|| room / ingest_bytes_per_s)
 }
 
 /// Sets the gauges; called before each scrape.
@@ -97,10 +97,10 @@ pub fn observe(status: &spool::Status, ingest_bytes_per_s: f64, now_ms: i64, met
     metrics.spool_disk_bytes_max.set(status.disk_bytes_max as i64);
     metrics.spool_oldest_seconds.set(age_seconds(status, now_ms));
     metrics
-        .spool_hours_left
-        .set(hours_left(status, ingest_bytes_per_s).unwrap_or(f64::INFINITY));
+        .spool_remaining_seconds
+        .set(remaining_seconds(status, ingest_bytes_per_s).unwrap_or(f64::INFINITY));
     metrics.spool_damaged_places.set(status.damaged_places as i64);
-    metrics.spool_lost_readings.set(status.damaged_entries as i64);
+    metrics.spool_readings_lost.set(status.damaged_entries as i64);
     metrics.spool_failed.set(i64::from(status.poisoned.is_some()));
     metrics.spool_short.set(i64::from(status.short.is_some()));
     let shortages = status.shortages.saturating_sub(metrics.spool_shortages_total.get());
@@ -128,7 +128,7 @@ pub fn describe(
         "disk_bytes": status.disk_bytes,
         "disk_bytes_max": status.disk_bytes_max,
         "oldest_s": age_seconds(status, now_ms),
-        "spool_hours_left": hours_left(status, ingest_bytes_per_s),
+        "remaining_s": remaining_seconds(status, ingest_bytes_per_s),
         "waiting_to_be_written_bytes": status.queued_bytes,
         // While Kafka holds copies that it does not confirm, nothing is replayed.
         "unconfirmed_copies": unconfirmed_copies,

@@ -67,4 +67,18 @@ mod tests {
             file.display()
         );
     }
+
+    /// Prometheus' conventions: what counts up ends in `_total`, nothing else does; base units only.
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        for metric in Metrics::new().registry.declared() {
+            let name = metric.name;
+            assert_eq!(metric.kind == "counter", name.ends_with("_total"), "{name}");
+            for unit in [
+                "_ms", "_millis", "_minutes", "_hours", "_kb", "_kib", "_mib", "_percent",
+            ] {
+                assert!(!name.contains(unit), "{name}: {unit} is no base unit");
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::operate::metrics::{Registry, metrics};
 metrics! {
     /// Memory lent to messages.
     AdmissionMetrics {
-        /// Bytes of messages taken in and not yet answered.
+        /// Bytes of messages accepted and not yet answered.
         in_flight_bytes: IntGauge,
         /// Bytes that may be in flight at once (limits.in_flight_bytes).
         in_flight_bytes_max: IntGauge,
@@ -21,9 +21,9 @@ metrics! {
         incomplete_bytes: IntGauge,
         /// Bytes that such messages may have at once (limits.incomplete_bytes).
         incomplete_bytes_max: IntGauge,
-        /// Times an incomplete message was not read because there was no room for more of it.
+        /// Times an incomplete message was not read because limits.incomplete_bytes was used up.
         incomplete_waits_total: IntCounter,
-        /// Incomplete messages given up while others waited for room, by reason: stalled (nothing more came), over_share
+        /// Incomplete messages evicted while others waited for memory, by reason: stalled (nothing more came), over_share
         /// (its address had more than its share), slow (read beyond the limit, it kept the others waiting).
         incomplete_evicted_total: IntCounterVec["reason"],
     }

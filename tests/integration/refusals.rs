@@ -126,7 +126,7 @@ async fn readings_whose_time_kafka_refuses_are_kept_in_order_and_said_once() {
     eventually("Kafka does as it is told", async || {
         kafka.configure(&topic, "message.timestamp.before.max.ms", "1").await;
         client.send("devices/early/weather", "", &reading(0)).await;
-        (program.scrape().await.sum("citygate_spool_set_aside", &[]) > 0).then_some(())
+        (program.scrape().await.sum("citygate_spool_readings_refused", &[]) > 0).then_some(())
     })
     .await;
     let send = async |client: &mut Client, sequence: u64| {
@@ -138,7 +138,7 @@ async fn readings_whose_time_kafka_refuses_are_kept_in_order_and_said_once() {
     }
     eventually("those that are spooled are set aside", async || {
         let scrape = program.scrape().await;
-        let aside = scrape.sum("citygate_spool_set_aside", &[]);
+        let aside = scrape.sum("citygate_spool_readings_refused", &[]);
         (aside >= READINGS && scrape.sum("citygate_spool_readings", &[]) == aside).then_some(())
     })
     .await;

@@ -186,7 +186,7 @@ async fn what_kafka_does_not_take_as_it_is_stays_in_the_spool_and_is_in_nobodys_
     for sequence in 0..50 {
         send(&mut client, Via::Http, "fresh", sequence).await;
     }
-    let aside = || gateway.scrape().sum("citygate_spool_set_aside", &[]);
+    let aside = || gateway.scrape().sum("citygate_spool_readings_refused", &[]);
     eventually("the fresh ones are in Kafka, the late ones are not", async || {
         (sequences(&gateway, "fresh").len() >= 50 && aside() == 9).then_some(())
     })

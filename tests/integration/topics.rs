@@ -98,7 +98,7 @@ async fn a_topic_that_is_missing_at_start_concerns_its_own_readings_only() {
     send_others(&gateway).await;
     eventually("they are set apart", async || {
         gateway.admin("/metrics").await; // brings the gauges up to date
-        (gateway.scrape().sum("citygate_spool_readings_parked", &[]) == 50).then_some(())
+        (gateway.scrape().sum("citygate_spool_readings_without_topic", &[]) == 50).then_some(())
     })
     .await;
     kafka.make_topic(&topic).await;

@@ -1184,7 +1184,7 @@ fn what_was_set_aside_keeps_its_order_when_its_topic_accepts_records_again() {
         (0..READINGS).for_each(|_| run.send_from(0));
         run.store.write_all(&run.dispatch);
         run.health.found();
-        let set_aside = |run: &Run| run.metrics.deliver.spool.spool_set_aside.get() as usize;
+        let set_aside = |run: &Run| run.metrics.deliver.spool.spool_readings_refused.get() as usize;
         // They are tried again every 400 turns.
         let mended_at = run.random.random_range(390..430);
         for turn in 0..1_300 {

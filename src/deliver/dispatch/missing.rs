@@ -28,7 +28,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             self.append_retained(state, store, retained);
         }
         self.spool_metrics
-            .spool_readings_parked
+            .spool_readings_without_topic
             .set(state.deferred.count() as i64);
     }
 

@@ -277,7 +277,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         if state.replay.aside.insert(sequence, aside).is_none() {
             state.replay.tries = 0;
-            self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
+            self.spool_metrics
+                .spool_readings_refused
+                .set(state.replay.aside.len() as i64);
             state.replay.log_refused(now, why);
         }
     }
@@ -297,7 +299,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         match result {
             Ok(()) => {
                 if state.replay.aside.remove(&sequence).is_some() {
-                    self.spool_metrics.spool_set_aside.set(state.replay.aside.len() as i64);
+                    self.spool_metrics
+                        .spool_readings_refused
+                        .set(state.replay.aside.len() as i64);
                     state.replay.rewind |= state.replay.is_first(sequence, group, First::Accepted);
                 }
                 self.spool_metrics.spool_replayed_total.inc();

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 use crate::deliver::broker::Refused;
 use crate::deliver::config::Mask;
 use crate::deliver::health::Monitor;
-use crate::deliver::metrics::KafkaMetrics;
+use crate::deliver::metrics::{KafkaMetrics, error_label};
 use crate::deliver::reason::{Cause, Reason};
 
 /// What librdkafka counts of a batch besides its records, at most.
@@ -62,7 +62,7 @@ impl Reports {
 
     pub(super) fn refusal(&self, error: &KafkaError) -> Refused {
         let code = error.rdkafka_error_code();
-        let label = code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
+        let label = error_label(code);
         let failures = self.metrics.kafka_records_failed_total.with_label_values(&[&label]);
         if failures.get() == 0 {
             // Once per kind of error: the metric tells how often.

@@ -26,7 +26,7 @@ metrics! {
         coap_messages_remembered: IntGauge,
         /// Bytes charged for them and their peers (at most coap.remembered_bytes_max).
         coap_remembered_bytes: IntGauge,
-        /// CoAP messages forgotten within 45 s (MAX_TRANSMIT_SPAN) for want of room: a retransmission is then a new reading.
+        /// CoAP messages forgotten within 45 s (MAX_TRANSMIT_SPAN) because coap.remembered_bytes_max was reached: a retransmission is then a new reading.
         coap_messages_forgotten_total: IntCounter,
         /// Sockets open for single addresses of this host, where CoAP listens on a wildcard.
         coap_own_addresses: IntGauge,
@@ -34,7 +34,7 @@ metrics! {
         coap_own_addresses_failed_total: IntCounter,
         /// CoAP exchanges open now: requests not yet answered, and separate responses not yet acknowledged.
         coap_exchanges: IntGauge,
-        /// CoAP datagrams that the socket did not take (buffer full, no route …).
+        /// CoAP datagrams that the socket did not accept (buffer full, no route …).
         coap_send_failures_total: IntCounter,
     }
 }

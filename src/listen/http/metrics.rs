@@ -29,7 +29,7 @@ metrics! {
         http_idempotent_requests_total: IntCounterVec["result"],
         /// Idempotency keys remembered now.
         http_idempotency_keys: IntGauge,
-        /// Idempotency keys forgotten before their lifetime was over, for want of room: a repetition is then a new reading.
+        /// Idempotency keys forgotten before their lifetime was over, because their limit was reached: a repetition is then a new reading.
         http_idempotency_keys_forgotten_total: IntCounter,
     }
 }

@@ -14,7 +14,7 @@ metrics! {
         mqtt_connections: IntGauge,
         /// MQTT connections accepted, by protocol version (3.1.1, 5) after a good CONNECT; 3.1 counts as 3.1.1.
         mqtt_connects_total: IntCounterVec["version"],
-        /// MQTT sessions kept of clients that are away.
+        /// MQTT sessions kept of clients that are disconnected.
         mqtt_sessions_kept: IntGauge,
         /// MQTT connections that may be open at once: mqtt.connections_max, or as many as file descriptors allow.
         mqtt_connections_max: IntGauge,
@@ -29,7 +29,7 @@ metrics! {
         mqtt_wills_discarded_total: IntCounter,
         /// MQTT packets received, by type.
         mqtt_packets_received_total: IntCounterVec["type"],
-        /// Times reading from a connection paused because its window or the byte budget was used up, or Kafka was away.
+        /// Times reading from a connection paused because its window or the byte budget was used up, or Kafka was unavailable.
         mqtt_reading_paused_total: IntCounterVec["reason"],
     }
 }
