@@ -4,11 +4,9 @@
 //! are known and reserved, and all that is wrong is reported together, before anything runs. Kafka need not be there at
 //! start: until it is, readings are spooled (or busy) and `/readyz` says why. Several gateways fit into one process.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,21 +19,24 @@ use crate::dead_letter_allowance::DeadLetterAllowance;
 use crate::deliver;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
-use crate::listen::addresses::show;
 use crate::listen::admit::Admit;
 use crate::listen::tcp::Connections;
-use crate::listen::{self, Context, coap, http, mqtt};
-use crate::operate::admin;
+use crate::listen::{self, Context};
 use crate::operate::clock::{Clock, SystemClock};
 use crate::operate::config::Config;
-use crate::operate::start::{self, Findings, Prepared};
+use crate::operate::start::{self, Prepared};
 use crate::operate::state;
 use crate::pipeline::Pipeline;
 use crate::validate::Validator;
 
-mod metrics;
+pub mod bound;
 
+pub mod metrics;
+
+pub use bound::Addresses;
 pub use metrics::Metrics;
+
+use bound::Bound;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -47,15 +48,6 @@ pub struct Gateway {
     drain_deadline: Duration,
     closing: CancellationToken,
     admin: Option<JoinHandle<()>>,
-}
-
-/// Where a gateway listens; the first address of each listener, and `None` for one that is not enabled.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Addresses {
-    pub mqtt: Option<SocketAddr>,
-    pub coap: Option<SocketAddr>,
-    pub http: Option<SocketAddr>,
-    pub admin: Option<SocketAddr>,
 }
 
 /// What keeps a gateway from starting; for the operator.
@@ -79,15 +71,6 @@ pub enum Error {
     /// A bug: nothing was found, and yet something is missing.
     #[error("{0} is missing, although no error was found")]
     Incomplete(&'static str),
-}
-
-/// Bound addresses that do not serve yet.
-#[derive(Debug, Default)]
-pub struct Bound {
-    mqtt: Option<mqtt::Bound>,
-    coap: Option<coap::Bound>,
-    http: Option<http::Bound>,
-    admin: Option<admin::Bound>,
 }
 
 // === impl Gateway ===
@@ -278,76 +261,4 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         front.tasks.spawn(confirmed);
     }
     Ok((front, bound))
-}
-
-// === impl Bound ===
-
-impl Bound {
-    /// Binds every enabled listener; notes all that cannot be bound.
-    pub async fn bind(config: &Config, findings: &mut Findings) -> Self {
-        let mut bound = Bound::default();
-        let errors = &mut findings.errors;
-        if config.mqtt.enabled {
-            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, errors);
-        }
-        if config.coap.enabled {
-            bound.coap = kept(coap::bind(&config.coap).await, errors);
-        }
-        if config.http.enabled {
-            bound.http = kept(http::bind(&config.http).await, errors);
-        }
-        if config.admin.enabled {
-            bound.admin = kept(admin::bind(&config.admin).await, errors);
-        }
-        bound
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses {
-            mqtt: self.mqtt.as_ref().map(|bound| bound.addresses()[0]),
-            coap: self.coap.as_ref().map(|bound| bound.addresses()[0]),
-            http: self.http.as_ref().map(|bound| bound.addresses()[0]),
-            admin: self.admin.as_ref().map(|bound| bound.addresses()[0]),
-        }
-    }
-
-    /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.
-    fn listening(&self) -> [String; 4] {
-        [
-            self.mqtt.as_ref().map(mqtt::Bound::addresses),
-            self.coap.as_ref().map(coap::Bound::addresses),
-            self.http.as_ref().map(http::Bound::addresses),
-            self.admin.as_ref().map(admin::Bound::addresses),
-        ]
-        .map(|addresses| addresses.map_or_else(|| "off".to_owned(), show))
-    }
-
-    /// Starts every listener; returns the admin port's task, which outlives the others.
-    fn serve(
-        self,
-        front: &Context,
-        metrics: &Metrics,
-        closing: CancellationToken,
-    ) -> Result<Option<JoinHandle<()>>, listen::Error> {
-        let [mqtt, coap, http, admin] = self.listening();
-        let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
-        if let Some(coap) = self.coap {
-            coap.serve(front.clone())?;
-        }
-        if let Some(mqtt) = self.mqtt {
-            mqtt.serve(front.clone());
-        }
-        if let Some(http) = self.http {
-            http.serve(front.clone());
-        }
-        // Outside the tracker: it must answer until the drain is over.
-        let admin = self.admin;
-        Ok(admin.map(|admin| {
-            TaskTracker::new().spawn(admin.serve(front.clone(), metrics.registry.clone(), listeners, closing))
-        }))
-    }
-}
-
-fn kept<T>(result: Result<T, listen::Error>, errors: &mut Vec<String>) -> Option<T> {
-    result.map_err(|error| errors.push(error.to_string())).ok()
 }

@@ -7,11 +7,9 @@
 //! name.
 
 use super::items::{self, Items};
+use super::whitespace::{BYTE_ORDER_MARK, is_whitespace};
 use crate::message::{Inbound, Protocol};
 use crate::outcome::{Reason, Rejection, quoted};
-
-/// U+FEFF in UTF-8.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The readings of a message.
 #[derive(Debug)]
@@ -85,11 +83,6 @@ fn format(content_type: &str, protocol: Protocol) -> Result<Format, Rejection> {
         let detail = format!("content type {shown} is not decoded; send {decoded}");
         Err(Rejection::new(Reason::UnsupportedFormat, detail))
     }
-}
-
-/// JSON's whitespace (RFC 8259 §2), which is less than ASCII's: no form feed.
-pub(super) fn is_whitespace(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 #[cfg(test)]

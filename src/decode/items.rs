@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::envelope::{BYTE_ORDER_MARK, is_whitespace};
+use super::whitespace::{BYTE_ORDER_MARK, is_whitespace};
 use crate::outcome::{Position, Rejection};
 
 /// The items of a body, in its order.

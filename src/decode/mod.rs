@@ -8,3 +8,5 @@ pub mod address;
 pub mod envelope;
 
 pub mod items;
+
+mod whitespace;

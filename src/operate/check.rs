@@ -3,7 +3,7 @@
 //! All that a start looks at ([`start`]), and then Kafka's topics, without which a gateway starts and waits. All findings
 //! at once. Nothing is changed: no topic is created, no schema registered, no file made, and addresses are let go at once.
 
-use crate::gateway::Bound;
+use crate::gateway::bound::Bound;
 use crate::operate::config::Config;
 use crate::operate::start::{self, Findings};
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::catalogue::{Definition, Kind, kinds, registry, schemas};
 use crate::deliver::{self, spool};
-use crate::gateway::{Bound, Metrics};
+use crate::gateway::bound::Bound;
+use crate::gateway::metrics::Metrics;
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
 use crate::operate::mistake::Mistake;
@@ -51,7 +52,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.deliver.kafka);
     let client = client.map_err(|error| findings.errors.push(error.to_string())).ok();
     // Last: whoever only looks holds no address while a registry takes its time, and a gateway that starts finds them free.
-    let bound = Bound::bind(config, &mut findings).await;
+    let bound = Bound::bind(config, &mut findings.errors).await;
     let prepared = Prepared {
         plan,
         bound,

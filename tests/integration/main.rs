@@ -64,4 +64,6 @@ mod tail;
 
 mod corpus;
 
+mod circles;
+
 mod tidy;

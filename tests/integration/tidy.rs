@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::circles;
 use crate::harness::repository;
 
 /// The arrows of `src/lib.rs`: what a room's files may name by `crate::`. Nouns may be named by everybody.
@@ -112,12 +113,23 @@ fn the_top_level_is_what_it_is_said_to_be() {
     assert_eq!(names, expected);
 }
 
+/// Files that name each other in a loop can only be read together.
+#[test]
+fn modules_form_no_circles() {
+    let circles = circles::circles(&repository().join("src"), &files_of_rooms(), code_of);
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
 #[test]
 fn every_file_opens_by_saying_what_it_is() {
     for file in ["src", "device-simulators/src", "tests"].into_iter().flat_map(sources) {
         let text = std::fs::read_to_string(&file).unwrap();
         let opening = text.lines().take_while(|line| line.starts_with("//!")).count();
-        assert!(opening > 0, "{} does not open with //!", file.display());
+        assert!(
+            opening >= 3,
+            "{} opens with {opening} lines of //!, not with 3 or more",
+            file.display()
+        );
     }
 }
 

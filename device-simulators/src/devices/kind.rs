@@ -16,6 +16,9 @@ use super::{Device, Header, Moment, energy, traffic, weather};
 /// All there are.
 const KINDS: &[Definition] = &[traffic::KIND, weather::KIND, energy::KIND];
 
+/// Makes a device's sensor, and says where in the city it stands.
+type MakeSensor = fn(&City, &Noise, u64) -> (Arc<dyn Sensor>, Spot);
+
 /// What a device measures: a position in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(usize);
@@ -30,7 +33,7 @@ pub(super) struct Definition {
     /// Those that faults change.
     pub(super) fields: &'static [Field],
     /// Makes the sensor of the city's device with this number, and says where it is.
-    pub(super) sensor: fn(&City, &Noise, u64) -> (Arc<dyn Sensor>, Spot),
+    pub(super) sensor: MakeSensor,
 }
 
 /// What measures.

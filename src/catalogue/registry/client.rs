@@ -6,7 +6,7 @@
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::Config;
+use super::config::Config;
 use crate::catalogue::schemas::Definition;
 use crate::operate::secret::Secret;
 

@@ -1,0 +1,106 @@
+//! The addresses of a gateway: bound before anything runs, so that they are known and reserved, and served later.
+//!
+//! One place knows all four listeners by name. What cannot be bound is noted, not returned: a start reports all that is
+//! wrong together.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::metrics::Metrics;
+use crate::listen::addresses::show;
+use crate::listen::{self, Context, coap, http, mqtt};
+use crate::operate::admin;
+use crate::operate::config::Config;
+
+/// Where a gateway listens; the first address of each listener, and `None` for one that is not enabled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
+    pub mqtt: Option<SocketAddr>,
+    pub coap: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+/// Bound addresses that do not serve yet.
+#[derive(Debug, Default)]
+pub struct Bound {
+    mqtt: Option<mqtt::Bound>,
+    coap: Option<coap::Bound>,
+    http: Option<http::Bound>,
+    admin: Option<admin::Bound>,
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Binds every enabled listener; adds to `errors` what cannot be bound.
+    pub async fn bind(config: &Config, errors: &mut Vec<String>) -> Self {
+        let mut bound = Bound::default();
+        if config.mqtt.enabled {
+            bound.mqtt = kept(mqtt::bind(&config.mqtt).await, errors);
+        }
+        if config.coap.enabled {
+            bound.coap = kept(coap::bind(&config.coap).await, errors);
+        }
+        if config.http.enabled {
+            bound.http = kept(http::bind(&config.http).await, errors);
+        }
+        if config.admin.enabled {
+            bound.admin = kept(admin::bind(&config.admin).await, errors);
+        }
+        bound
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses {
+            mqtt: self.mqtt.as_ref().map(|bound| bound.addresses()[0]),
+            coap: self.coap.as_ref().map(|bound| bound.addresses()[0]),
+            http: self.http.as_ref().map(|bound| bound.addresses()[0]),
+            admin: self.admin.as_ref().map(|bound| bound.addresses()[0]),
+        }
+    }
+
+    /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.
+    pub(super) fn listening(&self) -> [String; 4] {
+        [
+            self.mqtt.as_ref().map(mqtt::Bound::addresses),
+            self.coap.as_ref().map(coap::Bound::addresses),
+            self.http.as_ref().map(http::Bound::addresses),
+            self.admin.as_ref().map(admin::Bound::addresses),
+        ]
+        .map(|addresses| addresses.map_or_else(|| "off".to_owned(), show))
+    }
+
+    /// Starts every listener; returns the admin port's task, which outlives the others.
+    pub(super) fn serve(
+        self,
+        front: &Context,
+        metrics: &Metrics,
+        closing: CancellationToken,
+    ) -> Result<Option<JoinHandle<()>>, listen::Error> {
+        let [mqtt, coap, http, admin] = self.listening();
+        let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
+        if let Some(coap) = self.coap {
+            coap.serve(front.clone())?;
+        }
+        if let Some(mqtt) = self.mqtt {
+            mqtt.serve(front.clone());
+        }
+        if let Some(http) = self.http {
+            http.serve(front.clone());
+        }
+        // Outside the tracker: it must answer until the drain is over.
+        let admin = self.admin;
+        Ok(admin.map(|admin| {
+            TaskTracker::new().spawn(admin.serve(front.clone(), metrics.registry.clone(), listeners, closing))
+        }))
+    }
+}
+
+fn kept<T>(result: Result<T, listen::Error>, errors: &mut Vec<String>) -> Option<T> {
+    result.map_err(|error| errors.push(error.to_string())).ok()
+}
