@@ -175,12 +175,12 @@ mod tests {
         append_all(&spool, &results, 0..200);
         let spool = Arc::new(spool);
         // Four segments, each of several writes and a sync.
-        disk.slow(Duration::from_millis(250));
+        disk.slow(Duration::from_millis(500));
         std::fs::remove_dir_all(&config.folder).unwrap();
         let began = Instant::now();
-        assert!(close_spool(&spool, Duration::from_millis(400)));
+        assert!(close_spool(&spool, Duration::from_millis(1500)));
         let took = began.elapsed();
-        assert!(took > Duration::from_millis(800), "{took:?}: the disk was not slow");
+        assert!(took > Duration::from_millis(1500), "{took:?}: the disk was not slow");
         drop(spool);
         let (_, recovery, _) = start(&config, Arc::new(FailingDisk::default())).unwrap();
         assert_eq!(recovery.entries, 200);
