@@ -1,4 +1,7 @@
 //! Topic or path → device and kind, the same in every protocol: `devices/<device>/<kind>[/batch]`.
+//!
+//! A device id and a kind are short and plain, so that they can be a key, a label and part of a topic's name as they are. What
+//! is no address is said in words for the device; whether the kind exists is for the catalogue.
 
 use crate::message::Address;
 use crate::outcome::{Reason, Rejection, quoted};

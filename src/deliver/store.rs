@@ -1,4 +1,7 @@
 //! The spool as `dispatch` sees it, and its figures for metrics and `/status`.
+//!
+//! Answers that an append cannot be kept are translated into the reasons devices are told; the words for operators are the
+//! spool's own. It decides nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,7 +144,7 @@ pub fn describe(
         "stalled_s": stalled.as_secs_f64(),
         "in_doubt": in_doubt,
         "damaged_places": status.damaged_places,
-        "lost_readings": status.damaged_entries,
+        "readings_lost": status.damaged_entries,
         "short": status.short,
         "failed": status.poisoned,
     })

@@ -1,4 +1,7 @@
 //! The `Clock` seam: what time it is, so that tests can say otherwise.
+//!
+//! Only wall time, which may be stepped: durations and deadlines are taken from `Instant`. The simulation and the tests have
+//! clocks of their own.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,7 @@
 //! What somebody may have meant: the known name that is nearest to one that does not exist.
+//!
+//! Used wherever a name comes from a person: settings, librdkafka's properties, log levels, environment variables. A name that is near
+//! nothing is answered by nothing, so that no far-fetched advice is given.
 
 /// The known name that differs from `written` by a letter or two: left out, added, changed, or exchanged with its neighbour.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -9,9 +9,10 @@
 
 use apache_avro::Schema;
 
+use super::fault::Fault;
+use super::got;
 use super::literal;
-use super::program::{Fault, Integer, Node, Real};
-use super::refusal;
+use super::program::{Integer, Node, Real};
 use super::text::{Form, Object, Text};
 use super::time::{FIRST_S, LAST_S, Unit};
 
@@ -155,7 +156,7 @@ impl Attributes<'_> {
             let name = if single { "float" } else { "double" };
             finite.ok_or_else(|| format!("{text} is beyond the type {name}{}", self.advice()))
         };
-        let show = |value| refusal::show(value, single);
+        let show = |value| got::show(value, single);
         let (minimum, maximum, sentinels) = self.range(-highest, highest, read, show, mistake);
         Node::Real(Real {
             single,

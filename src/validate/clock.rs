@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use jiff::fmt::friendly::SpanPrinter;
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
+use super::got::Got;
 use super::literal;
-use super::program::Fault;
-use super::refusal::Got;
 use super::time::{self, Unit};
 
 /// 2000-01-01T00:00:00Z, in milliseconds since 1970.

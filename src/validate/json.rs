@@ -4,7 +4,7 @@
 //! for the words for what is not JSON. A schema's defaults are read here, too.
 //!
 //! Each value is first its text (`RawValue`), so that a number is known as it came: no tree is built, and what is inside
-//! arrays and objects is taken apart once more, level by level ([`DEPTH_MAX`](super::program::DEPTH_MAX) bounds them).
+//! arrays and objects is taken apart once more, level by level ([`DEPTH_MAX`](super::fault::DEPTH_MAX) bounds them).
 //! Paths are put together while a failed pass unwinds.
 
 use std::fmt;
@@ -12,9 +12,11 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::fault::{Fault, deeper};
+use super::got::{self, Got};
 use super::pass::Pass;
-use super::program::{Fault, Field, Node, NodeId, Program, Record, deeper};
-use super::refusal::{self, Got, Step};
+use super::program::{Field, Node, NodeId, Program, Record};
+use super::refusal::{self, Step};
 use crate::outcome::Rejection;
 
 /// Writes the JSON text `json` as the Avro of `node`, behind what is in the pass's buffers.
@@ -185,7 +187,7 @@ impl<'w> Walk<'w, '_> {
             let key = self.unescaped(key.get())?;
             self.pass.write_key(key.as_bytes());
             let result = self.value(values, value.get(), depth, None);
-            result.map_err(|stop| self.within(Step::Field(refusal::cut(&key)), stop))?;
+            result.map_err(|stop| self.within(Step::Field(got::cut(&key)), stop))?;
             open.items += 1;
         }
         self.pass.close_map(&open).map_err(|key| {
@@ -203,7 +205,7 @@ impl Walk<'_, '_> {
     }
 
     fn refuse_field(&mut self, fault: Fault, node: NodeId, key: &str) -> Stop {
-        self.steps.push(Step::Field(refusal::cut(key)));
+        self.steps.push(Step::Field(got::cut(key)));
         self.refuse(fault, node, Got::Nothing)
     }
 

@@ -3,7 +3,7 @@
 //! Integers are exact, whatever the number's length or exponent; floats are unless the exponent is beyond 65535, where the
 //! standard library's parser cuts it off. Nearly all numbers of sensors do not need this.
 
-use super::program::Fault;
+use super::fault::Fault;
 
 /// The integer that a number with fraction or exponent (or too many digits, or `-0`) is, if it is one: `1.0`, `1e3`,
 /// `-0.0`, `1200e-2`.

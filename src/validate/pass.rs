@@ -6,7 +6,8 @@
 //! allocated. The work is linear in the reading (but for sorting a map's keys), whatever a device sends.
 
 use super::clock::Limits;
-use super::program::{Absent, Branch, Fault, Field, NodeId, Record};
+use super::fault::Fault;
+use super::program::{Absent, Branch, Field, NodeId, Record};
 
 /// Buffers that are reused from reading to reading.
 #[derive(Debug, Default)]

@@ -3,34 +3,20 @@
 //! Made on the way out of a failed pass only, so it may allocate; bounded, whatever the device sent. Values are quoted up
 //! to [`QUOTED_CHARS_MAX`], paths from their end up to [`PATH_CHARS_MAX`].
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use super::clock;
+use super::fault::Fault;
+use super::got::{Got, quoted, show};
 use super::pass::Pass;
-use super::program::{Fault, Integer, Node, NodeId, Program, Real};
+use super::program::{Integer, Node, NodeId, Program, Real};
 use super::time::{Mistake, Unit};
 use crate::outcome::{Position, Reason, Rejection};
 
-/// Characters of a value or key that are quoted.
-pub const QUOTED_CHARS_MAX: usize = 40;
 /// Characters of a path.
 pub const PATH_CHARS_MAX: usize = 160;
 /// Characters of a list of symbols.
 const SYMBOLS_CHARS_MAX: usize = 160;
-
-/// What the reading has where something else should be.
-#[derive(Clone, Copy, Debug)]
-pub enum Got<'a> {
-    /// Nothing to show: a field that is absent, or should be.
-    Nothing,
-    Null,
-    Boolean(bool),
-    /// As it came.
-    Number(&'a str),
-    Text(&'a str),
-    Array,
-    Object,
-}
 
 /// One step of a path.
 #[derive(Clone, Debug)]
@@ -85,7 +71,7 @@ impl Fault {
             (Fault::Unknown, _) => "unknown field".to_owned(),
             (Fault::Duplicate, _) => "came twice".to_owned(),
             (Fault::Missing, _) => "missing".to_owned(),
-            (Fault::Depth, _) => format!("nested deeper than {} levels", super::program::DEPTH_MAX),
+            (Fault::Depth, _) => format!("nested deeper than {} levels", super::fault::DEPTH_MAX),
             (Fault::Type, _) => format!("expected {}, got {got}", expected(program, node)),
         }
     }
@@ -152,55 +138,11 @@ fn one_of(symbols: &[Box<str>]) -> String {
     text
 }
 
-// === impl Got ===
-
-impl fmt::Display for Got<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Got::Nothing => f.write_str("nothing"),
-            Got::Null => f.write_str("null"),
-            Got::Boolean(value) => write!(f, "{value}"),
-            Got::Number(literal) => f.write_str(&cut(literal)),
-            Got::Text(text) => f.write_str(&quoted(text)),
-            Got::Array => f.write_str("array"),
-            Got::Object => f.write_str("object"),
-        }
-    }
-}
-
 impl Real {
     /// A limit as its author wrote it, as far as can be told.
     pub fn show(&self, value: f64) -> String {
         show(value, self.single)
     }
-}
-
-/// The shortest number that is rounded to this one.
-pub fn show(value: f64, single: bool) -> String {
-    match (value.abs() < 1e15, single) {
-        (true, true) => format!("{}", value as f32),
-        (true, false) => format!("{value}"),
-        (false, true) => format!("{:?}", value as f32),
-        (false, false) => format!("{value:?}"),
-    }
-}
-
-/// In quotation marks, escaped, cut.
-pub fn quoted(text: &str) -> String {
-    format!("\"{}\"", cut(text))
-}
-
-/// Escaped and cut, for a key in a path.
-pub fn cut(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(QUOTED_CHARS_MAX)
-        .flat_map(char::escape_debug)
-        .collect();
-    if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 // === paths ===

@@ -1,6 +1,10 @@
 //! Whether any reading can fit a schema: not if a record must hold itself, or more levels than a reading may have.
+//!
+//! Such a schema would refuse everything its devices send, so it is a mistake of its author, found when it is loaded. The limit
+//! is [`fault::DEPTH_MAX`](super::fault::DEPTH_MAX).
 
-use super::program::{Absent, DEPTH_MAX, Field, Node, Program};
+use super::fault::DEPTH_MAX;
+use super::program::{Absent, Field, Node, Program};
 
 /// # Errors
 /// No reading fits; the mistake begins with the field of the outermost record that nothing can be sent for.

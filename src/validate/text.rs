@@ -1,4 +1,7 @@
 //! A schema's text with each of its parts as it was written, so that no number in it loses a digit.
+//!
+//! serde_json's values would round a bound such as `0.1` or a 64-bit default; here each number keeps its literal. Whether the
+//! text is a schema is left to apache-avro.
 
 use std::collections::BTreeMap;
 use std::fmt;

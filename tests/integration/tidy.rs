@@ -52,6 +52,21 @@ fn rooms_know_only_whom_they_may() {
     assert!(trespasses.is_empty(), "{trespasses:#?}");
 }
 
+/// Walls as if they were crates: what a reading is and whether it fits depends on nobody who receives, delivers or counts it.
+#[test]
+fn decode_and_validate_name_no_listener_no_delivery_and_no_metrics() {
+    for file in files_of_rooms() {
+        if ["decode", "validate"].contains(&room(&file).as_str()) {
+            let text = code_of(&file);
+            let named = |name: &&str| text.contains(&format!("crate::{name}"));
+            let trespass = ["listen", "deliver", "operate::metrics", "receipt", "pipeline"]
+                .iter()
+                .find(|name| named(name));
+            assert_eq!(trespass, None, "{}", file.display());
+        }
+    }
+}
+
 /// Stages between the socket and the producer do no I/O and know no runtime; only `deliver` knows the Kafka client;
 /// only `listen` knows packets.
 #[test]
@@ -122,12 +137,19 @@ fn modules_form_no_circles() {
 
 #[test]
 fn every_file_opens_by_saying_what_it_is() {
+    let opening = |file: &Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().take_while(|line| line.starts_with("//!")).count()
+    };
     for file in ["src", "device-simulators/src", "tests"].into_iter().flat_map(sources) {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let opening = text.lines().take_while(|line| line.starts_with("//!")).count();
+        assert!(opening(&file) > 0, "{} does not open with //!", file.display());
+    }
+    // What it is, what it promises, what it leaves to others.
+    for file in files_of_rooms() {
+        let lines = opening(&file);
         assert!(
-            opening >= 3,
-            "{} opens with {opening} lines of //!, not with 3 or more",
+            lines >= 3,
+            "{} opens with {lines} lines of //!, not with 3",
             file.display()
         );
     }

@@ -1,4 +1,7 @@
 //! What the producer holds: every record between its sending and its delivery report.
+//!
+//! Each send has a slot, whose number the producer hands back with its report, and a name that outlives the slot. Sends are
+//! found by their deadlines, oldest first. What happens to them is decided by the dispatch.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

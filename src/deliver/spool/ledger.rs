@@ -1,5 +1,7 @@
 //! What the writer, the reader and whoever commits agree on: which segments there are, how far they are safe, and what
 //! of them needs no replay. Held under one lock for moments only; no I/O is done here.
+//!
+//! What is durable is decided by the writer alone; readers and the replay only move towards it.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,4 +1,7 @@
 //! The listener's metrics, looked up once per label instead of once per datagram.
+//!
+//! A label that does not exist yet is looked up when it first occurs. Names and help are in [`metrics`](super::metrics).
+//! Nothing here waits or allocates once every label has been seen.
 
 use prometheus::IntCounter;
 

@@ -1,4 +1,7 @@
 //! Why connections close and pause, and the counters of it, looked up once so that counting a packet looks nothing up.
+//!
+//! Each reason has one label, by an exhaustive match, so that a new reason cannot be forgotten. Names and help are in
+//! [`metrics`](super::metrics).
 
 use prometheus::IntCounter;
 use strum::{IntoStaticStr, VariantArray};

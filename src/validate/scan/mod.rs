@@ -6,10 +6,12 @@
 //! handed to [`json`], which knows serde_json's words for it. `tests::judge` and `tests/fuzz` hold the two against each
 //! other. [`cursor`] reads text, [`number`] numbers; [`verdict`] is what is learned when a reading does not fit.
 
+use super::fault::{Fault, deeper};
+use super::got::{self, Got};
 use super::json;
 use super::pass::{OpenRecord, Pass};
-use super::program::{Fault, Field, Node, NodeId, Program, ProgramId, Record, deeper};
-use super::refusal::{self, Got, Step};
+use super::program::{Field, Node, NodeId, Program, ProgramId, Record};
+use super::refusal::Step;
 use crate::outcome::Rejection;
 
 pub mod cursor;
@@ -273,7 +275,7 @@ impl Scanner<'_, '_> {
             self.cursor.colon()?;
             if let Err(stop) = self.value(values, depth, None) {
                 let key = self.pass.key(self.pass.current_key(&open));
-                return Err(self.verdict.within(|| Step::Field(refusal::cut(&key)), stop));
+                return Err(self.verdict.within(|| Step::Field(got::cut(&key)), stop));
             }
             open.items += 1;
             ended = self.cursor.ends(b'}')?;

@@ -6,10 +6,12 @@ use serde::de::IgnoredAny;
 
 use super::cursor::Malformed;
 use crate::outcome::{Reason, Rejection};
+use crate::validate::fault::Fault;
+use crate::validate::got::{self, Got};
 use crate::validate::json;
 use crate::validate::pass::Pass;
-use crate::validate::program::{Fault, NodeId, Program};
-use crate::validate::refusal::{self, Got, Step};
+use crate::validate::program::{NodeId, Program};
+use crate::validate::refusal::{self, Step};
 
 /// Why a scan ends early.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl Verdict {
     /// Of a field: one that is absent, or should be.
     #[cold]
     pub fn refuse_field(&mut self, program: &Program, pass: &Pass<'_>, fault: Fault, node: NodeId, key: &str) -> Stop {
-        self.steps.push(Step::Field(refusal::cut(key)));
+        self.steps.push(Step::Field(got::cut(key)));
         self.refuse(program, pass, fault, node, Got::Nothing)
     }
 

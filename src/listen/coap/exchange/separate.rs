@@ -1,5 +1,7 @@
 //! Answers that come too late for the acknowledgement (RFC 7252 §5.2.2): the empty acknowledgement in their stead, then a
 //! confirmable response, repeated with doubling waits until the peer acknowledges it, resets it, or the repetitions are used up (§4.2).
+//!
+//! The clock is an argument, so a test can move it.
 
 use std::time::Instant;
 

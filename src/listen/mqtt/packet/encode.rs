@@ -1,4 +1,7 @@
 //! Packets → bytes, for one client: in its version, and within what it said it accepts.
+//!
+//! Reason Strings are left out where the client asked for none or where they do not fit its Maximum Packet Size; the packet
+//! itself is always sent. What is said is decided by whoever sends.
 
 use bytes::BytesMut;
 use rumqttd::protocol::{self as codec, Protocol as _};

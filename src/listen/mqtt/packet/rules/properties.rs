@@ -1,4 +1,7 @@
 //! Properties: which packet may have which, how often, and with what value [MQTT 5.0 §2.2.2 and table 2-4].
+//!
+//! A property that the packet may not have, that comes twice, or whose value is out of range is a Protocol Error or Malformed
+//! Packet, as the clause says. What a property means is left to whoever reads the packet.
 
 use super::*;
 

@@ -1,4 +1,7 @@
 //! Topic names and topic filters, wherever they stand [MQTT 5.0 §4.7 and §4.8.2, 3.1.1 §4.7].
+//!
+//! Also what the specification forbids everywhere: empty ones, U+0000, wildcards in a name. Whether a topic is an address of
+//! ours is left to `decode`.
 
 use super::*;
 
