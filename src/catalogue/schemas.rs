@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint;
 
-/// The `[schemas]` section.
+/// The `[schemas]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Folder of `<kind>.avsc` files; each one is a stream.
+    /// Folder of Avro schemas; each `<kind>.avsc` is a stream.
     pub folder: PathBuf,
 }
 

@@ -20,45 +20,46 @@ use crate::operate::mistake::Mistakes;
 use crate::operate::secret::{self, Secret};
 use crate::operate::spelling;
 
-/// The `[kafka]` section.
+/// The `[kafka]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Comma-separated `host:port` of some brokers.
+    /// Some brokers of the cluster: `host:port`, with commas between.
     pub bootstrap_servers: String,
-    /// A kind's readings go to the topic `<topic_prefix><kind>`.
+    /// Readings of a kind go to the topic `<topic_prefix><kind>`.
     pub topic_prefix: String,
-    /// Topic of the rejected messages.
+    /// Topic of rejected messages.
     pub dead_letter_topic: String,
-    /// Create topics that are missing; until a topic exists its readings are spooled, or answered busy without a spool.
+    /// Create topics that are missing; until a topic exists, its readings are spooled (without a spool: answered busy).
     pub create_topics: bool,
-    /// Partitions of a topic created here. Each one that readings come for costs a request per `linger`: of this process,
-    /// and of Kafka.
+    /// Partitions of a topic created here; each one in use costs a request per `linger`.
     pub partitions: i32,
     /// Replicas of a topic created here; -1 is the cluster's default.
     pub replication_factor: i32,
-    /// How long the producer waits for more readings before it sends a batch.
+    /// Time after which a batch is sent.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub linger: Duration,
     /// Size at which a batch is sent without waiting longer.
     pub batch_bytes: ByteSize,
-    /// Readings at which a batch is sent without waiting longer.
+    /// Number of readings at which a batch is sent without waiting longer.
     pub batch_readings: u32,
+    /// Compression of batches.
     pub compression: Compression,
-    /// A reading that Kafka has not confirmed after this time is written to the spool as well, and answered.
+    /// Time after which a reading that Kafka has not confirmed is written to the spool as well, and answered.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub spool_after: Duration,
-    /// A reading that is neither in Kafka nor in the spool after this time is answered busy, whatever it waits for.
+    /// Time after which a reading that is neither in Kafka nor in the spool is answered busy.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub delivery_timeout: Duration,
-    /// Readings in the producer's queue, at most; more are spooled (without a spool: answered busy).
+    /// Maximum readings in the producer's queue; further ones are spooled (without a spool: answered busy).
     pub queue_readings: u32,
-    /// Bytes in the producer's queue, at most; more likewise.
+    /// Maximum bytes in the producer's queue; further readings likewise.
     pub queue_bytes: ByteSize,
-    /// How often Kafka is asked whether it is available while nothing is confirmed.
+    /// How often Kafka is probed while no reading is confirmed.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub probe_interval: Duration,
-    /// How often librdkafka's statistics become metrics, and tell whether the producer still knows a broker.
+    /// How often librdkafka's statistics become metrics; a producer that has lost all brokers is replaced within twice
+    /// this time.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub statistics_interval: Duration,
     /// Any other librdkafka property, e.g. "security.protocol" = "ssl".
@@ -202,7 +203,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
+    /// What is wrong with this table.
     pub fn mistakes(&self) -> Mistakes {
         let mut mistakes = Mistakes::default();
         let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);

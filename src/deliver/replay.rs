@@ -30,17 +30,16 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// What may be sent at once after a pause, in seconds of the pace.
 const BURST_SECONDS: f64 = 0.1;
 
-/// The `[replay]` section.
+/// The `[replay]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Spooled readings sent to Kafka per second, at most, besides as many as come into the spool meanwhile: so fast the
-    /// backlog shrinks.
+    /// Maximum rate at which spooled readings are sent to Kafka, beyond the rate at which new ones are spooled.
     pub readings_per_second: u32,
     /// The same in bytes.
     pub bytes_per_second: ByteSize,
-    /// How soon a reading is retried that Kafka refuses as it is (too large for its topic, a time that Kafka
-    /// considers wrong). It stays in the spool meanwhile, and holds up no other.
+    /// Time after which a spooled reading is retried that Kafka refused by itself (too large for its topic, invalid
+    /// timestamp). It stays in the spool, and newer readings overtake it.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub retry_interval: Duration,
 }
@@ -56,7 +55,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
+    /// What is wrong with this table.
     pub fn mistakes(&self) -> Mistakes {
         let mut mistakes = Mistakes::default();
         if self.readings_per_second == 0 {

@@ -15,18 +15,18 @@ use super::incomplete::Budget;
 use crate::listen::metrics::AdmissionMetrics;
 use crate::receipt::Permit;
 
-/// The `[limits]` section.
+/// The `[limits]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Bytes of messages accepted and not yet answered, over all protocols.
+    /// Maximum bytes of messages received and not yet answered, over all protocols.
     pub in_flight_bytes: ByteSize,
-    /// Bytes of messages larger than 4 KiB of which a part has arrived, over MQTT and HTTP.
+    /// Maximum bytes of messages of which a part has arrived, over MQTT and HTTP; the first 4 KiB of each are free.
     pub incomplete_bytes: ByteSize,
-    /// Readings in one message (JSON array, NDJSON).
+    /// Maximum readings per message (JSON array, NDJSON).
     pub batch_readings: usize,
-    /// Rejected readings of a device that are sent to the dead-letter topic in a minute; of those beyond it one in a hundred
-    /// is, unless their answer may be positive.
+    /// Maximum rejected readings per device and minute that go to the dead-letter topic; of further ones 1 in 100 does,
+    /// unless their answer may be positive.
     pub dead_letters_per_minute: u32,
 }
 

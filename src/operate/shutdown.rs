@@ -9,14 +9,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The `[drain]` section.
+/// The `[drain]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long after SIGTERM or SIGINT everything is still accepted, while `/readyz` says 503 already.
+    /// Time after SIGTERM or SIGINT in which `/readyz` says 503 while readings are still accepted.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub delay: Duration,
-    /// How long the gateway may take to end after that.
+    /// Maximum time after that to answer what was accepted, flush Kafka and exit.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub deadline: Duration,
 }

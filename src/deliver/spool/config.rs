@@ -11,31 +11,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::operate::mistake::Mistakes;
 
-/// The `[spool]` section.
+/// The `[spool]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether readings that Kafka does not accept are kept on disk; otherwise they are answered busy.
+    /// Write readings to disk while Kafka does not accept them; otherwise they are answered busy.
     pub enabled: bool,
-    /// Where they are kept. The folder is made if its parent exists; nothing else may be in it.
+    /// Folder of the spool; created if its parent exists, and nothing else may be in it. By default `spool/` in
+    /// `state_dir`.
     pub folder: PathBuf,
-    /// Disk space for it, at most. When it is used up, new readings are answered busy.
+    /// Maximum disk space; beyond it new readings are answered busy.
     pub bytes_max: ByteSize,
-    /// Disk space of the file system that is left to others.
+    /// Free space of the file system that is left to others.
     pub free_bytes_min: ByteSize,
-    /// Size of one file; space is used and released in these steps.
+    /// Size of a segment file; disk space is allocated and freed in these steps.
     pub segment_bytes: ByteSize,
-    /// How often what waits is written and synced, at most: the delay that a reading pays for sharing an fsync.
+    /// Maximum time a reading waits to share an fsync.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub commit_interval: Duration,
     /// Bytes at which a group is written without waiting longer.
     pub commit_bytes: ByteSize,
-    /// Bytes waiting to be written, at most; more are answered busy.
+    /// Maximum bytes that wait to be written; further readings are answered busy.
     pub queue_bytes: ByteSize,
-    /// One entry (a reading with its topic, key and headers), at most.
+    /// Maximum size of one reading with its topic, key and headers.
     pub entry_bytes_max: ByteSize,
-    /// Files of the spool that are held open, at most, so that what they hold outlives the removal of their names; a file
-    /// descriptor each.
+    /// Maximum segment files held open, each a file descriptor; what they hold survives the removal of their names.
     pub open_segments_max: usize,
 }
 
@@ -59,7 +59,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
+    /// What is wrong with this table.
     pub fn mistakes(&self) -> Mistakes {
         let mut mistakes = Mistakes::default();
         let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);

@@ -12,43 +12,45 @@ use super::endpoints::CONFIGURED_MAX;
 use crate::listen::addresses::ListenAddresses;
 use crate::operate::mistake::Mistakes;
 
-/// The `[coap]` section.
+/// The `[coap]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Listen for CoAP over UDP.
     pub enabled: bool,
-    /// UDP address, or several. Plain CoAP shows everything to anyone on the way: loopback unless you say otherwise.
+    /// Address with its port, or a list of at most 32; plain CoAP.
     pub listen: ListenAddresses,
-    /// Longest datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
+    /// Maximum datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
     pub datagram_bytes_max: ByteSize,
-    /// Longest text beside an error code; never more than three times the request's length is sent for it in all.
+    /// Maximum diagnostic payload beside an error code. In all, never more than three times the request's length is
+    /// sent for it.
     pub diagnostic_bytes_max: usize,
-    /// Requests that await their answer; further ones are answered 5.03.
+    /// Maximum requests that wait for their answer; further ones are answered 5.03.
     pub exchanges_max: usize,
-    /// Separate responses that await their acknowledgement; further ones are sent non-confirmable. At most 32,768.
+    /// Maximum separate responses that wait for their acknowledgement, at most 32,768; further ones are sent non-
+    /// confirmable.
     pub separate_max: usize,
-    /// Messages remembered of one peer (address and port), so that a repetition is told apart from a new message.
+    /// Maximum messages remembered per peer (address and port), to recognize duplicates.
     pub messages_per_peer: usize,
-    /// Memory for duplicates over all peers.
+    /// Memory for remembered messages, over all peers.
     pub remembered_bytes_max: ByteSize,
-    /// How long a confirmable request may come again (EXCHANGE_LIFETIME).
+    /// How long a confirmable message is remembered (EXCHANGE_LIFETIME).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub exchange_lifetime: Duration,
-    /// How long a non-confirmable request may come again (NON_LIFETIME).
+    /// How long a non-confirmable message is remembered (NON_LIFETIME).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub non_lifetime: Duration,
-    /// How long an answer may take and still travel on the acknowledgement. Must be below the devices' ACK_TIMEOUT, or they
-    /// send again.
+    /// How long a response may take and still be piggybacked; must be below the devices' ACK_TIMEOUT.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub piggyback_timeout: Duration,
-    /// First wait for the acknowledgement of a separate response (ACK_TIMEOUT); each repetition doubles it.
+    /// First wait for the acknowledgement of a separate response (ACK_TIMEOUT); each retransmission doubles it.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub ack_timeout: Duration,
-    /// The first wait is longer by a random factor of up to this (ACK_RANDOM_FACTOR), 1 to 10.
+    /// The first wait is extended by a random factor of up to this (ACK_RANDOM_FACTOR), 1 to 10.
     pub ack_random_factor: f64,
-    /// Repetitions of a separate response (MAX_RETRANSMIT).
+    /// Maximum retransmissions of a separate response (MAX_RETRANSMIT).
     pub max_retransmit: u32,
-    /// The receive buffer of each socket; the kernel grants no more than `net.core.rmem_max`.
+    /// Receive buffer of each socket; the kernel grants no more than `net.core.rmem_max`.
     pub receive_buffer_bytes: ByteSize,
 }
 
@@ -75,7 +77,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with the section, one sentence each; empty if nothing is.
+    /// What is wrong with this table.
     pub fn mistakes(&self) -> Mistakes {
         let bytes = self.datagram_bytes_max.as_u64();
         let checks = [

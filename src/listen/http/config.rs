@@ -12,30 +12,30 @@ use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
 use crate::operate::mistake::Mistakes;
 
-/// The `[http]` section.
+/// The `[http]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Listen for HTTP/1.1.
     pub enabled: bool,
-    /// Where to listen, one address or several; plain text, so loopback unless a proxy or a trusted network stands in
-    /// front.
+    /// Address with its port, or a list of them; plain text.
     pub listen: ListenAddresses,
-    /// Connections open at once; more wait in the kernel's queue.
+    /// Maximum concurrent connections; further ones wait in the kernel's queue.
     pub connections_max: usize,
-    /// Largest body.
+    /// Maximum body; a larger one is answered 413.
     pub body_bytes_max: ByteSize,
-    /// How slowly a body may arrive, in bytes per second.
+    /// Minimum rate at which a body must arrive, per second.
     pub body_bytes_per_second_min: ByteSize,
-    /// How far a body may fall behind that, and how long nothing of it may come; also how long it waits for memory, and
-    /// how long a client may read nothing of its answer.
+    /// How far a body may fall behind that rate, and how long no byte of it may arrive; how long it may wait for
+    /// `limits.incomplete_bytes`; how long a client may leave its response unread.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub body_timeout: Duration,
-    /// How long a connection may take to send the head of its next request.
+    /// Time in which the head of the next request must have arrived.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub idle_timeout: Duration,
-    /// Idempotency keys remembered; beyond it the one answered longest ago is forgotten. 0: the header is ignored.
+    /// Maximum idempotency keys remembered; beyond it the one answered longest ago is dropped. 0 ignores the header.
     pub idempotency_keys_max: usize,
-    /// Memory for all of them: some 256 bytes each, and for a batch 16 bytes per reading and the text of each rejection.
+    /// Memory for all keys: about 256 bytes each, for a batch 16 bytes more per reading and the text of each rejection.
     pub idempotency_bytes_max: ByteSize,
     /// How long after its answer a key is remembered.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
@@ -60,7 +60,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
+    /// What is wrong with this table.
     pub fn mistakes(&self) -> Mistakes {
         let checks = [
             (self.connections_max > 0, "http.connections_max", "must be at least 1"),

@@ -12,55 +12,54 @@ use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
 use crate::operate::mistake::Mistakes;
 
-/// The `[mqtt]` section.
+/// The `[mqtt]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether to listen at all.
+    /// Listen for MQTT 3.1.1 and 5.
     pub enabled: bool,
-    /// Address and port, or several; plain text, so loopback unless told otherwise.
+    /// Address with its port, or a list of them; plain text.
     pub listen: ListenAddresses,
-    /// Connections open at once; further ones are closed as soon as they are accepted.
+    /// Maximum concurrent connections; further ones are closed on accept.
     pub connections_max: usize,
-    /// The largest packet, header included (Maximum Packet Size of MQTT 5).
+    /// Maximum packet size, header included (Maximum Packet Size of MQTT 5).
     pub packet_bytes_max: ByteSize,
-    /// Publishes of QoS 1 and 2 that a connection may have unanswered (Receive Maximum of MQTT 5): it is not read while
-    /// it has as many.
+    /// Maximum unanswered publishes of QoS 1 and 2 per connection (Receive Maximum of MQTT 5); at the limit the
+    /// connection is not read.
     pub receive_maximum: u16,
-    /// Topic aliases that an MQTT 5 connection may use; 0 for none.
+    /// Maximum topic aliases per MQTT 5 connection; 0 disables them.
     pub topic_alias_maximum: u16,
-    /// How long a connection may take until its CONNECT has arrived.
+    /// Time until CONNECT must have arrived.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub connect_timeout: Duration,
-    /// How slowly a packet may arrive, in bytes per second.
+    /// Minimum rate at which a packet must arrive, per second.
     pub packet_bytes_per_second_min: ByteSize,
-    /// How far a packet may fall behind that, and how long nothing of it may come; also how long it waits for memory, and
-    /// how long a client may take to read what it is sent.
+    /// How far a packet may fall behind that rate, and how long no byte of it may arrive; how long it may wait for
+    /// `limits.incomplete_bytes`; how long a client may leave answers unread.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub packet_timeout: Duration,
-    /// How long a connection that ends (DISCONNECT, end of stream, silence, a fault) stays for the answers to what was
-    /// accepted from it.
+    /// How long a connection that ends (DISCONNECT, end of stream, timeout, error) stays open for outstanding answers.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub closing_timeout: Duration,
-    /// The longest keep-alive; MQTT 5 clients that ask for more, or for none, are told this one (at most 65535 s).
+    /// Maximum keep-alive, at most 65535 s; MQTT 5 clients that ask for more, or for none, are told this one.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub keep_alive_max: Duration,
-    /// A 3.1.1 connection that is silent for so long is closed, whatever its keep-alive; and any connection of which no
-    /// packet can be accepted for so long (its window is full, the byte budget used up, Kafka unavailable to 3.1.1).
+    /// A 3.1.1 connection is closed after this time without a packet, whatever its keep-alive; any connection, after
+    /// this time without being read (its window is full, `limits.in_flight_bytes` is used up, Kafka is unavailable to
+    /// 3.1.1).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub idle_timeout: Duration,
-    /// How long the session of a disconnected client is kept: at most this (MQTT 5), exactly this (3.1.1, Clean Session
-    /// 0).
+    /// How long the session of a disconnected client is kept: at most (MQTT 5), or exactly (3.1.1, Clean Session 0).
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub session_expiry_max: Duration,
-    /// Sessions kept of disconnected clients; beyond it the one that would expire next is forgotten.
+    /// Maximum sessions of disconnected clients; beyond it the one that would expire first is dropped.
     pub sessions_max: usize,
-    /// QoS 2 packet ids that a session may have open; a connection that exceeds it is closed.
+    /// Maximum open QoS 2 packet ids per session; a connection that exceeds it is closed.
     pub qos2_ids_max: usize,
 }
 
 impl Config {
-    /// What is wrong with this section, each mistake starting with the field's name.
+    /// What is wrong with this table.
     pub fn mistakes(&self) -> Mistakes {
         let sizes = ByteSize::kib(1)..=ByteSize::mib(256);
         let checks = [
