@@ -1,7 +1,7 @@
 //! The spool as `dispatch` sees it, and its figures for metrics and `/status`.
 //!
-//! Answers that an append cannot be kept are translated into the reasons devices are told; the words for operators are the
-//! spool's own. It decides nothing.
+//! A failed append becomes the reason that its device is told; the words for operators are the spool's own. Nothing is
+//! decided here.
 
 use std::sync::Arc;
 use std::time::Duration;
