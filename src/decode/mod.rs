@@ -1,7 +1,9 @@
 //! Bytes off the wire to single readings: where a message belongs, and how many readings it carries.
 //!
 //! Pure and synchronous. [`address`] reads topic or path, [`envelope`] the content type and the shape of the body,
-//! [`items`] finds the readings of a batch. What the JSON of a reading means is left to `validate`.
+//! [`items`] finds the readings of a batch. What the JSON of a reading means is left to
+//! `validate`. A further payload format has its content type in [`envelope`], and its parser in `validate`, beside `scan`: it
+//! calls what `emit` offers.
 
 pub mod address;
 

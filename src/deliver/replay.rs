@@ -3,7 +3,8 @@
 //! Two threads. The one replays as much as the pace allows, every few milliseconds while there is anything to replay, so
 //! that live readings keep their latency while an outage's backlog drains; reading segments may block it for as long as the
 //! disk likes. The other lets `dispatch` look after records that Kafka or the spool does not confirm, when the next of them
-//! is due; it waits for nothing. In an idle gateway both sleep.
+//! is due; it waits for nothing. In an idle gateway both sleep. The watch also ends the gateway
+//! when the spool has failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

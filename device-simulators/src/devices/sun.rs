@@ -1,6 +1,6 @@
 //! Where the sun is, and what it gives through a clear sky.
 //!
-//! The position is the Astronomical SolarSums's short formula, good to some hundredths of a degree for this century; the clear
+//! The position is the Astronomical Almanac's short formula, good to some hundredths of a degree for this century; the clear
 //! sky is Haurwitz' (1945), which needs nothing but the sun's height.
 
 use super::calendar::DAY_MS;

@@ -4,7 +4,7 @@
 //! bytes, a message is a copy of a [real reading](readings) made current, and packets are written by hand into buffers
 //! that are reused; one [thread](worker) serves thousands of connections. The closed loop keeps a window of unanswered
 //! messages on each; the open loop keeps a [rate](pace), whatever the server does, and counts latency from when a message
-//! was due. What happened is counted by [code], second by [second](series), and told by a [report], a
+//! was due. What happened is counted by [code], second by [second](time_series), and told by a [report], a
 //! [page](html) and [metrics](exporter). [`sink`] is the counterpart that only acknowledges, which shows the
 //! generator's own limit.
 //!

@@ -1,6 +1,7 @@
 //! The files that the writer has: the segment that is written to, spares, and one in the making.
 //!
-//! [`Found`] is what a start finds of them and leaves to the writer.
+//! [`Found`] is what a start finds of them and leaves to the writer. Here a group is written and
+//! fsynced; an fsync that fails is classified by [`error`](super::error) and ends the spool in the writer.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! What can go wrong: with the spool as a whole, with an entry, and with a group of them.
 //!
 //! An [`Error`] is for operators and ends the start, or poisons the spool. A [`Failure`] is what an entry's owner is told. A
-//! [`Stop`] says why a step of the writer was not done, and with that whether it is retried.
+//! [`Stop`] says why a step of the writer was not done, and with that whether it is retried; [`stop`] is what a failed write
+//! or fsync means.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! How far the rescue is: what was acknowledged is written anew after its files were removed or moved.
 //!
-//! The writer does it (`writer::rescue`); the end of the process waits for it.
+//! The writer does it (`writer::rescue_files`); the end of the process waits for it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

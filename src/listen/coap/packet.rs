@@ -1,4 +1,5 @@
-//! Datagrams ↔ packets: what is vetted before coap-lite sees a byte, and how a reply is written.
+//! Datagrams ↔ packets: version, type, code, token length and the layout of options are checked before coap-lite sees a byte;
+//! and how a reply is written.
 //!
 //! [`vet`] closes what coap-lite's parser leaves open (any version, bytes behind an empty message, a payload marker
 //! without payload, 1,148 empty options in one datagram at 200 times the cost of an honest one) without allocating.

@@ -1,7 +1,8 @@
 //! An accepted connection: its bytes, its peer, and its permit, which returns when it is dropped.
 //!
 //! The one place where a stream is wrapped before a protocol sees it: TLS and the PROXY protocol come in here, so that
-//! listeners go on to read and write a [`Connection`].
+//! listeners go on to read and write a [`Connection`]. A handshake belongs in the task of the connection or in its first read,
+//! never in the accept loop, which all others wait for.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! A request that is to be answered, and how much may be sent to its address, which anyone may have forged: three times its
 //! bytes in all, with the empty acknowledgement and every repetition.
 //!
-//! The address is one that anybody may have forged (RFC 7252 §11.3). Which answer it is belongs to the resource.
+//! The limit is that of RFC 7252 §11.3. Which answer it is belongs to the resource.
 
 use coap_lite::{MessageType, Packet};
 
