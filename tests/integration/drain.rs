@@ -93,13 +93,11 @@ async fn the_head_of_a_request_that_never_ends_does_not_hold_up_the_drain() {
         config.drain.deadline = Duration::from_secs(30);
     })
     .await;
+    let open = || gateway.scrape().sum("citygate_http_connections", &[]);
+    assert_eq!(open(), 0, "a permit in hand is no connection");
     let mut stream = TcpStream::connect(gateway.addresses.http.unwrap()).await.unwrap();
     stream.write_all(b"POST /devices").await.unwrap();
-    eventually("it is connected", async || {
-        let open = gateway.scrape().sum("citygate_http_connections", &[]);
-        (open > 0).then_some(())
-    })
-    .await;
+    eventually("it is connected", async || (open() == 1).then_some(())).await;
     let started = Instant::now();
     gateway.drain().await;
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());

@@ -13,14 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use super::permits::ConnectionPermit;
+use super::permits::{ConnectionPermit, Open};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    _permit: ConnectionPermit,
+    _permit: Open,
 }
 
 // === impl Connection ===
@@ -35,7 +35,7 @@ impl Connection {
         Connection {
             stream,
             peer,
-            _permit: permit,
+            _permit: permit.open(),
         }
     }
 

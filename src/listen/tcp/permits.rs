@@ -1,6 +1,7 @@
 //! How many connections may be open at once: of one listener, and of all, which share the process's file descriptors.
 //!
-//! A permit travels with its connection and returns when that is dropped.
+//! A permit travels with its connection and returns when that is dropped. A listener may have one in hand for the connection
+//! that it waits for; only connections are counted as open.
 
 use std::sync::Arc;
 
@@ -28,6 +29,10 @@ pub struct ConnectionPermit {
     open: Option<IntGauge>,
 }
 
+/// The permit of a connection that is open, and counted as such until it is dropped.
+#[derive(Debug)]
+pub struct Open(ConnectionPermit);
+
 // === impl Connections ===
 
 impl Connections {
@@ -48,7 +53,7 @@ fn semaphore(permits: usize) -> Arc<Semaphore> {
 // === impl ConnectionPermits ===
 
 impl ConnectionPermits {
-    /// At most `max`, and no more than `descriptors` has; `open` says how many are in use.
+    /// At most `max`, and no more than `descriptors` has; `open` says how many connections are open.
     pub fn new(max: usize, descriptors: Connections, open: Option<IntGauge>) -> Self {
         ConnectionPermits {
             max,
@@ -84,9 +89,6 @@ impl ConnectionPermits {
     }
 
     fn permit(&self, permit: OwnedSemaphorePermit, descriptor: OwnedSemaphorePermit) -> ConnectionPermit {
-        if let Some(open) = &self.open {
-            open.inc();
-        }
         ConnectionPermit {
             _permit: permit,
             _descriptor: descriptor,
@@ -95,9 +97,21 @@ impl ConnectionPermits {
     }
 }
 
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
+// === impl ConnectionPermit ===
+
+impl ConnectionPermit {
+    /// It is used now.
+    pub fn open(self) -> Open {
         if let Some(open) = &self.open {
+            open.inc();
+        }
+        Open(self)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(open) = &self.0.open {
             open.dec();
         }
     }
