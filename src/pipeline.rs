@@ -2,7 +2,8 @@
 //!
 //! [`Pipeline::accept`] is synchronous and blocks on nothing: the answer arrives in the reply's mailbox when the reading
 //! is safe, or when it is known that it is not. It runs on the listener's thread, from the socket's buffer to the Kafka
-//! client's queue, without owning a byte in between. An answer that is known at once may call it again.
+//! client's queue, without owning a byte in between. What is answered before a record goes anywhere may call it again; later
+//! answers come under the lock of `deliver::dispatch`, and may only wake a task, as a mailbox does.
 
 use std::cell::Cell;
 use std::sync::Arc;

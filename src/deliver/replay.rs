@@ -3,8 +3,8 @@
 //! Two threads. The one replays as much as the pace allows, every few milliseconds while there is anything to replay, so
 //! that live readings keep their latency while an outage's backlog drains; reading segments may block it for as long as the
 //! disk likes. The other lets `dispatch` look after records that Kafka or the spool does not confirm, when the next of them
-//! is due; it waits for nothing. In an idle gateway both sleep. The watch also ends the gateway
-//! when the spool has failed.
+//! is due; it waits for nothing. In an idle gateway the one sleeps for up to a second, the other
+//! for up to 100 ms. The watch also ends the gateway when the spool has failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,8 +39,8 @@ pub struct Config {
     pub readings_per_second: u32,
     /// The same in bytes.
     pub bytes_per_second: ByteSize,
-    /// Time after which a spooled reading is retried that Kafka refused by itself (too large for its topic, invalid
-    /// timestamp). It stays in the spool, and newer readings overtake it.
+    /// Time after which a spooled reading is retried that Kafka rejected alone (too large for its topic, invalid
+    /// timestamp). It stays in the spool; newer readings of its device overtake it.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub retry_interval: Duration,
 }

@@ -126,7 +126,7 @@ impl Appends {
         self.entries.iter().filter(|entry| entry.pending.is_some()).count()
     }
 
-    /// How the disk does; to be called every few milliseconds. `Some`: it changed.
+    /// How the disk does; to be called every few milliseconds while something is appended. `Some`: it changed.
     pub fn look(&mut self, now: Instant, hung_after: Duration) -> Option<Disk> {
         let answered = std::mem::take(&mut self.answered_since_look);
         if self.unanswered == 0 {

@@ -69,8 +69,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         let mut state = self.state();
         let epoch = self.broker.epoch();
-        // Under the lock: nothing is accepted once `close` has begun.
-        // The answers are given without it: whoever is woken may send the next record.
+        // Under the lock: nothing is accepted once `close` has begun. What is known before the record goes anywhere is answered
+        // without it; later answers are posted under it, so whoever is told must not send from within the call.
         if self.health.is_closed() {
             drop(state);
             return pending.busy(Busy::Draining);

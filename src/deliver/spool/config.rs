@@ -45,7 +45,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             enabled: true,
-            folder: "citygate-spool".into(),
+            folder: "citygate-state/spool".into(),
             bytes_max: ByteSize::gib(1),
             free_bytes_min: ByteSize::mib(64),
             segment_bytes: ByteSize::mib(16),

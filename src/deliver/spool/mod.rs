@@ -13,7 +13,7 @@
 //!
 //! # On disk, version 1
 //! ```text
-//! citygate-spool/                      owner only (0600)
+//! spool/                               owner only (0600)
 //!   lock                               flock(2), held while the spool is open
 //!   cursor                             two slots: the sequence below which all is done (see `cursor`)
 //!   0000000012.segment                 epoch 12; 16 MiB (`segment_bytes`), written from front to end
