@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::Value;
@@ -117,7 +118,10 @@ fn chosen<'a>(all: &'a [Definition], names: &[String]) -> Result<Vec<&'a Definit
             known: all.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(", "),
         })
     };
-    names.iter().map(kind).collect()
+    let mut names: Vec<&String> = names.iter().collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().map(kind).collect()
 }
 
 async fn show(
@@ -191,10 +195,20 @@ impl Decoder<'_> {
     }
 }
 
-fn decoded(schema: &Schema, mut datum: &[u8]) -> Result<Value, String> {
+fn decoded(schema: &Schema, datum: &[u8]) -> Result<Value, String> {
     let words = |error: apache_avro::Error| format!("it cannot be decoded: {error}");
     let reader = GenericDatumReader::builder(schema).build().map_err(words)?;
-    let value = reader.read_value(&mut datum).map_err(words)?;
+    let mut rest = datum;
+    let value = reader.read_value(&mut rest).map_err(words)?;
+    if !rest.is_empty() {
+        return Err(format!("{} bytes follow the reading", rest.len()));
+    }
+    // Where bytes are missing apache-avro reads zeros. No writer needs fewer bytes than it does, so then it needs more.
+    let writer = GenericDatumWriter::builder(schema).build().map_err(words)?;
+    let encoded = writer.write_value_to_vec(value.clone()).map_err(words)?;
+    if encoded.len() > datum.len() {
+        return Err("it ends too early".to_owned());
+    }
     Value::try_from(value).map(without_nulls).map_err(words)
 }
 
@@ -206,5 +220,45 @@ fn without_nulls(value: Value) -> Value {
         }
         Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datum_is_whole_or_is_not_shown() {
+        let schema = r#"{"type":"record","name":"R","fields":[
+            {"name":"text","type":"string"},
+            {"name":"number","type":["null","double"],"default":null},
+            {"name":"more","type":["null","long"],"default":null},
+            {"name":"items","type":{"type":"array","items":"long"}}]}"#;
+        let schema = Schema::parse_str(schema).unwrap();
+        let whole = [&[4, b'a', b'b', 2][..], &1.5f64.to_le_bytes(), &[0, 2, 14, 0]].concat();
+        let expected = serde_json::json!({"text": "ab", "number": 1.5, "items": [7]});
+        assert_eq!(decoded(&schema, &whole), Ok(expected.clone()));
+        for end in 0..whole.len() {
+            let shown = decoded(&schema, &whole[..end]);
+            assert!(shown.is_err(), "{end} of {} bytes: {shown:?}", whole.len());
+        }
+        let more = [&whole[..], &[0]].concat();
+        assert_eq!(decoded(&schema, &more), Err("1 bytes follow the reading".to_owned()));
+        // Other writers give the size of a block as well.
+        let sized = [&whole[..13], &[1, 2, 14, 0]].concat();
+        assert_eq!(decoded(&schema, &sized), Ok(expected));
+    }
+
+    #[test]
+    fn a_kind_that_is_named_twice_is_shown_once() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        let all = schemas::read(&folder, "city.").definitions;
+        let names = ["weather", "energy", "weather"].map(str::to_owned);
+        let chosen: Vec<&str> = chosen(&all, &names)
+            .unwrap()
+            .iter()
+            .map(|kind| kind.name.as_str())
+            .collect();
+        assert_eq!(chosen, ["energy", "weather"]);
     }
 }
