@@ -117,14 +117,15 @@ async fn ask_registry(config: &Config, definitions: &[Definition], findings: &mu
 }
 
 fn look_at_state(config: &Config, findings: &mut Findings) {
-    if let Some(folder) = state::to_create(config) {
-        findings
+    match state::to_create(config) {
+        Err(error) => findings.errors.push(error.to_string()),
+        Ok(Some(folder)) => findings
             .ok
-            .push(format!("state_dir: {} will be created", state::absolute(folder)));
-    } else if state::is_used(config) {
-        findings
+            .push(format!("state_dir: {} will be created", state::absolute(folder))),
+        Ok(None) if state::is_used(config) => findings
             .ok
-            .push(format!("state_dir: {}", state::absolute(&config.state_dir)));
+            .push(format!("state_dir: {}", state::absolute(&config.state_dir))),
+        Ok(None) => {}
     }
 }
 
@@ -142,8 +143,14 @@ fn look_at_spool(all: &Config, findings: &mut Findings) {
              not send them: start once with spool.folder = {left:?} until they are in kafka, then remove it"
         )
     }));
-    // Where the folder above it is created first, that is what may fail.
-    let first = state::to_create(all).filter(|above| config.folder.starts_with(above));
+    let is_inside = config.folder.starts_with(&all.state_dir);
+    let first = match state::to_create(all) {
+        // Said already.
+        Err(_) if is_inside => return,
+        // Where the directory above it is created first, that is what may fail.
+        Ok(first) if is_inside => first,
+        _ => None,
+    };
     let created_first = first.map(|folder| spool::Config {
         folder: folder.to_owned(),
         ..config.clone()

@@ -333,8 +333,20 @@ fn check_and_run_agree_about_what_they_find() {
         ],
         ..Fault::default()
     };
-    let words: &[&str] = &["spool: cannot create the folder missing/state: No such file...; its parent must exist"];
+    let words: &[&str] = &["state_dir: missing/state cannot be created: No such file...; its parent must exist"];
     check(&here, &nowhere, Start(words));
+
+    let here = ground();
+    let file = here.file("file", "mine");
+    let in_a_file = Fault {
+        settings: vec![
+            ("state_dir", file.clone()),
+            ("spool.folder", format!("{}/spool\"", file.trim_end_matches('"'))),
+        ],
+        ..Fault::default()
+    };
+    let words: &[&str] = &["state_dir: ... cannot be used: not a directory; it must be a directory"];
+    check(&here, &in_a_file, Start(words));
 
     let here = ground();
     let file = here.file("file", "mine");
