@@ -1,7 +1,7 @@
 //! A gateway, from its configuration to its end: bind → build → run → drain.
 //!
 //! The only file that knows every room. What must be right is looked at first ([`start`](crate::operate::start)), so that addresses
-//! are known and reserved, and all that is wrong is reported together, before anything runs. Kafka need not be there at
+//! are known and reserved, and all that is wrong is reported together, before anything runs. Kafka need not be available at
 //! start: until it is, readings are spooled (or busy) and `/readyz` says why. Several gateways fit into one process.
 
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub enum Error {
     /// The directory for spool and caches cannot be created.
     #[error(transparent)]
     State(#[from] state::Error),
-    /// The registry refuses schemas, or went away since it was asked; one line each.
+    /// The registry refuses schemas, or became unavailable since it was asked; one line each.
     #[error("{}", .0.join("\n"))]
     Registry(Vec<String>),
     /// The spool cannot be opened.
@@ -76,7 +76,7 @@ pub enum Error {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Binds, builds and runs; returns once every listener takes messages.
+    /// Binds, builds and runs; returns once every listener accepts messages.
     pub async fn start(mut config: Config) -> Result<Self, Error> {
         let (prepared, findings) = start::prepare(&mut config).await;
         if !findings.errors.is_empty() {
@@ -124,7 +124,7 @@ impl Gateway {
         &self.front.pipeline.catalogue
     }
 
-    /// Whether Kafka takes readings; changes are announced.
+    /// Whether Kafka accepts readings; changes are announced.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.front.health.clone()
     }
@@ -144,7 +144,7 @@ impl Gateway {
         self.drain_delay
     }
 
-    /// Ends the gateway (see `drain`); true if everything taken in was answered before the deadline, and what the spool was
+    /// Ends the gateway (see `drain`); true if everything accepted was answered before the deadline, and what the spool was
     /// given is written.
     pub async fn drain(self) -> bool {
         let Gateway {

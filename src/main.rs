@@ -32,7 +32,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway until SIGTERM or SIGINT; it then answers what it has taken in, and ends.
+    /// Run the gateway until SIGTERM or SIGINT; it then answers what it has accepted, and ends.
     Run(ConfigFile),
     /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
     Check(ConfigFile),

@@ -1,4 +1,4 @@
-//! Kind → topic, device → key: a reading, or a rejected message, as the record that Kafka takes.
+//! Kind → topic, device → key: a reading, or a rejected message, as the record that Kafka gets.
 //!
 //! Pure. The key is the device id and the producer's partitioner is Java's murmur2, so a device's readings stay in order
 //! on one partition. The record's timestamp is the time of reception, so that a topic's retention counts from arrival.

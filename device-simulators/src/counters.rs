@@ -1,7 +1,7 @@
 //! What a fleet did so far, readable while it runs.
 //!
 //! Atomics per protocol and kind, a latency histogram per protocol, and the first things that went wrong in words. The
-//! law of the fleet, once it has stopped: `sent = acknowledged + rejected + busy + unanswered`.
+//! balance of the fleet, once it has stopped: `sent = acknowledged + rejected + busy + unanswered`.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

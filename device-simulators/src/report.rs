@@ -400,7 +400,7 @@ impl fmt::Display for Report {
         if !self.kafka_read_to_end {
             writeln!(
                 f,
-                "Kafka was not read to its end in time: what is missing may still be there"
+                "Kafka was not read to its end in time: what is missing may still arrive"
             )?;
         }
         for Expectation {

@@ -55,7 +55,7 @@ type Client = BaseConsumer<BrokerWatch>;
 /// Where in each partition to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// With the oldest record that is still there.
+    /// With the oldest record that still exists.
     Earliest,
     /// With what comes after the start: right for topics that hold years of readings.
     Now,
@@ -276,7 +276,7 @@ fn client_config(config: &TopicReaderConfig) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         .set("fetch.wait.max.ms", "100")
         .set("statistics.interval.ms", "1000")
-        // Back soon after an outage: what is not read counts as not there.
+        // Back soon after an outage: what is not read counts as missing.
         .set("reconnect.backoff.max.ms", "500");
     for (key, value) in &config.properties {
         client.set(key, value);
@@ -404,7 +404,7 @@ impl Reader<'_> {
         let at = (message.partition(), message.offset());
         for position in &mut self.positions {
             if (position.topic, position.partition) == (index, at.0) {
-                // A consumer that lost its place begins anew; what it reads twice is not there twice.
+                // A consumer that lost its place begins anew; what it reads twice is stored once.
                 if at.1 < position.next {
                     return;
                 }

@@ -95,7 +95,10 @@ async fn busy_and_silence_are_answered_by_sending_the_same_reading_again() {
     books_balance(&outcome, DEVICES);
     let report = Report::new(&outcome, &toy.found(), Duration::from_secs(1));
     assert!(report.passed(), "{report}");
-    assert_eq!(report.tally.sent, report.tally.acknowledged, "patience pays: {report}");
+    assert_eq!(
+        report.tally.sent, report.tally.acknowledged,
+        "all are acknowledged in the end: {report}"
+    );
     assert_eq!(report.in_kafka, report.tally.acknowledged, "{report}");
     assert!(report.tally.sent_again > 50, "{report}");
     assert!(report.duplicates > 10, "a lost answer makes a duplicate: {report}");

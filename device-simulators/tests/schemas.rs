@@ -1,4 +1,4 @@
-//! What devices send, held against the schemas: readings are always taken, and faults are answered as they say.
+//! What devices send, checked against the schemas: readings are always accepted, and faults are answered as they say.
 //!
 //! The judge is a second reading of the gateway's documented rules, over the `.avsc` files themselves: strict JSON, no
 //! unknown or repeated field, types, `minimum`, `maximum`, `sentinels`, who fills what, and the clock. It shares no code

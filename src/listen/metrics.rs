@@ -1,4 +1,4 @@
-//! What is counted at the listeners: of each protocol, and of the memory that messages are lent before they are accepted.
+//! What is counted at the listeners: of each protocol, and of the memory that messages occupy before they are accepted.
 //!
 //! A field's name is the metric's name behind `citygate_`, its doc comment the help text. Each protocol declares its own
 //! in its folder; this puts them together.
@@ -11,7 +11,7 @@ use super::mqtt::metrics::MqttMetrics;
 use crate::operate::metrics::{Registry, metrics};
 
 metrics! {
-    /// Memory lent to messages.
+    /// Memory occupied by messages.
     AdmissionMetrics {
         /// Bytes of messages accepted and not yet answered.
         in_flight_bytes: IntGauge,

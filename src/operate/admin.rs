@@ -1,7 +1,7 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`, `/status`.
 //!
 //! Read only, on loopback by default, and served until the very end of the drain, so that the last scrape sees the last
-//! answers. `/livez` says that the process runs; `/readyz` that readings are taken now, or why not.
+//! answers. `/livez` says that the process runs; `/readyz` that readings are accepted now, or why not.
 
 use std::io;
 use std::net::SocketAddr;
@@ -158,7 +158,7 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     }
 }
 
-/// Why readings are not taken now, if so.
+/// Why readings are not accepted now, if so.
 fn not_ready(front: &listen::Context) -> Option<String> {
     // First, since it is why the gateway ends.
     if let Some(why) = front.pipeline.deliver.spool_failure() {
@@ -228,7 +228,7 @@ fn coap(front: &listen::Context) -> Value {
     })
 }
 
-/// The law of the state in figures, over all kinds, by protocol.
+/// The balance in figures, over all kinds, by protocol.
 fn readings(front: &listen::Context) -> Value {
     let mut protocols = Map::new();
     for &protocol in Protocol::VARIANTS {

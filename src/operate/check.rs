@@ -1,4 +1,4 @@
-//! `citygate check`: would `run` start, and would Kafka take the readings?
+//! `citygate check`: would `run` start, and would Kafka accept the readings?
 //!
 //! All that a start looks at ([`start`]), and then Kafka's topics, without which a gateway starts and waits. All findings
 //! at once. Nothing is changed: no topic is created, no schema registered, no file made, and addresses are let go at once.

@@ -1,7 +1,7 @@
 //! How a gateway ends: signal, phases, deadline.
 //!
 //! The order in which water leaves a pipe: say that it ends, so that load balancers send no more → stop accepting →
-//! answer what was taken in → flush Kafka up to the deadline → spool the rest (without a spool: answer it *busy*) → end.
+//! answer what was accepted → flush Kafka up to the deadline → spool the rest (without a spool: answer it *busy*) → end.
 //! The phases are `gateway::Gateway::drain`'s; here is when it begins and how long it may take.
 
 use std::time::Duration;

@@ -25,7 +25,7 @@ pub struct Findings {
     pub ok: Vec<String>,
 }
 
-/// What a start needs, as far as it is there.
+/// What a start needs, as far as it is valid.
 #[derive(Debug)]
 pub struct Prepared {
     pub plan: Option<Plan>,

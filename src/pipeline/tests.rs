@@ -1,5 +1,6 @@
-//! The pipeline without listeners, in front of a Kafka that is not there: what is authorized, and answers that enter it
-//! again.
+//! The pipeline without listeners, and with a Kafka that is unavailable, so that every
+//! answer is known at once. A policy decides who may write, and its refusal is counted; an
+//! answer may enter the pipeline again on the same thread.
 
 use std::sync::Weak;
 use std::task::{Context, Wake, Waker};

@@ -1,6 +1,6 @@
 //! What is counted of readings: by protocol and kind, how many came and how each ended.
 //!
-//! The conservation law is read off these: per protocol and kind, `received = delivered + spooled + rejected + busy` when
+//! The balance is read off these: per protocol and kind, `received = delivered + spooled + rejected + busy` when
 //! nothing is in flight. A kind's counters ([`KindTallies`]) are resolved once, so that counting a reading looks nothing
 //! up; they belong to its name, and stay when the kind is replaced or gone.
 
@@ -24,7 +24,7 @@ const ANSWER_BUCKETS: [f64; 14] = [
 ];
 
 metrics! {
-    /// The conservation law, and why readings did not pass.
+    /// The balance, and why readings did not pass.
     ReadingMetrics {
         /// Readings received, by protocol and kind.
         readings_received_total: IntCounterVec["protocol", "kind"],

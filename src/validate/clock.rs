@@ -27,7 +27,7 @@ pub struct Config {
     /// How far `observed_at` may be ahead of the gateway's clock.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub max_ahead: Duration,
-    /// How old a reading may be when it arrives; `"unlimited"` takes readings of any age since 2000, for archives that are
+    /// How old a reading may be when it arrives; `"unlimited"` accepts readings of any age since 2000, for archives that are
     /// played back. Devices that buffer through an outage of their network need as much as that may last.
     #[serde(with = "age")]
     pub max_age: Option<Duration>,

@@ -37,7 +37,7 @@ const TIME_MAX: Duration = Duration::from_secs(6);
 enum Segments {
     /// They were: what was in them is in Kafka.
     Recycled,
-    /// Kafka is away: new ones are filled with zeros, between the groups.
+    /// Kafka is unavailable: new ones are filled with zeros, between the groups.
     New,
 }
 
@@ -118,7 +118,7 @@ impl Bench {
         started.elapsed()
     }
 
-    /// All of it is in Kafka. Comes back when two segments are there to be used again.
+    /// All of it is in Kafka. Returns when two segments can be used again.
     fn recycle(&mut self) {
         let status = self.spool.status();
         self.spool.commit_all(status.low_sequence..status.next_sequence);
@@ -183,7 +183,7 @@ fn compare(parent: &Path, group: usize, segments: Segments) -> Found {
     let mut bench = Bench::open(folder.path(), group);
     let entries = |count: usize| (0..count).map(|at| vec![at as u8; ENTRY_BYTES]).collect::<Vec<_>>();
     if segments == Segments::Recycled {
-        // Three segments: one is written to, two are there to be used again.
+        // Three segments: one is written to, two can be used again.
         let groups = 5 * SEGMENT_BYTES / 2 / FRAME_BYTES / group;
         bench.turn(entries(groups * group));
         bench.recycle();

@@ -1,4 +1,6 @@
-//! A good reading, in whatever protocol, is answered *yes* and lies in Kafka: keyed by device, equal value by value.
+//! An accepted reading, in every protocol, is answered positively and is in Kafka: keyed by device, equal value by
+//! value, with the fields that the gateway fills in. What serializers make of numbers, nulls and times is accepted as
+//! well. Rejections are in `rejects`.
 
 use coap_lite::MessageType;
 use serde_json::{Value, json};
@@ -6,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::avro::{self, plain};
 use crate::harness::clients::send_exactly_once;
 use crate::harness::gateway::Arrived;
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually, now_ms, repository};
+use crate::harness::{Broker, Client, TEST_TIMEOUT, TestGateway, Via, eventually, now_ms, repository};
 
 /// Readings of each kind: the smallest, and one with everything in it.
 fn examples() -> Vec<(&'static str, Value)> {
@@ -259,7 +261,7 @@ async fn a_non_confirmable_request_is_answered_too() {
         body,
     )
     .await;
-    assert_eq!(client.answer(PATIENCE).await.unwrap().code, "2.04");
+    assert_eq!(client.answer(TEST_TIMEOUT).await.unwrap().code, "2.04");
     assert_eq!(gateway.records("weather").len(), 1);
     gateway.finish().await;
 }
@@ -283,12 +285,12 @@ async fn a_devices_readings_stay_in_order_on_one_partition() {
         if sequence % 16 == 15 {
             // No more in flight than a receive maximum may allow.
             for _ in 0..16 {
-                assert_eq!(client.answer(PATIENCE).await.unwrap().code, "0x00");
+                assert_eq!(client.answer(TEST_TIMEOUT).await.unwrap().code, "0x00");
             }
         }
     }
     for _ in 0..READINGS % 16 {
-        assert_eq!(client.answer(PATIENCE).await.unwrap().code, "0x00");
+        assert_eq!(client.answer(TEST_TIMEOUT).await.unwrap().code, "0x00");
     }
     let arrived = gateway.readings("weather");
     for device in 0..DEVICES {

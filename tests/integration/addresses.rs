@@ -1,6 +1,6 @@
 //! Where a gateway listens: on one address or several, and CoAP's answers leave from the one that was asked.
 //!
-//! A connected socket is the judge: it takes no datagram from another address. What several interfaces, IPv6 and
+//! A connected socket is the judge: it accepts no datagram from another address. What several interfaces, IPv6 and
 //! multicast add is tried in network namespaces, by `tests/interop/addresses.sh`.
 
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use citygate::gateway::Addresses;
 use citygate::operate::config::Config;
 use serde_json::Value;
 
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, has_ipv6};
+use crate::harness::{Broker, Client, TEST_TIMEOUT, TestGateway, Via, has_ipv6};
 
 const BODY: &[u8] = br#"{"temperature_c": 21.5}"#;
 
@@ -17,7 +17,7 @@ const BODY: &[u8] = br#"{"temperature_c": 21.5}"#;
 async fn accepted(via: Via, addresses: &Addresses, device: &str) {
     let mut client = Client::connect(via, addresses).await;
     client.post(&format!("devices/{device}/weather"), "", BODY).await;
-    let answer = client.answer(PATIENCE).await;
+    let answer = client.answer(TEST_TIMEOUT).await;
     assert_eq!(answer.expect("an answer").code, via.yes(), "{via:?} {addresses:?}");
 }
 

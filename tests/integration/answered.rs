@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
-use crate::harness::{Broker, PATIENCE, TestGateway, eventually};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, eventually};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 const TOPIC: &str = "devices/hasty/weather";
@@ -23,7 +23,7 @@ fn publishes(version: Version, qos: u8, ids: std::ops::RangeInclusive<u16>) -> V
 }
 
 async fn read(mqtt: &mut Mqtt) -> Reply {
-    let reply = timeout(PATIENCE, mqtt.read()).await;
+    let reply = timeout(TEST_TIMEOUT, mqtt.read()).await;
     reply.expect("the server says something, or closes")
 }
 
@@ -128,7 +128,7 @@ async fn what_was_accepted_is_answered_before_the_connection_ends() {
     let gateway = TestGateway::start(&broker, |config| {
         config.mqtt.packet_bytes_max = bytesize::ByteSize::kib(16);
         // On a slow machine each reading may be a batch of its own, and few batches are on their way at once.
-        config.mqtt.closing_timeout = PATIENCE;
+        config.mqtt.closing_timeout = TEST_TIMEOUT;
     })
     .await;
     // What the producer asks Kafka before its first reading would be as slow, one thing after the other.
@@ -234,7 +234,7 @@ async fn an_ending_connection_does_not_wait_longer_than_its_time_out() {
 /// A client that sends `first`, then pings and reads none of the answers, until it is not read any more.
 async fn client_that_does_not_read(gateway: &TestGateway, first: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    // So that it takes few pings.
+    // So that few pings fill it.
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(gateway.addresses.mqtt.unwrap()).await.unwrap();
     stream.write_all(first).await.unwrap();
@@ -252,7 +252,7 @@ async fn client_that_does_not_read(gateway: &TestGateway, first: &[u8]) -> TcpSt
         let blocked = timeout(Duration::from_millis(200), stream.write(&pings)).await.is_err();
         let stands = blocked && before.0 > 0 && progress() == before;
         still = if stands { still + 1 } else { 0 };
-        assert!(began.elapsed() < PATIENCE, "it is still read");
+        assert!(began.elapsed() < TEST_TIMEOUT, "it is still read");
     }
     stream
 }
@@ -260,7 +260,7 @@ async fn client_that_does_not_read(gateway: &TestGateway, first: &[u8]) -> TcpSt
 async fn read_to_the_end(mut stream: TcpStream) {
     let mut answers = vec![0; 64 * 1024];
     let read = async { while stream.read(&mut answers).await.is_ok_and(|count| count > 0) {} };
-    timeout(PATIENCE, read).await.expect("the server closes");
+    timeout(TEST_TIMEOUT, read).await.expect("the server closes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,7 +275,7 @@ async fn a_client_that_reads_late_does_not_hold_up_the_drain() {
         .await;
         read_to_the_end(stream).await;
     };
-    let (drained, ()) = tokio::join!(timeout(PATIENCE, gateway.drain()), read);
+    let (drained, ()) = tokio::join!(timeout(TEST_TIMEOUT, gateway.drain()), read);
     drained.expect("the drain ends");
     gateway.finish().await;
 }
@@ -285,7 +285,7 @@ async fn a_client_that_reads_late_does_not_hold_up_the_drain() {
 async fn a_client_that_reads_late_is_closed_when_its_reading_is_not_accepted() {
     let broker = Broker::mock();
     // The client is not read any more long before.
-    let gateway = TestGateway::start(&broker, |config| config.kafka.delivery_timeout = PATIENCE / 3).await;
+    let gateway = TestGateway::start(&broker, |config| config.kafka.delivery_timeout = TEST_TIMEOUT / 3).await;
     broker.answer_after(Duration::from_secs(600));
     let mut first = mqtt::connect(Version::V311, "late");
     first.extend(publishes(Version::V311, 1, 1..=1));
@@ -327,7 +327,7 @@ async fn a_connection_that_cannot_be_read_is_closed_in_the_end() {
         assert_eq!(last, Reply::Closed, "{version:?}");
         let waited = written.elapsed();
         assert!(
-            waited < PATIENCE / 2,
+            waited < TEST_TIMEOUT / 2,
             "{version:?}: it waits for the outcome: {waited:?}"
         );
     }

@@ -1,5 +1,6 @@
-//! What is in a body, and what is wrong with it: byte order marks, batches with bad items, empty payloads. One table over
-//! every protocol; and what a batch is told when all, some or none of its readings are safe.
+//! What a body may contain and what is wrong with it: byte order marks, batches with bad items, empty payloads. One
+//! table over every protocol; and the answer to a batch of which all, some or none of the readings are safe. Framing of
+//! HTTP bodies is in `http`.
 
 use serde_json::Value;
 

@@ -1,4 +1,6 @@
-//! Nobody waits for ever, whatever hangs: a disk, Kafka, or the gateway's own end.
+//! No answer waits for ever, whatever hangs: a disk under the spool, Kafka, or the gateway's own drain. Every message
+//! is answered *busy* within its deadline, the reason is logged, and all goes on when the disk does. Hanging is made by
+//! a preloaded `fsync`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,11 +8,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::harness::program::Program;
-use crate::harness::{Broker, Client, PATIENCE, Via, broker, eventually};
+use crate::harness::{Broker, Client, TEST_TIMEOUT, Via, broker, eventually};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 
-/// An `fsync` that hangs while a file is there, for programs that are started with it preloaded.
+/// An `fsync` that hangs while a file exists, for programs that are started with it preloaded.
 const HANGING_FSYNC: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -74,12 +76,12 @@ impl SlowDisk {
 }
 
 async fn told_busy(via: Via, client: &mut Client) {
-    let patience = if via == Via::Mqtt311 {
+    let limit = if via == Via::Mqtt311 {
         Duration::from_secs(1)
     } else {
-        PATIENCE
+        TEST_TIMEOUT
     };
-    let answer = client.answer(patience).await;
+    let answer = client.answer(limit).await;
     let code = answer.as_ref().map(|answer| answer.code.as_str());
     match via {
         // 3.1.1 has no word for it: silence, or the connection closes.

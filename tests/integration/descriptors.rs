@@ -105,7 +105,7 @@ async fn with_256_descriptors_400_devices_are_served_in_turn() {
         publish(stream, *number).await;
     }
     let mut client = program.client(Via::Http).await;
-    assert_eq!(post(&mut client).await, "204", "mqtt does not take all there are");
+    assert_eq!(post(&mut client).await, "204", "mqtt does not use all of them");
     // The spool finds its descriptors even now.
     kafka.answer_after(NEVER);
     assert_eq!(post(&mut client).await, "204", "{}", program.said());
@@ -166,7 +166,7 @@ async fn without_any_descriptor_readings_are_answered_busy_until_there_are_some(
     }
     assert!(program.runs(), "{}", program.said());
     allow(1024);
-    eventually("it is taken again", async || {
+    eventually("it is accepted again", async || {
         (post(&mut client).await == "204").then_some(())
     })
     .await;

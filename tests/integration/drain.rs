@@ -1,4 +1,6 @@
-//! The end of a gateway: whatever was taken in is answered, and the program says by its exit code that it was.
+//! The end of a gateway: every message that was accepted is answered, within
+//! `drain.deadline`, and the exit code says whether it was. Unfinished requests are told
+//! that the gateway ends, cost no time, and do not change the exit code.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::harness::mqtt::Reply;
 use crate::harness::program::Program;
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually};
+use crate::harness::{Broker, Client, TEST_TIMEOUT, TestGateway, Via, eventually};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 
@@ -17,7 +19,7 @@ const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 async fn everything_taken_in_is_answered_before_the_end() {
     const MESSAGES: usize = 8;
     let broker = Broker::mock();
-    let mut gateway = TestGateway::start(&broker, |config| config.mqtt.closing_timeout = PATIENCE).await;
+    let mut gateway = TestGateway::start(&broker, |config| config.mqtt.closing_timeout = TEST_TIMEOUT).await;
     let mut clients = Vec::new();
     for via in Via::ALL {
         let mut client = gateway.client(via).await;
@@ -31,7 +33,7 @@ async fn everything_taken_in_is_answered_before_the_end() {
         }
     }
     let taken_in = (Via::ALL.len() * (MESSAGES + 1)) as u64;
-    eventually("all are taken in", async || {
+    eventually("all are accepted", async || {
         let received = gateway
             .scrape()
             .sum("citygate_readings_received_total", &[("kind", "weather")]);
@@ -41,7 +43,7 @@ async fn everything_taken_in_is_answered_before_the_end() {
     let answered = async {
         for (via, client) in &mut clients {
             for message in 0..MESSAGES {
-                let answer = client.answer(PATIENCE).await.expect("an answer");
+                let answer = client.answer(TEST_TIMEOUT).await.expect("an answer");
                 assert!(answer.is_yes(*via), "{via:?} {message}: {answer:?}");
             }
         }
@@ -63,7 +65,7 @@ async fn everything_taken_in_is_answered_before_the_end() {
     gateway.finish().await;
 }
 
-/// A body of which a part is there has until the drain to come whole; it is told *busy*, and the drain does not wait.
+/// A body of which a part has arrived has until the drain to be complete; it is told *busy*, and the drain does not wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_still_arriving_is_told_that_the_gateway_ends() {
     let mut gateway = TestGateway::start(&Broker::mock(), |_| {}).await;
@@ -71,13 +73,13 @@ async fn a_body_that_is_still_arriving_is_told_that_the_gateway_ends() {
     let head = "POST /devices/slow/weather HTTP/1.1\r\nhost: x\r\ncontent-length: 700000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&[b' '; 20_000]).await.unwrap();
-    eventually("a part of it is there", async || {
+    eventually("a part of it has arrived", async || {
         let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
         (status["incomplete_bytes"] != 0).then_some(())
     })
     .await;
     let mut answer = String::new();
-    let answered = timeout(PATIENCE, stream.read_to_string(&mut answer));
+    let answered = timeout(TEST_TIMEOUT, stream.read_to_string(&mut answer));
     let (read, ()) = tokio::join!(answered, gateway.drain());
     read.expect("an answer before the body is late").unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
@@ -128,7 +130,10 @@ async fn unfinished_bodies_are_answered_at_sigterm_and_cost_neither_time_nor_the
         stream.write_all(request.as_bytes()).await.unwrap();
         // What is not decoded is refused before; for the others it waits.
         let mut first = vec![0; 12];
-        timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, stream.read_exact(&mut first))
+            .await
+            .unwrap()
+            .unwrap();
         let first = String::from_utf8(first).unwrap();
         let coded = rest.contains("gzip");
         assert_eq!(first, if coded { "HTTP/1.1 415" } else { "HTTP/1.1 100" }, "{rest}");
@@ -137,7 +142,7 @@ async fn unfinished_bodies_are_answered_at_sigterm_and_cost_neither_time_nor_the
     program.signal("TERM");
     for (rest, coded, mut stream) in streams {
         let mut answer = String::new();
-        let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+        let read = timeout(TEST_TIMEOUT, stream.read_to_string(&mut answer)).await;
         read.expect("it is answered").unwrap();
         assert!(answer.to_lowercase().contains("connection: close"), "{rest}: {answer}");
         if !coded {
@@ -149,7 +154,7 @@ async fn unfinished_bodies_are_answered_at_sigterm_and_cost_neither_time_nor_the
     assert_eq!(status.code(), Some(0), "{}", program.said());
 }
 
-/// Kafka does not answer at all: those who wait are told *busy* by the deadline, and the law holds.
+/// Kafka does not answer at all: those who wait are told *busy* by the deadline, and the balance holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {
     let broker = Broker::mock();
@@ -162,7 +167,7 @@ async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {
     assert!(client.send("devices/warm/weather", "", GOOD).await.is_yes(Via::Http));
     broker.answer_after(Duration::from_secs(600));
     client.post("devices/never/weather", "", GOOD).await;
-    eventually("it is taken in", async || {
+    eventually("it is accepted", async || {
         let received = gateway
             .scrape()
             .sum("citygate_readings_received_total", &[("kind", "weather")]);
@@ -170,7 +175,7 @@ async fn what_kafka_does_not_take_by_the_deadline_is_answered_busy() {
     })
     .await;
     let started = Instant::now();
-    let (answer, ()) = tokio::join!(client.answer(PATIENCE), gateway.drain());
+    let (answer, ()) = tokio::join!(client.answer(TEST_TIMEOUT), gateway.drain());
     assert!(
         started.elapsed() < Duration::from_secs(16),
         "the drain keeps its deadline"
@@ -207,7 +212,7 @@ async fn a_signal_ends_a_start_that_waits() {
             config.registry.url = Some(url.clone().into());
             config.registry.timeout = Duration::from_secs(3600);
         });
-        let asked = timeout(PATIENCE, registry.accept()).await.unwrap().unwrap();
+        let asked = timeout(TEST_TIMEOUT, registry.accept()).await.unwrap().unwrap();
         program.signal(signal);
         let status = program.ended().await;
         let said = program.said();

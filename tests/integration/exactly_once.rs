@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
-use crate::harness::{Broker, PATIENCE, TestGateway, eventually};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, eventually};
 
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 
@@ -15,7 +15,7 @@ fn reading(temperature_c: u32) -> Vec<u8> {
 }
 
 async fn read(mqtt: &mut Mqtt) -> Reply {
-    let reply = tokio::time::timeout(PATIENCE, mqtt.read()).await;
+    let reply = tokio::time::timeout(TEST_TIMEOUT, mqtt.read()).await;
     reply.expect("the server says something, or closes")
 }
 
@@ -177,7 +177,7 @@ async fn a_repetition_is_answered_though_its_packet_id_is_used_again_before_its_
         }
         assert_eq!(temperatures(&gateway, &device), [1, 2, 3], "{version:?}");
     }
-    let drained = tokio::time::timeout(PATIENCE, gateway.drain()).await;
+    let drained = tokio::time::timeout(TEST_TIMEOUT, gateway.drain()).await;
     drained.expect("no connection holds the drain up");
     gateway.finish().await;
 }

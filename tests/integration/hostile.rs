@@ -1,4 +1,4 @@
-//! Bytes gone wrong, by the hundred thousand: no panic, no growing memory, and good devices are served meanwhile.
+//! Damaged bytes, by the hundred thousand: no panic, no growing memory, and good devices are served meanwhile.
 //!
 //! Against the real program, whose memory is its own. Frames are good ones, damaged by a seeded generator; the seed is
 //! printed, and `TEST_SEED` repeats a run; `TEST_FRAMES` makes it longer.
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::harness::clients::Coap;
 use crate::harness::mqtt::{self, Version};
 use crate::harness::program::Program;
-use crate::harness::{Broker, PATIENCE, Via, chaos, clients, eventually};
+use crate::harness::{Broker, TEST_TIMEOUT, Via, chaos, clients, eventually};
 
 const FRAMES: u64 = 200_000;
 /// Frames on one MQTT connection before the one that is damaged anywhere.
@@ -104,8 +104,8 @@ async fn assault(thrown: Thrown) {
         after < before + GROWTH_BYTES_MAX,
         "memory grew from {before} to {after} bytes; seed {seed}"
     );
-    eventually("the law holds once nothing is in flight", async || {
-        program.scrape().await.breaches_of_the_law().is_empty().then_some(())
+    eventually("the balance holds once nothing is in flight", async || {
+        program.scrape().await.imbalances().is_empty().then_some(())
     })
     .await;
     program.signal("TERM");
@@ -171,7 +171,7 @@ async fn throw_mqtt(address: SocketAddr, mut random: StdRng, frames: u64) {
         bytes.extend_from_slice(&damaged);
         sent += u64::from(well_formed) + 1;
         let stream = TcpStream::connect(address).await.unwrap();
-        let exchanged = timeout(PATIENCE, exchange(stream, &bytes)).await;
+        let exchanged = timeout(TEST_TIMEOUT, exchange(stream, &bytes)).await;
         exchanged.expect("the server closes a connection whose client has closed");
     }
 }
@@ -215,7 +215,7 @@ async fn throw_coap(address: SocketAddr, mut random: StdRng, frames: u64) {
             if sent.is_multiple_of(50) {
                 coap.post(MessageType::Confirmable, "devices/between/weather", "", GOOD)
                     .await;
-                let answer = timeout(PATIENCE, coap.answer()).await.expect("the server answers");
+                let answer = timeout(TEST_TIMEOUT, coap.answer()).await.expect("the server answers");
                 assert_eq!(answer.code, "2.04", "{answer:?}");
             }
         }

@@ -1,5 +1,6 @@
-//! HTTP as it comes over the wire: heads that are none, bodies in pieces, cut off, without a length, and clients that
-//! close their side early, or reset.
+//! HTTP on the wire: heads that are not valid, bodies in pieces, cut off or without a length, and clients that close
+//! their side early, or reset. Requests are written as bytes, piece by piece, and each case names its status and the
+//! reason it is counted under.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{Broker, PATIENCE, TestGateway, Via, eventually};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, Via, eventually};
 
 const HEAD: &str = "POST /devices/a/weather HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
 
@@ -84,7 +85,7 @@ async fn a_body_is_taken_whole_or_not_at_all() {
     gateway.finish().await;
 }
 
-/// Nobody is there to be answered, and nothing was received: it counts as a reset alone.
+/// Nobody can be answered, and nothing was received: it counts as a reset alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_reset_in_a_body_is_no_reading() {
     let gateway = start().await;
@@ -99,7 +100,10 @@ async fn a_connection_reset_in_a_body_is_no_reading() {
         stream.write_all(request.as_bytes()).await.unwrap();
         // It waits for the rest of the body.
         let mut go_on = [0; 25];
-        timeout(PATIENCE, stream.read_exact(&mut go_on)).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, stream.read_exact(&mut go_on))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
         stream.set_zero_linger().unwrap();
         drop(stream);
@@ -347,7 +351,7 @@ async fn a_body_that_nobody_reads_ends_the_connection() {
         let text = format!("{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n");
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+        let read = timeout(TEST_TIMEOUT, stream.read_to_string(&mut answer)).await;
         read.expect("it ends").unwrap();
         let answer = answer.to_lowercase();
         assert!(
@@ -421,7 +425,7 @@ async fn a_problem_has_the_title_of_its_status() {
     let request = format!("{HEAD}content-length: 20\r\n\r\n{{");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer))
+    timeout(TEST_TIMEOUT, stream.read_to_string(&mut answer))
         .await
         .unwrap()
         .unwrap();
@@ -479,6 +483,6 @@ async fn raw_exchange(gateway: &TestGateway, pieces: impl Iterator<Item = String
         // A refused body need not be read to its end, so writing may fail, and reading after the answer.
         let (_written, _read) = tokio::join!(write, reader.read_to_end(&mut answer));
     };
-    timeout(PATIENCE, exchanged).await.expect("an answer");
+    timeout(TEST_TIMEOUT, exchanged).await.expect("an answer");
     String::from_utf8(answer).unwrap()
 }

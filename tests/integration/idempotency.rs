@@ -1,4 +1,6 @@
-//! A POST with an `Idempotency-Key` may be repeated at will: its readings are in Kafka once, and the answer is the same.
+//! A POST with an `Idempotency-Key` may be repeated at will: its readings are in Kafka once, and the answer is the
+//! same. A repetition that comes before the answer is told to come back (409), and a key with another body is refused
+//! (422).
 
 use std::time::Duration;
 
@@ -131,7 +133,7 @@ async fn a_repetition_before_the_answer_is_told_to_come_back() {
     let gateway = slow_kafka(&broker).await;
     let first = async { post(&gateway, "devices/a/weather", &["k"], GOOD).await };
     let meanwhile = async {
-        eventually("the first one is taken in", async || {
+        eventually("the first one is accepted", async || {
             (received(&gateway) == 2).then_some(())
         })
         .await;
@@ -240,7 +242,7 @@ async fn slow_kafka(broker: &Broker) -> TestGateway {
     gateway
 }
 
-/// Sends a request and goes away once it is taken in.
+/// Sends a request and disconnects once it is accepted.
 async fn abandon(gateway: &TestGateway, device: &str, key: &str) {
     let mut stream = TcpStream::connect(gateway.addresses.http.unwrap()).await.unwrap();
     let length = GOOD.len();
@@ -249,7 +251,7 @@ async fn abandon(gateway: &TestGateway, device: &str, key: &str) {
     );
     let before = received(gateway);
     stream.write_all(request.as_bytes()).await.unwrap();
-    eventually("it is taken in", async || (received(gateway) > before).then_some(())).await;
+    eventually("it is accepted", async || (received(gateway) > before).then_some(())).await;
     drop(stream);
 }
 

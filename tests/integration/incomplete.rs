@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, eventually};
+use crate::harness::{Broker, Client, TEST_TIMEOUT, TestGateway, Via, eventually};
 
 /// Some fifty times what it takes on an idle machine, and a sixth of what it took when room was charged beforehand.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -102,7 +102,7 @@ async fn who_stands_still_makes_room_for_those_who_wait() {
         told.spawn(async move { assert_eq!(last_word(stream, Version::V311).await, Reply::Closed) });
     }
     for number in 1..=evicted {
-        let next = timeout(PATIENCE, told.join_next()).await;
+        let next = timeout(TEST_TIMEOUT, told.join_next()).await;
         next.unwrap_or_else(|_| panic!("{number} of {evicted} is not told"))
             .unwrap()
             .unwrap();
@@ -155,7 +155,7 @@ async fn an_address_with_more_than_its_share_makes_room_for_others() {
         }
         panic!("nobody is told why");
     };
-    let answer = timeout(PATIENCE, told).await.unwrap();
+    let answer = timeout(TEST_TIMEOUT, told).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     drop(trickles);
     end(gateway).await;
@@ -178,7 +178,9 @@ async fn a_slow_but_steady_batch_arrives() {
         let mut stream = connected(&gateway, HOME, version, "slow").await;
         let publish = mqtt::publish(version, 1, 1, "devices/slow/weather/batch", "", &batch);
         send_slowly(&mut stream, &publish, bytes_per_second).await;
-        let answer = timeout(PATIENCE, last_word(stream, version)).await.expect("an answer");
+        let answer = timeout(TEST_TIMEOUT, last_word(stream, version))
+            .await
+            .expect("an answer");
         assert!(matches!(answer, Reply::PubAck { id: 1, reason: 0, .. }), "{answer:?}");
     };
     let over_http = async {
@@ -190,7 +192,7 @@ async fn a_slow_but_steady_batch_arrives() {
         stream.write_all(head.as_bytes()).await.unwrap();
         send_slowly(&mut stream, &batch, bytes_per_second).await;
         let mut answer = vec![0; 64];
-        let count = timeout(PATIENCE, stream.read(&mut answer))
+        let count = timeout(TEST_TIMEOUT, stream.read(&mut answer))
             .await
             .expect("an answer")
             .unwrap();
@@ -222,7 +224,7 @@ async fn what_comes_too_slowly_is_told_so() {
     let why = "more slowly than 512 B a second (http.body_bytes_per_second_min)";
     assert!(is_told(&mut http, "HTTP/1.1 408 ", why).await);
     let v5 = half_a_publish(&gateway, HOME, Version::V5, 1).await;
-    let reply = timeout(PATIENCE, last_word(v5, Version::V5)).await.unwrap();
+    let reply = timeout(TEST_TIMEOUT, last_word(v5, Version::V5)).await.unwrap();
     let Reply::Disconnect { reason: 0x97, text } = reply else {
         panic!("{reply:?}")
     };
@@ -232,7 +234,7 @@ async fn what_comes_too_slowly_is_told_so() {
     );
     let v3 = half_a_publish(&gateway, HOME, Version::V311, 2).await;
     assert_eq!(
-        timeout(PATIENCE, last_word(v3, Version::V311)).await.unwrap(),
+        timeout(TEST_TIMEOUT, last_word(v3, Version::V311)).await.unwrap(),
         Reply::Closed
     );
     let rejected = gateway
@@ -242,7 +244,7 @@ async fn what_comes_too_slowly_is_told_so() {
     end(gateway).await;
 }
 
-/// A client that sends its whole body before it reads is told why it was not wanted, also if the answer was there first.
+/// A client that sends its whole body before it reads is told why it was not wanted, also if the answer came first.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_is_heard_by_a_client_that_is_still_sending() {
     let gateway = TestGateway::start(&Broker::any(), |config| {
@@ -308,13 +310,13 @@ async fn who_waits_for_room_in_vain_is_told_so() {
     .await;
     let v5 = half_a_publish(&gateway, HOME, Version::V5, 1).await;
     let v3 = half_a_publish(&gateway, HOME, Version::V311, 2).await;
-    let reply = timeout(PATIENCE, last_word(v5, Version::V5)).await.unwrap();
+    let reply = timeout(TEST_TIMEOUT, last_word(v5, Version::V5)).await.unwrap();
     let Reply::Disconnect { reason: 0x97, text } = reply else {
         panic!("{reply:?}")
     };
     assert!(text.contains("no memory for the rest of this one in time"), "{text}");
     assert_eq!(
-        timeout(PATIENCE, last_word(v3, Version::V311)).await.unwrap(),
+        timeout(TEST_TIMEOUT, last_word(v3, Version::V311)).await.unwrap(),
         Reply::Closed
     );
     let reason = [("protocol", "mqtt"), ("reason", "incomplete_full")];
@@ -338,7 +340,7 @@ async fn who_does_not_read_its_answers_is_closed() {
     let before = connections();
     let mut stream = open(gateway.addresses.http.unwrap(), HOME).await;
     let writes = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
-    timeout(PATIENCE, writes)
+    timeout(TEST_TIMEOUT, writes)
         .await
         .expect("the gateway does not wait for ever");
     eventually("the connection has gone", async || {
@@ -371,7 +373,7 @@ async fn serve_honest_devices(gateway: &TestGateway, rounds: usize) -> Duration 
     devices.join_all().await.into_iter().max().unwrap()
 }
 
-/// Everybody is gone: nothing is charged, and the law holds.
+/// All connections are closed: nothing is charged, and the balance holds.
 async fn end(gateway: TestGateway) {
     eventually("nothing is charged any more", async || {
         let status = status(&gateway).await;

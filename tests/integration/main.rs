@@ -1,7 +1,7 @@
 //! The promises of citygate, checked against a running gateway, real sockets and a real Kafka.
 //!
 //! One binary; each module is one promise, written as tables where it can be. `harness` starts gateways and Kafkas,
-//! and checks the law of the house after every test: `received = delivered + spooled + rejected + busy`. Without Java
+//! and checks the balance after every test: `received = delivered + spooled + rejected + busy`. Without Java
 //! and Maven, tests that need no more than a Kafka protocol run on librdkafka's mock cluster, the others say SKIPPED;
 //! `CITYGATE_REQUIRE_KAFKA=1` turns both into failures.
 
@@ -54,7 +54,7 @@ mod hostile;
 
 mod incomplete;
 
-mod law;
+mod balance;
 
 mod kinds;
 

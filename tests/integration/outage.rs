@@ -1,8 +1,10 @@
-//! Kafka goes away: nobody is told *yes* meanwhile, everybody is told the truth, and it goes on when Kafka is back.
+//! Kafka becomes unavailable: nothing is acknowledged meanwhile without a spool, every
+//! message is answered *busy* in its protocol's own words, and readings are accepted
+//! again when Kafka is back. With a spool, see `spool`.
 
 use std::time::Duration;
 
-use crate::harness::{Broker, Client, GIVE_UP_SOON, PATIENCE, TestGateway, Via, eventually};
+use crate::harness::{Broker, Client, GIVE_UP_SOON, TEST_TIMEOUT, TestGateway, Via, eventually};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 
@@ -32,7 +34,7 @@ async fn nobody_is_told_yes_while_kafka_is_frozen_and_everybody_afterwards() {
     );
     kafka.thaw();
     for (via, client) in &mut clients {
-        let answer = client.answer(PATIENCE).await.expect("an answer once Kafka is back");
+        let answer = client.answer(TEST_TIMEOUT).await.expect("an answer once Kafka is back");
         assert!(answer.is_yes(*via), "{via:?}: {answer:?}");
     }
     let landed = gateway.records("weather");
@@ -73,10 +75,10 @@ async fn everybody_is_told_busy_when_kafka_is_dead_and_yes_when_it_is_back() {
     .await;
     assert_eq!(status, 503);
     assert!(why.to_lowercase().contains("kafka"), "it says why: {why}");
-    // Known to be away now: told at once, without waiting for a time-out.
+    // Known to be unavailable now: told at once, without waiting for a time-out.
     for via in [Via::Coap, Via::Http] {
         let mut client = gateway.client(via).await;
-        client.post("devices/while-away/weather", "", GOOD).await;
+        client.post("devices/meanwhile/weather", "", GOOD).await;
         check_busy(via, &mut client).await;
     }
     kafka.restart();
@@ -87,7 +89,7 @@ async fn everybody_is_told_busy_when_kafka_is_dead_and_yes_when_it_is_back() {
     for via in Via::ALL {
         let mut client = gateway.client(via).await;
         let device = format!("back-{via:?}");
-        eventually("taken again", async || {
+        eventually("accepted again", async || {
             let answer = client.send(&format!("devices/{device}/weather"), "", GOOD).await;
             answer.is_yes(via).then_some(())
         })
@@ -98,12 +100,12 @@ async fn everybody_is_told_busy_when_kafka_is_dead_and_yes_when_it_is_back() {
 }
 
 async fn check_busy(via: Via, client: &mut Client) {
-    let patience = if via == Via::Mqtt311 {
+    let limit = if via == Via::Mqtt311 {
         Duration::from_secs(1)
     } else {
-        PATIENCE
+        TEST_TIMEOUT
     };
-    let answer = client.answer(patience).await;
+    let answer = client.answer(limit).await;
     match (via, answer) {
         // 3.1.1 has no word for it: silence, or the connection closes.
         (Via::Mqtt311, None) => {}

@@ -1,4 +1,6 @@
-//! Kafka refuses what the gateway sends, though no device did anything wrong.
+//! Kafka refuses records though no device did anything wrong: the topic's `max.message.bytes` is lower than our
+//! batches, or it rejects timestamps. Readings are sent again in smaller batches or kept, in order, and the operator is
+//! told once.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::harness::gateway::{Arrived, decoded};
 use crate::harness::program::Program;
-use crate::harness::{Broker, Client, PATIENCE, TestGateway, Via, broker, eventually, gateway, repository};
+use crate::harness::{Broker, Client, TEST_TIMEOUT, TestGateway, Via, broker, eventually, gateway, repository};
 
 fn reading(sequence: u64) -> Vec<u8> {
     format!(r#"{{"temperature_c": 21.5, "sequence": {sequence}}}"#).into_bytes()
@@ -57,7 +59,7 @@ async fn a_batch_too_large_for_its_topic_is_no_fault_of_its_readings() {
                     client.post(&path, "", &reading(sequence)).await;
                 }
                 for sequence in first..first + AT_ONCE {
-                    let answer = client.answer(PATIENCE).await.expect("an answer");
+                    let answer = client.answer(TEST_TIMEOUT).await.expect("an answer");
                     assert!(answer.is_yes(via), "{via:?} {sequence}: {answer:?}");
                 }
             }
@@ -136,7 +138,7 @@ async fn readings_whose_time_kafka_refuses_are_kept_in_order_and_said_once() {
     for sequence in 1..=READINGS {
         send(&mut client, sequence).await;
     }
-    eventually("those that are spooled are set aside", async || {
+    eventually("those that are spooled are retained", async || {
         let scrape = program.scrape().await;
         let aside = scrape.sum("citygate_spool_readings_refused", &[]);
         (aside >= READINGS && scrape.sum("citygate_spool_readings", &[]) == aside).then_some(())

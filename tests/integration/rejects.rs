@@ -417,7 +417,7 @@ async fn of_a_poison_loop_the_first_are_kept() {
         .await
         .send("devices/poison-Http/weather", "", GOOD)
         .await;
-    assert!(good.is_yes(Via::Http), "its good readings are taken: {good:?}");
+    assert!(good.is_yes(Via::Http), "its good readings are accepted: {good:?}");
     assert_eq!(
         gateway.scrape().sum("citygate_dead_letters_skipped_total", &[]),
         skipped as u64

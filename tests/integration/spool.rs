@@ -1,4 +1,6 @@
-//! With a spool, devices do not feel that Kafka is away: every answer is *yes*, and everything is in Kafka afterwards.
+//! With a spool, devices do not notice that Kafka is unavailable: every reading is acknowledged, and all are in Kafka
+//! afterwards, in order. A full spool refuses new readings and keeps the acknowledged ones; a failed fsync ends the
+//! gateway, and the next one replays.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -62,7 +64,7 @@ async fn devices_notice_nothing_while_kafka_is_frozen_and_all_arrives_once_and_i
         }
     }
     let (status, why) = gateway.admin("/readyz").await;
-    assert_eq!(status, 200, "it takes readings: {why}");
+    assert_eq!(status, 200, "it accepts readings: {why}");
     assert!(why.contains("spooled"), "{why}");
     kafka.thaw();
     for via in Via::ALL {
@@ -226,7 +228,7 @@ async fn a_second_gateway_is_kept_out_of_the_spool() {
     gateway.finish().await;
 }
 
-/// An `fsync` that fails once a file is there, for programs that are started with it preloaded.
+/// An `fsync` that fails once a file exists, for programs that are started with it preloaded.
 const FAILING_FSYNC: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>

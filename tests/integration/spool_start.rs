@@ -1,6 +1,6 @@
 //! What a gateway does at its start with a spool's folder that it cannot use: it ends, says why, and touches nothing.
 //!
-//! The program as its operator runs it, for its exit code and its words. Kafka need not be there.
+//! The program as its operator runs it, for its exit code and its words. Kafka need not be available.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};

@@ -142,7 +142,7 @@ async fn it_is_said_wherever_an_operator_looks() {
     })
     .await;
     fs::remove_dir_all(folder.path().join("spool")).unwrap();
-    // Nothing has been spooled yet, and Kafka is there: it is noticed all the same.
+    // Nothing has been spooled yet, and Kafka is available: it is noticed all the same.
     let why = eventually("it is not ready", async || {
         let (status, why) = gateway.admin("/readyz").await;
         (status == 503).then_some(why)

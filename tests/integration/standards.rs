@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
-use crate::harness::{Broker, PATIENCE, TestGateway, eventually, has_ipv6};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, eventually, has_ipv6};
 
 const GOOD: &[u8] = br#"{"temperature_c": 21.5}"#;
 const TOPIC: &str = "devices/roof/weather";
@@ -25,7 +25,7 @@ async fn short_packet(stream: &mut TcpStream) -> Vec<u8> {
         stream.read_exact(&mut packet).await.unwrap();
         [&[first, length], &packet[..]].concat()
     };
-    timeout(PATIENCE, read).await.expect("the server answers")
+    timeout(TEST_TIMEOUT, read).await.expect("the server answers")
 }
 
 /// A will on topic `t`; `properties` (MQTT 5) are those of the will, as they are written after their length.
@@ -214,7 +214,7 @@ async fn subscriptions_may_be_as_large_as_the_maximum_packet_size() {
             let packet = mqtt::packet(first, &filters(count, options));
             assert!(packet.len() > 16 * 1024 && packet.len() < 64 * 1024);
             stream.write_all(&packet).await.unwrap();
-            let acknowledged = timeout(PATIENCE, mqtt::frame(&mut stream)).await.unwrap().unwrap();
+            let acknowledged = timeout(TEST_TIMEOUT, mqtt::frame(&mut stream)).await.unwrap().unwrap();
             assert_eq!(acknowledged.0, answer, "{version:?}");
             if (version, answer) != (Version::V311, 0xB0) {
                 assert!(acknowledged.1.len() > count, "one reason code for each filter");
@@ -260,7 +260,7 @@ async fn a_connect_may_be_as_large_as_the_maximum_packet_size() {
                 (false, Version::V311) => Reply::Closed,
             };
             assert_eq!(
-                timeout(PATIENCE, mqtt.read()).await,
+                timeout(TEST_TIMEOUT, mqtt.read()).await,
                 Ok(expected),
                 "{version:?} {will_bytes}"
             );
@@ -288,9 +288,9 @@ fn coap_post(mid: u16, device: &str, options: &[(u16, &[u8])], payload: &[u8]) -
 #[tokio::test(flavor = "multi_thread")]
 async fn coap_says_sizes_as_the_standard_has_them() {
     // As long as may be: a slow machine is not to answer by an empty acknowledgement first.
-    let patient =
+    let slow =
         |config: &mut citygate::operate::config::Config| config.coap.piggyback_timeout = Duration::from_millis(1900);
-    let gateway = TestGateway::start(&Broker::any(), patient).await;
+    let gateway = TestGateway::start(&Broker::any(), slow).await;
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(gateway.addresses.coap.unwrap()).await.unwrap();
     let mut mid = 0;
@@ -299,7 +299,7 @@ async fn coap_says_sizes_as_the_standard_has_them() {
         let request = coap_post(mid, &format!("sized-{mid}"), options, payload);
         socket.send(&request).await.unwrap();
         let mut buffer = [0; 2048];
-        let bytes = timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
+        let bytes = timeout(TEST_TIMEOUT, socket.recv(&mut buffer)).await.unwrap().unwrap();
         let response = coap_lite::Packet::from_bytes(&buffer[..bytes]).unwrap();
         assert_eq!(response.header.get_code(), code, "{options:02x?}");
         let option = |number: u16| response.get_first_option(number.into());

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::gateway::TestGateway;
 use crate::harness::registry::{FakeRegistry, accepting};
-use crate::harness::{Broker, PATIENCE, Via, avro, chaos, repository};
+use crate::harness::{Broker, TEST_TIMEOUT, Via, avro, chaos, repository};
 
 /// A configuration for the topics of a gateway.
 struct Tail {
@@ -34,7 +34,11 @@ impl Tail {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args([&PATIENCE.as_secs().to_string(), env!("CARGO_BIN_EXE_citygate"), "tail"])
+            .args([
+                &TEST_TIMEOUT.as_secs().to_string(),
+                env!("CARGO_BIN_EXE_citygate"),
+                "tail",
+            ])
             .args(arguments)
             .arg("--config")
             .arg(self.folder.path().join("citygate.toml"))

@@ -1,4 +1,6 @@
-//! A topic that Kafka does not have concerns its own readings only: at start, deleted while running, made again.
+//! A missing topic concerns its own readings only: missing at start, deleted while running, created again by hand or by
+//! `kafka.create_topics`. Its readings wait in the spool, or are answered *busy* with the topic's name; those of other
+//! topics go straight to Kafka.
 
 use std::time::Instant;
 
@@ -153,7 +155,7 @@ async fn a_topic_that_is_deleted_is_noticed_and_its_readings_wait_for_it() {
     gateway.finish().await;
 }
 
-/// Nobody is there to make it by hand: `kafka.create_topics` does.
+/// It need not be created by hand: `kafka.create_topics` does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_is_made_again_where_the_gateway_may() {
     let Some(kafka) = Broker::shared() else { return };

@@ -1,4 +1,6 @@
-//! When Kafka is unavailable the gateway says why, each reason in its own words and once; and it finds Kafka again.
+//! When Kafka is unavailable the gateway says why: each reason in its own words, once in
+//! the log, and the same in `/status`, `/readyz`, the metrics and `citygate check`. It
+//! finds Kafka again after librdkafka forgot every broker.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

@@ -20,7 +20,7 @@ PORT, ADMIN = 5683, "http://127.0.0.1:9464"
 CON, NON = 0x40, 0x50
 GET, POST, CHANGED, CONTENT = 0x01, 0x02, 0x44, 0x45
 READING = b'{"temperature_c":21.5}'
-PATIENCE = 10
+TIMEOUT = 10
 
 
 def option(delta, value):
@@ -54,13 +54,13 @@ def ask(*addresses):
         for kind, name in ((CON, "con"), (NON, "non")):
             one, target = socket_to(address)
             one.connect(target)
-            one.settimeout(PATIENCE)
+            one.settimeout(TIMEOUT)
             request = message(kind, POST, f"devices/{name}/weather", payload=READING)
             one.send(request)
             try:
                 answer = one.recv(2048)
             except TimeoutError:
-                sys.exit(f"{address}, {name}: no answer from this address within {PATIENCE} s")
+                sys.exit(f"{address}, {name}: no answer from this address within {TIMEOUT} s")
             assert answer[1] == CHANGED and answer[4:6] == request[4:6], f"{address}, {name}: {answer.hex()}"
         print(f"ok  a connected socket, {address}")
 
@@ -84,8 +84,8 @@ def many(*addresses):
             one.sendto(datagram, target)
         waiting[one] = address
     while waiting:
-        ready, _, _ = select.select(list(waiting), [], [], PATIENCE)
-        assert ready, f"no answer to a discovery within {PATIENCE} s: {list(waiting.values())}"
+        ready, _, _ = select.select(list(waiting), [], [], TIMEOUT)
+        assert ready, f"no answer to a discovery within {TIMEOUT} s: {list(waiting.values())}"
         for one in ready:
             answer, sender = one.recvfrom(2048)
             address = waiting.pop(one)

@@ -108,7 +108,7 @@ struct StoreState {
     safe_below: u64,
     /// Entries of one read, at most.
     read_max: Option<usize>,
-    /// Copies of parked entries that were appended.
+    /// Copies of retained entries that were appended.
     copies: usize,
 }
 
@@ -1064,11 +1064,11 @@ fn after_an_outage_readings_go_straight_to_kafka_again() {
 }
 
 /// While readings come in faster than they are read, a compaction of deferred ones comes to no end: it is given up after twice as many
-/// copies as were parked, and 10,000 more; nothing is lost by it, and it is not begun again at once.
+/// copies as were deferred, and 10,000 more; nothing is lost by it, and it is not begun again at once.
 #[test]
-fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
-    const PARKED: usize = 100;
-    const COPIES_MAX: usize = 2 * PARKED + 10_000;
+fn a_move_of_deferred_readings_that_comes_to_no_end_is_given_up() {
+    const DEFERRED: usize = 100;
+    const COPIES_MAX: usize = 2 * DEFERRED + 10_000;
     let mut run = Run::new(0, Canary::None);
     (run.window, run.is_over) = (usize::MAX, true);
     {
@@ -1079,8 +1079,8 @@ fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
     run.look_at_topics();
     // Their topic is gone, and what came in with them is replayed around them.
     run.health.failed(Cause::Unconfirmed, "the simulation says so");
-    (0..PARKED).for_each(|number| run.send_from(number % 2));
-    (0..10 * PARKED).for_each(|_| run.send_from(2));
+    (0..DEFERRED).for_each(|number| run.send_from(number % 2));
+    (0..10 * DEFERRED).for_each(|_| run.send_from(2));
     run.health.found();
     let turn = |run: &mut Run, newcomers: usize| {
         run.now += Duration::from_millis(150);
@@ -1115,15 +1115,15 @@ fn a_move_of_parked_readings_that_comes_to_no_end_is_given_up() {
     assert_eq!(copies(&run), COPIES_MAX, "no more, and no other compaction yet");
     assert_eq!(
         run.store.uncommitted(),
-        (PARKED + newcomers) as u64,
+        (DEFERRED + newcomers) as u64,
         "the originals alone"
     );
 }
 
-/// A parked reading must not keep on disk what is replayed after it, however many outages there are; and those that are
-/// parked keep their order, also when more of them come in between.
+/// A deferred reading must not keep on disk what is replayed after it, however many outages there are; and those that are
+/// deferred keep their order, also when more of them come in between.
 #[test]
-fn parked_readings_do_not_keep_on_disk_what_was_replayed() {
+fn deferred_readings_do_not_keep_on_disk_what_was_replayed() {
     let mut run = Run::new(0, Canary::None);
     (run.window, run.is_over) = (usize::MAX, true);
     {
@@ -1154,10 +1154,10 @@ fn parked_readings_do_not_keep_on_disk_what_was_replayed() {
             run.broker_replies();
             run.collect_answers();
         }
-        let (kept, parked) = (run.store.kept(), run.store.uncommitted());
+        let (kept, deferred) = (run.store.kept(), run.store.uncommitted());
         assert!(
-            kept <= 3 * parked + 100,
-            "{kept} kept for {parked} after outage {outage}"
+            kept <= 3 * deferred + 100,
+            "{kept} kept for {deferred} after outage {outage}"
         );
     }
     assert_eq!(run.dispatch.deferred(), run.store.uncommitted());

@@ -206,7 +206,7 @@ impl FaultyDisk {
         }
     }
 
-    /// Bytes of all files of a folder but the cursor (and what became of it).
+    /// Bytes of all files of a folder but the cursor (and its copies).
     pub fn used(&self, folder: &Path) -> u64 {
         let state = self.state.lock().unwrap();
         let counted = state
@@ -373,7 +373,7 @@ impl State {
         true
     }
 
-    /// A file that is not the spool's; empty, so that it is not held against the spool's budget.
+    /// A file that is not the spool's; empty, so that it does not count against the spool's budget.
     fn put(&mut self, path: PathBuf) {
         self.files.push(File::default());
         self.rename(Change::Remove(path.clone()));

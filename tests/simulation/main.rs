@@ -83,7 +83,7 @@ fn a_machine_that_is_short_of_something_never_poisons_the_spool() {
 
 #[test]
 fn what_was_acknowledged_is_written_anew_when_its_files_are_taken_away() {
-    for taken in [
+    for removed in [
         Taken::Folder,
         Taken::FolderReplaced,
         Taken::FolderRenamed,
@@ -91,7 +91,7 @@ fn what_was_acknowledged_is_written_anew_when_its_files_are_taken_away() {
         Taken::FileReplaced,
     ] {
         let options = Options {
-            taken: Some(taken),
+            taken: Some(removed),
             ..Options::default()
         };
         run_part(options, 4);

@@ -1,4 +1,6 @@
-//! One seed: a life of appends, reads and commits, with crashes in between, checked against the model after each step.
+//! One seed: a life of appends, reads and commits, with crashes and faults of the disk in between, checked against the
+//! model after each step. Everything is drawn from the seed, so that a finding can be repeated. The model is in
+//! `model`, the disk in `faulty_disk`.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,6 @@
-//! What the connections of one thread share: the time, the schedule, the counters, the buffers.
+//! What the connections of one worker thread share: the time, the schedule, the counters, the buffers. A worker
+//! refreshes the time once per turn of its poller, so that all connections of that turn see the same moment.
+//! Connections keep only what is their own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,6 @@
-//! The command line of `load`, made into the settings of a run.
+//! The command line of `load`, made into the settings of a run. Each target is resolved and tried once, so that an
+//! address nobody listens on is reported before the run and by name. What contradicts itself is refused here;
+//! `settings` holds what is left.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

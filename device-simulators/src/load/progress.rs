@@ -1,4 +1,6 @@
-//! The line that tells how a load goes: on a terminal anew each second, elsewhere every ten.
+//! The progress line of a load: rewritten every second on a terminal, a new line every ten seconds elsewhere. It goes
+//! to standard error, so that standard output carries the report alone. It shows the last complete second and changes
+//! nothing of what is measured.
 
 use std::io::{IsTerminal, Write, stderr};
 
@@ -32,7 +34,7 @@ impl Progress {
             return;
         }
         if self.is_terminal {
-            // To the first column, and clear what was there.
+            // To the first column, and clear the line.
             eprint!("\r\x1b[K{}", line(last, series, settings));
             stderr().flush().unwrap_or_default();
         } else if series.points().len().is_multiple_of(SPARSE) {

@@ -1,4 +1,6 @@
-//! Whose messages a connection sends, and which is the next: the part that streams and datagrams share.
+//! Which devices send over a connection, and which message is next: the part that TCP streams and CoAP's datagrams
+//! share. In an open loop it says when a message is due, whether or not earlier ones are answered. Encoding and the
+//! socket are its caller's.
 
 use super::clock::Nanos;
 use super::context::Context;

@@ -1,4 +1,6 @@
-//! Everything that a run of the load generator is told, found and checked.
+//! The settings of one run of the load generator: targets, pace, devices, windows, readings, credentials. `options`
+//! fills them from the command line; nothing changes them during the run. The limits of one machine (source ports per
+//! address, open files) are computed here as well.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

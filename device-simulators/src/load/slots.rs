@@ -135,16 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_lent_in_rotation() {
+    fn slots_are_given_in_rotation() {
         let mut slots = Slots::new(3);
-        let lent: Vec<u16> = (0..7)
+        let given: Vec<u16> = (0..7)
             .map(|due| {
                 let slot = slots.take(due).unwrap();
                 slots.answer(slot);
                 slot
             })
             .collect();
-        assert_eq!(lent, [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(given, [0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]

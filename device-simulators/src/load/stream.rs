@@ -21,7 +21,7 @@ use super::settings::source_port;
 use super::slots::{Match, Slots};
 use crate::uplinks::Protocol;
 
-/// How long connecting and greeting may take.
+/// How long connecting and the handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause before a connection is made anew is between this and twice this.

@@ -256,14 +256,14 @@ impl Tally {
         record(&mut self.steady[protocol.index()].pong, took);
     }
 
-    /// Hands over the intervals that are complete at `now`.
+    /// Sends the intervals that are complete at `now`.
     pub fn roll(&mut self, now: Nanos) {
         while now >= self.index_end {
-            self.hand_over(self.index_end);
+            self.send_interval(self.index_end);
         }
     }
 
-    fn hand_over(&mut self, end: Nanos) {
+    fn send_interval(&mut self, end: Nanos) {
         let (index, figures) = (self.index, std::mem::take(&mut self.figures));
         // The receiver is gone only when the run has been dropped.
         self.finished.send(Interval { index, end, figures }).unwrap_or_default();
@@ -271,10 +271,10 @@ impl Tally {
         self.index_end = self.intervals.end(self.index);
     }
 
-    /// Hands over the last interval too, which ends `now`.
+    /// Sends the last interval too, which ends `now`.
     pub fn close(mut self, now: Nanos) -> [Steady; 3] {
         self.roll(now);
-        self.hand_over(now);
+        self.send_interval(now);
         self.steady
     }
 }

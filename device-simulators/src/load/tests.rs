@@ -1,4 +1,6 @@
-//! Load against a sink in the same process: what one counts is what the other counted, and nothing can hide.
+//! The load generator against a sink in the same process: what one counts is what the other counted. Latency is
+//! measured from when a message was due, so that a stalled server cannot look fast. Failures end a run in words, with
+//! what was measured until then.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,7 +44,7 @@ async fn load(settings: Settings) -> Report {
         .await
         .unwrap();
     for line in report.by_protocol.values().chain([&report.total]) {
-        // The law of the generator: a message that was due ends in exactly one way.
+        // The balance of the generator: a message that was due ends in exactly one way.
         let ends: u64 = line.answers.values().sum();
         assert_eq!(ends, line.sent + line.not_sent, "{line:?}");
         assert_eq!(line.positive + line.negative + line.unanswered, line.sent, "{line:?}");

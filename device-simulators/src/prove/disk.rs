@@ -1,4 +1,6 @@
-//! A small disk of its own for the spool: a tmpfs that can be filled up and freed again. Mounting needs root.
+//! A small file system for the spool: a tmpfs of 48 MiB that can be filled up and freed again. It makes `disk-full` a
+//! fault that can be produced anywhere without touching the machine's own disk. Mounting needs root; it is unmounted on
+//! drop.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};

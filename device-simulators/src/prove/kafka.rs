@@ -138,7 +138,7 @@ impl Kafka {
             // A relative name without a slash would be searched for among the system's programs.
             script: fs::canonicalize(script).with_context(|| {
                 let script = script.display();
-                format!("{script} is not there: run in the repository's folder, or say --kafka-script")
+                format!("{script} does not exist: run in the repository's folder, or say --kafka-script")
             })?,
             data,
             port,

@@ -44,7 +44,7 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
 const STEADY: Duration = Duration::from_secs(1);
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// So that what the spool set aside before the disk was full does not last for the whole run.
+/// So that what the spool reserved before the disk was full does not last for the whole run.
 const SMALL_SEGMENTS: &str = "segment_bytes = \"1 MiB\"\nentry_bytes_max = \"900 KiB\"\nfree_bytes_min = \"1 MiB\"\n";
 
 /// How long the first record may take that Kafka confirms after it was repaired; longer, it counts as never.

@@ -1,4 +1,6 @@
-//! Whether what a scenario expects did hold, line by line.
+//! Whether the expectations of a scenario hold, line by line. Each line says what was
+//! expected, what was measured, and the verdict; shares are never rounded up to the limit
+//! they miss. What was not measured does not count as fulfilled.
 
 use serde::Serialize;
 

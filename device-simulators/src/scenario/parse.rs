@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         (line, 1 + characters.chars().count())
     }
 
-    /// A field that must be there; `allowed` says what may stand in it.
+    /// A required field; `allowed` says which values it accepts.
     pub(super) fn need<T: DeserializeOwned>(
         &mut self,
         section: &mut Section<'_>,

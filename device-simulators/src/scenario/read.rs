@@ -1,4 +1,6 @@
-//! From tables to a [`Scenario`]: which fields there are, what may stand in them, and what contradicts what.
+//! From TOML tables to a [`Scenario`]: which fields exist, which values they accept, and
+//! what contradicts what. All mistakes of a file are reported together, each with its line.
+//! `parse` reads single fields; `runner` runs the result.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -121,7 +123,7 @@ fn long_enough(reader: &mut Reader<'_>, what: &str, duration: Placed<Time>) -> O
     Some(time)
 }
 
-/// 1 if it is not there, or wrong.
+/// 1 if it is missing, or wrong.
 fn speed(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Placed<u32> {
     let allowed = format!("a whole number from 1 to {SPEED_MAX}, city time per clock time");
     let Some(speed) = reader.take::<u32>(section, "speed", &allowed) else {

@@ -1,4 +1,6 @@
-//! The files of the repository, and files with mistakes.
+//! The bundled scenarios, and files with mistakes. A scenario is a function of its
+//! seed and start, its city time never runs ahead of the clock, and every mistake
+//! is named with its place, all of them at once.
 
 use super::*;
 use crate::devices::faults::ClockLimits;

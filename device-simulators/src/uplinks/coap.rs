@@ -222,11 +222,11 @@ impl Uplink {
 }
 
 /// Whether a CoAP server answers: an empty confirmable message is answered by a reset (§4.3, "CoAP ping").
-pub async fn ping(server: SocketAddr, patience: Duration) -> io::Result<()> {
-    let uplink = Uplink::new(server, "", true, patience)?;
+pub async fn ping(server: SocketAddr, timeout: Duration) -> io::Result<()> {
+    let uplink = Uplink::new(server, "", true, timeout)?;
     uplink.reply(MessageType::Confirmable, uplink.next_message_id).await?;
     let mut buffer = [0; MESSAGE_BYTES_MAX];
-    match timeout_at(Instant::now() + patience, uplink.socket.recv(&mut buffer)).await {
+    match timeout_at(Instant::now() + timeout, uplink.socket.recv(&mut buffer)).await {
         Ok(received) => received.map(drop),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to a CoAP ping")),
     }
@@ -278,8 +278,8 @@ mod tests {
     async fn pair(confirmable: bool) -> (UdpSocket, Uplink) {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
-        let patience = Duration::from_secs(5);
-        let uplink = Uplink::new(address, "devices/loop-1/traffic", confirmable, patience).unwrap();
+        let timeout = Duration::from_secs(5);
+        let uplink = Uplink::new(address, "devices/loop-1/traffic", confirmable, timeout).unwrap();
         (server, uplink.with_transmission(QUICK))
     }
 

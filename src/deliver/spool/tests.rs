@@ -1,4 +1,6 @@
-//! The spool on a real disk, with its thread: what a gateway sees of it. Crashes and faults are the simulation's.
+//! The spool on a real disk, with its writer thread: what the gateway sees of it. Appends are answered in order and
+//! only when they are durable, and what was acknowledged is read again after a restart. Crashes and faults of the disk
+//! belong to the simulation (`tests/simulation`).
 
 use std::collections::BTreeMap;
 use std::io;

@@ -352,7 +352,7 @@ mod tests {
         check(&[0x50, 0, 1, 2, 0xFF, 9], ignore);
         check(&[0x70, 0, 1, 2, 9], ignore);
         check(&[0x70, 0x45, 1, 2], ignore);
-        // Classes: requests are taken, responses were not asked for, the rest is reserved.
+        // Classes: requests are accepted, responses were not asked for, the rest is reserved.
         check(&[0x40, 0x45, 1, 2], Verdict::Reject(0x0102, Response));
         check(&[0x50, 0x84, 1, 2], Verdict::Ignore(Response));
         check(&[0x50, 0xA3, 1, 2], Verdict::Ignore(Response));

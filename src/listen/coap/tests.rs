@@ -1,4 +1,6 @@
-//! The configuration and the address; what is said over the socket is tested with a whole gateway, in `tests/`.
+//! CoAP's configuration and its listen address: units, mistakes reported together, an address in use named. What is
+//! exchanged over the socket is tested with a whole gateway, in `tests/integration`; the message layer without one, in
+//! `exchange`.
 
 use super::*;
 

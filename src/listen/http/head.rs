@@ -101,7 +101,7 @@ pub fn content_type(headers: &HeaderMap) -> Cow<'_, str> {
     list(headers, header::CONTENT_TYPE).unwrap_or_default()
 }
 
-/// A header's lines as one list; none if it is not there.
+/// A header's lines as one list; none if it is missing.
 fn list(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
     let mut lines = headers
         .get_all(name)

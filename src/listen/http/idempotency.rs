@@ -4,7 +4,7 @@
 //! A key belongs to its path: there is no authentication yet, so whoever knows both counts as the same device. A key
 //! is *in flight* from its first request until its answer, also when the client has gone. Readings that are safe or
 //! rejected are then remembered; busy ones are not, so that a repetition passes on those alone. (One that was busy because
-//! Kafka did not confirm it in time may have been written all the same: repeated, it can be there twice.)
+//! Kafka did not confirm it in time may have been written all the same: repeated, it can be in Kafka twice.)
 //!
 //! Bounded in number, bytes and time: the keys that were answered longest ago are forgotten first, and one in flight
 //! never is (beyond the limit the request is refused). Nothing is kept over a restart of the gateway: after it,

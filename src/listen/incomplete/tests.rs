@@ -1,5 +1,6 @@
-//! Tables of messages without connections: the order of those that wait, who is evicted, and that nobody sleeps beside
-//! free memory.
+//! The table of incomplete messages, without connections: who is read next, who is paused, who is evicted. No task
+//! sleeps while memory is free, and the memory in use is never above its limit. Sockets and protocols are left to
+//! `tests/integration/incomplete.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -318,7 +319,7 @@ impl Crowd {
         });
     }
 
-    /// One turn of a sender, which sends up to `most` bytes if it may. One that is there whole goes, or is paused before.
+    /// One turn of a sender, which sends up to `most` bytes if it may. One that is complete goes, or is paused before.
     fn turn(&mut self, index: usize, most: usize) {
         let holds_whole = self.random(2) == 0;
         let sender = &mut self.sending[index];

@@ -307,7 +307,7 @@ mod tests {
             });
         }
         first.release(state_with(7), KEEP);
-        // 49 are halted by another one; the last is left in peace, until the test takes its ownership.
+        // 49 are halted by another one; the last is left alone, until the test takes its ownership.
         for _ in 0..49 {
             tasks.join_next().await.unwrap().unwrap();
         }
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sessions_at_rest_are_bounded_in_number_and_time() {
+    async fn idle_sessions_are_bounded_in_number_and_time() {
         let sessions = sessions(2);
         for (id, keep) in [("a", 30), ("b", 10), ("c", 20)] {
             let (ownership, _) = sessions.enter(id, false, CancellationToken::new()).await;

@@ -3,7 +3,7 @@
 //! Two underscores stand between tables and fields (`CITYGATE_MQTT__LISTEN`, `CITYGATE_MQTT__TLS__CERTIFICATE`); what is in
 //! no table has none (`CITYGATE_STATE_DIR`). A librdkafka property has `_` for every dot:
 //! `CITYGATE_KAFKA__PROPERTIES__SSL_CA_LOCATION` is `ssl.ca.location`, and is always text. Any other value is TOML where
-//! its field accepts it as such (a number, a list), a plain text otherwise. A field that is a table of any names takes a
+//! its field accepts it as such (a number, a list), a plain text otherwise. A field that is a table of any names accepts a
 //! table, as TOML or JSON: `CITYGATE_KAFKA__PROPERTIES='{"client.id": "north"}'`. All is merged with the file, key by key.
 //! A name with two underscores that is no setting is a mistake; one without is somebody else's, perhaps, and a warning.
 

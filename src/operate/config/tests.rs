@@ -1,4 +1,6 @@
-//! What a configuration may say, and how its mistakes are told.
+//! What a configuration accepts, and how its mistakes are reported: all at once, each with its place and what is
+//! expected. The example file `deploy/citygate.toml` and the page of limits in `deploy/README.md` are checked against
+//! the settings that exist.
 
 use super::*;
 use std::collections::HashSet;

@@ -1,4 +1,6 @@
-//! Filled fields, and the rule for a device's clock.
+//! Fields that the gateway fills in, and the limits of a device's clock. A reading
+//! that names another device, or brings its own time of receipt, is refused; a refusal
+//! for a wrong clock shows both times and the limit.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-//! Random schemas, and random readings that fit them, nearly fit them, or are hardly JSON.
+//! Random schemas that compile, and random readings that fit them, nearly fit them, or are hardly JSON. The comparison
+//! of the two drivers (`judge`) and the fuzzer draw from here. Everything is a function of the seed, which a failing
+//! test prints.
 
 use std::fmt::Write as _;
 

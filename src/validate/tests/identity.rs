@@ -1,4 +1,6 @@
-//! Byte for byte what apache-avro writes for the same reading, whatever the order of the fields.
+//! Byte for byte what apache-avro writes for the same reading, whatever the order of its fields. The schema has every
+//! node that programs know; readings are random and fit it. apache-avro is the reference for bytes, not for what is
+//! accepted.
 
 use apache_avro::writer::datum::GenericDatumWriter;
 use rand::rngs::StdRng;

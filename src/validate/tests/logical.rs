@@ -1,4 +1,6 @@
-//! Logical types: what readers of dates and times can show is stored, and nothing else.
+//! Logical types: only what readers of dates and times can represent is stored (years 1 to
+//! 9999, one day). A sentinel may lie outside of that, and a logical type that is unknown
+//! or on the wrong base type is ignored, as Avro asks.
 
 use super::*;
 

@@ -1,4 +1,6 @@
-//! The accept and reject matrix.
+//! Which readings are accepted and which are rejected, by type and by reason: malformed,
+//! schema mismatch, out of range. Every row goes through both drivers. Texts of refusals
+//! are in `texts`, numbers in `numbers`, times in `times`.
 
 use super::*;
 use Reason::{Malformed, OutOfRange, SchemaMismatch};

@@ -1,4 +1,6 @@
-//! Mistakes of a schema's author: found at start, all at once.
+//! Mistakes of a schema's author, found when the schema is compiled and reported all at
+//! once. Each is named by its path: types JSON cannot tell apart, ranges no value fits,
+//! defaults of the wrong type, attributes in the wrong place.
 
 use super::*;
 

@@ -1,4 +1,6 @@
-//! What the validator takes and refuses, in which words, and that its bytes are apache-avro's.
+//! The validator's tests: which readings it accepts and refuses, the texts of its refusals, and that its bytes are
+//! apache-avro's. [`Bench`] compiles schemas and runs both drivers, the scanner and serde_json, which must agree in
+//! every test; each module has one subject.
 
 mod clock;
 mod corpus;

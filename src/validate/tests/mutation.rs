@@ -1,4 +1,6 @@
-//! Damaged readings: never a panic, and what is taken all the same is a whole record.
+//! Damaged readings: validation never panics, and what is accepted in spite of the damage is a whole record that
+//! apache-avro can read. A reading that is cut short is malformed wherever it is cut. Damage is drawn from a fixed
+//! seed.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -1,4 +1,6 @@
-//! Which number a literal is, in every type that takes numbers: exact, and rounded once where it must be.
+//! Which number a JSON literal is, in every type that accepts numbers. Integers are exact, doubles and floats are
+//! rounded once and from the literal, and bounds, sentinels and defaults are rounded like the values that are compared
+//! with them.
 
 use super::*;
 use Reason::{OutOfRange, SchemaMismatch};

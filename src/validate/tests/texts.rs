@@ -1,4 +1,6 @@
-//! The words of a refusal: path, expected, got; bounded.
+//! The texts of refusals: the path, what was expected, what was sent. They are
+//! for the developer of a device, so they show the value, cut and escaped; every
+//! text has a maximum length, whatever was sent.
 
 use super::*;
 

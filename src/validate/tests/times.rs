@@ -1,4 +1,6 @@
-//! Times as text: RFC 3339 with an offset, exact, in every timestamp.
+//! Times as text: RFC 3339 with an offset, exact to the unit, in every
+//! timestamp type. What is no time is refused with the reason, and one
+//! instant gets the same answer as text and as number.
 
 use super::*;
 

@@ -1,4 +1,6 @@
-//! The closed loops: MQTT, CoAP and HTTP through the gateway and, in the same round, against the floors.
+//! The closed loops: MQTT, CoAP and HTTP through each gateway and, in the same round, against the floors (sink, bare
+//! handler, bare producer). CPU of gateway, generator and Kafka is measured per message, and the counters must agree
+//! with what was sent. `verdict` prints the results.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,7 +65,7 @@ pub struct Measured {
     pub system_us: f64,
     /// CPU by the name of the thread.
     pub threads_us: BTreeMap<String, f64>,
-    /// Times a message that a thread went to sleep, and that one was sent away from its core.
+    /// Times a message that a thread went to sleep, and that one was preempted.
     pub sleeps: f64,
     pub preemptions: f64,
     pub load_us: Option<f64>,
@@ -76,7 +78,7 @@ pub struct Measured {
     pub others_percent: f64,
     /// Messages without an answer.
     pub unanswered: u64,
-    /// Readings that went to the spool, because Kafka took longer than the gateway's patience, or were busy.
+    /// Readings that went to the spool, because Kafka took longer than `kafka.spool_after`, or were busy.
     pub spooled: u64,
     pub busy: u64,
 }

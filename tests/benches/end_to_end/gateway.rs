@@ -47,7 +47,7 @@ pub struct Scrape(String);
 // === impl Gateway ===
 
 impl Gateway {
-    /// Starts it and waits until it takes readings and Kafka is there.
+    /// Starts it and waits until it is ready, and Kafka available.
     pub fn start(program: &Path, place: Place<'_>) -> anyhow::Result<Gateway> {
         let folder = TempDir::new()?;
         fs::write(folder.path().join("citygate.toml"), config(folder.path(), place))?;
@@ -122,7 +122,7 @@ impl Gateway {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
-        bail!("{} does not take readings; it says:\n{}", self.name, self.log())
+        bail!("{} is not ready; it says:\n{}", self.name, self.log())
     }
 
     fn log(&self) -> String {

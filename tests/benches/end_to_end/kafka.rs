@@ -1,4 +1,6 @@
-//! The Kafka of the run: the repository's own script starts it, or TEST_KAFKA names one that runs already.
+//! The Kafka of the run: started by `tests/servers/kafka.sh`, or the one that TEST_KAFKA
+//! names. One that was started here is stopped on drop, and its records are removed. CPU
+//! is measured only of a Kafka whose process is known.
 
 use std::fs;
 use std::net::TcpListener;

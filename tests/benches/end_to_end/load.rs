@@ -1,4 +1,6 @@
-//! The load generator: `device-simulators load --json` as a process of its own, and what it reports.
+//! The load generator: `device-simulators load --json` as a process of its own, and
+//! the report it prints. Only the fields that the bench compares are read; a
+//! generator that fails ends the bench with its own words.
 
 use std::io::{Read, Seek};
 use std::path::Path;

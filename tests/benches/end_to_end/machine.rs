@@ -1,4 +1,6 @@
-//! What machine the figures are of.
+//! The machine that the figures are of: processor, cores, memory, kernel, load
+//! average. Printed above every table, as figures of different machines cannot be
+//! compared. A part that cannot be read is left out.
 
 use std::fs;
 

@@ -95,7 +95,7 @@ enum Part {
     Invalid,
     /// 10,000 connections that send a reading now and then: system calls.
     Slow,
-    /// Memory at rest, and with 10,000 idle connections.
+    /// Memory when idle, and with 10,000 idle connections.
     Idle,
 }
 

@@ -1,4 +1,6 @@
-//! The other parts: the open loop, invalid readings, many slow devices, and memory at rest.
+//! The parts that are no closed loop: the open loop, invalid readings, many slow devices,
+//! and memory when idle. Each can be run alone with `--only`; each measures every gateway
+//! that was given. The closed loops are in `cases`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

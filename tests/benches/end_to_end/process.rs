@@ -1,4 +1,6 @@
-//! What a process has used so far, read from /proc; and processes that do not outlive the run.
+//! What a process has used so far (CPU time, context switches, memory), read from
+//! /proc; and child processes that do not outlive the run. Differences of two looks
+//! are what the bench reports. Linux only, as /proc is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +18,7 @@ pub struct Usage {
     pub system_s: f64,
     /// Times that a thread went to sleep by itself: each is a wake later.
     pub sleeps: u64,
-    /// Times that a thread was sent away from its core.
+    /// Times that a thread was preempted.
     pub preemptions: u64,
     /// CPU of living threads by name, numbers at the end left out; in seconds.
     pub threads: BTreeMap<String, f64>,

@@ -1,4 +1,6 @@
-//! The same figure of several rounds.
+//! One figure over several rounds: the median, and the least and the most
+//! beside it. The spread is printed with every median, so that a difference
+//! within it is not taken for a result.
 
 /// The median; not a number if there is none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {

@@ -1,4 +1,6 @@
-//! Everything that runs while the measurements are made: Kafka, the gateways, the sink and the bare handler.
+//! Everything that runs while measurements are made: Kafka, the gateways, the sink and the bare handler. Built in the
+//! order of dependence, warmed up before the first measurement (the JVM compiles what it runs often), and ended in
+//! reverse order.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,5 +1,6 @@
-//! Counts the system calls of a process: with perf's tracepoints, which cost next to nothing, or else with strace, which
-//! slows the process down so much that its batches grow.
+//! Counts the system calls of a process, by thread and name. With perf's tracepoints, which cost next to nothing;
+//! otherwise with strace, which slows the process down so much that its batches grow. The report names the tool;
+//! without either, nothing is counted.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,6 @@
-//! The counts that are committed, and what they were counted with.
+//! The committed instruction counts (`baseline.toml`), and the environment they were counted in: compiler, C library,
+//! vector extensions. Counts of another environment are compared for information only, as they differ without any
+//! change of the code.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Instructions a reading costs in each stage, counted under callgrind and held against `baseline.toml`.
+//! Instructions per reading in each stage, counted under callgrind and compared with `baseline.toml`.
 //!
 //! ```text
 //! cargo bench --bench instructions                       # compares; exit code 1 if a stage costs over 3 % more
@@ -26,7 +26,7 @@ use baseline::{Baseline, Environment};
 /// Over this a stage counts as slower, in percent.
 const LIMIT_PERCENT: f64 = 3.0;
 
-/// Instructions a reading costs in each stage, held against tests/benches/instructions/baseline.toml.
+/// Instructions per reading in each stage, compared with tests/benches/instructions/baseline.toml.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(subcommand)]

@@ -1,4 +1,6 @@
-//! The stages by name: each is an operation on reading number N that callgrind watches.
+//! The stages by name: each is an operation on reading number N that callgrind counts. They are the gateway's own
+//! functions, from validation of one kind to the whole path of an MQTT publish, with a broker that only remembers.
+//! `main` runs and compares them.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -51,31 +53,31 @@ pub fn names() -> Vec<String> {
 
 /// The stage of this name, ready to be watched.
 pub fn build(name: &str) -> anyhow::Result<Stage> {
-    let house = House::new()?;
+    let setup = Setup::new()?;
     if let Some(rest) = name.strip_prefix("validate ") {
         let (kind, order) = rest.split_once(", ").context("no such stage")?;
         let order = Order::ALL.into_iter().find(|one| one.name() == order);
-        return Ok(house.validate(kind, order.context("no such order")?));
+        return Ok(setup.validate(kind, order.context("no such order")?));
     }
     match name {
-        "refuse a wrong type" => Ok(house.refuse(|json| {
+        "refuse a wrong type" => Ok(setup.refuse(|json| {
             let text = String::from_utf8_lossy(json).replacen("\"sequence\":", "\"sequence\":\"\",\"x\":", 1);
             text.into_bytes()
         })),
         "refuse a cut reading" => {
-            Ok(house.refuse(|json| json.split_last().map_or(Vec::new(), |(_, rest)| rest.to_vec())))
+            Ok(setup.refuse(|json| json.split_last().map_or(Vec::new(), |(_, rest)| rest.to_vec())))
         }
-        "address and envelope" => Ok(house.open()),
-        "receipt to mailbox" => Ok(house.receipt()),
-        "encoded" => Ok(house.encoded()),
-        "spool frame" => Ok(house.frame()),
-        "whole path, MQTT, no broker" => Ok(house.path()),
+        "address and envelope" => Ok(setup.open()),
+        "receipt to mailbox" => Ok(setup.receipt()),
+        "encoded" => Ok(setup.encoded()),
+        "spool frame" => Ok(setup.frame()),
+        "whole path, MQTT, no broker" => Ok(setup.path()),
         _ => Err(anyhow!("there is no stage {name:?}")),
     }
 }
 
 /// What the stages need of the gateway.
-struct House {
+struct Setup {
     catalogue: Catalogue,
     validator: Validator,
     metrics: Metrics,
@@ -138,14 +140,14 @@ impl Store for NoSpool {
     }
 }
 
-// === impl House ===
+// === impl Setup ===
 
-impl House {
-    fn new() -> anyhow::Result<House> {
+impl Setup {
+    fn new() -> anyhow::Result<Setup> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
         let metrics = Metrics::new();
         let kinds = Kinds::load(&folder, "city.", &metrics.tallies).map_err(|errors| anyhow!("{errors:?}"))?;
-        Ok(House {
+        Ok(Setup {
             metrics,
             catalogue: Catalogue::new(kinds),
             validator: Validator::new(&validate::Config::default()),
@@ -154,7 +156,7 @@ impl House {
 
     fn kind(&self, name: &str) -> Arc<Kind> {
         let kind = self.catalogue.snapshot().get(name).cloned();
-        kind.unwrap_or_else(|| unreachable!("schemas/{name}.avsc is there"))
+        kind.unwrap_or_else(|| unreachable!("schemas/{name}.avsc exists"))
     }
 
     /// Messages of all kinds in turn.

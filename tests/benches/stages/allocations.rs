@@ -1,4 +1,4 @@
-//! A reading that is taken costs no allocation, once the thread's buffers have grown to its size.
+//! A reading that is accepted costs no allocation, once the thread's buffers have grown to its size.
 //!
 //! A test of its own, since it counts with the whole process's allocator.
 
@@ -11,7 +11,7 @@ use citygate::validate::Scratch;
 
 use payloads::{DEVICE, Kinds, Order};
 
-/// Allocations while all payloads of a kind are taken once more.
+/// Allocations while all payloads of a kind are validated once more.
 fn allocations(order: Order) -> Vec<u64> {
     let kinds = Kinds::load();
     let mut counts = Vec::new();

@@ -1,4 +1,4 @@
-//! What it costs to take a reading: JSON → validated Avro, by kind, by order of fields, by driver.
+//! What it costs to validate a reading: JSON → validated Avro, by kind, by order of fields, by driver.
 //!
 //! `cargo bench --bench stages`, about a minute (`-- ratios` for the second half alone, `-- scanner` for some rows of the
 //! first); BENCH_SCHEMAS names a folder of other schemas. First divan's table: time per reading of the scanner

@@ -1,5 +1,6 @@
-//! The readings that are measured: what the fleet's devices send, their fields in three orders; or, for other people's
-//! schemas, values drawn from what a schema allows.
+//! The readings that are measured: what the fleet's devices send, with their fields in
+//! three orders. For other schemas (a folder can be given) values are drawn from what the
+//! schema allows. All are made beforehand, with a fixed seed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ enum Tree {
     Object(Vec<(String, Tree)>),
 }
 
-/// Draws values that a program takes.
+/// Draws values that a program accepts.
 struct Draw<'p> {
     program: &'p Program,
     random: StdRng,

@@ -1,4 +1,6 @@
-//! The ratios: rounds in which the drivers take turns, each timed by the CPU time of this thread.
+//! The ratios between drivers: rounds in which they alternate, each timed by the CPU
+//! time of this thread. A ratio of one round is free of what slows the whole machine;
+//! the median of all rounds is printed with its spread.
 
 use std::io::Write as _;
 
@@ -76,7 +78,7 @@ fn compare(kinds: &Kinds, kind: usize, payloads: &[Vec<u8>]) -> Vec<[f64; DRIVER
 }
 
 fn refusals(kinds: &Kinds) {
-    println!("\nreadings that are refused, over ones that are taken (schema order)\n");
+    println!("\nreadings that are refused, over ones that are accepted (schema order)\n");
     for (index, kind) in kinds.kinds.iter().enumerate() {
         let payloads = kinds.payloads(index, Order::Schema);
         let flawed = Flaw::ALL.map(|flaw| flaw.put_into(&payloads));

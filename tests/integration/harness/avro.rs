@@ -1,4 +1,6 @@
-//! Decodes what arrived with `apache-avro`, into plain JSON that can be compared with what was sent.
+//! Decodes records with `apache-avro` into plain JSON that can be compared with what was sent. The header and the
+//! fingerprint are written from Avro's specification, not by the gateway's code, so that a mistake made there shows
+//! here.
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;

@@ -1,10 +1,12 @@
-//! Signals to servers, memory of processes, and bytes gone wrong.
+//! Signals to processes, their resident memory, and damaged bytes. Signals go to
+//! processes that a test started itself; damage is a function of the random
+//! generator it is given, whose seed the test prints.
 
 use std::process::{Command, Stdio};
 
 use rand::{Rng, RngExt};
 
-/// Sends a signal, by name; true if there was somebody to take it.
+/// Sends a signal, by name; true if the process exists.
 pub fn try_signal(pid: u32, signal: &str) -> bool {
     // The shell's own `kill`: std has none for other processes, and a small machine no program of that name.
     let mut kill = Command::new("bash");

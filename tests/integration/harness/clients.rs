@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 use super::mqtt::{self, Mqtt, Reply, Version};
 
 /// How a device speaks.
@@ -144,7 +144,7 @@ impl Client {
     /// Sends and waits for the answer.
     pub async fn send(&mut self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         self.post(path, content_type, body).await;
-        let answer = self.answer(PATIENCE).await;
+        let answer = self.answer(TEST_TIMEOUT).await;
         answer.unwrap_or_else(|| panic!("no answer about {path}"))
     }
 }

@@ -1,7 +1,7 @@
 //! A gateway inside the test's process: every listener on a port of its own, its own topics on a shared Kafka.
 //!
-//! [`TestGateway::finish`] drains it and checks the law of the house; a test that forgets it fails when the gateway is
-//! dropped. So every test here is a test of the law as well.
+//! [`TestGateway::finish`] drains it and checks the balance; a test that forgets it fails when the gateway is
+//! dropped. So every test here is a test of the balance as well.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::broker::{self, Broker, Record};
 use super::scrape::Scrape;
-use super::{Client, PATIENCE, Via, avro, panics, repository};
+use super::{Client, TEST_TIMEOUT, Via, avro, panics, repository};
 
 pub struct TestGateway {
     gateway: Option<Gateway>,
@@ -48,7 +48,7 @@ impl TestGateway {
     pub async fn start(broker: &Broker, change: impl FnOnce(&mut Config)) -> Self {
         let started = Self::start_unready(broker, change).await;
         let mut health = started.gateway.as_ref().unwrap().health();
-        let up = tokio::time::timeout(PATIENCE, health.wait_for(Health::is_up)).await;
+        let up = tokio::time::timeout(TEST_TIMEOUT, health.wait_for(Health::is_up)).await;
         assert!(
             up.is_ok_and(|health| health.is_ok()),
             "Kafka is not up: {:?}",
@@ -57,7 +57,7 @@ impl TestGateway {
         started
     }
 
-    /// The same, but Kafka may be away.
+    /// The same, but Kafka may be unavailable.
     pub async fn start_unready(broker: &Broker, change: impl FnOnce(&mut Config)) -> Self {
         panics::watch();
         let config = config(broker, change);
@@ -117,22 +117,22 @@ impl TestGateway {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Drains: whatever was taken in is answered when this returns.
+    /// Drains: whatever was accepted is answered when this returns.
     pub async fn drain(&mut self) {
         if let Some(gateway) = self.gateway.take() {
             gateway.drain().await;
         }
     }
 
-    /// Drains and checks the law.
+    /// Drains and checks the balance.
     pub async fn finish(mut self) {
         self.drain().await;
-        self.check_the_law();
+        self.check_balance();
     }
 
-    fn check_the_law(&self) {
-        let breaches = self.scrape().breaches_of_the_law();
-        assert!(breaches.is_empty(), "the law of the house is broken: {breaches:#?}");
+    fn check_balance(&self) {
+        let imbalances = self.scrape().imbalances();
+        assert!(imbalances.is_empty(), "the balance is wrong: {imbalances:#?}");
         assert_eq!(
             panics::outside_tests(),
             0,
@@ -146,9 +146,9 @@ impl Drop for TestGateway {
         if !std::thread::panicking() {
             assert!(
                 self.gateway.is_none(),
-                "a test must end with finish(), which checks the law"
+                "a test must end with finish(), which checks the balance"
             );
-            self.check_the_law();
+            self.check_balance();
         }
     }
 }
@@ -204,8 +204,8 @@ pub fn config(broker: &Broker, change: impl FnOnce(&mut Config)) -> Config {
     config.kafka.create_topics = !broker.is_mock();
     config.kafka.partitions = 3;
     // No reading is given up because a machine is slow; a test that is about that asks for [`GIVE_UP_SOON`].
-    config.kafka.delivery_timeout = PATIENCE * 2 / 3;
-    config.drain.deadline = PATIENCE * 3 / 4;
+    config.kafka.delivery_timeout = TEST_TIMEOUT * 2 / 3;
+    config.drain.deadline = TEST_TIMEOUT * 3 / 4;
     change(&mut config);
     config
 }

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a test waits for what must happen; only a test that fails waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -37,23 +37,23 @@ pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Calls `probe` until it gives a value; panics with `what` after [`PATIENCE`].
+/// Calls `probe` until it gives a value; panics with `what` after [`TEST_TIMEOUT`].
 pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     loop {
         if let Some(value) = probe().await {
             return value;
         }
         assert!(
             tokio::time::Instant::now() < deadline,
-            "not within {PATIENCE:?}: {what}"
+            "not within {TEST_TIMEOUT:?}: {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Free TCP ports on loopback, for servers that cannot bind port 0. Each is given out once, and below those that the system
-/// gives to connections: nobody takes it before its server is there.
+/// gives to connections: nothing else binds it before its server does.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     const PORTS: std::ops::Range<u32> = 10_000..32_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

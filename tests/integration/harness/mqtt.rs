@@ -56,7 +56,7 @@ impl Mqtt {
         mqtt
     }
 
-    /// Connects to a session that is kept, and says whether it was there.
+    /// Connects to a session that is kept, and says whether it was present.
     pub async fn resume(address: SocketAddr, version: Version, client_id: &str) -> (Self, bool) {
         let mut mqtt = Self::unconnected(address, version).await;
         mqtt.write(&connect_to_session(version, client_id)).await;

@@ -1,4 +1,6 @@
-//! Reads Prometheus' text format, and the law of the house off it.
+//! Reads Prometheus' text format, and checks the balance in it: `received =
+//! delivered + spooled + rejected + busy` per protocol and kind. A parser of its
+//! own, independent of the library that writes the text.
 
 use std::collections::BTreeSet;
 
@@ -40,21 +42,21 @@ impl Scrape {
 
     /// Where `received = delivered + spooled + rejected + busy` does not hold, and how many receipts were dropped, in
     /// words; empty when all is well.
-    pub fn breaches_of_the_law(&self) -> Vec<String> {
-        let mut breaches = Vec::new();
+    pub fn imbalances(&self) -> Vec<String> {
+        let mut imbalances = Vec::new();
         for (protocol, kind) in self.protocols_and_kinds() {
             let labels = [("protocol", protocol.as_str()), ("kind", kind.as_str())];
             let received = self.sum("citygate_readings_received_total", &labels);
             let ended = self.sum("citygate_readings_total", &labels);
             if received != ended {
-                breaches.push(format!("{protocol} {kind}: {received} received, {ended} ended"));
+                imbalances.push(format!("{protocol} {kind}: {received} received, {ended} ended"));
             }
         }
         match self.sum("citygate_receipts_dropped_total", &[]) {
             0 => {}
-            dropped => breaches.push(format!("{dropped} receipts dropped without an outcome")),
+            dropped => imbalances.push(format!("{dropped} receipts dropped without an outcome")),
         }
-        breaches
+        imbalances
     }
 
     fn protocols_and_kinds(&self) -> BTreeSet<(String, String)> {

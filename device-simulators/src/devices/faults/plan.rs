@@ -1,4 +1,6 @@
-//! Which faults strike, how often, and for how long: a part of a scenario.
+//! The fault plan of a scenario: which faults devices have, how often, and for how long. Read from `[[faults]]`, with a
+//! usual duration where none is given, and with the gateway's clock limits, which decide what must be rejected. The
+//! faults themselves are made in `payload` and in the parent module.
 
 use std::fmt;
 use std::time::Duration;

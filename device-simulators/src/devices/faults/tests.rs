@@ -1,4 +1,6 @@
-//! The faults one by one, and together.
+//! The faults one by one, and together. They are a function of the seed, strike the share
+//! of devices that the plan asks for, and change what they are meant to change; without a
+//! plan a device sends exactly what a healthy one sends.
 
 use std::time::Duration;
 

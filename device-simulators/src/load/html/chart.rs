@@ -1,4 +1,6 @@
-//! One chart in SVG: axes, curves, and what a pointer shows. It knows numbers and scales, nothing of loads.
+//! One chart in SVG: axes, curves, and the values shown under the pointer. It knows numbers and scales; what they
+//! measure is its caller's concern (see `curves`). The result is self-contained: no script library, no file beside the
+//! report.
 
 use std::fmt::Write as _;
 

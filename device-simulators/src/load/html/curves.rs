@@ -1,4 +1,6 @@
-//! The three charts of a report: latency by percentile, rate over time, latency over time.
+//! The three charts of a report: latency by percentile, positive answers per second over time, and the 99th percentile
+//! over time. It turns a report's figures into curves, ticks and hints; `chart` draws them. A second without answers is
+//! a gap in the curve, not a zero.
 
 use std::collections::BTreeMap;
 

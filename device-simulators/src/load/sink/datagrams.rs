@@ -1,4 +1,6 @@
-//! The sink's UDP port: datagrams are received in batches, and a peer that sent several gets its answers in one send.
+//! The sink's UDP port. Datagrams are received in batches (GRO), and a peer that sent several gets its answers in one
+//! send (GSO), so that the sink stays cheaper than what is compared with it. What is answered is decided in
+//! `protocols`.
 
 use std::io::{self, IoSliceMut};
 use std::net::UdpSocket;

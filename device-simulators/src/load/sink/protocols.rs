@@ -1,4 +1,6 @@
-//! What the sink answers: one request at a time, bytes in, bytes out.
+//! What the sink answers to MQTT, HTTP and CoAP: one request at a time, bytes in, bytes out. It parses no more than an
+//! acknowledgement needs and validates nothing, as it is the floor that the gateway's cost is compared with. Sockets
+//! are in `streams` and `datagrams`.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,6 @@
-//! Producers that are replaced, against librdkafka's own mock of a cluster.
+//! Producers that are replaced, against librdkafka's own mock of a cluster. Each
+//! replaced producer gives back all records that were unconfirmed, and says of each
+//! whether Kafka may have written it. Needs no Kafka of its own.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;

@@ -1,4 +1,6 @@
-//! The message layer against a clock that the test moves, without a socket.
+//! CoAP's message layer against a clock that the test moves, without a socket: deduplication, piggybacked and separate
+//! responses, retransmission, and the limits of what is remembered. Each test names the section of RFC 7252 or the
+//! attack it is about; blocks and amplification are in `blocks`.
 
 use std::time::Duration;
 
@@ -118,7 +120,7 @@ impl World {
         self.receive_from(1, datagram)
     }
 
-    /// Receives a reading that is taken in, and gives its ticket.
+    /// Receives a reading that is accepted, and gives its ticket.
     fn take(&mut self, datagram: &[u8]) -> u64 {
         let intake = self.receive(datagram).expect("a message with readings");
         assert_eq!(intake.refusal, None);

@@ -1,4 +1,6 @@
-//! What is remembered of whom, how long, and in which order it is forgotten.
+//! What is remembered of a peer's messages, for how long, and in which order it is forgotten. A duplicate is found for
+//! the whole EXCHANGE_LIFETIME while there is memory. When there is none, messages that are no longer repeated go
+//! first, then those of peers that no reading was accepted from.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
-//! Keys as headers, and what is remembered under them and for how long.
+//! `Idempotency-Key`: the header's syntax, what is remembered under a key, and for how long. Accepted and rejected
+//! readings are answered again, busy ones are passed on again; memory is bounded by keys and by bytes. HTTP itself is
+//! left to the integration tests.
 
 use axum::http::HeaderValue;
 

@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         self.take(packet).map(Step::Decoded)
     }
 
-    /// Whether the PUBLISH at the front may be read; its body need not be there yet.
+    /// Whether the PUBLISH at the front may be read; its body need not have arrived yet.
     fn admit(&mut self, head: &Head) -> Option<Pause> {
         let version = self.client.encoder.version;
         if version == Version::V3 && !self.kafka_up {

@@ -23,7 +23,7 @@ pub struct Properties {
     pub server: &'static [u8],
 }
 
-/// Which properties were there, a bit for each identifier.
+/// Which properties were present, a bit for each identifier.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Given(u64);
 
@@ -217,7 +217,7 @@ impl<'a> Cursor<'a> {
         Ok(given)
     }
 
-    /// Goes over the properties, whatever is wrong with them and as far as they are there, and gives the Maximum Packet Size
+    /// Goes over the properties, whatever is wrong with them and as far as they have arrived, and gives the Maximum Packet Size
     /// among them.
     pub fn packet_bytes_max(&mut self) -> Option<u32> {
         const MAXIMUM_PACKET_SIZE: u8 = 39;

@@ -1,4 +1,6 @@
-//! The guards, each by its number (9: see `rules`), so that a new version of the codec is checked; then whatever bytes come.
+//! Packets as bytes. Each of the codec's guards by its number (see `rules` for the ninth), so that a new version of the
+//! codec is checked against all of them; then random and damaged bytes, which must end in a packet, a wait for more, or
+//! a reason, never in a panic.
 
 use super::encode::REASON_BYTES_MAX;
 use super::*;
@@ -302,7 +304,7 @@ fn guard_8_a_password_is_binary_data() {
     let v3 = connect_frame(b"\x00\x04MQTT\x04\xC2\x00\x3c\x00\x01c\x00\x01u\x00\x02\xff\xfe");
     assert_eq!(v3, Ok(named("c", V3)));
     let v5 = connect_frame(b"\x00\x04MQTT\x05\x42\x00\x3c\x00\x00\x01c\x00\x02\xff\xfe");
-    assert_eq!(v5, Ok(named("c", V5)), "MQTT 5 takes a password without a user name");
+    assert_eq!(v5, Ok(named("c", V5)), "MQTT 5 allows a password without a user name");
     let will = connect_frame(b"\x00\x04MQTT\x04\xF6\x00\x3c\x00\x01c\x00\x01t\x00\x02\xff\xfe\x00\x01u\x00\x00");
     let with_will = Connect {
         will: Some(Will {

@@ -155,7 +155,7 @@ fn send(producer: &ThreadedProducer<Callbacks>, reports: &Reports, record: &Reco
         .key(record.key.as_bytes())
         .payload(&record.value);
     let sent: Result<(), (KafkaError, _)> = producer.send(queued);
-    sent.map_err(|(error, _)| error).context("a record is not taken")
+    sent.map_err(|(error, _)| error).context("a record is refused")
 }
 
 /// The gateway's own, with a spool behind it.

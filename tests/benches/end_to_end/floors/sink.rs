@@ -1,4 +1,6 @@
-//! The protocols' floor: `device-simulators sink`, which acknowledges and does nothing else.
+//! The floor of the protocols: `device-simulators sink`, which acknowledges and does
+//! nothing else. What the gateway costs above it is decoding, validation and delivery.
+//! It runs as a process of its own and is killed on drop.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,4 +1,6 @@
-//! HTTP's floor: an axum handler that reads the body and answers 204.
+//! HTTP's floor: an axum handler that reads the body and answers 204. It runs on a
+//! runtime like the gateway's, in a process of its own (this program, started with
+//! another argument), so that its CPU time can be read from /proc.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

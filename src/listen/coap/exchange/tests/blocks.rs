@@ -1,4 +1,6 @@
-//! What RFC 7959 lets a client say about sizes, and how many bytes an address that may be forged is sent.
+//! Block sizes (RFC 7959) and amplification. A client may choose the size of the
+//! blocks it is sent; an address that may be forged is sent at most three times the
+//! bytes that came from it, repetitions included.
 
 use super::*;
 

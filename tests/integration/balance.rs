@@ -1,4 +1,4 @@
-//! The law of the house: `received = delivered + spooled + rejected + busy`, per protocol and kind.
+//! The balance: `received = delivered + spooled + rejected + busy`, per protocol and kind.
 //!
 //! Every test checks it when it ends. Here it is checked that the check can fail, and that it holds under a crowd.
 
@@ -10,16 +10,16 @@ use crate::harness::{Broker, TestGateway, Via};
 const WEATHER: &[u8] = br#"{"temperature_c": 21.5}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-#[should_panic(expected = "the law of the house is broken")]
-async fn a_reading_without_an_end_breaks_the_law() {
+#[should_panic(expected = "the balance is wrong")]
+async fn a_reading_without_an_end_is_an_imbalance() {
     let gateway = TestGateway::start(&Broker::mock(), |_| {}).await;
     gateway.metrics.tallies.of_kind("weather").of(Protocol::Mqtt).received();
     gateway.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[should_panic(expected = "the law of the house is broken")]
-async fn a_receipt_dropped_without_an_outcome_breaks_the_law() {
+#[should_panic(expected = "the balance is wrong")]
+async fn a_receipt_dropped_without_an_outcome_is_an_imbalance() {
     let gateway = TestGateway::start(&Broker::mock(), |_| {}).await;
     gateway.metrics.tallies.unknown.of(Protocol::Http).dropped();
     gateway.finish().await;
@@ -27,13 +27,13 @@ async fn a_receipt_dropped_without_an_outcome_breaks_the_law() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "a test must end with finish()")]
-async fn a_test_that_forgets_the_law_fails() {
+async fn a_test_that_forgets_to_finish_fails() {
     drop(TestGateway::start(&Broker::mock(), |_| {}).await);
 }
 
 #[test]
-fn breaches_are_told_by_protocol_and_kind() {
-    let check = |text: &str, expected: &[&str]| assert_eq!(Scrape::parse(text).breaches_of_the_law(), expected);
+fn imbalances_are_told_by_protocol_and_kind() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(Scrape::parse(text).imbalances(), expected);
     let received = r#"citygate_readings_received_total{kind="weather",protocol="coap"} 3"#;
     let delivered = r#"citygate_readings_total{kind="weather",outcome="delivered",protocol="coap"} 2"#;
     let busy = r#"citygate_readings_total{kind="weather",outcome="busy",protocol="coap"} 1"#;
@@ -53,7 +53,7 @@ fn breaches_are_told_by_protocol_and_kind() {
 
 /// Good and bad readings of many devices at once over every protocol; each answer is counted here as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_law_holds_under_a_crowd_and_agrees_with_what_the_devices_were_told() {
+async fn the_balance_holds_under_a_crowd_and_agrees_with_what_the_devices_were_told() {
     const DEVICES: usize = 20;
     const MESSAGES: usize = 50;
     let gateway = TestGateway::start(&Broker::any(), |_| {}).await;
