@@ -120,7 +120,7 @@ fn config(schemas: &Path) -> Config {
 }
 
 fn read_schemas(config: &Config) -> anyhow::Result<Vec<Definition>> {
-    let found = schemas::read(&config.schemas.folder, &config.kafka.topic_prefix);
+    let found = schemas::read(&config.schemas, &config.kafka.topic_prefix);
     let lines: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
     ensure!(
         lines.is_empty(),

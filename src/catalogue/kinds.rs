@@ -91,9 +91,9 @@ fn confluent_header(id: u32) -> Vec<u8> {
 // === impl Kinds ===
 
 impl Kinds {
-    /// Reads and compiles a folder of schema files; all mistakes at once.
+    /// Reads and compiles every schema file of a folder; all mistakes at once.
     pub fn load(folder: &Path, topic_prefix: &str, tallies: &Tallies) -> Result<Self, Vec<String>> {
-        let found = schemas::read(folder, topic_prefix);
+        let found = schemas::read(&schemas::Config::every(folder), topic_prefix);
         if !found.errors.is_empty() {
             return Err(found.errors.iter().map(ToString::to_string).collect());
         }

@@ -1,6 +1,7 @@
-//! Schema files: every `<kind>.avsc` of a folder, read at start.
+//! Schema files: the `<kind>.avsc` of a folder that `schemas.kinds` lists, read at start.
 //!
-//! One file more is one stream more: the kind is the file's name, its topic `<topic_prefix><kind>`. A schema is plain
+//! One file more is one stream more: the kind is the file's name, its topic `<topic_prefix><kind>`. A file that is not
+//! listed is not opened, so that files which a new version brings change nobody's topics. A schema is plain
 //! Avro plus attributes that Avro allows and ignores (`minimum`, `maximum`, `unit`, `sentinels`, `fill`, `clock`); what they
 //! mean is compiled by `validate`. Every mistake of every file is reported at once.
 
@@ -10,21 +11,74 @@ use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint;
+use crate::operate::spelling;
 
 /// The `[schemas]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Folder of Avro schemas; each `<kind>.avsc` is a stream.
+    /// Folder of Avro schemas; each `<kind>.avsc` that is listed is a stream.
     pub folder: PathBuf,
+    /// The kinds that are accepted, or [`EVERY`] alone.
+    pub kinds: Vec<String>,
 }
+
+/// In the place of all names: every file of the folder.
+const EVERY: &str = "*";
 
 impl Default for Config {
     fn default() -> Self {
         Config {
             folder: "schemas".into(),
+            kinds: ["traffic", "weather", "energy"].map(str::to_owned).into(),
         }
     }
+}
+
+impl Config {
+    /// Every kind of a folder.
+    pub fn every(folder: &Path) -> Self {
+        Config {
+            folder: folder.to_owned(),
+            kinds: vec![EVERY.to_owned()],
+        }
+    }
+
+    fn lists(&self, file: &Path) -> bool {
+        self.is_every() || self.kinds.iter().any(|kind| *kind == stem(file))
+    }
+
+    fn is_every(&self) -> bool {
+        self.kinds == [EVERY]
+    }
+
+    /// Kinds that are listed without having a file, in words.
+    fn missing(&self, files: &[PathBuf]) -> Vec<Error> {
+        if self.kinds.is_empty() {
+            return vec![Error::NoKinds];
+        }
+        let known: Vec<String> = files.iter().map(|file| stem(file)).collect();
+        let mut missing: Vec<&String> = self.kinds.iter().filter(|kind| !known.contains(kind)).collect();
+        missing.retain(|_| !self.is_every());
+        let missing = missing.into_iter().map(|kind| match kind.as_str() {
+            EVERY => Error::EveryAndMore,
+            kind => Error::NoFile {
+                path: self.folder.join(kind).with_extension("avsc"),
+                kind: kind.to_owned(),
+                hint: spelling::nearest(kind, known.iter().map(String::as_str)).map_or_else(
+                    || format!("the folder has {}", known.join(", ")),
+                    |known| format!("did you mean {known}?"),
+                ),
+            },
+        });
+        missing.collect()
+    }
+}
+
+/// The kind that a file would be.
+fn stem(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
 }
 
 /// A path that says from which folder it counts.
@@ -75,6 +129,8 @@ pub struct Found {
     pub errors: Vec<Error>,
     /// Files that are no kinds, for want of the ending `.avsc`.
     pub ignored: Vec<PathBuf>,
+    /// Kinds that are not listed.
+    pub unlisted: Vec<String>,
 }
 
 /// Something is wrong with the schema folder; for the operator.
@@ -86,6 +142,15 @@ pub enum Error {
         absolute(path)
     )]
     Unreadable { path: PathBuf, source: std::io::Error },
+    /// A kind is listed that has no file.
+    #[error("schemas.kinds: {kind}: there is no {}; {hint}", absolute(path))]
+    NoFile { kind: String, path: PathBuf, hint: String },
+    /// The list of kinds is empty.
+    #[error("schemas.kinds: lists no kind; list those to accept, or [\"{EVERY}\"] for every file of the folder")]
+    NoKinds,
+    /// The list has names beside that which stands for all.
+    #[error("schemas.kinds: \"{EVERY}\" stands for every file of the folder; leave out the names beside it")]
+    EveryAndMore,
     /// There is no `.avsc` file in the folder.
     #[error("{0}: no <kind>.avsc file in this folder")]
     Empty(PathBuf),
@@ -116,15 +181,18 @@ pub enum Error {
     NotARecord(PathBuf),
 }
 
-/// Reads what can be read of `folder`, in the order of the files' names.
-pub fn read(folder: &Path, topic_prefix: &str) -> Found {
+/// Reads what can be read of the listed kinds, in the order of the files' names.
+pub fn read(config: &Config, topic_prefix: &str) -> Found {
     let mut found = Found::default();
-    match files(folder) {
+    match files(&config.folder) {
         Err(error) => found.errors.push(error),
         Ok((files, ignored)) => {
             found.ignored = ignored;
-            for path in files {
-                match Definition::read(&path, topic_prefix) {
+            found.errors = config.missing(&files);
+            let (listed, unlisted): (Vec<_>, Vec<_>) = files.iter().partition(|file| config.lists(file));
+            found.unlisted = unlisted.into_iter().map(|file| stem(file)).collect();
+            for path in listed {
+                match Definition::read(path, topic_prefix) {
                     Ok(definition) => found.definitions.push(definition),
                     Err(error) => found.errors.push(error),
                 }
@@ -160,11 +228,7 @@ pub fn clashes(definitions: &[Definition], folder: &Path, dead_letter_topic: &st
 
 impl Definition {
     fn read(path: &Path, topic_prefix: &str) -> Result<Self, Error> {
-        let name = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .unwrap_or_default()
-            .to_owned();
+        let name = stem(path);
         if !is_kind_name(&name) {
             return Err(Error::BadName(path.to_owned()));
         }
@@ -217,11 +281,10 @@ fn files(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     paths.sort();
     let is_avsc = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "avsc");
     let (files, mut ignored): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_avsc);
-    // A volume of Kubernetes has its versions there.
+    // The reference page of the bundled kinds; and a volume of Kubernetes has its versions there.
     ignored.retain(|path| {
-        !path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name != b"README.md" && !name.starts_with(b"..")
     });
     match files.is_empty() {
         true => Err(Error::Empty(folder.to_owned())),
@@ -272,7 +335,7 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let found = read(folder.path(), "city.");
+        let found = read(&Config::every(folder.path()), "city.");
         let errors = found.errors.iter().map(ToString::to_string);
         let clashes = clashes(&found.definitions, folder.path(), dead_letter_topic);
         let place = format!("{}/", folder.path().display());
@@ -335,13 +398,64 @@ mod tests {
     #[test]
     fn what_is_ignored_is_known() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["weather.avsc", "weather.avsc.orig", "README.md", "..data"] {
+        for name in ["weather.avsc", "weather.avsc.orig", "notes.txt", "README.md", "..data"] {
             std::fs::write(folder.path().join(name), GOOD).unwrap();
         }
-        let found = read(folder.path(), "city.");
+        let found = read(&Config::every(folder.path()), "city.");
         let names: Vec<_> = found.ignored.iter().filter_map(|path| path.file_name()).collect();
-        assert_eq!(names, ["README.md", "weather.avsc.orig"]);
+        assert_eq!(names, ["notes.txt", "weather.avsc.orig"]);
         let names: Vec<_> = found.definitions.iter().map(|kind| &kind.name).collect();
         assert_eq!(names, ["weather"]);
+    }
+
+    #[test]
+    fn only_listed_kinds_are_read_and_a_listed_one_needs_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("air", GOOD), ("noise", "{"), ("water", GOOD)] {
+            std::fs::write(folder.path().join(name).with_extension("avsc"), text).unwrap();
+        }
+        let place = format!("{}/", absolute(folder.path()));
+        let check = |kinds: &[&str], read_kinds: &[&str], unlisted: &[&str], wrong: &[&str]| {
+            let config = Config {
+                folder: folder.path().to_owned(),
+                kinds: kinds.iter().map(ToString::to_string).collect(),
+            };
+            let found = read(&config, "city.");
+            let names: Vec<_> = found.definitions.iter().map(|kind| &kind.name).collect();
+            let errors: Vec<_> = found
+                .errors
+                .iter()
+                .map(|error| error.to_string().replace(&place, ""))
+                .collect();
+            assert_eq!(names, read_kinds, "{kinds:?}");
+            assert_eq!(found.unlisted, unlisted, "{kinds:?}");
+            assert_eq!(errors, wrong, "{kinds:?}");
+        };
+        let broken = "noise.avsc:1:1: is not JSON: EOF while parsing an object";
+        check(&["water", "air"], &["air", "water"], &["noise"], &[]);
+        check(&["air", "air"], &["air"], &["noise", "water"], &[]);
+        check(&["noise"], &[], &["air", "water"], &[broken]);
+        check(&["*"], &["air", "water"], &[], &[broken]);
+        check(
+            &["watre", "parking"],
+            &[],
+            &["air", "noise", "water"],
+            &[
+                "schemas.kinds: watre: there is no watre.avsc; did you mean water?",
+                "schemas.kinds: parking: there is no parking.avsc; the folder has air, noise, water",
+            ],
+        );
+        check(
+            &["*", "air"],
+            &["air"],
+            &["noise", "water"],
+            &["schemas.kinds: \"*\" stands for every file of the folder; leave out the names beside it"],
+        );
+        check(
+            &[],
+            &[],
+            &["air", "noise", "water"],
+            &["schemas.kinds: lists no kind; list those to accept, or [\"*\"] for every file of the folder"],
+        );
     }
 }

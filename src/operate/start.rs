@@ -84,7 +84,7 @@ fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {
 
 fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
     let folder = &config.schemas.folder;
-    let found = schemas::read(folder, &config.kafka.topic_prefix);
+    let found = schemas::read(&config.schemas, &config.kafka.topic_prefix);
     findings
         .errors
         .extend(found.errors.iter().map(schemas::Error::to_string));
@@ -94,6 +94,12 @@ fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
         findings.ok.push(format!("schemas: {}", names.join(", ")));
     }
     findings.errors.extend(clashes);
+    if !found.unlisted.is_empty() {
+        let unlisted = found.unlisted.join(", ");
+        findings
+            .ok
+            .push(format!("schemas: ignored, as not in schemas.kinds: {unlisted}"));
+    }
     if !found.ignored.is_empty() {
         let ignored = found.ignored.iter().map(|path| path.display().to_string());
         let ignored = ignored.collect::<Vec<_>>().join(", ");

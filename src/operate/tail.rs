@@ -81,7 +81,7 @@ struct Decoder<'a> {
 /// # Errors
 /// See [`Error`].
 pub async fn run(config: &Config, options: &Options) -> Result<(), Error> {
-    let found = schemas::read(&config.schemas.folder, &config.kafka.topic_prefix);
+    let found = schemas::read(&config.schemas, &config.kafka.topic_prefix);
     if !found.errors.is_empty() {
         return Err(Error::Schemas(found.errors));
     }
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_kind_that_is_named_twice_is_shown_once() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-        let all = schemas::read(&folder, "city.").definitions;
+        let all = schemas::read(&schemas::Config::every(&folder), "city.").definitions;
         let names = ["weather", "energy", "weather"].map(str::to_owned);
         let chosen: Vec<&str> = chosen(&all, &names)
             .unwrap()

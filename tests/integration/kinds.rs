@@ -31,11 +31,15 @@ fn schemas_and_noise() -> TempDir {
     folder
 }
 
+fn every_kind_of(folder: &TempDir) -> citygate::catalogue::Config {
+    citygate::catalogue::Config::every(folder.path())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_file_is_a_fourth_stream() {
     let folder = schemas_and_noise();
     let gateway = TestGateway::start(&Broker::any(), |config| {
-        config.schemas.folder = folder.path().to_owned()
+        config.schemas = every_kind_of(&folder);
     })
     .await;
     for via in Via::ALL {
@@ -74,8 +78,7 @@ async fn a_schema_that_cannot_be_served_stops_the_start_and_is_named() {
         let folder = schemas_and_noise();
         std::fs::write(folder.path().join(file), text).unwrap();
         let broker = Broker::mock();
-        let config =
-            crate::harness::gateway::config(&broker, |config| config.schemas.folder = folder.path().to_owned());
+        let config = crate::harness::gateway::config(&broker, |config| config.schemas = every_kind_of(&folder));
         let error = citygate::gateway::Gateway::start(config)
             .await
             .expect_err("it must not start")
@@ -97,7 +100,7 @@ async fn a_schema_that_cannot_be_served_stops_the_start_and_is_named() {
 async fn kinds_can_be_replaced_while_readings_arrive() {
     let folder = schemas_and_noise();
     let gateway = TestGateway::start(&Broker::any(), |config| {
-        config.schemas.folder = folder.path().to_owned()
+        config.schemas = every_kind_of(&folder);
     })
     .await;
     let replace = |folder: &std::path::Path| {

@@ -94,6 +94,7 @@ impl Ground {
             ("admin.listen", any_port()),
             ("kafka.bootstrap_servers", format!("{:?}", self.kafka)),
             ("schemas.folder", path("schemas")),
+            ("schemas.kinds", "[\"*\"]".to_owned()),
             ("spool.folder", path("spool")),
             ("state_dir", path("state")),
             ("log.level", "\"off\"".to_owned()),
@@ -321,6 +322,14 @@ fn check_and_run_agree_about_what_they_find() {
     );
 
     let here = ground();
+    let kinds = set("schemas.kinds", "[\"wether\", \"parking\"]");
+    let words: &[&str] = &[
+        "schemas.kinds: wether: there is no .../schemas/wether.avsc; did you mean weather?",
+        "schemas.kinds: parking: there is no .../schemas/parking.avsc; the folder has energy, weather",
+    ];
+    check(&here, &kinds, Start(words));
+
+    let here = ground();
     let below = set("spool.folder", "\"missing/spool\"");
     let words: &[&str] = &["spool: cannot create the folder missing/spool: No such file...; its parent must exist"];
     check(&here, &below, Start(words));
@@ -485,7 +494,8 @@ fn a_check_of_what_is_right_leaves_no_trace() {
         broker.create_topic(&format!("city.{topic}"), 1);
     }
     let here = Ground::with_kafka(&broker.servers);
-    here.schema("README.md", Some("notes"));
+    here.schema("notes.txt", Some("notes"));
+    here.schema("noise.avsc", Some("{"));
     let registry = FakeRegistry::start(|path| match path.contains("compatibility") {
         true => (
             404,
@@ -494,7 +504,10 @@ fn a_check_of_what_is_right_leaves_no_trace() {
         ),
         false => accepting(path, 7),
     });
-    let fault = set("registry.url", format!("{:?}", registry.url()));
+    let mut fault = set("registry.url", format!("{:?}", registry.url()));
+    fault
+        .settings
+        .push(("schemas.kinds", "[\"weather\", \"energy\"]".into()));
     here.write_config(&fault);
     let before = here.contents();
     let checked = here.ask("check", &fault);
@@ -504,6 +517,7 @@ fn a_check_of_what_is_right_leaves_no_trace() {
     assert_eq!(registry.registrations(), 0, "nothing is registered");
     for words in [
         "ok       schemas: energy, weather",
+        "ok       schemas: ignored, as not in schemas.kinds: noise",
         "ok       schemas: ignored, as not called <kind>.avsc: ",
         "ok       registry: it accepts every schema",
         "/spool will be created",
@@ -514,6 +528,7 @@ fn a_check_of_what_is_right_leaves_no_trace() {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }
     // The next room on disk is said as well: it is no reason not to start.
+    fs::remove_file(here.path("schemas/noise.avsc")).unwrap();
     let full = set("spool.free_bytes_min", "\"1 EiB\"");
     here.write_config(&full);
     let checked = here.ask("check", &full);

@@ -100,7 +100,7 @@ const NO_LIMITS: &str = "
     kafka.probe_interval kafka.statistics_interval kafka.properties kafka.properties_files
     spool.enabled spool.folder spool.segment_bytes spool.commit_interval spool.commit_bytes
     replay.retry_interval
-    schemas.folder
+    schemas.folder schemas.kinds
     clock.max_ahead clock.max_age
     drain.delay
     log.level log.format
