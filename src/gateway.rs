@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::authorize::Anyone;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, registry};
 use crate::dead_letter_allowance::DeadLetterAllowance;
 use crate::deliver;
 use crate::deliver::Deliver;
@@ -54,14 +54,14 @@ pub struct Gateway {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All errors that were found before anything was changed, one line each.
-    #[error("{}", .0.join("\n"))]
-    Found(Vec<String>),
+    #[error("{}", lines(.0))]
+    Found(Vec<start::Error>),
     /// The directory for spool and caches cannot be created.
     #[error(transparent)]
     State(#[from] state::Error),
     /// The registry refuses schemas, or became unavailable since it was asked; one line each.
-    #[error("{}", .0.join("\n"))]
-    Registry(Vec<String>),
+    #[error("{}", lines(.0))]
+    Registry(Vec<registry::Error>),
     /// The spool cannot be opened.
     #[error(transparent)]
     Deliver(#[from] deliver::Error),
@@ -71,6 +71,10 @@ pub enum Error {
     /// A bug: nothing was found, and yet something is missing.
     #[error("{0} is missing, although no error was found")]
     Incomplete(&'static str),
+}
+
+fn lines<E: ToString>(errors: &[E]) -> String {
+    errors.iter().map(E::to_string).collect::<Vec<_>>().join("\n")
 }
 
 // === impl Gateway ===

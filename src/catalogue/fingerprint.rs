@@ -22,10 +22,23 @@ const KEPT: [&str; 8] = [
 
 const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
 
-/// The fingerprint of a schema's text, little endian; an error if it is not a schema.
-pub fn crc_64_avro(text: &str) -> Result<Vec<u8>, String> {
-    let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let stripped = Schema::parse(&strip(&schema)).map_err(|error| error.to_string())?;
+/// The text has no fingerprint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    NotJson(#[from] serde_json::Error),
+    /// It is JSON, but not a schema.
+    #[error(transparent)]
+    NotASchema(#[from] Box<apache_avro::Error>),
+}
+
+/// The fingerprint of a schema's text, little endian.
+///
+/// # Errors
+/// The text is not a schema.
+pub fn crc_64_avro(text: &str) -> Result<Vec<u8>, Error> {
+    let schema: Value = serde_json::from_str(text)?;
+    let stripped = Schema::parse(&strip(&schema)).map_err(Box::new)?;
     Ok(stripped.fingerprint::<Rabin>().bytes)
 }
 

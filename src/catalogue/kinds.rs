@@ -32,11 +32,21 @@ pub struct Kind {
 #[derive(Clone, Debug, Default)]
 pub struct Kinds(BTreeMap<String, Arc<Kind>>);
 
+/// What keeps a folder of schema files from being a catalogue; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Schema(#[from] schemas::Error),
+    /// A schema cannot be compiled; `mistake` names the field.
+    #[error("{kind}: {mistake}")]
+    Compile { kind: String, mistake: String },
+}
+
 /// Compiles every definition.
 ///
 /// # Errors
 /// All mistakes at once, each naming the kind and the field.
-pub fn compile(definitions: &[Definition], tallies: &Tallies) -> Result<Vec<Kind>, Vec<String>> {
+pub fn compile(definitions: &[Definition], tallies: &Tallies) -> Result<Vec<Kind>, Vec<Error>> {
     let mut kinds = Vec::new();
     let mut mistakes = Vec::new();
     for definition in definitions {
@@ -53,7 +63,7 @@ pub fn compile(definitions: &[Definition], tallies: &Tallies) -> Result<Vec<Kind
 impl Kind {
     /// # Errors
     /// All mistakes of the schema, each naming the kind and the field.
-    pub fn compile(definition: &Definition, tallies: &Tallies) -> Result<Self, Vec<String>> {
+    pub fn compile(definition: &Definition, tallies: &Tallies) -> Result<Self, Vec<Error>> {
         let Definition {
             name,
             topic,
@@ -61,9 +71,12 @@ impl Kind {
             schema,
             prefix,
         } = definition.clone();
-        let named = |what| format!("{name}: {what}");
-        let named = |mistakes: Vec<String>| mistakes.into_iter().map(named).collect::<Vec<_>>();
-        let mut program = validate::compile(&schema, &text).map_err(named)?;
+        let named = |mistake| Error::Compile {
+            kind: name.clone(),
+            mistake,
+        };
+        let compiled = validate::compile(&schema, &text);
+        let mut program = compiled.map_err(|mistakes| mistakes.into_iter().map(named).collect::<Vec<_>>())?;
         program.prefix = prefix;
         Ok(Kind {
             tallies: tallies.of_kind(&name),
@@ -92,10 +105,10 @@ fn confluent_header(id: u32) -> Vec<u8> {
 
 impl Kinds {
     /// Reads and compiles every schema file of a folder; all mistakes at once.
-    pub fn load(folder: &Path, topic_prefix: &str, tallies: &Tallies) -> Result<Self, Vec<String>> {
+    pub fn load(folder: &Path, topic_prefix: &str, tallies: &Tallies) -> Result<Self, Vec<Error>> {
         let found = schemas::read(&schemas::Config::every(folder), topic_prefix);
         if !found.errors.is_empty() {
-            return Err(found.errors.iter().map(ToString::to_string).collect());
+            return Err(found.errors.into_iter().map(Error::from).collect());
         }
         Ok(compile(&found.definitions, tallies)?.into_iter().collect())
     }

@@ -256,7 +256,7 @@ impl Definition {
         if !matches!(schema, Schema::Record(_)) {
             return Err(Error::NotARecord(path.to_owned()));
         }
-        let prefix = single_object_header(&text).map_err(not_a_schema)?;
+        let prefix = single_object_header(&text).map_err(|error| not_a_schema(error.to_string()))?;
         Ok(Definition {
             topic,
             name,
@@ -317,7 +317,7 @@ fn is_kind_name(name: &str) -> bool {
 }
 
 /// Avro 1.12 "Single object encoding": C3 01, then the CRC-64-AVRO fingerprint, little endian.
-fn single_object_header(text: &str) -> Result<Vec<u8>, String> {
+fn single_object_header(text: &str) -> Result<Vec<u8>, fingerprint::Error> {
     let mut header = vec![0xC3, 0x01];
     header.extend(fingerprint::crc_64_avro(text)?);
     Ok(header)

@@ -286,7 +286,7 @@ impl Config {
         for (key, path) in std::mem::take(&mut self.properties_files) {
             let read = match self.properties.contains_key(&key) {
                 true => Err("is set by kafka.properties, too; keep one of them".to_owned()),
-                false => Secret::read(&path),
+                false => Secret::read(&path).map_err(|error| error.to_string()),
             };
             match read {
                 Ok(value) => drop(self.properties.insert(key, value)),

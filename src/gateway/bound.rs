@@ -38,7 +38,7 @@ pub struct Bound {
 
 impl Bound {
     /// Binds every enabled listener; adds to `errors` what cannot be bound.
-    pub async fn bind(config: &Config, errors: &mut Vec<String>) -> Self {
+    pub async fn bind(config: &Config, errors: &mut Vec<listen::Error>) -> Self {
         let mut bound = Bound::default();
         if config.mqtt.enabled {
             bound.mqtt = kept(mqtt::bind(&config.mqtt).await, errors);
@@ -101,6 +101,6 @@ impl Bound {
     }
 }
 
-fn kept<T>(result: Result<T, listen::Error>, errors: &mut Vec<String>) -> Option<T> {
-    result.map_err(|error| errors.push(error.to_string())).ok()
+fn kept<T>(result: Result<T, listen::Error>, errors: &mut Vec<listen::Error>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
 }

@@ -15,23 +15,35 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddresses(Vec<SocketAddr>);
 
+/// Nothing can listen there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("no address to listen on")]
+    None,
+    #[error("{0:?} is no address with a port, such as \"127.0.0.1:5683\" or \"[::1]:5683\"")]
+    NotAnAddress(String),
+    #[error("{0} is a group's or the broadcast address; write one of this host")]
+    Group(SocketAddr),
+    #[error("{0} is listed twice")]
+    Twice(SocketAddr),
+}
+
 // === impl ListenAddresses ===
 
 impl ListenAddresses {
-    /// Errors say which of them is wrong, and why.
-    pub fn new(addresses: Vec<SocketAddr>) -> Result<Self, String> {
+    /// # Errors
+    /// There is none, or one of them cannot be listened on.
+    pub fn new(addresses: Vec<SocketAddr>) -> Result<Self, AddressError> {
         if addresses.is_empty() {
-            return Err("no address to listen on".into());
+            return Err(AddressError::None);
         }
         for (at, address) in addresses.iter().enumerate() {
             let is_broadcast = matches!(address, SocketAddr::V4(v4) if v4.ip().is_broadcast());
             if address.ip().is_multicast() || is_broadcast {
-                return Err(format!(
-                    "{address} is a group's or the broadcast address; write one of this host"
-                ));
+                return Err(AddressError::Group(*address));
             }
             if address.port() != 0 && addresses[..at].contains(address) {
-                return Err(format!("{address} is listed twice"));
+                return Err(AddressError::Twice(*address));
             }
         }
         Ok(ListenAddresses(addresses))
@@ -85,9 +97,9 @@ impl Display for ListenAddresses {
 }
 
 impl FromStr for ListenAddresses {
-    type Err = String;
+    type Err = AddressError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, AddressError> {
         Self::new(text.split(',').map(one).collect::<Result<_, _>>()?)
     }
 }
@@ -113,9 +125,9 @@ pub fn show(addresses: &[SocketAddr]) -> String {
     texts.join(", ")
 }
 
-fn one(text: &str) -> Result<SocketAddr, String> {
+fn one(text: &str) -> Result<SocketAddr, AddressError> {
     let text = text.trim();
-    let wrong = |_| format!("{text:?} is no address with a port, such as \"127.0.0.1:5683\" or \"[::1]:5683\"");
+    let wrong = |_| AddressError::NotAnAddress(text.to_owned());
     let address: SocketAddr = text.parse().map_err(wrong)?;
     // An IPv4-mapped IPv6 address (::ffff:0:0/96) is IPv4.
     Ok(match address.ip().to_canonical() {

@@ -34,7 +34,7 @@ pub async fn findings(mut config: Config) -> Findings {
             });
             findings.warnings.extend(found.weaknesses);
         }
-        Err(error) => findings.errors.push(error),
+        Err(error) => findings.errors.push(start::Error::Cluster(error)),
     }
     findings
 }

@@ -45,6 +45,16 @@ pub struct Plan {
     pub open_segments: usize,
 }
 
+/// The limit is too low for any connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "file descriptors: this process may have {limit}, and needs {needed} at least; raise the hard limit (ulimit -n, LimitNOFILE)"
+)]
+pub struct TooFew {
+    pub limit: u64,
+    pub needed: u64,
+}
+
 /// Raises the soft limit as far as this process may, and returns what it then has (`u64::MAX`: no limit).
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -64,15 +74,13 @@ pub fn raise() -> u64 {
 
 impl Plan {
     /// # Errors
-    /// The limit is too low for any connection, in words for the operator.
-    pub fn new(config: &Config, limit: u64) -> Result<Self, String> {
+    /// The limit is too low for any connection.
+    pub fn new(config: &Config, limit: u64) -> Result<Self, TooFew> {
         let reserve = reserve(config, limit);
         let left = limit.saturating_sub(reserve);
         if left < CONNECTIONS_MIN {
             let needed = least(config, limit);
-            return Err(format!(
-                "file descriptors: this process may have {limit}, and needs {needed} at least; raise the hard limit (ulimit -n, LimitNOFILE)"
-            ));
+            return Err(TooFew { limit, needed });
         }
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let wanted = |enabled: bool, max: usize| if enabled { max } else { 0 };
@@ -215,10 +223,7 @@ mod tests {
         for limit in [0, 32, 64, 100, 140, 160] {
             let mut config = Config::default();
             config.spool.bytes_max = bytesize::ByteSize::gib(100);
-            let error = Plan::new(&config, limit).unwrap_err();
-            let words: Vec<_> = error.split(' ').collect();
-            let needed = words[words.iter().position(|word| *word == "needs").unwrap() + 1];
-            let needed: u64 = needed.parse().unwrap();
+            let needed = Plan::new(&config, limit).unwrap_err().needed;
             Plan::new(&config, needed).unwrap();
             Plan::new(&config, needed - 1).unwrap_err();
         }
@@ -251,7 +256,7 @@ mod tests {
         let plan = Plan::new(&Config::default(), 1024).unwrap();
         let said = plan.to_string();
         assert!(said.contains("mqtt.connections_max") && said.contains("1024"), "{said}");
-        let error = Plan::new(&Config::default(), 100).unwrap_err();
+        let error = Plan::new(&Config::default(), 100).unwrap_err().to_string();
         assert!(error.contains("ulimit -n"), "{error}");
     }
 }

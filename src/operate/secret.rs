@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -14,6 +14,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Secret(String);
+
+/// A file that should hold a secret does not.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be opened, or is not UTF-8.
+    #[error("{} cannot be read: {source}; it must be a text file that the gateway may read", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} is empty; write the secret into it", .0.display())]
+    Empty(PathBuf),
+}
 
 /// What stands for a value that is not shown.
 const HIDDEN: &str = "(hidden)";
@@ -29,16 +39,16 @@ impl Secret {
     /// The content of a file, without the line break at its end.
     ///
     /// # Errors
-    /// The file cannot be read, is not UTF-8 or empty; in words, starting with its path.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let file = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            format!("{file} cannot be read: {error}; it must be a text file that the gateway may read")
+    /// The file cannot be read, or is empty.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let text = std::fs::read_to_string(path).map_err(|source| FileError::Unreadable {
+            path: path.to_owned(),
+            source,
         })?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let line = line.strip_suffix('\r').unwrap_or(line);
         match line.is_empty() {
-            true => Err(format!("{file} is empty; write the secret into it")),
+            true => Err(FileError::Empty(path.to_owned())),
             false => Ok(Secret(line.to_owned())),
         }
     }
@@ -164,6 +174,7 @@ mod tests {
             match (Secret::read(&path), expected) {
                 (Ok(secret), Ok(expected)) => assert_eq!(secret.reveal(), expected),
                 (Err(error), Err(expected)) => {
+                    let error = error.to_string();
                     assert!(
                         error.starts_with(path.to_str().unwrap()) && error.contains(expected),
                         "{error}"
@@ -184,7 +195,7 @@ mod tests {
             Err("cannot be read: stream did not contain valid UTF-8"),
         );
         std::fs::remove_file(&path).unwrap();
-        let error = Secret::read(&path).unwrap_err();
+        let error = Secret::read(&path).unwrap_err().to_string();
         assert!(error.contains("No such file"), "{error}");
     }
 

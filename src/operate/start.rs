@@ -10,16 +10,42 @@ use crate::catalogue::{Definition, Kind, kinds, registry, schemas};
 use crate::deliver::{self, spool};
 use crate::gateway::bound::Bound;
 use crate::gateway::metrics::Metrics;
+use crate::listen;
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
 use crate::operate::mistake::Mistake;
 use crate::operate::state;
 
+/// What keeps a gateway from starting: what one of the rooms says of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Descriptors(#[from] descriptors::TooFew),
+    #[error(transparent)]
+    Kinds(#[from] kinds::Error),
+    /// The topic of a kind is the dead-letter topic.
+    #[error("{0}")]
+    Clash(String),
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    #[error(transparent)]
+    Client(#[from] deliver::kafka::Error),
+    /// The cluster cannot be used; only `check` asks it.
+    #[error("{0}")]
+    Cluster(String),
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+}
+
 /// What was found, one line each.
 #[derive(Debug, Default)]
 pub struct Findings {
     /// The gateway does not start.
-    pub errors: Vec<String>,
+    pub errors: Vec<Error>,
     /// It starts; something weakens the promise, or has no effect.
     pub warnings: Vec<String>,
     pub ok: Vec<String>,
@@ -37,6 +63,14 @@ pub struct Prepared {
     pub client: Option<deliver::Client>,
 }
 
+// === impl Findings ===
+
+impl Findings {
+    fn fail(&mut self, errors: impl IntoIterator<Item: Into<Error>>) {
+        self.errors.extend(errors.into_iter().map(Into::into));
+    }
+}
+
 /// Looks at everything, and holds `config` to the file descriptors that there are.
 pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut findings = Findings::default();
@@ -45,14 +79,16 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let metrics = Arc::new(Metrics::new());
     let definitions = read_schemas(config, &mut findings);
     let kinds = kinds::compile(&definitions, &metrics.tallies);
-    let kinds = kinds.map_err(|errors| findings.errors.extend(errors)).ok();
+    let kinds = kinds.map_err(|errors| findings.fail(errors)).ok();
     let registry = ask_registry(config, &definitions, &mut findings).await;
     look_at_state(config, &mut findings);
     look_at_spool(config, &mut findings);
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.deliver.kafka);
-    let client = client.map_err(|error| findings.errors.push(error.to_string())).ok();
+    let client = client.map_err(|error| findings.errors.push(error.into())).ok();
     // Last: whoever only looks holds no address while a registry takes its time, and a gateway that starts finds them free.
-    let bound = Bound::bind(config, &mut findings.errors).await;
+    let mut errors = Vec::new();
+    let bound = Bound::bind(config, &mut errors).await;
+    findings.fail(errors);
     let prepared = Prepared {
         plan,
         bound,
@@ -68,7 +104,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
 fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {
     match Plan::new(config, descriptors::raise()) {
         Err(error) => {
-            findings.errors.push(error);
+            findings.errors.push(error.into());
             None
         }
         Ok(plan) => {
@@ -85,15 +121,13 @@ fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {
 fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
     let folder = &config.schemas.folder;
     let found = schemas::read(&config.schemas, &config.kafka.topic_prefix);
-    findings
-        .errors
-        .extend(found.errors.iter().map(schemas::Error::to_string));
     let clashes = schemas::clashes(&found.definitions, folder, &config.kafka.dead_letter_topic);
     if found.errors.is_empty() && clashes.is_empty() {
         let names: Vec<_> = found.definitions.iter().map(|kind| kind.name.as_str()).collect();
         findings.ok.push(format!("schemas: {}", names.join(", ")));
     }
-    findings.errors.extend(clashes);
+    findings.fail(found.errors.into_iter().map(kinds::Error::from));
+    findings.errors.extend(clashes.into_iter().map(Error::Clash));
     if !found.unlisted.is_empty() {
         let unlisted = found.unlisted.join(", ");
         findings
@@ -112,19 +146,19 @@ fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
 
 async fn ask_registry(config: &Config, definitions: &[Definition], findings: &mut Findings) -> Option<registry::Asked> {
     let asked = registry::ask(&config.registry, definitions).await;
-    let asked = asked.map_err(|error| findings.errors.push(error)).ok()??;
+    let asked = asked.map_err(|error| findings.errors.push(error.into())).ok()??;
     let (wrong, kept) = (asked.wrong(), asked.kept(definitions));
     if wrong.is_empty() && kept.is_empty() {
         findings.ok.push("registry: it accepts every schema".into());
     }
-    findings.errors.extend(wrong);
+    findings.fail(wrong);
     findings.warnings.extend(kept);
     Some(asked)
 }
 
 fn look_at_state(config: &Config, findings: &mut Findings) {
     match state::to_create(config) {
-        Err(error) => findings.errors.push(error.to_string()),
+        Err(error) => findings.errors.push(error.into()),
         Ok(Some(folder)) => findings
             .ok
             .push(format!("state_dir: {} will be created", state::absolute(folder))),
@@ -162,7 +196,7 @@ fn look_at_spool(all: &Config, findings: &mut Findings) {
         ..config.clone()
     });
     match spool::inspect::inspect(created_first.as_ref().unwrap_or(config), &disk) {
-        Err(error) => findings.errors.push(error.to_string()),
+        Err(error) => findings.errors.push(error.into()),
         Ok(found) => {
             findings.ok.push(match found.segments {
                 None => format!("spool: {folder} will be created"),

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::catalogue::registry::lookup::Lookup;
+use crate::catalogue::registry::{self, LookupError, lookup::Lookup};
 use crate::catalogue::{Definition, schemas};
 use crate::deliver::consumer::{self, Consumed, Consumer};
 use crate::operate::config::Config;
@@ -46,8 +46,8 @@ pub enum Error {
     Schemas(Vec<schemas::Error>),
     #[error("unknown kind {kind}; known kinds: {known}")]
     UnknownKind { kind: String, known: String },
-    #[error("{0}")]
-    Registry(String),
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
     /// Kafka does not answer, or refuses.
     #[error(transparent)]
     Kafka(#[from] consumer::Error),
@@ -55,6 +55,25 @@ pub enum Error {
     NoTopic { servers: String, topics: String },
     #[error("standard output: {0}")]
     Output(io::Error),
+}
+
+/// A record that cannot be shown.
+#[derive(Debug, thiserror::Error)]
+enum Undecodable {
+    #[error("no schema in the folder has the fingerprint that it was written with")]
+    UnknownFingerprint,
+    #[error("it was written with schema {0} of a registry; set registry.url to find it there")]
+    NoRegistry(u32),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("it begins neither as Avro's single-object encoding nor as Confluent's wire format")]
+    UnknownFormat,
+    #[error("it cannot be decoded: {0}")]
+    NotTheSchema(#[from] Box<apache_avro::Error>),
+    #[error("{0} bytes follow the reading")]
+    TooLong(usize),
+    #[error("it ends too early")]
+    TooShort,
 }
 
 /// How often it is looked whether anybody still reads the output.
@@ -86,7 +105,7 @@ pub async fn run(config: &Config, options: &Options) -> Result<(), Error> {
         return Err(Error::Schemas(found.errors));
     }
     let kinds = chosen(&found.definitions, &options.kinds)?;
-    let registry = Lookup::new(&config.registry).map_err(Error::Registry)?;
+    let registry = Lookup::new(&config.registry)?;
     let consumer = Consumer::new(&config.kafka)?;
     let wanted: Vec<_> = kinds.iter().map(|kind| kind.topic.as_str()).collect();
     let topics = tokio::task::block_in_place(|| consumer.assign(&wanted, options.from_beginning))?;
@@ -175,41 +194,38 @@ fn is_closed(output: &io::Stdout) -> bool {
 // === impl Decoder ===
 
 impl Decoder<'_> {
-    async fn reading(&mut self, record: &Consumed) -> Result<Value, String> {
+    async fn reading(&mut self, record: &Consumed) -> Result<Value, Undecodable> {
         let value = &*record.value;
         match value {
             [0xC3, 0x01, ..] => {
                 let kind = self.schemas.iter().find(|kind| value.starts_with(&kind.prefix));
-                let kind = kind.ok_or("no schema in the folder has the fingerprint that it was written with")?;
+                let kind = kind.ok_or(Undecodable::UnknownFingerprint)?;
                 decoded(&kind.schema, &value[kind.prefix.len()..])
             }
             [0, a, b, c, d, datum @ ..] => {
                 let id = u32::from_be_bytes([*a, *b, *c, *d]);
-                let registry = self.registry.as_mut().ok_or_else(|| {
-                    format!("it was written with schema {id} of a registry; set registry.url to find it there")
-                })?;
+                let registry = self.registry.as_mut().ok_or(Undecodable::NoRegistry(id))?;
                 decoded(registry.schema(id).await?, datum)
             }
-            _ => Err("it begins neither as Avro's single-object encoding nor as Confluent's wire format".to_owned()),
+            _ => Err(Undecodable::UnknownFormat),
         }
     }
 }
 
-fn decoded(schema: &Schema, datum: &[u8]) -> Result<Value, String> {
-    let words = |error: apache_avro::Error| format!("it cannot be decoded: {error}");
-    let reader = GenericDatumReader::builder(schema).build().map_err(words)?;
+fn decoded(schema: &Schema, datum: &[u8]) -> Result<Value, Undecodable> {
+    let reader = GenericDatumReader::builder(schema).build().map_err(Box::new)?;
     let mut rest = datum;
-    let value = reader.read_value(&mut rest).map_err(words)?;
+    let value = reader.read_value(&mut rest).map_err(Box::new)?;
     if !rest.is_empty() {
-        return Err(format!("{} bytes follow the reading", rest.len()));
+        return Err(Undecodable::TooLong(rest.len()));
     }
     // Where bytes are missing apache-avro reads zeros. No writer needs fewer bytes than it does, so then it needs more.
-    let writer = GenericDatumWriter::builder(schema).build().map_err(words)?;
-    let encoded = writer.write_value_to_vec(value.clone()).map_err(words)?;
+    let writer = GenericDatumWriter::builder(schema).build().map_err(Box::new)?;
+    let encoded = writer.write_value_to_vec(value.clone()).map_err(Box::new)?;
     if encoded.len() > datum.len() {
-        return Err("it ends too early".to_owned());
+        return Err(Undecodable::TooShort);
     }
-    Value::try_from(value).map(without_nulls).map_err(words)
+    Ok(without_nulls(Value::try_from(value).map_err(Box::new)?))
 }
 
 fn without_nulls(value: Value) -> Value {
@@ -237,16 +253,19 @@ mod tests {
         let schema = Schema::parse_str(schema).unwrap();
         let whole = [&[4, b'a', b'b', 2][..], &1.5f64.to_le_bytes(), &[0, 2, 14, 0]].concat();
         let expected = serde_json::json!({"text": "ab", "number": 1.5, "items": [7]});
-        assert_eq!(decoded(&schema, &whole), Ok(expected.clone()));
+        assert_eq!(decoded(&schema, &whole).unwrap(), expected);
         for end in 0..whole.len() {
             let shown = decoded(&schema, &whole[..end]);
             assert!(shown.is_err(), "{end} of {} bytes: {shown:?}", whole.len());
         }
         let more = [&whole[..], &[0]].concat();
-        assert_eq!(decoded(&schema, &more), Err("1 bytes follow the reading".to_owned()));
+        assert_eq!(
+            decoded(&schema, &more).unwrap_err().to_string(),
+            "1 bytes follow the reading"
+        );
         // Other writers give the size of a block as well.
         let sized = [&whole[..13], &[1, 2, 14, 0]].concat();
-        assert_eq!(decoded(&schema, &sized), Ok(expected));
+        assert_eq!(decoded(&schema, &sized).unwrap(), expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::config::Config;
+use super::error::{Error, LookupError, Refusal};
 use crate::catalogue::schemas::Definition;
 use crate::operate::secret::Secret;
 
@@ -30,20 +31,6 @@ pub(super) struct Registry {
     client: Client,
 }
 
-/// Why a kind has no id from the registry.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
-    /// The registry does not accept the schema: another try says the same.
-    #[error("{0}")]
-    Refused(String),
-    /// The registry did not answer, not as a registry, or refuses its login: a kept id may serve.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-/// How the reason starts why nothing is known.
-pub(super) const NO_ANSWER: &str = "the registry does not answer";
-
 /// Kafka's TopicNameStrategy: a topic's values are described under this subject.
 pub(super) fn subject(kind: &Definition) -> String {
     format!("{}-value", kind.topic)
@@ -52,11 +39,11 @@ pub(super) fn subject(kind: &Definition) -> String {
 // === impl Registry ===
 
 impl Registry {
-    pub(super) fn new(config: &Config) -> Result<Option<Self>, String> {
+    pub(super) fn new(config: &Config) -> Result<Option<Self>, Error> {
         let Some(url) = &config.url else {
             return Ok(None);
         };
-        let mut url = Url::parse(url.reveal()).map_err(|error| format!("registry.url: {error}"))?;
+        let mut url = Url::parse(url.reveal()).map_err(Error::Url)?;
         let decoded = |text: &str| percent_decoded(text);
         let basic = match url.username() {
             "" => config.username.clone().map(|user| (user, config.password.clone())),
@@ -69,7 +56,7 @@ impl Registry {
             url: url.as_str().trim_end_matches('/').to_owned(),
             basic,
             token: config.token.clone(),
-            client: client.map_err(|error| format!("registry: no HTTP client: {error}"))?,
+            client: client.map_err(Error::Client)?,
         }))
     }
 
@@ -109,14 +96,16 @@ impl Registry {
     /// The text of the schema that has this id.
     ///
     /// # Errors
-    /// There is none, or nothing is known, in words.
-    pub(super) async fn schema(&self, id: u32) -> Result<String, String> {
+    /// There is none, or nothing is known.
+    pub(super) async fn schema(&self, id: u32) -> Result<String, LookupError> {
         let request = self.client.get(format!("{}/schemas/ids/{id}", self.url));
-        let answer = self.send(request, SCHEMA_BYTES_MAX).await;
-        let (status, answer) = answer.map_err(|refusal| refusal.to_string())?;
+        let (status, answer) = self.send(request, SCHEMA_BYTES_MAX).await?;
         match answer["schema"].as_str() {
             Some(schema) if status.is_success() => Ok(schema.to_owned()),
-            _ => Err(format!("schema {id} of the registry: {}", refusal(status, &answer))),
+            _ => Err(LookupError::Refused {
+                id,
+                refusal: refusal(status, &answer),
+            }),
         }
     }
 
@@ -132,25 +121,28 @@ impl Registry {
 
     /// Sends a request with the login; an answer that is not JSON becomes a JSON string.
     async fn send(&self, request: RequestBuilder, bytes_max: usize) -> Result<(StatusCode, Value), Refusal> {
-        let unavailable = |error: reqwest::Error| {
+        let no_answer = |error: reqwest::Error| {
             // The first says that sending failed, the last why.
             let error = error.without_url();
             let mut cause: &dyn std::error::Error = &error;
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
-            Refusal::Unavailable(format!("{NO_ANSWER} at {}: {cause}", self.url))
+            Refusal::NoAnswer {
+                url: self.url.clone(),
+                why: cause.to_string(),
+            }
         };
         let request = match (&self.basic, &self.token) {
             (Some((user, password)), _) => request.basic_auth(user, password.as_ref().map(Secret::reveal)),
             (None, Some(token)) => request.bearer_auth(token.reveal()),
             (None, None) => request,
         };
-        let mut response = request.send().await.map_err(unavailable)?;
+        let mut response = request.send().await.map_err(no_answer)?;
         let status = response.status();
         let mut bytes = Vec::new();
         while bytes.len() < bytes_max
-            && let Some(chunk) = response.chunk().await.map_err(unavailable)?
+            && let Some(chunk) = response.chunk().await.map_err(no_answer)?
         {
             bytes.extend_from_slice(&chunk);
         }

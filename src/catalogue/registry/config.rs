@@ -107,7 +107,7 @@ impl Config {
             let read = match (&secret, file) {
                 (_, None) => continue,
                 (Some(_), Some(_)) => Err(format!("registry.{name} is set, too; keep one of them")),
-                (None, Some(path)) => Secret::read(&path),
+                (None, Some(path)) => Secret::read(&path).map_err(|error| error.to_string()),
             };
             match read {
                 Ok(value) => *secret = Some(value),

@@ -14,7 +14,8 @@ use tracing::{error, info, warn};
 
 use super::schemas::Definition;
 use cache::Cache;
-use client::{NO_ANSWER, Refusal, Registry, subject};
+use client::{Registry, subject};
+use error::Refusal;
 
 mod cache;
 
@@ -22,9 +23,12 @@ mod client;
 
 mod config;
 
+mod error;
+
 pub mod lookup;
 
 pub use config::Config;
+pub use error::{Error, LookupError};
 
 /// How soon a registry that did not confirm the kept ids is asked again: first, and at the latest.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -61,7 +65,7 @@ pub struct Unconfirmed {
 ///
 /// # Errors
 /// There is no HTTP client to ask with.
-pub async fn ask(config: &Config, definitions: &[Definition]) -> Result<Option<Asked>, String> {
+pub async fn ask(config: &Config, definitions: &[Definition]) -> Result<Option<Asked>, Error> {
     let Some(registry) = Registry::new(config)? else {
         return Ok(None);
     };
@@ -76,16 +80,14 @@ pub async fn ask(config: &Config, definitions: &[Definition]) -> Result<Option<A
     for kind in definitions {
         let answer = match &silent {
             // One that does not answer at all is not waited for again and again.
-            Some(why) => Err(Refusal::Unavailable(String::clone(why))),
+            Some(refusal) => Err(Refusal::clone(refusal)),
             None => asked.registry.compatible(kind).await,
         };
-        if let Err(Refusal::Unavailable(why)) = &answer
-            && why.starts_with(NO_ANSWER)
-        {
-            silent = Some(why.clone());
-        }
         if let Err(refusal) = answer {
-            asked.judge(kind, refusal);
+            if matches!(refusal, Refusal::NoAnswer { .. }) {
+                silent = Some(refusal.clone());
+            }
+            asked.note(kind, refusal);
         }
     }
     Ok(Some(asked))
@@ -95,11 +97,11 @@ pub async fn ask(config: &Config, definitions: &[Definition]) -> Result<Option<A
 
 impl Asked {
     /// A kind that the registry gives no id for: a kept one serves, or it is noted as wrong.
-    fn judge(&mut self, kind: &Definition, refusal: Refusal) {
+    fn note(&mut self, kind: &Definition, refusal: Refusal) {
         let subject = subject(kind);
         let why = match refusal {
             Refusal::Refused(why) => why,
-            Refusal::Unavailable(why) => match self.cache.id(&self.registry.url, &subject, &kind.text) {
+            why => match self.cache.id(&self.registry.url, &subject, &kind.text) {
                 Some(id) => {
                     let of_unknown = self.cache.is_of_unknown_registry(&self.registry.url, &subject);
                     let whose = if of_unknown { OF_UNKNOWN_REGISTRY } else { "" };
@@ -112,12 +114,15 @@ impl Asked {
         self.wrong.push((subject, why));
     }
 
-    /// Why there can be no id for some kinds, one line for each reason.
-    pub fn wrong(&self) -> Vec<String> {
+    /// Why there can be no id for some kinds, one error for each reason.
+    pub fn wrong(&self) -> Vec<Error> {
         let wrong = self.wrong.iter().map(|(subject, why)| (subject.clone(), why.as_str()));
         grouped(wrong)
             .into_iter()
-            .map(|(subjects, why)| format!("registry: {subjects}: {why}"))
+            .map(|(subjects, why)| Error::Refused {
+                subjects,
+                why: why.to_owned(),
+            })
             .collect()
     }
 
@@ -139,7 +144,7 @@ impl Asked {
     ///
     /// # Errors
     /// The registry does not accept a schema, or nothing is known of one.
-    pub async fn register(mut self, definitions: &[Definition]) -> Result<Ids, Vec<String>> {
+    pub async fn register(mut self, definitions: &[Definition]) -> Result<Ids, Vec<Error>> {
         let mut ids = BTreeMap::new();
         for kind in definitions {
             if self.kept.contains_key(&kind.name) {
@@ -150,7 +155,7 @@ impl Asked {
                     self.cache.keep(&self.registry.url, subject(kind), &kind.text, id);
                     ids.insert(kind.name.clone(), id);
                 }
-                Err(refusal) => self.judge(kind, refusal),
+                Err(refusal) => self.note(kind, refusal),
             }
         }
         self.write();
@@ -218,7 +223,7 @@ impl Unconfirmed {
 }
 
 impl Asked {
-    async fn confirm_once(&mut self, definitions: &[Definition]) -> Result<(), String> {
+    async fn confirm_once(&mut self, definitions: &[Definition]) -> Result<(), Refusal> {
         for kind in definitions {
             let Some(&(kept, _)) = self.kept.get(&kind.name) else {
                 continue;
@@ -240,7 +245,7 @@ impl Asked {
                     %why,
                     "the registry does not accept the schema whose kept id is in use: the next start would fail"
                 ),
-                Err(Refusal::Unavailable(why)) => return Err(why),
+                Err(refusal) => return Err(refusal),
             }
             self.kept.remove(&kind.name);
         }

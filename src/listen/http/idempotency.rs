@@ -103,21 +103,28 @@ enum State {
     },
 }
 
+/// The header holds no key; for the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("Idempotency-Key: one is expected, several came")]
+    Several,
+    /// Bare, or as a string of RFC 9651 §3.3.3 (the draft's form).
+    #[error("Idempotency-Key: 1 to {KEY_BYTES_MAX} visible ASCII characters are expected, bare or in double quotes")]
+    Invalid,
+}
+
 /// The key of a request, if it has one.
 ///
 /// # Errors
-/// The header came twice, or is not 1 to 255 visible ASCII characters, bare or as a string of RFC 9651 §3.3.3
-/// (the draft's form); in words for the device.
-pub fn key(headers: &HeaderMap) -> Result<Option<String>, String> {
+/// See [`KeyError`].
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, KeyError> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err("Idempotency-Key: one is expected, several came".to_owned());
+        return Err(KeyError::Several);
     }
     let key = unquoted(value.as_bytes()).filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
-    key.map(Some).ok_or_else(|| {
-        format!("Idempotency-Key: 1 to {KEY_BYTES_MAX} visible ASCII characters are expected, bare or in double quotes")
-    })
+    key.map(Some).ok_or(KeyError::Invalid)
 }
 
 /// `"a\"b"` → `a"b`; a bare value stays as it is, but may hold nothing that would end it in a structured field.

@@ -146,10 +146,10 @@ fn key(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Problem> 
     if shared.config.idempotency_keys_max == 0 {
         return Ok(None);
     }
-    idempotency::key(headers).map_err(|detail| {
+    idempotency::key(headers).map_err(|error| {
         let requests = &shared.context.metrics.http.http_idempotent_requests_total;
         requests.with_label_values(&["bad_key"]).inc();
-        Problem::bad_key(detail)
+        Problem::bad_key(error)
     })
 }
 

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::head::TransferFault;
+use super::idempotency::KeyError;
 use crate::acknowledge::{self, Counts};
 use crate::outcome::Outcome;
 use crate::receipt::Answer;
@@ -80,9 +81,8 @@ impl Problem {
         Self::of(status, "bad_transfer_encoding", detail)
     }
 
-    /// The key is no key; in words.
-    pub fn bad_key(detail: String) -> Self {
-        Self::of(StatusCode::BAD_REQUEST, "bad_idempotency_key", detail)
+    pub fn bad_key(error: KeyError) -> Self {
+        Self::of(StatusCode::BAD_REQUEST, "bad_idempotency_key", error.to_string())
     }
 
     /// The first request with the same key is not answered yet.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer};
+use toml::de::{DeTable, DeValue, Deserializer, Error};
 
 /// A setting's full name: `kafka.properties."client.id"`. Names that are free are in quotes, whether or not they need them.
 pub(super) fn name<T: DeserializeOwned>(path: &[String]) -> String {
@@ -34,7 +34,7 @@ pub(super) fn accepts<T: DeserializeOwned>(path: &[String], value: DeValue<'_>) 
 ///
 /// # Errors
 /// What serde says.
-pub(super) fn alone<T: DeserializeOwned>(path: &[String], value: DeValue<'_>) -> Result<T, String> {
+pub(super) fn alone<T: DeserializeOwned>(path: &[String], value: DeValue<'_>) -> Result<T, Error> {
     let nested = path.iter().rev().fold(value, |value, key| {
         let mut table = DeTable::new();
         table.insert(spanned(Cow::Owned(key.clone())), spanned(value));
@@ -50,8 +50,13 @@ pub(super) fn alone<T: DeserializeOwned>(path: &[String], value: DeValue<'_>) ->
 ///
 /// # Errors
 /// What serde says.
-pub(super) fn whole<T: DeserializeOwned>(table: DeTable<'_>) -> Result<T, String> {
-    T::deserialize(Deserializer::from(spanned(table))).map_err(|error| error.message().replace('\n', " "))
+pub(super) fn whole<T: DeserializeOwned>(table: DeTable<'_>) -> Result<T, Error> {
+    T::deserialize(Deserializer::from(spanned(table)))
+}
+
+/// What serde says, on one line and without a place, which is another one than in the file.
+pub(super) fn words(error: &Error) -> String {
+    error.message().replace('\n', " ")
 }
 
 /// The names of the settings and tables of a table; none, if it accepts any name or is no table.
@@ -59,9 +64,13 @@ pub(super) fn names<T: DeserializeOwned>(table: &[String]) -> Vec<String> {
     let path = [table, &["?".to_owned()]].concat();
     // serde lists them where it meets one that does not exist.
     match alone::<T>(&path, DeValue::Boolean(false)).map(|_| ()) {
-        Err(error) if error.starts_with("unknown field `?`") => {
-            error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
-        }
+        Err(error) if error.message().starts_with("unknown field `?`") => error
+            .message()
+            .split('`')
+            .skip(3)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     }
 }

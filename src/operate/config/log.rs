@@ -40,12 +40,23 @@ impl Default for Log {
     }
 }
 
+/// The level would not log what it seems to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LevelError {
+    #[error("{written:?} is not a level ({}){hint}; try \"info\" or \"citygate=debug,warn\"", LEVELS.join(", "))]
+    Level { written: String, hint: String },
+    #[error("nothing is called {written:?}; did you mean {meant}?")]
+    Module { written: String, meant: &'static str },
+    #[error("{0:?} is not a filter; try \"info\" or \"citygate=debug,warn\"")]
+    Filter(String),
+}
+
 impl Log {
     /// What is wrong with this section.
     pub fn mistakes(&self) -> Mistakes {
         let mut mistakes = Mistakes::default();
         if let Err(why) = self.filter() {
-            mistakes.push("log.level", why);
+            mistakes.push("log.level", why.to_string());
         }
         mistakes
     }
@@ -53,37 +64,34 @@ impl Log {
     /// The filter that the level describes.
     ///
     /// # Errors
-    /// A part of it is not a level or filter, in words.
-    pub fn filter(&self) -> Result<EnvFilter, String> {
+    /// A part of it is not a level or filter.
+    pub fn filter(&self) -> Result<EnvFilter, LevelError> {
         let parts: Vec<_> = self.level.split(',').map(str::trim).collect();
         // What is in brackets names spans and fields, and is left to the library.
         if !self.level.contains('[') {
             parts.iter().try_for_each(|part| check(part))?;
         }
-        EnvFilter::try_new(parts.join(",")).map_err(|_| {
-            format!(
-                "{:?} is not a filter; try \"info\" or \"citygate=debug,warn\"",
-                self.level
-            )
-        })
+        EnvFilter::try_new(parts.join(",")).map_err(|_| LevelError::Filter(self.level.clone()))
     }
 }
 
-fn check(part: &str) -> Result<(), String> {
+fn check(part: &str) -> Result<(), LevelError> {
     let (module, level) = match part.split_once('=') {
         Some((module, level)) => (Some(module.trim_end()), level),
         None => (None, part),
     };
     if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
-        let hint = spelling::hint(level, LEVELS);
-        return Err(format!(
-            "{level:?} is not a level ({}){hint}; try \"info\" or \"citygate=debug,warn\"",
-            LEVELS.join(", ")
-        ));
+        return Err(LevelError::Level {
+            written: level.to_owned(),
+            hint: spelling::hint(level, LEVELS),
+        });
     }
     let root = module.map(|module| module.split("::").next().unwrap_or_default());
     match root.and_then(|root| Some((root, spelling::nearest(root, MODULES)?))) {
-        Some((written, meant)) => Err(format!("nothing is called {written:?}; did you mean {meant}?")),
+        Some((written, meant)) => Err(LevelError::Module {
+            written: written.to_owned(),
+            meant,
+        }),
         None => Ok(()),
     }
 }

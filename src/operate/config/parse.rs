@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::ask::{accepts, alone, name, spanned, whole};
+use super::ask::{accepts, alone, name, spanned, whole, words};
 use super::{environment, expected};
 use crate::operate::mistake::{Mistake, Mistakes};
 
@@ -68,7 +68,7 @@ where
         merge(&mut good, set);
     }
     let value = whole::<T>(good).unwrap_or_else(|error| {
-        sieve.mistakes.push("", error);
+        sieve.mistakes.push("", words(&error));
         T::default()
     });
     Read {
@@ -147,7 +147,7 @@ impl<T: DeserializeOwned> Sieve<T> {
                         good.insert(key, spanned(value));
                     }
                     Err(error) => {
-                        let mistake = expected::mistake::<T>(path, &value, &error);
+                        let mistake = expected::mistake::<T>(path, &value, &words(&error));
                         self.mistakes.0.push(mistake.at(line));
                     }
                 },

@@ -107,7 +107,8 @@ fn load(schema: &str) -> Result<Kinds, Vec<String>> {
 }
 
 fn load_folder(folder: &Path) -> Result<Kinds, Vec<String>> {
-    Kinds::load(folder, "city.", &Tallies::default())
+    let loaded = Kinds::load(folder, "city.", &Tallies::default());
+    loaded.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 /// A record's field, out of the union around it.
