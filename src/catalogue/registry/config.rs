@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use crate::operate::mistake::Mistakes;
@@ -92,6 +93,23 @@ impl Config {
             self.password.is_none() || self.username.is_some(),
             "registry.password",
             "needs a user name; set registry.username",
+        );
+        require(
+            self.url.is_some() || (self.username.is_none() && self.token.is_none()),
+            "registry.username, registry.token",
+            "there is no registry to log in to; set registry.url",
+        );
+        let is_empty = |text: Option<&str>| text.is_some_and(str::is_empty);
+        let secret = |secret: &Option<Secret>| is_empty(secret.as_ref().map(Secret::reveal));
+        let empty = "is empty; write it, or leave the setting out";
+        require(!is_empty(self.username.as_deref()), "registry.username", empty);
+        require(!secret(&self.password), "registry.password", empty);
+        require(!secret(&self.token), "registry.token", empty);
+        let is_header = |token: &Secret| HeaderValue::from_bytes(token.reveal().as_bytes()).is_ok();
+        require(
+            self.token.as_ref().is_none_or(is_header),
+            "registry.token",
+            "holds a line break or another control character, which an HTTP header cannot; write the token alone",
         );
         mistakes
     }

@@ -3,7 +3,7 @@
 //! Two underscores stand between tables and fields (`CITYGATE_MQTT__LISTEN`, `CITYGATE_MQTT__TLS__CERTIFICATE`); what is in
 //! no table has none (`CITYGATE_STATE_DIR`). A librdkafka property has `_` for every dot:
 //! `CITYGATE_KAFKA__PROPERTIES__SSL_CA_LOCATION` is `ssl.ca.location`, and is always text. Any other value is TOML where
-//! its field accepts it as such (a number, a list), a plain text otherwise. A field that is a table of any names accepts a
+//! its field accepts it as such (a number, a list), a plain text otherwise, with whatever quotes it has. A field that is a table of any names accepts a
 //! table, as TOML or JSON: `CITYGATE_KAFKA__PROPERTIES='{"client.id": "north"}'`. All is merged with the file, key by key.
 //! A name with two underscores that is no setting is a mistake; one without is somebody else's, perhaps, and a warning.
 
@@ -76,7 +76,7 @@ fn is_ours(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else {
         return false;
     };
-    !NO_SETTINGS.contains(&rest) && !is_service_link(rest, value)
+    !NO_SETTINGS.contains(&rest) && (rest.contains("__") || !is_service_link(rest, value))
 }
 
 /// The setting that a variable names.
@@ -138,6 +138,8 @@ fn toml_value<T: DeserializeOwned>(path: &[String], text: &str) -> Option<String
     candidates.find(|text| match DeValue::parse(text).map(|value| value.into_inner()) {
         // Its entries are looked at one by one later.
         Ok(DeValue::Table(_)) => accepts::<T>(path, DeValue::Table(DeTable::new())),
+        // Of a password, quotes are a part.
+        Ok(DeValue::String(_)) if accepts::<T>(path, DeValue::String(text.as_str().into())) => false,
         Ok(value) => accepts::<T>(path, value),
         Err(_) => false,
     })
@@ -185,6 +187,10 @@ mod tests {
         check("CITYGATE_PORT_1883_TCP", "tcp://10.0.0.1:1883", false);
         check("CITYGATE_KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1", false);
         check("CITYGATE_MQTT_PORT_NUMBER", "1883", true);
+        // Two underscores: nobody but an operator writes them.
+        check("CITYGATE_MQTT__SERVICE_HOST", "10.0.0.1", true);
+        check("CITYGATE_MQTT__PORT_1883_TCP", "tcp://10.0.0.1:1883", true);
+        check("CITYGATE_MQTT__PORT", "tcp://10.0.0.1:1883", true);
     }
 
     #[test]

@@ -87,9 +87,18 @@ impl<T> Read<T> {
         self.places.0.contains_key(name)
     }
 
-    /// Adds what settings cannot know of each other, each with the line of the first that it names and somebody set.
+    /// Adds what settings cannot know of each other, each with the line of the first that it names and somebody set; but
+    /// not where a setting that it names could not be read, or all that could is a part of the file.
     pub(super) fn add(&mut self, relations: Mistakes) {
+        let mistaken: Vec<String> = self.mistakes.0.iter().map(|mistake| mistake.path.clone()).collect();
         for relation in relations.0 {
+            let words = relation.to_string();
+            if mistaken
+                .iter()
+                .any(|path| path.is_empty() || named_in(&words, path).is_some())
+            {
+                continue;
+            }
             let line = self.places.of(&relation).map(str::to_owned);
             self.mistakes.0.push(Mistake { line, ..relation });
         }
@@ -102,14 +111,20 @@ impl Places {
     fn of(&self, mistake: &Mistake) -> Option<&str> {
         let words = mistake.to_string();
         let named = self.0.iter().filter_map(|(name, place)| {
-            let at = words.find(name.as_str())?;
-            let behind = words.as_bytes().get(at + name.len());
-            let whole = behind.is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+            let at = named_in(&words, name)?;
             // The longest of those that start at the same place: `kafka.properties."acks"`, not `kafka.properties`.
-            whole.then_some((at, usize::MAX - name.len(), place.as_str()))
+            Some((at, usize::MAX - name.len(), place.as_str()))
         });
         named.min().map(|(_, _, place)| place)
     }
+}
+
+/// Where a text names a setting.
+fn named_in(words: &str, name: &str) -> Option<usize> {
+    let at = words.find(name)?;
+    let behind = words.as_bytes().get(at + name.len());
+    let whole = behind.is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+    whole.then_some(at)
 }
 
 // === impl Source ===

@@ -553,3 +553,93 @@ fn listeners_have_addresses_of_their_own() {
         ]
     );
 }
+
+#[test]
+fn a_text_from_the_environment_is_what_it_says() {
+    let secret = |value: &str| {
+        let environment = [
+            ("CITYGATE_REGISTRY__URL", "http://registry:8081"),
+            ("CITYGATE_REGISTRY__USERNAME", "gateway"),
+            ("CITYGATE_REGISTRY__PASSWORD", value),
+        ];
+        let config = parse("", &environment).unwrap();
+        assert_eq!(config.registry.password.unwrap().reveal(), value);
+    };
+    secret("abc");
+    secret("\"abc\"");
+    secret("'abc'");
+    secret("\"\"\"abc\"\"\"");
+    secret("5");
+    secret("{\"a\": 1}");
+    // Where a text must be a duration, it may be one in TOML's quotes.
+    let config = parse("", &[("CITYGATE_KAFKA__LINGER", "\"20ms\"")]).unwrap();
+    assert_eq!(config.kafka.linger, Duration::from_millis(20));
+}
+
+#[test]
+fn a_login_that_cannot_be_used_is_a_mistake() {
+    let check = |text: &str, environment: &[(&str, &str)], expected: &[&str]| {
+        let mistakes = parse(text, environment).unwrap_err();
+        assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
+        for (mistake, expected) in mistakes.iter().zip(expected) {
+            assert!(mistake.starts_with(expected), "{mistake}, expected {expected}");
+            assert!(!mistake.contains("hunter2"), "{mistake}");
+        }
+    };
+    let url = "registry.url = \"http://registry:8081\"\n";
+    let no_url = "registry.username, registry.token: there is no registry to log in to; set registry.url";
+    check(
+        "registry.token = \"hunter2\"",
+        &[],
+        &[&format!("citygate.toml:1: {no_url}")],
+    );
+    check(
+        "registry.username = \"gateway\"\nregistry.password = \"hunter2\"",
+        &[],
+        &[&format!("citygate.toml:1: {no_url}")],
+    );
+    let empty = |name: &str| {
+        format!(
+            "CITYGATE_REGISTRY__{name}: registry.{}: is empty",
+            name.to_ascii_lowercase()
+        )
+    };
+    let user = format!("{url}registry.username = \"gateway\"");
+    check(&user, &[("CITYGATE_REGISTRY__PASSWORD", "")], &[&empty("PASSWORD")]);
+    check(url, &[("CITYGATE_REGISTRY__TOKEN", "")], &[&empty("TOKEN")]);
+    check(url, &[("CITYGATE_REGISTRY__USERNAME", "")], &[&empty("USERNAME")]);
+    for token in ["hunter2\nx", "hunter2\r", "hunter2\u{7f}"] {
+        let expected = "CITYGATE_REGISTRY__TOKEN: registry.token: holds a line break or another control character";
+        check(url, &[("CITYGATE_REGISTRY__TOKEN", token)], &[expected]);
+    }
+}
+
+#[test]
+fn a_mistake_brings_no_second_one() {
+    let check = |text: &str, expected: &str| {
+        let mistakes = parse(text, &[]).unwrap_err();
+        assert!(
+            mistakes.len() == 1 && mistakes[0].starts_with(expected),
+            "{mistakes:#?}"
+        );
+    };
+    let table = "[registry]\nurl = \"http://registry:8081\"\n";
+    // Neither is a password without a user, nor a user without a registry.
+    check(
+        &format!("{table}username = 5\npassword = \"x\""),
+        "citygate.toml:3: registry.username: must be text",
+    );
+    check(
+        "[registry]\nurl = 5\nusername = \"u\"\npassword = \"x\"",
+        "citygate.toml:2: registry.url: ",
+    );
+    check(
+        &format!("{table}username = \"u\"\npassword = \"x\\q\""),
+        "citygate.toml:4: ",
+    );
+    check(
+        &format!("{table}username = \"u\"\npassword = hunter2"),
+        "citygate.toml:4: ",
+    );
+    check(&format!("{table}username = \"u\npassword = \"x\""), "citygate.toml:3: ");
+}
