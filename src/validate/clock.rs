@@ -81,16 +81,21 @@ impl Limits {
     }
 
     /// `1430296680000 (2015-04-29T08:38:00Z) is more than 720h behind the gateway's clock (2026-…Z)`.
-    pub fn text(&self, fault: Fault, got: Got<'_>, received_ms: i64) -> String {
-        let sent_ms = observed_ms(got);
+    ///
+    /// `sent_ms` is the time that was sent, if it can be stored; `hint` says what may be meant instead.
+    pub fn text(&self, fault: Fault, got: Got<'_>, sent_ms: Option<i64>, hint: &str, received_ms: i64) -> String {
         let shown = sent_ms.map_or_else(|| "no date".to_owned(), readable);
-        let hint = hint(got, received_ms);
+        // How late it is at least, if it cannot be stored.
+        let at_least = sent_ms.unwrap_or(match got {
+            Got::Text(_) => LATEST_MS + 1,
+            _ => i64::MAX,
+        });
         let (limit_ms, side) = match fault {
             Fault::TooEarly => {
                 let earliest = readable(EARLIEST_MS);
                 return format!("{got} ({shown}) is before {earliest}{hint}");
             }
-            Fault::TooFarAhead if at_least(got).saturating_sub(received_ms) <= self.ahead_ms => {
+            Fault::TooFarAhead if at_least.saturating_sub(received_ms) <= self.ahead_ms => {
                 return format!("{got} ({shown}) is after the year 9999{hint}");
             }
             Fault::TooFarAhead => (self.ahead_ms, "ahead of"),
@@ -102,16 +107,8 @@ impl Limits {
     }
 }
 
-/// How late a time is that is too far ahead: the least it can be, if it cannot be stored.
-fn at_least(got: Got<'_>) -> i64 {
-    observed_ms(got).unwrap_or(match got {
-        Got::Text(_) => LATEST_MS + 1,
-        _ => i64::MAX,
-    })
-}
-
 /// The time that was sent; `None` if it is beyond all that can be stored.
-fn observed_ms(got: Got<'_>) -> Option<i64> {
+pub fn observed_ms(got: Got<'_>) -> Option<i64> {
     match got {
         Got::Number(literal) => literal::whole(literal).ok(),
         Got::Text(text) => time::parse(text.as_bytes(), Unit::Millis).ok(),

@@ -11,11 +11,14 @@ use std::collections::HashMap;
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordField, RecordSchema, UnionSchema};
 
+use super::attributes::names::{self, Unknown};
 use super::attributes::{self, Attributes};
 use super::clock::Limits;
 use super::json;
 use super::pass::{Buffers, Pass};
-use super::program::{Absent, Branch, Field, Node, NodeId, Program, Record, Union};
+use super::program::{Absent, Branch, Field, Node, NodeId, Program, Union};
+use super::quality;
+use super::record::{Quality, Record};
 use super::satisfiable;
 use super::text::{Form, NULL, Object, Text};
 use crate::outcome::Rejection;
@@ -28,6 +31,10 @@ pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
     let text = Text::parse(text).map_err(|error| vec![error.to_string()])?;
     let mut compiler = Compiler::default();
     compiler.program.root = compiler.node(schema, &text, Attributes::default());
+    let misspelt = names::unknown(&text)
+        .into_iter()
+        .filter_map(|unknown| misspelt(&unknown));
+    compiler.mistakes.extend(misspelt);
     if compiler.mistakes.is_empty()
         && let Err(mistake) = satisfiable::check(&compiler.program)
     {
@@ -37,6 +44,33 @@ pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
         Ok(compiler.program)
     } else {
         Err(compiler.mistakes)
+    }
+}
+
+/// Attributes of a schema that nobody here knows, and that are not nearly one that is known; each with the path of its field.
+pub fn foreign_attributes(text: &str) -> Vec<String> {
+    let Ok(text) = Text::parse(text) else {
+        return Vec::new();
+    };
+    let unknown = names::unknown(&text).into_iter();
+    let foreign = unknown.filter(|unknown| unknown.nearest.is_none());
+    foreign
+        .map(|unknown| located(&unknown.path, format!("\"{}\"", unknown.name)))
+        .collect()
+}
+
+fn misspelt(unknown: &Unknown) -> Option<String> {
+    let Unknown { path, name, nearest } = unknown;
+    let nearest = nearest.as_ref()?;
+    let what = format!("\"{name}\" is no attribute, and would silently mean nothing; did you mean \"{nearest}\"?");
+    Some(located(path, what))
+}
+
+fn located(path: &str, what: String) -> String {
+    if path.is_empty() {
+        what
+    } else {
+        format!("{path}: {what}")
     }
 }
 
@@ -58,13 +92,13 @@ impl Compiler {
     }
 
     fn mistake(&mut self, what: impl std::fmt::Display) {
+        self.mistakes.push(located(&self.place(), what.to_string()));
+    }
+
+    /// The path of the present place.
+    fn place(&self) -> String {
         let path = self.path.concat();
-        let path = path.trim_start_matches('.');
-        self.mistakes.push(if path.is_empty() {
-            what.to_string()
-        } else {
-            format!("{path}: {what}")
-        });
+        path.trim_start_matches('.').to_owned()
     }
 
     /// A mistake, and a node that lets the walk go on.
@@ -83,34 +117,37 @@ impl Compiler {
         if let Schema::Union(union) = schema {
             return self.union(union, leaf, attributes);
         }
+        attributes.check_place(&[schema], &mut |what| self.mistake(what));
         if let Some(node) = attributes.number(schema, &mut |what| self.mistake(what)) {
-            return self.push(node);
-        }
-        if let Some(name) = attributes.numeric_name() {
-            self.mistake(format!("\"{name}\" stands on something that is not a number"));
+            return self.number(node, &attributes);
         }
         match schema {
             Schema::Boolean => self.push(Node::Boolean),
-            Schema::String => self.push(Node::Text),
+            Schema::String => {
+                let text = attributes.text(&mut |what| self.mistake(what));
+                self.push(text)
+            }
             Schema::Enum(symbols) => {
                 if symbols.symbols.is_empty() {
                     self.mistake("an enum without symbols: no reading could ever fit");
                 }
-                let node = self.push(Node::Enum(
-                    symbols.symbols.iter().map(|symbol| symbol.as_str().into()).collect(),
-                ));
+                let named = attributes.symbols(&symbols.symbols, &mut |what| self.mistake(what));
+                let node = self.push(Node::Enum(named));
                 self.define(&symbols.name, node);
                 node
             }
             Schema::Array(array) => {
                 let items = self.inside("[]", &array.items, leaf.member("items"));
-                self.push(Node::Array(items))
+                let mut mistakes = Vec::new();
+                let array = attributes.array(items, &mut self.program, &mut |what| mistakes.push(what));
+                mistakes.into_iter().for_each(|what| self.mistake(what));
+                self.push(Node::Array(array))
             }
             Schema::Map(map) => {
                 let values = self.inside("{}", &map.types, leaf.member("values"));
                 self.push(Node::Map(values))
             }
-            Schema::Record(record) => self.record(record, leaf),
+            Schema::Record(record) => self.record(record, leaf, &attributes),
             Schema::Ref { name } => match self.named.get(name) {
                 Some(&node) => node,
                 None => self.broken(format!(
@@ -119,6 +156,22 @@ impl Compiler {
             },
             _ => self.push(Node::Null),
         }
+    }
+
+    /// A number: one that can become null is known by its path, and a time may be accepted in other forms.
+    fn number(&mut self, node: Node, attributes: &Attributes<'_>) -> NodeId {
+        let (can_be_nulled, instant) = match &node {
+            Node::Integer(integer) => (integer.nulled || !integer.sentinels.is_empty(), integer.instant),
+            Node::Real(real) => (real.nulled || !real.sentinels.is_empty(), None),
+            _ => (false, None),
+        };
+        let node = self.push(node);
+        if can_be_nulled {
+            let path = self.place();
+            self.program.paths.push((node, path.into()));
+        }
+        let accepts = instant.and_then(|unit| attributes.accepts(node, unit, &mut |what| self.mistake(what)));
+        accepts.map_or(node, |accepts| self.push(Node::Accepts(Box::new(accepts))))
     }
 
     fn inside<'t>(&mut self, step: &str, schema: &Schema, text: &'t Text<'t>) -> NodeId {
@@ -134,24 +187,62 @@ impl Compiler {
         }
     }
 
-    fn record<'t>(&mut self, schema: &RecordSchema, text: &'t Text<'t>) -> NodeId {
+    fn record<'t>(&mut self, schema: &RecordSchema, text: &'t Text<'t>, attributes: &Attributes<'t>) -> NodeId {
         // The place is taken before the fields are known, so that a record can hold itself.
         let node = self.push(Node::Null);
         self.define(&schema.name, node);
         let outermost = node == 0;
         let mut fields = Vec::new();
+        let mut also = Vec::new();
+        let mut quality = None;
         for (field, text) in schema.fields.iter().zip(text.member("fields").items()) {
             let Form::Object(text) = &text.form else {
                 continue;
             };
             self.path.push(format!(".{}", field.name));
-            fields.push(self.field(field, text, outermost));
+            let index = fields.len();
+            let names = attributes::names_of_field(text, &mut |what| self.mistake(what));
+            also.extend(names.into_iter().map(|name| (name.into_boxed_str(), index)));
+            let (compiled, role) = self.field(field, text, outermost);
+            if role == Role::Quality {
+                quality = self.quality(index, compiled.node);
+            }
+            fields.push(compiled);
             self.path.pop();
         }
+        self.check_names(&fields, &also);
+        let any_of = {
+            let mut mistakes = Vec::new();
+            let any_of = attributes.any_of(&fields, &self.program, &mut |what| mistakes.push(what));
+            mistakes.into_iter().for_each(|what| self.mistake(what));
+            any_of
+        };
         let successors = self.program.successors.len();
         self.program.successors.extend(0..=fields.len() as u32);
-        self.program.nodes[node as usize] = Node::Record(Record::new(fields, successors));
+        let mut record = Record::new(fields, also, successors);
+        record.rules.any_of = any_of;
+        record.rules.quality = quality;
+        self.program.nodes[node as usize] = Node::Record(record);
         node
+    }
+
+    /// Another spelling must name one field, and be no other's name.
+    fn check_names(&mut self, fields: &[Field], also: &[(Box<str>, usize)]) {
+        for (index, (name, _)) in also.iter().enumerate() {
+            let is_name = fields.iter().any(|field| field.name == *name);
+            let is_spelled_before = also[..index].iter().any(|(before, _)| before == name);
+            if is_name || is_spelled_before {
+                self.mistake(format!("\"{name}\" is another spelling of two fields"));
+            }
+        }
+    }
+
+    fn quality(&mut self, field: usize, node: NodeId) -> Option<Quality> {
+        let found = quality::compile(&mut self.program, field, node);
+        if found.is_none() {
+            self.mistake(quality::NEEDS);
+        }
+        found
     }
 }
 
@@ -164,10 +255,11 @@ enum Role {
     Device,
     ReceivedAt,
     ObservedAt,
+    Quality,
 }
 
 impl Compiler {
-    fn field<'t>(&mut self, field: &RecordField, text: &'t Object<'t>, outermost: bool) -> Field {
+    fn field<'t>(&mut self, field: &RecordField, text: &'t Object<'t>, outermost: bool) -> (Field, Role) {
         let role = self.role(&field.schema, text, outermost);
         let attributes = Attributes::of_field(text, &mut |what| self.mistake(what));
         let plain = self.node(&field.schema, text.get("type").unwrap_or(&NULL), attributes);
@@ -175,21 +267,34 @@ impl Compiler {
             .get("default")
             .and_then(|default| self.default_value(plain, default));
         let node = match role {
-            Role::Plain => plain,
+            Role::Plain | Role::Quality => plain,
             Role::Device => self.push(Node::Device),
-            Role::ObservedAt => self.push(Node::ObservedAt),
+            Role::ObservedAt => self.observed_at(plain),
             Role::ReceivedAt => self.push(Node::Reserved),
         };
         let absent = match role {
             Role::Device => Absent::Device,
             Role::ReceivedAt | Role::ObservedAt => Absent::ReceivedAt,
-            Role::Plain => default.map_or(Absent::Refused, Absent::Default),
+            Role::Plain | Role::Quality => default.map_or(Absent::Refused, Absent::Default),
         };
-        Field {
+        let field = Field {
             name: field.name.as_str().into(),
             quoted: format!("\"{}\":", field.name).into_bytes().into(),
             node,
             absent,
+        };
+        (field, role)
+    }
+
+    /// A time of observation, in the forms that the field accepts.
+    fn observed_at(&mut self, plain: NodeId) -> NodeId {
+        let observed_at = self.push(Node::ObservedAt);
+        match &mut self.program.nodes[plain as usize] {
+            Node::Accepts(accepts) => {
+                accepts.node = observed_at;
+                plain
+            }
+            _ => observed_at,
         }
     }
 
@@ -198,8 +303,10 @@ impl Compiler {
             (None, None) => return Role::Plain,
             (Some(fill), None) if fill.as_str() == Some("device") => Role::Device,
             (Some(fill), None) if fill.as_str() == Some("received_at") => Role::ReceivedAt,
+            (Some(fill), None) if fill.as_str() == Some("quality") => Role::Quality,
             (Some(fill), None) => {
-                return self.no_role(format!("\"fill\" is {fill}; it can be \"device\" or \"received_at\""));
+                let what = format!("\"fill\" is {fill}; it can be \"device\", \"received_at\" or \"quality\"");
+                return self.no_role(what);
             }
             (None, Some(clock)) if clock.as_str() == Some("observed") => Role::ObservedAt,
             (None, Some(clock)) => return self.no_role(format!("\"clock\" is {clock}; it can be \"observed\"")),
@@ -207,6 +314,7 @@ impl Compiler {
         };
         let (fits, needs) = match role {
             Role::Device => (matches!(schema, Schema::String), "\"fill\": \"device\" needs a string"),
+            Role::Quality => (matches!(schema, Schema::Array(_)), quality::NEEDS),
             Role::ReceivedAt => (
                 matches!(schema, Schema::TimestampMillis),
                 "\"fill\": \"received_at\" needs a long with logicalType timestamp-millis",
@@ -216,15 +324,13 @@ impl Compiler {
                 "\"clock\": \"observed\" needs a long with logicalType timestamp-millis",
             ),
         };
-        let limited = ["minimum", "maximum", "sentinels"]
-            .iter()
-            .any(|name| text.contains_key(*name));
+        let limit = attributes::useless_beside_role(text, role == Role::ObservedAt, role == Role::Quality);
         if !fits {
             self.no_role(needs)
         } else if !outermost {
             self.no_role("\"fill\" and \"clock\" are for fields of the outermost record")
-        } else if limited {
-            self.no_role("\"minimum\", \"maximum\" and \"sentinels\" mean nothing beside \"fill\" and \"clock\"")
+        } else if let Some(limit) = limit {
+            self.no_role(format!("\"{limit}\" means nothing beside \"fill\" and \"clock\""))
         } else {
             role
         }
@@ -304,19 +410,11 @@ impl Compiler {
         }
         let nullable = variants.iter().any(|variant| matches!(variant, Schema::Null));
         let numbers = variants.iter().filter(|variant| attributes::is_number(variant)).count();
-        if let Some(name) = attributes.numeric_name()
-            && numbers == 0
-        {
-            self.mistake(format!("\"{name}\" stands on something that is not a number"));
-        }
+        let branches: Vec<&Schema> = variants.iter().collect();
+        attributes.check_place(&branches, &mut |what| self.mistake(what));
         let mut union = Union::default();
         for (index, variant) in variants.iter().enumerate() {
-            let given = if attributes::is_number(variant) {
-                attributes
-            } else {
-                Attributes::default()
-            };
-            let own = given.for_branch(nullable, numbers > 1);
+            let own = attributes.for_branch(variant, nullable, numbers > 1);
             let text = text.items().get(index).unwrap_or(&NULL);
             let node = self.node(variant, text, own);
             // Never above seven branches, or they would be ambiguous: one byte each.
@@ -336,9 +434,9 @@ impl Compiler {
                 return;
             }
             Node::Boolean => (&mut union.boolean, "booleans"),
-            Node::Integer(_) | Node::ObservedAt | Node::Reserved => (&mut union.integer, "integers"),
+            Node::Integer(_) | Node::ObservedAt | Node::Accepts(_) | Node::Reserved => (&mut union.integer, "integers"),
             Node::Real(_) => (&mut union.real, "numbers"),
-            Node::Text | Node::Device | Node::Enum(_) => (&mut union.text, "strings"),
+            Node::Text | Node::CheckedText(_) | Node::Device | Node::Enum(_) => (&mut union.text, "strings"),
             Node::Array(_) => (&mut union.array, "arrays"),
             Node::Null | Node::Map(_) | Node::Record(_) => (&mut union.object, "objects"),
             Node::Optional { .. } | Node::Union(_) => return self.mistake("a union inside a union"),

@@ -6,26 +6,25 @@
 use super::fault::Fault;
 use super::literal;
 use super::pass::{Pass, write_long, write_text};
-use super::program::{Branch, Field, Integer, Node, NodeId, Program, Real, Union};
+use super::program::{Array, Branch, Field, Integer, Node, NodeId, Program, Real, Union};
 use super::time::{self, Unit};
 
 // === impl Program: scalars ===
 // Numbers are inlined by force, here and in `scan::number`: calls would cost some 5 % of a reading (bench `stages`).
 
 impl Program {
-    #[inline]
-    pub fn node(&self, node: NodeId) -> &Node {
-        &self.nodes[node as usize]
-    }
-
     /// A number without fraction or exponent that fits `long`, but for `-0`.
     #[inline(always)]
     pub fn emit_i64(&self, node: NodeId, value: i64, pass: &mut Pass<'_>) -> Result<(), Fault> {
         match self.node(node) {
-            Node::Optional { null, some, node } => pass.number(Some(*null), *some, |pass| self.i64(*node, value, pass)),
+            Node::Optional { null, some, node } => {
+                pass.number(Some(*null), *some, *node, |pass| self.i64(*node, value, pass))
+            }
             Node::Union(union) => {
                 let branch = self.number_branch(union, Some(value)).ok_or(Fault::Type)?;
-                pass.number(union.null, branch.byte, |pass| self.i64(branch.node, value, pass))
+                pass.number(union.null, branch.byte, branch.node, |pass| {
+                    self.i64(branch.node, value, pass)
+                })
             }
             _ => self.i64(node, value, pass),
         }
@@ -38,6 +37,22 @@ impl Program {
             Node::Integer(integer) => integer.emit(value, &mut pass.buffers.out),
             Node::Real(real) if real.single => real.emit_f32(value as f32, &mut pass.buffers.out),
             Node::Real(real) => real.emit_f64(value as f64, &mut pass.buffers.out),
+            Node::ObservedAt => {
+                pass.limits.judge(value, pass.received_at_ms)?;
+                write_long(value, &mut pass.buffers.out);
+                Ok(())
+            }
+            Node::Accepts(accepts) => self.time(accepts.node, accepts.integer(value), pass),
+            _ => Err(Fault::Type),
+        }
+    }
+
+    /// A time in the unit of its field, in no union.
+    #[cold]
+    fn time(&self, node: NodeId, value: Result<i64, Fault>, pass: &mut Pass<'_>) -> Result<(), Fault> {
+        let value = value.map_err(|fault| self.beyond(node, fault))?;
+        match self.node(node) {
+            Node::Integer(integer) => integer.emit(value, &mut pass.buffers.out),
             Node::ObservedAt => {
                 pass.limits.judge(value, pass.received_at_ms)?;
                 write_long(value, &mut pass.buffers.out);
@@ -58,13 +73,13 @@ impl Program {
     ) -> Result<(), Fault> {
         match self.node(node) {
             Node::Optional { null, some, node } => {
-                pass.number(Some(*null), *some, |pass| self.f64(*node, value, literal, pass))
+                pass.number(Some(*null), *some, *node, |pass| self.f64(*node, value, literal, pass))
             }
             Node::Union(union) => {
                 // The text is looked at only where a branch for integers may want it.
                 let integer = union.integer.and_then(|_| literal().parse().ok());
                 let branch = self.number_branch(union, integer).ok_or(Fault::Type)?;
-                pass.number(union.null, branch.byte, |pass| {
+                pass.number(union.null, branch.byte, branch.node, |pass| {
                     self.f64(branch.node, value, literal, pass)
                 })
             }
@@ -87,6 +102,7 @@ impl Program {
             }
             Node::Real(real) => real.emit_f64(value, &mut pass.buffers.out),
             Node::Integer(_) | Node::ObservedAt => self.whole(node, literal(), pass),
+            Node::Accepts(accepts) => self.time(accepts.node, accepts.number(literal()), pass),
             _ => Err(Fault::Type),
         }
     }
@@ -127,9 +143,12 @@ impl Program {
         match self.node(leaf) {
             Node::Text => write_text(text, &mut pass.buffers.out),
             Node::Enum(symbols) => {
-                let index = symbols.iter().position(|symbol| symbol.as_bytes() == text);
-                write_long(index.ok_or(Fault::Symbol)? as i64, &mut pass.buffers.out);
+                let index = symbols.index(text).ok_or(Fault::Symbol)?;
+                write_long(index as i64, &mut pass.buffers.out);
             }
+            Node::CheckedText(rules) if rules.is_too_long(text) => return Err(Fault::TooLong),
+            Node::CheckedText(rules) if !rules.matches(text) => return Err(Fault::Pattern),
+            Node::CheckedText(_) => write_text(text, &mut pass.buffers.out),
             Node::Device if text == pass.device.as_bytes() => write_text(text, &mut pass.buffers.out),
             Node::Device => return Err(Fault::OtherDevice),
             _ => return self.emit_time(node, leaf, text, pass),
@@ -140,21 +159,28 @@ impl Program {
     /// A text in the place `leaf` of `node` that has no texts: a time, if it has times.
     #[cold]
     fn emit_time(&self, node: NodeId, leaf: NodeId, text: &[u8], pass: &mut Pass<'_>) -> Result<(), Fault> {
-        let unit = self.instant(leaf).ok_or(Fault::Type)?;
         if leaf != node {
             // The branch's number, which is written once more with the value.
             pass.buffers.out.pop();
         }
-        let value = time::parse(text, unit).map_err(|mistake| self.beyond(leaf, Fault::Time(mistake)))?;
-        self.emit_i64(node, value, pass)
-    }
-
-    /// The unit of a time that can be sent as text.
-    pub fn instant(&self, node: NodeId) -> Option<Unit> {
+        let parsed = |unit| time::parse(text, unit).map_err(Fault::Time);
+        let (stored, value) = match self.node(leaf) {
+            Node::Integer(Integer {
+                instant: Some(unit), ..
+            }) => (leaf, parsed(*unit)),
+            Node::ObservedAt => (leaf, parsed(Unit::Millis)),
+            Node::Accepts(accepts) => (accepts.node, accepts.text(text)),
+            _ => return Err(Fault::Type),
+        };
         match self.node(node) {
-            Node::Integer(integer) => integer.instant,
-            Node::ObservedAt => Some(Unit::Millis),
-            _ => None,
+            Node::Optional { null, some, .. } => {
+                pass.number(Some(*null), *some, stored, |pass| self.time(stored, value, pass))
+            }
+            Node::Union(union) => {
+                let byte = union.integer.map_or(0, |branch| branch.byte);
+                pass.number(union.null, byte, stored, |pass| self.time(stored, value, pass))
+            }
+            _ => self.time(stored, value, pass),
         }
     }
 
@@ -189,15 +215,15 @@ impl Program {
         Ok(())
     }
 
-    /// A `[`: writes what precedes the block, and gives the node of the items.
-    pub fn enter_array(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<NodeId, Fault> {
+    /// A `[`: writes what precedes the block, and gives what the array is.
+    pub fn enter_array(&self, node: NodeId, pass: &mut Pass<'_>) -> Result<&Array, Fault> {
         let leaf = match self.node(node) {
             Node::Optional { some, node, .. } => pass.take(*some, *node),
             Node::Union(union) => pass.take_branch(union.array)?,
             _ => node,
         };
         match self.node(leaf) {
-            Node::Array(items) => Ok(*items),
+            Node::Array(array) => Ok(array),
             _ => Err(Fault::Type),
         }
     }
@@ -221,15 +247,21 @@ impl Program {
 impl Integer {
     #[inline(always)]
     fn emit(&self, value: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if (self.minimum..=self.maximum).contains(&value) {
+        if (self.minimum..=self.maximum).contains(&value) && !self.inside.contains(&value) {
             write_long(value, out);
             Ok(())
-        } else if self.sentinels.contains(&value) {
-            Err(Fault::Sentinel)
-        } else if value < self.minimum {
-            Err(Fault::Below)
         } else {
-            Err(Fault::Above)
+            Err(self.fault(value))
+        }
+    }
+
+    #[cold]
+    fn fault(&self, value: i64) -> Fault {
+        match value {
+            _ if self.sentinels.contains(&value) => Fault::Sentinel,
+            _ if self.nulled => Fault::Nulled,
+            _ if value < self.minimum => Fault::Below,
+            _ => Fault::Above,
         }
     }
 }
@@ -237,7 +269,7 @@ impl Integer {
 impl Real {
     #[inline(always)]
     fn emit_f64(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if (self.minimum..=self.maximum).contains(&value) {
+        if self.holds(value) {
             out.extend_from_slice(&value.to_le_bytes());
             Ok(())
         } else {
@@ -247,7 +279,7 @@ impl Real {
 
     #[inline(always)]
     fn emit_f32(&self, value: f32, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if (self.minimum..=self.maximum).contains(&f64::from(value)) {
+        if self.holds(f64::from(value)) {
             out.extend_from_slice(&value.to_le_bytes());
             Ok(())
         } else {
@@ -255,13 +287,18 @@ impl Real {
         }
     }
 
+    #[inline(always)]
+    fn holds(&self, value: f64) -> bool {
+        (self.minimum..=self.maximum).contains(&value) && !self.inside.contains(&value)
+    }
+
+    #[cold]
     fn fault(&self, value: f64) -> Fault {
-        if self.sentinels.contains(&value) {
-            Fault::Sentinel
-        } else if value < self.minimum {
-            Fault::Below
-        } else {
-            Fault::Above
+        match value {
+            _ if self.sentinels.contains(&value) => Fault::Sentinel,
+            _ if self.nulled => Fault::Nulled,
+            _ if value < self.minimum => Fault::Below,
+            _ => Fault::Above,
         }
     }
 }

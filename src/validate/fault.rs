@@ -18,6 +18,18 @@ pub enum Fault {
     Above,
     /// A sentinel: written as null by the union around it, so it never leaves `emit_*`.
     Sentinel,
+    /// Out of range where the schema wants null for that: as a sentinel.
+    Nulled,
+    /// Longer than `maxLength`.
+    TooLong,
+    /// Does not match `pattern`.
+    Pattern,
+    /// More than `maxItems`.
+    TooManyItems,
+    /// Two items that `unique` forbids.
+    NotUnique,
+    /// None of `any_of` has a value.
+    Empty,
     Unknown,
     Duplicate,
     Missing,

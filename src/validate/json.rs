@@ -14,8 +14,9 @@ use serde_json::value::RawValue;
 
 use super::fault::{Fault, deeper};
 use super::got::{self, Got};
-use super::pass::Pass;
-use super::program::{Field, Node, NodeId, Program, Record};
+use super::pass::{Pass, Unclosed};
+use super::program::{Field, Node, NodeId, Program};
+use super::record::Record;
 use super::refusal::{self, Step};
 use crate::outcome::Rejection;
 
@@ -130,19 +131,19 @@ impl<'w> Walk<'w, '_> {
     }
 
     fn array(&mut self, node: NodeId, raw: &'w str, depth: u32) -> Result<(), Stop> {
-        let item = self
-            .program
+        let program = self.program;
+        let array = program
             .enter_array(node, self.pass)
-            .and_then(|item| deeper(depth).map(|()| item))
+            .and_then(|array| deeper(depth).map(|()| array))
             .map_err(|fault| self.refuse(fault, node, Got::Array))?;
         let mut open = self.pass.open_block();
         for raw in parts::<Vec<&RawValue>>(raw)? {
-            let result = self.value(item, raw.get(), depth + 1, None);
+            let result = self.value(array.items, raw.get(), depth + 1, None);
             result.map_err(|stop| self.within(Step::Item(open.items), stop))?;
-            open.items += 1;
+            self.pass.close_item(&mut open);
         }
-        self.pass.close_block(&open);
-        Ok(())
+        let result = self.pass.close_array(array, &open);
+        result.map_err(|fault| self.refuse(fault, node, Got::Array))
     }
 
     fn object(&mut self, node: NodeId, raw: &'w str, depth: u32) -> Result<(), Stop> {
@@ -178,7 +179,10 @@ impl<'w> Walk<'w, '_> {
             self.pass.close_field(&mut open, index, start);
         }
         let result = self.pass.close_record(record, &open);
-        result.map_err(|index| self.refuse_field(Fault::Missing, node, &record.fields[index].name))
+        result.map_err(|unclosed| match unclosed {
+            Unclosed::Missing(index) => self.refuse_field(Fault::Missing, node, &record.fields[index].name),
+            Unclosed::Empty => self.refuse(Fault::Empty, node, Got::Object),
+        })
     }
 
     fn map(&mut self, values: NodeId, depth: u32, entries: Vec<(&'w RawValue, &'w RawValue)>) -> Result<(), Stop> {
@@ -188,7 +192,7 @@ impl<'w> Walk<'w, '_> {
             self.pass.write_key(key.as_bytes());
             let result = self.value(values, value.get(), depth, None);
             result.map_err(|stop| self.within(Step::Field(got::cut(&key)), stop))?;
-            open.items += 1;
+            self.pass.close_value(&mut open);
         }
         self.pass.close_map(&open).map_err(|key| {
             let key = self.pass.key(key);

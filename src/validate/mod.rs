@@ -2,20 +2,29 @@
 //!
 //! Each kind's schema is [compiled](compile) once, at start, into a flat [`program`]; [`scan`] drives it, writing Avro
 //! while it parses, with no tree in between ([`json`] does the same with serde_json, and judges [`scan`] in tests;
-//! [`literal`] and [`time`] are what both share); [`pass`] lays the bytes out. What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges
-//! `observed_at`. Synchronous, no I/O; knows nouns only.
+//! [`literal`] and [`time`] are what both share); [`pass`] lays the bytes out, and [`notes`] keeps what the gateway nulls.
+//! What is wrong is said by [`refusal`]: path, expected, got. [`clock`] judges `observed_at`. Synchronous, no I/O; knows nouns
+//! only.
 //!
 //! # What a schema's attributes mean
-//! Avro allows them and ignores them; the gateway does not. No field is known by its name.
+//! Avro allows them and ignores them; the gateway does not ([`attributes`]). No field is known by its name. One that is
+//! misspelt is a mistake of the schema; one that is unknown is said by `check`.
 //!
 //! | attribute | on | meaning |
 //! |---|---|---|
-//! | `minimum`, `maximum` | a number | outside of them a reading is rejected as out of range |
-//! | `sentinels` | a number in a union with null | these values mean "no reading": each is stored as null, and the reading stays. They lie outside of `minimum`..`maximum`, or the schema is refused: no real value is ever taken for a sentinel |
+//! | `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum` | a number | outside of them a value is out of range |
+//! | `out_of_range` | a number | `"reject"`: the reading is rejected. `"null"`, in a union with null: the value is stored as null, and the reading accepted |
+//! | `sentinels` | a number in a union with null | these values mean "no reading": each is stored as null. One may lie within the range, where the field's sensors define it so |
+//! | `maxLength`, `pattern` | a string | characters; a regular expression that must be found in it |
+//! | `maxItems`, `"unique": "lane"` | an array | items; no two with the same value of that field |
+//! | `"any_of": ["a", "b"]` | a record | at least one of these must have a value: not null, nor an empty array or map. What the gateway nulls counts as one |
+//! | `also` | a field: `["a"]`; an enum: `{"L1": ["a"]}` | other spellings of the name, or of symbols; Avro's `aliases` of a field, too |
+//! | `accepts`, `utc_offset`, `time_zone`, `disambiguation` | a timestamp | the forms in which it is accepted ([`accepts`]) |
 //! | `"fill": "device"` | a string field | the device of the address; a device may leave it out, and must not name another |
 //! | `"fill": "received_at"` | a timestamp-millis field | the time of receipt; a device that sends it is rejected, since it cannot know and its value would be lost; null is as if absent |
-//! | `"clock": "observed"` | a timestamp-millis field | the device's own time, as a number or RFC 3339 text; left out or null, it becomes the time of receipt; sent, it is checked against `[clock]`, and never before 2000 |
-//! | `unit`, `doc` | anything | for people |
+//! | `"fill": "quality"` | an array of flags ([`quality`]) | what the gateway nulls is noted there, behind what the device sends |
+//! | `"clock": "observed"` | a timestamp-millis field | the device's own time; left out or null, it becomes the time of receipt; sent, it is checked against `[clock]`, and never before 2000 |
+//! | `unit`, `doc`, `simulate` | anything | for people, and for simulated devices |
 //!
 //! # What is accepted
 //! Strict: an unknown field, a field or map key that comes twice, a missing field without default, a string for a number,
@@ -36,11 +45,12 @@
 //! * Logical types bound their values to what readers can show: `date`, `timestamp-*` and `local-timestamp-*` to the years
 //!   1 to 9999 (in nanoseconds, to 64 bits: 1677 to 2262), `time-*` to one day. One that is unknown or not of its type is
 //!   ignored, as Avro says.
-//! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]). In a union with
-//!   a string or an enum, text is always that.
+//! * A `timestamp-*`, `observed_at` among them, may also be RFC 3339 text with an offset ([`time`]), unless `accepts` says
+//!   otherwise. In a union with a string or an enum, text is always that.
 
 use crate::outcome::Rejection;
 
+pub mod accepts;
 mod attributes;
 pub mod clock;
 pub mod compile;
@@ -50,19 +60,24 @@ pub mod got;
 pub mod json;
 pub mod literal;
 pub mod lookup;
+pub mod notes;
 pub mod pass;
 pub mod program;
+mod quality;
+pub mod record;
 pub mod refusal;
 mod satisfiable;
 pub mod scan;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod text_rules;
 pub mod time;
 
 pub use clock::Config;
 use clock::Limits;
-pub use compile::compile;
+pub use compile::{compile, foreign_attributes};
+pub use notes::{Flag, Nulled};
 use pass::{Buffers, Pass};
 pub use program::Program;
 
@@ -152,5 +167,10 @@ impl Scratch {
     /// The value left by the last [`Validator::reading`], if that succeeded.
     pub fn value(&self) -> &[u8] {
         &self.buffers.out
+    }
+
+    /// The numbers that became null in it.
+    pub fn nulled(&self) -> &[Nulled] {
+        self.buffers.notes.nulled()
     }
 }

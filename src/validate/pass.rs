@@ -7,7 +7,10 @@
 
 use super::clock::Limits;
 use super::fault::Fault;
-use super::program::{Absent, Branch, Field, NodeId, Record};
+use super::got;
+use super::notes::{Flag, Notes, Place};
+use super::program::{Absent, Array, Branch, Field, NodeId};
+use super::record::{Quality, Record};
 
 /// Buffers that are reused from reading to reading.
 #[derive(Debug, Default)]
@@ -20,6 +23,9 @@ pub struct Buffers {
     keys: Vec<Span>,
     /// A record's bytes as they came, while they are put in the schema's order.
     moved: Vec<u8>,
+    /// Where in `out` what tells the items of the open arrays apart lies.
+    identities: Vec<Span>,
+    pub notes: Notes,
 }
 
 /// From, to: positions in [`Buffers::out`].
@@ -48,6 +54,17 @@ pub struct OpenRecord {
     next: usize,
     /// Whatever has come or been left out so far is where it belongs.
     in_order: bool,
+    /// How many notes there were before it.
+    notes: usize,
+}
+
+/// Why a record cannot be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclosed {
+    /// The index of the first required field that has not come.
+    Missing(usize),
+    /// None of `any_of` has a value.
+    Empty,
 }
 
 /// An array or map whose items are arriving.
@@ -57,6 +74,10 @@ pub struct OpenBlock {
     at: usize,
     /// Its first key, if it is a map.
     keys: usize,
+    /// Its first item's identity, if it is an array of such.
+    identities: usize,
+    /// How many notes there were before its next item.
+    notes: usize,
     pub items: usize,
 }
 
@@ -73,6 +94,7 @@ impl Pass<'_> {
             start: self.buffers.out.len(),
             next: 0,
             in_order: true,
+            notes: self.buffers.notes.count(),
         }
     }
 
@@ -104,8 +126,7 @@ impl Pass<'_> {
     /// Devices leave out the same fields time and again, if only those that the gateway fills. What stands for them is
     /// written as soon as a later one comes, as if in order; should they come after all, it is dropped.
     fn pass_over(&mut self, record: &Record, from: usize, to: usize) -> bool {
-        let skipped = record.fields.get(from..to);
-        skipped.is_some_and(|fields| fields.iter().all(|field| self.absent(field).is_some()))
+        from <= to && self.absent_run(record, from, to).is_ok()
     }
 
     /// Notes that the bytes from `start` to the end of `out` are the field's value.
@@ -118,25 +139,56 @@ impl Pass<'_> {
     /// Ends a record: defaults and filled fields are written, and all put in the schema's order.
     ///
     /// # Errors
-    /// The index of the first required field that has not come.
-    pub fn close_record(&mut self, record: &Record, open: &OpenRecord) -> Result<(), usize> {
+    /// A required field has not come, or no value.
+    pub fn close_record(&mut self, record: &Record, open: &OpenRecord) -> Result<(), Unclosed> {
+        let is_noted = self.buffers.notes.count() != open.notes;
+        if is_noted {
+            self.locate_notes(record, open);
+        }
+        let quality = record.rules.quality.as_ref().filter(|_| is_noted);
         // In order: the fields are where they belong, and only the last ones may be absent.
-        let settled = if open.in_order {
-            open.next
+        if open.in_order && quality.is_none() {
+            self.absent_run(record, open.next, record.fields.len())
+                .map_err(Unclosed::Missing)?;
         } else {
-            self.lift_record(open);
-            0
-        };
-        for (index, field) in record.fields.iter().enumerate().skip(settled) {
-            let (from, to) = self.buffers.spans[open.base + index];
-            if (from, to) == ABSENT {
-                self.absent(field).ok_or(index)?;
-            } else {
-                let bytes = &self.buffers.moved[from - open.start..to - open.start];
-                self.buffers.out.extend_from_slice(bytes);
-            }
+            self.put_in_order(record, open, quality)?;
+        }
+        // What was nulled was sent, and is noted.
+        if !is_noted && !self.has_any(record, open) {
+            return Err(Unclosed::Empty);
+        }
+        if let Some(field) = record.rules.identity {
+            self.buffers.identities.push(self.buffers.spans[open.base + field]);
         }
         self.buffers.spans.truncate(open.base);
+        Ok(())
+    }
+
+    fn put_in_order(&mut self, record: &Record, open: &OpenRecord, quality: Option<&Quality>) -> Result<(), Unclosed> {
+        self.lift_record(open);
+        let mut index = 0;
+        while index < record.fields.len() {
+            let at = open.base + index;
+            let span = self.buffers.spans[at];
+            if let Some(quality) = quality.filter(|quality| quality.field == index) {
+                self.write_quality(quality, span, open.start);
+                index += 1;
+            } else if span == ABSENT {
+                let rest = &self.buffers.spans[at..];
+                let run = rest.iter().take_while(|&&span| span == ABSENT).count();
+                let end = quality
+                    .filter(|quality| quality.field > index)
+                    .map_or(index + run, |quality| quality.field.min(index + run));
+                self.absent_run(record, index, end).map_err(Unclosed::Missing)?;
+                index = end;
+            } else {
+                let start = self.buffers.out.len();
+                let bytes = &self.buffers.moved[span.0 - open.start..span.1 - open.start];
+                self.buffers.out.extend_from_slice(bytes);
+                self.buffers.spans[at] = (start, self.buffers.out.len());
+                index += 1;
+            }
+        }
         Ok(())
     }
 
@@ -157,6 +209,26 @@ impl Pass<'_> {
         self.absent(field).ok_or(Fault::Type)
     }
 
+    /// Writes what stands for fields that have not come.
+    ///
+    /// # Errors
+    /// The index of the first that the schema has nothing for.
+    fn absent_run(&mut self, record: &Record, from: usize, to: usize) -> Result<(), usize> {
+        let mut at = from;
+        for &other in record
+            .defaults
+            .others
+            .iter()
+            .filter(|&&other| (from..to).contains(&other))
+        {
+            self.buffers.out.extend_from_slice(record.defaults.of(at, other));
+            self.absent(&record.fields[other]).ok_or(other)?;
+            at = other + 1;
+        }
+        self.buffers.out.extend_from_slice(record.defaults.of(at, to));
+        Ok(())
+    }
+
     /// Writes what stands for a field that has not come; `None` if the schema has nothing for it.
     fn absent(&mut self, field: &Field) -> Option<()> {
         let out = &mut self.buffers.out;
@@ -168,6 +240,79 @@ impl Pass<'_> {
         }
         Some(())
     }
+}
+
+// === impl Pass: a record's rules ===
+
+impl Pass<'_> {
+    /// Whether one of `any_of` was sent with a value.
+    #[inline]
+    fn has_any(&self, record: &Record, open: &OpenRecord) -> bool {
+        let any_of = &record.rules.any_of;
+        let has_value = |&(from, to): &Span, bytes_min| (from, to) != ABSENT && to - from >= bytes_min;
+        let mut candidates = any_of.iter();
+        any_of.is_empty()
+            || candidates
+                .any(|candidate| has_value(&self.buffers.spans[open.base + candidate.field], candidate.bytes_min))
+    }
+
+    /// Notes that were made in this record get its fields' names.
+    #[cold]
+    fn locate_notes(&mut self, record: &Record, open: &OpenRecord) {
+        let Buffers { spans, notes, .. } = &mut *self.buffers;
+        let spans = &spans[open.base..];
+        notes.locate(open.notes, open.start, |at| {
+            let found = spans.iter().position(|&(from, to)| (from..to).contains(&at));
+            let field = found.and_then(|index| record.fields.get(index));
+            Place::Field(field.map_or("", |field| &field.name))
+        });
+    }
+
+    /// Writes the quality flags that the device sent (in `span`, if it sent some), and behind them the gateway's. If there are
+    /// too many, the last one says so: it is about no field.
+    #[cold]
+    fn write_quality(&mut self, quality: &Quality, span: Span, start: usize) {
+        let Buffers { out, moved, notes, .. } = &mut *self.buffers;
+        let sent = match span {
+            ABSENT => &[][..],
+            (from, to) => &moved[from - start..to - start],
+        };
+        let (count, items) = split_block(sent);
+        let free = quality.items_max.saturating_sub(count);
+        let all = notes.count();
+        let kept = if all <= free { all } else { free.saturating_sub(1) };
+        let total = count + all.min(free);
+        if total > 0 {
+            write_long(total as i64, out);
+            out.extend_from_slice(items);
+            for (path, flag) in notes.paths().take(kept) {
+                let flag = match flag {
+                    Flag::Sentinel => quality.sentinel,
+                    Flag::OutOfRange => quality.out_of_range,
+                };
+                write_note(path, flag, quality.gateway, out);
+            }
+            if kept < all.min(free) {
+                write_note("", quality.other, quality.gateway, out);
+            }
+        }
+        out.push(0);
+    }
+}
+
+/// The count and the items of an array of one block, or none.
+fn split_block(block: &[u8]) -> (usize, &[u8]) {
+    // A count of 32 or fewer, which is one byte.
+    match block {
+        [] | [_] => (0, &[]),
+        [count, items @ .., _] => (usize::from(count >> 1), items),
+    }
+}
+
+fn write_note(path: &str, flag: usize, source: usize, out: &mut Vec<u8>) {
+    write_text(path.as_bytes(), out);
+    write_long(flag as i64, out);
+    write_long(source as i64, out);
 }
 
 // === impl OpenRecord ===
@@ -190,8 +335,32 @@ impl Pass<'_> {
         OpenBlock {
             at,
             keys: self.buffers.keys.len(),
+            identities: self.buffers.identities.len(),
+            notes: self.buffers.notes.count(),
             items: 0,
         }
+    }
+
+    /// Ends an item of an array.
+    #[inline]
+    pub fn close_item(&mut self, open: &mut OpenBlock) {
+        if self.buffers.notes.count() != open.notes {
+            let index = open.items;
+            self.buffers.notes.locate(open.notes, open.at, |_| Place::Item(index));
+            open.notes = self.buffers.notes.count();
+        }
+        open.items += 1;
+    }
+
+    /// Ends a value of a map.
+    #[inline]
+    pub fn close_value(&mut self, open: &mut OpenBlock) {
+        if self.buffers.notes.count() != open.notes {
+            let key = got::cut(&self.key(self.current_key(open)));
+            self.buffers.notes.locate(open.notes, open.at, |_| Place::Field(&key));
+            open.notes = self.buffers.notes.count();
+        }
+        open.items += 1;
     }
 
     /// The key of a map's next value.
@@ -201,8 +370,28 @@ impl Pass<'_> {
         keys.push((out.len() - key.len(), out.len()));
     }
 
-    /// Ends an array: its count goes before its items, so that all are one block.
-    pub fn close_block(&mut self, open: &OpenBlock) {
+    /// Ends an array.
+    ///
+    /// # Errors
+    /// It has too many items, or two that must not both be there.
+    #[inline]
+    pub fn close_array(&mut self, array: &Array, open: &OpenBlock) -> Result<(), Fault> {
+        if open.items > array.items_max {
+            return Err(Fault::TooManyItems);
+        }
+        if array.unique.is_some() {
+            let Buffers { out, identities, .. } = &mut *self.buffers;
+            if repeated(out, &mut identities[open.identities..]).is_some() {
+                return Err(Fault::NotUnique);
+            }
+        }
+        self.buffers.identities.truncate(open.identities);
+        self.close_block(open);
+        Ok(())
+    }
+
+    /// Ends an array or map: its count goes before its items, so that all are one block.
+    fn close_block(&mut self, open: &OpenBlock) {
         let out = &mut self.buffers.out;
         match open.items {
             // The byte kept free is the zero that ends an array.
@@ -226,12 +415,7 @@ impl Pass<'_> {
     /// Where a key lies that came twice.
     pub fn close_map(&mut self, open: &OpenBlock) -> Result<(), Span> {
         let Buffers { out, keys, .. } = &mut *self.buffers;
-        let own = &mut keys[open.keys..];
-        own.sort_unstable_by_key(|&(from, to)| &out[from..to]);
-        let twice = own
-            .windows(2)
-            .find(|pair| out[pair[0].0..pair[0].1] == out[pair[1].0..pair[1].1]);
-        if let Some(&[key, _]) = twice {
+        if let Some(key) = repeated(out, &mut keys[open.keys..]) {
             return Err(key);
         }
         keys.truncate(open.keys);
@@ -250,6 +434,14 @@ impl Pass<'_> {
     }
 }
 
+/// A span whose bytes another one has as well; sorts them.
+fn repeated(out: &[u8], spans: &mut [Span]) -> Option<Span> {
+    spans.sort_unstable_by_key(|&(from, to)| &out[from..to]);
+    let mut pairs = spans.windows(2);
+    let twice = pairs.find(|pair| out[pair[0].0..pair[0].1] == out[pair[1].0..pair[1].1]);
+    twice.map(|pair| pair[0])
+}
+
 // === impl Buffers ===
 
 impl Buffers {
@@ -259,6 +451,8 @@ impl Buffers {
         self.spans.clear();
         self.keys.clear();
         self.moved.clear();
+        self.identities.clear();
+        self.notes.clear();
     }
 
     /// Empties them for the next reading, which may follow a failed one; what they hold of memory stays.
@@ -293,24 +487,30 @@ impl Pass<'_> {
         Ok(self.take(branch.byte, branch.node))
     }
 
-    /// Writes a number as the branch `byte`, or as null if it is a sentinel there.
+    /// Writes a number, stored by `node`, as the branch `byte`; or as null, if that is what the schema wants for it.
     #[inline]
     pub fn number(
         &mut self,
         null: Option<u8>,
         byte: u8,
+        node: NodeId,
         emit: impl FnOnce(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let at = self.buffers.out.len();
         self.buffers.out.push(byte);
         match (emit(self), null) {
-            (Err(Fault::Sentinel), Some(null)) => {
-                self.buffers.out.truncate(at);
-                self.buffers.out.push(null);
-                Ok(())
-            }
-            (result, _) => result,
+            (Err(Fault::Sentinel), Some(null)) => self.note(at, null, node, Flag::Sentinel),
+            (Err(Fault::Nulled), Some(null)) => self.note(at, null, node, Flag::OutOfRange),
+            (result, _) => return result,
         }
+        Ok(())
+    }
+
+    #[cold]
+    fn note(&mut self, at: usize, null: u8, node: NodeId, flag: Flag) {
+        self.buffers.out.truncate(at);
+        self.buffers.out.push(null);
+        self.buffers.notes.add(node, flag, at);
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lookup::Lookup;
+use super::accepts::Accepts;
+use super::record::Record;
+use super::text_rules::TextRules;
 use super::time::Unit;
 
 /// A compiled schema.
@@ -21,6 +23,8 @@ pub struct Program {
     /// For each record, from [`Record::successors`] on: the field that is likeliest to come first, then the one after
     /// each field, as the schema has them. What is learned of devices starts from it.
     pub successors: Vec<u32>,
+    /// The numbers that can become null, each with its path in the schema: `lanes[].speed_kmh`. In the order of the nodes.
+    pub paths: Vec<(NodeId, Box<str>)>,
 }
 
 /// The number of a compiled schema, in the order of compiling.
@@ -38,16 +42,18 @@ pub enum Node {
     Integer(Integer),
     Real(Real),
     Text,
+    /// A string with `maxLength` or `pattern`.
+    CheckedText(Box<TextRules>),
     /// `"fill": "device"`: a string that must be the device of the address.
     Device,
     /// `"clock": "observed"`: a time, checked against the clock limits.
     ObservedAt,
+    /// `"accepts"`: a time in forms that the schema lists.
+    Accepts(Box<Accepts>),
     /// `"fill": "received_at"`: the gateway's to write, never the device's.
     Reserved,
-    /// The symbols, in the schema's order.
-    Enum(Box<[Box<str>]>),
-    /// Its items.
-    Array(NodeId),
+    Enum(Symbols),
+    Array(Array),
     /// Its values.
     Map(NodeId),
     Record(Record),
@@ -67,8 +73,13 @@ pub struct Integer {
     pub wide: bool,
     pub minimum: i64,
     pub maximum: i64,
-    /// Outside of `minimum..=maximum`; they mean "no reading".
+    /// They mean "no reading".
     pub sentinels: Box<[i64]>,
+    /// Those within `minimum..=maximum`; few fields have one.
+    pub inside: Box<[i64]>,
+    /// `"out_of_range": "null"`.
+    pub nulled: bool,
+    pub exclusive: Exclusive,
     /// A `timestamp-*`, which can be sent as text, too.
     pub instant: Option<Unit>,
 }
@@ -80,16 +91,37 @@ pub struct Real {
     pub single: bool,
     pub minimum: f64,
     pub maximum: f64,
-    /// Outside of `minimum..=maximum`; they mean "no reading".
+    /// They mean "no reading".
     pub sentinels: Box<[f64]>,
+    /// Those within `minimum..=maximum`; few fields have one.
+    pub inside: Box<[f64]>,
+    /// `"out_of_range": "null"`.
+    pub nulled: bool,
+    pub exclusive: Exclusive,
+}
+
+/// Which bounds were written as exclusive: what is kept is the next number within.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exclusive {
+    pub minimum: bool,
+    pub maximum: bool,
+}
+
+/// An enum's symbols, in the schema's order.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    pub names: Box<[Box<str>]>,
+    /// `"also"`: other spellings, each with the index of its symbol.
+    pub also: Box<[(Box<str>, usize)]>,
 }
 
 #[derive(Debug)]
-pub struct Record {
-    pub fields: Box<[Field]>,
-    /// Its place in [`Program::successors`].
-    pub successors: usize,
-    by_name: Lookup,
+pub struct Array {
+    pub items: NodeId,
+    /// `"maxItems"`.
+    pub items_max: usize,
+    /// `"unique"`: the field that tells items apart; they are records that keep where it lies ([`Record::identity`]).
+    pub unique: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -135,6 +167,14 @@ pub struct Branch {
     pub node: NodeId,
 }
 
+// === impl Absent ===
+
+impl Absent {
+    pub fn is_required(&self) -> bool {
+        matches!(self, Absent::Refused)
+    }
+}
+
 // === impl ProgramId ===
 
 impl Default for ProgramId {
@@ -162,21 +202,28 @@ impl Union {
     }
 }
 
-// === impl Record ===
+// === impl Program, Symbols ===
 
-impl Record {
-    pub fn new(fields: Vec<Field>, successors: usize) -> Self {
-        let names: Vec<&[u8]> = fields.iter().map(|field| field.name.as_bytes()).collect();
-        Record {
-            by_name: Lookup::new(&names),
-            fields: fields.into(),
-            successors,
-        }
+impl Program {
+    #[inline]
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node as usize]
     }
 
-    /// The index of the field `key`.
-    pub fn find(&self, key: &[u8]) -> Option<usize> {
-        let mut candidates = self.by_name.candidates(key);
-        candidates.find(|&index| self.fields.get(index).is_some_and(|field| field.name.as_bytes() == key))
+    /// The path of a number that can become null.
+    pub fn path(&self, node: NodeId) -> &str {
+        let found = self.paths.binary_search_by_key(&node, |(node, _)| *node);
+        found.map_or("", |index| &self.paths[index].1)
+    }
+}
+
+impl Symbols {
+    #[inline]
+    pub fn index(&self, text: &[u8]) -> Option<usize> {
+        let index = self.names.iter().position(|symbol| symbol.as_bytes() == text);
+        index.or_else(|| {
+            let other = self.also.iter().find(|(other, _)| other.as_bytes() == text);
+            other.map(|(_, index)| *index)
+        })
     }
 }

@@ -9,14 +9,15 @@ use super::clock;
 use super::fault::Fault;
 use super::got::{Got, quoted, show};
 use super::pass::Pass;
-use super::program::{Integer, Node, NodeId, Program, Real};
+use super::program::{Exclusive, Integer, Node, NodeId, Program, Real};
+use super::text_rules::TextRules;
 use super::time::{Mistake, Unit};
 use crate::outcome::{Position, Reason, Rejection};
 
 /// Characters of a path.
 pub const PATH_CHARS_MAX: usize = 160;
-/// Characters of a list of symbols.
-const SYMBOLS_CHARS_MAX: usize = 160;
+/// Characters of a list of symbols or fields.
+const NAMES_CHARS_MAX: usize = 160;
 
 /// One step of a path.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub enum Step {
 impl Fault {
     pub fn reason(self) -> Reason {
         match self {
-            Fault::Below | Fault::Above | Fault::Sentinel => Reason::OutOfRange,
+            Fault::Below | Fault::Above | Fault::Sentinel | Fault::Nulled => Reason::OutOfRange,
             Fault::Time(Mistake::TooEarly(_) | Mistake::TooLate(_)) => Reason::OutOfRange,
             Fault::TooFarAhead | Fault::TooOld | Fault::TooEarly => Reason::BadClock,
             Fault::Depth => Reason::Malformed,
@@ -40,6 +41,11 @@ impl Fault {
             | Fault::Unknown
             | Fault::Duplicate
             | Fault::Missing
+            | Fault::TooLong
+            | Fault::Pattern
+            | Fault::TooManyItems
+            | Fault::NotUnique
+            | Fault::Empty
             | Fault::Time(_)
             | Fault::OtherDevice => Reason::SchemaMismatch,
         }
@@ -49,18 +55,45 @@ impl Fault {
     pub fn text(self, program: &Program, node: NodeId, got: Got<'_>, pass: &Pass<'_>) -> String {
         let leaf = leaf(program, node, got);
         match (self, leaf) {
-            (Fault::Below, Node::Integer(integer)) => format!("{got} is below the minimum {}", integer.minimum),
-            (Fault::Above, Node::Integer(integer)) => format!("{got} is above the maximum {}", integer.maximum),
-            (Fault::Below, Node::Real(real)) => format!("{got} is below the minimum {}", real.show(real.minimum)),
-            (Fault::Above, Node::Real(real)) => format!("{got} is above the maximum {}", real.show(real.maximum)),
-            (Fault::Below | Fault::Above | Fault::Sentinel, _) => format!("{got} is out of range"),
+            (Fault::Below | Fault::Above, Node::Integer(integer)) => {
+                self.beyond(got, integer.exclusive, integer.bound(self))
+            }
+            (Fault::Below | Fault::Above, Node::Real(real)) => self.beyond(got, real.exclusive, real.bound(self)),
+            (Fault::Below | Fault::Above | Fault::Sentinel | Fault::Nulled, _) => format!("{got} is out of range"),
+            (Fault::TooLong | Fault::Pattern, Node::CheckedText(rules)) => self.text_of_rules(rules, got),
+            (Fault::TooManyItems, Node::Array(array)) => format!("more than {} items", array.items_max),
+            (Fault::NotUnique, Node::Array(array)) => {
+                format!(
+                    "two items have the same {}",
+                    array.unique.as_deref().unwrap_or_default()
+                )
+            }
+            (Fault::Empty, Node::Record(record)) => {
+                let fields = record
+                    .rules
+                    .any_of
+                    .iter()
+                    .filter_map(|candidate| record.fields.get(candidate.field));
+                format!(
+                    "no value; send {}",
+                    one_of(fields.map(|field| &*field.name), "at least one of ")
+                )
+            }
+            (Fault::TooLong | Fault::Pattern | Fault::TooManyItems | Fault::NotUnique | Fault::Empty, _) => {
+                format!("{got} does not fit")
+            }
             (Fault::Symbol, _) => format!("{got} is not {}", expected(program, node)),
             (Fault::OtherDevice, _) => {
                 let device = quoted(pass.device);
                 format!("{got} is not the device of the address, {device}")
             }
+            (Fault::TooFarAhead | Fault::TooOld | Fault::TooEarly, Node::Accepts(accepts)) => {
+                pass.limits.text(self, got, accepts.sent(got), "", pass.received_at_ms)
+            }
             (Fault::TooFarAhead | Fault::TooOld | Fault::TooEarly, _) => {
-                pass.limits.text(self, got, pass.received_at_ms)
+                let hint = clock::hint(got, pass.received_at_ms);
+                pass.limits
+                    .text(self, got, clock::observed_ms(got), &hint, pass.received_at_ms)
             }
             (Fault::Type, Node::ObservedAt) => {
                 let hint = clock::hint(got, pass.received_at_ms);
@@ -75,6 +108,23 @@ impl Fault {
             (Fault::Type, _) => format!("expected {}, got {got}", expected(program, node)),
         }
     }
+
+    fn beyond(self, got: Got<'_>, exclusive: Exclusive, bound: String) -> String {
+        match self {
+            Fault::Below if exclusive.minimum => format!("{got} is not above {bound}"),
+            Fault::Below => format!("{got} is below the minimum {bound}"),
+            _ if exclusive.maximum => format!("{got} is not below {bound}"),
+            _ => format!("{got} is above the maximum {bound}"),
+        }
+    }
+
+    fn text_of_rules(self, rules: &TextRules, got: Got<'_>) -> String {
+        match (self, rules.chars_max, &rules.pattern) {
+            (Fault::TooLong, Some(most), _) => format!("{got} is longer than {most} characters"),
+            (_, _, Some(pattern)) => format!("{got} does not match {}", quoted(pattern.as_str())),
+            _ => format!("{got} does not fit"),
+        }
+    }
 }
 
 /// The node that judged the value, inside the unions around it.
@@ -84,6 +134,8 @@ fn leaf<'p>(program: &'p Program, node: NodeId, got: Got<'_>) -> &'p Node {
         Node::Union(union) => {
             let branch = match got {
                 Got::Number(literal) => program.number_branch(union, literal.parse().ok()),
+                Got::Array => union.array,
+                Got::Object => union.object,
                 _ => union.text.or(union.integer),
             };
             branch.map_or(program.node(node), |branch| program.node(branch.node))
@@ -102,10 +154,11 @@ fn expected(program: &Program, node: NodeId) -> String {
         }) => instant(*unit),
         Node::Integer(integer) => if integer.wide { "long" } else { "int" }.to_owned(),
         Node::Real(real) => if real.single { "float" } else { "double" }.to_owned(),
-        Node::Text | Node::Device => "string".to_owned(),
+        Node::Text | Node::CheckedText(_) | Node::Device => "string".to_owned(),
         Node::ObservedAt => instant(Unit::Millis),
+        Node::Accepts(accepts) => accepts.expected(),
         Node::Reserved => "nothing".to_owned(),
-        Node::Enum(symbols) => one_of(symbols),
+        Node::Enum(symbols) => one_of(symbols.names.iter().map(|name| &**name), "one of "),
         Node::Array(_) => "array".to_owned(),
         Node::Map(_) | Node::Record(_) => "object".to_owned(),
         Node::Optional { node, .. } => expected(program, *node),
@@ -123,25 +176,45 @@ fn instant(unit: Unit) -> String {
     )
 }
 
-fn one_of(symbols: &[Box<str>]) -> String {
-    let mut text = "one of ".to_owned();
-    for (index, symbol) in symbols.iter().enumerate() {
+fn one_of<'n>(names: impl Iterator<Item = &'n str>, before: &str) -> String {
+    let mut text = before.to_owned();
+    for (index, name) in names.enumerate() {
         if index > 0 {
             text.push_str(", ");
         }
-        if text.len() + symbol.len() > SYMBOLS_CHARS_MAX {
+        if text.len() + name.len() > NAMES_CHARS_MAX {
             text.push('…');
             break;
         }
-        text.push_str(symbol);
+        text.push_str(name);
     }
     text
 }
 
+impl Integer {
+    /// The bound that a value is beyond, as its author wrote it.
+    fn bound(&self, fault: Fault) -> String {
+        let bound = match fault {
+            Fault::Below => self.minimum - i64::from(self.exclusive.minimum),
+            _ => self.maximum + i64::from(self.exclusive.maximum),
+        };
+        bound.to_string()
+    }
+}
+
 impl Real {
-    /// A limit as its author wrote it, as far as can be told.
-    pub fn show(&self, value: f64) -> String {
-        show(value, self.single)
+    /// The same, as far as can be told.
+    fn bound(&self, fault: Fault) -> String {
+        let single = |value: f64| value as f32;
+        let bound = match (fault, self.single) {
+            (Fault::Below, _) if !self.exclusive.minimum => self.minimum,
+            (Fault::Below, true) => single(self.minimum).next_down().into(),
+            (Fault::Below, false) => self.minimum.next_down(),
+            _ if !self.exclusive.maximum => self.maximum,
+            (_, true) => single(self.maximum).next_up().into(),
+            (_, false) => self.maximum.next_up(),
+        };
+        show(bound, self.single)
     }
 }
 

@@ -4,7 +4,7 @@
 //! is [`fault::DEPTH_MAX`](super::fault::DEPTH_MAX).
 
 use super::fault::DEPTH_MAX;
-use super::program::{Absent, Field, Node, Program};
+use super::program::{Field, Node, Program};
 
 /// # Errors
 /// No reading fits; the mistake begins with the field of the outermost record that nothing can be sent for.
@@ -62,5 +62,5 @@ fn shallowest(node: &Node, levels: &[u32]) -> u32 {
 }
 
 fn required(field: &&Field) -> bool {
-    matches!(field.absent, Absent::Refused)
+    field.absent.is_required()
 }

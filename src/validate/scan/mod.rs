@@ -9,8 +9,9 @@
 use super::fault::{Fault, deeper};
 use super::got::{self, Got};
 use super::json;
-use super::pass::{OpenRecord, Pass};
-use super::program::{Field, Node, NodeId, Program, ProgramId, Record};
+use super::pass::{OpenRecord, Pass, Unclosed};
+use super::program::{Field, Node, NodeId, Program, ProgramId};
+use super::record::Record;
 use super::refusal::Step;
 use crate::outcome::Rejection;
 
@@ -181,23 +182,23 @@ impl Scanner<'_, '_> {
 
     #[inline(never)]
     fn array(&mut self, node: NodeId, depth: u32) -> Result<(), Stop> {
-        let item = self
-            .program
+        let program = self.program;
+        let array = program
             .enter_array(node, self.pass)
-            .and_then(|item| deeper(depth).map(|()| item))
+            .and_then(|array| deeper(depth).map(|()| array))
             .map_err(|fault| self.refuse(fault, node, Got::Array))?;
         let mut open = self.pass.open_block();
         self.cursor.step();
         self.cursor.skip_whitespace();
         let mut ended = self.cursor.eat(b']');
         while !ended {
-            let result = self.value(item, depth + 1, None);
+            let result = self.value(array.items, depth + 1, None);
             result.map_err(|stop| self.verdict.within(|| Step::Item(open.items), stop))?;
-            open.items += 1;
+            self.pass.close_item(&mut open);
             ended = self.cursor.ends(b']')?;
         }
-        self.pass.close_block(&open);
-        Ok(())
+        let result = self.pass.close_array(array, &open);
+        result.map_err(|fault| self.refuse(fault, node, Got::Array))
     }
 
     #[inline(never)]
@@ -233,7 +234,10 @@ impl Scanner<'_, '_> {
             ended = self.cursor.ends(b'}')?;
         }
         let result = self.pass.close_record(record, &open);
-        result.map_err(|index| self.refuse_field(Fault::Missing, node, &record.fields[index].name))
+        result.map_err(|unclosed| match unclosed {
+            Unclosed::Missing(index) => self.refuse_field(Fault::Missing, node, &record.fields[index].name),
+            Unclosed::Empty => self.refuse(Fault::Empty, node, Got::Object),
+        })
     }
 
     /// A key and its colon; gives which field it names.
@@ -277,7 +281,7 @@ impl Scanner<'_, '_> {
                 let key = self.pass.key(self.pass.current_key(&open));
                 return Err(self.verdict.within(|| Step::Field(got::cut(&key)), stop));
             }
-            open.items += 1;
+            self.pass.close_value(&mut open);
             ended = self.cursor.ends(b'}')?;
         }
         let result = self.pass.close_map(&open);

@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
-use super::program::{Absent, Integer, Node, NodeId, Program, Real, Record};
+use super::program::{Absent, Integer, Node, NodeId, Program, Real, Symbols};
+use super::record::Record;
 use super::time::Unit;
 use super::*;
 
@@ -42,6 +43,9 @@ impl Schemer {
             if self.random.random_bool(0.5) {
                 fields.push(format!(r#"{{"name":"{name}","type":{kind},{role}}}"#));
             }
+        }
+        if self.random.random_bool(0.5) {
+            fields.push(QUALITY.to_owned());
         }
         fields.shuffle(&mut self.random);
         fields.retain(|text| !text.is_empty());
@@ -86,16 +90,20 @@ impl Schemer {
             0 => (r#""boolean""#.to_owned(), "false"),
             1 | 2 => (self.integer(nullable), ""),
             3..=5 => (self.real(nullable), ""),
-            6 => (r#""string""#.to_owned(), r#""é""#),
+            6 => (self.string(), r#""é""#),
             7 => self.logical(),
             8 => (self.symbols(), r#""ok""#),
             9 => {
                 let nullable = self.random.random_bool(0.3);
                 let (items, _) = self.kind(depth + 1, nullable);
-                (
-                    format!(r#"{{"type":"array","items":{}}}"#, within(items, nullable)),
-                    "[]",
-                )
+                let rule = *["", "", r#","maxItems":3"#].choose(&mut self.random).unwrap();
+                match self.random.random_range(0..4) {
+                    0 => (self.array_of_records(depth), "[]"),
+                    _ => (
+                        format!(r#"{{"type":"array","items":{}{rule}}}"#, within(items, nullable)),
+                        "[]",
+                    ),
+                }
             }
             10 => {
                 let nullable = self.random.random_bool(0.3);
@@ -119,7 +127,53 @@ impl Schemer {
         }
     }
 
+    fn string(&mut self) -> String {
+        let rules = [
+            "",
+            "",
+            r#","maxLength":12"#,
+            r#","pattern":"^[^q]*$""#,
+            r#","pattern":"é|a","maxLength":40"#,
+        ];
+        let rule = rules.choose(&mut self.random).unwrap();
+        format!(r#"{{"type":"string"{rule}}}"#)
+    }
+
+    /// Told apart by a number, and mostly with something in each.
+    fn array_of_records(&mut self, depth: usize) -> String {
+        self.names += 1;
+        let name = self.names;
+        let value = self.real(true);
+        let any_of = *["", r#","any_of":["x"]"#].choose(&mut self.random).unwrap();
+        let fields = format!(
+            r#"{{"name":"lane","type":"int","minimum":0,"maximum":3}},{{"name":"x","type":["null",{value}],"default":null,"also":["X"]}}"#
+        );
+        let more = if depth < 3 { self.fields(3) } else { String::new() };
+        let fields = if more.is_empty() {
+            fields
+        } else {
+            format!("{more},{fields}")
+        };
+        format!(
+            r#"{{"type":"array","items":{{"type":"record","name":"R{name}"{any_of},"fields":[{fields}]}},"unique":"lane"}}"#
+        )
+    }
+
     fn logical(&mut self) -> (String, &'static str) {
+        if self.random.random_bool(0.3) {
+            let accepts = [
+                r#""accepts":["epoch_s","rfc3339"]"#,
+                r#""accepts":["epoch_us"]"#,
+                r#""accepts":["epoch_ms","local"],"utc_offset":"-03:30""#,
+                r#""accepts":["local","rfc3339"],"time_zone":"Europe/Berlin","disambiguation":"reject""#,
+                r#""accepts":["epoch_s","local"],"time_zone":"Europe/Berlin","disambiguation":"earlier""#,
+            ];
+            let accepts = accepts.choose(&mut self.random).unwrap();
+            let logical = *["timestamp-millis", "timestamp-micros"]
+                .choose(&mut self.random)
+                .unwrap();
+            return (format!(r#"{{"type":"long","logicalType":"{logical}",{accepts}}}"#), "");
+        }
         let (name, logical, default) = [
             ("int", "date", "-3"),
             ("int", "time-millis", "0"),
@@ -138,7 +192,7 @@ impl Schemer {
     fn symbols(&mut self) -> String {
         self.names += 1;
         format!(
-            r#"{{"type":"enum","name":"E{}","symbols":["ok","OK","o","okay","degraded"]}}"#,
+            r#"{{"type":"enum","name":"E{}","symbols":["ok","OK","o","okay","degraded"],"also":{{"ok":["fine","0"]}}}}"#,
             self.names
         )
     }
@@ -167,6 +221,9 @@ impl Schemer {
         match self.random.random_range(0..4) {
             0 => format!(r#"{{"type":"{name}"}}"#),
             1 => format!(r#"{{"type":"{name}","minimum":-5,"maximum":70}}"#),
+            2 if nullable => format!(
+                r#"{{"type":"{name}","exclusiveMinimum":0,"maximum":250,"sentinels":[200,-1],"out_of_range":"null"}}"#
+            ),
             _ if nullable => format!(r#"{{"type":"{name}","minimum":0,"maximum":250,"sentinels":[255,-1]}}"#),
             _ => format!(r#"{{"type":"{name}","minimum":0}}"#),
         }
@@ -177,6 +234,9 @@ impl Schemer {
         match self.random.random_range(0..4) {
             0 => format!(r#"{{"type":"{name}"}}"#),
             1 => format!(r#"{{"type":"{name}","minimum":-90.5,"maximum":70}}"#),
+            2 if nullable => format!(
+                r#"{{"type":"{name}","minimum":-10,"exclusiveMaximum":70,"sentinels":[0,70,-9999.9],"out_of_range":"null"}}"#
+            ),
             _ if nullable => format!(r#"{{"type":"{name}","minimum":0,"maximum":250,"sentinels":[255,-9999.9]}}"#),
             _ => format!(r#"{{"type":"{name}","maximum":1e9}}"#),
         }
@@ -186,6 +246,13 @@ impl Schemer {
 fn within(kind: String, nullable: bool) -> String {
     if nullable { format!(r#"["null",{kind}]"#) } else { kind }
 }
+
+/// A field of quality flags, small enough to overflow.
+pub(super) const QUALITY: &str = r#"{"name":"quality","type":{"type":"array","maxItems":4,"items":{"type":"record","name":"Quality","fields":[
+    {"name":"field","type":"string","maxLength":160},
+    {"name":"flag","type":{"type":"enum","name":"QualityFlag","symbols":["other","sentinel","out_of_range","suspect"],"default":"other"}},
+    {"name":"source","type":{"type":"enum","name":"QualitySource","symbols":["device","gateway"],"default":"device"},"default":"device"}
+]}},"default":[],"fill":"quality"}"#;
 
 // === readings ===
 
@@ -434,7 +501,7 @@ impl<'p> Drawer<'p> {
             Node::Boolean => self.out.push_str(["true", "false"].choose(&mut self.random).unwrap()),
             Node::Integer(integer) => self.integer(integer),
             Node::Real(real) => self.real(real),
-            Node::Text => self.text(),
+            Node::Text | Node::CheckedText(_) => self.text(),
             Node::Device => self.out.push_str("\"device-1\""),
             Node::ObservedAt => {
                 let now = NOW_MS - self.random.random_range(-1000..1_000_000);
@@ -443,12 +510,10 @@ impl<'p> Drawer<'p> {
                     _ => self.whole(now),
                 }
             }
+            Node::Accepts(_) => self.any_time(),
             Node::Reserved => self.out.push_str("null"),
-            Node::Enum(symbols) => {
-                let symbol = symbols.choose(&mut self.random).unwrap().to_string();
-                self.quoted(&symbol);
-            }
-            Node::Array(items) => self.array(*items, depth),
+            Node::Enum(symbols) => self.symbol(symbols),
+            Node::Array(array) => self.array(array.items, depth),
             Node::Map(values) => self.map(*values, depth),
             Node::Record(record) => self.record(record, depth),
             Node::Optional { .. } if depth > 6 || self.budget == 0 || self.random.random_bool(0.2) => {
@@ -471,6 +536,35 @@ impl<'p> Drawer<'p> {
                 }
             }
         }
+    }
+
+    /// A time in any form that a schema can accept.
+    fn any_time(&mut self) {
+        let now_s = NOW_MS / 1000 - self.random.random_range(-100..100_000);
+        let out = &mut self.out;
+        let written = match self.random.random_range(0..9) {
+            0 | 1 => write!(out, "{now_s}"),
+            2 => write!(out, "{now_s}.{:03}", self.random.random_range(0..1000)),
+            3 => write!(out, "{now_s}000"),
+            4 => write!(out, "{now_s}000000"),
+            5 => write!(out, "{now_s}e3"),
+            6 => write!(out, "\"2026-11-{:02}T{:02}:30:00\"", 1 + now_s % 20, now_s % 24),
+            7 => write!(out, "\"2026-10-25 02:{:02}:00.25\"", now_s % 60),
+            _ => return self.time(now_s, 1),
+        };
+        written.unwrap();
+    }
+
+    fn symbol(&mut self, symbols: &Symbols) {
+        let other = symbols
+            .also
+            .choose(&mut self.random)
+            .filter(|_| self.random.random_bool(0.3));
+        let symbol = match other {
+            Some((other, _)) => other.to_string(),
+            None => symbols.names.choose(&mut self.random).unwrap().to_string(),
+        };
+        self.quoted(&symbol);
     }
 
     fn integer(&mut self, integer: &Integer) {
@@ -672,7 +766,11 @@ impl<'p> Drawer<'p> {
         self.space();
         for (index, field) in fields.into_iter().enumerate() {
             self.comma(index);
-            self.key(&field.name);
+            let other = record.also(field).choose(&mut self.random).copied();
+            match other.filter(|_| self.random.random_bool(0.3)) {
+                Some(other) => self.key(other),
+                None => self.key(&field.name),
+            }
             // As serializers write what a device does not have.
             if !matches!(field.absent, Absent::Refused) && self.random.random_bool(0.02) {
                 self.out.push_str("null");

@@ -4,10 +4,12 @@
 
 use apache_avro::writer::datum::GenericDatumWriter;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
-use super::program::{Absent, Field, Node, NodeId, Program};
+use super::program::{Absent, Array, Field, Node, NodeId, Program};
+use super::record::Record;
+use super::text_rules::TextRules;
 use super::*;
 
 pub(super) const SEED: u64 = 20_261_121;
@@ -57,16 +59,33 @@ impl Writer<'_> {
         match program.node(node) {
             Node::Null => "null".to_owned(),
             Node::Boolean => self.random.random::<bool>().to_string(),
-            Node::Integer(integer) => self.integer(integer.minimum, integer.maximum),
-            Node::Real(real) => self.real(real.minimum, real.maximum, real.single),
+            Node::Integer(integer) => loop {
+                let text = self.integer(integer.minimum, integer.maximum);
+                if !integer.inside.contains(&text.parse().unwrap()) {
+                    return text;
+                }
+            },
+            Node::Real(real) => loop {
+                let text = self.real(real.minimum, real.maximum, real.single);
+                if !real.inside.contains(&text.parse().unwrap()) {
+                    return text;
+                }
+            },
             Node::Text => self.text(),
+            Node::CheckedText(rules) => self.checked_text(rules),
             Node::Device => format!("\"{DEVICE}\""),
             Node::Reserved => "null".to_owned(),
+            Node::Accepts(accepts) => self.value(accepts.node, depth),
             Node::ObservedAt => (NOW_MS - self.random.random_range(-1000..1_000_000)).to_string(),
-            Node::Enum(symbols) => format!("\"{}\"", symbols[self.random.random_range(0..symbols.len())]),
-            Node::Array(items) => self.array(*items, depth),
+            Node::Enum(symbols) => format!("\"{}\"", symbols.names.choose(&mut self.random).unwrap()),
+            Node::Array(array) => self.array(array, depth),
             Node::Map(values) => self.map(*values, depth),
-            Node::Record(_) => self.record(node, depth),
+            Node::Record(record) => loop {
+                let text = self.record(node, depth);
+                if fulfils_any_of(record, &text) {
+                    return text;
+                }
+            },
             Node::Optional { .. } if depth > 4 || self.random.random_bool(0.2) => "null".to_owned(),
             Node::Optional { node, .. } => self.value(*node, depth),
             Node::Union(union) => {
@@ -141,13 +160,30 @@ impl Writer<'_> {
         }
     }
 
-    fn array(&mut self, items: NodeId, depth: usize) -> String {
+    /// One of some texts that sensors send.
+    fn checked_text(&mut self, rules: &TextRules) -> String {
+        let texts = ["a", "0002", "1.2.3", "AB-12", "2026-11-28"];
+        let fits = |text: &&str| !rules.is_too_long(text.as_bytes()) && rules.matches(text.as_bytes());
+        let fitting: Vec<&str> = texts.into_iter().filter(fits).collect();
+        format!("\"{}\"", fitting.choose(&mut self.random).expect("a text that fits"))
+    }
+
+    fn array(&mut self, array: &Array, depth: usize) -> String {
         let length = match self.random.random_range(0..20) {
             0 if depth < 2 => self.random.random_range(60..200),
             _ => self.random.random_range(0..4),
         };
-        let length = if depth > 3 { 0 } else { length };
-        let items: Vec<String> = (0..length).map(|_| self.value(items, depth + 3)).collect();
+        let length = if depth > 3 { 0 } else { length.min(array.items_max) };
+        let mut items: Vec<String> = (0..length).map(|_| self.value(array.items, depth + 3)).collect();
+        if let Some(unique) = &array.unique {
+            let mut seen = Vec::new();
+            items.retain(|item| {
+                let item: serde_json::Value = serde_json::from_str(item).unwrap();
+                let is_new = !seen.contains(&item[&**unique]);
+                seen.push(item[&**unique].clone());
+                is_new
+            });
+        }
         format!("[{}]", items.join(","))
     }
 
@@ -182,6 +218,21 @@ impl Writer<'_> {
         let fields: Vec<String> = fields.into_iter().map(|(_, text)| text).collect();
         format!("{{{}}}", fields.join(","))
     }
+}
+
+fn fulfils_any_of(record: &Record, text: &str) -> bool {
+    let sent: serde_json::Value = serde_json::from_str(text).unwrap();
+    let has_value = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => false,
+        serde_json::Value::Array(items) => !items.is_empty(),
+        serde_json::Value::Object(members) => !members.is_empty(),
+        _ => true,
+    };
+    let any_of = &record.rules.any_of;
+    any_of.is_empty()
+        || any_of
+            .iter()
+            .any(|candidate| has_value(&sent[&*record.fields[candidate.field].name]))
 }
 
 /// What apache-avro makes of the reading, with the filled fields as the gateway fills them.

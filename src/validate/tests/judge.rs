@@ -5,6 +5,8 @@
 //! batch of readings has its own seed, which is the given one for the first of them: so a finding is repeated by its
 //! seed alone. With captures of real devices at hand (TEST_CORPUS), schemas are made for them, too.
 
+mod forms;
+
 use std::path::{Path, PathBuf};
 
 use rand::rngs::StdRng;
@@ -110,7 +112,7 @@ impl Court {
 fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> bool {
     let stored = bare(stored);
     // jiff's own timestamps have nine digits and end a day before year 9999 does; `times` has the others.
-    if let (Form::String(text), Some(_)) = (&sent.form, program.instant(node))
+    if let (Form::String(text), Some(_)) = (&sent.form, instant(program.node(node)))
         && text.parse::<jiff::Timestamp>().is_err()
     {
         return true;
@@ -118,19 +120,25 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
     match program.node(node) {
         Node::Null => sent.raw == "null" && *stored == Value::Null,
         Node::Boolean => *stored == Value::Boolean(sent.raw == "true"),
-        Node::Integer(Integer { sentinels, instant, .. }) => match (whole(sent, *instant), stored) {
-            (Some(sent), Value::Null) => sentinels.contains(&sent),
+        Node::Integer(integer) => match (whole(sent, integer.instant), stored) {
+            (Some(sent), Value::Null) => {
+                let is_outside = !(integer.minimum..=integer.maximum).contains(&sent);
+                integer.sentinels.contains(&sent) || integer.nulled && is_outside
+            }
             (sent, stored) => sent.is_some() && sent == stored_integer(stored),
         },
         Node::ObservedAt => whole(sent, Some(Unit::Millis)) == stored_integer(stored),
         // A device that sends it is refused.
         Node::Reserved => false,
         Node::Real(real) => match stored {
-            Value::Null if real.single => sent
-                .raw
-                .parse::<f32>()
-                .is_ok_and(|sent| real.sentinels.contains(&sent.into())),
-            Value::Null => sent.raw.parse().is_ok_and(|sent| real.sentinels.contains(&sent)),
+            Value::Null => {
+                let single = || sent.raw.parse::<f32>().map(f64::from);
+                let sent = if real.single { single() } else { sent.raw.parse() };
+                sent.is_ok_and(|sent| {
+                    let is_outside = !(real.minimum..=real.maximum).contains(&sent);
+                    real.sentinels.contains(&sent) || real.nulled && is_outside
+                })
+            }
             Value::Double(stored) => sent
                 .raw
                 .parse::<f64>()
@@ -141,14 +149,23 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
                 .is_ok_and(|sent| sent.to_bits() == stored.to_bits()),
             _ => false,
         },
-        Node::Text | Node::Device | Node::Enum(_) => match stored {
-            Value::String(stored) | Value::Enum(_, stored) => sent.as_str() == Some(stored),
+        Node::Accepts(accepts) => forms::agrees(accepts, sent, stored_integer(stored)),
+        Node::Text | Node::CheckedText(_) | Node::Device | Node::Enum(_) => match stored {
+            Value::String(stored) => sent.as_str() == Some(stored),
+            Value::Enum(_, stored) => {
+                let Node::Enum(symbols) = program.node(node) else {
+                    return false;
+                };
+                let other = symbols.also.iter().find(|(other, _)| sent.as_str() == Some(other));
+                let meant = other.map_or(sent.as_str(), |(_, index)| Some(&*symbols.names[*index]));
+                meant == Some(stored)
+            }
             _ => false,
         },
-        Node::Array(items) => match (&sent.form, stored) {
+        Node::Array(array) => match (&sent.form, stored) {
             (Form::Array(sent), Value::Array(stored)) => {
                 let mut pairs = sent.iter().zip(stored);
-                sent.len() == stored.len() && pairs.all(|(sent, stored)| agrees(program, *items, sent, stored))
+                sent.len() == stored.len() && pairs.all(|(sent, stored)| agrees(program, array.items, sent, stored))
             }
             _ => false,
         },
@@ -162,16 +179,26 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
         },
         Node::Record(record) => match (&sent.form, stored) {
             (Form::Object(sent), Value::Record(stored)) => {
-                record.fields.iter().zip(stored).all(|(field, (name, stored))| {
-                    let agrees = match sent.get(name) {
-                        // Null is as if absent, where it is nothing else.
-                        Some(sent) if sent.raw != "null" || is_nullable(program, field.node) => {
-                            agrees(program, field.node, sent, stored)
-                        }
-                        _ => stands_for_nothing(&field.absent, stored),
-                    };
-                    field.name.as_ref() == name && agrees
-                })
+                record
+                    .fields
+                    .iter()
+                    .enumerate()
+                    .zip(stored)
+                    .all(|((index, field), (name, stored))| {
+                        let also = record.also(field);
+                        let mut spelled = also.iter().filter_map(|other| sent.get(*other));
+                        let sent = sent.get(name).or_else(|| spelled.next());
+                        let is_quality = record.rules.quality.is_some_and(|quality| quality.field == index);
+                        let agrees = match sent {
+                            _ if is_quality => agrees_without_notes(program, field.node, sent, stored),
+                            // Null is as if absent, where it is nothing else.
+                            Some(sent) if sent.raw != "null" || is_nullable(program, field.node) => {
+                                agrees(program, field.node, sent, stored)
+                            }
+                            _ => stands_for_nothing(&field.absent, stored),
+                        };
+                        field.name.as_ref() == name && agrees
+                    })
             }
             _ => false,
         },
@@ -188,6 +215,29 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
             };
             branch.is_some_and(|branch| agrees(program, branch.node, sent, stored))
         }
+    }
+}
+
+/// Quality flags: first the device's own, then the gateway's.
+fn agrees_without_notes(program: &Program, node: NodeId, sent: Option<&Text<'_>>, stored: &Value) -> bool {
+    let (Node::Array(array), Value::Array(stored)) = (program.node(node), stored) else {
+        return false;
+    };
+    let sent = sent.map(Text::items).unwrap_or_default();
+    let mut pairs = sent.iter().zip(stored);
+    let mut notes = stored.iter().skip(sent.len());
+    stored.len() >= sent.len()
+        && stored.len() <= array.items_max
+        && pairs.all(|(sent, stored)| agrees(program, array.items, sent, stored))
+        && notes.all(|note| *field(note, "source") == Value::Enum(1, "gateway".into()))
+}
+
+/// What a time counts that may be text.
+fn instant(node: &Node) -> Option<Unit> {
+    match node {
+        Node::Integer(integer) => integer.instant,
+        Node::ObservedAt => Some(Unit::Millis),
+        _ => None,
     }
 }
 

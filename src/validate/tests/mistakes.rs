@@ -111,10 +111,6 @@ fn ranges_and_sentinels_that_make_no_sense() {
         ),
         // Apart as they are written, and one and the same as floats.
         (
-            r#"{"name":"x","type":["null","float"],"maximum":0.1,"sentinels":[0.1000000001]}"#,
-            "x: the sentinel 0.1 lies inside the valid range, so a real value could be lost",
-        ),
-        (
             r#"{"name":"x","type":{"type":"int","minimum":1},"minimum":0}"#,
             "x: \"minimum\" is given twice, on the field and inside its type",
         ),
@@ -133,14 +129,6 @@ fn ranges_and_sentinels_that_make_no_sense() {
         (
             r#"{"name":"x","type":"int","maximum":9,"sentinels":[99]}"#,
             "x: \"sentinels\" are stored as null, so the type must be a union with null",
-        ),
-        (
-            r#"{"name":"x","type":["null","int"],"maximum":9,"sentinels":[9]}"#,
-            "x: the sentinel 9 lies inside the valid range, so a real value could be lost",
-        ),
-        (
-            r#"{"name":"x","type":["null","double"],"sentinels":[-9999.9]}"#,
-            "x: the sentinel -9999.9 lies inside the valid range, so a real value could be lost",
         ),
         (
             r#"{"name":"x","type":["null","double"],"maximum":0,"sentinels":255}"#,
@@ -209,7 +197,7 @@ fn attributes_of_the_gateway_in_the_wrong_place() {
     check(&[
         (
             r#"{"name":"x","type":"string","fill":"devise"}"#,
-            "x: \"fill\" is \"devise\"; it can be \"device\" or \"received_at\"",
+            "x: \"fill\" is \"devise\"; it can be \"device\", \"received_at\" or \"quality\"",
         ),
         (
             r#"{"name":"x","type":"int","fill":"device"}"#,
@@ -237,7 +225,7 @@ fn attributes_of_the_gateway_in_the_wrong_place() {
         ),
         (
             &format!(r#"{{"name":"x","type":{at},"clock":"observed","minimum":0}}"#),
-            "x: \"minimum\", \"maximum\" and \"sentinels\" mean nothing beside \"fill\" and \"clock\"",
+            "x: \"minimum\" means nothing beside \"fill\" and \"clock\"",
         ),
         (
             r#"{"name":"x","type":{"type":"string","fill":"device"}}"#,
@@ -248,6 +236,146 @@ fn attributes_of_the_gateway_in_the_wrong_place() {
             "r.x: \"fill\" and \"clock\" are for fields of the outermost record",
         ),
     ]);
+}
+
+#[test]
+fn attributes_that_are_misspelt_or_have_no_such_value() {
+    let at = r#"{"type":"long","logicalType":"timestamp-millis""#;
+    let lanes = |rule: &str| {
+        format!(
+            r#"{{"name":"x","type":{{"type":"array",{rule},"items":{{"type":"record","name":"L","fields":[
+                {{"name":"lane","type":"int"}},{{"name":"speed","type":["null","double"],"default":null}}]}}}}}}"#
+        )
+    };
+    let unique = |text: &str| {
+        format!("x: \"unique\" is {text}; it must name a required field of the items, an integer, string or enum")
+    };
+    let misspelt = |name: &str, nearest: &str| {
+        format!("x: \"{name}\" is no attribute, and would silently mean nothing; did you mean \"{nearest}\"?")
+    };
+    let zone = r#""accepts":["local"],"time_zone":"Europe/Berlin""#;
+    let disambiguation = "x: \"time_zone\" needs \"disambiguation\", for times that summer time skips or repeats: \"reject\", \
+                          \"earlier\", \"later\" or \"compatible\" (later when skipped, earlier when repeated)";
+    check(&[
+        (
+            r#"{"name":"x","type":"int","minimun":0}"#,
+            &misspelt("minimun", "minimum"),
+        ),
+        (
+            r#"{"name":"x","type":["null",{"type":"int","sentinel":[9]}]}"#,
+            &misspelt("sentinel", "sentinels"),
+        ),
+        (
+            r#"{"name":"x","type":{"type":"string","max_length":5}}"#,
+            &misspelt("max_length", "maxLength"),
+        ),
+        (
+            r#"{"name":"x","type":["null","int"],"out_of_range":"zero"}"#,
+            "x: \"out_of_range\" is \"zero\"; it can be \"reject\" or \"null\"",
+        ),
+        (
+            r#"{"name":"x","type":"int","out_of_range":"null"}"#,
+            "x: \"out_of_range\": \"null\" stores null, so the type must be a union with null",
+        ),
+        (
+            r#"{"name":"x","type":"int","minimum":0,"exclusiveMinimum":0}"#,
+            "x: \"minimum\" and \"exclusiveMinimum\" exclude each other",
+        ),
+        (
+            r#"{"name":"x","type":"int","exclusiveMinimum":0,"exclusiveMaximum":1}"#,
+            "x: the minimum 1 is above the maximum 0",
+        ),
+        (
+            r#"{"name":"x","type":"int","maxLength":3}"#,
+            "x: \"maxLength\" stands on something that is not a string",
+        ),
+        (
+            r#"{"name":"x","type":["null","string"],"maxLength":0}"#,
+            "x: \"maxLength\" is 0; it must be an integer above 0",
+        ),
+        (
+            r#"{"name":"x","type":"string","pattern":"a(b"}"#,
+            "x: \"pattern\": unclosed group",
+        ),
+        (
+            r#"{"name":"x","type":"string","pattern":"(?:a{1000}){1000}"}"#,
+            "x: \"pattern\": Compiled regex exceeds size limit of 1048576 bytes.",
+        ),
+        (
+            r#"{"name":"x","type":"string","maxItems":3}"#,
+            "x: \"maxItems\" stands on something that is not an array",
+        ),
+        (&lanes(r#""unique":"lan""#), &unique("\"lan\"")),
+        (&lanes(r#""unique":"speed""#), &unique("\"speed\"")),
+        (
+            r#"{"name":"x","type":{"type":"record","name":"R","any_of":["b"],"fields":[{"name":"a","type":"int"}]}}"#,
+            "x: \"any_of\": \"b\" is no field of this record",
+        ),
+        (
+            r#"{"name":"x","type":"int","any_of":["a"]}"#,
+            "x: \"any_of\" stands on something that is not a record",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"enum","name":"E","symbols":["A"],"also":{"B":["b"]}}}"#,
+            "x: \"also\": B is no symbol",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"enum","name":"E","symbols":["A","B"],"also":{"A":["B"]}}}"#,
+            "x: \"also\": B stands for two symbols",
+        ),
+        (
+            r#"{"name":"x","type":"int","also":["x"]}"#,
+            "\"x\" is another spelling of two fields",
+        ),
+        (
+            r#"{"name":"x","type":"int","accepts":["epoch_s"]}"#,
+            "x: \"accepts\" stands on something that is not a timestamp",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"accepts":["epoch"]}}}}"#),
+            "x: \"accepts\": epoch is no form; it can be epoch_s, epoch_ms, epoch_us, epoch_ns, rfc3339, local",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"accepts":["epoch_s","epoch_ms"]}}}}"#),
+            "x: \"accepts\" names two forms that are numbers, which nobody can tell apart",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"accepts":["local"]}}}}"#),
+            "x: \"accepts\": \"local\" needs \"utc_offset\" or \"time_zone\"",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"accepts":["local"],"utc_offset":"+1"}}}}"#),
+            "x: \"utc_offset\" is \"+1\"; it must be one such as \"+01:00\"",
+        ),
+        (
+            &format!(r#"{{"name":"x","type":{at},"utc_offset":"+01:00"}}}}"#),
+            "x: \"utc_offset\" and \"time_zone\" mean nothing without \"accepts\": [\"local\"]",
+        ),
+        (&format!(r#"{{"name":"x","type":{at},{zone}}}}}"#), disambiguation),
+        (
+            &format!(
+                r#"{{"name":"x","type":{at},"accepts":["local"],"time_zone":"Mars/Base","disambiguation":"reject"}}}}"#
+            ),
+            "x: \"time_zone\" is \"Mars/Base\"; it must be a name of the IANA time zone database, such as \"Europe/Berlin\"",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"array","items":"string"},"fill":"quality","default":[]}"#,
+            &format!("x: {}", quality::NEEDS),
+        ),
+    ]);
+}
+
+#[test]
+fn attributes_of_others_are_allowed_and_known() {
+    let schema = record(
+        r#"{"name":"x","type":{"type":"array","items":{"type":"int","javaType":"Short"}},"connect.name":"a","default":[],
+            "simulate":{"anything":1}}"#,
+    );
+    load(&schema).unwrap();
+    assert_eq!(
+        foreign_attributes(&schema),
+        ["x: \"connect.name\"", "x[]: \"javaType\""]
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod clock;
 mod corpus;
+mod dialect;
 mod generate;
 mod identity;
 mod judge;
@@ -13,6 +14,7 @@ mod mistakes;
 mod mutation;
 mod numbers;
 mod python;
+mod quality_flags;
 mod texts;
 mod times;
 

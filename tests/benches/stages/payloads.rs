@@ -247,15 +247,21 @@ impl Draw<'_> {
             Node::Boolean => Tree::Leaf(self.random.random_bool(0.9).to_string()),
             Node::Integer(integer) => Tree::Leaf(self.integer(integer).to_string()),
             Node::Real(real) => Tree::Leaf(self.real(real)),
-            Node::Text => Tree::Leaf(format!("\"text-{:05}\"", self.random.random_range(0..100_000))),
+            Node::Text | Node::CheckedText(_) => {
+                Tree::Leaf(format!("\"text-{:05}\"", self.random.random_range(0..100_000)))
+            }
             Node::Device => Tree::Leaf(format!("\"{DEVICE}\"")),
+            Node::Accepts(accepts) => self.value(accepts.node, depth),
             Node::ObservedAt => Tree::Leaf((self.now_ms - self.random.random_range(0..86_400_000)).to_string()),
-            Node::Enum(symbols) => Tree::Leaf(format!("\"{}\"", symbols[self.random.random_range(0..symbols.len())])),
+            Node::Enum(symbols) => Tree::Leaf(format!(
+                "\"{}\"",
+                symbols.names[self.random.random_range(0..symbols.names.len())]
+            )),
             Node::Optional { .. } if depth > 4 || self.random.random_bool(0.1) => Tree::Leaf("null".to_owned()),
             Node::Optional { node, .. } => self.value(*node, depth),
-            Node::Array(items) => {
+            Node::Array(array) => {
                 let length = self.random.random_range(1..=4);
-                Tree::Array((0..length).map(|_| self.value(*items, depth + 1)).collect())
+                Tree::Array((0..length).map(|_| self.value(array.items, depth + 1)).collect())
             }
             Node::Map(values) => Tree::Object(
                 ["car", "bus", "truck"]

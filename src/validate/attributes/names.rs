@@ -1,0 +1,87 @@
+//! The names of all attributes: one that is nearly right is a mistake, one that is unknown is for others.
+//!
+//! Avro ignores what it does not know, so a misspelt `minimum` would silently be no limit. Foreign attributes are allowed
+//! (`connect.name`, `javaType`), but said in `check`.
+
+use super::ALL;
+use crate::operate::spelling;
+use crate::validate::text::{Form, Object, Text};
+
+/// Avro's own, and those of a field that the gateway or the simulated devices know.
+const OTHERS: [&str; 19] = [
+    "type",
+    "name",
+    "namespace",
+    "doc",
+    "fields",
+    "symbols",
+    "items",
+    "values",
+    "default",
+    "aliases",
+    "order",
+    "size",
+    "logicalType",
+    "precision",
+    "scale",
+    "unit",
+    "fill",
+    "clock",
+    "simulate",
+];
+
+/// A name that is no attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The field: `lanes[].speed_kmh`; empty for the schema itself.
+    pub path: String,
+    pub name: String,
+    pub nearest: Option<&'static str>,
+}
+
+/// All in a schema's text.
+pub fn unknown(text: &Text<'_>) -> Vec<Unknown> {
+    let mut found = Vec::new();
+    walk(text, "", &mut found);
+    found
+}
+
+fn walk(text: &Text<'_>, path: &str, found: &mut Vec<Unknown>) {
+    match &text.form {
+        // A union's branches; names of types stand there, too.
+        Form::Array(branches) => branches.iter().for_each(|branch| walk(branch, path, found)),
+        Form::Object(object) => {
+            check(object, path, found);
+            for (name, step) in [("type", ""), ("items", "[]"), ("values", "{}")] {
+                if let Some(inner) = object.get(name) {
+                    walk(inner, &format!("{path}{step}"), found);
+                }
+            }
+            for field in text.member("fields").items() {
+                let name = field.member("name").as_str().unwrap_or_default();
+                let separator = if path.is_empty() { "" } else { "." };
+                walk(field, &format!("{path}{separator}{name}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check(object: &Object<'_>, path: &str, found: &mut Vec<Unknown>) {
+    let known = || ALL.iter().map(|(name, _)| *name).chain(OTHERS);
+    for name in object.keys().filter(|name| known().all(|known| known != name.as_str())) {
+        found.push(Unknown {
+            path: path.to_owned(),
+            name: name.clone(),
+            nearest: nearest(name),
+        });
+    }
+}
+
+/// Of another spelling of words, `maxlength` or `max_length`, too.
+fn nearest(name: &str) -> Option<&'static str> {
+    let known = || ALL.iter().map(|(name, _)| *name).chain(OTHERS);
+    let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+    let same = known().find(|known| plain(known) == plain(name));
+    same.or_else(|| spelling::nearest(name, known()))
+}

@@ -1,0 +1,182 @@
+//! The attributes of strings, arrays, records and enums: lengths, patterns, what must be unique, and other spellings.
+//!
+//! Names that an attribute refers to are looked up here, so that one that does not exist is a mistake of the schema.
+
+use regex::bytes::RegexBuilder;
+
+use super::{Attributes, Mistake};
+use crate::validate::program::{Array, Field, Node, NodeId, Program, Symbols};
+use crate::validate::record::Candidate;
+use crate::validate::text::{Form, Object, Text};
+use crate::validate::text_rules::TextRules;
+
+/// Bytes of a compiled pattern.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+// === impl Attributes: strings, enums, arrays ===
+
+impl Attributes<'_> {
+    pub fn text(&self, mistake: Mistake<'_>) -> Node {
+        let chars_max = self.count("maxLength", mistake);
+        let pattern = self.get("pattern").and_then(|text| {
+            let built = match text.as_str() {
+                Some(pattern) => RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build(),
+                None => {
+                    mistake(format!("\"pattern\" is {text}; it must be a string"));
+                    return None;
+                }
+            };
+            built
+                .map_err(|error| mistake(format!("\"pattern\": {}", one_line(&error))))
+                .ok()
+        });
+        match (chars_max, &pattern) {
+            (None, None) => Node::Text,
+            _ => Node::CheckedText(Box::new(TextRules { chars_max, pattern })),
+        }
+    }
+
+    pub fn symbols(&self, names: &[String], mistake: Mistake<'_>) -> Symbols {
+        let mut also: Vec<(Box<str>, usize)> = Vec::new();
+        let given = self.get("also");
+        if given.is_some_and(|given| !matches!(given.form, Form::Object(_))) {
+            mistake("\"also\" on an enum must be an object: a symbol to an array of its other spellings".to_owned());
+        }
+        let members = given.into_iter().filter_map(|given| match &given.form {
+            Form::Object(members) => Some(members),
+            _ => None,
+        });
+        for (symbol, others) in members.flatten() {
+            let Some(index) = names.iter().position(|name| name == symbol) else {
+                mistake(format!("\"also\": {symbol} is no symbol"));
+                continue;
+            };
+            for other in spellings(others, mistake) {
+                if names.contains(&other) || also.iter().any(|(known, _)| **known == *other) {
+                    mistake(format!("\"also\": {other} stands for two symbols"));
+                }
+                also.push((other.into(), index));
+            }
+        }
+        Symbols {
+            names: names.iter().map(|symbol| symbol.as_str().into()).collect(),
+            also: also.into(),
+        }
+    }
+
+    /// `program` has the items already.
+    pub fn array(&self, items: NodeId, program: &mut Program, mistake: Mistake<'_>) -> Array {
+        let items_max = self.count("maxItems", mistake).unwrap_or(usize::MAX);
+        let unique = self
+            .get("unique")
+            .and_then(|text| identify(text, items, program, mistake));
+        Array {
+            items,
+            items_max,
+            unique,
+        }
+    }
+
+    fn count(&self, name: &str, mistake: Mistake<'_>) -> Option<usize> {
+        let text = self.get(name)?;
+        let count = text.raw.parse().ok().filter(|count| *count > 0);
+        if count.is_none() {
+            mistake(format!("\"{name}\" is {text}; it must be an integer above 0"));
+        }
+        count
+    }
+}
+
+/// Makes the items, which must be records, keep where the field lies that tells them apart.
+fn identify(text: &Text<'_>, items: NodeId, program: &mut Program, mistake: Mistake<'_>) -> Option<Box<str>> {
+    let name = text.as_str().unwrap_or_default();
+    let kind = |field: &Field| {
+        matches!(
+            program.node(field.node),
+            Node::Integer(_) | Node::Enum(_) | Node::Text | Node::CheckedText(_)
+        )
+    };
+    let found = match program.node(items) {
+        Node::Record(record) => record
+            .find(name.as_bytes())
+            .filter(|&index| record.fields[index].absent.is_required() && kind(&record.fields[index])),
+        _ => None,
+    };
+    match (found, &mut program.nodes[items as usize]) {
+        (Some(index), Node::Record(record)) if record.rules.identity.is_none_or(|known| known == index) => {
+            record.rules.identity = Some(index);
+            Some(name.into())
+        }
+        _ => {
+            mistake(format!(
+                "\"unique\" is {text}; it must name a required field of the items, an integer, string or enum"
+            ));
+            None
+        }
+    }
+}
+
+// === impl Attributes: records ===
+
+impl Attributes<'_> {
+    /// The fields of `any_of`.
+    pub fn any_of(&self, fields: &[Field], program: &Program, mistake: Mistake<'_>) -> Box<[Candidate]> {
+        let Some(text) = self.get("any_of") else {
+            return Box::default();
+        };
+        if text.items().is_empty() {
+            mistake(format!("\"any_of\" is {text}; it must be an array of names of fields"));
+        }
+        let mut candidates = Vec::new();
+        for item in text.items() {
+            let named = |field: &Field| item.as_str() == Some(&field.name);
+            match fields.iter().position(named) {
+                Some(field) => candidates.push(Candidate {
+                    field,
+                    bytes_min: bytes_min(program.node(fields[field].node)),
+                }),
+                None => mistake(format!("\"any_of\": {item} is no field of this record")),
+            }
+        }
+        candidates.into()
+    }
+}
+
+/// Null is a byte of a union, and so is the count of no items.
+fn bytes_min(node: &Node) -> usize {
+    match node {
+        Node::Optional { .. } | Node::Array(_) | Node::Map(_) => 2,
+        Node::Union(union) if union.null.is_some() => 2,
+        _ => 0,
+    }
+}
+
+/// Other spellings of a field's name: Avro's aliases, and `also`.
+pub fn names_of_field(field: &Object<'_>, mistake: Mistake<'_>) -> Vec<String> {
+    let aliases = field.get("aliases").map(Text::items).unwrap_or_default().iter();
+    let mut names: Vec<String> = aliases.filter_map(Text::as_str).map(str::to_owned).collect();
+    if let Some(also) = field.get("also") {
+        names.extend(spellings(also, mistake));
+    }
+    names
+}
+
+fn spellings(text: &Text<'_>, mistake: Mistake<'_>) -> Vec<String> {
+    let spellings: Vec<String> = text
+        .items()
+        .iter()
+        .filter_map(Text::as_str)
+        .map(str::to_owned)
+        .collect();
+    if spellings.is_empty() || spellings.len() != text.items().len() {
+        mistake(format!("\"also\" is {text}; it must be an array of strings"));
+    }
+    spellings
+}
+
+fn one_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    // The last line says what; those above it show where, in a picture.
+    let last = text.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
+}

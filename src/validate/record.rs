@@ -1,0 +1,125 @@
+//! A compiled record: its fields by name, what stands for those that a reading leaves out, and its rules as a whole.
+//!
+//! The defaults of fields that follow one another lie side by side, so that a run of absent fields costs one copy, however
+//! many a schema has of them. Made by [`compile`](super::compile); [`pass`](super::pass) writes by it.
+
+use super::lookup::Lookup;
+use super::program::{Absent, Field};
+
+#[derive(Debug)]
+pub struct Record {
+    pub fields: Box<[Field]>,
+    /// Its place in [`Program::successors`](super::Program::successors).
+    pub successors: usize,
+    pub rules: Rules,
+    pub defaults: Defaults,
+    /// The names of fields and their other spellings, each with the field's index.
+    names: Box<[(Box<str>, usize)]>,
+    by_name: Lookup,
+}
+
+/// What a record must fulfil besides its fields.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// `"any_of"`: one of these must be sent with a value.
+    pub any_of: Box<[Candidate]>,
+    /// The field by which `"unique"` tells the items of an array apart.
+    pub identity: Option<usize>,
+    /// `"fill": "quality"`: what the gateway nulls is noted there.
+    pub quality: Option<Quality>,
+}
+
+/// A field that can fulfil `"any_of"`.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    pub field: usize,
+    /// Bytes of its shortest value: null, and an array or map without items, are one byte.
+    pub bytes_min: usize,
+}
+
+/// The field of quality flags, and the symbols that the gateway writes there.
+#[derive(Clone, Copy, Debug)]
+pub struct Quality {
+    pub field: usize,
+    pub items_max: usize,
+    pub sentinel: usize,
+    pub out_of_range: usize,
+    pub other: usize,
+    pub gateway: usize,
+}
+
+/// What stands for absent fields.
+#[derive(Debug, Default)]
+pub struct Defaults {
+    /// The defaults of all fields, one after the other.
+    bytes: Box<[u8]>,
+    /// Where in `bytes` each field's begins; one more for the end.
+    starts: Box<[usize]>,
+    /// The fields without one: the gateway's own, and those that are required.
+    pub others: Box<[usize]>,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// `also` are other spellings of the names, with the field's index.
+    pub fn new(fields: Vec<Field>, also: Vec<(Box<str>, usize)>, successors: usize) -> Self {
+        let own = fields
+            .iter()
+            .enumerate()
+            .map(|(index, field)| (field.name.clone(), index));
+        let names: Box<[_]> = own.chain(also).collect();
+        let spelled: Vec<&[u8]> = names.iter().map(|(name, _)| name.as_bytes()).collect();
+        Record {
+            by_name: Lookup::new(&spelled),
+            defaults: Defaults::new(&fields),
+            fields: fields.into(),
+            successors,
+            rules: Rules::default(),
+            names,
+        }
+    }
+
+    /// The index of the field `key`.
+    pub fn find(&self, key: &[u8]) -> Option<usize> {
+        let candidates = self.by_name.candidates(key);
+        let mut named = candidates.filter_map(|index| self.names.get(index));
+        named.find(|(name, _)| name.as_bytes() == key).map(|(_, field)| *field)
+    }
+
+    /// The other spellings of a field's name.
+    #[cfg(test)]
+    pub fn also(&self, field: &Field) -> Vec<&str> {
+        let named = |(_, index): &&(_, usize)| self.fields[*index].name == field.name;
+        let names = self.names.iter().skip(self.fields.len());
+        names.filter(named).map(|(name, _)| &**name).collect()
+    }
+}
+
+// === impl Defaults ===
+
+impl Defaults {
+    fn new(fields: &[Field]) -> Self {
+        let mut bytes = Vec::new();
+        let mut starts = vec![0];
+        let mut others = Vec::new();
+        for (index, field) in fields.iter().enumerate() {
+            match &field.absent {
+                Absent::Default(default) => bytes.extend_from_slice(default),
+                _ => others.push(index),
+            }
+            starts.push(bytes.len());
+        }
+        Defaults {
+            bytes: bytes.into(),
+            starts: starts.into(),
+            others: others.into(),
+        }
+    }
+
+    /// The defaults of the fields `from..to`, as far as they have one.
+    #[inline]
+    pub fn of(&self, from: usize, to: usize) -> &[u8] {
+        &self.bytes[self.starts[from]..self.starts[to]]
+    }
+}
