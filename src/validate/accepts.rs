@@ -7,9 +7,9 @@
 use jiff::tz::{Disambiguation, TimeZone};
 
 use super::fault::Fault;
+use super::field::NodeId;
 use super::got::Got;
 use super::literal;
-use super::program::NodeId;
 use super::time::{self, Local, Mistake, Unit};
 
 /// A time's forms, and where it is stored.

@@ -6,6 +6,8 @@ use std::fmt;
 
 /// Characters of a value or key that are quoted.
 pub const QUOTED_CHARS_MAX: usize = 40;
+/// Characters of a path.
+pub const PATH_CHARS_MAX: usize = 160;
 
 /// What the reading has where something else should be.
 #[derive(Clone, Copy, Debug)]

@@ -56,6 +56,7 @@ pub mod clock;
 pub mod compile;
 pub mod emit;
 pub mod fault;
+pub mod field;
 pub mod got;
 pub mod json;
 pub mod literal;

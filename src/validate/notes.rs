@@ -4,8 +4,8 @@
 //! `quality` field. While a reading is written, a note knows only where in the output its null lies: the path grows from the
 //! inside as records and arrays are closed, so that nothing is done for readings without notes.
 
-use super::program::NodeId;
-use super::refusal::PATH_CHARS_MAX;
+use super::field::NodeId;
+use super::got::PATH_CHARS_MAX;
 
 /// Notes of a reading that get a path.
 pub const NOTES_MAX: usize = 32;

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::accepts::Accepts;
+pub use super::field::{Absent, Field, NodeId};
 use super::record::Record;
 use super::text_rules::TextRules;
 use super::time::Unit;
@@ -30,9 +31,6 @@ pub struct Program {
 /// The number of a compiled schema, in the order of compiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramId(pub u64);
-
-/// Position in [`Program::nodes`].
-pub type NodeId = u32;
 
 /// What may stand in one place of a reading, and how it is written.
 #[derive(Debug)]
@@ -124,28 +122,6 @@ pub struct Array {
     pub unique: Option<Box<str>>,
 }
 
-#[derive(Debug)]
-pub struct Field {
-    pub name: Box<str>,
-    /// The name as JSON nearly always has it: `"name":`.
-    pub quoted: Box<[u8]>,
-    pub node: NodeId,
-    pub absent: Absent,
-}
-
-/// What is written for a field that the reading leaves out, or sends as null where the schema has none.
-#[derive(Debug)]
-pub enum Absent {
-    /// Nothing: the field is required.
-    Refused,
-    /// The schema's default, as Avro.
-    Default(Box<[u8]>),
-    /// The device of the address.
-    Device,
-    /// The time of receipt.
-    ReceivedAt,
-}
-
 /// A union of more than null and one type: at most one branch per form that JSON can tell apart.
 #[derive(Debug, Default)]
 pub struct Union {
@@ -165,14 +141,6 @@ pub struct Branch {
     /// The branch's number as Avro writes it.
     pub byte: u8,
     pub node: NodeId,
-}
-
-// === impl Absent ===
-
-impl Absent {
-    pub fn is_required(&self) -> bool {
-        matches!(self, Absent::Refused)
-    }
 }
 
 // === impl ProgramId ===

@@ -3,8 +3,8 @@
 //! The defaults of fields that follow one another lie side by side, so that a run of absent fields costs one copy, however
 //! many a schema has of them. Made by [`compile`](super::compile); [`pass`](super::pass) writes by it.
 
+use super::field::{Absent, Field};
 use super::lookup::Lookup;
-use super::program::{Absent, Field};
 
 #[derive(Debug)]
 pub struct Record {

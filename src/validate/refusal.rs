@@ -7,15 +7,13 @@ use std::fmt::Write as _;
 
 use super::clock;
 use super::fault::Fault;
-use super::got::{Got, quoted, show};
+use super::got::{Got, PATH_CHARS_MAX, quoted, show};
 use super::pass::Pass;
 use super::program::{Exclusive, Integer, Node, NodeId, Program, Real};
 use super::text_rules::TextRules;
 use super::time::{Mistake, Unit};
 use crate::outcome::{Position, Reason, Rejection};
 
-/// Characters of a path.
-pub const PATH_CHARS_MAX: usize = 160;
 /// Characters of a list of symbols or fields.
 const NAMES_CHARS_MAX: usize = 160;
 

@@ -12,9 +12,10 @@ pub mod names;
 mod number;
 mod rules;
 mod time;
+mod types;
 
-pub use number::is_number;
 pub use rules::names_of_field;
+pub use types::is_number;
 
 /// Where a mistake goes.
 type Mistake<'m> = &'m mut dyn FnMut(String);
@@ -66,7 +67,7 @@ impl Needs {
     fn are_met_by(self, schema: &Schema) -> bool {
         match self {
             Needs::Number => is_number(schema),
-            Needs::Time => number::instant(schema).is_some(),
+            Needs::Time => types::instant(schema).is_some(),
             Needs::Text => matches!(schema, Schema::String),
             Needs::Array => matches!(schema, Schema::Array(_)),
             Needs::Record => matches!(schema, Schema::Record(_)),
