@@ -177,6 +177,7 @@ impl Pipeline {
         );
         match checked {
             Ok(()) => {
+                self.count_nulled(target.kind, &scratch);
                 let reading = Reading {
                     device: target.device,
                     topic: &target.kind.topic,
@@ -188,6 +189,14 @@ impl Pipeline {
             Err(rejection) => self.dead_letter(arrival, original, locate(rejection), receipt),
         }
         SCRATCH.set(Some(scratch));
+    }
+
+    fn count_nulled(&self, kind: &Kind, scratch: &Scratch) {
+        for nulled in scratch.nulled() {
+            let labels = [&kind.name, kind.program.path(nulled.node), nulled.flag.into()];
+            let counter = &self.tallies.metrics.readings_values_nulled_total;
+            counter.with_label_values(&labels).inc();
+        }
     }
 
     /// A message that ends before its readings are looked at.

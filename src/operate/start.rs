@@ -15,6 +15,7 @@ use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
 use crate::operate::mistake::Mistake;
 use crate::operate::state;
+use crate::validate;
 
 /// What keeps a gateway from starting: what one of the rooms says of it.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +129,16 @@ fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
     }
     findings.fail(found.errors.into_iter().map(kinds::Error::from));
     findings.errors.extend(clashes.into_iter().map(Error::Clash));
+    for kind in &found.definitions {
+        let foreign = validate::foreign_attributes(&kind.text).into_iter();
+        let warning = |attribute| {
+            format!(
+                "schemas: {}: {attribute} is no attribute that citygate knows",
+                kind.name
+            )
+        };
+        findings.warnings.extend(foreign.map(warning));
+    }
     if !found.unlisted.is_empty() {
         let unlisted = found.unlisted.join(", ");
         findings

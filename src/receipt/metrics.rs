@@ -36,6 +36,8 @@ metrics! {
         dead_letters_skipped_total: IntCounter,
         /// Readings answered busy, by protocol and reason.
         readings_busy_total: IntCounterVec["protocol", "reason"],
+        /// Values stored as null, by kind, field and reason: a sentinel, or out of a range whose schema says so.
+        readings_values_nulled_total: IntCounterVec["kind", "field", "reason"],
         /// Receipts dropped without an outcome: each one is a bug in citygate.
         receipts_dropped_total: IntCounter,
         /// Seconds from the reception of a reading to its outcome.

@@ -247,12 +247,19 @@ impl Program {
 impl Integer {
     #[inline(always)]
     fn emit(&self, value: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if (self.minimum..=self.maximum).contains(&value) && !self.inside.contains(&value) {
+        let is_within = (self.minimum..=self.maximum).contains(&value);
+        if is_within && (self.inside.is_empty() || !self.is_inside(value)) {
             write_long(value, out);
             Ok(())
         } else {
             Err(self.fault(value))
         }
+    }
+
+    /// Out of line, as few fields have such sentinels.
+    #[cold]
+    fn is_inside(&self, value: i64) -> bool {
+        self.inside.contains(&value)
     }
 
     #[cold]
@@ -289,7 +296,14 @@ impl Real {
 
     #[inline(always)]
     fn holds(&self, value: f64) -> bool {
-        (self.minimum..=self.maximum).contains(&value) && !self.inside.contains(&value)
+        let is_within = (self.minimum..=self.maximum).contains(&value);
+        is_within && (self.inside.is_empty() || !self.is_inside(value))
+    }
+
+    /// Out of line, as few fields have such sentinels.
+    #[cold]
+    fn is_inside(&self, value: f64) -> bool {
+        self.inside.contains(&value)
     }
 
     #[cold]

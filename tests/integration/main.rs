@@ -41,6 +41,7 @@ mod spool_taken_away;
 mod start;
 
 mod descriptors;
+mod dialect;
 
 mod drain;
 
