@@ -1,11 +1,12 @@
 //! Traffic counters beside England's motorways and Auckland's pavements.
 //!
-//! Five minutes of some hundred lanes, by the minute; a year of people on foot, by the hour.
+//! Five minutes of some hundred lanes, by the minute, and how lanes share the flow; a year of people on foot, by the hour.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use device_simulators::devices::{City, Device, Kind};
+use device_simulators::devices::{City, Device, Kind, Moment};
 use serde_json::Value;
 
 use crate::SEED;
@@ -25,17 +26,13 @@ fn people_walk_as_in_auckland() {
     }
     let real = real.normalised();
     let city = Arc::new(City::new(SEED));
-    let paths = (0..21).map(|index| {
+    let paths = (0..).map(|index| {
         let device = Device::in_city(&city, Kind::TRAFFIC, index * 24);
-        simulated(
-            &city,
-            &device,
-            "/classes/pedestrian",
-            civil(2025, 3, 3, 0),
-            3600,
-            8 * 7 * 24,
-        )
+        let from_ms = civil(2025, 3, 3, 0);
+        simulated(&city, &device, "/classes/pedestrian", from_ms, 3600, 8 * 7 * 24)
     });
+    // Nobody walks beside a motorway.
+    let paths = paths.filter(|path| !path.points.is_empty()).take(21);
     let ours = sum(paths.collect()).normalised();
     let mut comparison = Comparison::default();
     let workday = |time: i64| day_of_week(time) < 5;
@@ -173,4 +170,88 @@ fn traffic_flows_as_on_a_motorway() {
         (3.0..9.0).contains(&mine) && (mine / theirs) < 2.5,
         "{mine} m and {theirs} m"
     );
+}
+
+/// Flow of the mean lane from which on, veh/h, and the shares of the lanes from the slow one on.
+type Shares = (f64, [f64; 3]);
+
+/// Sums by the mean lane's flow, in steps of 200 veh/h from 400 on.
+fn shares(sites: &[[f64; 3]]) -> Vec<Shares> {
+    let of = |from: f64| {
+        let mean = |lanes: &&[f64; 3]| lanes.iter().sum::<f64>() / 3.0;
+        let within: Vec<_> = sites
+            .iter()
+            .filter(|lanes| (from..from + 200.0).contains(&mean(lanes)))
+            .collect();
+        let total: f64 = within.iter().copied().flatten().sum();
+        let share = |lane: usize| within.iter().map(|lanes| lanes[lane]).sum::<f64>() / total;
+        (from, [share(0), share(1), share(2)])
+    };
+    [400.0, 600.0, 800.0, 1000.0, 1200.0].into_iter().map(of).collect()
+}
+
+/// Three-lane sites of England's motorways, mean of the minutes that the authority did not flag.
+fn motorway_sites(folder: &Path) -> Vec<[f64; 3]> {
+    let text = std::fs::read_to_string(folder.join("traffic/traffic-midas-loops-real-a.ndjson")).unwrap();
+    let mut sites: std::collections::BTreeMap<String, Vec<[f64; 3]>> = Default::default();
+    for line in text.lines() {
+        let capture: Value = serde_json::from_str(line).unwrap();
+        let values = capture["values"].as_array().unwrap();
+        let lane = |value: &Value| value["index"].as_u64().unwrap() as usize / 8;
+        if values.iter().any(|value| value["dataError"] != "false") || values.iter().map(lane).max() != Some(2) {
+            continue;
+        }
+        let mut lanes = [0.0; 3];
+        for value in values.iter().filter(|value| value["type"] == "TrafficFlow") {
+            lanes[lane(value)] += value["vehicleFlowRate"].as_str().unwrap().parse::<f64>().unwrap();
+        }
+        let site = capture["site"].as_str().unwrap().to_owned();
+        sites.entry(site).or_default().push(lanes);
+    }
+    let mean = |minutes: Vec<[f64; 3]>| {
+        [0, 1, 2].map(|lane| minutes.iter().map(|lanes| lanes[lane]).sum::<f64>() / minutes.len() as f64)
+    };
+    sites.into_values().map(mean).collect()
+}
+
+#[test]
+fn lanes_fill_as_on_a_motorway() {
+    // MIDAS 2015-04-29, 63 sites of three lanes: what the corpus gives.
+    const MIDAS: [Shares; 5] = [
+        (400.0, [0.44, 0.45, 0.11]),
+        (600.0, [0.38, 0.44, 0.18]),
+        (800.0, [0.34, 0.40, 0.26]),
+        (1000.0, [0.30, 0.39, 0.31]),
+        (1200.0, [0.26, 0.36, 0.38]),
+    ];
+    let real = corpus().map_or(MIDAS.to_vec(), |folder| shares(&motorway_sites(&folder)));
+    let city = Arc::new(City::new(SEED));
+    let mut ours = Vec::new();
+    for road in 0..60 {
+        let device = Device::in_city(&city, Kind::TRAFFIC, road * 24);
+        for hour in 6..20 {
+            let moment = Moment {
+                observed_at_ms: civil(2025, 4, 30, hour) - city.place().utc_offset_ms,
+                interval: Duration::from_secs(300),
+            };
+            let reading: Value = serde_json::from_slice(&device.reading(1, moment)).unwrap();
+            let lanes: Vec<f64> = reading["lanes"].as_array().unwrap().iter().map(flow).collect();
+            let is_motorway = reading["classes"].get("bicycle").is_none();
+            if let ([slow, middle, fast], true) = (lanes.as_slice(), is_motorway) {
+                ours.push([*slow, *middle, *fast]);
+            }
+        }
+    }
+    let ours = shares(&ours);
+    say("\nShares of a motorway's three lanes, by the flow of their mean, veh/h\n");
+    for ((from, real), (_, ours)) in real.iter().zip(&ours) {
+        say(&format!("  from {from:4}: real {real:.2?}, simulated {ours:.2?}\n"));
+        for (real, ours) in real.iter().zip(ours) {
+            assert!((real - ours).abs() < 0.07, "{ours} and {real} from {from} veh/h");
+        }
+    }
+}
+
+fn flow(lane: &Value) -> f64 {
+    lane["flow_veh_h"].as_f64().unwrap()
 }

@@ -42,6 +42,12 @@ const TRUCK_EXTRA_M: f64 = 8.0;
 /// Share of trucks in the slow lane; it halves with every lane.
 const TRUCKS: f64 = 0.16;
 
+/// Shares of the lanes where a road carries nothing, a quarter of its capacity, half, three quarters, all (England's
+/// motorways, by the minute: MIDAS, 2015).
+const SLOW_OF_TWO: [f64; 5] = [0.78, 0.67, 0.50, 0.42, 0.42];
+const SLOW_OF_THREE: [f64; 5] = [0.66, 0.43, 0.31, 0.25, 0.28];
+const FAST_OF_THREE: [f64; 5] = [0.02, 0.12, 0.29, 0.38, 0.37];
+
 /// Seconds below which a detector reports running means.
 const SHORT_INTERVAL_S: f64 = 30.0;
 
@@ -115,7 +121,7 @@ pub(super) fn reading(city: &City, noise: &Noise, detector: Detector, moment: Mo
     Traffic {
         total,
         lanes,
-        classes: classes(city, noise, moment, total.vehicle_count),
+        classes: classes(city, &road, noise, moment, total.vehicle_count),
     }
 }
 
@@ -125,10 +131,34 @@ fn lane_state(road: &Road<'_>, state: State, lane: u32) -> (f64, f64) {
     if state.is_queue {
         return (state.flow_veh_h, state.speed_kmh);
     }
-    // On an empty road people keep right, a full one fills every lane; who goes faster keeps left.
     let load = state.flow_veh_h / road.capacity_veh_h;
-    let share = 1.0 - 0.45 * offset * (1.0 - load);
-    (state.flow_veh_h * share, state.speed_kmh * (1.0 + 0.08 * offset))
+    (
+        state.flow_veh_h * lane_share(road, load, lane),
+        state.speed_kmh * (1.0 + 0.08 * offset),
+    )
+}
+
+/// A lane's flow over the mean of the lanes: on an empty road people keep to the slow lane, a full one fills the fast one
+/// first, on motorways more than in town.
+fn lane_share(road: &Road<'_>, load: f64, lane: u32) -> f64 {
+    let at = |shares: &[f64; 5]| {
+        let from = (load * 4.0).clamp(0.0, 3.0).floor();
+        let pair = shares.iter().skip(from as usize);
+        let (low, high) = pair.clone().zip(pair.skip(1)).next().unwrap_or((&1.0, &1.0));
+        low + (high - low) * (load * 4.0 - from)
+    };
+    let (slow, fast) = match road.lanes {
+        2 => (at(&SLOW_OF_TWO), 1.0 - at(&SLOW_OF_TWO)),
+        3 => (at(&SLOW_OF_THREE), at(&FAST_OF_THREE)),
+        _ => return 1.0,
+    };
+    let share = match lane {
+        1 => slow,
+        _ if lane == road.lanes => fast,
+        _ => 1.0 - slow - fast,
+    };
+    let uneven = share * f64::from(road.lanes) - 1.0;
+    1.0 + uneven * if road.is_motorway() { 1.0 } else { 0.6 }
 }
 
 fn lane_flow(road: &Road<'_>, noise: &Noise, moment: Moment, state: State, lane: u32) -> Flow {
@@ -176,8 +206,9 @@ fn sum(lanes: &[Lane]) -> Flow {
     }
 }
 
-/// Who they were. Trucks, buses and motorcycles are part of the count; those on the path beside the road are not.
-fn classes(city: &City, noise: &Noise, moment: Moment, vehicles: u32) -> BTreeMap<&'static str, u32> {
+/// Who they were. Trucks, buses and motorcycles are part of the count; those on the path beside the road are not, and
+/// beside a motorway there is none.
+fn classes(city: &City, road: &Road<'_>, noise: &Noise, moment: Moment, vehicles: u32) -> BTreeMap<&'static str, u32> {
     let tick = moment.observed_at_ms;
     let drawn = |class: &str, expected: f64| noise.poisson(class, tick, expected);
     let mut left = vehicles;
@@ -189,15 +220,18 @@ fn classes(city: &City, noise: &Noise, moment: Moment, vehicles: u32) -> BTreeMa
     let truck = take("truck", 0.08);
     let bus = take("bus", 0.02);
     let motorcycle = take("motorcycle", 0.015);
-    let beside = beside_the_road(city, noise, tick) * moment.interval.as_secs_f64() / 3600.0;
-    BTreeMap::from([
+    let mut classes = BTreeMap::from([
         ("car", left),
         ("truck", truck),
         ("bus", bus),
         ("motorcycle", motorcycle),
-        ("bicycle", drawn("bicycle", 0.35 * beside)),
-        ("pedestrian", drawn("pedestrian", beside)),
-    ])
+    ]);
+    if !road.is_motorway() {
+        let beside = beside_the_road(city, noise, tick) * moment.interval.as_secs_f64() / 3600.0;
+        classes.insert("bicycle", drawn("bicycle", 0.35 * beside));
+        classes.insert("pedestrian", drawn("pedestrian", beside));
+    }
+    classes
 }
 
 /// People on foot per hour.
@@ -311,5 +345,35 @@ mod tests {
             seen[read(&city, road * 24, at(12.0)).lanes.len()] += 1;
         }
         assert!(seen[0] == 0 && seen.iter().skip(1).all(|&count| count > 5), "{seen:?}");
+    }
+
+    #[test]
+    fn nobody_cycles_or_walks_on_a_motorway() {
+        let city = City::new(CITY_SEED);
+        let mut motorways = 0;
+        for number in 0..60 {
+            let road = Road::of(&city, number);
+            let classes = read(&city, number * 24, at(12.0)).classes;
+            for class in ["bicycle", "pedestrian"] {
+                assert_eq!(classes.contains_key(class), !road.is_motorway(), "{class} on {road:?}");
+            }
+            assert!(road.lanes > 1 || !road.is_motorway(), "{road:?}");
+            motorways += usize::from(road.is_motorway());
+        }
+        assert!((10..30).contains(&motorways), "{motorways}");
+    }
+
+    #[test]
+    fn lanes_share_all_of_the_flow() {
+        let city = City::new(CITY_SEED);
+        for number in 0..60 {
+            let road = Road::of(&city, number);
+            for load in [0.0, 0.1, 0.25, 0.6, 0.99, 1.0, 1.2] {
+                let shares: Vec<f64> = (1..=road.lanes).map(|lane| lane_share(&road, load, lane)).collect();
+                let sum: f64 = shares.iter().sum();
+                assert!((sum - f64::from(road.lanes)).abs() < 1e-9, "{shares:?}");
+                assert!(shares.iter().all(|share| *share > 0.0), "{shares:?}");
+            }
+        }
     }
 }

@@ -19,6 +19,9 @@ use super::super::city::{City, Spot};
 use super::super::math;
 use super::super::noise::Noise;
 
+/// From this limit on a road is for motor vehicles only, and has more than one lane.
+const MOTORWAY_KMH: f64 = 100.0;
+
 /// Distance between two detectors, metres.
 const SPACING_M: f64 = 300.0;
 
@@ -80,6 +83,7 @@ pub(super) struct Road<'c> {
     number: u64,
     noise: Noise,
     pub(super) lanes: u32,
+    limit_kmh: f64,
     pub(super) free_kmh: f64,
     /// Of one lane, vehicles per hour.
     pub(super) capacity_veh_h: f64,
@@ -135,7 +139,12 @@ impl<'c> Road<'c> {
         Road {
             city,
             number,
-            lanes: 1 + (noise.fixed("lanes") * 3.0) as u32,
+            lanes: if limit_kmh >= MOTORWAY_KMH {
+                2 + (noise.fixed("lanes") * 2.0) as u32
+            } else {
+                1 + (noise.fixed("lanes") * 3.0) as u32
+            },
+            limit_kmh,
             free_kmh: limit_kmh * (1.0 + 0.06 * noise.signed("free speed")),
             capacity_veh_h,
             importance: 0.2 + 0.83 * noise.fixed("importance"),
@@ -144,6 +153,10 @@ impl<'c> Road<'c> {
             bottleneck_veh_h: capacity_veh_h * (0.8 + 0.15 * noise.fixed("bottleneck capacity")),
             noise,
         }
+    }
+
+    pub(super) fn is_motorway(&self) -> bool {
+        self.limit_kmh >= MOTORWAY_KMH
     }
 
     /// Where a position of the road is in the city.
