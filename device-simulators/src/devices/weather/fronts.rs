@@ -2,8 +2,8 @@
 //!
 //! Time is cut into cells; four of five hold one front, somewhere in their middle. A front is a straight line that moves
 //! at its own speed, so a station downwind sees it later by the distance along its heading. What a front does to the air
-//! is the textbook's cold front: the pressure falls to a kink and rises, the warm air ahead is replaced by colder and
-//! drier air, the wind turns from south-west to north-west with gusts, and it rains in a band around the line.
+//! is the textbook's cold front: the pressure falls to a kink and rises faster, the warm air ahead is replaced by colder and,
+//! in some hours, drier air, the wind turns from south-west to north-west with gusts, and it rains in a band around the line.
 
 use super::super::city::{City, Spot};
 use super::super::math;
@@ -39,6 +39,8 @@ pub struct Front {
 pub(super) struct Passage {
     pub(super) warmer_c: f64,
     pub(super) moister_c: f64,
+    /// 0 to 1: moistened by the hours of rain.
+    pub(super) damp: f64,
     pub(super) pressure_hpa: f64,
     pub(super) wind_m_s: f64,
     pub(super) veer_deg: f64,
@@ -81,11 +83,17 @@ impl Front {
             return;
         }
         let hours = behind_ms as f64 / 3_600_000.0;
-        let ahead = math::step(hours, -20.0, -6.0) * (1.0 - math::step(hours, -0.4, 0.6));
-        let after = math::step(hours, -0.2, 0.9) * (1.0 - math::step(hours, 6.0, 60.0));
+        let ahead = math::step(hours, -20.0, -6.0) * (1.0 - math::step(hours, -0.4, 1.2));
+        let after = math::step(hours, -0.2, 1.4) * (1.0 - math::step(hours, 6.0, 60.0));
         passage.warmer_c += self.cooling_c * (0.35 * ahead - 0.65 * after);
-        passage.moister_c += self.cooling_c * (0.55 * ahead - 0.9 * after);
-        passage.pressure_hpa -= self.trough_hpa * math::exp(-hours.abs() / 9.0);
+        // The dew point follows within the rain, and beyond it.
+        let dried = math::step(hours, -0.3, 3.5);
+        let moist = math::step(hours, -20.0, -6.0) * (1.0 - dried);
+        let dry = dried * (1.0 - math::step(hours, 6.0, 60.0));
+        passage.moister_c += self.cooling_c * (0.55 * moist - 0.9 * dry);
+        let half_h = self.rain_s / 7200.0;
+        passage.damp += math::step(hours, -half_h - 0.5, 0.0) * (1.0 - math::step(hours, half_h - 0.5, half_h + 4.0));
+        passage.pressure_hpa -= self.trough_hpa * math::exp(-hours.abs() / if hours < 0.0 { 11.0 } else { 6.0 });
         passage.wind_m_s +=
             self.squall_m_s * (0.35 * math::hill(hours / 10.0) + 0.65 * math::hill((hours - 0.1) / 0.8));
         passage.veer_deg += 45.0 * after - 35.0 * ahead;
@@ -134,7 +142,7 @@ fn of_cell(city: &City, cell: i64) -> Option<Front> {
         rain_s: 3600.0 * (1.2 + 3.6 * draw("front width")),
         rain_mm_h: 2.6 * strength,
         cooling_c: 5.0 * strength,
-        trough_hpa: 8.0 * strength,
+        trough_hpa: 4.0 + 5.0 * strength,
         squall_m_s: 4.5 * strength,
     })
 }

@@ -1,9 +1,10 @@
 //! A weather station on a roof.
 //!
 //! The air mass, the [fronts] and the clouds are the city's: all stations of a seed see the same weather, each when it
-//! gets there. A station adds its own height, exposure and small offset. Irradiance is the sun's position through the
-//! clouds, temperature follows season, air mass and sun, humidity follows from temperature and dew point (Magnus), rain
-//! falls from fronts and showers and takes the visibility with it.
+//! gets there. A station adds its own height, exposure, small offset and gaps between the clouds. Irradiance is the sun's
+//! position through the clouds, less the little that a pyranometer loses to the sky; temperature follows season, air mass
+//! and sun, humidity follows from temperature and dew point (Magnus), rain falls from fronts and showers, and haze and rain
+//! limit the visibility together.
 
 mod fields;
 mod fronts;
@@ -63,8 +64,12 @@ pub(super) struct Weather {
 #[derive(Clone, Copy, Debug)]
 struct Sky {
     passage: Passage,
-    /// 0 is blue, 1 overcast.
+    /// The share of the sky that clouds cover.
     cover: f64,
+    /// Where in the field of clouds the spot is: 0 in the middle of a gap, 1 in the middle of a cloud.
+    depth: f64,
+    /// What clouds let through.
+    thin: f64,
     rain_mm_h: f64,
 }
 
@@ -78,7 +83,9 @@ impl Sensor for Station {
 /// What the station at `spot`, `altitude_m` high, reports at `moment`.
 pub(super) fn reading(city: &City, noise: &Noise, spot: Spot, altitude_m: f64, moment: Moment) -> Weather {
     let time = moment.observed_at_ms;
-    let sky = sky(city, spot, time);
+    let mut sky = sky(city, spot, time);
+    sky.depth = (sky.depth + 0.15 * noise.smooth("clouds", time, 200)).clamp(0.0, 1.0);
+    let through = sky.through();
     let (temperature, dew_point) = air(city, noise, &sky, time);
     let (temperature, dew_point) = (rounded(temperature, 1), rounded(dew_point, 1));
     let sea_level = sea_level_pressure(city, &sky.passage, time) + 0.3 * noise.signed("pressure");
@@ -96,9 +103,15 @@ pub(super) fn reading(city: &City, noise: &Noise, spot: Spot, altitude_m: f64, m
         wind_gust_m_s: rounded(gust, 1),
         wind_direction_deg: direction,
         rain_mm: rounded(fallen_mm(city, spot, moment), 3),
-        irradiance_w_m2: rounded(sun::clear_sky_w_m2(sine) * through(sky.cover), 1),
-        visibility_m: visibility(humidity, sky.rain_mm_h),
-        uv_index: rounded(11.0 * math::pow(sine, 2.4) * (0.3 + 0.7 * through(sky.cover)), 1),
+        irradiance_w_m2: rounded(
+            sun::clear_sky_w_m2(sine) * through - sky.thermal_offset_w_m2(noise, time),
+            1,
+        ),
+        visibility_m: rounded(
+            visibility(humidity, sky.rain_mm_h) * (1.0 + 0.1 * noise.smooth("haze", time, 400)),
+            0,
+        ),
+        uv_index: rounded(11.0 * math::pow(sine, 2.4) * (0.3 + 0.7 * through), 1),
     }
 }
 
@@ -108,7 +121,7 @@ pub(super) fn irradiance(city: &City, spot: Spot, time_ms: i64) -> f64 {
     if clear == 0.0 {
         return 0.0;
     }
-    clear * through(sky(city, spot, time_ms).cover)
+    clear * sky(city, spot, time_ms).through()
 }
 
 /// Rain in the interval: a sum of five minutes each, of an hour's at most.
@@ -123,27 +136,55 @@ fn fallen_mm(city: &City, spot: Spot, moment: Moment) -> f64 {
     (0..parts as i64).map(rate).sum::<f64>() / parts * interval_s / 3600.0
 }
 
-/// The share of the clear sky's irradiance that clouds let through (Kasten and Czeplak 1980).
-fn through(cover: f64) -> f64 {
-    1.0 - 0.75 * math::pow(cover, 3.4)
+// === impl Sky ===
+
+impl Sky {
+    /// The share of the clear sky's irradiance that arrives: all, or what a cloud before the sun lets through, and at its
+    /// bright edge a little more than all.
+    fn through(&self) -> f64 {
+        let into_cloud = self.depth + self.cover - 1.0;
+        let cloud = math::step(into_cloud, -0.05, 0.07);
+        let edge = 0.13 * math::hill((into_cloud + 0.12) / 0.12) * math::hill((self.cover - 0.55) / 0.4);
+        // The thicker, the further from its edge.
+        let thin = self.thin * (1.2 - 0.5 * into_cloud.clamp(0.0, 1.0));
+        1.0 - (1.0 - thin) * cloud + edge
+    }
+
+    /// What the pyranometer's dome loses to the sky, more to a clear one: its zero.
+    fn thermal_offset_w_m2(&self, noise: &Noise, time_ms: i64) -> f64 {
+        let clear = 1.0 - self.cover;
+        (1.1 + 2.3 * clear) * (0.8 + 0.4 * noise.fixed("dome")) + 0.25 * noise.smooth("dome", time_ms, 600)
+    }
+}
+
+/// By how much later than at the centre a spot has the fair weather's clouds.
+fn drift_ms(spot: Spot) -> i64 {
+    let (east, north) = DRIFT_M_S;
+    let metres_squared_s = spot.east_m * east + spot.north_m * north;
+    (1000.0 * metres_squared_s / (east * east + north * north)).round() as i64
 }
 
 fn sky(city: &City, spot: Spot, time_ms: i64) -> Sky {
     let passage = Passage::at(city, spot, time_ms);
     // Clouds drift over the city as they are: what is above the west end now is above the east end in half an hour.
-    let (east, north) = DRIFT_M_S;
-    let metres_squared_s = spot.east_m * east + spot.north_m * north;
-    let drifted_ms = time_ms - (1000.0 * metres_squared_s / (east * east + north * north)).round() as i64;
+    let drifted_ms = time_ms - drift_ms(spot);
     let regime = city.noise.rippled("cover", drifted_ms, 22 * HOUR_S);
-    let cumulus = city.noise.rippled("cumulus", drifted_ms, 1500);
-    let fair = 0.56 + 0.34 * regime + 0.14 * cumulus;
-    let cover = (fair.max(0.0) + passage.cloud).clamp(0.0, 1.0);
+    let cumulus = city.noise.rippled("cumulus", drifted_ms, 2400);
     let shower = (cumulus - 1.75 + 0.55 * passage.showery.min(1.0) + 0.4 * (regime - 1.0)).max(0.0);
+    let rain_mm_h = passage.rain_mm_h + 9.0 * shower;
+    let thick = 0.3 * passage.cloud + 0.12 * rain_mm_h;
+    let thin = (0.45 + 0.14 * city.noise.rippled("thickness", drifted_ms, 2 * HOUR_S)).clamp(0.2, 0.85);
     Sky {
         passage,
-        cover: if shower > 0.0 { cover.max(0.9) } else { cover },
-        rain_mm_h: passage.rain_mm_h + 9.0 * shower,
+        cover: fair_cover(regime, &passage),
+        depth: math::step(cumulus, -1.9, 1.9),
+        thin: thin / (1.0 + thick),
+        rain_mm_h,
     }
+}
+
+fn fair_cover(regime: f64, passage: &Passage) -> f64 {
+    (0.54 + 0.42 * regime + passage.cloud).clamp(0.0, 1.1)
 }
 
 /// Temperature and dew point. The air mass has the dew point, the day warms the air above it.
@@ -156,20 +197,23 @@ fn air(city: &City, noise: &Noise, sky: &Sky, time_ms: i64) -> (f64, f64) {
 
     // Little clouds matter little, by day as by night: the last hours' cover counts, not this minute's.
     let regime = city.noise.rippled("cover", time_ms, 22 * HOUR_S);
-    let slow_cover = (0.56 + 0.34 * regime + sky.passage.cloud).clamp(0.0, 1.0);
-    let range = (4.6 + 2.2 * season) * (1.0 - 0.6 * slow_cover);
+    let range = (4.6 + 2.2 * season) * (1.0 - 0.6 * fair_cover(regime, &sky.passage).min(1.0));
     // Coldest at five, warmest at half past one.
     let first = math::cos_turns((local.hour - 13.9) / 24.0);
     let second = math::cos_turns((local.hour - 13.2) / 12.0);
     let day = range * (0.93 * first + 0.12 * second);
-    let wet = math::step(sky.rain_mm_h, 0.0, 3.0);
+    let shower = math::step(sky.rain_mm_h, 0.0, 6.0);
     let here = 0.6 * noise.signed("temperature") + 0.15 * noise.smooth("temperature", time_ms, 900);
-    let temperature = air_mass + sky.passage.warmer_c + day - 1.5 * wet + here;
+    let temperature = air_mass + sky.passage.warmer_c + day - 0.8 * shower + here;
 
     let dryness = 5.4 - 0.5 * season + 3.4 * city.noise.rippled("dryness", time_ms, 44 * HOUR_S);
-    let spread = dryness.max(0.4) * (1.0 - 0.7 * wet);
-    let dew_point = air_mass + sky.passage.moister_c - spread + 0.3 * noise.signed("dew point");
-    (temperature, dew_point.min(temperature - 0.1))
+    // Rain moistens the air in hours, not at once, and seldom quite.
+    let damp = sky.passage.damp.min(1.0);
+    let spread = dryness.max(0.4) * (1.0 - 0.65 * damp);
+    let dew_point = air_mass + sky.passage.moister_c - spread
+        + 0.3 * noise.signed("dew point")
+        + 0.2 * noise.smooth("dew point", time_ms, 700);
+    (temperature, dew_point.min(temperature - 0.1 - 0.6 * damp))
 }
 
 /// Relative humidity of air with that dew point, per cent.
@@ -205,11 +249,13 @@ fn wind(city: &City, noise: &Noise, passage: &Passage, time_ms: i64) -> (f64, f6
     (mean, mean * gustiness, rounded(degrees, 1).rem_euclid(360.0))
 }
 
-/// Haze from half past saturation on, and rain.
+/// Metres: the extinction of haze, which swells as the air gets damp, and that of rain (Atlas 1953: 11.6 km at 1 mm/h),
+/// together.
 fn visibility(humidity_percent: f64, rain_mm_h: f64) -> f64 {
-    let haze = math::step(humidity_percent, 70.0, 100.5);
-    let clear_m = 38_000.0 * (1.0 - haze) + 900.0;
-    rounded((clear_m / (1.0 + 0.8 * rain_mm_h)).max(200.0), 0)
+    let dry = ((100.0 - humidity_percent) / 40.0).clamp(0.0, 1.0);
+    let fog = math::step(humidity_percent, 98.2, 99.6);
+    let haze_m = 250.0 + 42_000.0 * math::pow(dry, 0.45) * (1.0 - fog);
+    1.0 / (1.0 / haze_m + math::pow(rain_mm_h, 0.63) / 11_600.0)
 }
 
 #[cfg(test)]
@@ -243,7 +289,8 @@ mod tests {
             );
             assert!(weather.pressure_hpa < weather.sea_level_pressure_hpa, "{weather:?}");
             if city.place.sun(moment.observed_at_ms) < 0.0 {
-                assert_eq!((weather.irradiance_w_m2, weather.uv_index), (0.0, 0.0), "{weather:?}");
+                assert!((-5.0..=-0.5).contains(&weather.irradiance_w_m2), "{weather:?}");
+                assert_eq!(weather.uv_index, 0.0, "{weather:?}");
             }
             if weather.rain_mm > 0.0 {
                 rained += 1;
@@ -321,5 +368,30 @@ mod tests {
         check(0.0, 6.11);
         check(20.0, 23.39);
         check(30.0, 42.47);
+    }
+
+    #[test]
+    fn visibility_falls_with_rain_and_with_damp() {
+        let check = |humidity: f64, rain_mm_h: f64, least_m: f64, most_m: f64| {
+            let metres = visibility(humidity, rain_mm_h);
+            assert!(
+                (least_m..most_m).contains(&metres),
+                "{humidity} %, {rain_mm_h} mm/h: {metres} m"
+            );
+        };
+        check(50.0, 0.0, 40_000.0, 45_000.0);
+        check(95.0, 0.0, 12_000.0, 20_000.0);
+        check(100.0, 0.0, 200.0, 300.0);
+        check(93.0, 1.0, 5_000.0, 11_600.0);
+        check(93.0, 4.0, 3_300.0, 4_900.0);
+        check(93.0, 50.0, 500.0, 1_000.0);
+        for humidity in [40.0, 80.0, 95.0, 99.0, 100.0] {
+            let falling = (0..200).map(|step| visibility(humidity, f64::from(step) * 0.2));
+            let metres: Vec<f64> = falling.collect();
+            assert!(
+                metres.windows(2).all(|pair| pair[1] < pair[0]),
+                "{humidity} %: {metres:?}"
+            );
+        }
     }
 }
