@@ -137,7 +137,7 @@ pub(crate) fn sum(all: Vec<Series>) -> Series {
 
 /// Steps of a register, modulo its rollover, at the beginning of each step.
 pub(crate) fn differences(register: &Series) -> Series {
-    let step = |pair: &[(i64, f64)]| (pair[0].0, (pair[1].1 - pair[0].1).rem_euclid(100_000.0));
+    let step = |pair: &[(i64, f64)]| (pair[0].0, (pair[1].1 - pair[0].1).rem_euclid(1_000_000.0));
     Series {
         points: register.points.windows(2).map(step).collect(),
     }

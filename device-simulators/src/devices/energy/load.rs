@@ -1,13 +1,13 @@
-//! What the consumers behind a meter draw: households, shops, street lights.
+//! What the consumers behind a meter use: households, shops, street lights.
 //!
 //! Households and shops follow the standard load profiles of the German utilities (VDEW/BDEW: H0, G0), which hold for
-//! hundreds of them together. A single one is far more ragged, and yet its meter's register must be the exact integral of
-//! its power, at any time, without summing up the years. So energy is *divided*, never added up: the year's curve has an
-//! integral in closed form; it gives each week its energy, which is divided among the days, that of a day among its quarter
-//! hours, and that of a quarter among its thirds, each by shares that follow the profile and chance. Power is a third's
-//! energy over its five minutes.
+//! hundreds of them together. The register must be the exact integral of the power, at any time, without summing up
+//! the years. So energy is *divided*, never added up: the year's curve has an integral in closed form; it gives each week its
+//! energy, which is divided among the days by profile and chance, and that of a day among its quarters of an hour by the
+//! profile alone. What a single consumer does with it is the [appliances](super::appliances)' business, which ask when
+//! an amount is reached.
 
-use super::super::calendar::{self, DayType};
+use super::super::calendar::{self, DAY_MS, DayType};
 use super::super::math;
 use super::super::noise::Noise;
 
@@ -75,12 +75,35 @@ const G0: Profile = [
 /// Days of a year.
 const YEAR_DAYS: f64 = 365.2425;
 
+const WEEK_DAYS: i64 = 7;
+
 const QUARTERS: usize = 96;
 
-/// A consumer that follows a standard profile.
+const QUARTER_MS: i64 = DAY_MS / QUARTERS as i64;
+
+/// What of the profiles runs day and night, of the 114 W that they have in the mean: refrigerators, standby.
+const FLAT_H0: f64 = 30.0;
+const FLAT_G0: f64 = 35.0;
+
+/// What it is a share of.
+const PROFILE_MEAN: f64 = 1_000_000.0 / (24.0 * YEAR_DAYS);
+
+/// What a profile says of one sort of day, without what runs day and night.
 #[derive(Debug)]
-pub(super) struct Load<'n> {
-    pub(super) noise: &'n Noise,
+struct Course {
+    /// Watt-hours of the day.
+    total: f64,
+    /// The share of it that is used up to each quarter of an hour.
+    reached: [f64; QUARTERS + 1],
+}
+
+static HOUSEHOLD: [[Course; 3]; 3] = courses(&H0, FLAT_H0);
+static SHOP: [[Course; 3]; 3] = courses(&G0, FLAT_G0);
+
+/// What a consumer uses beyond what runs day and night, as a standard profile has it.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) noise: Noise,
     pub(super) sort: Sort,
     /// Mean over the year, watts.
     pub(super) mean_w: f64,
@@ -92,29 +115,100 @@ pub(super) enum Sort {
     Shop,
 }
 
-/// What is drawn now, and what has been drawn since 1970.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Drawn {
-    pub(super) power_w: f64,
-    pub(super) energy_kwh: f64,
+/// A [`Load`] in one week.
+#[derive(Debug)]
+pub(super) struct Week<'l> {
+    load: &'l Load,
+    monday: i64,
+    /// Watt-hours from 1970 to each midnight.
+    days_wh: [f64; WEEK_DAYS as usize + 1],
+    courses: [&'static Course; WEEK_DAYS as usize],
+}
+
+// === impl Course ===
+
+const fn courses(profile: &Profile, flat: f64) -> [[Course; 3]; 3] {
+    const fn season(days: &[[f64; 24]; 3], flat: f64) -> [Course; 3] {
+        [course(&days[0], flat), course(&days[1], flat), course(&days[2], flat)]
+    }
+    [
+        season(&profile[0], flat),
+        season(&profile[1], flat),
+        season(&profile[2], flat),
+    ]
+}
+
+const fn course(profile: &[f64; 24], flat: f64) -> Course {
+    let mut reached = [0.0; QUARTERS + 1];
+    let mut quarter = 0;
+    while quarter < QUARTERS {
+        // The profile gives means of hours, so it is met in their middle: eighths of an hour from the one to the next.
+        let eighths = 2 * quarter + 24 * 8 + 1 - 4;
+        let weight = (eighths % 8) as f64 / 8.0;
+        let (from, to) = (profile[eighths / 8 % 24], profile[(eighths / 8 + 1) % 24]);
+        reached[quarter + 1] = reached[quarter] + (from * (1.0 - weight) + to * weight - flat) / 4.0;
+        quarter += 1;
+    }
+    let total = reached[QUARTERS];
+    while quarter > 0 {
+        reached[quarter] /= total;
+        quarter -= 1;
+    }
+    Course { total, reached }
+}
+
+// === impl Sort ===
+
+impl Sort {
+    /// The share of all that it uses that runs day and night.
+    pub(super) fn flat_share(self) -> f64 {
+        match self {
+            Sort::Household => FLAT_H0 / PROFILE_MEAN,
+            Sort::Shop => FLAT_G0 / PROFILE_MEAN,
+        }
+    }
+
+    /// The course of a day. BDEW's seasons: winter from November to 20 March, summer from 15 May to 14 September.
+    fn course(self, day: i64) -> &'static Course {
+        let [winter, summer, between] = match self {
+            Sort::Household => &HOUSEHOLD,
+            Sort::Shop => &SHOP,
+        };
+        let [workday, saturday, sunday] = match calendar::day_of_year(day) {
+            ..79 | 304.. => winter,
+            134..257 => summer,
+            _ => between,
+        };
+        match calendar::day_type(day) {
+            DayType::Workday => workday,
+            DayType::Saturday => saturday,
+            DayType::Sunday => sunday,
+        }
+    }
 }
 
 // === impl Load ===
 
-impl Load<'_> {
-    /// At local time `hour` (0 up to 24) of `day`.
-    pub(super) fn at(&self, day: i64, hour: f64) -> Drawn {
-        let weekday = calendar::weekday(day) as i64;
-        let monday = day - weekday;
-        let week_wh = self.year_wh(monday + 7) - self.year_wh(monday);
-        let shares = |day: i64| self.day_share(day);
-        let all: f64 = (monday..monday + 7).map(shares).sum();
-        let past: f64 = (monday..day).map(shares).sum();
-        let day_wh = week_wh * shares(day) / all;
-        let (today_wh, power_w) = self.within_day(day, hour, day_wh);
-        Drawn {
-            power_w,
-            energy_kwh: (self.year_wh(monday) + week_wh * past / all + today_wh) / 1000.0,
+impl Load {
+    /// The week around `day`.
+    pub(super) fn week(&self, day: i64) -> Week<'_> {
+        let monday = day - calendar::weekday(day) as i64;
+        let (from_wh, until_wh) = (self.year_wh(monday), self.year_wh(monday + WEEK_DAYS));
+        let courses = std::array::from_fn(|index| self.sort.course(monday + index as i64));
+        let mut days_wh = [0.0; WEEK_DAYS as usize + 1];
+        let mut sum = 0.0;
+        for ((day, course), reached) in (monday..).zip(courses).zip(days_wh.iter_mut().skip(1)) {
+            sum += course.total * self.busy(day);
+            *reached = sum;
+        }
+        for reached in &mut days_wh {
+            *reached = from_wh + (until_wh - from_wh) * (*reached / sum);
+        }
+        Week {
+            load: self,
+            monday,
+            days_wh,
+            courses,
         }
     }
 
@@ -122,92 +216,70 @@ impl Load<'_> {
     fn year_wh(&self, day: i64) -> f64 {
         // Darkest and dearest in the first days of January.
         let swing = match self.sort {
-            Sort::Household => 0.18,
-            Sort::Shop => 0.07,
+            Sort::Household => 0.24,
+            Sort::Shop => 0.1,
         };
         let turns = (day as f64 - 3.0) / YEAR_DAYS;
         let days = day as f64 + swing * YEAR_DAYS / std::f64::consts::TAU * math::sin_turns(turns);
         24.0 * self.mean_w * days
     }
 
-    fn day_share(&self, day: i64) -> f64 {
-        let usual: f64 = self.profile(day).iter().sum();
+    /// How busy a day is beside others of its sort.
+    fn busy(&self, day: i64) -> f64 {
         let spread = match self.sort {
             Sort::Household => 0.5,
             Sort::Shop => 0.1,
         };
-        usual * (1.0 - spread / 2.0 + spread * self.noise.unit("day", day))
+        1.0 - spread / 2.0 + spread * self.noise.unit("day", day)
+    }
+}
+
+// === impl Week ===
+
+impl Week<'_> {
+    /// Watt-hours from 1970 to a moment, in local milliseconds.
+    pub(super) fn used_wh(&self, local_ms: i64) -> f64 {
+        let (day, within_ms) = (local_ms.div_euclid(DAY_MS), local_ms.rem_euclid(DAY_MS));
+        if !(self.monday..self.monday + WEEK_DAYS).contains(&day) {
+            return self.load.week(day).used_wh(local_ms);
+        }
+        let index = (day - self.monday) as usize;
+        let (from_wh, until_wh) = pair(&self.days_wh, index);
+        let quarter = (within_ms / QUARTER_MS) as usize;
+        let weight = (within_ms % QUARTER_MS) as f64 / QUARTER_MS as f64;
+        let (from, to) = pair(self.reached(index), quarter);
+        from_wh + (until_wh - from_wh) * (from + (to - from) * weight)
     }
 
-    /// Watt-hours since midnight, and watts at `hour`.
-    fn within_day(&self, day: i64, hour: f64, day_wh: f64) -> (f64, f64) {
-        let profile = self.profile(day);
-        let now = hour * 4.0;
-        let quarter = (now as usize).min(QUARTERS - 1);
-        let (mut all, mut past, mut this) = (0.0, 0.0, 0.0);
-        for index in 0..QUARTERS {
-            let share = self.quarter_share(profile, day, index);
-            all += share;
-            if index < quarter {
-                past += share;
-            } else if index == quarter {
-                this = share;
-            }
-        }
-        let quarter_wh = day_wh * this / all;
-        let within = 3.0 * (now - quarter as f64).clamp(0.0, 1.0);
-        let third = (within as usize).min(2);
-        let shares = [0, 1, 2].map(|third| self.third_share((day * QUARTERS as i64 + quarter as i64) * 3 + third));
-        let sum: f64 = shares.iter().sum();
-        let before: f64 = shares.iter().take(third).sum();
-        let share = shares.get(third).copied().unwrap_or_default();
-        let drawn = (before + share * (within - third as f64)) / sum;
-        (
-            day_wh * past / all + quarter_wh * drawn,
-            quarter_wh * share / sum * 12.0,
-        )
+    /// How a day of the week uses up its energy.
+    fn reached(&self, index: usize) -> &'static [f64] {
+        self.courses.get(index).map_or(&[], |course| &course.reached)
     }
 
-    fn quarter_share(&self, profile: &[f64; 24], day: i64, quarter: usize) -> f64 {
-        // The profile gives means of hours, so it is met in their middle.
-        let usual = calendar::by_hour(profile, quarter as f64 / 4.0 + 0.125 - 0.5);
-        let tick = day * QUARTERS as i64 + quarter as i64;
-        let chance = self.noise.unit("quarter", tick);
-        match self.sort {
-            // Now and then somebody cooks; meanwhile the refrigerator hums.
-            Sort::Household => usual * (0.45 + 2.2 * chance * chance * chance),
-            Sort::Shop => usual * (0.9 + 0.2 * chance),
+    /// When so many are reached, in local milliseconds.
+    pub(super) fn reaches_ms(&self, wh: f64) -> i64 {
+        let [first, .., last] = self.days_wh;
+        if wh < first {
+            return self.load.week(self.monday - WEEK_DAYS).reaches_ms(wh);
+        } else if wh >= last {
+            return self.load.week(self.monday + WEEK_DAYS).reaches_ms(wh);
         }
+        let index = self.days_wh.partition_point(|reached| *reached <= wh) - 1;
+        let day = self.monday + index as i64;
+        let (from_wh, until_wh) = pair(&self.days_wh, index);
+        let share = (wh - from_wh) / (until_wh - from_wh);
+        let reached = self.reached(index);
+        let quarter = reached.partition_point(|reached| *reached <= share).clamp(1, QUARTERS) - 1;
+        let (from, to) = pair(reached, quarter);
+        let within = quarter as f64 + (share - from) / (to - from);
+        day * DAY_MS + (within * QUARTER_MS as f64).round() as i64
     }
+}
 
-    fn third_share(&self, tick: i64) -> f64 {
-        let chance = self.noise.unit("third", tick);
-        match self.sort {
-            Sort::Household if chance > 0.85 => 2.0,
-            Sort::Household => 0.7 + 0.5 * chance,
-            Sort::Shop => 0.95 + 0.1 * chance,
-        }
-    }
-
-    /// The profile of a day. BDEW's seasons: winter from November to 20 March, summer from 15 May to 14 September.
-    fn profile(&self, day: i64) -> &'static [f64; 24] {
-        let profile = match self.sort {
-            Sort::Household => &H0,
-            Sort::Shop => &G0,
-        };
-        let [winter, summer, between] = profile;
-        let days = match calendar::day_of_year(day) {
-            ..79 | 304.. => winter,
-            134..257 => summer,
-            _ => between,
-        };
-        let [workday, saturday, sunday] = days;
-        match calendar::day_type(day) {
-            DayType::Workday => workday,
-            DayType::Saturday => saturday,
-            DayType::Sunday => sunday,
-        }
-    }
+/// Two neighbours.
+fn pair(values: &[f64], index: usize) -> (f64, f64) {
+    let at = |index: usize| values.get(index).copied().unwrap_or_default();
+    (at(index), at(index + 1))
 }
 
 // === street lights ===
@@ -247,7 +319,8 @@ mod tests {
     /// 2026-06-17, a Wednesday.
     const WEDNESDAY: i64 = 20_621;
 
-    fn load(noise: &Noise, sort: Sort) -> Load<'_> {
+    fn load(sort: Sort) -> Load {
+        let noise = Noise::new(9, "device", 1);
         Load {
             noise,
             sort,
@@ -256,48 +329,31 @@ mod tests {
     }
 
     #[test]
-    fn energy_is_the_integral_of_power() {
-        for index in 0..20 {
-            let noise = Noise::new(9, "device", index);
-            let sort = if index % 2 == 0 { Sort::Household } else { Sort::Shop };
-            let load = load(&noise, sort);
-            // Across a Sunday, so that a week ends; in the middle of each five minutes.
-            let (mut integral_kwh, from) = (0.0, load.at(WEDNESDAY + 3, 0.0).energy_kwh);
-            for slot in 0..(3 * 288) {
-                let hours = (f64::from(slot) + 0.5) / 12.0;
-                let drawn = load.at(WEDNESDAY + 3 + (hours / 24.0) as i64, hours % 24.0);
-                integral_kwh += drawn.power_w / 12_000.0;
-                assert!(drawn.power_w > 0.0);
-            }
-            let energy_kwh = load.at(WEDNESDAY + 6, 0.0).energy_kwh - from;
-            assert!(
-                (energy_kwh / integral_kwh - 1.0).abs() < 1e-9,
-                "{energy_kwh} {integral_kwh}"
-            );
-        }
-    }
-
-    #[test]
-    fn energy_never_falls_and_never_jumps() {
-        let noise = Noise::new(9, "device", 1);
+    fn an_amount_is_reached_when_so_much_is_used() {
         for sort in [Sort::Household, Sort::Shop] {
-            let load = load(&noise, sort);
-            let mut last = load.at(WEDNESDAY - 100, 0.0).energy_kwh;
-            for second in (30..86_400i64 * 8).step_by(30) {
-                let next = load.at(WEDNESDAY - 100 + second / 86_400, (second % 86_400) as f64 / 3600.0);
-                let used = next.energy_kwh - last;
-                assert!((0.0..0.1).contains(&used), "{used} kWh in half a minute");
-                last = next.energy_kwh;
+            let load = load(sort);
+            let mut last = f64::MIN;
+            // Two weeks, and the turn of BDEW's summer.
+            for step in 0..4000 {
+                let local_ms = (20_711 - 7) * DAY_MS + step * 307_001;
+                let week = load.week(local_ms.div_euclid(DAY_MS));
+                let wh = week.used_wh(local_ms);
+                assert!(wh > last, "{wh} after {last}");
+                last = wh;
+                for from in [week, load.week(20_711 - 21), load.week(20_711 + 14)] {
+                    let when_ms = from.reaches_ms(wh);
+                    assert!((when_ms - local_ms).abs() <= 1, "{when_ms}, not {local_ms}");
+                }
             }
         }
     }
 
     #[test]
     fn a_year_has_its_energy() {
-        let noise = Noise::new(9, "device", 2);
-        let load = load(&noise, Sort::Household);
-        let year = load.at(WEDNESDAY + 365, 0.0).energy_kwh - load.at(WEDNESDAY, 0.0).energy_kwh;
-        assert!((year / (0.4 * 24.0 * 365.0) - 1.0).abs() < 0.02, "{year} kWh");
+        let load = load(Sort::Household);
+        let used = |day: i64| load.week(day).used_wh(day * DAY_MS);
+        let year = used(WEDNESDAY + 365) - used(WEDNESDAY);
+        assert!((year / (400.0 * 24.0 * 365.0) - 1.0).abs() < 0.02, "{year} Wh");
     }
 
     #[test]

@@ -1,125 +1,157 @@
-//! What the sun has given since the oldest meter was installed, so that registers can be read at any time.
+//! What the sun gives to the city's roofs and street lights, so that registers can be read at any time.
 //!
-//! Sunshine depends on the clouds of every hour, so its sum has no closed form. It is added up once for the whole city, in
-//! half hours, as far as it is asked for, and kept. It is a function of the seed all the same, whenever it was
-//! computed. Bounded by [`DAYS_MAX`]: some 6 MB, and a fifth of a second to fill.
+//! Sunshine depends on the clouds of every hour, so its sum has no closed form. A day's course is computed once for the
+//! whole city, in straight lines of five minutes, when it is first asked for, and kept; each roof sees the clouds of the
+//! centre when they get there. All of it is a function of the seed, whenever it was computed. Bounded by [`DAYS_MAX`]: at
+//! worst, after forty years, some 35 MB.
 
-use std::sync::{PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::calendar::{DAY_MS, LocalTime};
 use super::super::city::{City, Spot};
-use super::super::weather;
+use super::super::{sun, weather};
 use super::load;
 
-/// The day on which registers begin to count (2024-01-01), in days since 1970; before it nothing was installed.
+/// The day on which the city's records begin (2024-01-01), in days since 1970.
 pub(super) const FIRST_DAY: i64 = 19_723;
 
 /// Days that are looked at, at most: forty years. Later the registers stand still.
 pub(super) const DAYS_MAX: i64 = 14_610;
 
-/// Values of a day.
-const NODES: i64 = 48;
+/// Straight lines of a day.
+pub(super) const NODES: usize = 288;
 
-const NODE_MS: i64 = DAY_MS / NODES;
+pub(super) const NODE_MS: i64 = DAY_MS / NODES as i64;
 
-/// Sums since [`FIRST_DAY`].
+/// By how many lines a roof may be before or behind the centre.
+const SHIFT_MAX: i64 = 4;
+
+/// Ends of a day's lines, and of those before and behind it.
+const POINTS: usize = NODES + 1 + 2 * SHIFT_MAX as usize;
+
+/// What is remembered of the sun.
 #[derive(Debug, Default)]
 pub(crate) struct SolarSums {
-    sums: RwLock<Sums>,
+    days: RwLock<HashMap<i64, Arc<SolarDay>>>,
+    /// Hours of full street light from [`FIRST_DAY`] to each midnight.
+    lit_h: RwLock<Vec<f64>>,
 }
 
-#[derive(Debug, Default)]
-struct Sums {
-    /// Irradiation of the centre at each half hour, kWh/m².
-    sunshine: Vec<f64>,
-    /// Irradiance at the last of them, W/m².
-    last_w_m2: f64,
-    /// Hours of full street light at each midnight.
-    lit_h: Vec<f64>,
+/// A local day's sunshine.
+#[derive(Debug)]
+pub(super) struct SolarDay {
+    /// Under a clear sky, W/m²; at the end of each line, from [`SHIFT_MAX`] lines before midnight on.
+    clear: [f32; POINTS],
+    /// What of it gets through the clouds over the centre.
+    through: [f32; POINTS],
 }
 
 // === impl SolarSums ===
 
 impl SolarSums {
-    /// Irradiation since the first day in kWh/m², and irradiance now in W/m²: straight lines between half hours.
-    pub(super) fn sunshine(&self, city: &City, time_ms: i64) -> (f64, f64) {
-        let since_ms = time_ms - FIRST_DAY * DAY_MS;
-        if !(0..DAYS_MAX * DAY_MS).contains(&since_ms) {
-            let last = DAYS_MAX * NODES;
-            let sum = if since_ms < 0 { 0.0 } else { self.node(city, last) };
-            return (sum, 0.0);
-        }
-        let node = since_ms / NODE_MS;
-        let weight = (since_ms % NODE_MS) as f64 / NODE_MS as f64;
-        let (from, to) = (irradiance(city, node), irradiance(city, node + 1));
-        let now = from + (to - from) * weight;
-        let hours = weight * 24.0 / NODES as f64;
-        (self.node(city, node) + (from + now) / 2.0 * hours / 1000.0, now)
+    /// The sunshine of a local day.
+    pub(super) fn day(&self, city: &City, day: i64) -> Arc<SolarDay> {
+        let known = self
+            .days
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&day)
+            .cloned();
+        known.unwrap_or_else(|| {
+            let computed = Arc::new(SolarDay::of(city, day));
+            let mut days = self.days.write().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(days.entry(day).or_insert(computed))
+        })
     }
 
     /// Hours of full street light from the first day to the beginning of a local `day`.
     pub(super) fn lit_h(&self, city: &City, day: i64) -> f64 {
         let index = (day - FIRST_DAY).clamp(0, DAYS_MAX) as usize;
-        if let Some(sum) = self
-            .sums
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lit_h
-            .get(index)
-        {
+        if let Some(sum) = self.lit_h.read().unwrap_or_else(PoisonError::into_inner).get(index) {
             return *sum;
         }
-        let mut sums = self.sums.write().unwrap_or_else(PoisonError::into_inner);
-        let mut sum = sums.lit_h.last().copied().unwrap_or_default();
-        if sums.lit_h.is_empty() {
-            sums.lit_h.push(0.0);
+        let mut sums = self.lit_h.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = sums.last().copied().unwrap_or_default();
+        if sums.is_empty() {
+            sums.push(0.0);
         }
-        while sums.lit_h.len() <= index {
-            let day = FIRST_DAY + sums.lit_h.len() as i64 - 1;
+        while sums.len() <= index {
+            let day = FIRST_DAY + sums.len() as i64 - 1;
             sum += load::lit(city.place.daylight(day, load::LIT_SINE), 24.0).0;
-            sums.lit_h.push(sum);
+            sums.push(sum);
         }
         sum
     }
+}
 
-    fn node(&self, city: &City, node: i64) -> f64 {
-        let index = node as usize;
-        if let Some(sum) = self
-            .sums
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sunshine
-            .get(index)
-        {
-            return *sum;
+// === impl SolarDay ===
+
+impl SolarDay {
+    fn of(city: &City, day: i64) -> SolarDay {
+        let at_ms = |index: usize| day * DAY_MS - city.place.utc_offset_ms + (index as i64 - SHIFT_MAX) * NODE_MS;
+        let sines: [f64; POINTS] = std::array::from_fn(|index| city.place.sun(at_ms(index)));
+        // By night nobody asks.
+        let is_day = |index: usize| {
+            let from = index.saturating_sub(SHIFT_MAX as usize);
+            sines
+                .iter()
+                .skip(from)
+                .take(1 + 2 * SHIFT_MAX as usize)
+                .any(|sine| *sine > 0.0)
+        };
+        let through = |index: usize| {
+            let through = is_day(index).then(|| weather::through(city, Spot::CENTRE, at_ms(index)));
+            through.unwrap_or_default() as f32
+        };
+        SolarDay {
+            clear: sines.map(|sine| sun::clear_sky_w_m2(sine) as f32),
+            through: std::array::from_fn(through),
         }
-        let mut sums = self.sums.write().unwrap_or_else(PoisonError::into_inner);
-        if sums.sunshine.is_empty() {
-            sums.last_w_m2 = irradiance(city, 0);
-            sums.sunshine.push(0.0);
-        }
-        let mut sum = sums.sunshine.last().copied().unwrap_or_default();
-        while sums.sunshine.len() <= index {
-            let next = irradiance(city, sums.sunshine.len() as i64);
-            sum += (sums.last_w_m2 + next) / 2.0 * (24.0 / NODES as f64) / 1000.0;
-            sums.sunshine.push(sum);
-            sums.last_w_m2 = next;
-        }
-        // Another thread may have come this far meanwhile.
-        sums.sunshine.get(index).copied().unwrap_or(sum)
+    }
+
+    /// On a roof that clouds reach `shift` lines after the centre, at the end of line `node`: W/m².
+    pub(super) fn at_node(&self, shift: i64, node: usize) -> f64 {
+        let at = |values: &[f32], index: i64| f64::from(values.get(index as usize).copied().unwrap_or_default());
+        let index = node as i64 + SHIFT_MAX;
+        at(&self.clear, index) * at(&self.through, index - shift.clamp(-SHIFT_MAX, SHIFT_MAX))
+    }
+
+    /// The same so many milliseconds after midnight, on the straight line.
+    pub(super) fn at(&self, shift: i64, within_ms: i64) -> f64 {
+        let node = (within_ms / NODE_MS) as usize;
+        let (from, to) = (self.at_node(shift, node), self.at_node(shift, node + 1));
+        from + (to - from) * (within_ms % NODE_MS) as f64 / NODE_MS as f64
+    }
+
+    /// The first and the last line with any light in it.
+    pub(super) fn light(&self) -> (usize, usize) {
+        let lit = |index: usize| {
+            self.clear
+                .get(index + SHIFT_MAX as usize)
+                .is_some_and(|clear| *clear > 0.0)
+        };
+        let first = (0..NODES).find(|node| lit(node + 1)).unwrap_or(NODES);
+        let last = (0..NODES).rfind(|node| lit(*node)).unwrap_or_default();
+        (first, last)
     }
 }
 
-/// In W/m², at the centre of the city.
-fn irradiance(city: &City, node: i64) -> f64 {
-    weather::irradiance(city, Spot::CENTRE, FIRST_DAY * DAY_MS + node * NODE_MS)
+/// How many lines after the centre the clouds reach `spot`.
+pub(super) fn shift(spot: Spot) -> i64 {
+    (weather::drift_ms(spot) as f64 / NODE_MS as f64).round() as i64
 }
 
-/// The local day and hour, held within the sums.
+/// The local day and hour, within the records.
 pub(super) fn local(city: &City, time_ms: i64) -> LocalTime {
-    let first_ms = FIRST_DAY * DAY_MS - city.place.utc_offset_ms;
-    let held = time_ms.clamp(first_ms, first_ms + DAYS_MAX * DAY_MS - 1);
-    LocalTime::of(held, city.place.utc_offset_ms)
+    LocalTime::of(local_ms(city, time_ms), 0)
+}
+
+/// Milliseconds since 1970 by the city's own clock, within the records.
+pub(super) fn local_ms(city: &City, time_ms: i64) -> i64 {
+    let first_ms = FIRST_DAY * DAY_MS;
+    let local_ms = time_ms.saturating_add(city.place.utc_offset_ms);
+    local_ms.clamp(first_ms, first_ms + DAYS_MAX * DAY_MS - 1)
 }
 
 #[cfg(test)]
@@ -128,16 +160,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_do_not_depend_on_who_asked_first() {
+    fn days_do_not_depend_on_who_asked_first() {
         let (one, other) = (City::new(CITY_SEED), City::new(CITY_SEED));
-        let times = [500, 3, 900, 901, 40].map(|day| (FIRST_DAY + day) * DAY_MS + 45_000_123);
-        let asked: Vec<_> = times.iter().map(|&time| one.sums.sunshine(&one, time)).collect();
-        let backwards: Vec<_> = times
-            .iter()
-            .rev()
-            .map(|&time| other.sums.sunshine(&other, time))
-            .collect();
-        assert!(asked.iter().eq(backwards.iter().rev()));
+        let days = [500, 3, 900, 901, 40].map(|day| FIRST_DAY + day);
+        let asked = |city: &City, day: i64| city.sums.day(city, day).at(1, 45_000_123);
+        let forwards: Vec<_> = days.iter().map(|&day| asked(&one, day)).collect();
+        let backwards: Vec<_> = days.iter().rev().map(|&day| asked(&other, day)).collect();
+        assert!(forwards.iter().eq(backwards.iter().rev()));
         let lit = |city: &City, day| city.sums.lit_h(city, FIRST_DAY + day);
         assert_eq!((lit(&one, 30), lit(&one, 700)), {
             let late = lit(&other, 700);
@@ -148,8 +177,12 @@ mod tests {
     #[test]
     fn a_year_has_the_sun_and_the_nights_of_the_netherlands() {
         let city = City::new(CITY_SEED);
-        let at = |day: i64| city.sums.sunshine(&city, (FIRST_DAY + day) * DAY_MS).0;
-        let year = at(731) - at(366);
+        let of_day = |day: i64| {
+            let sun = city.sums.day(&city, FIRST_DAY + day);
+            let nodes: f64 = (0..NODES).map(|node| sun.at_node(0, node)).sum();
+            nodes / 12_000.0
+        };
+        let year: f64 = (366..731).map(of_day).sum();
         // De Bilt: 1000 to 1150 kWh/m² a year.
         assert!((900.0..1250.0).contains(&year), "{year} kWh/m²");
         let lit_h = city.sums.lit_h(&city, FIRST_DAY + 731) - city.sums.lit_h(&city, FIRST_DAY + 366);
@@ -160,10 +193,11 @@ mod tests {
     #[test]
     fn no_time_is_too_absurd() {
         let city = City::new(CITY_SEED);
-        for time in [i64::MIN / 2, -1, 0, i64::MAX / 2] {
-            let (sum, now) = city.sums.sunshine(&city, time);
-            assert!(sum >= 0.0 && now == 0.0, "{time}: {sum} {now}");
-            assert!(city.sums.lit_h(&city, local(&city, time).day) >= 0.0);
+        for time in [i64::MIN, i64::MIN / 2, -1, 0, i64::MAX / 2, i64::MAX] {
+            let day = local(&city, time).day;
+            assert!((FIRST_DAY..FIRST_DAY + DAYS_MAX).contains(&day), "{time}: {day}");
+            assert!(city.sums.day(&city, day).at(4, 43_200_000) >= 0.0);
+            assert!(city.sums.lit_h(&city, day) >= 0.0);
         }
     }
 }

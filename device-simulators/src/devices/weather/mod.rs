@@ -115,13 +115,9 @@ pub(super) fn reading(city: &City, noise: &Noise, spot: Spot, altitude_m: f64, m
     }
 }
 
-/// Global horizontal irradiance at a spot, W/m².
-pub(super) fn irradiance(city: &City, spot: Spot, time_ms: i64) -> f64 {
-    let clear = sun::clear_sky_w_m2(city.place.sun(time_ms));
-    if clear == 0.0 {
-        return 0.0;
-    }
-    clear * sky(city, spot, time_ms).through()
+/// The share of the clear sky's irradiance that gets through the clouds at a spot.
+pub(super) fn through(city: &City, spot: Spot, time_ms: i64) -> f64 {
+    sky(city, spot, time_ms).through()
 }
 
 /// Rain in the interval: a sum of five minutes each, of an hour's at most.
@@ -158,7 +154,7 @@ impl Sky {
 }
 
 /// By how much later than at the centre a spot has the fair weather's clouds.
-fn drift_ms(spot: Spot) -> i64 {
+pub(super) fn drift_ms(spot: Spot) -> i64 {
     let (east, north) = DRIFT_M_S;
     let metres_squared_s = spot.east_m * east + spot.north_m * north;
     (1000.0 * metres_squared_s / (east * east + north * north)).round() as i64
