@@ -185,7 +185,9 @@ impl Pass<'_> {
                 let start = self.buffers.out.len();
                 let bytes = &self.buffers.moved[span.0 - open.start..span.1 - open.start];
                 self.buffers.out.extend_from_slice(bytes);
-                self.buffers.spans[at] = (start, self.buffers.out.len());
+                if record.rules.identity == Some(index) {
+                    self.buffers.spans[at] = (start, self.buffers.out.len());
+                }
                 index += 1;
             }
         }
@@ -215,12 +217,7 @@ impl Pass<'_> {
     /// The index of the first that the schema has nothing for.
     fn absent_run(&mut self, record: &Record, from: usize, to: usize) -> Result<(), usize> {
         let mut at = from;
-        for &other in record
-            .defaults
-            .others
-            .iter()
-            .filter(|&&other| (from..to).contains(&other))
-        {
+        while let Some(other) = record.defaults.first_without(at, to) {
             self.buffers.out.extend_from_slice(record.defaults.of(at, other));
             self.absent(&record.fields[other]).ok_or(other)?;
             at = other + 1;

@@ -55,8 +55,9 @@ pub struct Defaults {
     bytes: Box<[u8]>,
     /// Where in `bytes` each field's begins; one more for the end.
     starts: Box<[usize]>,
-    /// The fields without one: the gateway's own, and those that are required.
-    pub others: Box<[usize]>,
+    /// For each field the first from it on that has none: one of the gateway's own, or one that is required. One more for the
+    /// end.
+    next_without: Box<[usize]>,
 }
 
 // === impl Record ===
@@ -102,19 +103,28 @@ impl Defaults {
     fn new(fields: &[Field]) -> Self {
         let mut bytes = Vec::new();
         let mut starts = vec![0];
-        let mut others = Vec::new();
-        for (index, field) in fields.iter().enumerate() {
-            match &field.absent {
-                Absent::Default(default) => bytes.extend_from_slice(default),
-                _ => others.push(index),
+        let mut next_without = vec![usize::MAX; fields.len() + 1];
+        for field in fields {
+            if let Absent::Default(default) = &field.absent {
+                bytes.extend_from_slice(default);
             }
             starts.push(bytes.len());
+        }
+        for (index, field) in fields.iter().enumerate().rev() {
+            let has_default = matches!(field.absent, Absent::Default(_));
+            next_without[index] = if has_default { next_without[index + 1] } else { index };
         }
         Defaults {
             bytes: bytes.into(),
             starts: starts.into(),
-            others: others.into(),
+            next_without: next_without.into(),
         }
+    }
+
+    /// The first of the fields `from..to` that has no default.
+    #[inline]
+    pub fn first_without(&self, from: usize, to: usize) -> Option<usize> {
+        Some(self.next_without[from]).filter(|&index| index < to)
     }
 
     /// The defaults of the fields `from..to`, as far as they have one.
