@@ -63,8 +63,11 @@ const REFUSED: [(&str, &str); 10] = [
     ),
 ];
 
+/// Field, flag and source.
+type Note = [&'static str; 3];
+
 /// A reading that is accepted, the value of `depth_m`, and the flags.
-const ACCEPTED: [(&str, Option<f64>, &[[&str; 3]]); 6] = [
+const ACCEPTED: [(&str, Option<f64>, &[Note]); 6] = [
     (r#"{"depth": 2.5}"#, Some(2.5), &[]),
     (r#"{"depth_m": 0}"#, None, &[["depth_m", "out_of_range", "gateway"]]),
     (r#"{"depth_m": 5.0}"#, None, &[["depth_m", "sentinel", "gateway"]]),
@@ -135,7 +138,7 @@ async fn what_the_gateway_nulls_is_noted_and_counted_over_every_protocol() {
     for arrived in arrived {
         let (_, number) = arrived.device.split_once('-').unwrap();
         let (body, depth, flags) = ACCEPTED[number.parse::<usize>().unwrap()];
-        let as_json = |[field, flag, source]: &[&str; 3]| json!({"field": field, "flag": flag, "source": source});
+        let as_json = |[field, flag, source]: &Note| json!({"field": field, "flag": flag, "source": source});
         let flags: Vec<_> = flags.iter().map(as_json).collect();
         assert_eq!(arrived.reading["depth_m"], json!(depth), "{body}");
         let found = arrived.reading["quality"].as_array().cloned().unwrap_or_default();
