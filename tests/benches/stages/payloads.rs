@@ -80,8 +80,10 @@ impl Kinds {
         let shipped = chosen.is_none();
         let folder = chosen.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas"));
         let kinds = catalogue::Kinds::load(&folder, "city.", &Tallies::default()).unwrap();
+        // Of the shipped kinds those that the fleet's devices send.
+        let is_sent = |kind: &&Arc<Kind>| !shipped || Measured::ALL.iter().any(|sent| sent.name() == kind.name);
         Kinds {
-            kinds: kinds.iter().cloned().collect(),
+            kinds: kinds.iter().filter(is_sent).cloned().collect(),
             validator: Validator::new(&Config::default()),
             now_ms: jiff::Timestamp::now().as_millisecond(),
             shipped,
