@@ -1,7 +1,8 @@
 //! What devices send, checked against the schemas: readings are always accepted, and faults are answered as they say.
 //!
 //! The judge is a second reading of the gateway's documented rules, over the `.avsc` files themselves: strict JSON, no
-//! unknown or repeated field, types, `minimum`, `maximum`, `sentinels`, who fills what, and the clock. It shares no code
+//! unknown or repeated field, types, `minimum`, `maximum`, `sentinels`, `out_of_range`, `any_of`, `unique`, lengths, other
+//! names, who fills what, and the clock. It shares no code
 //! with the devices, nor with the gateway.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -31,6 +32,18 @@ enum Json {
     Text(String),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    /// Neither null nor an array or object without anything in it.
+    fn is_some(&self) -> bool {
+        match self {
+            Json::Null => false,
+            Json::Array(items) => !items.is_empty(),
+            Json::Object(entries) => !entries.is_empty(),
+            _ => true,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Json {
@@ -147,7 +160,8 @@ impl Judge {
         let fields = schema["fields"].as_array().unwrap();
         for (index, (name, value)) in entries.iter().enumerate() {
             let path = format!("{path}.{name}");
-            let Some(field) = fields.iter().find(|field| field["name"] == name.as_str()) else {
+            let is_called = |field: &&Value| field["name"] == name.as_str() || lists(&field["also"], name);
+            let Some(field) = fields.iter().find(is_called) else {
                 wrong.push((Reason::SchemaMismatch, format!("{path}: unknown")));
                 continue;
             };
@@ -156,8 +170,10 @@ impl Judge {
             }
             match field["fill"].as_str() {
                 Some("device") if matches!(value, Json::Text(text) if text == device) => {}
-                Some(_) => wrong.push((Reason::SchemaMismatch, format!("{path}: not the device's to fill"))),
-                None => self.value(&field["type"], field, value, (device, now_ms), &path, wrong),
+                Some("device" | "received_at") => {
+                    wrong.push((Reason::SchemaMismatch, format!("{path}: not the device's to fill")));
+                }
+                _ => self.value(&field["type"], field, value, (device, now_ms), &path, wrong),
             }
         }
         for field in fields {
@@ -167,6 +183,10 @@ impl Judge {
             if !may_miss && !entries.iter().any(|(entry, _)| entry == name) {
                 wrong.push((Reason::SchemaMismatch, format!("{path}.{name}: missing")));
             }
+        }
+        let has_value = |(name, value): &(String, Json)| lists(&schema["any_of"], name) && value.is_some();
+        if schema.get("any_of").is_some() && !entries.iter().any(has_value) {
+            wrong.push((Reason::SchemaMismatch, format!("{path}: no value")));
         }
     }
 
@@ -191,6 +211,7 @@ impl Judge {
                     }
                 }
                 "array" => match json {
+                    Json::Array(items) if !fits(definition, items) => mismatch(),
                     Json::Array(items) => items.iter().enumerate().for_each(|(index, item)| {
                         self.value(
                             &definition["items"],
@@ -231,7 +252,12 @@ impl Judge {
                     }
                     range(bounds, *value as f64, path, wrong);
                 }
-                ("string", Json::Text(_)) => {}
+                ("string", Json::Text(text)) => {
+                    let most = bounds["maxLength"].as_u64();
+                    if most.is_some_and(|most| text.chars().count() as u64 > most) {
+                        mismatch();
+                    }
+                }
                 (name, json) => match self.named.get(name) {
                     Some(definition) => self.value(definition, bounds, json, context, path, wrong),
                     None => mismatch(),
@@ -253,6 +279,26 @@ impl Judge {
     }
 }
 
+/// Whether an array of texts has this one.
+fn lists(texts: &Value, text: &str) -> bool {
+    texts
+        .as_array()
+        .is_some_and(|texts| texts.iter().any(|one| one == text))
+}
+
+/// Whether an array may have these items: not too many, and none twice.
+fn fits(array: &serde_json::Map<String, Value>, items: &[Json]) -> bool {
+    let most = array.get("maxItems").and_then(Value::as_u64).unwrap_or(u64::MAX);
+    let identity = array.get("unique").and_then(Value::as_str);
+    let identities = items.iter().filter_map(|item| match (item, identity) {
+        (Json::Object(entries), Some(identity)) => entries.iter().find(|(name, _)| name == identity),
+        _ => None,
+    });
+    let identities: Vec<String> = identities.map(|(_, value)| format!("{value:?}")).collect();
+    let twice = (1..identities.len()).any(|end| identities[..end].contains(&identities[end]));
+    items.len() as u64 <= most && !twice
+}
+
 fn range(bounds: &Value, value: f64, path: &str, wrong: &mut Wrong) {
     let sentinels = bounds["sentinels"].as_array();
     if sentinels.is_some_and(|values| values.iter().any(|sentinel| sentinel.as_f64() == Some(value))) {
@@ -260,7 +306,7 @@ fn range(bounds: &Value, value: f64, path: &str, wrong: &mut Wrong) {
     }
     let below = bounds["minimum"].as_f64().is_some_and(|minimum| value < minimum);
     let above = bounds["maximum"].as_f64().is_some_and(|maximum| value > maximum);
-    if below || above {
+    if (below || above) && bounds["out_of_range"] != "null" {
         wrong.push((Reason::OutOfRange, format!("{path}: {value}")));
     }
 }
@@ -284,6 +330,21 @@ fn the_judge_judges() {
         r#"{"device":"loop-1","status":"ok","location":{"latitude":1,"longitude":2}}"#,
         &[],
     );
+    check(
+        r#"{"averageVehicleSpeed":50,"flow_veh_h":15300,"queue_length_m":-1}"#,
+        &[],
+    );
+    check(
+        r#"{"quality":[{"field":"speed_kmh","flag":"suspect"}],"firmware":"7"}"#,
+        &[],
+    );
+    check("{}", &[SchemaMismatch]);
+    check(
+        r#"{"location":{"latitude":1,"longitude":2},"lanes":[],"speed_kmh":null}"#,
+        &[SchemaMismatch],
+    );
+    check(r#"{"lanes":[{"lane":1},{"lane":2},{"lane":1}]}"#, &[SchemaMismatch]);
+    check(r#"{"lanes":[{"lane":1},{"lane":2}]}"#, &[]);
     check(r#"{"speed_kmh":251}"#, &[OutOfRange]);
     check(
         r#"{"lanes":[{"lane":1,"flow_veh_h":15300},{"lane":2,"flow_veh_h":15301}]}"#,
@@ -293,10 +354,10 @@ fn the_judge_judges() {
     check(r#"{"speed_kmh":"3"}"#, &[SchemaMismatch]);
     check(r#"{"vehicle_count":3.0}"#, &[SchemaMismatch]);
     check(r#"{"status":"OK"}"#, &[SchemaMismatch]);
-    check(r#"{"sequence":1,"sequence":1}"#, &[SchemaMismatch]);
-    check(r#"{"device":"loop-2"}"#, &[SchemaMismatch]);
-    check(r#"{"received_at":1}"#, &[SchemaMismatch]);
-    check(r#"{"observed_at":0}"#, &[BadClock]);
+    check(r#"{"sequence":1,"sequence":1,"speed_kmh":3}"#, &[SchemaMismatch]);
+    check(r#"{"device":"loop-2","speed_kmh":3}"#, &[SchemaMismatch]);
+    check(r#"{"received_at":1,"speed_kmh":3}"#, &[SchemaMismatch]);
+    check(r#"{"observed_at":0,"speed_kmh":3}"#, &[BadClock]);
     check(r#"{"classes":{"car":-1}}"#, &[OutOfRange]);
     check(r#"{"speed_kmh":NaN}"#, &[Malformed]);
 }

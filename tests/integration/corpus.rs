@@ -1,8 +1,9 @@
 //! Real readings that nobody here wrote: UK motorway loops, an American weather station, Italian and other meters.
 //!
 //! Adapters map each payload to a kind, as an integrator would: units and names only, every value kept as it came, with
-//! its sentinels. All of them are sent over every protocol and must come back from Kafka equal, value by value. The
-//! payloads are not part of the repository: `TEST_CORPUS` names their folder (default: `../shared/corpus`).
+//! its sentinels. All of them are sent over every protocol and must come back from Kafka equal, value by value, with a note
+//! in `quality` for each that became null. `tests/corpus` has those that may be given away. The others are not part of the
+//! repository: `TEST_CORPUS` names their folder (default: `../shared/corpus`).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,6 +30,48 @@ fn corpus() -> Option<PathBuf> {
         return None;
     }
     Some(folder)
+}
+
+/// Lines that are stored as they are sent; those that are not are compared in `src/validate/tests/captures.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn readings_that_may_be_given_away_come_back_equal() {
+    let folder = repository().join("tests/corpus");
+    for (file, kind) in [
+        ("airport-weather", "weather"),
+        ("radiation-station", "weather"),
+        ("research-station", "weather"),
+        ("home-stations", "weather"),
+        ("pedestrians", "traffic"),
+        ("meters", "energy"),
+    ] {
+        let text = std::fs::read_to_string(folder.join(file).with_extension("ndjson")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = lines.filter(|line| line.get("renames").is_none());
+        let readings: Vec<Real> = lines.map(|line| given_away(kind, &line)).collect();
+        assert!(readings.len() >= 6, "{file}");
+        check_all(readings).await;
+    }
+}
+
+fn given_away(kind: &'static str, line: &Value) -> Real {
+    assert_eq!(line["kind"], kind);
+    let mut reading = line["reading"].clone();
+    for time in [
+        "/observed_at",
+        "/demand/month_peak_at",
+        "/submeters/0/read_at",
+        "/submeters/1/read_at",
+    ] {
+        if let Some(time) = reading.pointer_mut(time).filter(|time| time.is_string()) {
+            let at: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
+            *time = at.as_millisecond().into();
+        }
+    }
+    Real {
+        kind,
+        device: line["device"].as_str().unwrap().to_owned(),
+        reading,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,14 +128,15 @@ async fn check_all(readings: Vec<Real>) {
         let twice = arrived.insert((one.device, observed_at), one.reading);
         assert!(twice.is_none(), "{twice:?} came twice");
     }
-    assert_eq!(arrived.len(), readings.len() * Via::ALL.len());
+    let count = arrived.len();
     for via in Via::ALL {
         for Real { device, reading, .. } in &readings {
             let device = format!("{via:?}-{device}");
             let came = take(&mut arrived, &device, reading["observed_at"].as_i64());
-            assert_eq!(came, expected(&device, reading), "{device}");
+            assert_eq!(in_one_order(came), expected(&device, reading), "{device}");
         }
     }
+    assert_eq!(count, readings.len() * Via::ALL.len());
     gateway.finish().await;
 }
 
@@ -110,36 +154,62 @@ fn take(arrived: &mut HashMap<(String, i64), Value>, device: &str, observed_at: 
     reading
 }
 
-/// As sent, with the device beside it and without the values that say "no reading".
+/// As sent, with the device beside it, and with a note in the place of each value that says "no reading".
 fn expected(device: &str, reading: &Value) -> Value {
-    let mut reading = without_sentinels("", reading.clone());
+    let mut notes = reading["quality"].as_array().cloned().unwrap_or_default();
+    for note in &mut notes {
+        note["source"] = "device".into();
+    }
+    let mut reading = without_sentinels("", reading.clone(), &mut notes);
     reading["device"] = device.into();
-    plain(reading)
+    reading["quality"] = notes.into();
+    in_one_order(plain(reading))
 }
 
-/// What the owners of these stations document: loops 255 and 15300 (255 a minute), SURFRAD -9999.9.
-fn without_sentinels(name: &str, value: Value) -> Value {
-    let sentinel = match name {
-        "speed_kmh" | "occupancy_percent" => 255.0,
-        name if name.starts_with("length_") => 15_300.0,
-        _ => -9999.9,
+/// The order of notes is that of the fields, which these tests do not know.
+fn in_one_order(mut reading: Value) -> Value {
+    if let Some(notes) = reading["quality"].as_array_mut() {
+        notes.sort_by_key(Value::to_string);
+    }
+    reading
+}
+
+/// What the owners of these devices document: loops 255 and 15300 (255 a minute), SURFRAD -9999.9, meters 999 and 999.9 for no
+/// limit.
+fn without_sentinels(path: &str, value: Value, notes: &mut Vec<Value>) -> Value {
+    let name = path.rsplit('.').next().unwrap_or_default();
+    let sentinels: &[f64] = match name {
+        "speed_kmh" | "occupancy_percent" => &[255.0],
+        "limit_w" => &[999_000.0, 999_900.0],
+        "limit_a" => &[999.0],
+        name if name.starts_with("length_") => &[15_300.0],
+        _ => &[-9999.9],
     };
     match value {
         Value::Object(fields) => {
             let fields = fields.into_iter().map(|(name, value)| {
-                let value = without_sentinels(&name, value);
+                let separator = if path.is_empty() { "" } else { "." };
+                let value = without_sentinels(&format!("{path}{separator}{name}"), value, notes);
                 (name, value)
             });
             Value::Object(fields.collect())
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(|item| without_sentinels("", item)).collect()),
-        Value::Number(number) if number.as_f64() == Some(sentinel) => Value::Null,
+        Value::Array(items) => {
+            let items = items.into_iter().enumerate();
+            let items = items.map(|(index, item)| without_sentinels(&format!("{path}[{index}]"), item, notes));
+            Value::Array(items.collect())
+        }
+        Value::Number(number) if number.as_f64().is_some_and(|number| sentinels.contains(&number)) => {
+            notes.push(json!({"field": path, "flag": "sentinel", "source": "gateway"}));
+            Value::Null
+        }
         other => other,
     }
 }
 
 /// MIDAS and TMU loops, flattened from DATEX II: blocks of eight indices are lanes, each with speed, headway, occupancy,
-/// four flows by the vehicles' length, and (index 7) the flow of all. The authority's own `dataError` becomes the status.
+/// four flows by the vehicles' length, and (index 7) the flow of all. The authority's own `dataError` becomes the status, and
+/// a note for each value.
 fn loops(file: &PathBuf) -> Vec<Real> {
     let text = std::fs::read_to_string(file).unwrap();
     text.lines()
@@ -153,6 +223,23 @@ fn one_loop(record: &Value) -> Real {
     let lanes: Vec<_> = (0..8).filter_map(|lane| one_lane(lane, values)).collect();
     let placed: usize = lanes.iter().map(|lane| lane["values"].as_u64().unwrap() as usize).sum();
     assert_eq!(placed, values.len(), "every value of the record has its place");
+    // One note for a lane of which all is faulty: a reading has room for 32.
+    let of_a_lane = |(index, lane): (usize, &Value)| {
+        let place = format!("lanes[{index}]");
+        let fields = lane["faulty"].as_array().unwrap();
+        let paths = match fields.len() as u64 == lane["values"] {
+            true => vec![place],
+            false => fields
+                .iter()
+                .map(|field| format!("{place}.{}", field.as_str().unwrap()))
+                .collect(),
+        };
+        let notes = paths
+            .into_iter()
+            .map(|path| json!({"field": path, "flag": "device_fault"}));
+        notes.collect::<Vec<_>>()
+    };
+    let notes: Vec<Value> = lanes.iter().enumerate().flat_map(of_a_lane).collect();
     let lanes: Vec<_> = lanes.into_iter().map(|mut lane| lane["lane"].take()).collect();
     let faulty = lanes.iter().any(|lane| lane["status"] == "fault");
     Real {
@@ -163,38 +250,46 @@ fn one_loop(record: &Value) -> Real {
             "interval_s": 60,
             "status": if faulty { "degraded" } else { "ok" },
             "lanes": lanes,
+            "quality": notes,
         }),
     }
 }
 
-/// The lane and the number of values that went into it; `None` if the site has no such lane.
+/// The lane, the fields in it that are faulty, and the number of values that went into it; `None` if the site has no such lane.
 fn one_lane(number: u64, values: &[Value]) -> Option<Value> {
     let mine = values
         .iter()
         .filter(|value| value["index"].as_u64().unwrap() / 8 == number);
-    let (mut lane, mut flows, mut placed, mut faulty) = (Map::new(), Map::new(), 0, false);
+    let (mut lane, mut flows, mut placed, mut faulty) = (Map::new(), Map::new(), 0, Vec::new());
     for value in mine {
         let number = |name: &str| json!(value[name].as_str().unwrap().parse::<f64>().unwrap());
         let place = value["index"].as_u64().unwrap() % 8;
-        let replaced = match (value["type"].as_str().unwrap(), place) {
-            ("TrafficSpeed", 0) => lane.insert("speed_kmh".into(), number("speed")),
-            ("TrafficHeadway", 1) => lane.insert("headway_s".into(), number("duration")),
-            ("TrafficConcentration", 2) => lane.insert("occupancy_percent".into(), number("percentage")),
-            ("TrafficFlow", 7) => lane.insert("flow_veh_h".into(), number("vehicleFlowRate")),
-            ("TrafficFlow", band) => flows.insert(format!("length_{}", band - 2), number("vehicleFlowRate")),
+        let mut in_lane = |field: &str, value: Value| (lane.insert(field.to_owned(), value), field.to_owned());
+        let (replaced, field) = match (value["type"].as_str().unwrap(), place) {
+            ("TrafficSpeed", 0) => in_lane("speed_kmh", number("speed")),
+            ("TrafficHeadway", 1) => in_lane("headway_s", number("duration")),
+            ("TrafficConcentration", 2) => in_lane("occupancy_percent", number("percentage")),
+            ("TrafficFlow", 7) => in_lane("flow_veh_h", number("vehicleFlowRate")),
+            ("TrafficFlow", band) => {
+                let class = format!("length_{}", band - 2);
+                let field = format!("class_flow_veh_h.{class}");
+                (flows.insert(class, number("vehicleFlowRate")), field)
+            }
             other => panic!("{other:?} has no place"),
         };
         assert_eq!(replaced, None);
         placed += 1;
-        faulty |= value["dataError"] == "true";
+        if value["dataError"] == "true" {
+            faulty.push(field);
+        }
     }
     if placed == 0 {
         return None;
     }
     lane.insert("lane".into(), json!(number + 1));
     lane.insert("class_flow_veh_h".into(), Value::Object(flows));
-    lane.insert("status".into(), json!(if faulty { "fault" } else { "ok" }));
-    Some(json!({ "values": placed, "lane": lane }))
+    lane.insert("status".into(), json!(if faulty.is_empty() { "ok" } else { "fault" }));
+    Some(json!({ "values": placed, "faulty": faulty, "lane": lane }))
 }
 
 /// A NOAA SURFRAD station's day by minutes: two lines of heading, then time and twenty pairs of value and quality flag.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, Via, eventually};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, Via, eventually, repository};
 
 const HEAD: &str = "POST /devices/a/weather HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
 
@@ -454,8 +454,10 @@ async fn a_chunked_body_is_bounded_too() {
     gateway.finish().await;
 }
 
+/// With the kinds as they were first published, of which `{}` is a reading: bodies are framed here by the byte.
 async fn start() -> TestGateway {
     TestGateway::start(&Broker::any(), |config| {
+        config.schemas.folder = repository().join("tests/golden/schemas");
         config.http.body_bytes_max = bytesize::ByteSize::kib(1)
     })
     .await

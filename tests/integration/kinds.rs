@@ -2,10 +2,11 @@
 //! schema that cannot be served stops the start and is named. The catalogue can be replaced while readings arrive,
 //! without losing one.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use citygate::catalogue::Kinds;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Broker, TestGateway, Via, repository};
@@ -20,13 +21,19 @@ const NOISE: &str = r#"{
   ]
 }"#;
 
-/// A folder with the shipped kinds and `noise`.
-fn schemas_and_noise() -> TempDir {
+/// A folder with the three kinds of the city.
+fn city_schemas() -> TempDir {
     let folder = TempDir::new().unwrap();
     for kind in ["traffic", "weather", "energy"] {
         let name = format!("{kind}.avsc");
         std::fs::copy(repository().join("schemas").join(&name), folder.path().join(&name)).unwrap();
     }
+    folder
+}
+
+/// The same with `noise`.
+fn schemas_and_noise() -> TempDir {
+    let folder = city_schemas();
     std::fs::write(folder.path().join("noise.avsc"), NOISE).unwrap();
     folder
 }
@@ -95,6 +102,250 @@ async fn a_schema_that_cannot_be_served_stops_the_start_and_is_named() {
     .await;
 }
 
+/// The outcome of a reading.
+enum Told {
+    /// Stored as it was sent.
+    Same,
+    /// This path is null, with this flag of the gateway.
+    Null(&'static str, &'static str),
+    /// One field is stored as this JSON.
+    Stored(&'static str, &'static str),
+    /// Rejected with these words.
+    Rejected(&'static str),
+}
+
+/// Codes, ranges and the attributes of the bundled kinds.
+const TABLE: &[(&str, &str, Told)] = &[
+    ("traffic", r#"{"flow_veh_h": 30000}"#, Told::Same),
+    (
+        "traffic",
+        r#"{"flow_veh_h": 15300}"#,
+        Told::Null("flow_veh_h", "sentinel"),
+    ),
+    (
+        "traffic",
+        r#"{"flow_veh_h": 65535}"#,
+        Told::Null("flow_veh_h", "sentinel"),
+    ),
+    (
+        "traffic",
+        r#"{"flow_veh_h": 30001}"#,
+        Told::Rejected("flow_veh_h: 30001 is "),
+    ),
+    (
+        "traffic",
+        r#"{"vehicle_count": 22320000, "interval_s": 2678400}"#,
+        Told::Same,
+    ),
+    (
+        "traffic",
+        r#"{"queue_length_m": -4}"#,
+        Told::Null("queue_length_m", "out_of_range"),
+    ),
+    (
+        "traffic",
+        r#"{"averageVehicleSpeed": 52.6}"#,
+        Told::Stored("speed_kmh", r#"52.6"#),
+    ),
+    (
+        "traffic",
+        r#"{"direction": "northBound"}"#,
+        Told::Stored("direction", r#""north""#),
+    ),
+    (
+        "traffic",
+        r#"{"lanes": [{"lane": 1}, {"lane": 2}, {"lane": 1}]}"#,
+        Told::Rejected("two items have the same lane"),
+    ),
+    (
+        "traffic",
+        r#"{"lanes": [{"lane": 1, "speed_kmh": 255}]}"#,
+        Told::Null("lanes[0].speed_kmh", "sentinel"),
+    ),
+    ("traffic", r#"{}"#, Told::Rejected("at least one of")),
+    (
+        "traffic",
+        r#"{"location": {"latitude": 1, "longitude": 2}, "observed_at": "2026-11-21T12:00:00Z"}"#,
+        Told::Rejected("at least one of"),
+    ),
+    (
+        "weather",
+        r#"{"wind_direction_deg": 990}"#,
+        Told::Null("wind_direction_deg", "sentinel"),
+    ),
+    (
+        "weather",
+        r#"{"wind_direction_deg": 999}"#,
+        Told::Null("wind_direction_deg", "sentinel"),
+    ),
+    ("weather", r#"{"visibility_m": 9999}"#, Told::Same),
+    ("weather", r#"{"pressure_hpa": 999.9}"#, Told::Same),
+    (
+        "weather",
+        r#"{"temperature_c": -99999}"#,
+        Told::Null("temperature_c", "sentinel"),
+    ),
+    (
+        "weather",
+        r#"{"temperature_c": -7999, "dew_point_c": 3.5}"#,
+        Told::Null("temperature_c", "sentinel"),
+    ),
+    (
+        "weather",
+        r#"{"temperature_c": 3276.7}"#,
+        Told::Null("temperature_c", "sentinel"),
+    ),
+    (
+        "weather",
+        r#"{"relative_humidity_percent": 6553.5}"#,
+        Told::Null("relative_humidity_percent", "sentinel"),
+    ),
+    (
+        "weather",
+        r#"{"irradiance_w_m2": 32767}"#,
+        Told::Null("irradiance_w_m2", "sentinel"),
+    ),
+    ("weather", r#"{"rain_mm": -0.4}"#, Told::Same),
+    ("weather", r#"{"rain_mm": -0.6}"#, Told::Rejected("rain_mm: -0.6 is ")),
+    (
+        "weather",
+        r#"{"sea_level_pressure_hpa": 869.9, "temperature_c": 3.5}"#,
+        Told::Null("sea_level_pressure_hpa", "out_of_range"),
+    ),
+    (
+        "weather",
+        r#"{"temperature_c": 71}"#,
+        Told::Rejected("temperature_c: 71 is "),
+    ),
+    (
+        "weather",
+        r#"{"soil": [{"depth_m": 0.1, "moisture_percent": 31.5}]}"#,
+        Told::Same,
+    ),
+    (
+        "weather",
+        r#"{"road": {"surface_state": "rime"}}"#,
+        Told::Stored("road", r#"{"surface_state": "frost"}"#),
+    ),
+    (
+        "weather",
+        r#"{"quality": [{"field": "temperature_c", "flag": "missing"}]}"#,
+        Told::Stored(
+            "quality",
+            r#"[{"field": "temperature_c", "flag": "missing", "source": "device"}]"#,
+        ),
+    ),
+    (
+        "weather",
+        r#"{"quality": [{"field": "rain_mm", "flag": "suspect", "source": "gateway"}]}"#,
+        Told::Rejected("source"),
+    ),
+    ("energy", r#"{"power_factor": -1.009}"#, Told::Same),
+    (
+        "energy",
+        r#"{"power_factor": 1.02}"#,
+        Told::Rejected("power_factor: 1.02 is "),
+    ),
+    (
+        "energy",
+        r#"{"phases": [{"phase": "a", "power_w": 5}]}"#,
+        Told::Stored("phases", r#"[{"phase": "L1", "power_w": 5}]"#),
+    ),
+    (
+        "energy",
+        r#"{"phases": [{"phase": "a"}, {"phase": "L1"}]}"#,
+        Told::Rejected("two items have the same phase"),
+    ),
+    (
+        "energy",
+        r#"{"supply": {"limit_w": 999900}}"#,
+        Told::Null("supply.limit_w", "sentinel"),
+    ),
+    (
+        "energy",
+        r#"{"power_w": 5, "tariff": "123456789012345678901234567890123"}"#,
+        Told::Rejected("longer than 32 characters"),
+    ),
+    (
+        "energy",
+        r#"{"battery_percent": 255}"#,
+        Told::Null("battery_percent", "sentinel"),
+    ),
+    ("air", r#"{"pm25": 8.5}"#, Told::Stored("pm2_5_ug_m3", r#"8.5"#)),
+    ("air", r#"{"o3_ug_m3": -0.5}"#, Told::Same),
+    ("noise", r#"{"LAeq": 67.5}"#, Told::Stored("laeq_db", r#"67.5"#)),
+    ("parking", r#"{"state": "occupied"}"#, Told::Same),
+    (
+        "streetlight",
+        r#"{"powerState": "bootingUp"}"#,
+        Told::Stored("lamp", r#""starting""#),
+    ),
+    ("water", r#"{"alarms": ["leak", "low_battery"]}"#, Told::Same),
+    (
+        "water",
+        r#"{"serial": "A1", "firmware": "2"}"#,
+        Told::Rejected("at least one of"),
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codes_and_attributes_mean_the_same_over_every_protocol() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.schemas = citygate::catalogue::Config::every(&repository().join("schemas"));
+    })
+    .await;
+    for via in Via::ALL {
+        let mut client = gateway.client(via).await;
+        for (row, (kind, sent, told)) in TABLE.iter().enumerate() {
+            let path = format!("devices/{via:?}-{row}/{kind}");
+            let answer = client.send(&path, "", sent.as_bytes()).await;
+            match told {
+                Told::Rejected(words) => {
+                    assert!(via == Via::Mqtt311 || answer.text.contains(words), "{sent}: {answer:?}")
+                }
+                _ => assert!(answer.is_yes(via), "{sent}: {answer:?}"),
+            }
+        }
+    }
+    let rejected = TABLE.iter().filter(|(_, _, told)| matches!(told, Told::Rejected(_)));
+    assert_eq!(gateway.dead_letters().len(), rejected.count() * Via::ALL.len());
+    let kinds: BTreeSet<&str> = TABLE.iter().map(|(kind, _, _)| *kind).collect();
+    let readings = kinds.iter().flat_map(|kind| gateway.readings(kind));
+    let readings: HashMap<String, Value> = readings.map(|arrived| (arrived.device, arrived.reading)).collect();
+    for via in Via::ALL {
+        for (row, (_, sent, told)) in TABLE.iter().enumerate() {
+            check_stored(sent, told, readings.get(&format!("{via:?}-{row}")));
+        }
+    }
+    gateway.finish().await;
+}
+
+fn check_stored(sent: &str, told: &Told, stored: Option<&Value>) {
+    let fields: serde_json::Map<String, Value> = serde_json::from_str(sent).unwrap();
+    match (told, stored) {
+        (Told::Rejected(_), stored) => assert!(stored.is_none(), "{sent}"),
+        (_, None) => panic!("{sent} did not come"),
+        (Told::Same, Some(stored)) => {
+            for (name, value) in fields {
+                assert_eq!(stored[&name], value, "{sent}");
+            }
+        }
+        (Told::Stored(name, value), Some(stored)) => {
+            let value: Value = serde_json::from_str(value).unwrap();
+            assert_eq!(stored[*name], value, "{sent}");
+        }
+        (Told::Null(path, flag), Some(stored)) => {
+            let note = json!([{"field": path, "flag": flag, "source": "gateway"}]);
+            assert_eq!(stored["quality"], note, "{sent}");
+            let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
+            assert_eq!(stored.pointer(&pointer), None, "{sent}");
+            for (name, value) in fields.into_iter().filter(|(name, _)| !path.starts_with(name.as_str())) {
+                assert_eq!(stored[&name], value, "{sent}");
+            }
+        }
+    }
+}
+
 /// Nothing does this in service yet: it is what a reload will do.
 #[tokio::test(flavor = "multi_thread")]
 async fn kinds_can_be_replaced_while_readings_arrive() {
@@ -108,9 +359,9 @@ async fn kinds_can_be_replaced_while_readings_arrive() {
         gateway.catalogue().replace(kinds.unwrap());
     };
     let (weather, noise) = (br#"{"temperature_c": 21.5}"#, br#"{"level_db": 61.5}"#);
-    let shipped = repository().join("schemas");
+    let without_noise = city_schemas();
     for via in Via::ALL {
-        replace(&shipped);
+        replace(without_noise.path());
         let mut client = gateway.client(via).await;
         let (known, unknown) = (format!("devices/{via:?}/weather"), format!("devices/{via:?}/noise"));
         let answer = client.send(&unknown, "", noise).await;

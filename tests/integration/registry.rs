@@ -7,13 +7,14 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use citygate::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::registry::{FakeRegistry, accepting, always};
-use crate::harness::{Broker, TestGateway, Via, avro, broker, eventually, free_ports, gateway};
+use crate::harness::{Broker, TestGateway, Via, avro, broker, eventually, free_ports, gateway, repository};
 
 /// The registry's base URL, or `None` after saying SKIPPED.
 fn registry() -> Option<String> {
@@ -41,6 +42,16 @@ fn registry() -> Option<String> {
         }
     });
     url.clone().map_err(|why| broker::skip(&why)).ok()
+}
+
+async fn post(url: String, schema: &str) -> (u16, Value) {
+    let body = json!({"schemaType": "AVRO", "schema": schema}).to_string();
+    let client = reqwest::Client::new();
+    let request = client
+        .post(&url)
+        .header("content-type", "application/vnd.schemaregistry.v1+json");
+    let response = request.body(body).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 async fn get(url: String) -> Value {
@@ -73,6 +84,65 @@ async fn values_carry_the_id_under_which_the_registry_has_the_schema() {
         assert_eq!(avro::confluent(&schema, &record.value), (id, reading));
     }
     gateway.finish().await;
+}
+
+/// Whether a registry that asks for `compatibility` accepts `next` after the kind as it was first published.
+async fn accepts_after_the_first(url: &str, kind: &str, compatibility: &str, next: &str) -> bool {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (process, next_id) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let subject = format!("of-before-{process}-{next_id}.{kind}-value");
+    let first = repository()
+        .join("tests/golden/schemas")
+        .join(kind)
+        .with_extension("avsc");
+    let (status, answer) = post(
+        format!("{url}/subjects/{subject}/versions"),
+        &std::fs::read_to_string(first).unwrap(),
+    )
+    .await;
+    assert_eq!(status, 200, "{answer}");
+    let client = reqwest::Client::new();
+    let asked = json!({ "compatibility": compatibility }).to_string();
+    let request = client
+        .put(format!("{url}/config/{subject}"))
+        .header("content-type", "application/json");
+    let response = request.body(asked).send().await.unwrap();
+    assert!(response.status().is_success(), "{response:?}");
+    let (status, answer) = post(format!("{url}/compatibility/subjects/{subject}/versions/latest"), next).await;
+    assert_eq!(status, 200, "{answer}");
+    let (status, registered) = post(format!("{url}/subjects/{subject}/versions"), next).await;
+    assert_eq!(
+        status == 200,
+        answer["is_compatible"] == json!(true),
+        "{registered}, {answer}"
+    );
+    status == 200
+}
+
+/// Old readings can be read with the kinds of now, and new ones with those of before.
+#[tokio::test(flavor = "multi_thread")]
+async fn bundled_kinds_are_compatible_with_those_that_were_published_before() {
+    let Some(url) = registry() else { return };
+    for kind in ["traffic", "weather", "energy"] {
+        let path = repository().join("schemas").join(kind).with_extension("avsc");
+        let now = std::fs::read_to_string(path).unwrap();
+        for compatibility in ["BACKWARD", "FORWARD", "FULL"] {
+            assert!(
+                accepts_after_the_first(&url, kind, compatibility, &now).await,
+                "{kind} {compatibility}"
+            );
+        }
+    }
+    // It does refuse: a symbol that readers of before do not know, and a field that old readings have not.
+    let path = repository().join("tests/golden/schemas/weather.avsc");
+    let weather = std::fs::read_to_string(path).unwrap();
+    let symbol = weather.replace(
+        r#"["ok", "degraded", "fault"]"#,
+        r#"["ok", "degraded", "fault", "other"]"#,
+    );
+    assert!(!accepts_after_the_first(&url, "weather", "FORWARD", &symbol).await);
+    let field = weather.replacen(r#""fields": ["#, r#""fields": [{"name": "site", "type": "string"},"#, 1);
+    assert!(!accepts_after_the_first(&url, "weather", "BACKWARD", &field).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
-//! Readings of real devices, mapped as an adapter would map them: every row is taken, and no value is changed.
+//! Readings of real devices, mapped as an adapter would map them: every row is accepted, and no value is changed.
 //!
-//! The captures are other people's and stay outside of the repository: `TEST_CORPUS` names their folder (default:
-//! `../shared/corpus`). Without it the test is skipped, and says so.
+//! These captures are other people's and stay outside of the repository: `TEST_CORPUS` names their folder (default:
+//! `../shared/corpus`). Without it their tests are skipped, and say so. Those that may be given away are in [`captures`].
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use super::captures::{lines, millis, part, shown};
 use super::*;
 
 /// The captures' folder, if there is one.
@@ -88,22 +89,14 @@ impl Intake {
     }
 }
 
-fn lines(folder: &std::path::Path, name: &str) -> Vec<String> {
-    let path = folder.join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines().map(str::to_owned).collect()
-}
-
-fn millis(text: &str) -> i64 {
-    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
-}
-
-/// UK motorway loops: per lane a speed, a headway, an occupancy and the flows of four classes, eight values apart.
-fn loops(capture: &Json) -> Json {
+/// UK motorway loops: per lane a speed, a headway, an occupancy and the flows of four classes, eight values apart. With the
+/// authority's own data errors, or without them.
+fn loops(capture: &Json, with_errors: bool) -> Json {
     let mut lanes: BTreeMap<u64, Json> = BTreeMap::new();
-    let mut faulty = false;
+    let (mut faulty, mut notes) = (false, Vec::new());
     for value in capture["values"].as_array().unwrap() {
         let index = value["index"].as_u64().unwrap();
+        let place = lanes.keys().position(|lane| *lane == index / 8).unwrap_or(lanes.len());
         let lane = lanes
             .entry(index / 8)
             .or_insert_with(|| json!({"lane": index / 8 + 1, "class_flow_veh_h": {}}));
@@ -115,14 +108,93 @@ fn loops(capture: &Json) -> Json {
             _ => lane["class_flow_veh_h"][format!("class_{}", index % 8 - 2)] = json!(number("vehicleFlowRate")),
         }
         faulty |= value["dataError"] == "true";
+        if with_errors && value["dataError"] == "true" {
+            let flag = match value["value"].as_str() {
+                Some("out of range") => "out_of_range",
+                Some("suspect equipment") => "suspect",
+                Some("outstation error") => "device_fault",
+                _ => "other",
+            };
+            notes.push(json!({"field": format!("lanes[{place}].{}", loop_field(value)), "flag": flag}));
+        }
     }
-    json!({
+    let mut reading = json!({
         "observed_at": millis(capture["time"].as_str().unwrap()),
         "interval_s": 60,
         "status": if faulty { "degraded" } else { "ok" },
         "lanes": lanes.into_values().collect::<Vec<_>>(),
-    })
+    });
+    if with_errors {
+        reading["quality"] = notes.into();
+    }
+    reading
 }
+
+/// The field of a lane that a loop's value goes to.
+fn loop_field(value: &Json) -> String {
+    match value["type"].as_str().unwrap() {
+        "TrafficSpeed" => "speed_kmh".to_owned(),
+        "TrafficHeadway" => "headway_s".to_owned(),
+        "TrafficConcentration" => "occupancy_percent".to_owned(),
+        _ => format!("class_flow_veh_h.class_{}", value["index"].as_u64().unwrap() % 8 - 2),
+    }
+}
+
+/// Of the values that the road authority marked as faulty: all, and those that are null or have a note.
+fn marked(bench: &Bench, capture: &Json, with_errors: bool) -> (usize, usize) {
+    let reading = loops(capture, with_errors).to_string();
+    let stored = shown(&bench.decoded("traffic", reading.as_bytes()).unwrap());
+    let notes: Vec<String> = stored["quality"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|note| note["field"].to_string())
+        .collect();
+    let values = capture["values"].as_array().unwrap().iter();
+    let faulty: Vec<&Json> = values.filter(|value| value["dataError"] == "true").collect();
+    let is_told = |value: &&&Json| {
+        let lane = value["index"].as_u64().unwrap() / 8 + 1;
+        let place = stored["lanes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .position(|known| known["lane"] == lane)
+            .unwrap();
+        let path = format!("lanes[{place}].{}", loop_field(value));
+        notes.contains(&json!(path).to_string()) || part(&mut stored.clone(), &path).unwrap().is_null()
+    };
+    let told = faulty.iter().filter(is_told).count();
+    (faulty.len(), told)
+}
+
+/// The authority's marks are the only sign of most faulty values: a zero looks like an empty road.
+#[test]
+fn what_a_road_authority_marks_as_faulty_is_told_to_consumers() {
+    let Some(folder) = corpus() else {
+        return;
+    };
+    let bench = Intake::new().bench;
+    let mut counts = [(0, 0); 2];
+    for name in UK_LOOPS {
+        for line in lines(&folder, name) {
+            let capture = serde_json::from_str(&line).unwrap();
+            for (count, with_errors) in counts.iter_mut().zip([true, false]) {
+                let (faulty, told) = marked(&bench, &capture, with_errors);
+                *count = (count.0 + faulty, count.1 + told);
+            }
+        }
+    }
+    let [with, without] = counts;
+    println!("faulty values that are null or noted, of all: {with:?} with the authority's marks, {without:?} without");
+    assert_eq!(with, (386, 386));
+    assert_eq!(without.0, 386);
+    assert!(without.1 >= 144, "{without:?}");
+}
+
+const UK_LOOPS: [&str; 2] = [
+    "traffic/traffic-midas-loops-real-a.ndjson",
+    "traffic/traffic-tmu-loops-real-a.ndjson",
+];
 
 #[test]
 fn uk_motorway_loops_are_taken() {
@@ -130,12 +202,9 @@ fn uk_motorway_loops_are_taken() {
         return;
     };
     let mut intake = Intake::new();
-    for name in [
-        "traffic/traffic-midas-loops-real-a.ndjson",
-        "traffic/traffic-tmu-loops-real-a.ndjson",
-    ] {
+    for name in UK_LOOPS {
         for line in lines(&folder, name) {
-            intake.take("traffic", &loops(&serde_json::from_str(&line).unwrap()));
+            intake.take("traffic", &loops(&serde_json::from_str(&line).unwrap(), false));
         }
     }
     assert_eq!(intake.readings, 108 + 555);

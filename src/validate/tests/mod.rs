@@ -2,6 +2,7 @@
 //! apache-avro's. [`Bench`] compiles schemas and runs both drivers, the scanner and serde_json, which must agree in
 //! every test; each module has one subject.
 
+mod captures;
 mod clock;
 mod corpus;
 mod dialect;

@@ -26,16 +26,16 @@ pub(super) const FIELDS: &[Field] = &[
         ..field("occupancy_percent", 0.0, 100.0)
     },
     Field {
-        // No sentinel of the whole road: there a wide one can reach 15300.
+        sentinels: &[15_300.0, 65_535.0],
         said: &[15_300.0],
         jump: 4000.0,
         wild: 65_535.0,
         units: &[(1.0 / 60.0, 0.0), (24.0, 0.0)],
-        ..field("flow_veh_h", 0.0, 100_000.0)
+        ..field("flow_veh_h", 0.0, 30_000.0)
     },
     Field {
         within: "lanes",
-        sentinels: &[15_300.0],
+        sentinels: &[15_300.0, 65_535.0],
         said: &[15_300.0],
         jump: 1500.0,
         wild: 65_535.0,

@@ -5,12 +5,17 @@
 
 use crate::devices::faults::{Field, field};
 
+/// What this station says.
 const STATION: &[f64] = &[-9999.9, -9999.0, -999.9, -999.0];
+/// What the schema reads as no value: that of other stations too, whose values may have 16 bits.
+const SIGNED: &[f64] = &[-99_999.0, -9999.9, -9999.0, -7999.0, -6999.0, -999.9, -999.0, 3276.7];
+const UNSIGNED: &[f64] = &[-99_999.0, -9999.9, -9999.0, -7999.0, -6999.0, -999.9, -999.0, 6553.5];
+const WHOLE: &[f64] = &[-99_999.0, -9999.9, -9999.0, -7999.0, -6999.0, -999.9, -999.0, 32_767.0];
 const FAHRENHEIT: (f64, f64) = (1.8, 32.0);
 
 pub(super) const FIELDS: &[Field] = &[
     Field {
-        sentinels: STATION,
+        sentinels: SIGNED,
         said: STATION,
         jump: 15.0,
         wild: 3276.7,
@@ -18,7 +23,7 @@ pub(super) const FIELDS: &[Field] = &[
         ..field("temperature_c", -100.0, 70.0)
     },
     Field {
-        sentinels: STATION,
+        sentinels: UNSIGNED,
         said: STATION,
         jump: 30.0,
         wild: 655.35,
@@ -26,7 +31,7 @@ pub(super) const FIELDS: &[Field] = &[
         ..field("relative_humidity_percent", 0.0, 110.0)
     },
     Field {
-        sentinels: STATION,
+        sentinels: UNSIGNED,
         said: STATION,
         jump: 40.0,
         wild: 6553.5,
@@ -35,7 +40,7 @@ pub(super) const FIELDS: &[Field] = &[
         ..field("pressure_hpa", 300.0, 1100.0)
     },
     Field {
-        sentinels: STATION,
+        sentinels: UNSIGNED,
         said: STATION,
         jump: 20.0,
         wild: 655.35,
@@ -43,15 +48,15 @@ pub(super) const FIELDS: &[Field] = &[
         ..field("wind_speed_m_s", 0.0, 120.0)
     },
     Field {
-        sentinels: STATION,
+        sentinels: UNSIGNED,
         said: STATION,
         jump: 10.0,
         wild: 6553.5,
         units: &[(0.039_37, 0.0), (10.0, 0.0)],
-        ..field("rain_mm", 0.0, 2000.0)
+        ..field("rain_mm", -0.5, 2000.0)
     },
     Field {
-        sentinels: STATION,
+        sentinels: WHOLE,
         said: STATION,
         jump: 300.0,
         wild: 65_535.0,
