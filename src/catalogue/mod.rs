@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
+#[cfg(test)]
+mod bundled;
 mod fingerprint;
 pub mod kinds;
 pub mod registry;
@@ -126,6 +128,9 @@ mod tests {
     fn the_shipped_kinds_are_in_the_order_of_their_names() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
         let kinds = Kinds::load(&folder, "city.", &Tallies::default()).unwrap();
-        assert_eq!(kinds.names(), "energy, traffic, weather");
+        assert_eq!(
+            kinds.names(),
+            "air, energy, noise, parking, streetlight, traffic, water, weather"
+        );
     }
 }

@@ -1,0 +1,273 @@
+//! What is promised of the kinds in `schemas/`: one form of what they share, documented fields, and that readings of before
+//! can be read.
+//!
+//! `tests/golden/schemas` has the three kinds as they were first published. Avro's own rules decide whether a reader of one
+//! version understands the other; a real registry is asked by `tests/integration/registry.rs`. [`reference`] keeps the
+//! page about them true.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use apache_avro::Schema;
+use apache_avro::schema_compatibility::SchemaCompatibility;
+use serde_json::Value;
+
+use super::Kinds;
+use crate::receipt::metrics::Tallies;
+
+mod reference;
+
+/// In the order of the page about them: the three of the city, then the others.
+const KINDS: [&str; 8] = [
+    "traffic",
+    "weather",
+    "energy",
+    "air",
+    "noise",
+    "parking",
+    "streetlight",
+    "water",
+];
+
+/// The fields that every kind begins with, and those that it ends with.
+const FIRST: [&str; 7] = [
+    "device",
+    "observed_at",
+    "received_at",
+    "sequence",
+    "interval_s",
+    "location",
+    "status",
+];
+const LAST: [&str; 8] = [
+    "battery_v",
+    "battery_percent",
+    "rssi_dbm",
+    "snr_db",
+    "firmware",
+    "device_temperature_c",
+    "serial",
+    "quality",
+];
+
+/// Fields that say nothing without a value beside them.
+const NO_VALUES: [&str; 8] = [
+    "device",
+    "observed_at",
+    "received_at",
+    "sequence",
+    "interval_s",
+    "location",
+    "serial",
+    "firmware",
+];
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(folder: &str, kind: &str) -> String {
+    let path = repository().join(folder).join(kind).with_extension("avsc");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn schema(kind: &str) -> Value {
+    serde_json::from_str(&text("schemas", kind)).unwrap()
+}
+
+fn fields(record: &Value) -> &Vec<Value> {
+    record["fields"].as_array().unwrap()
+}
+
+fn name(field: &Value) -> &str {
+    field["name"].as_str().unwrap()
+}
+
+/// Every part of a schema: types and fields.
+fn walk<'v>(part: &'v Value, visit: &mut dyn FnMut(&'v Value)) {
+    visit(part);
+    match part {
+        Value::Array(branches) => branches.iter().for_each(|branch| walk(branch, visit)),
+        Value::Object(members) => {
+            let inner = ["type", "items", "values", "fields"];
+            inner
+                .iter()
+                .filter_map(|member| members.get(*member))
+                .for_each(|part| walk(part, visit));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn what_kinds_share_is_the_same_in_each() {
+    let traffic = schema("traffic");
+    let shared = |kind: &Value| {
+        let fields = fields(kind);
+        [&fields[..FIRST.len()], &fields[fields.len() - LAST.len()..]].concat()
+    };
+    let names: Vec<String> = shared(&traffic).iter().map(|field| name(field).to_owned()).collect();
+    assert_eq!(names, [&FIRST[..], &LAST[..]].concat());
+    let mut types: BTreeMap<String, Value> = BTreeMap::new();
+    for kind in KINDS {
+        let schema = schema(kind);
+        assert_eq!(shared(&schema), shared(&traffic), "{kind}");
+        // Generated code has one class for a name, whatever the kind.
+        walk(&schema, &mut |part| {
+            if part.get("symbols").is_some() || part.get("fields").is_some() {
+                let known = types.entry(name(part).to_owned()).or_insert_with(|| part.clone());
+                assert_eq!(known, part, "{kind} has another {}", name(part));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_reading_needs_a_value() {
+    for kind in KINDS {
+        let schema = schema(kind);
+        let values: Vec<&str> = fields(&schema)
+            .iter()
+            .map(name)
+            .filter(|name| !NO_VALUES.contains(name))
+            .collect();
+        assert_eq!(schema["any_of"], serde_json::json!(values), "{kind}");
+    }
+}
+
+#[test]
+fn every_field_has_its_doc_and_every_number_its_range_and_unit() {
+    // Ratios and codes have no unit, counts are of what they are called.
+    let has_no_unit = |name: &str| {
+        [
+            "sequence",
+            "lane",
+            "friction",
+            "leak",
+            "uv_index",
+            "present_weather_code",
+            "air_quality_index",
+        ]
+        .contains(&name)
+            || ["factor", "count", "spaces_total", "spaces_free", "spaces_occupied"]
+                .iter()
+                .any(|end| name.ends_with(end))
+    };
+    for kind in KINDS {
+        let schema = schema(kind);
+        walk(&schema, &mut |part| {
+            let Some(of) = part.get("type").filter(|_| part.get("name").is_some()) else {
+                return;
+            };
+            assert!(
+                part["doc"].as_str().is_some_and(|doc| doc.ends_with('.')),
+                "{kind}: {part}"
+            );
+            let is_number = |of: &Value| ["int", "long", "double"].iter().any(|name| of == name);
+            if is_number(of) || of.as_array().is_some_and(|branches| branches.iter().any(is_number)) {
+                let field = name(part);
+                let is_bounded =
+                    part.get("minimum").is_some() && (part.get("maximum").is_some() || field == "sequence");
+                assert!(is_bounded, "{kind}: {field}");
+                assert_eq!(
+                    part.get("unit").is_none(),
+                    has_no_unit(field),
+                    "{kind}: the unit of {field}"
+                );
+            }
+        });
+    }
+}
+
+/// A reader with an older schema meets a symbol that it does not know.
+#[test]
+fn enums_have_a_default_unless_they_had_none_when_they_were_published() {
+    for kind in KINDS {
+        walk(&schema(kind), &mut |part| {
+            if let Some(symbols) = part["symbols"].as_array() {
+                let is_old = ["Status", "PhaseName"].contains(&name(part));
+                assert_eq!(part.get("default").is_none(), is_old, "{kind}: {}", name(part));
+                let is_plain = |symbol: &Value| symbols.contains(symbol);
+                assert!(is_old || is_plain(&part["default"]), "{kind}: {}", name(part));
+            }
+        });
+    }
+}
+
+#[test]
+fn readers_of_before_and_of_now_understand_each_others_readings() {
+    for kind in ["traffic", "weather", "energy"] {
+        let [before, now] =
+            ["tests/golden/schemas", "schemas"].map(|folder| Schema::parse_str(&text(folder, kind)).unwrap());
+        for (writer, reader) in [(&before, &now), (&now, &before)] {
+            let found = SchemaCompatibility::can_read(writer, reader);
+            assert!(found.is_ok(), "{kind}: {found:?}");
+        }
+    }
+}
+
+/// What a field that nobody sends costs: a byte, since it is a union's null or the end of an array.
+#[test]
+fn a_short_reading_costs_a_byte_for_each_new_field() {
+    use crate::validate::{self, Scratch, Validator};
+
+    let validator = Validator::new(&validate::Config::default());
+    let mut scratch = Scratch::default();
+    let mut bytes = |folder: &Path, kind: &str, json: &str| {
+        let kinds = Kinds::load(folder, "city.", &Tallies::default()).unwrap();
+        let program = &kinds.get(kind).unwrap().program;
+        validator
+            .reading(program, "d", 1_795_262_400_000, json.as_bytes(), &mut scratch)
+            .unwrap();
+        scratch.value().len()
+    };
+    let lanes = r#"{"vehicle_count":12,"lanes":[{"lane":1,"vehicle_count":5},{"lane":2,"vehicle_count":7}]}"#;
+    let phases = r#"{"power_w":1,"phases":[{"phase":"L1"},{"phase":"L2"},{"phase":"L3"}]}"#;
+    let [before, now] = ["tests/golden/schemas", "schemas"].map(|folder| repository().join(folder));
+    for (kind, json, more) in [
+        ("traffic", lanes, 19 + 2 * 2),
+        ("weather", r#"{"temperature_c":21.5}"#, 23),
+        ("energy", phases, 16 + 3),
+    ] {
+        let (before, now) = (bytes(&before, kind, json), bytes(&now, kind, json));
+        println!("{kind}: {before} bytes became {now}");
+        assert_eq!(now - before, more, "{kind}");
+    }
+}
+
+/// What the fleet's devices send.
+#[test]
+fn the_fleets_readings_grow_by_little() {
+    use device_simulators::devices::{City, Device, Kind, Moment};
+
+    use crate::validate::{self, Scratch, Validator};
+
+    let at_ms = 1_795_262_400_000;
+    let validator = Validator::new(&validate::Config::default());
+    let mut scratch = Scratch::default();
+    let load = |folder: &str| Kinds::load(&repository().join(folder), "city.", &Tallies::default()).unwrap();
+    let versions = ["tests/golden/schemas", "schemas"].map(load);
+    let city = std::sync::Arc::new(City::new(20_261_121));
+    for kind in Kind::ALL {
+        let name = kind.to_string();
+        let mut bytes = [0; 2];
+        for index in 0..200 {
+            let device = Device::in_city(&city, kind, index);
+            let moment = Moment {
+                observed_at_ms: at_ms - index as i64 * 60_000,
+                interval: std::time::Duration::from_secs(60),
+            };
+            let reading = device.reading(index, moment);
+            for (kinds, bytes) in versions.iter().zip(&mut bytes) {
+                let program = &kinds.get(&name).unwrap().program;
+                validator
+                    .reading(program, device.name(), at_ms, &reading, &mut scratch)
+                    .unwrap();
+                *bytes += scratch.value().len();
+            }
+        }
+        let [before, now] = bytes.map(|bytes| bytes / 200);
+        println!("{name}: {before} bytes per reading of the fleet became {now}");
+        assert!(now - before <= 32, "{name}: {before} became {now}");
+    }
+}
