@@ -217,7 +217,9 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         }
         unconfirmed = registered.unconfirmed;
     }
-    let topics = kinds.iter().map(|kind| kind.topic.clone()).collect();
+    let catalogue = Catalogue::new(kinds.into_iter().collect());
+    let asked = catalogue.clone();
+    let topics = move || asked.snapshot().topics();
     let sections = deliver::Sections {
         kafka: &config.kafka,
         spool: &config.spool,
@@ -238,7 +240,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         .http_connections_max
         .set(plan.http_connections as i64);
     let pipeline = Pipeline {
-        catalogue: Catalogue::new(kinds.into_iter().collect()),
+        catalogue,
         validator: Validator::new(&config.clock),
         deliver,
         tallies: metrics.tallies.clone(),

@@ -121,6 +121,11 @@ impl Kinds {
         self.0.values()
     }
 
+    /// The topics of all kinds.
+    pub fn topics(&self) -> Vec<String> {
+        self.iter().map(|kind| kind.topic.clone()).collect()
+    }
+
     /// The names of all kinds, for people: `energy, traffic, weather`.
     pub fn names(&self) -> String {
         self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")

@@ -19,9 +19,9 @@ pub mod schemas;
 pub use kinds::{Kind, Kinds};
 pub use schemas::{Config, Definition};
 
-/// The kinds that are accepted now.
-#[derive(Debug)]
-pub struct Catalogue(ArcSwap<Kinds>);
+/// The kinds that are accepted now. A clone is the same catalogue.
+#[derive(Clone, Debug)]
+pub struct Catalogue(Arc<ArcSwap<Kinds>>);
 
 /// The kinds as they were when a message came in. To be held for the time of a call: it is one of few that a thread has.
 pub type Snapshot = Guard<Arc<Kinds>>;
@@ -30,7 +30,7 @@ pub type Snapshot = Guard<Arc<Kinds>>;
 
 impl Catalogue {
     pub fn new(kinds: Kinds) -> Self {
-        Catalogue(ArcSwap::from_pointee(kinds))
+        Catalogue(Arc::new(ArcSwap::from_pointee(kinds)))
     }
 
     /// The kinds as they are now; costs no allocation and waits for nobody.
@@ -40,8 +40,8 @@ impl Catalogue {
 
     /// From now on these are the kinds. Messages that hold the snapshot before it finish with that one.
     ///
-    /// Only messages are told. Their topics are not created, and a topic that Kafka does not have is known to the gateway
-    /// only once it refuses a reading.
+    /// CoAP lists the new ones to whoever asks next; their topics are looked for, and created where that is allowed, when
+    /// Kafka is asked next, within seconds.
     pub fn replace(&self, kinds: Kinds) {
         self.0.store(Arc::new(kinds));
     }

@@ -105,11 +105,12 @@ pub enum Error {
 // === impl Deliver ===
 
 impl Deliver {
-    /// Opens the spool, and starts to probe Kafka; returns whether or not Kafka is available.
+    /// Opens the spool, and starts to probe Kafka; returns whether or not Kafka is available. `topics` says which ones the
+    /// kinds have now; it is called whenever Kafka is asked for them.
     pub fn start(
         sections: Sections<'_>,
         Client { kafka, health, told }: Client,
-        topics: Vec<String>,
+        topics: impl Fn() -> Vec<String> + Send + 'static,
         metrics: &Metrics,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
@@ -147,7 +148,8 @@ impl Deliver {
         let watch = replay::Watch::start(dispatch.clone(), failed.clone(), may_end)?;
         let wake = dispatch.store().map(|store| store.wake.clone()).unwrap_or_default();
         let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), wake)?;
-        let wanted = topics::Wanted::new(config, topics);
+        let probed = config.clone();
+        let wanted = move || topics::Wanted::new(&probed, topics());
         probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
         Ok(Deliver {
             dispatch,

@@ -34,12 +34,17 @@ const TOLD_WITHIN: Duration = Duration::from_secs(11);
 const CREATE_AGAIN: Duration = Duration::from_secs(1);
 const CREATE_AGAIN_MAX: Duration = Duration::from_secs(60);
 
-/// Probes Kafka until the monitor is closed.
-pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval: Duration) {
+/// Probes Kafka until the monitor is closed; `wanted` says what the cluster must offer now.
+pub fn start(
+    kafka: Arc<Kafka>,
+    monitor: Arc<Monitor>,
+    wanted: impl Fn() -> Wanted + Send + 'static,
+    interval: Duration,
+) {
     let mut probe = Probe {
         kafka,
         monitor,
-        wanted: Arc::new(wanted),
+        wanted: Arc::new(wanted()),
         not_created: None,
         is_reported: false,
         replaced: 0,
@@ -49,6 +54,7 @@ pub fn start(kafka: Arc<Kafka>, monitor: Arc<Monitor>, wanted: Wanted, interval:
         let (mut looked_at, mut limits_looked_at) = (Instant::now(), Instant::now());
         while !probe.monitor.is_closed() {
             probe.monitor.say_later();
+            probe.wanted = Arc::new(wanted());
             if !probe.monitor.confirmed_within(interval) {
                 probe.ask();
                 looked_at = Instant::now();

@@ -24,7 +24,9 @@ fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
     config.kafka.bootstrap_servers = "127.0.0.1:1".into();
     let (tallies, metrics) = (Tallies::default(), deliver::Metrics::default());
     let kinds = Kinds::load(&config.schemas.folder, "", &tallies).unwrap();
-    let topics = kinds.iter().map(|kind| kind.topic.clone()).collect();
+    let catalogue = Catalogue::new(kinds);
+    let asked = catalogue.clone();
+    let topics = move || asked.snapshot().topics();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = Client::new(&config.kafka, false, &metrics.kafka).unwrap();
     let sections = Sections {
@@ -35,7 +37,7 @@ fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
     Pipeline {
         validator: Validator::new(&config.clock),
         deliver: Deliver::start(sections, client, topics, &metrics, clock.clone()).unwrap(),
-        catalogue: Catalogue::new(kinds),
+        catalogue,
         tallies: Arc::new(tallies),
         clock,
         access,

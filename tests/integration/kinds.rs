@@ -9,7 +9,8 @@ use citygate::catalogue::Kinds;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Broker, TestGateway, Via, repository};
+use crate::harness::clients::Coap;
+use crate::harness::{Broker, TestGateway, Via, eventually, repository};
 
 const NOISE: &str = r#"{
   "type": "record", "name": "Noise", "namespace": "test.kinds",
@@ -344,6 +345,37 @@ fn check_stored(sent: &str, told: &Told, stored: Option<&Value>) {
             }
         }
     }
+}
+
+/// CoAP lists the kinds of the moment, and their topics are looked for before a reading is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_kinds_are_listed_and_their_topics_are_looked_for() {
+    let city = city_schemas();
+    let gateway = TestGateway::start(&Broker::mock(), |config| {
+        config.schemas = every_kind_of(&city);
+    })
+    .await;
+    let listed = async || {
+        let mut coap = Coap::open(gateway.addresses.coap.unwrap()).await;
+        coap.get(".well-known/core").await;
+        coap.answer().await.text
+    };
+    let topic = format!("{}noise", gateway.topic_prefix);
+    let missing = || {
+        gateway
+            .scrape()
+            .sum("citygate_kafka_topic_missing", &[("topic", &topic)])
+    };
+    assert!(!listed().await.contains("noise"));
+    let folder = schemas_and_noise();
+    let kinds = Kinds::load(folder.path(), &gateway.topic_prefix, &gateway.metrics.tallies);
+    gateway.catalogue().replace(kinds.unwrap());
+    assert!(listed().await.contains("</devices/{device}/noise>;"));
+    eventually("the new kind's topic is known to be missing", async || {
+        (missing() == 1).then_some(())
+    })
+    .await;
+    gateway.finish().await;
 }
 
 /// Nothing does this in service yet: it is what a reload will do.

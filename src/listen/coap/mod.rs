@@ -48,6 +48,7 @@ mod sockets;
 pub use config::Config;
 use counters::Counters;
 use exchange::{Exchanges, Intake, Outgoing};
+use resource::Links;
 pub use sockets::OWN_ADDRESSES_MAX;
 use sockets::Sockets;
 
@@ -153,8 +154,8 @@ impl Bound {
 impl Server {
     /// Within the runtime that serves it.
     fn new(bound: Vec<std::net::UdpSocket>, config: &Config, context: Context) -> std::io::Result<Self> {
-        let kinds = context.pipeline.catalogue.snapshot();
-        let kinds: Vec<_> = kinds.iter().map(|kind| kind.name.clone()).collect();
+        let catalogue = context.pipeline.catalogue.clone();
+        let kinds = move || catalogue.snapshot().iter().map(|kind| kind.name.clone()).collect();
         let counters = Counters::new(&context.metrics.coap);
         // One byte more than is allowed shows that a datagram was longer.
         let datagram_bytes = config.datagram_bytes() + 1;
@@ -165,7 +166,7 @@ impl Server {
             &context.metrics.coap,
         )?;
         Ok(Server {
-            exchanges: Exchanges::new(config, &kinds, counters, Instant::now(), rand::random()),
+            exchanges: Exchanges::new(config, Links::new(kinds), counters, Instant::now(), rand::random()),
             linger: config.ack_timeout,
             sockets,
             mailbox: Mailbox::new(),

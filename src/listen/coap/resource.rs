@@ -4,6 +4,7 @@
 //! where a device puts its own id for `{device}`. `?href=`, `?rt=`, `?if=` and `?ct=` filter it (§4.1). The list is
 //! longer than its request, so it is given only to an address that was seen to receive: see [`Reachability`].
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -35,11 +36,11 @@ pub enum Wanted {
     BadOption(Response, String),
 }
 
-/// The streams, as `/.well-known/core` shows them.
-#[derive(Clone, Debug)]
-pub struct Links(Vec<Link>);
+/// The streams, as `/.well-known/core` shows them: those of the kinds that are accepted when it is asked.
+pub struct Links {
+    kinds: Box<dyn Fn() -> Vec<String> + Send>,
+}
 
-#[derive(Clone, Debug)]
 struct Link {
     href: String,
     resource_type: String,
@@ -101,12 +102,9 @@ fn find_path(packet: &Packet, code: u8, blocks: Blocks, listing: impl FnOnce(&Pa
 // === impl Links ===
 
 impl Links {
-    pub fn new(kinds: &[String]) -> Self {
-        let link = |kind: &String| Link {
-            href: format!("/devices/{{device}}/{kind}"),
-            resource_type: format!("citygate.{kind}"),
-        };
-        Links(kinds.iter().map(link).collect())
+    /// `kinds` is called for each list.
+    pub fn new(kinds: impl Fn() -> Vec<String> + Send + 'static) -> Self {
+        Links { kinds: Box::new(kinds) }
     }
 
     /// The response to a discovery: 2.05 in link format, empty if nothing matches the filter; of it the block that is
@@ -117,8 +115,9 @@ impl Links {
         }
         let filters = options::queries(packet);
         let mut payload = Vec::new();
-        let matching = |link: &&Link| filters.iter().all(|filter| link.matches(filter));
-        for text in self.0.iter().filter(matching).map(Link::text) {
+        let links = (self.kinds)().into_iter().map(|kind| Link::new(&kind));
+        let matching = links.filter(|link| filters.iter().all(|filter| link.matches(filter)));
+        for text in matching.map(|link| link.text()) {
             let comma = usize::from(!payload.is_empty());
             if payload.len() + comma + text.len() > LISTING_BYTES_MAX {
                 break;
@@ -142,7 +141,22 @@ impl Links {
     }
 }
 
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Links").field(&(self.kinds)()).finish()
+    }
+}
+
+// === impl Link ===
+
 impl Link {
+    fn new(kind: &str) -> Self {
+        Link {
+            href: format!("/devices/{{device}}/{kind}"),
+            resource_type: format!("citygate.{kind}"),
+        }
+    }
+
     fn text(&self) -> String {
         format!(
             r#"<{}>;rt="{}";if="{INTERFACE}";ct={CONTENT_TYPE}"#,
@@ -208,6 +222,8 @@ impl Reachability {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
     use coap_lite::CoapOption;
 
@@ -222,10 +238,15 @@ mod tests {
         packet
     }
 
+    fn links(kinds: &[&str]) -> Links {
+        let kinds: Vec<_> = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        Links::new(move || kinds.clone())
+    }
+
     #[test]
     fn requests_find_their_resource() {
         let check = |code: u8, path: &str, expected: Result<&str, u8>| {
-            let links = Links::new(&["traffic".to_owned()]);
+            let links = links(&["traffic"]);
             let found = match find(&request(path, &[]), code, false, |packet, _| links.list(packet, None)).0 {
                 Wanted::Reading(path) => Ok(path),
                 Wanted::Answer(response, _) | Wanted::BadOption(response, _) => Err(response.code),
@@ -278,7 +299,7 @@ mod tests {
 
     #[test]
     fn streams_are_listed_and_filtered() {
-        let links = Links::new(&["energy".to_owned(), "traffic".to_owned()]);
+        let links = links(&["energy", "traffic"]);
         let check = |queries: &[&str], expected: &[&str]| {
             let response = links.list(&request(".well-known/core", queries), None);
             assert_eq!((response.code, response.content_format), (packet::CONTENT, Some(40)));
@@ -306,16 +327,27 @@ mod tests {
     }
 
     #[test]
+    fn the_kinds_of_the_moment_are_listed() {
+        let kinds = Arc::new(Mutex::new(vec!["energy".to_owned()]));
+        let asked = kinds.clone();
+        let links = Links::new(move || asked.lock().unwrap().clone());
+        let listed = || String::from_utf8(links.list(&request(".well-known/core", &[]), None).payload).unwrap();
+        assert!(listed().starts_with("</devices/{device}/energy>;"), "{}", listed());
+        *kinds.lock().unwrap() = vec!["noise".to_owned()];
+        assert!(listed().starts_with("</devices/{device}/noise>;"), "{}", listed());
+    }
+
+    #[test]
     fn the_list_is_bounded_and_cut_between_links() {
-        let kinds: Vec<_> = (0..500).map(|number| format!("kind-{number}")).collect();
-        let payload = Links::new(&kinds).list(&request(".well-known/core", &[]), None).payload;
+        let links = Links::new(|| (0..500).map(|number| format!("kind-{number}")).collect());
+        let payload = links.list(&request(".well-known/core", &[]), None).payload;
         assert!((900..=LISTING_BYTES_MAX).contains(&payload.len()), "{}", payload.len());
         assert!(payload.ends_with(b";ct=50"));
     }
 
     #[test]
     fn the_list_is_given_in_blocks() {
-        let links = Links::new(&["energy".to_owned(), "traffic".to_owned()]);
+        let links = links(&["energy", "traffic"]);
         let packet = request(".well-known/core", &[]);
         let whole = links.list(&packet, None).payload;
         for exponent in 0..=6 {
@@ -346,7 +378,7 @@ mod tests {
     fn another_format_than_links_is_not_to_be_had() {
         let mut packet = request(".well-known/core", &[]);
         packet.add_option(CoapOption::Accept, vec![50]);
-        assert_eq!(Links::new(&[]).list(&packet, None).code, packet::NOT_ACCEPTABLE);
+        assert_eq!(links(&[]).list(&packet, None).code, packet::NOT_ACCEPTABLE);
     }
 
     #[test]

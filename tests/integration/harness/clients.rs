@@ -200,6 +200,16 @@ impl Coap {
         self.asked.push_back((bytes, token));
     }
 
+    /// Asks for a resource.
+    pub async fn get(&mut self, path: &str) {
+        self.next_id = self.next_id.wrapping_add(1);
+        let token = self.next_id.to_be_bytes().to_vec();
+        let bytes = request(RequestType::Get, MessageType::Confirmable, self.next_id, &token, path);
+        let bytes = bytes.to_bytes().unwrap();
+        self.socket.send(&bytes).await.unwrap();
+        self.asked.push_back((bytes, token));
+    }
+
     /// Sends these bytes; whatever comes back is passed over.
     pub async fn throw(&self, datagram: &[u8]) {
         self.socket.send(datagram).await.unwrap();
@@ -242,16 +252,22 @@ impl Coap {
     }
 }
 
-/// A POST request's datagram.
-pub fn post(kind: MessageType, id: u16, token: &[u8], path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+/// A request without a payload.
+fn request(method: RequestType, kind: MessageType, id: u16, token: &[u8], path: &str) -> Packet {
     let mut packet = Packet::new();
     packet.header.set_type(kind);
-    packet.header.code = MessageClass::Request(RequestType::Post);
+    packet.header.code = MessageClass::Request(method);
     packet.header.message_id = id;
     packet.set_token(token.to_vec());
     for segment in path.split('/') {
         packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
     }
+    packet
+}
+
+/// A POST request's datagram.
+pub fn post(kind: MessageType, id: u16, token: &[u8], path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let mut packet = request(RequestType::Post, kind, id, token, path);
     if let Some(number) = content_format(content_type) {
         packet.add_option(CoapOption::ContentFormat, number);
     }

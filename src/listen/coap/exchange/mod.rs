@@ -93,7 +93,7 @@ pub struct Exchanges {
 
 impl Exchanges {
     /// `seed` decides message ids and the jitter of retransmissions.
-    pub fn new(config: &Config, kinds: &[String], counters: Counters, now: Instant, seed: u64) -> Self {
+    pub fn new(config: &Config, links: Links, counters: Counters, now: Instant, seed: u64) -> Self {
         let limits = Limits {
             messages_per_peer: config.messages_per_peer,
             bytes_max: usize::try_from(config.remembered_bytes_max.as_u64()).unwrap_or(usize::MAX),
@@ -104,7 +104,7 @@ impl Exchanges {
         config.separate_max = config.separate_max.min(SEPARATE_MAX);
         Exchanges {
             config,
-            links: Links::new(kinds),
+            links,
             reachability: Reachability::new(now),
             peers: Peers::new(limits, now, seed, counters.forgotten.clone()),
             open: Slab::new(),

@@ -47,10 +47,10 @@ fn world(change: impl FnOnce(&mut Config)) -> World {
         ..Config::default()
     };
     change(&mut config);
-    let kinds = ["traffic".to_owned(), "weather".to_owned()];
+    let links = Links::new(|| vec!["traffic".to_owned(), "weather".to_owned()]);
     let (metrics, start) = (Metrics::default(), Instant::now());
     World {
-        exchanges: Exchanges::new(&config, &kinds, Counters::new(&metrics.coap), start, 1),
+        exchanges: Exchanges::new(&config, links, Counters::new(&metrics.coap), start, 1),
         metrics,
         start,
         now: start,
