@@ -1,7 +1,7 @@
 //! Datagrams ↔ packets: version, type, code, token length and the layout of options are checked before coap-lite sees a byte;
 //! and how a reply is written.
 //!
-//! [`vet`] closes what coap-lite's parser leaves open (any version, bytes behind an empty message, a payload marker
+//! [`check`] closes what coap-lite's parser leaves open (any version, bytes behind an empty message, a payload marker
 //! without payload, 1,148 empty options in one datagram at 200 times the cost of an honest one) without allocating.
 //! Sources: RFC 7252 §3 (format), §4.2 and §4.3 (what is rejected, and how). What the options mean is left to
 //! `options`, who has been heard before to `peers`.
@@ -149,7 +149,7 @@ impl Unanswered {
 
 /// Judges a datagram by its form, in constant memory and with a bound on the work. One that is longer than `bytes_max`
 /// is judged by its beginning.
-pub fn vet(datagram: &[u8], bytes_max: usize) -> Verdict<'_> {
+pub fn check(datagram: &[u8], bytes_max: usize) -> Verdict<'_> {
     let &[first, code, mid_high, mid_low, ref rest @ ..] = datagram else {
         return Verdict::Ignore(Unanswered::NotCoap);
     };
@@ -318,7 +318,7 @@ mod tests {
     const MAX: usize = 2048;
 
     fn request(bytes: &[u8]) -> Head<'_> {
-        match vet(bytes, MAX) {
+        match check(bytes, MAX) {
             Verdict::Request(head) => head,
             other => panic!("{bytes:02x?} is {other:?}"),
         }
@@ -327,7 +327,8 @@ mod tests {
     #[test]
     fn datagrams_are_judged_by_their_form() {
         use Unanswered::{Malformed, NotCoap, Response};
-        let check = |bytes: &[u8], expected: Verdict<'_>| assert_eq!(vet(bytes, MAX), expected, "{bytes:02x?}");
+        let check =
+            |bytes: &[u8], expected: Verdict<'_>| assert_eq!(super::check(bytes, MAX), expected, "{bytes:02x?}");
         let reject = Verdict::Reject(0x0102, Malformed);
         let ignore = Verdict::Ignore(Malformed);
         // No header, or another version: silence, whatever the rest says.
@@ -406,7 +407,10 @@ mod tests {
         request(&datagram(OPTIONS_MAX));
         for options in [OPTIONS_MAX + 1, 1148] {
             let bytes = datagram(options);
-            assert_eq!(vet(&bytes, MAX), Verdict::Reject(0x0102, Unanswered::Malformed));
+            assert_eq!(
+                super::check(&bytes, MAX),
+                Verdict::Reject(0x0102, Unanswered::Malformed)
+            );
         }
     }
 
@@ -445,7 +449,7 @@ mod tests {
             bytes.truncate(4);
             bytes.extend_from_slice(&number_and_length.to_be_bytes());
             bytes.extend_from_slice(&[0xFF, 0, 0x10, 3, 0xFF, 1, 2, 3]);
-            if let Verdict::Request(_) = vet(&bytes, MAX) {
+            if let Verdict::Request(_) = super::check(&bytes, MAX) {
                 assert!(Packet::from_bytes(&bytes).is_ok(), "{bytes:02x?}");
             }
         }

@@ -128,7 +128,7 @@ impl Exchanges {
         out: &mut Vec<Outgoing>,
     ) -> Option<Intake> {
         self.counters.received.inc();
-        let verdict = packet::vet(datagram, self.config.datagram_bytes());
+        let verdict = packet::check(datagram, self.config.datagram_bytes());
         match (verdict, cast) {
             (Verdict::Ignore(why), _) => self.counters.unanswered(why),
             (verdict, Cast::Multicast) => self.on_multicast(now, ends, datagram, verdict),
