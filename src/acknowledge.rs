@@ -167,12 +167,10 @@ pub fn summarise(outcomes: &[Outcome]) -> Outcome {
         Reason::SchemaMismatch
     };
     let (rejected, all) = (rejections.count(), outcomes.len());
-    let item = format!("[{index}]");
     // What was rejected when it was looked at says itself which item it is, and where; what Kafka rejected does not.
-    let detail = if first.detail.starts_with(&item) {
-        format!("{rejected} of {all} readings rejected; {}", first.detail)
-    } else {
-        format!("{rejected} of {all} readings rejected; {item}: {}", first.detail)
+    let detail = match first.item {
+        Some(_) => format!("{rejected} of {all} readings rejected; {}", first.detail),
+        None => format!("{rejected} of {all} readings rejected; [{index}]: {}", first.detail),
     };
     Rejection::new(reason, detail).into()
 }
@@ -216,7 +214,10 @@ mod tests {
     fn a_batch_is_summarised_by_what_the_device_must_do() {
         let rejected = |reason, index: usize| {
             let detail = format!("[{index}]: x: 9 is above the maximum 5");
-            Outcome::from(Rejection::new(reason, detail))
+            Outcome::from(Rejection {
+                item: Some(index),
+                ..Rejection::new(reason, detail)
+            })
         };
         let busy = || Outcome::Busy(Busy::QueueFull);
         let check = |outcomes: &[Outcome], expected: Outcome, status: u16| {
@@ -248,6 +249,13 @@ mod tests {
         check(&[out_of_range(0), too_large()], second, 422);
         let first = "1 of 2 readings rejected; [1]: larger than the message.max.bytes of Kafka or of its topic";
         check(&[delivered, too_large()], unkept(first), 200);
+        // A path in a reading may look like an item of the batch.
+        let path = Outcome::from(Rejection::new(Reason::OutOfRange, "[0]: 9 is above the maximum 5"));
+        let named = summary(
+            Reason::SchemaMismatch,
+            "1 of 1 readings rejected; [0]: [0]: 9 is above the maximum 5",
+        );
+        check(&[path], named, 422);
     }
 
     #[test]

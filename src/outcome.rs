@@ -59,6 +59,8 @@ pub struct Rejection {
     pub detail: String,
     /// Where the text is not JSON; `detail` begins with it.
     pub at: Option<Position>,
+    /// Of a batch: which item of it, from 0; `detail` begins with it, as `[2]`.
+    pub item: Option<usize>,
 }
 
 /// A place in a text, both numbers from 1.
@@ -88,6 +90,7 @@ impl Rejection {
             reason,
             detail: detail.into(),
             at: None,
+            item: None,
         }
     }
 

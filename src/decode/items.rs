@@ -219,7 +219,10 @@ impl Places<'_, '_> {
             None if self.items.shape == Shape::Lines => format!("[{index}], line {}: {}", self.line, rejection.detail),
             None => format!("[{index}]: {}", rejection.detail),
         };
-        Rejection::new(rejection.reason, detail)
+        Rejection {
+            item: Some(index),
+            ..Rejection::new(rejection.reason, detail)
+        }
     }
 
     fn advance(&mut self, to: usize) {
@@ -349,7 +352,9 @@ mod tests {
                 } else {
                     Rejection::new(Reason::OutOfRange, "a: 9 is above the maximum 5")
                 };
-                places.locate(index, rejection).detail
+                let located = places.locate(index, rejection);
+                assert_eq!(located.item, Some(index));
+                located.detail
             });
             assert_eq!(located.collect::<Vec<_>>(), expected);
         };

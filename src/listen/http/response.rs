@@ -253,7 +253,10 @@ mod tests {
     async fn a_batch_is_answered_in_numbers_and_per_item() {
         let rejected = |index| {
             let detail = format!("[{index}]: x: 9 is above the maximum 5");
-            Outcome::from(Rejection::new(Reason::OutOfRange, detail))
+            Outcome::from(Rejection {
+                item: Some(index),
+                ..Rejection::new(Reason::OutOfRange, detail)
+            })
         };
         let busy = || Outcome::Busy(Busy::QueueFull);
         let check = async |outcomes: Vec<Outcome>, status: u16, counts: [u64; 3], statuses: &[u64]| {
