@@ -91,7 +91,7 @@ metrics! {
         spool_readings_in_doubt_total: IntCounter,
         /// 1 when the spool's disk failed or its files were removed: the gateway accepts nothing more and ends.
         spool_failed: IntGauge,
-        /// 1 while the spool is short of file descriptors or memory: what it cannot write is answered busy.
+        /// 1 while the system refuses the spool file descriptors or memory: readings that it cannot write are answered busy.
         spool_short: IntGauge,
         /// Times that the spool was refused a file descriptor, memory or an uninterrupted call; it tries again.
         spool_shortages_total: IntCounter,

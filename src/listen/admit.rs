@@ -19,9 +19,10 @@ use crate::receipt::Permit;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Maximum bytes of messages received and not yet answered, over all protocols.
+    /// Maximum bytes of messages that are whole and not yet answered, over all protocols.
     pub in_flight_bytes: ByteSize,
-    /// Maximum bytes of messages of which a part has arrived, over MQTT and HTTP; the first 4 KiB of each are free.
+    /// Maximum bytes of messages that are still arriving, over MQTT and HTTP, until they are whole and count among those in
+    /// flight; the first 4 KiB of each are free.
     pub incomplete_bytes: ByteSize,
     /// Maximum readings per message (JSON array, NDJSON).
     pub batch_readings: usize,

@@ -337,6 +337,44 @@ async fn what_is_no_request_is_answered_and_counted() {
     gateway.finish().await;
 }
 
+/// hyper says nothing to a head that is not whole in time. To a connection without a request nothing is to be said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_not_whole_in_time_is_answered_408() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        config.http.idle_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let get = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let begun = "POST /devices/a/weather HTTP/1.1\r\nhost: x\r\n";
+    for (sent, ok, too_slow) in [
+        ("", 0, 0),
+        ("P", 0, 1),
+        (begun, 0, 1),
+        (get, 1, 0),
+        (&format!("{get}{begun}"), 1, 1),
+    ] {
+        let mut stream = TcpStream::connect(gateway.addresses.http.unwrap()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = timeout(TEST_TIMEOUT, stream.read_to_string(&mut answer)).await;
+        read.expect("it is closed").unwrap();
+        let count = |status: &str| answer.matches(&format!("HTTP/1.1 {status}")).count();
+        assert_eq!((count("200 "), count("408 ")), (ok, too_slow), "{sent:?}: {answer}");
+        assert_eq!(count(""), ok + too_slow, "{sent:?}: {answer}");
+        let (_, last) = answer.split_at(answer.find("HTTP/1.1 408").unwrap_or(answer.len()));
+        let closes = "connection: close\r\ncontent-length: 0\r\ndate: ";
+        assert!(
+            last.is_empty() || last.contains(closes) && last.ends_with(" GMT\r\n\r\n"),
+            "{last}"
+        );
+    }
+    let scrape = gateway.scrape();
+    let labels = [("reason", "head_too_slow")];
+    assert_eq!(scrape.sum("citygate_http_requests_refused_total", &labels), 3);
+    assert_eq!(scrape.sum("citygate_http_responses_total", &[("status", "408")]), 3);
+    gateway.finish().await;
+}
+
 /// A body that is not read would be taken for the next request: the connection ends behind the answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_nobody_reads_ends_the_connection() {

@@ -28,9 +28,11 @@ metrics! {
         coap_remembered_bytes: IntGauge,
         /// CoAP messages forgotten within 45 s (MAX_TRANSMIT_SPAN) because coap.remembered_bytes_max was reached: a retransmission is then a new reading.
         coap_messages_forgotten_total: IntCounter,
-        /// Sockets open for single addresses of this host, where CoAP listens on a wildcard.
+        /// CoAP sockets open beside that of a wildcard (0.0.0.0, [::]), one for each address of this host that was asked, so that
+        /// its answers leave from there.
         coap_own_addresses: IntGauge,
-        /// Times no such socket could be opened, so that answers may leave from another address than the one asked.
+        /// Times no socket could be opened for an address of this host that was asked (see citygate_coap_own_addresses): its
+        /// answers may leave from another one.
         coap_own_addresses_failed_total: IntCounter,
         /// CoAP exchanges open now: requests not yet answered, and separate responses not yet acknowledged.
         coap_exchanges: IntGauge,

@@ -30,7 +30,7 @@ pub struct Config {
     /// `limits.incomplete_bytes`; how long a client may leave its response unread.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub body_timeout: Duration,
-    /// Time in which the head of the next request must have arrived.
+    /// Time in which the head of the next request must have arrived; one that was begun is answered 408.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub idle_timeout: Duration,
     /// Maximum idempotency keys remembered; beyond it the one answered longest ago is dropped. 0 ignores the header.

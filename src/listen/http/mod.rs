@@ -8,7 +8,7 @@
 //! answer.
 
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use axum::http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use tracing::debug;
 
 use super::tcp::{self, Acceptor, ConnectionPermits, Listeners, StallTimeout, WhenFull, linger};
@@ -125,18 +127,32 @@ where
     }
 }
 
-/// Counts what hyper has answered itself: 400 to an invalid head, 431 to one that is too large.
-fn count_refusal(error: &hyper::Error, connection: &Connection, shared: &Shared) {
+/// Why a connection ended in the head of a request, of which `head` has come: what hyper has answered itself, 400 to an
+/// invalid head and 431 to one that is too large; and what it has not, one that is not whole in time.
+fn head_refusal(error: &hyper::Error, head: &[u8]) -> Option<(StatusCode, &'static str)> {
+    if error.is_timeout() {
+        // Who has begun no request expects no answer, and might take it for the one to its next.
+        return (!head.is_empty()).then_some((StatusCode::REQUEST_TIMEOUT, "head_too_slow"));
+    }
     if !error.is_parse() || error.is_parse_version_h2() {
-        return;
+        return None;
     }
     // Not 414: a target that long does not fit into the buffer, so it is a head that is too large.
-    let (status, reason) = if error.is_parse_too_large() {
-        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
-    } else {
-        (StatusCode::BAD_REQUEST, "bad_head")
-    };
-    connection.unread.store(true, Ordering::Relaxed);
+    Some(match error.is_parse_too_large() {
+        true => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+        false => (StatusCode::BAD_REQUEST, "bad_head"),
+    })
+}
+
+/// hyper closes without a word when `header_read_timeout` is over. No body, as in its own answers.
+fn too_slow_head(now_ms: i64) -> String {
+    let date = Timestamp::from_millisecond(now_ms).ok();
+    let date = date.and_then(|now| DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok());
+    let date = date.map_or_else(String::new, |date| format!("date: {date}\r\n"));
+    format!("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n{date}\r\n")
+}
+
+fn count_refusal(status: StatusCode, reason: &str, shared: &Shared) {
     let metrics = &shared.context.metrics.http;
     metrics.http_responses_total.with_label_values(&[status.as_str()]).inc();
     metrics.http_requests_refused_total.with_label_values(&[reason]).inc();
@@ -167,22 +183,29 @@ async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
         response
     });
     let mut stream = StallTimeout::with_writes(stream, shared.config.body_timeout);
-    let ended = {
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(&mut stream), service));
-        tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = connection.stopping.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                finish(serving, &connection.handling).await
-            }
+    let mut serving = builder.serve_connection(TokioIo::new(&mut stream), service);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = connection.stopping.cancelled() => {
+            let mut serving = Pin::new(&mut serving);
+            serving.as_mut().graceful_shutdown();
+            finish(serving, &connection.handling).await
         }
     };
+    let head = serving.into_parts().read_buf;
+    let mut last = String::new();
     if let Err(error) = ended {
         debug!(%error, "http connection ended");
-        count_refusal(&error, &connection, &shared);
+        if let Some((status, reason)) = head_refusal(&error, &head) {
+            connection.unread.store(true, Ordering::Relaxed);
+            count_refusal(status, reason, &shared);
+            if status == StatusCode::REQUEST_TIMEOUT {
+                last = too_slow_head(shared.context.pipeline.clock.wall_ms());
+            }
+        }
     }
     if connection.unread.load(Ordering::Relaxed) {
         let wait = linger::wait_max(connection.stopping.is_cancelled());
-        linger::close(&mut stream, &[], wait).await;
+        linger::close(&mut stream, last.as_bytes(), wait).await;
     }
 }
