@@ -1,34 +1,42 @@
 //! A consumer of the gateway's own topics, for tools that show what is in them.
 //!
 //! It connects as the producer does, with the same properties. It joins no group, commits nothing and creates no topic.
-//! What librdkafka says is logged without the properties' secrets. Every call blocks, for a bounded time.
+//! What librdkafka says is logged without the properties' secrets, and why Kafka does not answer is said in the words of
+//! [`reason`](super::reason). Every call blocks, for a bounded time.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::config::{Config, Mask};
+use super::reason::{self, Failures, Reason};
 
 /// How long Kafka may take to answer a question.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it is waited for what librdkafka has to tell when it has not answered.
+const TOLD_WITHIN: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub struct Consumer {
-    client: BaseConsumer<Masked>,
+    client: BaseConsumer<Told>,
     servers: String,
 }
 
 /// Kafka cannot be read; for the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("kafka at {servers}: {source}")]
-pub struct Error {
-    servers: String,
-    source: KafkaError,
+pub enum Error {
+    /// No broker can be reached; why not, of each.
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("kafka at {servers}: {why}")]
+    Refused { servers: String, why: String },
 }
 
 /// A record as it is in Kafka.
@@ -41,8 +49,12 @@ pub struct Consumed {
     pub value: Vec<u8>,
 }
 
+/// What librdkafka tells of connections.
 #[derive(Debug)]
-struct Masked(Mask);
+struct Told {
+    mask: Mask,
+    failures: Mutex<Failures>,
+}
 
 // === impl Consumer ===
 
@@ -59,9 +71,16 @@ impl Consumer {
             .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "false");
         let servers = config.bootstrap_servers.clone();
-        match client.create_with_context(Masked(config.mask())) {
+        let told = Told {
+            mask: config.mask(),
+            failures: Mutex::default(),
+        };
+        match client.create_with_context(told) {
             Ok(client) => Ok(Consumer { client, servers }),
-            Err(source) => Err(Error { servers, source }),
+            Err(error) => Err(Error::Refused {
+                servers,
+                why: error.to_string(),
+            }),
         }
     }
 
@@ -70,8 +89,15 @@ impl Consumer {
     /// # Errors
     /// Kafka does not answer.
     pub fn assign(&self, topics: &[&str], from_beginning: bool) -> Result<Vec<String>, Error> {
-        self.try_assign(topics, from_beginning)
-            .map_err(|source| self.error(source))
+        self.try_assign(topics, from_beginning).map_err(|error| {
+            // What librdkafka tells of its connections waits for somebody to poll, and it never ends to tell; there are no
+            // records yet.
+            let until = Instant::now() + TOLD_WITHIN;
+            while Instant::now() < until && self.client.context().failures().reasons().is_empty() {
+                self.client.poll(TOLD_WITHIN);
+            }
+            self.error(&error)
+        })
     }
 
     fn try_assign(&self, topics: &[&str], from_beginning: bool) -> KafkaResult<Vec<String>> {
@@ -102,7 +128,10 @@ impl Consumer {
     /// Kafka refuses; it may be asked again.
     pub fn poll(&self, within: Duration) -> Result<Option<Consumed>, Error> {
         let record = self.client.poll(within).transpose();
-        let record = record.map_err(|source| self.error(source))?;
+        let record = record.map_err(|error| self.error(&error))?;
+        if record.is_some() {
+            self.client.context().failures().are_over();
+        }
         Ok(record.map(|record| Consumed {
             topic: record.topic().to_owned(),
             partition: record.partition(),
@@ -112,24 +141,54 @@ impl Consumer {
         }))
     }
 
-    fn error(&self, source: KafkaError) -> Error {
-        Error {
-            servers: self.servers.clone(),
-            source,
+    fn error(&self, error: &KafkaError) -> Error {
+        let servers = self.servers.clone();
+        let code = error.rdkafka_error_code();
+        let told = self.client.context().failures().reasons();
+        match code {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => Error::Unreachable(match told.is_empty() {
+                true => format!("kafka at {servers} does not answer"),
+                false => reason::line(&told),
+            }),
+            // rdkafka's error texts lead with the enum's name; the part for people is librdkafka's.
+            Some(code) => Error::Refused {
+                servers,
+                why: code.to_string(),
+            },
+            None => Error::Refused {
+                servers,
+                why: error.to_string(),
+            },
         }
     }
 }
 
-impl ClientContext for Masked {
-    fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
-        let message = self.0.hide(message);
-        debug!(fac, message, "librdkafka");
-    }
+// === impl Told ===
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.0.hide(reason);
-        warn!(%error, reason, "kafka cannot be read");
+impl Told {
+    fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ConsumerContext for Masked {}
+impl ClientContext for Told {
+    fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
+        let message = self.mask.hide(message);
+        debug!(fac, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, told: &str) {
+        let told = self.mask.hide(told);
+        debug!(%error, told, "librdkafka error");
+        let failure = error.rdkafka_error_code().zip(Some(&*told));
+        if let Some(failure) = failure.and_then(|(code, told)| Reason::of_connection(code, told)) {
+            self.failures().note(failure, Instant::now());
+        }
+    }
+}
+
+impl ConsumerContext for Told {}

@@ -4,7 +4,8 @@
 //! that of a schema in the folder, Confluent's wire format by an id, which the registry knows. apache-avro decodes it and
 //! makes JSON of it: bytes, fixed and decimals are arrays of bytes (a decimal's: two's complement, big endian), dates are
 //! days, times and timestamps numbers in the unit of their type, since midnight or 1970. Fields that are null are left
-//! out. What cannot be decoded is said on standard error, and passed over.
+//! out. What is no reading of the topic's kind, or cannot be decoded, is said on standard error, and passed over: any
+//! program may write to the topic.
 
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use crate::catalogue::registry::{self, LookupError, lookup::Lookup};
 use crate::catalogue::{Definition, schemas};
+use crate::decode::address;
 use crate::deliver::consumer::{self, Consumed, Consumer};
 use crate::operate::config::Config;
 
@@ -60,6 +62,12 @@ pub enum Error {
 /// A record that cannot be shown.
 #[derive(Debug, thiserror::Error)]
 enum Undecodable {
+    #[error("not a reading of {0}: its key is no device id")]
+    NoDevice(String),
+    #[error("not a reading of {kind}: it was written with the schema of {of}")]
+    OtherKind { kind: String, of: String },
+    #[error("not a reading of {kind}: schema {id} of the registry, with which it was written, is {name}")]
+    OtherSchema { kind: String, id: u32, name: String },
     #[error("no schema in the folder has the fingerprint that it was written with")]
     UnknownFingerprint,
     #[error("it was written with schema {0} of a registry; set registry.url to find it there")]
@@ -108,6 +116,11 @@ pub async fn run(config: &Config, options: &Options) -> Result<(), Error> {
     let registry = Lookup::new(&config.registry)?;
     let consumer = Consumer::new(&config.kafka)?;
     let wanted: Vec<_> = kinds.iter().map(|kind| kind.topic.as_str()).collect();
+    eprintln!(
+        "waiting for kafka at {}, for {} s at most",
+        config.kafka.bootstrap_servers,
+        consumer::TIMEOUT.as_secs()
+    );
     let topics = tokio::task::block_in_place(|| consumer.assign(&wanted, options.from_beginning))?;
     if topics.is_empty() {
         return Err(Error::NoTopic {
@@ -151,26 +164,35 @@ async fn show(
 ) -> io::Result<()> {
     let mut output = io::stdout();
     let mut left = options.max.unwrap_or(u64::MAX);
+    let mut said = String::new();
     while left > 0 && !is_closed(&output) {
         let record = match tokio::task::block_in_place(|| consumer.poll(TURN)) {
             Ok(None) => continue,
             Err(error) => {
-                eprintln!("{error}");
+                // Told again for every attempt to connect.
+                let error = error.to_string();
+                if error != said {
+                    eprintln!("{error}");
+                    said = error;
+                }
                 continue;
             }
             Ok(Some(record)) => record,
         };
-        let device = String::from_utf8_lossy(&record.key);
-        if options.device.as_ref().is_some_and(|wanted| *wanted != device) {
+        said.clear();
+        let Some(kind) = kinds.iter().find(|kind| kind.topic == record.topic) else {
+            continue;
+        };
+        let is_wanted = |wanted: &String| wanted.as_bytes() == record.key;
+        if !options.device.as_ref().is_none_or(is_wanted) {
             continue;
         }
-        match decoder.reading(&record).await {
+        match decoder.reading(kind, &record).await {
             Err(why) => eprintln!("{}/{} at {}: {why}", record.topic, record.partition, record.offset),
-            Ok(reading) => {
-                let kind = kinds.iter().find(|kind| kind.topic == record.topic);
+            Ok((device, reading)) => {
                 let line = Line {
-                    kind: kind.map_or("", |kind| &kind.name),
-                    device: &device,
+                    kind: &kind.name,
+                    device,
                     partition: record.partition,
                     offset: record.offset,
                     reading,
@@ -194,20 +216,45 @@ fn is_closed(output: &io::Stdout) -> bool {
 // === impl Decoder ===
 
 impl Decoder<'_> {
-    async fn reading(&mut self, record: &Consumed) -> Result<Value, Undecodable> {
+    /// The device of a record in this kind's topic, and what it sent.
+    async fn reading<'r>(&mut self, kind: &Definition, record: &'r Consumed) -> Result<(&'r str, Value), Undecodable> {
+        let key = str::from_utf8(&record.key).ok();
+        let device = key.filter(|key| address::is_device_id(key));
+        let device = device.ok_or_else(|| Undecodable::NoDevice(kind.name.clone()))?;
         let value = &*record.value;
-        match value {
-            [0xC3, 0x01, ..] => {
-                let kind = self.schemas.iter().find(|kind| value.starts_with(&kind.prefix));
-                let kind = kind.ok_or(Undecodable::UnknownFingerprint)?;
-                decoded(&kind.schema, &value[kind.prefix.len()..])
-            }
+        let reading = match value {
+            [0xC3, 0x01, ..] => match value.strip_prefix(&*kind.prefix) {
+                Some(datum) => decoded(&kind.schema, datum),
+                None => Err(self.of_other_kind(kind, value)),
+            },
             [0, a, b, c, d, datum @ ..] => {
                 let id = u32::from_be_bytes([*a, *b, *c, *d]);
                 let registry = self.registry.as_mut().ok_or(Undecodable::NoRegistry(id))?;
-                decoded(registry.schema(id).await?, datum)
+                let schema = registry.schema(id).await?;
+                // Of whatever version: a kind's schema may change, its name does not.
+                if schema.name() != kind.schema.name() {
+                    return Err(Undecodable::OtherSchema {
+                        kind: kind.name.clone(),
+                        id,
+                        name: schema
+                            .name()
+                            .map_or_else(|| "no record".to_owned(), ToString::to_string),
+                    });
+                }
+                decoded(schema, datum)
             }
             _ => Err(Undecodable::UnknownFormat),
+        };
+        Ok((device, reading?))
+    }
+
+    fn of_other_kind(&self, kind: &Definition, value: &[u8]) -> Undecodable {
+        match self.schemas.iter().find(|other| value.starts_with(&other.prefix)) {
+            Some(other) => Undecodable::OtherKind {
+                kind: kind.name.clone(),
+                of: other.name.clone(),
+            },
+            None => Undecodable::UnknownFingerprint,
         }
     }
 }

@@ -20,8 +20,11 @@ struct Tail {
 
 impl Tail {
     fn of(gateway: &TestGateway, broker: &Broker, more: &str) -> Self {
+        Self::at(&broker.servers, &gateway.topic_prefix, more)
+    }
+
+    fn at(servers: &str, prefix: &str, more: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let (servers, prefix) = (&broker.servers, &gateway.topic_prefix);
         let schemas = repository().join("schemas");
         let text = format!(
             "kafka.bootstrap_servers = {servers:?}\nkafka.topic_prefix = {prefix:?}\n\
@@ -148,6 +151,66 @@ async fn ids_of_a_registry_are_looked_up() {
     chaos::signal(child.id(), "TERM");
     child.wait().unwrap();
     gateway.finish().await;
+}
+
+/// Any program may write to a kind's topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reading_of_the_topics_kind_is_said_and_not_shown() {
+    let Some(broker) = Broker::shared() else { return };
+    let gateway = TestGateway::start(&broker, |_| {}).await;
+    send(&gateway, "meter-9", "energy", &json!({"power_w": 5.5})).await;
+    send(&gateway, "roof-1", "weather", &json!({"temperature_c": 1.5})).await;
+    let (energy, weather) = (
+        &gateway.records("energy")[0].value,
+        &gateway.records("weather")[0].value,
+    );
+    let topic = format!("{}weather", gateway.topic_prefix);
+    broker.produce(&topic, "meter-9", energy);
+    broker.produce(&topic, "not a device", weather);
+    broker.produce(&topic, "", weather);
+    send(&gateway, "roof-2", "weather", &json!({"temperature_c": 2.5})).await;
+
+    let tail = Tail::of(&gateway, &broker, "");
+    let mut child = tail
+        .command(&["weather", "--from-beginning"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut devices = [(); 2].map(|()| {
+        let line: Value = serde_json::from_str(&shown.next().unwrap().unwrap()).unwrap();
+        line["device"].clone()
+    });
+    devices.sort_by_key(Value::to_string);
+    assert_eq!(devices, ["roof-1", "roof-2"]);
+    let told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut told: Vec<_> = told.filter(|line| line.starts_with(&topic)).take(3).collect();
+    for line in &mut told {
+        *line = line.split_once(": ").unwrap().1.to_owned();
+    }
+    told.sort();
+    let no_device = "not a reading of weather: its key is no device id";
+    let other_kind = "not a reading of weather: it was written with the schema of energy";
+    assert_eq!(told, [other_kind, no_device, no_device]);
+    chaos::signal(child.id(), "TERM");
+    child.wait().unwrap();
+    assert!(shown.next().is_none(), "nothing else is shown");
+    gateway.finish().await;
+}
+
+/// Nobody listens there: what it waits for is said at once, why it ends once.
+#[test]
+fn without_kafka_it_says_what_it_waits_for_and_why_it_ends() {
+    let servers = "127.0.0.1:1";
+    let tail = Tail::at(servers, "city.", "");
+    let mut child = tail.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let first = told.next().unwrap();
+    assert_eq!(first, format!("waiting for kafka at {servers}, for 10 s at most"));
+    assert!(child.try_wait().unwrap().is_none(), "it waits still");
+    let rest: Vec<_> = told.collect();
+    assert_eq!(rest, [format!("citygate: kafka at {servers} refuses the connection")]);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tempfile::TempDir;
@@ -121,6 +121,16 @@ impl Broker {
         if let Source::Mock(cluster) = &*self.source {
             cluster.create_topic(topic, partitions, 1).unwrap();
         }
+    }
+
+    /// Writes a record as another program would.
+    pub fn produce(&self, topic: &str, key: &str, value: &[u8]) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create()
+            .unwrap();
+        producer.send(BaseRecord::to(topic).key(key).payload(value)).unwrap();
+        producer.flush(TIMEOUT).unwrap();
     }
 
     /// A partition of the mock has no leader.
