@@ -35,7 +35,7 @@ struct Line {
 
 /// A part of a reading by its path, such as `lanes[0].speed_kmh`.
 pub(super) fn part<'j>(json: &'j mut Json, path: &str) -> Option<&'j mut Json> {
-    let pointer = format!("/{}", path.replace('.', "/").replace('[', "/").replace(']', ""));
+    let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
     json.pointer_mut(&pointer)
 }
 
