@@ -1,6 +1,6 @@
 //! Schema files: the `<kind>.avsc` of a folder that `schemas.kinds` lists, read at start.
 //!
-//! One file more is one stream more: the kind is the file's name, its topic `<topic_prefix><kind>`. A file that is not
+//! One file more, if it is listed, is one stream more: the kind is the file's name, its topic `<topic_prefix><kind>`. A file that is not
 //! listed is not opened, so that files which a new version brings change nobody's topics. A schema is plain
 //! Avro plus attributes that Avro allows and ignores (`minimum`, `maximum`, `unit`, `sentinels`, `fill`, `clock`); what they
 //! mean is compiled by `validate`. Every mistake of every file is reported at once.

@@ -175,12 +175,13 @@ mod tests {
         append_all(&spool, &results, 0..200);
         let spool = Arc::new(spool);
         // Four segments, each of several writes and a sync.
-        disk.slow(Duration::from_millis(500));
+        disk.slow(Duration::from_millis(800));
         std::fs::remove_dir_all(&config.folder).unwrap();
         let began = Instant::now();
-        assert!(close_spool(&spool, Duration::from_millis(1500)));
+        let timeout = Duration::from_secs(3);
+        assert!(close_spool(&spool, timeout));
         let took = began.elapsed();
-        assert!(took > Duration::from_millis(1500), "{took:?}: the disk was not slow");
+        assert!(took > timeout, "{took:?}: the disk was not slow");
         drop(spool);
         let (_, recovery, _) = start(&config, Arc::new(FailingDisk::default())).unwrap();
         assert_eq!(recovery.entries, 200);

@@ -166,12 +166,15 @@ impl Compiler {
             _ => (false, None),
         };
         let node = self.push(node);
-        if can_be_nulled {
-            let path = self.place();
-            self.program.paths.push((node, path.into()));
-        }
         let accepts = instant.and_then(|unit| attributes.accepts(node, unit, &mut |what| self.mistake(what)));
-        accepts.map_or(node, |accepts| self.push(Node::Accepts(Box::new(accepts))))
+        let outer = accepts.map_or(node, |accepts| self.push(Node::Accepts(Box::new(accepts))));
+        if can_be_nulled {
+            let path: Box<str> = self.place().into();
+            self.program
+                .paths
+                .extend((node..=outer).map(|node| (node, path.clone())));
+        }
+        outer
     }
 
     fn inside<'t>(&mut self, step: &str, schema: &Schema, text: &'t Text<'t>) -> NodeId {
@@ -205,7 +208,11 @@ impl Compiler {
             also.extend(names.into_iter().map(|name| (name.into_boxed_str(), index)));
             let (compiled, role) = self.field(field, text, outermost);
             if role == Role::Quality {
-                quality = self.quality(index, compiled.node);
+                let is_second = quality.is_some();
+                quality = self.quality(index, &compiled);
+                if is_second {
+                    self.mistake("\"fill\": \"quality\" is given twice");
+                }
             }
             fields.push(compiled);
             self.path.pop();
@@ -237,9 +244,9 @@ impl Compiler {
         }
     }
 
-    fn quality(&mut self, field: usize, node: NodeId) -> Option<Quality> {
-        let found = quality::compile(&mut self.program, field, node);
-        if found.is_none() {
+    fn quality(&mut self, index: usize, field: &Field) -> Option<Quality> {
+        let found = quality::compile(&mut self.program, index, field.node);
+        if found.is_none() || field.absent.is_required() {
             self.mistake(quality::NEEDS);
         }
         found
@@ -442,7 +449,7 @@ impl Compiler {
             Node::Optional { .. } | Node::Union(_) => return self.mistake("a union inside a union"),
         };
         if slot.replace(branch).is_some() {
-            self.mistake(format!("ambiguous union: two branches take JSON {form}"));
+            self.mistake(format!("ambiguous union: two branches accept JSON {form}"));
         }
     }
 }

@@ -118,6 +118,10 @@ impl Program {
         match (self.node(node), fault) {
             (Node::ObservedAt, Fault::Below | Fault::Time(time::Mistake::TooEarly(_))) => Fault::TooEarly,
             (Node::ObservedAt, Fault::Above | Fault::Time(time::Mistake::TooLate(_))) => Fault::TooFarAhead,
+            (
+                Node::Integer(Integer { nulled: true, .. }),
+                Fault::Below | Fault::Above | Fault::Time(time::Mistake::TooEarly(_) | time::Mistake::TooLate(_)),
+            ) => Fault::Nulled,
             _ => fault,
         }
     }

@@ -140,7 +140,7 @@ impl<'w> Walk<'w, '_> {
         for raw in parts::<Vec<&RawValue>>(raw)? {
             let result = self.value(array.items, raw.get(), depth + 1, None);
             result.map_err(|stop| self.within(Step::Item(open.items), stop))?;
-            self.pass.close_item(&mut open);
+            self.pass.close_item(array, &mut open);
         }
         let result = self.pass.close_array(array, &open);
         result.map_err(|fault| self.refuse(fault, node, Got::Array))

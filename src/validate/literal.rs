@@ -28,8 +28,11 @@ pub fn whole(literal: &str) -> Result<i64, Fault> {
 pub fn floor(literal: &str, decimals: u32) -> Result<i64, Fault> {
     let decimal = Decimal::new(literal);
     let power = decimal.power.saturating_add(i64::from(decimals));
-    if power >= 0 || decimal.digits().next().is_none() {
-        return decimal.integer(power.max(0), usize::MAX, 0);
+    if decimal.digits().next().is_none() {
+        return Ok(0);
+    }
+    if power >= 0 {
+        return decimal.integer(power, usize::MAX, 0);
     }
     // The last significant digit is none, so what is cut off is never all zeros.
     let cut = usize::try_from(power.unsigned_abs()).unwrap_or(usize::MAX);

@@ -111,7 +111,8 @@ impl Path {
         }
         let excess = self.text.chars().count().saturating_sub(PATH_CHARS_MAX);
         if excess > 0 {
-            self.text = self.text.chars().skip(excess).collect();
+            let end = self.text.chars().skip(excess + 1);
+            self.text = std::iter::once('…').chain(end).collect();
         }
     }
 }

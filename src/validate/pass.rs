@@ -7,8 +7,7 @@
 
 use super::clock::Limits;
 use super::fault::Fault;
-use super::got;
-use super::notes::{Flag, Notes, Place};
+use super::notes::{Flag, NOTES_MAX, Notes, Place};
 use super::program::{Absent, Array, Branch, Field, NodeId};
 use super::record::{Quality, Record};
 
@@ -25,6 +24,8 @@ pub struct Buffers {
     moved: Vec<u8>,
     /// Where in `out` what tells the items of the open arrays apart lies.
     identities: Vec<Span>,
+    /// The same of the record that was closed last, if it is of a type that has such a field.
+    last_identity: Span,
     pub notes: Notes,
 }
 
@@ -158,7 +159,7 @@ impl Pass<'_> {
             return Err(Unclosed::Empty);
         }
         if let Some(field) = record.rules.identity {
-            self.buffers.identities.push(self.buffers.spans[open.base + field]);
+            self.buffers.last_identity = self.buffers.spans[open.base + field];
         }
         self.buffers.spans.truncate(open.base);
         Ok(())
@@ -171,7 +172,7 @@ impl Pass<'_> {
             let at = open.base + index;
             let span = self.buffers.spans[at];
             if let Some(quality) = quality.filter(|quality| quality.field == index) {
-                self.write_quality(quality, span, open.start);
+                self.write_quality(quality, span, open);
                 index += 1;
             } else if span == ABSENT {
                 let rest = &self.buffers.spans[at..];
@@ -265,33 +266,31 @@ impl Pass<'_> {
         });
     }
 
-    /// Writes the quality flags that the device sent (in `span`, if it sent some), and behind them the gateway's. If there are
+    /// Writes the quality flags that the device sent (in `span`, if it sent some), and behind them the gateway's. If those are
     /// too many, the last one says so: it is about no field.
     #[cold]
-    fn write_quality(&mut self, quality: &Quality, span: Span, start: usize) {
+    fn write_quality(&mut self, quality: &Quality, span: Span, open: &OpenRecord) {
         let Buffers { out, moved, notes, .. } = &mut *self.buffers;
         let sent = match span {
             ABSENT => &[][..],
-            (from, to) => &moved[from - start..to - start],
+            (from, to) => &moved[from - open.start..to - open.start],
         };
         let (count, items) = split_block(sent);
-        let free = quality.items_max.saturating_sub(count);
-        let all = notes.count();
-        let kept = if all <= free { all } else { free.saturating_sub(1) };
-        let total = count + all.min(free);
-        if total > 0 {
-            write_long(total as i64, out);
-            out.extend_from_slice(items);
-            for (path, flag) in notes.paths().take(kept) {
-                let flag = match flag {
-                    Flag::Sentinel => quality.sentinel,
-                    Flag::OutOfRange => quality.out_of_range,
-                };
-                write_note(path, flag, quality.gateway, out);
-            }
-            if kept < all.min(free) {
-                write_note("", quality.other, quality.gateway, out);
-            }
+        let own = notes.count() - open.notes;
+        // Those that have a path; notes of a record around this one may have come before.
+        let known = NOTES_MAX.saturating_sub(open.notes);
+        let kept = if own > known { known.saturating_sub(1) } else { own };
+        write_long((count + kept + usize::from(kept < own)) as i64, out);
+        out.extend_from_slice(items);
+        for (path, flag) in notes.paths().skip(open.notes).take(kept) {
+            let flag = match flag {
+                Flag::Sentinel => quality.sentinel,
+                Flag::OutOfRange => quality.out_of_range,
+            };
+            write_note(path, flag, quality.gateway, out);
+        }
+        if kept < own {
+            write_note("", quality.other, quality.gateway, out);
         }
         out.push(0);
     }
@@ -299,7 +298,7 @@ impl Pass<'_> {
 
 /// The count and the items of an array of one block, or none.
 fn split_block(block: &[u8]) -> (usize, &[u8]) {
-    // A count of 32 or fewer, which is one byte.
+    // A device sends at most 63 (`quality`), so the count is one byte.
     match block {
         [] | [_] => (0, &[]),
         [count, items @ .., _] => (usize::from(count >> 1), items),
@@ -338,9 +337,12 @@ impl Pass<'_> {
         }
     }
 
-    /// Ends an item of an array.
+    /// Ends an item of an array; if items are told apart, it is the record that was closed last.
     #[inline]
-    pub fn close_item(&mut self, open: &mut OpenBlock) {
+    pub fn close_item(&mut self, array: &Array, open: &mut OpenBlock) {
+        if array.unique.is_some() {
+            self.buffers.identities.push(self.buffers.last_identity);
+        }
         if self.buffers.notes.count() != open.notes {
             let index = open.items;
             self.buffers.notes.locate(open.notes, open.at, |_| Place::Item(index));
@@ -353,7 +355,7 @@ impl Pass<'_> {
     #[inline]
     pub fn close_value(&mut self, open: &mut OpenBlock) {
         if self.buffers.notes.count() != open.notes {
-            let key = got::cut(&self.key(self.current_key(open)));
+            let key = self.key(self.current_key(open));
             self.buffers.notes.locate(open.notes, open.at, |_| Place::Field(&key));
             open.notes = self.buffers.notes.count();
         }

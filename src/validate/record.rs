@@ -41,7 +41,6 @@ pub struct Candidate {
 #[derive(Clone, Copy, Debug)]
 pub struct Quality {
     pub field: usize,
-    pub items_max: usize,
     pub sentinel: usize,
     pub out_of_range: usize,
     pub other: usize,

@@ -157,8 +157,13 @@ impl<'j> Attributes<'j> {
 /// An attribute on a field that means nothing there, because the gateway fills or judges the field.
 pub fn useless_beside_role(field: &Object<'_>, is_time: bool, is_quality: bool) -> Option<&'static str> {
     let is_useful = |needs: Needs| is_time && needs == Needs::Time || is_quality && needs == Needs::Array;
-    let useless = |(name, needs): &&(&str, Needs)| *name != "also" && field.contains_key(*name) && !is_useful(*needs);
-    ALL.iter().find(useless).map(|(name, _)| *name)
+    let mut attributes = Attributes::of_field(field, &mut drop);
+    if let Some(inside) = field.get("type") {
+        attributes.gather(inside, &mut drop);
+    }
+    let given = ALL.iter().zip(&attributes.given);
+    let mut useless = given.filter(|((_, needs), given)| given.is_some() && !is_useful(*needs));
+    useless.next().map(|((name, _), _)| *name)
 }
 
 /// What JSON has no agreed form for.

@@ -7,6 +7,18 @@ use super::ALL;
 use crate::operate::spelling;
 use crate::validate::text::{Form, Object, Text};
 
+/// What a misspelt name can have meant besides. Not all of Avro's own: a foreign `site` is no misspelt `size`.
+const MEANT: [&str; 8] = [
+    "unit",
+    "fill",
+    "clock",
+    "simulate",
+    "default",
+    "aliases",
+    "logicalType",
+    "symbols",
+];
+
 /// Avro's own, and those of a field that the gateway or the simulated devices know.
 const OTHERS: [&str; 19] = [
     "type",
@@ -80,7 +92,7 @@ fn check(object: &Object<'_>, path: &str, found: &mut Vec<Unknown>) {
 
 /// Of another spelling of words, `maxlength` or `max_length`, too.
 fn nearest(name: &str) -> Option<&'static str> {
-    let known = || ALL.iter().map(|(name, _)| *name).chain(OTHERS);
+    let known = || ALL.iter().map(|(name, _)| *name).chain(MEANT);
     let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
     let same = known().find(|known| plain(known) == plain(name));
     same.or_else(|| spelling::nearest(name, known()))

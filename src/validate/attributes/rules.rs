@@ -5,7 +5,7 @@
 use regex::bytes::RegexBuilder;
 
 use super::{Attributes, Mistake};
-use crate::validate::program::{Array, Field, Node, NodeId, Program, Symbols};
+use crate::validate::program::{Absent, Array, Field, Node, NodeId, Program, Symbols};
 use crate::validate::record::Candidate;
 use crate::validate::text::{Form, Object, Text};
 use crate::validate::text_rules::TextRules;
@@ -131,6 +131,9 @@ impl Attributes<'_> {
         for item in text.items() {
             let named = |field: &Field| item.as_str() == Some(&field.name);
             match fields.iter().position(named) {
+                Some(field) if !matches!(fields[field].absent, Absent::Default(_)) => mistake(format!(
+                    "\"any_of\": {item} is required, or the gateway's own, so it would say nothing"
+                )),
                 Some(field) => candidates.push(Candidate {
                     field,
                     bytes_min: bytes_min(program.node(fields[field].node)),

@@ -137,7 +137,12 @@ fn offset(text: &str) -> Option<Offset> {
         _ => return None,
     };
     let (hours, minutes) = rest.split_once(':')?;
-    let two_digits = |text: &str| (text.len() == 2).then(|| text.parse::<u8>().ok()).flatten();
-    let (hours, minutes) = (two_digits(hours)?, two_digits(minutes).filter(|minutes| *minutes < 60)?);
+    let is_two_digits = |text: &str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let below = |text: &str, end: u8| {
+        text.parse::<u8>()
+            .ok()
+            .filter(|&number| is_two_digits(text) && number < end)
+    };
+    let (hours, minutes) = (below(hours, 24)?, below(minutes, 60)?);
     Offset::from_seconds(sign * (i32::from(hours) * 60 + i32::from(minutes)) * 60).ok()
 }

@@ -1,9 +1,9 @@
 //! The driver of the hot path: a scanner, written for programs alone, walks a reading's JSON.
 //!
-//! It takes what the serde_json driver ([`json`]) takes, writes the same bytes and refuses in the same words, at a
+//! It accepts what the serde_json driver ([`json`]) accepts, writes the same bytes and refuses in the same words, at a
 //! fraction of its cost: no visitor stands between the text and the program, a key is compared with the field that came
 //! after the last one before ([`Memory`]), and text without escapes is copied once, into the output. What is not JSON is
-//! handed to [`json`], which knows serde_json's words for it. `tests::judge` and `tests/fuzz` hold the two against each
+//! handed to [`json`], which knows serde_json's words for it. `tests::judge` and `tests/fuzz` check one against the
 //! other. [`cursor`] reads text, [`number`] numbers; [`verdict`] is what is learned when a reading does not fit.
 
 use super::fault::{Fault, deeper};
@@ -194,7 +194,7 @@ impl Scanner<'_, '_> {
         while !ended {
             let result = self.value(array.items, depth + 1, None);
             result.map_err(|stop| self.verdict.within(|| Step::Item(open.items), stop))?;
-            self.pass.close_item(&mut open);
+            self.pass.close_item(array, &mut open);
             ended = self.cursor.ends(b']')?;
         }
         let result = self.pass.close_array(array, &open);

@@ -184,6 +184,79 @@ fn arrays_with_a_limit_and_items_that_are_told_apart() {
     );
 }
 
+/// The type of the items elsewhere, too: inside an item, in a map, and moved by the order of the fields.
+#[test]
+fn only_the_items_themselves_are_told_apart() {
+    let bench = Bench::of_fields(
+        r#"{"name":"lanes","type":{"type":"array","unique":"lane","items":{"type":"record","name":"L","fields":[
+                {"name":"note","type":"string","default":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"},
+                {"name":"child","type":["null","L"],"default":null},
+                {"name":"by_name","type":{"type":"map","values":"L"},"default":{}},
+                {"name":"lane","type":"int"}]}},"default":[]},
+           {"name":"roads","type":{"type":"array","unique":"road","items":{"type":"record","name":"R","fields":[
+                {"name":"road","type":"int"},{"name":"main","type":["null","L"],"default":null}]}},"default":[]}"#,
+    );
+    let same = "lanes: two items have the same lane";
+    for (json, expected) in [
+        (r#"{"lanes":[{"child":{"lane":1,"note":""},"note":"","lane":2}]}"#, ""),
+        (r#"{"lanes":[{"child":{"lane":1,"note":""},"note":"","lane":1}]}"#, ""),
+        (
+            r#"{"lanes":[{"lane":1,"by_name":{"a":{"lane":1},"b":{"lane":1}}}]}"#,
+            "",
+        ),
+        (r#"{"lanes":[{"lane":1,"note":"a"},{"child":{"lane":1},"lane":2}]}"#, ""),
+        (r#"{"lanes":[{"lane":1,"note":"a"},{"lane":1}]}"#, same),
+        (
+            r#"{"roads":[{"road":1,"main":{"lane":1}},{"road":2,"main":{"lane":2}}]}"#,
+            "",
+        ),
+        (
+            r#"{"roads":[{"road":1},{"main":{"lane":2},"road":1}]}"#,
+            "roads: two items have the same road",
+        ),
+    ] {
+        let found = bench.decoded("test", json.as_bytes()).err();
+        let found = found.map_or(String::new(), |rejection| rejection.detail);
+        assert_eq!(found, expected, "{json}");
+    }
+}
+
+#[test]
+fn numbers_beyond_64_bits_are_out_of_range_like_others() {
+    let bench = Bench::of_fields(
+        r#"{"name":"n","type":["null","int"],"default":null,"minimum":0,"out_of_range":"null"},
+           {"name":"at","type":["null",{"type":"long","logicalType":"timestamp-millis"}],"default":null,"out_of_range":"null",
+            "sentinels":[0],"accepts":["epoch_s","rfc3339"]}"#,
+    );
+    let cases = ["-1", "4294967295", "18446744073709551615", "1e30", "-1e400"];
+    let cases = cases.map(|number| (format!(r#"{{"n":{number}}}"#), "Null"));
+    let cases: Vec<_> = cases
+        .iter()
+        .map(|(json, expected)| (json.as_str(), *expected))
+        .collect();
+    check(&bench, "n", &cases);
+    check(
+        &bench,
+        "at",
+        &[
+            (r#"{"at":0}"#, "Null"),
+            (r#"{"at":0e25}"#, "Null"),
+            (r#"{"at":1e300}"#, "Null"),
+            (r#"{"at":"0000-01-01T00:00:00Z"}"#, "Null"),
+            (r#"{"at":1}"#, "TimestampMillis(1000)"),
+        ],
+    );
+    let kind = bench.only_kind();
+    bench.read("test", br#"{"at":0,"n":-1}"#).unwrap();
+    let scratch = bench.scratch.borrow();
+    let paths: Vec<_> = scratch
+        .nulled()
+        .iter()
+        .map(|nulled| kind.program.path(nulled.node))
+        .collect();
+    assert_eq!(paths, ["at", "n"]);
+}
+
 #[test]
 fn a_reading_without_any_value_is_refused() {
     let schema = r#"{"type":"record","name":"Test","any_of":["a","lanes","by_name"],"fields":[

@@ -17,23 +17,23 @@ fn unions_that_json_cannot_tell_apart() {
     check(&[
         (
             r#"{"name":"u","type":["int","long"]}"#,
-            "u: ambiguous union: two branches take JSON integers",
+            "u: ambiguous union: two branches accept JSON integers",
         ),
         (
             r#"{"name":"u","type":["null","float","double"]}"#,
-            "u: ambiguous union: two branches take JSON numbers",
+            "u: ambiguous union: two branches accept JSON numbers",
         ),
         (
             r#"{"name":"u","type":["string",{"type":"enum","name":"E","symbols":["A"]}]}"#,
-            "u: ambiguous union: two branches take JSON strings",
+            "u: ambiguous union: two branches accept JSON strings",
         ),
         (
             r#"{"name":"u","type":[{"type":"record","name":"A","fields":[]},{"type":"record","name":"B","fields":[]}]}"#,
-            "u: ambiguous union: two branches take JSON objects",
+            "u: ambiguous union: two branches accept JSON objects",
         ),
         (
             r#"{"name":"u","type":["null","Test",{"type":"map","values":"int"}],"default":null}"#,
-            "u: ambiguous union: two branches take JSON objects",
+            "u: ambiguous union: two branches accept JSON objects",
         ),
     ]);
 }
@@ -312,6 +312,14 @@ fn attributes_that_are_misspelt_or_have_no_such_value() {
             "x: \"any_of\": \"b\" is no field of this record",
         ),
         (
+            r#"{"name":"x","type":{"type":"record","name":"R","any_of":["a"],"fields":[{"name":"a","type":"int"}]}}"#,
+            "x: \"any_of\": \"a\" is required, or the gateway's own, so it would say nothing",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"string","maxLength":2},"fill":"device"}"#,
+            "x: \"maxLength\" means nothing beside \"fill\" and \"clock\"",
+        ),
+        (
             r#"{"name":"x","type":"int","any_of":["a"]}"#,
             "x: \"any_of\" stands on something that is not a record",
         ),
@@ -344,8 +352,8 @@ fn attributes_that_are_misspelt_or_have_no_such_value() {
             "x: \"accepts\": \"local\" needs \"utc_offset\" or \"time_zone\"",
         ),
         (
-            &format!(r#"{{"name":"x","type":{at},"accepts":["local"],"utc_offset":"+1"}}}}"#),
-            "x: \"utc_offset\" is \"+1\"; it must be one such as \"+01:00\"",
+            &format!(r#"{{"name":"x","type":{at},"accepts":["local"],"utc_offset":"++1:00"}}}}"#),
+            "x: \"utc_offset\" is \"++1:00\"; it must be one such as \"+01:00\"",
         ),
         (
             &format!(r#"{{"name":"x","type":{at},"utc_offset":"+01:00"}}}}"#),
@@ -366,16 +374,43 @@ fn attributes_that_are_misspelt_or_have_no_such_value() {
 }
 
 #[test]
+fn quality_flags_of_a_form_that_the_gateway_cannot_add_to() {
+    let good = super::generate::QUALITY;
+    load(&record(good)).unwrap();
+    let needs = format!("test: quality: {}", quality::NEEDS);
+    for (from, to) in [
+        (r#""maxItems":4"#, r#""maxItems":64"#),
+        (r#""default":[],"#, ""),
+        (
+            r#""default":"device"},"default":"device""#,
+            r#""default":"device"},"default":"gateway""#,
+        ),
+        (r#""default":"device"},"default":"device""#, r#""default":"device"}"#),
+        (r#"["device","gateway"]"#, r#"["gateway","device"]"#),
+        (r#""sentinel","#, ""),
+        (r#"{"name":"field""#, r#"{"name":"path""#),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let mistakes = load(&record(&good.replacen(from, to, 1))).unwrap_err();
+        assert_eq!(mistakes, [needs.as_str()], "{to}");
+    }
+    let second =
+        r#"{"name":"more","type":{"type":"array","maxItems":4,"items":"Quality"},"default":[],"fill":"quality"}"#;
+    let mistakes = load(&record(&format!("{good},{second}"))).unwrap_err();
+    assert_eq!(
+        mistakes.last().unwrap(),
+        "test: more: \"fill\": \"quality\" is given twice"
+    );
+}
+
+#[test]
 fn attributes_of_others_are_allowed_and_known() {
     let schema = record(
-        r#"{"name":"x","type":{"type":"array","items":{"type":"int","javaType":"Short"}},"connect.name":"a","default":[],
+        r#"{"name":"x","type":{"type":"array","items":{"type":"int","javaType":"Short"}},"site":"a","default":[],
             "simulate":{"anything":1}}"#,
     );
     load(&schema).unwrap();
-    assert_eq!(
-        foreign_attributes(&schema),
-        ["x: \"connect.name\"", "x[]: \"javaType\""]
-    );
+    assert_eq!(foreign_attributes(&schema), ["x: \"site\"", "x[]: \"javaType\""]);
 }
 
 #[test]
@@ -426,7 +461,7 @@ fn schemas_that_no_reading_could_fit() {
         (
             r#"{"name":"a","type":{"type":"record","name":"A","fields":[
                 {"name":"b","type":{"type":"record","name":"B","fields":[{"name":"a","type":["A","Test"]}]}}]}}"#,
-            "a.b.a: ambiguous union: two branches take JSON objects",
+            "a.b.a: ambiguous union: two branches accept JSON objects",
         ),
         (
             r#"{"name":"n","type":"int"},{"name":"a","type":{"type":"record","name":"A","fields":[

@@ -73,20 +73,58 @@ fn every_null_of_the_gateway_has_its_path() {
 fn too_many_notes_end_with_one_that_says_so() {
     let bench = bench();
     let lane = |number: usize| format!(r#"{{"lane":{number},"speed":255}}"#);
-    let check = |of_device: usize, lanes: usize, expected: &[&str]| {
+    let check = |of_device: usize, lanes: usize, expected: &[String]| {
         let sent = vec![r#"{"field":"b","flag":"suspect"}"#; of_device].join(",");
         let lanes: Vec<String> = (0..lanes).map(lane).collect();
         let json = format!(r#"{{"lanes":[{}],"quality":[{sent}]}}"#, lanes.join(","));
         let value = bench.decoded("test", json.as_bytes()).unwrap();
         assert_eq!(flags(&value), expected, "{json}");
     };
-    let (first, second) = ("lanes[0].speed sentinel gateway", "lanes[1].speed sentinel gateway");
-    let (device, more) = ("b suspect device", " other gateway");
-    check(0, 2, &[first, second]);
-    check(2, 2, &[device, device, first, second]);
-    check(3, 2, &[device, device, device, more]);
-    check(4, 2, &[device, device, device, device]);
-    check(2, 100, &[device, device, first, more]);
+    let device = |count| vec!["b suspect device".to_owned(); count];
+    let gateway = |count| (0..count).map(|index| format!("lanes[{index}].speed sentinel gateway"));
+    check(0, 2, &gateway(2).collect::<Vec<_>>());
+    check(4, 1, &device(4).into_iter().chain(gateway(1)).collect::<Vec<_>>());
+    check(0, 32, &gateway(32).collect::<Vec<_>>());
+    let more = " other gateway".to_owned();
+    for (of_device, lanes) in [(0, 33), (4, 100)] {
+        let expected = device(of_device).into_iter().chain(gateway(31));
+        check(of_device, lanes, &expected.chain([more.clone()]).collect::<Vec<_>>());
+    }
+}
+
+/// A record that holds itself, each with flags of its own.
+#[test]
+fn notes_are_those_of_the_record_that_they_are_in() {
+    let schema = format!(
+        r#"{{"type":"record","name":"Test","fields":[
+            {{"name":"v","type":["null","int"],"default":null,"sentinels":[9]}},
+            {{"name":"lanes","type":{{"type":"array","items":["null",{{"type":"int","sentinels":[9]}}]}},"default":[]}},
+            {{"name":"next","type":["null","Test"],"default":null}},{QUALITY}]}}"#
+    );
+    let bench = Bench::of(&schema);
+    let value = bench.decoded("test", br#"{"v":9,"next":{"v":9}}"#).unwrap();
+    assert_eq!(flags(&value), ["v sentinel gateway", "next.v sentinel gateway"]);
+    assert_eq!(flags(field(&value, "next")), ["v sentinel gateway"]);
+    // More than get a path before the inner one begins.
+    let nines = ["9"; 40].join(",");
+    let json = format!(r#"{{"lanes":[{nines}],"next":{{"v":9}}}}"#);
+    let value = bench.decoded("test", json.as_bytes()).unwrap();
+    assert_eq!(flags(field(&value, "next")), [" other gateway"]);
+    assert_eq!(flags(&value).len(), 32);
+}
+
+#[test]
+fn a_path_has_keys_as_they_came_and_loses_its_beginning_when_it_is_long() {
+    let bench = bench();
+    let check = |key: &str, expected: &str| {
+        let json = format!(r#"{{"lanes":[{{"lane":1,"by_class":{{"{key}":-1}}}}]}}"#);
+        let value = bench.decoded("test", json.as_bytes()).unwrap();
+        assert_eq!(flags(&value), [format!("{expected} sentinel gateway")], "{key}");
+    };
+    check("driver's", "lanes[0].by_class.driver's");
+    let long = "x".repeat(50);
+    check(&long, &format!("lanes[0].by_class.{long}"));
+    check(&"ä".repeat(200), &format!("…{}", "ä".repeat(159)));
 }
 
 #[test]

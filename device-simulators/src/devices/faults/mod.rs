@@ -9,7 +9,7 @@
 //! its `minimum`, `maximum` and `sentinels`, and the `[clock]` limits. It holds for messages of one reading each; a
 //! message that is not JSON makes a whole JSON array unreadable.
 //!
-//! Time is the city's ([`Moment`]); only the clock's limits are unsent against the gateway's.
+//! Time is the city's ([`Moment`]); only how far a clock is off is measured against the gateway's limits.
 
 mod fields;
 mod payload;

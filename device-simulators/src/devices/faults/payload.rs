@@ -153,7 +153,7 @@ impl FirmwareBug {
     }
 }
 
-/// The reading of a device of `kind` under a active; None where the fault finds nothing to change.
+/// The reading of a device of `kind` under an active fault; None where the fault finds nothing to change.
 pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, active: &ActiveFault) -> Option<Altered> {
     let unchanged = |payload: Vec<u8>| Altered {
         payload,
@@ -224,7 +224,7 @@ fn said(observed_ms: i64, active: &ActiveFault) -> i64 {
     }
 }
 
-/// The field that a active chose, or the next one that has a value, and that value.
+/// The field that an active fault chose, or the next one that has a value, and that value.
 fn chosen<'f>(kind: Kind, reading: &[u8], active: &ActiveFault) -> Option<(&'f Field, f64)> {
     let fields = kind.fields();
     let first = (active.random >> 8) as usize % fields.len();
