@@ -227,7 +227,8 @@ fn agrees_without_notes(program: &Program, node: NodeId, sent: Option<&Text<'_>>
     let mut pairs = sent.iter().zip(stored);
     let mut notes = stored.iter().skip(sent.len());
     stored.len() >= sent.len()
-        && stored.len() <= array.items_max
+        && sent.len() <= array.items_max
+        && stored.len() - sent.len() <= super::notes::NOTES_MAX
         && pairs.all(|(sent, stored)| agrees(program, array.items, sent, stored))
         && notes.all(|note| *field(note, "source") == Value::Enum(1, "gateway".into()))
 }
