@@ -6,9 +6,10 @@
 //! answers come under the lock of `deliver::dispatch`, and may only wake a task, as a mailbox does.
 
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::authorize::{Authorize, Permission};
 use crate::catalogue::{Catalogue, Kind, Kinds};
@@ -167,14 +168,10 @@ impl Pipeline {
         receipt: Receipt,
         locate: impl FnOnce(Rejection) -> Rejection,
     ) {
-        let mut scratch = SCRATCH.take().unwrap_or_default();
-        let checked = self.validator.reading(
-            &target.kind.program,
-            target.device,
-            arrival.received_at_ms,
-            json,
-            &mut scratch,
-        );
+        let Some((checked, scratch)) = self.checked(arrival, target, json) else {
+            // The receipt's end answers busy, and is counted as what it is: a bug.
+            return drop(receipt);
+        };
         match checked {
             Ok(()) => {
                 self.count_nulled(target.kind, &scratch);
@@ -189,6 +186,36 @@ impl Pipeline {
             Err(rejection) => self.dead_letter(arrival, original, locate(rejection), receipt),
         }
         SCRATCH.set(Some(scratch));
+    }
+
+    /// Checks one reading, in buffers that the thread reuses. Should the validator panic, that is this reading's matter: `None`;
+    /// else one datagram could end the CoAP listener, which is a single thread.
+    fn checked(
+        &self,
+        arrival: &Arrival<'_>,
+        target: Target<'_>,
+        json: &[u8],
+    ) -> Option<(Result<(), Rejection>, Box<Scratch>)> {
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let Target { device, kind, .. } = target;
+        // What a panic leaves in the buffers is dropped with them.
+        let check = AssertUnwindSafe(|| {
+            let result = self
+                .validator
+                .reading(&kind.program, device, arrival.received_at_ms, json, &mut scratch);
+            (result, scratch)
+        });
+        let checked = std::panic::catch_unwind(check);
+        if checked.is_err() {
+            let bytes = json.len();
+            error!(
+                device,
+                kind = kind.name,
+                bytes,
+                "the check of a reading panicked, which is a bug in citygate; it is answered busy"
+            );
+        }
+        checked.ok()
     }
 
     fn count_nulled(&self, kind: &Kind, scratch: &Scratch) {

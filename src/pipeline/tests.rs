@@ -112,6 +112,34 @@ async fn who_may_not_write_is_answered_so_and_the_law_holds() {
     assert_eq!(busy.with_label_values(&["mqtt", "over_rate"]).get(), 3);
 }
 
+/// A program that no schema compiles to stands for a bug.
+#[tokio::test]
+async fn a_panic_of_the_validator_is_one_readings_matter() {
+    let pipeline = pipeline(Arc::new(Anyone));
+    let good = pipeline.catalogue.snapshot();
+    let broken = good.iter().map(|kind| {
+        let definition = crate::catalogue::Definition {
+            topic: kind.topic.clone(),
+            name: kind.name.clone(),
+            text: kind.text.clone(),
+            schema: kind.schema.clone(),
+            prefix: Vec::new(),
+        };
+        let mut kind = Kind::compile(&definition, &pipeline.tallies).unwrap();
+        kind.program.root = u32::MAX;
+        kind
+    });
+    let broken: Kinds = broken.collect();
+    pipeline.catalogue.replace(broken);
+    for _ in 0..2 {
+        assert_eq!(outcome_of(&pipeline, &inbound(GOOD)), Outcome::Busy(Busy::Dropped));
+    }
+    assert_eq!(pipeline.tallies.metrics.receipts_dropped_total.get(), 2);
+    pipeline.catalogue.replace(Kinds::clone(&good));
+    let answer = outcome_of(&pipeline, &inbound(GOOD));
+    assert_eq!(answer, Outcome::Busy(Busy::KafkaUnavailable), "the thread goes on");
+}
+
 /// Sends another message as soon as it is woken, on the same thread.
 struct Sender {
     pipeline: Weak<Pipeline>,
