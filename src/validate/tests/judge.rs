@@ -125,6 +125,11 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
                 let is_outside = !(integer.minimum..=integer.maximum).contains(&sent);
                 integer.sentinels.contains(&sent) || integer.nulled && is_outside
             }
+            // Beyond 64 bits, where every double is an integer.
+            (None, Value::Null) => {
+                let is_beyond = |sent: f64| sent.abs() >= i64::MAX as f64;
+                integer.nulled && sent.raw.parse().is_ok_and(is_beyond)
+            }
             (sent, stored) => sent.is_some() && sent == stored_integer(stored),
         },
         Node::ObservedAt => whole(sent, Some(Unit::Millis)) == stored_integer(stored),
