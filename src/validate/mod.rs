@@ -10,21 +10,9 @@
 //! Avro allows them and ignores them; the gateway does not ([`attributes`]). No field is known by its name. One that is
 //! misspelt is a mistake of the schema; one that is unknown is said by `check`.
 //!
-//! | attribute | on | meaning |
-//! |---|---|---|
-//! | `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum` | a number | outside of them a value is out of range |
-//! | `out_of_range` | a number | `"reject"`: the reading is rejected. `"null"`, in a union with null: the value is stored as null, and the reading accepted |
-//! | `sentinels` | a number in a union with null | these values mean "no reading": each is stored as null. One may lie within the range, where the field's sensors define it so |
-//! | `maxLength`, `pattern` | a string | characters; a regular expression that must be found in it |
-//! | `maxItems`, `"unique": "lane"` | an array | items; no two with the same value of that field |
-//! | `"any_of": ["a", "b"]` | a record | at least one of these must have a value: not null, nor an empty array or map. What the gateway nulls counts as one |
-//! | `also` | a field: `["a"]`; an enum: `{"L1": ["a"]}` | other spellings of the name, or of symbols; Avro's `aliases` of a field, too |
-//! | `accepts`, `utc_offset`, `time_zone`, `disambiguation` | a timestamp | the forms in which it is accepted ([`accepts`]) |
-//! | `"fill": "device"` | a string field | the device of the address; a device may leave it out, and must not name another |
-//! | `"fill": "received_at"` | a timestamp-millis field | the time of receipt; a device that sends it is rejected, since it cannot know and its value would be lost; null is as if absent |
-//! | `"fill": "quality"` | an array of flags ([`quality`]) | what the gateway nulls is noted there, behind what the device sends |
-//! | `"clock": "observed"` | a timestamp-millis field | the device's own time; left out or null, it becomes the time of receipt; sent, it is checked against `[clock]`, and never before 2000 |
-//! | `unit`, `doc`, `simulate` | anything | for people, and for simulated devices |
+//! `schemas/README.md` has the table of all of them, for those who write schemas. Here: [`attributes`] reads them;
+//! a role (`fill`, `clock`) makes a field the gateway's to write or to check; [`quality`] is where nulls are noted;
+//! [`accepts`] has the forms of a time. `unit`, `doc` and `simulate` are for people, and for simulated devices.
 //!
 //! # What is accepted
 //! Strict: an unknown field, a field or map key that comes twice, a missing field without default, a string for a number,
