@@ -65,12 +65,23 @@ pub struct Monitor {
 #[derive(Debug)]
 struct Known {
     kafka: Kafkas,
-    /// Why the spool accepts nothing, if so; a gateway without spool has one that never does.
-    store_refuses: Option<&'static str>,
+    spool: Spool,
     failures: Failures,
     /// What the log says last.
     said: String,
     logged: LogLimit<Instant>,
+}
+
+/// Whether the spool accepts readings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spool {
+    /// The gateway has none.
+    Absent,
+    /// It is not open yet, and neither is a listener.
+    Opening,
+    Accepts,
+    /// Why it accepts nothing.
+    Refuses(&'static str),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +99,11 @@ enum Kafkas {
 // === impl Monitor ===
 
 impl Monitor {
-    pub fn new(metrics: &KafkaMetrics) -> Self {
+    /// Of a gateway that has a spool, or has none.
+    pub fn new(metrics: &KafkaMetrics, spooling: bool) -> Self {
         let known = Known {
             kafka: Kafkas::Unknown,
-            store_refuses: Some(""),
+            spool: if spooling { Spool::Opening } else { Spool::Absent },
             failures: Failures::default(),
             said: String::new(),
             logged: LogLimit::default(),
@@ -282,16 +294,16 @@ impl Monitor {
         }
     }
 
-    /// Why the spool accepts nothing now; `None`: it accepts readings.
-    pub fn store_refuses(&self, why: Option<Busy>) {
-        self.learn(|known| known.store_refuses = why.map(Busy::text));
+    /// The spool is open; why it accepts nothing now, `None`: it accepts readings.
+    pub fn spool_refuses(&self, why: Option<Busy>) {
+        self.learn(|known| known.spool = why.map_or(Spool::Accepts, |why| Spool::Refuses(why.text())));
     }
 
     fn learn(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = (known.kafka.clone(), known.store_refuses);
+        let before = (known.kafka.clone(), known.spool);
         change(&mut known);
-        if (&known.kafka, known.store_refuses) == (&before.0, before.1) {
+        if (&known.kafka, known.spool) == (&before.0, before.1) {
             return;
         }
         let health = known.health();
@@ -377,14 +389,14 @@ impl Known {
     fn health(&self) -> Health {
         let why = match &self.kafka {
             Kafkas::Up => return Health::Up,
-            Kafkas::Unknown if self.store_refuses.is_some() => return Health::Starting,
+            Kafkas::Unknown if self.spool != Spool::Accepts => return Health::Starting,
             Kafkas::Unknown => NOT_ASKED.to_owned(),
             Kafkas::Unavailable { reasons, .. } => reason::line(reasons),
         };
-        match self.store_refuses {
-            None => Health::Spooling(why),
-            Some("") => Health::Down(why),
-            Some(store) => Health::Down(format!("{why}; {store}")),
+        match self.spool {
+            Spool::Accepts => Health::Spooling(why),
+            Spool::Absent | Spool::Opening => Health::Down(why),
+            Spool::Refuses(spool) => Health::Down(format!("{why}; {spool}")),
         }
     }
 
@@ -393,6 +405,8 @@ impl Known {
     fn say(&mut self, now: Instant) -> bool {
         let (what, why) = match self.health() {
             Health::Starting => return false,
+            // What it means for readings is known once the spool is open; until then there are none.
+            Health::Down(_) if self.spool == Spool::Opening => return false,
             Health::Up => ("kafka is up", String::new()),
             Health::Spooling(why) => ("readings are spooled", why),
             Health::Down(why) => ("readings are answered busy", why),
@@ -418,8 +432,8 @@ mod tests {
 
     fn monitor() -> (Monitor, KafkaMetrics) {
         let metrics = Metrics::default().kafka;
-        let monitor = Monitor::new(&metrics);
-        monitor.store_refuses(None);
+        let monitor = Monitor::new(&metrics, true);
+        monitor.spool_refuses(None);
         (monitor, metrics)
     }
 
@@ -510,13 +524,13 @@ mod tests {
     fn each_cause_is_logged_once_a_minute_and_how_it_is_in_the_end() {
         let mut known = Known {
             kafka: Kafkas::Unknown,
-            store_refuses: None,
+            spool: Spool::Opening,
             failures: Failures::default(),
             said: String::new(),
             logged: LogLimit::default(),
         };
         let start = Instant::now();
-        let mut check = |at_s, cause: Option<(Cause, &str)>, store_refuses, expected| {
+        let mut check = |at_s, cause: Option<(Cause, &str)>, spool, expected| {
             known.kafka = match cause {
                 None => Kafkas::Up,
                 Some((cause, text)) => Kafkas::Unavailable {
@@ -524,30 +538,36 @@ mod tests {
                     unreachable: false,
                 },
             };
-            known.store_refuses = store_refuses;
+            known.spool = spool;
             let said = known.say(start + Duration::from_secs(at_s));
             assert_eq!(said, expected, "{at_s} s: {cause:?}");
         };
         let refused = |text| Some((Cause::Refused, text));
-        check(0, refused("kafka at a:1 refuses"), None, true);
-        check(1, refused("kafka at a:1 refuses"), None, false);
-        check(2, Some((Cause::Tls, "TLS fails")), None, true);
-        check(3, None, None, true);
+        check(0, refused("kafka at a:1 refuses"), Spool::Opening, false);
+        check(0, refused("kafka at a:1 refuses"), Spool::Accepts, true);
+        check(1, refused("kafka at a:1 refuses"), Spool::Accepts, false);
+        check(2, Some((Cause::Tls, "TLS fails")), Spool::Accepts, true);
+        check(3, None, Spool::Accepts, true);
         // It flaps.
         for at_s in (4..58).step_by(2) {
-            check(at_s, refused("kafka at b:1 refuses"), None, false);
-            check(at_s + 1, None, None, false);
+            check(at_s, refused("kafka at b:1 refuses"), Spool::Accepts, false);
+            check(at_s + 1, None, Spool::Accepts, false);
         }
-        check(58, refused("kafka at b:1 refuses"), None, false);
-        check(59, refused("kafka at b:1 refuses"), Some("the spool is full"), true);
-        check(60, refused("kafka at b:1 refuses"), None, true);
-        check(61, None, None, false);
+        check(58, refused("kafka at b:1 refuses"), Spool::Accepts, false);
+        check(
+            59,
+            refused("kafka at b:1 refuses"),
+            Spool::Refuses("the spool is full"),
+            true,
+        );
+        check(60, refused("kafka at b:1 refuses"), Spool::Accepts, true);
+        check(61, None, Spool::Accepts, false);
         // Nothing changes any more, and the log is told in the end.
-        check(62, None, None, false);
-        check(63, None, None, true);
-        check(200, None, None, false);
-        check(201, refused("kafka at b:1 refuses"), None, true);
-        check(202, refused("kafka at a:1 refuses"), None, false);
-        check(261, refused("kafka at a:1 refuses"), None, true);
+        check(62, None, Spool::Accepts, false);
+        check(63, None, Spool::Accepts, true);
+        check(200, None, Spool::Accepts, false);
+        check(201, refused("kafka at b:1 refuses"), Spool::Accepts, true);
+        check(202, refused("kafka at a:1 refuses"), Spool::Accepts, false);
+        check(261, refused("kafka at a:1 refuses"), Spool::Accepts, true);
     }
 }

@@ -333,7 +333,7 @@ impl Client {
     /// # Errors
     /// librdkafka refuses the configuration (an unreadable certificate, a key without its password …).
     pub fn new(config: &Config, spooling: bool, metrics: &KafkaMetrics) -> Result<Self, kafka::Error> {
-        let health = Arc::new(health::Monitor::new(metrics));
+        let health = Arc::new(health::Monitor::new(metrics, spooling));
         let told: Arc<OnceLock<Weak<Dispatcher>>> = Arc::default();
         let listener = told.clone();
         let listener = move |slot, result| {

@@ -388,8 +388,8 @@ fn origin() -> Origin {
 }
 
 fn monitor() -> Arc<Monitor> {
-    let health = Arc::new(Monitor::new(&Metrics::new().deliver.kafka));
-    health.store_refuses(None);
+    let health = Arc::new(Monitor::new(&Metrics::new().deliver.kafka, true));
+    health.spool_refuses(None);
     health.found();
     health
 }

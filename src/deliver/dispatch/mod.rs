@@ -284,7 +284,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(store) = &self.store else {
             return self.idle_pause();
         };
-        self.health.store_refuses(store.refuses().or(self.disk_refuses(now)));
+        self.health.spool_refuses(store.refuses().or(self.disk_refuses(now)));
         let mut state = self.state();
         let received_bytes = std::mem::take(&mut state.received_bytes);
         state

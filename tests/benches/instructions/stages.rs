@@ -274,7 +274,7 @@ impl Setup {
     /// What `Pipeline::accept` does, up to a broker that confirms a window at a time, and the answers back.
     fn path(self) -> Stage {
         let sent = self.sent();
-        let health = Arc::new(Monitor::new(&self.metrics.deliver.kafka));
+        let health = Arc::new(Monitor::new(&self.metrics.deliver.kafka, true));
         health.found();
         let times = Times {
             spool_after: LONG,

@@ -32,7 +32,7 @@ fn kafka() -> (Arc<Kafka>, Mock, Reported, KafkaMetrics) {
     let listener = Box::new(move |slot, result| {
         sender.send((slot, result)).ok();
     });
-    let health = Arc::new(Monitor::new(&metrics));
+    let health = Arc::new(Monitor::new(&metrics, true));
     let kafka = Kafka::new(&config, true, metrics.clone(), health, listener).unwrap();
     (Arc::new(kafka), mock, reported, metrics)
 }
