@@ -3,7 +3,7 @@
 //! Atomics per protocol and kind, a latency histogram per protocol, and the first things that went wrong in words. The
 //! balance of the fleet, once it has stopped: `sent = acknowledged + rejected + busy + unanswered`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -97,9 +97,10 @@ pub enum End {
 // === impl Counters ===
 
 impl Counters {
-    pub fn new() -> Counters {
+    /// Of a fleet with devices of these kinds.
+    pub fn of(kinds: &BTreeSet<Kind>) -> Counters {
         Counters {
-            tallies: pairs().map(|pair| (pair, AtomicTally::default())).collect(),
+            tallies: pairs(kinds).map(|pair| (pair, AtomicTally::default())).collect(),
             latencies: std::array::from_fn(|_| Mutex::new(histogram())),
             problems: Mutex::default(),
             retransmissions: AtomicU64::new(0),
@@ -107,6 +108,11 @@ impl Counters {
             phases: Phases::new(),
             grades: Grades::default(),
         }
+    }
+
+    /// Of a fleet of the physical kinds.
+    pub fn new() -> Counters {
+        Counters::of(&Kind::PHYSICAL.into())
     }
 
     pub fn sent(&self, protocol: Protocol, kind: Kind, readings: u64) {
@@ -216,8 +222,8 @@ impl Default for Counters {
 }
 
 /// Every protocol with every kind.
-fn pairs() -> impl Iterator<Item = (Protocol, Kind)> {
-    let of = |protocol| Kind::ALL.into_iter().map(move |kind| (protocol, kind));
+fn pairs(kinds: &BTreeSet<Kind>) -> impl Iterator<Item = (Protocol, Kind)> {
+    let of = |protocol| kinds.iter().map(move |kind| (protocol, *kind));
     Protocol::ALL.into_iter().flat_map(of)
 }
 
@@ -270,6 +276,11 @@ impl Snapshot {
         self.of(|pair| pair.0 == protocol)
     }
 
+    /// Those that the fleet has.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        self.tallies.keys().map(|(_, kind)| *kind).collect()
+    }
+
     pub fn of_kind(&self, kind: Kind) -> Tally {
         self.of(|pair| pair.1 == kind)
     }
@@ -310,7 +321,7 @@ mod tests {
     fn tallies_add_up_by_protocol_and_kind() {
         let counters = Counters::new();
         for protocol in Protocol::ALL {
-            for kind in Kind::ALL {
+            for kind in Kind::PHYSICAL {
                 counters.sent(protocol, kind, 2);
                 counters.ended(protocol, kind, End::Acknowledged);
             }

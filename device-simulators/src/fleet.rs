@@ -1,7 +1,7 @@
 //! The fleet: devices of every kind on every protocol, started together and stopped in order.
 //!
 //! The mix follows from the device's number: kinds turn fastest, then protocols, then the variants of a protocol, so nine
-//! devices already meet every kind on every protocol. A scenario makes its own [`RosterEntry`]s. Each device is one task with
+//! devices of three kinds already meet every kind on every protocol. A scenario makes its own [`RosterEntry`]s. Each device is one task with
 //! one connection. [`Fleet::stop`] ends the measuring, waits a bounded time for outstanding answers, and returns the ledger.
 
 use std::net::SocketAddr;
@@ -29,6 +29,8 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
     pub devices: usize,
+    /// Kinds of the devices, in turn.
+    pub kinds: Vec<Kind>,
     /// Describes the city: the same seed has the same devices, roads and weather.
     pub seed: u64,
     /// How often each device measures.
@@ -109,6 +111,7 @@ impl Default for FleetConfig {
     fn default() -> Self {
         FleetConfig {
             devices: 300,
+            kinds: Kind::PHYSICAL.into(),
             seed: 1,
             interval: Duration::from_secs(1),
             start_spread: Duration::from_secs(1),
@@ -142,17 +145,18 @@ impl FleetConfig {
     /// A device of every kind on every protocol that there is an address for, in turn.
     fn roster(&self) -> Vec<RosterEntry> {
         let addresses = self.addresses();
-        if addresses.is_empty() {
+        let kinds = &self.kinds;
+        if addresses.is_empty() || kinds.is_empty() {
             return Vec::new();
         }
         let city = Arc::new(City::new(self.seed));
         let entry = |index: usize| {
-            let device = Device::in_city(&city, pick(&Kind::ALL, index), index as u64);
-            let (protocol, _) = pick(&addresses, index / Kind::ALL.len());
+            let device = Device::in_city(&city, pick(kinds, index), index as u64);
+            let (protocol, _) = pick(&addresses, index / kinds.len());
             let interval = self.interval;
             RosterEntry {
                 device: Faulty::new(self.seed, device, &FaultPlan::default(), ClockLimits::default()),
-                transport: self.transport(protocol, index / (Kind::ALL.len() * addresses.len())),
+                transport: self.transport(protocol, index / (kinds.len() * addresses.len())),
                 pace: Pace::Live { interval },
                 first_due: self.start_spread.mul_f64(index as f64 / self.devices as f64),
                 power_cuts: Vec::new(),
@@ -221,11 +225,12 @@ impl Fleet {
         Fleet::start_roster(&config, roster)
     }
 
-    /// As [`Fleet::start`], with the devices that are given; `devices`, `seed`, `interval` and `start_spread` of the
+    /// As [`Fleet::start`], with the devices that are given; `devices`, `kinds`, `seed`, `interval` and `start_spread` of the
     /// configuration are not looked at.
     pub fn start_roster(config: &FleetConfig, roster: Vec<RosterEntry>) -> anyhow::Result<Fleet> {
         let uplinks = Arc::new(Uplinks::new(config)?);
-        let counters = Arc::new(Counters::new());
+        let kinds = roster.iter().map(|entry| entry.device.device().kind()).collect();
+        let counters = Arc::new(Counters::of(&kinds));
         let (stopping, abandoning) = (CancellationToken::new(), CancellationToken::new());
         let started = Instant::now();
         let devices = roster.len();

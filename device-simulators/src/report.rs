@@ -187,7 +187,7 @@ impl Report {
             unreadable,
             kafka_read_to_end: found.complete,
             by_protocol: Protocol::ALL.into_iter().map(protocol_line).collect(),
-            by_kind: Kind::ALL.into_iter().map(kind_line).collect(),
+            by_kind: snapshot.kinds().into_iter().map(kind_line).collect(),
             not_compared,
             lost_named,
             duplicates_named,

@@ -68,6 +68,8 @@ pub struct TopicReaderConfig {
     pub bootstrap: String,
     /// Before the kind: `city.` makes `city.traffic`.
     pub topic_prefix: String,
+    /// Those whose topics are read.
+    pub kinds: Vec<Kind>,
     /// Folder of the `<kind>.avsc` files; `None`: those that were in the repository when the program was built.
     pub schemas: Option<PathBuf>,
     pub begin: Begin,
@@ -143,6 +145,7 @@ impl TopicReaderConfig {
         TopicReaderConfig {
             bootstrap: bootstrap.into(),
             topic_prefix: topic_prefix.into(),
+            kinds: Kind::PHYSICAL.into(),
             schemas: None,
             begin: Begin::Now,
             properties: Vec::new(),
@@ -152,7 +155,7 @@ impl TopicReaderConfig {
     /// The topics of the kinds, with their schemas, and the one of the dead letters.
     fn topics(&self) -> anyhow::Result<Vec<Topic>> {
         let mut topics = Vec::new();
-        for kind in Kind::ALL {
+        for kind in &self.kinds {
             let content = match &self.schemas {
                 Some(folder) => Content::read(&folder.join(format!("{kind}.avsc")))?,
                 None => Content::parse(kind.schema()).with_context(|| format!("the bundled schema of {kind}"))?,

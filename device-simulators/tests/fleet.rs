@@ -69,7 +69,7 @@ async fn with_a_polite_gateway_everything_is_acknowledged_and_there() {
         assert!(line.latency.p50_ms.is_some(), "{report}");
     }
     // Every kind meets every protocol.
-    for kind in Kind::ALL {
+    for kind in Kind::PHYSICAL {
         for protocol in Protocol::ALL {
             let meets =
                 |account: &&device_simulators::ledger::Account| account.kind == kind && account.protocol == protocol;

@@ -119,7 +119,7 @@ impl Judge {
             named: BTreeMap::new(),
             limits: ClockLimits::default(),
         };
-        for kind in Kind::ALL {
+        for kind in Kind::PHYSICAL {
             let path = format!("{}/../schemas/{kind}.avsc", env!("CARGO_MANIFEST_DIR"));
             let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
             judge.learn(&schema);
@@ -381,7 +381,7 @@ fn every_reading_of_every_device_is_taken() {
                     .into();
                 meters.push(of(Kind::ENERGY));
             }
-            let others = Kind::ALL.into_iter().filter(|kind| *kind != Kind::ENERGY).map(of);
+            let others = Kind::PHYSICAL.into_iter().filter(|kind| *kind != Kind::ENERGY).map(of);
             for device in others.collect::<Vec<_>>().iter().chain(&meters) {
                 let reading = device.reading(index, moment);
                 let wrong = judge.wrong(device.kind(), device.name(), &reading, moment.observed_at_ms);
@@ -403,7 +403,7 @@ fn faults_expect_what_the_schemas_say() {
     let mut seen: BTreeMap<(Fault, &str), u64> = BTreeMap::new();
     for seed in 1..=6 {
         let city = Arc::new(City::new(seed));
-        for (rules, kind) in plans.iter().flat_map(|rules| Kind::ALL.map(|kind| (rules, kind))) {
+        for (rules, kind) in plans.iter().flat_map(|rules| Kind::PHYSICAL.map(|kind| (rules, kind))) {
             let plan = FaultPlan { rules: rules.clone() };
             let device = Device::in_city(&city, kind, seed * 31);
             let mut faulty = Faulty::new(seed, device, &plan, ClockLimits::default());

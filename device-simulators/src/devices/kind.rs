@@ -1,9 +1,12 @@
-//! The kinds of devices: a table, in which a further kind is one more entry.
+//! The kinds of devices: what a device measures, as what, and where it stands.
 //!
 //! A kind has a name, which is also that of its schema and the last part of its devices' address, and makes the [`Sensor`]
-//! of a device. Everything that counts by kind counts by its position in the table.
+//! of a device. Kinds of one name are one: whatever counts by kind counts by name. Traffic, weather and energy have
+//! devices made after physics, and come first in every list.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,27 +16,26 @@ use super::faults::Field;
 use super::noise::Noise;
 use super::{Device, Header, Moment, energy, traffic, weather};
 
-/// All there are.
-const KINDS: &[Definition] = &[traffic::KIND, weather::KIND, energy::KIND];
-
 /// Makes a device's sensor, and says where in the city it stands.
-type MakeSensor = fn(&City, &Noise, u64) -> (Arc<dyn Sensor>, Spot);
+type MakeSensor = dyn Fn(&City, &Noise, u64) -> (Arc<dyn Sensor>, Spot) + Send + Sync;
 
-/// What a device measures: a position in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind(usize);
+/// What a device measures.
+#[derive(Clone, Copy)]
+pub struct Kind(&'static Definition);
 
 /// All that is known of a kind.
 pub(super) struct Definition {
     pub(super) name: &'static str,
+    /// In [`Kind::PHYSICAL`]; behind them for all others.
+    pub(super) position: usize,
     /// What people call the thing at the roadside, on the roof, in the cellar; with a number it is the device's name.
     pub(super) device_prefix: &'static str,
-    /// The schema of its readings, as the repository had it when this was built.
+    /// The schema of its readings.
     pub(super) schema: &'static str,
     /// Those that faults change.
     pub(super) fields: &'static [Field],
     /// Makes the sensor of the city's device with this number, and says where it is.
-    pub(super) sensor: MakeSensor,
+    pub(super) sensor: &'static MakeSensor,
 }
 
 /// What measures.
@@ -45,40 +47,59 @@ pub(super) trait Sensor: fmt::Debug + Send + Sync {
 // === impl Kind ===
 
 impl Kind {
-    pub const TRAFFIC: Kind = Kind(0);
-    pub const WEATHER: Kind = Kind(1);
-    pub const ENERGY: Kind = Kind(2);
+    pub const TRAFFIC: Kind = Kind(&traffic::KIND);
+    pub const WEATHER: Kind = Kind(&weather::KIND);
+    pub const ENERGY: Kind = Kind(&energy::KIND);
 
-    pub const ALL: [Kind; KINDS.len()] = {
-        let mut all = [Kind(0); KINDS.len()];
-        let mut index = 0;
-        while index < all.len() {
-            all[index] = Kind(index);
-            index += 1;
-        }
-        all
-    };
+    /// Those whose devices are made after physics.
+    pub const PHYSICAL: [Kind; 3] = [Kind::TRAFFIC, Kind::WEATHER, Kind::ENERGY];
 
     pub fn name(self) -> &'static str {
-        self.definition().name
+        self.0.name
     }
 
-    /// Position in [`Kind::ALL`].
-    pub fn index(self) -> usize {
-        self.0
-    }
-
-    /// The schema of its readings, as the repository had it when this was built.
+    /// The schema of its readings.
     pub fn schema(self) -> &'static str {
-        self.definition().schema
+        self.0.schema
     }
 
     pub(super) fn fields(self) -> &'static [Field] {
-        self.definition().fields
+        self.0.fields
     }
 
     pub(super) fn definition(self) -> &'static Definition {
-        &KINDS[self.0]
+        self.0
+    }
+
+    /// Position in [`Kind::PHYSICAL`]; behind them for all others.
+    pub fn position(self) -> usize {
+        self.0.position
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Kind) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Kind {}
+
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Kind) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Kind) -> Ordering {
+        (self.position(), self.name()).cmp(&(other.position(), other.name()))
     }
 }
 
@@ -103,9 +124,9 @@ impl Serialize for Kind {
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
         let name = String::deserialize(deserializer)?;
-        let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let found = Kind::PHYSICAL.into_iter().find(|kind| kind.name() == name);
         found.ok_or_else(|| {
-            let known = Kind::ALL.map(Kind::name).join(", ");
+            let known = Kind::PHYSICAL.map(Kind::name).join(", ");
             serde::de::Error::custom(format!("unknown kind {name}; known kinds: {known}"))
         })
     }
@@ -119,7 +140,7 @@ mod tests {
     fn names_are_those_of_the_table() {
         let names = [Kind::TRAFFIC, Kind::WEATHER, Kind::ENERGY].map(Kind::name);
         assert_eq!(names, ["traffic", "weather", "energy"]);
-        for kind in Kind::ALL {
+        for kind in Kind::PHYSICAL {
             assert_eq!(serde_json::from_value::<Kind>(kind.name().into()).unwrap(), kind);
             let schema: serde_json::Value = serde_json::from_str(kind.schema()).unwrap();
             assert!(schema["fields"].is_array(), "{kind}");

@@ -207,7 +207,7 @@ mod tests {
             let mut sums = vec![0u64; 3000];
             for asked in 0..3000 {
                 let number = order(asked);
-                let kind = Kind::ALL[number as usize % 3];
+                let kind = Kind::PHYSICAL[number as usize % 3];
                 let mut moment = at(number as f64 * 1.37);
                 moment.interval = Duration::from_secs([1, 60, 900][number as usize / 3 % 3]);
                 let bytes = Device::in_city(&city, kind, number % 500).reading(number, moment);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_reading_is_a_function_of_seed_device_and_time() {
-        for kind in Kind::ALL {
+        for kind in Kind::PHYSICAL {
             let bytes = |seed, index, hour| Device::new(kind, seed, index).reading(5, at(hour));
             assert_eq!(bytes(1, 2, 8.0), bytes(1, 2, 8.0), "{kind}: the same again");
             assert_ne!(bytes(1, 2, 8.0), bytes(2, 2, 8.0), "{kind}: another seed");
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn every_reading_carries_the_header_and_fits_a_datagram() {
         let city = city();
-        for kind in Kind::ALL {
+        for kind in Kind::PHYSICAL {
             for index in 0..300 {
                 let moment = at(index as f64 * 0.8);
                 let bytes = Device::in_city(&city, kind, index * 7).reading(42, moment);

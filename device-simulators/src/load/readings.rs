@@ -70,13 +70,13 @@ impl Readings {
                 .map(|device| pool(kind, device))
                 .collect::<anyhow::Result<Vec<Pool>>>()
         };
-        let pools: anyhow::Result<_> = Kind::ALL.into_iter().map(pools).collect();
+        let pools: anyhow::Result<_> = Kind::PHYSICAL.into_iter().map(pools).collect();
         Ok(Readings { pools: pools? })
     }
 
     /// The readings that the `index`th connection sends, if it is of this `kind`.
     pub fn of(&self, kind: Kind, index: usize) -> &Pool {
-        let pools = &self.pools[kind.index()];
+        let pools = &self.pools[kind.position()];
         &pools[index % pools.len()]
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_patched_reading_is_the_device_s_own_but_for_time_and_sequence() {
         let readings = Readings::make(7, NOW_MS, 0).unwrap();
-        for kind in Kind::ALL {
+        for kind in Kind::PHYSICAL {
             let device = Device::new(kind, 7, 5);
             for number in 0..MOMENTS {
                 let template = readings.of(kind, 5).of(number);
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_pool_is_not_one_reading_over_and_over() {
         let readings = Readings::make(1, NOW_MS, 0).unwrap();
-        for kind in Kind::ALL {
+        for kind in Kind::PHYSICAL {
             let all = (0..DEVICES as usize).flat_map(|device| (0..MOMENTS).map(move |number| (device, number)));
             let bytes = all.map(|(device, number)| readings.of(kind, device).of(number).json.clone());
             let different: std::collections::HashSet<_> = bytes.collect();

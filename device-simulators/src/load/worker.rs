@@ -114,9 +114,9 @@ impl Connection {
         let settings = &task.settings;
         let (protocol, _) = settings.targets[index % settings.targets.len()];
         // The kind changes only when every protocol has had its turn, so that each gets all kinds.
-        let kind = Kind::ALL[index / settings.targets.len() % Kind::ALL.len()];
+        let kind = Kind::PHYSICAL[index / settings.targets.len() % Kind::PHYSICAL.len()];
         let device = Device::new(kind, settings.seed, settings.first_device + index as u64);
-        let turn = index / settings.targets.len() / Kind::ALL.len();
+        let turn = index / settings.targets.len() / Kind::PHYSICAL.len();
         let place = settings.place(kind, turn);
         let sender = Sender::new(protocol, (kind, place), device.name(), index, local_index);
         let window = settings.window(protocol);

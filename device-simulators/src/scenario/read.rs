@@ -239,7 +239,7 @@ fn groups(reader: &mut Reader<'_>, root: &mut Section<'_>, speed: u32) -> (Vec<G
 
 fn group(reader: &mut Reader<'_>, mut section: Section<'_>, name: Option<Placed<String>>, speed: u32) -> Option<Group> {
     let section_ref = &mut section;
-    let kind = reader.need::<Kind>(section_ref, "kind", &Kind::ALL.map(Kind::name).join(", "));
+    let kind = reader.need::<Kind>(section_ref, "kind", &Kind::PHYSICAL.map(Kind::name).join(", "));
     let allowed = format!("how many devices, 1 to {DEVICES_MAX}");
     let count = reader.need::<usize>(section_ref, "count", &allowed);
     if let Some(count) = count.filter(|count| !(1..=DEVICES_MAX).contains(&count.value)) {

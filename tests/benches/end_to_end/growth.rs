@@ -212,7 +212,7 @@ fn curve(grows: Grows, stage: &Stage, gateways: &[Gateway]) -> anyhow::Result<Cu
 
 /// The folder's three schemas under so many names each, with room for a text.
 fn write_schemas(from: &Path, to: &Path, names: u32) -> anyhow::Result<()> {
-    for kind in Kind::ALL {
+    for kind in Kind::PHYSICAL {
         let text = fs::read_to_string(from.join(format!("{}.avsc", kind.name())))?;
         let mut schema: Value = serde_json::from_str(&text)?;
         let fields = schema["fields"].as_array_mut().context("a schema without fields")?;

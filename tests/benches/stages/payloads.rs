@@ -81,7 +81,7 @@ impl Kinds {
         let folder = chosen.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas"));
         let kinds = catalogue::Kinds::load(&folder, "city.", &Tallies::default()).unwrap();
         // Of the shipped kinds those that the fleet's devices send.
-        let is_sent = |kind: &&Arc<Kind>| !shipped || Measured::ALL.iter().any(|sent| sent.name() == kind.name);
+        let is_sent = |kind: &&Arc<Kind>| !shipped || Measured::PHYSICAL.iter().any(|sent| sent.name() == kind.name);
         Kinds {
             kinds: kinds.iter().filter(is_sent).cloned().collect(),
             validator: Validator::new(&Config::default()),
@@ -112,7 +112,7 @@ impl Kinds {
     /// What the fleet's devices of that kind send over a day.
     fn sent(&self, kind: usize) -> Vec<Tree> {
         let name = &self.kind(kind).name;
-        let measured = Measured::ALL
+        let measured = Measured::PHYSICAL
             .into_iter()
             .find(|measured| measured.name() == name)
             .unwrap();

@@ -25,12 +25,13 @@ use appliances::{Appliances, Used};
 use load::Sort;
 use panels::{Given, Panels};
 
-pub(super) const KIND: Definition = Definition {
+pub(super) static KIND: Definition = Definition {
     name: "energy",
+    position: 2,
     device_prefix: "meter",
     schema: include_str!("../../../../schemas/energy.avsc"),
     fields: fields::FIELDS,
-    sensor: |city, noise, _| (Consumer::by_chance(noise).meter(city, noise), Spot::of(noise)),
+    sensor: &|city, noise, _| (Consumer::by_chance(noise).meter(city, noise), Spot::of(noise)),
 };
 
 /// Where six digits before the point end.

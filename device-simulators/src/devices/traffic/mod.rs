@@ -22,12 +22,13 @@ use super::noise::Noise;
 use super::{Device, Header, Moment, json, rounded};
 use roads::{Road, State};
 
-pub(super) const KIND: Definition = Definition {
+pub(super) static KIND: Definition = Definition {
     name: "traffic",
+    position: 0,
     device_prefix: "loop",
     schema: include_str!("../../../../schemas/traffic.avsc"),
     fields: fields::FIELDS,
-    sensor: |city, _, index| {
+    sensor: &|city, _, index| {
         let detector = Detector::of(index);
         (Arc::new(detector), detector.spot(city))
     },

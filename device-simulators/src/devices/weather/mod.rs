@@ -22,12 +22,13 @@ use super::noise::Noise;
 use super::{Device, Header, Moment, json, math, rounded, sun};
 use fronts::Passage;
 
-pub(super) const KIND: Definition = Definition {
+pub(super) static KIND: Definition = Definition {
     name: "weather",
+    position: 1,
     device_prefix: "station",
     schema: include_str!("../../../../schemas/weather.avsc"),
     fields: fields::FIELDS,
-    sensor: |_, noise, _| {
+    sensor: &|_, noise, _| {
         let spot = Spot::of(noise);
         (Arc::new(Station(spot)), spot)
     },

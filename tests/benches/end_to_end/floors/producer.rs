@@ -179,7 +179,7 @@ fn records(options: &Options) -> anyhow::Result<Vec<Record>> {
     let mut records = Vec::new();
     for number in 0..RECORDS {
         for index in 0..DEVICES {
-            let kind = Kind::ALL[index as usize % Kind::ALL.len()];
+            let kind = Kind::PHYSICAL[index as usize % Kind::PHYSICAL.len()];
             let device = Device::new(kind, 1, FIRST_DEVICE + index);
             json.clear();
             let reading = readings.of(kind, index as usize).of(number);
