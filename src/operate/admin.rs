@@ -22,7 +22,9 @@ use tracing::warn;
 
 use crate::deliver::health::Health;
 use crate::listen::addresses::ListenAddresses;
-use crate::listen::tcp::{Acceptor, Connection, ConnectionPermits, Connections, Listeners, StallTimeout, WhenFull};
+use crate::listen::tcp::{
+    Acceptor, Closable, Connection, ConnectionPermits, Connections, Listeners, LongestIdle, StallTimeout, WhenFull,
+};
 use crate::listen::{self, Error};
 use crate::message::Protocol;
 use crate::operate::metrics::Registry;
@@ -49,7 +51,7 @@ impl Default for Config {
     }
 }
 
-/// Connections open at once; more wait in the kernel's queue. As many descriptors are kept for them.
+/// Connections open at once; one more is accepted in the place of the one that has been idle longest. As many descriptors are kept for them.
 pub const CONNECTIONS_MAX: usize = 16;
 
 /// A bound admin port that does not serve yet.
@@ -62,7 +64,10 @@ pub struct Bound {
 const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// What axum accepts from.
-struct AdminListener(Acceptor);
+struct AdminListener {
+    acceptor: Acceptor,
+    connections: LongestIdle,
+}
 
 #[derive(Clone)]
 struct AdminState {
@@ -106,8 +111,10 @@ impl Bound {
             .route("/status", get(status))
             .with_state(state);
         let permits = ConnectionPermits::new(CONNECTIONS_MAX, Connections::new(CONNECTIONS_MAX), None);
-        let acceptor = Acceptor::new(NAME, self.listener, permits, WhenFull::Wait, None, closing.clone());
-        let served = axum::serve(AdminListener(acceptor), router)
+        let connections = LongestIdle::default();
+        let when_full = WhenFull::Replace(connections.clone());
+        let acceptor = Acceptor::new(NAME, self.listener, permits, when_full, None, closing.clone());
+        let served = axum::serve(AdminListener { acceptor, connections }, router)
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;
         if let Err(error) = served {
@@ -117,13 +124,14 @@ impl Bound {
 }
 
 impl Listener for AdminListener {
-    type Io = StallTimeout<Connection>;
+    type Io = StallTimeout<Closable<Connection>>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.0.next().await {
+        match self.acceptor.next().await {
             Some(connection) => {
                 let peer = connection.peer();
+                let connection = self.connections.include(connection);
                 (StallTimeout::with_both(connection, SILENCE_MAX), peer)
             }
             // It is closing, and does not ask again.
@@ -132,7 +140,7 @@ impl Listener for AdminListener {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.0.addresses()[0])
+        Ok(self.acceptor.addresses()[0])
     }
 }
 

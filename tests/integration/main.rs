@@ -14,6 +14,8 @@ mod accepts;
 
 mod addresses;
 
+mod admin;
+
 mod rejects;
 
 mod http;
@@ -41,6 +43,7 @@ mod spool_taken_away;
 mod start;
 
 mod descriptors;
+
 mod dialect;
 
 mod drain;

@@ -1,7 +1,7 @@
 //! The accept loop of every TCP listener: one connection after the other, each with a permit.
 //!
-//! Where all permits are in use, a listener either lets further connections wait in the kernel's queue, or accepts and closes
-//! them. A failed accept is counted, logged now and then, and tried again after a moment: descriptors are shared out
+//! Where all permits are in use, a listener lets further connections wait in the kernel's queue, or accepts and closes them, or
+//! closes an idle one instead. A failed accept is counted, logged now and then, and tried again after a moment: descriptors are shared out
 //! beforehand (`descriptors`), so this is for what else may use them up, such as other processes of the machine, or a limit
 //! that was lowered.
 
@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::connection::Connection;
 use super::listeners::Listeners;
+use super::longest_idle::LongestIdle;
 use super::permits::{ConnectionPermit, ConnectionPermits};
 use crate::operate::log_limit::Repeats;
 
@@ -45,6 +46,8 @@ pub enum WhenFull {
     Wait,
     /// It is closed as soon as it is accepted, and counted here.
     Close(IntCounter),
+    /// It has the place of the one that has been idle longest. The listener includes every connection here.
+    Replace(LongestIdle),
 }
 
 // === impl Acceptor ===
@@ -102,11 +105,22 @@ impl Acceptor {
         Option<ConnectionPermit>,
         io::Result<(tokio::net::TcpStream, SocketAddr)>,
     ) {
-        match self.when_full {
+        match &self.when_full {
             WhenFull::Wait => (Some(self.permits.acquire().await), self.listeners.accept().await),
             WhenFull::Close(_) => {
                 let accepted = self.listeners.accept().await;
                 (self.permits.try_acquire(), accepted)
+            }
+            WhenFull::Replace(connections) => {
+                let accepted = self.listeners.accept().await;
+                let permit = match self.permits.try_acquire() {
+                    Some(permit) => permit,
+                    None => {
+                        connections.close();
+                        self.permits.acquire().await
+                    }
+                };
+                (Some(permit), accepted)
             }
         }
     }

@@ -1,8 +1,9 @@
 //! TCP for MQTT, HTTP and the admin port alike: from a bound address to a connection that counts among those permitted.
 //!
 //! [`listeners`] binds, [`accept`] accepts and hands out a [`Connection`] with its permit ([`permits`]); [`stall`] ends one
-//! whose peer does not move, [`linger`] closes one so that its peer hears what was sent last. What wraps a stream, such as
-//! TLS or the PROXY protocol, belongs into [`connection`]; limits per address into [`permits`].
+//! whose peer does not move, [`longest_idle`] one that makes room for the next, [`linger`] closes one so that its peer hears what
+//! was sent last. What wraps a stream, such as TLS or the PROXY protocol, belongs into [`connection`]; limits per address into
+//! [`permits`].
 
 pub mod accept;
 
@@ -12,6 +13,8 @@ pub mod linger;
 
 pub mod listeners;
 
+pub mod longest_idle;
+
 pub mod permits;
 
 pub mod stall;
@@ -19,5 +22,6 @@ pub mod stall;
 pub use accept::{Acceptor, WhenFull};
 pub use connection::Connection;
 pub use listeners::Listeners;
+pub use longest_idle::{Closable, LongestIdle};
 pub use permits::{ConnectionPermits, Connections};
 pub use stall::StallTimeout;
