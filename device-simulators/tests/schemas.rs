@@ -34,18 +34,6 @@ enum Json {
     Object(Vec<(String, Json)>),
 }
 
-impl Json {
-    /// Neither null nor an array or object without anything in it.
-    fn is_some(&self) -> bool {
-        match self {
-            Json::Null => false,
-            Json::Array(items) => !items.is_empty(),
-            Json::Object(entries) => !entries.is_empty(),
-            _ => true,
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
         struct Any;
@@ -184,9 +172,34 @@ impl Judge {
                 wrong.push((Reason::SchemaMismatch, format!("{path}.{name}: missing")));
             }
         }
-        let has_value = |(name, value): &(String, Json)| lists(&schema["any_of"], name) && value.is_some();
-        if schema.get("any_of").is_some() && !entries.iter().any(has_value) {
+        // Records inside need no value: it is the reading that needs one.
+        if path.is_empty() && schema.get("any_of").is_some() && !self.has_value(schema, json) {
             wrong.push((Reason::SchemaMismatch, format!("{path}: no value")));
+        }
+    }
+
+    /// Neither null nor empty, nor an array or object of nothing else; of a record, in the fields that `any_of` lists.
+    fn has_value(&self, of: &Value, json: &Json) -> bool {
+        let of = match of {
+            Value::Array(branches) => branches.iter().find(|branch| *branch != "null").unwrap(),
+            Value::String(name) => self.named.get(name).unwrap_or(of),
+            of => of,
+        };
+        match json {
+            Json::Null => false,
+            Json::Text(text) => !text.is_empty(),
+            Json::Array(items) => items.iter().any(|item| self.has_value(&of["items"], item)),
+            Json::Object(entries) => entries.iter().any(|(name, value)| match of["fields"].as_array() {
+                None => self.has_value(&of["values"], value),
+                Some(fields) => fields.iter().any(|field| {
+                    let is_called = field["name"] == name.as_str() || lists(&field["also"], name);
+                    let counts = of
+                        .get("any_of")
+                        .is_none_or(|any_of| lists(any_of, field["name"].as_str().unwrap()));
+                    is_called && counts && self.has_value(&field["type"], value)
+                }),
+            }),
+            _ => true,
         }
     }
 
@@ -343,8 +356,16 @@ fn the_judge_judges() {
         r#"{"location":{"latitude":1,"longitude":2},"lanes":[],"speed_kmh":null}"#,
         &[SchemaMismatch],
     );
-    check(r#"{"lanes":[{"lane":1},{"lane":2},{"lane":1}]}"#, &[SchemaMismatch]);
-    check(r#"{"lanes":[{"lane":1},{"lane":2}]}"#, &[]);
+    check(
+        r#"{"speed_kmh":3,"lanes":[{"lane":1},{"lane":2},{"lane":1}]}"#,
+        &[SchemaMismatch],
+    );
+    check(r#"{"lanes":[{"lane":1},{"lane":2}]}"#, &[SchemaMismatch]);
+    check(r#"{"lanes":[{"lane":1},{"lane":2,"vehicle_count":0}]}"#, &[]);
+    check(
+        r#"{"lanes":[{"lane":1,"details":{"class_speed_kmh":{"car":null}}}]}"#,
+        &[SchemaMismatch],
+    );
     check(r#"{"speed_kmh":251}"#, &[OutOfRange]);
     check(
         r#"{"lanes":[{"lane":1,"flow_veh_h":15300},{"lane":2,"flow_veh_h":15301}]}"#,

@@ -81,6 +81,8 @@ struct Compiler {
     /// Fields around the present place; `[]` and `{}` stand for items and values.
     path: Vec<String>,
     mistakes: Vec<String>,
+    /// The outermost record has an `any_of`.
+    is_value_needed: bool,
 }
 
 // === impl Compiler: types ===
@@ -195,6 +197,7 @@ impl Compiler {
         let node = self.push(Node::Null);
         self.define(&schema.name, node);
         let outermost = node == 0;
+        self.is_value_needed |= outermost && attributes.has_any_of();
         let mut fields = Vec::new();
         let mut also = Vec::new();
         let mut quality = None;
@@ -218,19 +221,32 @@ impl Compiler {
             self.path.pop();
         }
         self.check_names(&fields, &also);
-        let any_of = {
-            let mut mistakes = Vec::new();
-            let any_of = attributes.any_of(&fields, &self.program, &mut |what| mistakes.push(what));
-            mistakes.into_iter().for_each(|what| self.mistake(what));
-            any_of
-        };
+        let any_of = attributes.any_of(&fields, &mut |what| self.mistake(what));
+        if !outermost {
+            self.check_inner(&fields, &any_of);
+        }
         let successors = self.program.successors.len();
         self.program.successors.extend(0..=fields.len() as u32);
         let mut record = Record::new(fields, also, successors);
         record.rules.any_of = any_of;
+        record.rules.is_outermost = outermost;
         record.rules.quality = quality;
         self.program.nodes[node as usize] = Node::Record(record);
         node
+    }
+
+    /// `any_of` of a record inside of another: it says what counts as a value of the outermost.
+    fn check_inner(&mut self, fields: &[Field], any_of: &[usize]) {
+        if !any_of.is_empty() && !self.is_value_needed {
+            self.mistake("\"any_of\" of a record inside means nothing unless the outermost has one");
+        }
+        for field in any_of.iter().filter_map(|&index| fields.get(index)) {
+            if let Absent::Default(default) = &field.absent
+                && self.program.has_value(field.node, default)
+            {
+                self.mistake(format!("\"any_of\": {} always has a value, its default", field.name));
+            }
+        }
     }
 
     /// Another spelling must name one field, and be no other's name.

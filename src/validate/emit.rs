@@ -151,6 +151,7 @@ impl Program {
                 write_long(index as i64, &mut pass.buffers.out);
             }
             Node::CheckedText(rules) if rules.is_too_long(text) => return Err(Fault::TooLong),
+            Node::CheckedText(rules) if rules.is_too_short(text) => return Err(Fault::TooShort),
             Node::CheckedText(rules) if !rules.matches(text) => return Err(Fault::Pattern),
             Node::CheckedText(_) => write_text(text, &mut pass.buffers.out),
             Node::Device if text == pass.device.as_bytes() => write_text(text, &mut pass.buffers.out),

@@ -20,6 +20,8 @@ pub enum Fault {
     Sentinel,
     /// Out of range where the schema wants null for that: as a sentinel.
     Nulled,
+    /// Shorter than `minLength`.
+    TooShort,
     /// Longer than `maxLength`.
     TooLong,
     /// Does not match `pattern`.

@@ -178,7 +178,7 @@ impl<'w> Walk<'w, '_> {
             result.map_err(|stop| self.within(Step::Field(field.name.to_string()), stop))?;
             self.pass.close_field(&mut open, index, start);
         }
-        let result = self.pass.close_record(record, &open);
+        let result = self.pass.close_record(self.program, record, &open);
         result.map_err(|unclosed| match unclosed {
             Unclosed::Missing(index) => self.refuse_field(Fault::Missing, node, &record.fields[index].name),
             Unclosed::Empty => self.refuse(Fault::Empty, node, Got::Object),

@@ -62,6 +62,7 @@ mod tests;
 mod text;
 pub mod text_rules;
 pub mod time;
+mod valued;
 
 pub use clock::Config;
 use clock::Limits;

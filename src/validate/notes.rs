@@ -75,7 +75,7 @@ impl Notes {
 
     /// Those since there were `first` are inside what begins at `at`: `place` names where, by where each was.
     #[cold]
-    pub fn locate<'s>(&mut self, first: usize, at: usize, place: impl Fn(usize) -> Place<'s>) {
+    pub fn locate<'s>(&mut self, first: usize, at: usize, mut place: impl FnMut(usize) -> Place<'s>) {
         let last = self.nulled.len().min(NOTES_MAX);
         for path in self.paths.get_mut(first..last).unwrap_or_default() {
             path.prepend(place(path.at));

@@ -8,7 +8,7 @@
 use super::clock::Limits;
 use super::fault::Fault;
 use super::notes::{Flag, NOTES_MAX, Notes, Place};
-use super::program::{Absent, Array, Branch, Field, NodeId};
+use super::program::{Absent, Array, Branch, Field, NodeId, Program};
 use super::record::{Quality, Record};
 
 /// Buffers that are reused from reading to reading.
@@ -64,7 +64,7 @@ pub struct OpenRecord {
 pub enum Unclosed {
     /// The index of the first required field that has not come.
     Missing(usize),
-    /// None of `any_of` has a value.
+    /// None of `any_of` has a value, and it is the outermost record.
     Empty,
 }
 
@@ -141,21 +141,24 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// A required field has not come, or no value.
-    pub fn close_record(&mut self, record: &Record, open: &OpenRecord) -> Result<(), Unclosed> {
+    pub fn close_record(&mut self, program: &Program, record: &Record, open: &OpenRecord) -> Result<(), Unclosed> {
         let is_noted = self.buffers.notes.count() != open.notes;
-        if is_noted {
-            self.locate_notes(record, open);
-        }
+        // What was nulled was sent, and is noted.
+        let is_value_noted = is_noted && self.locate_notes(record, open);
         let quality = record.rules.quality.as_ref().filter(|_| is_noted);
         // In order: the fields are where they belong, and only the last ones may be absent.
-        if open.in_order && quality.is_none() {
+        let is_moved = !open.in_order || quality.is_some();
+        if is_moved {
+            self.put_in_order(record, open, quality)?;
+        } else {
             self.absent_run(record, open.next, record.fields.len())
                 .map_err(Unclosed::Missing)?;
-        } else {
-            self.put_in_order(record, open, quality)?;
         }
-        // What was nulled was sent, and is noted.
-        if !is_noted && !self.has_any(record, open) {
+        if record.rules.is_outermost
+            && open.base == 0
+            && !is_value_noted
+            && !self.has_any(program, record, open, is_moved)
+        {
             return Err(Unclosed::Empty);
         }
         if let Some(field) = record.rules.identity {
@@ -243,27 +246,32 @@ impl Pass<'_> {
 // === impl Pass: a record's rules ===
 
 impl Pass<'_> {
-    /// Whether one of `any_of` was sent with a value.
+    /// Whether one of `any_of` was sent with a value. `is_moved`: the fields' spans are those of the bytes as they came.
     #[inline]
-    fn has_any(&self, record: &Record, open: &OpenRecord) -> bool {
-        let any_of = &record.rules.any_of;
-        let has_value = |&(from, to): &Span, bytes_min| (from, to) != ABSENT && to - from >= bytes_min;
-        let mut candidates = any_of.iter();
-        any_of.is_empty()
-            || candidates
-                .any(|candidate| has_value(&self.buffers.spans[open.base + candidate.field], candidate.bytes_min))
+    fn has_any(&self, program: &Program, record: &Record, open: &OpenRecord, is_moved: bool) -> bool {
+        let Buffers { out, moved, spans, .. } = &*self.buffers;
+        let (bytes, start) = if is_moved { (moved, open.start) } else { (out, 0) };
+        let has_value = |&index: &usize| match spans[open.base + index] {
+            ABSENT => false,
+            (from, to) => program.has_value(record.fields[index].node, &bytes[from - start..to - start]),
+        };
+        record.rules.any_of.is_empty() || record.rules.any_of.iter().any(has_value)
     }
 
-    /// Notes that were made in this record get its fields' names.
+    /// Notes that were made in this record get its fields' names. Gives whether one is about a field of `any_of`.
     #[cold]
-    fn locate_notes(&mut self, record: &Record, open: &OpenRecord) {
+    fn locate_notes(&mut self, record: &Record, open: &OpenRecord) -> bool {
         let Buffers { spans, notes, .. } = &mut *self.buffers;
         let spans = &spans[open.base..];
+        // Those that are not located are too many to be about other fields alone.
+        let mut is_listed = notes.count() > NOTES_MAX;
         notes.locate(open.notes, open.start, |at| {
             let found = spans.iter().position(|&(from, to)| (from..to).contains(&at));
             let field = found.and_then(|index| record.fields.get(index));
+            is_listed |= found.is_some_and(|index| record.rules.any_of.contains(&index));
             Place::Field(field.map_or("", |field| &field.name))
         });
+        is_listed
     }
 
     /// Writes the quality flags that the device sent (in `span`, if it sent some), and behind them the gateway's. If those are

@@ -21,20 +21,13 @@ pub struct Record {
 /// What a record must fulfil besides its fields.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// `"any_of"`: one of these must be sent with a value.
-    pub any_of: Box<[Candidate]>,
+    /// `"any_of"`: the outermost record is refused unless one of these is sent with a value; any other has none then.
+    pub any_of: Box<[usize]>,
+    pub is_outermost: bool,
     /// The field by which `"unique"` tells the items of an array apart.
     pub identity: Option<usize>,
     /// `"fill": "quality"`: what the gateway nulls is noted there.
     pub quality: Option<Quality>,
-}
-
-/// A field that can fulfil `"any_of"`.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate {
-    pub field: usize,
-    /// Bytes of its shortest value: null, and an array or map without items, are one byte.
-    pub bytes_min: usize,
 }
 
 /// The field of quality flags, and the symbols that the gateway writes there.

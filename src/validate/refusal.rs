@@ -39,6 +39,7 @@ impl Fault {
             | Fault::Unknown
             | Fault::Duplicate
             | Fault::Missing
+            | Fault::TooShort
             | Fault::TooLong
             | Fault::Pattern
             | Fault::TooManyItems
@@ -58,7 +59,9 @@ impl Fault {
             }
             (Fault::Below | Fault::Above, Node::Real(real)) => self.beyond(got, real.exclusive, real.bound(self)),
             (Fault::Below | Fault::Above | Fault::Sentinel | Fault::Nulled, _) => format!("{got} is out of range"),
-            (Fault::TooLong | Fault::Pattern, Node::CheckedText(rules)) => self.text_of_rules(rules, got),
+            (Fault::TooShort | Fault::TooLong | Fault::Pattern, Node::CheckedText(rules)) => {
+                self.text_of_rules(rules, got)
+            }
             (Fault::TooManyItems, Node::Array(array)) => format!("more than {} items", array.items_max),
             (Fault::NotUnique, Node::Array(array)) => {
                 format!(
@@ -67,17 +70,21 @@ impl Fault {
                 )
             }
             (Fault::Empty, Node::Record(record)) => {
-                let fields = record
-                    .rules
-                    .any_of
-                    .iter()
-                    .filter_map(|candidate| record.fields.get(candidate.field));
+                let fields = record.rules.any_of.iter().filter_map(|&index| record.fields.get(index));
                 format!(
                     "no value; send {}",
                     one_of(fields.map(|field| &*field.name), "at least one of ")
                 )
             }
-            (Fault::TooLong | Fault::Pattern | Fault::TooManyItems | Fault::NotUnique | Fault::Empty, _) => {
+            (
+                Fault::TooShort
+                | Fault::TooLong
+                | Fault::Pattern
+                | Fault::TooManyItems
+                | Fault::NotUnique
+                | Fault::Empty,
+                _,
+            ) => {
                 format!("{got} does not fit")
             }
             (Fault::Symbol, _) => format!("{got} is not {}", expected(program, node)),
@@ -117,9 +124,11 @@ impl Fault {
     }
 
     fn text_of_rules(self, rules: &TextRules, got: Got<'_>) -> String {
-        match (self, rules.chars_max, &rules.pattern) {
-            (Fault::TooLong, Some(most), _) => format!("{got} is longer than {most} characters"),
-            (_, _, Some(pattern)) => format!("{got} does not match {}", quoted(pattern.as_str())),
+        match (self, rules.chars_min, rules.chars_max, &rules.pattern) {
+            (Fault::TooShort, Some(1), _, _) => format!("{got} is empty"),
+            (Fault::TooShort, Some(least), _, _) => format!("{got} is shorter than {least} characters"),
+            (Fault::TooLong, _, Some(most), _) => format!("{got} is longer than {most} characters"),
+            (_, _, _, Some(pattern)) => format!("{got} does not match {}", quoted(pattern.as_str())),
             _ => format!("{got} does not fit"),
         }
     }

@@ -150,7 +150,7 @@ const TABLE: &[(&str, &str, Told)] = &[
     ),
     (
         "traffic",
-        r#"{"direction": "northBound"}"#,
+        r#"{"direction": "northBound", "vehicle_count": 3}"#,
         Told::Stored("direction", r#""north""#),
     ),
     (
@@ -164,6 +164,16 @@ const TABLE: &[(&str, &str, Told)] = &[
         Told::Null("lanes[0].speed_kmh", "sentinel"),
     ),
     ("traffic", r#"{}"#, Told::Rejected("at least one of")),
+    (
+        "traffic",
+        r#"{"direction": "north", "lanes": [{"lane": 1}]}"#,
+        Told::Rejected("at least one of"),
+    ),
+    (
+        "traffic",
+        r#"{"lanes": [{"lane": 1}, {"lane": 2, "speed_kmh": 50.5}]}"#,
+        Told::Same,
+    ),
     (
         "traffic",
         r#"{"location": {"latitude": 1, "longitude": 2}, "observed_at": "2026-11-21T12:00:00Z"}"#,

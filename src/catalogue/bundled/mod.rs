@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::Kinds;
 use crate::receipt::metrics::Tallies;
+use crate::validate::{self, Scratch, Validator};
 
 mod reference;
 
@@ -50,8 +51,8 @@ const LAST: [&str; 8] = [
     "quality",
 ];
 
-/// Fields that say nothing without a value beside them.
-const NO_VALUES: [&str; 8] = [
+/// Fields that say nothing without a value beside them: what something is, where and when.
+const NO_VALUES: [&str; 16] = [
     "device",
     "observed_at",
     "received_at",
@@ -60,6 +61,14 @@ const NO_VALUES: [&str; 8] = [
     "location",
     "serial",
     "firmware",
+    "direction",
+    "wind_averaging_s",
+    "depth_m",
+    "tariff",
+    "medium",
+    "read_at",
+    "month_peak_at",
+    "spaces_total",
 ];
 
 fn repository() -> PathBuf {
@@ -122,16 +131,150 @@ fn what_kinds_share_is_the_same_in_each() {
     }
 }
 
+/// Of the outermost record, and of those inside that could hold nothing.
 #[test]
 fn a_reading_needs_a_value() {
     for kind in KINDS {
         let schema = schema(kind);
-        let values: Vec<&str> = fields(&schema)
-            .iter()
-            .map(name)
-            .filter(|name| !NO_VALUES.contains(name))
-            .collect();
-        assert_eq!(schema["any_of"], serde_json::json!(values), "{kind}");
+        walk(&schema, &mut |part| {
+            if part.get("fields").is_none() || ["Location", "Quality"].contains(&name(part)) {
+                return;
+            }
+            let is_outermost = name(part) == name(&schema);
+            let is_optional = |field: &&Value| is_outermost || field.get("default").is_some();
+            let fields = fields(part).iter().filter(is_optional).map(name);
+            let values: Vec<&str> = fields.filter(|name| !NO_VALUES.contains(name)).collect();
+            let any_of = part.get("any_of").cloned().unwrap_or_else(|| serde_json::json!([]));
+            assert_eq!(any_of, serde_json::json!(values), "{kind}: {}", name(part));
+        });
+    }
+}
+
+/// What a reading is refused for, and what is one all the same.
+#[test]
+fn a_reading_without_a_measured_value_is_refused() {
+    let kinds = Kinds::load(&repository().join("schemas"), "city.", &Tallies::default()).unwrap();
+    let (validator, mut scratch) = (Validator::new(&validate::Config::default()), Scratch::default());
+    let mut read = |kind: &str, json: &str| {
+        let program = &kinds.get(kind).unwrap().program;
+        validator.reading(program, "d", 1_795_262_400_000, json.as_bytes(), &mut scratch)
+    };
+    let place = r#""location":{"latitude":1,"longitude":2},"interval_s":60,"sequence":1,"serial":"a","firmware":"","observed_at":"2026-11-21T12:00:00Z""#;
+    for kind in KINDS {
+        for json in [
+            "{}",
+            &format!("{{{place}}}"),
+            r#"{"status":null,"battery_v":null,"quality":[]}"#,
+        ] {
+            let words = read(kind, json).unwrap_err().detail;
+            assert!(
+                words.starts_with("no value; send at least one of status, "),
+                "{kind} {json}: {words}"
+            );
+        }
+    }
+    let empty = [
+        (
+            "traffic",
+            r#"{"lanes":[{"lane":1},{"lane":2,"direction":"north","speed_kmh":null}]}"#,
+        ),
+        (
+            "traffic",
+            r#"{"lanes":[{"lane":1,"details":{},"class_flow_veh_h":{"car":null}}],"classes":{}}"#,
+        ),
+        (
+            "traffic",
+            r#"{"direction":"north","class_speed_kmh":{"car":null},"class_length_m":{}}"#,
+        ),
+        (
+            "weather",
+            r#"{"wind_averaging_s":600,"radiation":{},"rain_totals":{"day_mm":null},"road":{},"lightning":{}}"#,
+        ),
+        (
+            "weather",
+            r#"{"soil":[{"depth_m":0.1},{}],"channels":[{"channel":"indoor"}]}"#,
+        ),
+        (
+            "energy",
+            r#"{"phases":[{"phase":"L1"},{"phase":"L2","supply_quality":{}}],"tariff":"0001"}"#,
+        ),
+        (
+            "energy",
+            r#"{"demand":{},"registers":{},"line_voltages":{},"supply":{"breaker":null},"tariff":""}"#,
+        ),
+        (
+            "energy",
+            r#"{"demand":{"month_peak_at":"2026-11-21T12:00:00Z"},"tariffs":[{"tariff":"1"}]}"#,
+        ),
+        (
+            "energy",
+            r#"{"channels":[{"channel":"N"}],"submeters":[{"channel":"1","medium":"gas","serial":"x","read_at":0}]}"#,
+        ),
+        ("air", r#"{"pm10_ug_m3":null}"#),
+        (
+            "noise",
+            r#"{"bands":[{"centre_hz":1000},{"centre_hz":2000,"leq_db":null}]}"#,
+        ),
+        ("parking", r#"{"spaces_total":40,"free_by_category":{},"spaces":[]}"#),
+        ("streetlight", r#"{"lamp":null,"power_w":null}"#),
+        ("water", r#"{"alarms":[],"volume_m3":null}"#),
+    ];
+    for (kind, json) in empty {
+        let words = read(kind, json).unwrap_err().detail;
+        assert!(
+            words.starts_with("no value; send at least one of "),
+            "{kind} {json}: {words}"
+        );
+    }
+    let refused = [
+        (
+            "energy",
+            r#"{"tariffs":[{"tariff":"","energy_import_kwh":5}]}"#,
+            "tariffs[0].tariff: \"\" is empty",
+        ),
+        (
+            "energy",
+            r#"{"submeters":[{"channel":"","volume_m3":5}]}"#,
+            "submeters[0].channel: \"\" is empty",
+        ),
+        (
+            "weather",
+            r#"{"channels":[{"channel":"","leak":1}]}"#,
+            "channels[0].channel: \"\" is empty",
+        ),
+        (
+            "parking",
+            r#"{"spaces":[{"space":"","state":"free"}]}"#,
+            "spaces[0].space: \"\" is empty",
+        ),
+    ];
+    for (kind, json, words) in refused {
+        assert_eq!(read(kind, json).unwrap_err().detail, words, "{kind} {json}");
+    }
+    let valued = [
+        ("traffic", r#"{"lanes":[{"lane":1},{"lane":2,"speed_kmh":50}]}"#),
+        ("traffic", r#"{"lanes":[{"lane":1,"speed_kmh":255}]}"#),
+        (
+            "traffic",
+            r#"{"lanes":[{"lane":1,"details":{"class_speed_kmh":{"car":300}}}]}"#,
+        ),
+        ("traffic", r#"{"classes":{"car":0}}"#),
+        ("weather", r#"{"soil":[{},{"depth_m":0.1,"moisture_percent":0}]}"#),
+        ("weather", r#"{"quality":[{"field":"temperature_c","flag":"missing"}]}"#),
+        (
+            "energy",
+            r#"{"phases":[{"phase":"L1"},{"phase":"L2","supply_quality":{"sag_count":0}}]}"#,
+        ),
+        ("energy", r#"{"supply":{"limit_w":999900},"tariff":""}"#),
+        ("air", r#"{"pm10_ug_m3":-999}"#),
+        ("noise", r#"{"overload":false}"#),
+        ("parking", r#"{"spaces":[{"space":"1","state":"free"}]}"#),
+        ("streetlight", r#"{"status":"fault"}"#),
+        ("water", r#"{"alarms":["leak"]}"#),
+    ];
+    for (kind, json) in valued {
+        let found = read(kind, json);
+        assert!(found.is_ok(), "{kind} {json}: {}", found.unwrap_err());
     }
 }
 
@@ -209,8 +352,6 @@ fn readers_of_before_and_of_now_understand_each_others_readings() {
 /// What a field that nobody sends costs: a byte, since it is a union's null or the end of an array.
 #[test]
 fn a_short_reading_costs_a_byte_for_each_new_field() {
-    use crate::validate::{self, Scratch, Validator};
-
     let validator = Validator::new(&validate::Config::default());
     let mut scratch = Scratch::default();
     let mut bytes = |folder: &Path, kind: &str, json: &str| {
@@ -239,8 +380,6 @@ fn a_short_reading_costs_a_byte_for_each_new_field() {
 #[test]
 fn the_fleets_readings_grow_by_little() {
     use device_simulators::devices::{City, Device, Kind, Moment};
-
-    use crate::validate::{self, Scratch, Validator};
 
     let at_ms = 1_795_262_400_000;
     let validator = Validator::new(&validate::Config::default());

@@ -100,9 +100,11 @@ fn range<'v>(find: &dyn Fn(&str) -> Option<&'v Value>) -> String {
     if find("out_of_range").is_some_and(|what| what == "null") {
         text.push_str("; else null");
     }
-    for (attribute, what) in [("maxLength", "characters"), ("maxItems", "items")] {
-        if let Some(most) = find(attribute) {
-            write!(text, "at most {most} {what}").unwrap();
+    for (least, most, what) in [("minLength", "maxLength", "characters"), ("", "maxItems", "items")] {
+        match (find(least), find(most)) {
+            (Some(least), Some(most)) => write!(text, "{least} to {most} {what}").unwrap(),
+            (None, Some(most)) => write!(text, "at most {most} {what}").unwrap(),
+            _ => {}
         }
     }
     if let Some(unique) = find("unique") {

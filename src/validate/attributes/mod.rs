@@ -32,7 +32,7 @@ enum Needs {
 }
 
 /// Every attribute of a type, and what it needs.
-const ALL: [(&str, Needs); 16] = [
+const ALL: [(&str, Needs); 17] = [
     ("minimum", Needs::Number),
     ("maximum", Needs::Number),
     ("exclusiveMinimum", Needs::Number),
@@ -43,6 +43,7 @@ const ALL: [(&str, Needs); 16] = [
     ("utc_offset", Needs::Time),
     ("time_zone", Needs::Time),
     ("disambiguation", Needs::Time),
+    ("minLength", Needs::Text),
     ("maxLength", Needs::Text),
     ("pattern", Needs::Text),
     ("maxItems", Needs::Array),

@@ -6,7 +6,6 @@ use regex::bytes::RegexBuilder;
 
 use super::{Attributes, Mistake};
 use crate::validate::program::{Absent, Array, Field, Node, NodeId, Program, Symbols};
-use crate::validate::record::Candidate;
 use crate::validate::text::{Form, Object, Text};
 use crate::validate::text_rules::TextRules;
 
@@ -17,7 +16,13 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 impl Attributes<'_> {
     pub fn text(&self, mistake: Mistake<'_>) -> Node {
+        let chars_min = self.count("minLength", mistake);
         let chars_max = self.count("maxLength", mistake);
+        if let (Some(least), Some(most)) = (chars_min, chars_max)
+            && least > most
+        {
+            mistake(format!("\"minLength\": {least} is above \"maxLength\": {most}"));
+        }
         let pattern = self.get("pattern").and_then(|text| {
             let built = match text.as_str() {
                 Some(pattern) => RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build(),
@@ -30,9 +35,13 @@ impl Attributes<'_> {
                 .map_err(|error| mistake(format!("\"pattern\": {}", one_line(&error))))
                 .ok()
         });
-        match (chars_max, &pattern) {
-            (None, None) => Node::Text,
-            _ => Node::CheckedText(Box::new(TextRules { chars_max, pattern })),
+        match (chars_min, chars_max, &pattern) {
+            (None, None, None) => Node::Text,
+            _ => Node::CheckedText(Box::new(TextRules {
+                chars_min,
+                chars_max,
+                pattern,
+            })),
         }
     }
 
@@ -120,37 +129,29 @@ fn identify(text: &Text<'_>, items: NodeId, program: &mut Program, mistake: Mist
 
 impl Attributes<'_> {
     /// The fields of `any_of`.
-    pub fn any_of(&self, fields: &[Field], program: &Program, mistake: Mistake<'_>) -> Box<[Candidate]> {
+    pub fn any_of(&self, fields: &[Field], mistake: Mistake<'_>) -> Box<[usize]> {
         let Some(text) = self.get("any_of") else {
             return Box::default();
         };
         if text.items().is_empty() {
             mistake(format!("\"any_of\" is {text}; it must be an array of names of fields"));
         }
-        let mut candidates = Vec::new();
+        let mut listed = Vec::new();
         for item in text.items() {
             let named = |field: &Field| item.as_str() == Some(&field.name);
             match fields.iter().position(named) {
-                Some(field) if !matches!(fields[field].absent, Absent::Default(_)) => mistake(format!(
+                Some(index) if !matches!(fields[index].absent, Absent::Default(_)) => mistake(format!(
                     "\"any_of\": {item} is required, or the gateway's own, so it would say nothing"
                 )),
-                Some(field) => candidates.push(Candidate {
-                    field,
-                    bytes_min: bytes_min(program.node(fields[field].node)),
-                }),
+                Some(index) => listed.push(index),
                 None => mistake(format!("\"any_of\": {item} is no field of this record")),
             }
         }
-        candidates.into()
+        listed.into()
     }
-}
 
-/// Null is a byte of a union, and so is the count of no items.
-fn bytes_min(node: &Node) -> usize {
-    match node {
-        Node::Optional { .. } | Node::Array(_) | Node::Map(_) => 2,
-        Node::Union(union) if union.null.is_some() => 2,
-        _ => 0,
+    pub fn has_any_of(&self) -> bool {
+        self.get("any_of").is_some()
     }
 }
 

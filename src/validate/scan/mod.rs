@@ -233,7 +233,7 @@ impl Scanner<'_, '_> {
             self.pass.close_field(&mut open, index, start);
             ended = self.cursor.ends(b'}')?;
         }
-        let result = self.pass.close_record(record, &open);
+        let result = self.pass.close_record(self.program, record, &open);
         result.map_err(|unclosed| match unclosed {
             Unclosed::Missing(index) => self.refuse_field(Fault::Missing, node, &record.fields[index].name),
             Unclosed::Empty => self.refuse(Fault::Empty, node, Got::Object),

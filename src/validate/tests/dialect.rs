@@ -97,7 +97,8 @@ fn what_is_out_of_range_becomes_null_where_the_schema_says_so() {
 fn texts_of_a_length_and_of_a_pattern() {
     let bench = Bench::of_fields(
         r#"{"name":"t","type":{"type":"string","maxLength":4,"pattern":"^[A-Zä]+$"},"default":"A"},
-           {"name":"o","type":["null","string"],"maxLength":3,"default":null}"#,
+           {"name":"o","type":["null","string"],"minLength":2,"maxLength":3,"default":null},
+           {"name":"one","type":{"type":"string","minLength":1},"default":"x"}"#,
     );
     check(
         &bench,
@@ -118,6 +119,15 @@ fn texts_of_a_length_and_of_a_pattern() {
             (r#"{"o":null}"#, "Null"),
             (r#"{"o":"日本語"}"#, "String(\"日本語\")"),
             (r#"{"o":"日本語の"}"#, "!o: \"日本語の\" is longer than 3 characters"),
+            (r#"{"o":"日"}"#, "!o: \"日\" is shorter than 2 characters"),
+        ],
+    );
+    check(
+        &bench,
+        "one",
+        &[
+            (r#"{"one":"日"}"#, "String(\"日\")"),
+            (r#"{"one":""}"#, "!one: \"\" is empty"),
         ],
     );
 }
@@ -131,7 +141,9 @@ const LANES: &str = r#"{"name":"lanes","type":{"type":"array","maxItems":3,"uniq
 
 #[test]
 fn arrays_with_a_limit_and_items_that_are_told_apart() {
-    let bench = Bench::of_fields(LANES);
+    let bench = Bench::of(&format!(
+        r#"{{"type":"record","name":"Test","any_of":["lanes"],"fields":[{LANES}]}}"#
+    ));
     let lane = |x: &str, lane: i32, speed: &str, flow: &str| {
         format!(
             "Record([(\"x\", Union({})), (\"lane\", Int({lane})), (\"speed\", Union({})), (\"flow\", Array([{flow}]))])",
@@ -167,13 +179,16 @@ fn arrays_with_a_limit_and_items_that_are_told_apart() {
                 r#"{"lanes":[{"lane":1,"v":1},{"lane":2,"v":1},{"lane":3,"v":1},{"lane":4,"v":1}]}"#,
                 "!lanes: more than 3 items",
             ),
+            (r#"{"lanes":[{"lane":1}]}"#, "!no value; send at least one of lanes"),
             (
-                r#"{"lanes":[{"lane":1}]}"#,
-                "!lanes[0]: no value; send at least one of speed, flow",
+                r#"{"lanes":[{"lane":1,"speed":null,"flow":[],"x":5},{"lane":2,"x":1}]}"#,
+                "!no value; send at least one of lanes",
             ),
+            // A lane without a value costs no other lane's.
+            (r#"{"lanes":[{"lane":2,"speed":5,"x":1},{"flow":[7],"lane":1}]}"#, &two),
             (
-                r#"{"lanes":[{"lane":1,"speed":null,"flow":[],"x":5}]}"#,
-                "!lanes[0]: no value; send at least one of speed, flow",
+                r#"{"lanes":[{"lane":1},{"lane":2,"speed":5}]}"#,
+                &format!("Array([{}, {}])", lane("", 1, "", ""), lane("", 2, "5.0", "")),
             ),
             (
                 r#"{"lanes":[{"lane":1,"v":1,"speed":1}]}"#,
@@ -279,6 +294,78 @@ fn a_reading_without_any_value_is_refused() {
             (r#"{"place":"here","a":0}"#, "Double(0.0)"),
         ],
     );
+}
+
+/// Of every type, at any depth, in and out of order.
+#[test]
+fn what_holds_nothing_is_no_value() {
+    let schema = r#"{"type":"record","name":"Test","any_of":["a","text","union","lanes","by_name","part"],"fields":[
+        {"name":"device","type":"string","fill":"device"},
+        {"name":"place","type":["null","double"],"default":null,"maximum":9,"out_of_range":"null"},
+        {"name":"a","type":["null","double"],"default":null,"maximum":9,"out_of_range":"null"},
+        {"name":"text","type":["null","string"],"default":null},
+        {"name":"union","type":["null","boolean","float","string",{"type":"array","items":["null","int"]}],"default":null},
+        {"name":"by_name","type":{"type":"map","values":["null",{"type":"int","sentinels":[-1]}]},"default":{}},
+        {"name":"part","type":["null",{"type":"record","name":"Part","any_of":["b","inner"],"fields":[
+            {"name":"number","type":"long"},
+            {"name":"b","type":["null","boolean"],"default":null},
+            {"name":"inner","type":["null",{"type":"record","name":"Inner","fields":[
+                {"name":"c","type":{"type":"array","items":{"type":"map","values":["null","double"]}},"default":[]}]}],"default":null},
+            {"name":"kind","type":{"type":"enum","name":"E","symbols":["x","y"]},"default":"y"}]}],"default":null},
+        {"name":"lanes","type":{"type":"array","items":"Part"},"default":[]}]}"#;
+    let bench = Bench::of(schema);
+    let check = |json: &str, expected: bool| {
+        let found = bench.read("test", json.as_bytes());
+        let words = found.as_ref().err().map(|rejection| rejection.detail.as_str());
+        let none = "no value; send at least one of a, text, union, lanes, by_name, part";
+        assert_eq!(words, (!expected).then_some(none), "{json}");
+    };
+    for (json, expected) in [
+        (r#"{"place":1}"#, false),
+        // Noted, but not in a field that counts.
+        (r#"{"place":10}"#, false),
+        (r#"{"a":10,"place":10}"#, true),
+        (r#"{"place":10,"a":null}"#, false),
+        (r#"{"text":""}"#, false),
+        (r#"{"text":" "}"#, true),
+        (r#"{"union":""}"#, false),
+        (r#"{"union":"x"}"#, true),
+        (r#"{"union":false}"#, true),
+        (r#"{"union":1.5}"#, true),
+        (r#"{"union":[]}"#, false),
+        (r#"{"union":[null,null]}"#, false),
+        (r#"{"union":[null,0]}"#, true),
+        (r#"{"by_name":{"car":null,"bus":null}}"#, false),
+        (r#"{"by_name":{"car":null,"bus":0}}"#, true),
+        (r#"{"by_name":{"car":-1}}"#, true),
+        (r#"{"part":{"number":7}}"#, false),
+        (r#"{"part":{"kind":"x","number":7}}"#, false),
+        (r#"{"part":{"number":7,"b":false}}"#, true),
+        (r#"{"part":{"number":7,"inner":{}}}"#, false),
+        (r#"{"part":{"number":7,"inner":{"c":[{},{"x":null}]}}}"#, false),
+        (r#"{"part":{"number":7,"inner":{"c":[{},{"x":0}]}}}"#, true),
+        (r#"{"lanes":[{"number":1},{"kind":"y","number":-9e15}]}"#, false),
+        (
+            r#"{"lanes":[{"number":1},{"kind":"y","number":-9e15,"b":true}],"a":null}"#,
+            true,
+        ),
+        (
+            r#"{"lanes":[{"number":1},{"number":2}],"part":{"number":3},"by_name":{"x":null},"text":"","device":"device-1"}"#,
+            false,
+        ),
+        (
+            r#"{"lanes":[{"number":1},{"number":2}],"part":{"number":3},"by_name":{"x":5},"text":"","device":"device-1"}"#,
+            true,
+        ),
+    ] {
+        check(json, expected);
+    }
+    let many = |last: &str| {
+        let lanes = vec![r#"{"number":1}"#; 100].join(",");
+        format!(r#"{{"lanes":[{lanes},{last}]}}"#)
+    };
+    check(&many(r#"{"number":2}"#), false);
+    check(&many(r#"{"number":2,"b":true}"#), true);
 }
 
 #[test]

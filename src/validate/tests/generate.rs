@@ -20,6 +20,8 @@ pub(super) struct Schemer {
     random: StdRng,
     /// Types named so far; records among them may be referred to where that has an end.
     names: usize,
+    /// The outermost record has an `any_of`.
+    needs_value: bool,
 }
 
 impl Schemer {
@@ -27,11 +29,13 @@ impl Schemer {
         Schemer {
             random: StdRng::seed_from_u64(seed),
             names: 0,
+            needs_value: false,
         }
     }
 
     pub(super) fn schema(&mut self) -> String {
         self.names = 0;
+        self.needs_value = self.random.random_bool(0.4);
         let own = self.fields(0);
         let at = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
         let mut fields = vec![own];
@@ -47,9 +51,25 @@ impl Schemer {
         if self.random.random_bool(0.5) {
             fields.push(QUALITY.to_owned());
         }
+        if self.needs_value {
+            fields.push(format!(
+                r#"{{"name":"w","type":{},"default":[]}}"#,
+                self.array_of_records(2)
+            ));
+            fields.push(r#"{"name":"v","type":["string","null"],"default":""}"#.to_owned());
+            let maps = r#"{"type":"map","values":["null","double"]}"#;
+            fields.push(format!(
+                r#"{{"name":"m","type":{{"type":"array","items":{maps}}},"default":[]}}"#
+            ));
+        }
         fields.shuffle(&mut self.random);
         fields.retain(|text| !text.is_empty());
-        record(&fields.join(","))
+        let schema = record(&fields.join(","));
+        if self.needs_value {
+            schema.replacen(r#""fields""#, r#""any_of":["w","v","m"],"fields""#, 1)
+        } else {
+            schema
+        }
     }
 
     fn fields(&mut self, depth: usize) -> String {
@@ -144,7 +164,8 @@ impl Schemer {
         self.names += 1;
         let name = self.names;
         let value = self.real(true);
-        let any_of = *["", r#","any_of":["x"]"#].choose(&mut self.random).unwrap();
+        let has_any_of = self.needs_value && self.random.random_bool(0.7);
+        let any_of = if has_any_of { r#","any_of":["x"]"# } else { "" };
         let fields = format!(
             r#"{{"name":"lane","type":"int","minimum":0,"maximum":3}},{{"name":"x","type":["null",{value}],"default":null,"also":["X"]}}"#
         );

@@ -6,6 +6,7 @@
 //! seed alone. With captures of real devices at hand (TEST_CORPUS), schemas are made for them, too.
 
 mod forms;
+pub(super) mod values;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,8 @@ struct Tally {
     malformed: usize,
     refused: usize,
     decoded: usize,
+    /// Refused for having no value.
+    empty: usize,
 }
 
 /// The two scratches, as of one thread.
@@ -94,11 +97,25 @@ impl Court {
 
     /// What the judge took last, as apache-avro reads it, is what was sent.
     fn decode_case(&mut self, bench: &Bench, kind: &Kind, json: &[u8], context: &dyn Fn() -> String) {
-        let Ok(value) = bench.decoded(&kind.name, json) else {
-            return;
-        };
         let program = &kind.program;
+        let value = match bench.decoded(&kind.name, json) {
+            Ok(value) => value,
+            Err(rejection) => {
+                if rejection.detail.starts_with("no value;") {
+                    let sent = Text::parse(std::str::from_utf8(json).unwrap()).unwrap();
+                    let says = values::says_something(program, program.root, &sent);
+                    assert!(!says, "{rejection}: {sent}: {}", context());
+                    self.tally.empty += 1;
+                }
+                return;
+            }
+        };
         let sent = Text::parse(std::str::from_utf8(json).unwrap()).unwrap();
+        // What became null in a field that does not count is no value, and is said elsewhere.
+        if needs_value(program) && bench.scratch.borrow().nulled().is_empty() {
+            let says = values::says_something(program, program.root, &sent);
+            assert!(says, "accepted without a value: {sent}: {}", context());
+        }
         assert!(
             agrees(program, program.root, &sent, &value),
             "{sent} became {value:?}: {}",
@@ -106,6 +123,10 @@ impl Court {
         );
         self.tally.decoded += 1;
     }
+}
+
+fn needs_value(program: &Program) -> bool {
+    matches!(program.node(program.root), Node::Record(record) if !record.rules.any_of.is_empty())
 }
 
 /// Whether a value is stored as it was sent, as null where it was a sentinel, or as what stands for null or nothing.
@@ -412,10 +433,11 @@ fn the_scanner_takes_writes_and_says_what_its_judge_does() {
         malformed,
         refused,
         decoded,
+        empty,
         ..
     } = court.tally;
     // Generators that have gone astray try nothing any more.
-    for part in [taken, malformed, refused, decoded * 16] {
+    for part in [taken, malformed, refused, decoded * 16, empty * 160] {
         assert!(part >= cases / 8 || cases < 100_000, "{:?}", court.tally);
     }
 }

@@ -316,6 +316,18 @@ fn attributes_that_are_misspelt_or_have_no_such_value() {
             "x: \"any_of\": \"a\" is required, or the gateway's own, so it would say nothing",
         ),
         (
+            r#"{"name":"x","type":{"type":"record","name":"R","any_of":["a"],"fields":[{"name":"a","type":["null","int"],"default":null}]}}"#,
+            "x: \"any_of\" of a record inside means nothing unless the outermost has one",
+        ),
+        (
+            r#"{"name":"x","type":"string","minLength":3,"maxLength":2}"#,
+            "x: \"minLength\": 3 is above \"maxLength\": 2",
+        ),
+        (
+            r#"{"name":"x","type":"string","minLength":0}"#,
+            "x: \"minLength\" is 0; it must be an integer above 0",
+        ),
+        (
             r#"{"name":"x","type":{"type":"string","maxLength":2},"fill":"device"}"#,
             "x: \"maxLength\" means nothing beside \"fill\" and \"clock\"",
         ),
