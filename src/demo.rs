@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReader, TopicReaderConfig, live_line};
+use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReader, TopicReaderConfig, devices, live_line};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use strum::VariantArray;
@@ -158,7 +158,7 @@ async fn start_gateway(mut config: Config, bootstrap: &str) -> anyhow::Result<Ga
 
 async fn start_topic_reader(bootstrap: &str, schemas: &Path) -> anyhow::Result<TopicReader> {
     let mut config = TopicReaderConfig::new(bootstrap, "city.");
-    config.schemas = Some(schemas.to_owned());
+    config.kinds = devices::Kinds::of_folder(schemas).select(&devices::Kind::PHYSICAL.map(devices::Kind::name))?;
     config.begin = Begin::Earliest;
     tokio::task::spawn_blocking(move || TopicReader::start(&config)).await?
 }

@@ -6,6 +6,9 @@
 //! lost on its way back), so is a duplicate (at least once); both are counted. Gaps and duplicates are named with device,
 //! range of sequence numbers, and the time in which those were sent.
 //!
+//! A kind whose readings do not say their number ([`Kind::is_numbered`]) is compared by the number of its records: a reading
+//! that is missing shows, unless another one is there twice.
+//!
 //! Memory is bounded per device, however many readings there are, because no list of readings is kept:
 //!
 //! ```text
@@ -16,6 +19,7 @@
 //! of devices 500 000 in Kafka; records of further ones are other_devices
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
@@ -191,6 +195,31 @@ impl Found {
         is_new
     }
 
+    /// A reading of a kind whose readings do not say their number.
+    pub fn unnumbered_record(&mut self, device: &str) {
+        self.records += 1;
+        if let Some(entry) = self.device(device) {
+            entry.records += 1;
+        }
+    }
+
+    /// What was found of a device. Where readings say no number, so many of those that are due as there are records.
+    fn of(&self, account: &Account) -> Cow<'_, FoundDevice> {
+        let Some(there) = self.devices.get(&account.device) else {
+            return Cow::Owned(FoundDevice::default());
+        };
+        if account.kind.is_numbered() {
+            return Cow::Borrowed(there);
+        }
+        let due = account.acknowledged.difference(&account.due_dead_letters());
+        let numbers = due.iter().flat_map(|(first, last)| first..=last);
+        let delivered = numbers.take(there.records as usize).collect();
+        Cow::Owned(FoundDevice {
+            delivered,
+            ..there.clone()
+        })
+    }
+
     /// A reading in the dead-letter topic; None where it does not say its sequence number.
     pub fn dead_letter(&mut self, device: &str, sequence: Option<u64>) {
         match (self.device(device), sequence) {
@@ -250,20 +279,14 @@ impl Ledger {
 
     /// Readings that are acknowledged and not found: cheap enough to ask again and again while reading along.
     pub fn missing(&self, found: &Found) -> u64 {
-        let nothing = FoundDevice::default();
-        let missing = |account: &Account| {
-            account
-                .missing(found.devices.get(&account.device).unwrap_or(&nothing))
-                .count()
-        };
+        let missing = |account: &Account| account.missing(&found.of(account)).count();
         self.accounts.iter().map(missing).sum()
     }
 
     /// Adds to `table` what only Kafka can tell: whether what MQTT 3.1.1 acknowledged was accepted.
     pub fn grade(&self, found: &Found, table: &mut Table) {
-        let nothing = FoundDevice::default();
         for account in &self.accounts {
-            let there = found.devices.get(&account.device).unwrap_or(&nothing);
+            let there = found.of(account);
             for ((cause, due), sequences) in &account.ungraded {
                 let accepted = sequences.intersection(&there.delivered).count();
                 let rejected = sequences.difference(&there.delivered).count();
@@ -274,14 +297,13 @@ impl Ledger {
     }
 
     fn reconcile_if(&self, found: &Found, wanted: impl Fn(&Account) -> bool) -> Reconciliation {
-        let nothing = FoundDevice::default();
         let mut result = Reconciliation {
             other_devices: found.records,
             unreadable: found.unreadable,
             ..Reconciliation::default()
         };
         for account in self.accounts.iter().filter(|account| wanted(account)) {
-            let there = found.devices.get(&account.device).unwrap_or(&nothing);
+            let there = &*found.of(account);
             let lost = account.missing(there);
             let floor = account.floor(there);
             let compared = account.acknowledged.count_from(floor);
@@ -449,6 +471,38 @@ mod tests {
         assert_eq!(ledger.missing(&there), 1);
         assert_eq!(ledger.reconcile_kind(&there, Kind::TRAFFIC).lost, 0);
         assert_eq!(ledger.reconcile_kind(&there, Kind::ENERGY).lost, 1);
+    }
+
+    #[test]
+    fn readings_without_a_number_are_compared_by_how_many_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let schema = r#"{"type":"record","name":"R","fields":[{"name":"x","type":"int"}]}"#;
+        std::fs::write(folder.path().join("plain.avsc"), schema).unwrap();
+        let kind = crate::devices::Kinds::of_folder(folder.path()).get("plain").unwrap();
+        // Acknowledged → records: in Kafka, lost, duplicates.
+        let check = |acknowledged: &[u64], records: u64, expected: (u64, u64, u64)| {
+            let account = Account {
+                kind,
+                ..account(acknowledged)
+            };
+            let mut found = Found::default();
+            (0..records).for_each(|_| found.unnumbered_record("loop-1"));
+            let ledger = Ledger {
+                accounts: vec![account],
+            };
+            let result = ledger.reconcile(&found);
+            assert_eq!(
+                (result.in_kafka, result.lost, result.duplicates),
+                expected,
+                "{records} of {acknowledged:?}"
+            );
+            assert_eq!((ledger.missing(&found), result.other_devices), (expected.1, 0));
+        };
+        check(&[1, 2, 4], 3, (3, 0, 0));
+        check(&[1, 2, 4], 2, (2, 1, 0));
+        check(&[1, 2, 4], 0, (0, 3, 0));
+        check(&[1, 2, 4], 5, (3, 0, 2));
+        check(&[], 1, (0, 0, 1));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
+use device_simulators::devices::{Kind, Kinds};
 use device_simulators::scenario::Scenario;
 use device_simulators::scenario::bundled;
 use device_simulators::scenario::runner::{self, Limits, Outages, Runner};
@@ -40,8 +41,8 @@ struct Cli {
 enum Command {
     /// Send readings to a gateway, read along in Kafka, and compare.
     ///
-    /// Traffic counters, weather stations and energy meters send over every protocol that an address is given for, and
-    /// send again what was answered "busy" or not at all. At the end every reading that got a positive answer must be
+    /// Devices of every kind send over every protocol that an address is given for, and send again what was answered "busy"
+    /// or not at all. At the end every reading that got a positive answer must be
     /// found in Kafka. Ctrl-C ends the run early, with a report. Example:
     /// device-simulators run rush_hour --speed 60
     ///
@@ -117,8 +118,18 @@ struct Run {
     )]
     kafka: String,
     /// Folder of the <kind>.avsc files that the gateway validates against; the bundled schemas if not given.
-    #[arg(long, value_name = "FOLDER", help_heading = "Where to look")]
+    #[arg(long, value_name = "FOLDER", help_heading = "What to send")]
     schemas: Option<PathBuf>,
+    /// The kinds of the devices, in turn, as schemas.kinds of the gateway; * for every kind that there is a schema of.
+    #[arg(
+        long,
+        value_name = "KIND,…",
+        default_value = "traffic,weather,energy",
+        value_delimiter = ',',
+        conflicts_with = "scenario",
+        help_heading = "What to send"
+    )]
+    kinds: Vec<String>,
     /// What stands before the kind in the name of a topic.
     #[arg(long, value_name = "TEXT", default_value = "city.", help_heading = "Where to look")]
     topic_prefix: String,
@@ -247,7 +258,7 @@ fn pid(text: &str) -> Result<Pid, String> {
 impl Run {
     async fn run(self) -> anyhow::Result<Report> {
         match &self.scenario {
-            Some(scenario) => self.play(bundled::load(scenario)?).await,
+            Some(scenario) => self.play(bundled::load(scenario, &self.source())?).await,
             None => self.send().await,
         }
     }
@@ -273,12 +284,15 @@ impl Run {
             None => self.by_hand.then_some(Outages::ByHand),
         };
         let limits = self.limits(scenario.length());
-        runner::play(&scenario, fleet, self.topic_reader_config(), limits, outages).await
+        let reader = self.topic_reader_config(scenario.kinds());
+        runner::play(&scenario, fleet, reader, limits, outages).await
     }
 
     async fn send(&self) -> anyhow::Result<Report> {
+        let kinds = self.source().select(&self.kinds)?;
         let fleet = FleetConfig {
             devices: self.devices,
+            kinds: kinds.clone(),
             seed: self.seed.unwrap_or(1),
             interval: Duration::from_millis(self.interval_ms),
             start_spread: Duration::from_millis(self.interval_ms),
@@ -290,7 +304,9 @@ impl Run {
             ..FleetConfig::default()
         };
         let runner = Runner::plain(self.limits(Duration::from_secs(SECONDS)));
-        runner.run(|| Fleet::start(fleet), self.topic_reader_config()).await
+        runner
+            .run(|| Fleet::start(fleet), self.topic_reader_config(kinds))
+            .await
     }
 
     fn limits(&self, usually: Duration) -> Limits {
@@ -301,9 +317,13 @@ impl Run {
         }
     }
 
-    fn topic_reader_config(&self) -> TopicReaderConfig {
+    fn source(&self) -> Kinds {
+        self.schemas.as_ref().map_or_else(Kinds::bundled, Kinds::of_folder)
+    }
+
+    fn topic_reader_config(&self, kinds: Vec<Kind>) -> TopicReaderConfig {
         let mut config = TopicReaderConfig::new(&self.kafka, &self.topic_prefix);
-        config.schemas.clone_from(&self.schemas);
+        config.kinds = kinds;
         config.begin = Begin::Now;
         config.properties = self.kafka_property.clone();
         config
@@ -319,7 +339,7 @@ impl Scenarios {
             return Ok(());
         }
         for name in bundled::names() {
-            println!("{name:<16} {}", bundled::load(name)?.shows);
+            println!("{name:<16} {}", bundled::load(name, &Kinds::bundled())?.shows);
         }
         Ok(())
     }

@@ -5,7 +5,6 @@
 //! afterwards, because the broker embedded in the demo keeps only a few megabytes per partition. It trusts nothing of
 //! the gateway: the schemas are read from their files, and a value that cannot be read with them to its last byte counts as unreadable.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,10 +67,8 @@ pub struct TopicReaderConfig {
     pub bootstrap: String,
     /// Before the kind: `city.` makes `city.traffic`.
     pub topic_prefix: String,
-    /// Those whose topics are read.
+    /// Those whose topics are read, each with its schema.
     pub kinds: Vec<Kind>,
-    /// Folder of the `<kind>.avsc` files; `None`: those that were in the repository when the program was built.
-    pub schemas: Option<PathBuf>,
     pub begin: Begin,
     /// Further librdkafka settings, such as those of TLS and SASL.
     pub properties: Vec<(String, String)>,
@@ -104,7 +101,11 @@ struct Topic {
 #[derive(Debug)]
 enum Content {
     /// Avro of this schema.
-    Readings { schema: Box<Schema> },
+    Readings {
+        schema: Box<Schema>,
+        /// Readings say their number; else they are only counted.
+        numbered: bool,
+    },
     /// The bytes that a device sent.
     DeadLetters,
 }
@@ -146,7 +147,6 @@ impl TopicReaderConfig {
             bootstrap: bootstrap.into(),
             topic_prefix: topic_prefix.into(),
             kinds: Kind::PHYSICAL.into(),
-            schemas: None,
             begin: Begin::Now,
             properties: Vec::new(),
         }
@@ -156,10 +156,8 @@ impl TopicReaderConfig {
     fn topics(&self) -> anyhow::Result<Vec<Topic>> {
         let mut topics = Vec::new();
         for kind in &self.kinds {
-            let content = match &self.schemas {
-                Some(folder) => Content::read(&folder.join(format!("{kind}.avsc")))?,
-                None => Content::parse(kind.schema()).with_context(|| format!("the bundled schema of {kind}"))?,
-            };
+            let content = Content::parse(kind.schema(), kind.is_numbered())
+                .with_context(|| format!("the schema of {kind} is not Avro"))?;
             topics.push(Topic {
                 name: format!("{}{kind}", self.topic_prefix),
                 content,
@@ -176,15 +174,11 @@ impl TopicReaderConfig {
 // === impl Content ===
 
 impl Content {
-    fn read(path: &Path) -> anyhow::Result<Content> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read schema {}", path.display()))?;
-        Content::parse(&text).with_context(|| format!("{} is not an Avro schema", path.display()))
-    }
-
-    fn parse(schema: &str) -> anyhow::Result<Content> {
+    fn parse(schema: &str, numbered: bool) -> anyhow::Result<Content> {
         let schema = Schema::parse_str(schema)?;
         Ok(Content::Readings {
             schema: Box::new(schema),
+            numbered,
         })
     }
 }
@@ -304,7 +298,10 @@ fn positions(consumer: &Client, topics: &[Topic], config: &TopicReaderConfig) ->
             .map(|topic| topic.partitions())
             .unwrap_or_default();
         if partitions.is_empty() && matches!(content, Content::Readings { .. }) {
-            anyhow::bail!("Kafka at {} has no topic {name}", config.bootstrap);
+            anyhow::bail!(
+                "Kafka at {} has no topic {name}; the gateway makes it if schemas.kinds lists the kind and kafka.create_topics is on",
+                config.bootstrap
+            );
         }
         for partition in partitions.iter().map(|partition| partition.id()) {
             let (low, high) = watermarks(consumer, name, partition)
@@ -427,7 +424,7 @@ impl Reader<'_> {
                     self.found.dead_letter(device, sequence_of_json(payload));
                 }
             }
-            (Content::Readings { .. }, device) => {
+            (Content::Readings { numbered, .. }, device) => {
                 self.records.fetch_add(1, Ordering::Relaxed);
                 if let Some(dated_ms) = message.timestamp().to_millis() {
                     note_age(&self.ages, dated_ms);
@@ -436,7 +433,7 @@ impl Reader<'_> {
                     .ok_or_else(|| "the key is not a device id".to_owned())
                     .and_then(|device| {
                         let reader = reader.ok_or_else(|| "the schema cannot be used".to_owned())?;
-                        Ok((device, sequence_of_avro(payload, reader)?))
+                        Ok((device, sequence_of_avro(payload, reader)?.filter(|_| *numbered)))
                     });
                 match read {
                     Ok((device, Some(sequence))) => {
@@ -444,7 +441,11 @@ impl Reader<'_> {
                             self.distinct.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    // Not of this fleet, whose devices all number their readings: another sender.
+                    Ok((device, None)) if !numbered => {
+                        self.found.unnumbered_record(device);
+                        self.distinct.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // Not of this fleet, whose devices number their readings: another sender.
                     Ok((_, None)) => {}
                     Err(why) => {
                         let place = format!("{}, partition {}, offset {}", topic.name, at.0, at.1);
@@ -579,7 +580,7 @@ mod tests {
     fn the_sequence_is_read_from_either_format() {
         let topic = Topic {
             name: "city.traffic".to_owned(),
-            content: Content::parse(SCHEMA).unwrap(),
+            content: Content::parse(SCHEMA, true).unwrap(),
         };
         let reader = topic.reader().unwrap();
         let check = |value: &[u8], expected: Result<Option<u64>, &str>| {
@@ -621,7 +622,7 @@ mod tests {
         vec![
             Topic {
                 name: "city.traffic".to_owned(),
-                content: Content::parse(SCHEMA).unwrap(),
+                content: Content::parse(SCHEMA, true).unwrap(),
             },
             Topic {
                 name: "city.dead-letter".to_owned(),

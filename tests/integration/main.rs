@@ -62,6 +62,8 @@ mod balance;
 
 mod kinds;
 
+mod simulated;
+
 mod registry;
 
 mod tail;

@@ -9,10 +9,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::city::{City, Spot};
-use super::faults::Field;
+use super::faults::Faultable;
 use super::noise::Noise;
 use super::{Device, Header, Moment, energy, traffic, weather};
 
@@ -24,6 +24,7 @@ type MakeSensor = dyn Fn(&City, &Noise, u64) -> (Arc<dyn Sensor>, Spot) + Send +
 pub struct Kind(&'static Definition);
 
 /// All that is known of a kind.
+#[derive(Clone, Copy)]
 pub(super) struct Definition {
     pub(super) name: &'static str,
     /// In [`Kind::PHYSICAL`]; behind them for all others.
@@ -32,8 +33,9 @@ pub(super) struct Definition {
     pub(super) device_prefix: &'static str,
     /// The schema of its readings.
     pub(super) schema: &'static str,
-    /// Those that faults change.
-    pub(super) fields: &'static [Field],
+    /// Whether its readings say the device's number of the reading (`sequence`), by which each is found in Kafka.
+    pub(super) numbered: bool,
+    pub(super) faultable: Faultable,
     /// Makes the sensor of the city's device with this number, and says where it is.
     pub(super) sensor: &'static MakeSensor,
 }
@@ -42,17 +44,32 @@ pub(super) struct Definition {
 pub(super) trait Sensor: fmt::Debug + Send + Sync {
     /// The reading of the device that this sensor is in, as JSON.
     fn reading(&self, device: &Device, header: Header, moment: Moment) -> Vec<u8>;
+
+    /// The field that the gateway judges by its clock, and how the device would say a time there, milliseconds since 1970.
+    fn clock(&self, _device: &Device, ms: i64) -> Option<(&'static str, String)> {
+        Some(("observed_at", ms.to_string()))
+    }
 }
 
 // === impl Kind ===
 
 impl Kind {
+    pub(super) fn new(definition: &'static Definition) -> Kind {
+        Kind(definition)
+    }
+
     pub const TRAFFIC: Kind = Kind(&traffic::KIND);
     pub const WEATHER: Kind = Kind(&weather::KIND);
     pub const ENERGY: Kind = Kind(&energy::KIND);
 
     /// Those whose devices are made after physics.
     pub const PHYSICAL: [Kind; 3] = [Kind::TRAFFIC, Kind::WEATHER, Kind::ENERGY];
+
+    /// The same with another schema, which is kept for the life of the program.
+    pub(super) fn with_schema(self, schema: &str) -> Kind {
+        let schema = schema.to_owned().leak();
+        Kind(Box::leak(Box::new(Definition { schema, ..*self.0 })))
+    }
 
     pub fn name(self) -> &'static str {
         self.0.name
@@ -63,8 +80,13 @@ impl Kind {
         self.0.schema
     }
 
-    pub(super) fn fields(self) -> &'static [Field] {
-        self.0.fields
+    /// Whether its readings say the device's number of the reading, by which each is found in Kafka.
+    pub fn is_numbered(self) -> bool {
+        self.0.numbered
+    }
+
+    pub(super) fn faultable(self) -> &'static Faultable {
+        &self.0.faultable
     }
 
     pub(super) fn definition(self) -> &'static Definition {
@@ -121,17 +143,6 @@ impl Serialize for Kind {
     }
 }
 
-impl<'de> Deserialize<'de> for Kind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let found = Kind::PHYSICAL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| {
-            let known = Kind::PHYSICAL.map(Kind::name).join(", ");
-            serde::de::Error::custom(format!("unknown kind {name}; known kinds: {known}"))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,15 +151,10 @@ mod tests {
     fn names_are_those_of_the_table() {
         let names = [Kind::TRAFFIC, Kind::WEATHER, Kind::ENERGY].map(Kind::name);
         assert_eq!(names, ["traffic", "weather", "energy"]);
-        for kind in Kind::PHYSICAL {
-            assert_eq!(serde_json::from_value::<Kind>(kind.name().into()).unwrap(), kind);
+        for (position, kind) in Kind::PHYSICAL.into_iter().enumerate() {
+            assert_eq!(kind.position(), position);
             let schema: serde_json::Value = serde_json::from_str(kind.schema()).unwrap();
             assert!(schema["fields"].is_array(), "{kind}");
         }
-        let error = serde_json::from_value::<Kind>("noise".into()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "unknown kind noise; known kinds: traffic, weather, energy"
-        );
     }
 }

@@ -14,7 +14,9 @@ mod calendar;
 mod city;
 pub mod energy;
 pub mod faults;
+mod generic;
 mod kind;
+mod kinds;
 mod math;
 mod noise;
 mod sun;
@@ -23,6 +25,7 @@ pub mod weather;
 
 pub use city::{City, Spot};
 pub use kind::Kind;
+pub use kinds::Kinds;
 pub use sun::Place;
 
 use energy::Consumer;
@@ -118,6 +121,11 @@ impl Device {
         self.sensor.reading(self, self.header(sequence, moment), moment)
     }
 
+    /// Its field for the time of observation, and how it would say this one; None if its kind has no such field.
+    fn clock(&self, ms: i64) -> Option<(&'static str, String)> {
+        self.sensor.clock(self, ms)
+    }
+
     fn header(&self, sequence: u64, moment: Moment) -> Header {
         Header {
             observed_at: moment.observed_at_ms,
@@ -162,7 +170,7 @@ fn rounded(value: f64, decimals: u8) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::devices) mod tests {
     use super::*;
     use serde_json::Value;
 
@@ -173,7 +181,7 @@ mod tests {
     const WEDNESDAY_MS: i64 = 1_781_654_400_000;
 
     /// That Wednesday at `hour`, local standard time; a minute long.
-    pub(super) fn at(hour: f64) -> Moment {
+    pub(in crate::devices) fn at(hour: f64) -> Moment {
         let midnight = WEDNESDAY_MS - Place::UTRECHT.utc_offset_ms;
         Moment {
             observed_at_ms: midnight + (hour * 3_600_000.0) as i64,

@@ -18,6 +18,7 @@ use super::gateway_metrics::GatewayMetrics;
 use super::kafka::{Kafka, Role};
 use super::proof::{ActionLine, Proof, RunLog};
 use crate::counters::Counters;
+use crate::devices::{Kind, Kinds};
 use crate::fleet::{Fleet, FleetConfig};
 use crate::phases::Phase;
 use crate::report::{grouped, milliseconds};
@@ -204,7 +205,7 @@ fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> S
 
 async fn follow(setup: &Setup, kafka: &Kafka) -> anyhow::Result<TopicReader> {
     let mut config = TopicReaderConfig::new(kafka.bootstrap(), &setup.topic_prefix);
-    config.schemas = Some(setup.schemas.clone());
+    config.kinds = Kinds::of_folder(&setup.schemas).select(&Kind::PHYSICAL.map(Kind::name))?;
     config.begin = Begin::Earliest;
     tokio::task::spawn_blocking(move || TopicReader::start(&config)).await?
 }

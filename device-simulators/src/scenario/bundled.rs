@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::Scenario;
+use crate::devices::Kinds;
 
 /// Name and text, by name.
 const SCENARIOS: [(&str, &str); 7] = [
@@ -31,16 +32,16 @@ pub fn text(name: &str) -> Option<&'static str> {
 }
 
 /// Reads a scenario, given by its name if it is bundled, else by the path of its file.
-pub fn load(name_or_path: &str) -> anyhow::Result<Scenario> {
+pub fn load(name_or_path: &str, kinds: &Kinds) -> anyhow::Result<Scenario> {
     if let Some(text) = text(name_or_path) {
-        return Ok(Scenario::parse(name_or_path, text)?);
+        return Ok(Scenario::parse(name_or_path, text, kinds)?);
     }
     let path = Path::new(name_or_path);
     if path.components().count() == 1 && path.extension().is_none() && !path.exists() {
         return Err(unknown(name_or_path));
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the scenario {name_or_path}"))?;
-    Ok(Scenario::parse(name_or_path, &text)?)
+    Ok(Scenario::parse(name_or_path, &text, kinds)?)
 }
 
 /// The error that names what there is instead.
@@ -65,15 +66,15 @@ mod tests {
 
     #[test]
     fn a_scenario_is_loaded_by_name_or_by_path() {
-        assert_eq!(load("rush_hour").unwrap().name, "rush_hour");
+        assert_eq!(load("rush_hour", &Kinds::bundled()).unwrap().name, "rush_hour");
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/calm_day.toml");
-        assert_eq!(load(path).unwrap().name, "calm_day");
+        assert_eq!(load(path, &Kinds::bundled()).unwrap().name, "calm_day");
     }
 
     #[test]
     fn an_unknown_scenario_is_answered_with_the_known_ones() {
         let check = |name: &str, expected: &str| {
-            let error = format!("{:#}", load(name).unwrap_err());
+            let error = format!("{:#}", load(name, &Kinds::bundled()).unwrap_err());
             assert!(error.contains(expected), "{error}");
         };
         check(

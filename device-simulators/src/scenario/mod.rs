@@ -11,13 +11,13 @@
 //! week and the duration behind the clock, well within the gateway's `clock.max_age`. With `start = "now"` it ends exactly
 //! with the run; at speed 1 that is the clock itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::devices::Kind;
 use crate::devices::faults::{Fault, FaultPlan};
 use crate::devices::traffic::Incident;
 use crate::devices::weather::Front;
+use crate::devices::{Kind, Kinds};
 use crate::fleet::Transport;
 use crate::uplinks::Protocol;
 
@@ -123,9 +123,9 @@ pub struct Expect {
 // === impl Scenario ===
 
 impl Scenario {
-    /// Reads a scenario file; `file` is how mistakes name it.
-    pub fn parse(file: &str, text: &str) -> Result<Scenario, Mistakes> {
-        read::scenario(file, text)
+    /// Reads a scenario file, whose devices are of these `kinds`; `file` is how mistakes name it.
+    pub fn parse(file: &str, text: &str, kinds: &Kinds) -> Result<Scenario, Mistakes> {
+        read::scenario(file, text, kinds)
     }
 
     /// The short form of it: where the file has none, one of so many seconds by the clock.
@@ -179,6 +179,12 @@ impl Scenario {
 
     pub fn devices(&self) -> usize {
         self.groups.iter().map(|group| group.count).sum()
+    }
+
+    /// Those that its devices are of.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let kinds: BTreeSet<Kind> = self.groups.iter().map(|group| group.kind).collect();
+        kinds.into_iter().collect()
     }
 
     /// Whether anybody speaks it.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::parse::{Mistakes, Placed, Reader, Section};
 use super::{CLOCK_INTERVAL_MIN, Expect, Group, KafkaOutage, PowerLoss, Scenario, Start};
-use crate::devices::Kind;
 use crate::devices::faults::{Fault, FaultPlan, FaultRule};
 use crate::devices::traffic::Incident;
 use crate::devices::weather::Front;
+use crate::devices::{Kind, Kinds};
 use crate::fleet::Transport;
 use crate::uplinks::Protocol;
 use crate::uplinks::mqtt::{Quality, Version};
@@ -61,7 +61,7 @@ enum What {
     KafkaOutage,
 }
 
-pub(super) fn scenario(file: &str, text: &str) -> Result<Scenario, Mistakes> {
+pub(super) fn scenario(file: &str, text: &str, kinds: &Kinds) -> Result<Scenario, Mistakes> {
     let (mut whole, mut root) = Reader::new(file, text);
     let reader = &mut whole;
     let name = reader.need::<String>(&mut root, "name", "a word, such as the file's own name");
@@ -77,7 +77,7 @@ pub(super) fn scenario(file: &str, text: &str) -> Result<Scenario, Mistakes> {
     let incidents = reader.sections(&mut root, "incident", "incident");
     let incidents = incidents.into_iter().map(|section| incident(reader, section)).collect();
     // Both have the same indices once nothing is wrong.
-    let (groups, names) = groups(reader, &mut root, speed.value);
+    let (groups, names) = groups(reader, &mut root, speed.value, kinds);
     let events = reader.sections(&mut root, "event", "event");
     let (mut power_losses, mut kafka_outages) = (Vec::new(), Vec::new());
     for section in events {
@@ -207,7 +207,7 @@ fn incident(reader: &mut Reader<'_>, mut section: Section<'_>) -> Incident {
 }
 
 /// The good ones of the groups, and the names of all.
-fn groups(reader: &mut Reader<'_>, root: &mut Section<'_>, speed: u32) -> (Vec<Group>, Vec<String>) {
+fn groups(reader: &mut Reader<'_>, root: &mut Section<'_>, speed: u32, kinds: &Kinds) -> (Vec<Group>, Vec<String>) {
     if !root.has("group") {
         reader.mistake(root.at, "there are no devices: write at least one [[group]]");
     }
@@ -226,7 +226,7 @@ fn groups(reader: &mut Reader<'_>, root: &mut Section<'_>, speed: u32) -> (Vec<G
             }
             names.push(name.value.clone());
         }
-        let Some(group) = group(reader, section, name, speed) else {
+        let Some(group) = group(reader, section, name, speed, kinds) else {
             continue;
         };
         groups.push(group);
@@ -237,9 +237,15 @@ fn groups(reader: &mut Reader<'_>, root: &mut Section<'_>, speed: u32) -> (Vec<G
     (groups, names)
 }
 
-fn group(reader: &mut Reader<'_>, mut section: Section<'_>, name: Option<Placed<String>>, speed: u32) -> Option<Group> {
+fn group(
+    reader: &mut Reader<'_>,
+    mut section: Section<'_>,
+    name: Option<Placed<String>>,
+    speed: u32,
+    kinds: &Kinds,
+) -> Option<Group> {
     let section_ref = &mut section;
-    let kind = reader.need::<Kind>(section_ref, "kind", &Kind::PHYSICAL.map(Kind::name).join(", "));
+    let kind = kind(reader, section_ref, kinds);
     let allowed = format!("how many devices, 1 to {DEVICES_MAX}");
     let count = reader.need::<usize>(section_ref, "count", &allowed);
     if let Some(count) = count.filter(|count| !(1..=DEVICES_MAX).contains(&count.value)) {
@@ -261,12 +267,20 @@ fn group(reader: &mut Reader<'_>, mut section: Section<'_>, name: Option<Placed<
     reader.end(section);
     Some(Group {
         name: name?.value,
-        kind: kind?.value,
+        kind: kind?,
         count: count?.value,
         transport: transport?,
         interval: interval?.value.0,
         faults,
     })
+}
+
+fn kind(reader: &mut Reader<'_>, section: &mut Section<'_>, kinds: &Kinds) -> Option<Kind> {
+    let known = kinds.names().unwrap_or_default().join(", ");
+    let name = reader.need::<String>(section, "kind", &known)?;
+    let found = kinds.get(&name.value);
+    let mistake = |error: anyhow::Error| reader.mistake(name.at, format!("{}kind: {error:#}", section.prefix()));
+    found.map_err(mistake).ok()
 }
 
 /// The protocol, and what belongs to it; what belongs to another one is a contradiction.

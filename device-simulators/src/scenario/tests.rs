@@ -10,7 +10,7 @@ const NOW_MS: i64 = 1_795_273_200_000;
 
 fn shipped() -> Vec<Scenario> {
     let scenarios = bundled::names().map(|name| {
-        let scenario = bundled::load(name).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let scenario = bundled::load(name, &Kinds::bundled()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert_eq!(name, scenario.name);
         scenario
     });
@@ -120,7 +120,7 @@ fn the_start_is_the_last_one_that_is_over_by_the_end() {
     let check = |start: &str, duration: &str, expected: &str| {
         let text =
             format!("name = 'x'\nshows = 'x'\nspeed = 3600\nstart = '{start}'\nduration = '{duration}'\n{GROUP}");
-        let scenario = Scenario::parse("x", &text).unwrap();
+        let scenario = Scenario::parse("x", &text, &Kinds::bundled()).unwrap();
         let start_ms = roster::start_ms(&scenario, NOW_MS);
         let is = jiff::Timestamp::from_millisecond(start_ms).unwrap().to_string();
         assert_eq!(is, expected, "{start} for {duration}");
@@ -162,7 +162,7 @@ protocol = "http"
   qos = 1
 interval = "60s"
 "#;
-    let mistakes = Scenario::parse("wrong.toml", text).unwrap_err();
+    let mistakes = Scenario::parse("wrong.toml", text, &Kinds::bundled()).unwrap_err();
     let expected = [
         r#"wrong.toml:3:9: start: "someday 06:30" is no time of day; "now", "06:30" or "tuesday 06:30""#,
         "wrong.toml:5:1: sped: unknown field; known fields: name, shows, seed, start, duration, speed, short, front, incident, \
@@ -185,7 +185,7 @@ fn mistakes_are_named() {
     let head = "name = 'x'\nshows = 'x'\nstart = 'now'\nduration = '1h'\n";
     let check = |text: &str, expected: &[&str]| {
         let text = format!("{head}{text}");
-        let mistakes = Scenario::parse("x", &text).unwrap_err();
+        let mistakes = Scenario::parse("x", &text, &Kinds::bundled()).unwrap_err();
         assert_eq!(mistakes.lines().len(), expected.len(), "{mistakes}");
         for (line, part) in mistakes.lines().iter().zip(expected) {
             assert!(line.contains(part), "{line} does not contain {part}");
@@ -257,7 +257,7 @@ fn mistakes_are_named() {
 
 #[test]
 fn what_is_not_toml_is_named_with_its_place() {
-    let mistakes = Scenario::parse("x", "name = 'x'\nshows = \n").unwrap_err();
+    let mistakes = Scenario::parse("x", "name = 'x'\nshows = \n", &Kinds::bundled()).unwrap_err();
     let expected = "x:2:9: string values must be quoted, expected literal string";
     assert!(mistakes.lines().iter().any(|line| line == expected), "{mistakes}");
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::city::{City, Spot};
+use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
 use super::{Device, Header, Moment, json, rounded};
@@ -30,7 +31,8 @@ pub(super) static KIND: Definition = Definition {
     position: 2,
     device_prefix: "meter",
     schema: include_str!("../../../../schemas/energy.avsc"),
-    fields: fields::FIELDS,
+    numbered: true,
+    faultable: Faultable::physical(fields::FIELDS),
     sensor: &|city, noise, _| (Consumer::by_chance(noise).meter(city, noise), Spot::of(noise)),
 };
 

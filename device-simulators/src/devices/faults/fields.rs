@@ -1,7 +1,9 @@
 //! A field that faults change, with the schema's bounds and with what goes wrong in it.
 //!
-//! Each kind lists its own. Bounds and sentinels are copied from `schemas/*.avsc`, since they decide what a gateway must
-//! answer; a test checks them against the files.
+//! Physical kinds list their own: bounds, sentinels and `out_of_range` are copied from
+//! `schemas/*.avsc`, since they decide what a gateway must answer; a test checks them against the files.
+
+use super::payload::FirmwareBug;
 
 /// A number of a reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +23,20 @@ pub(in crate::devices) struct Field {
     pub(in crate::devices) wild: f64,
     /// Another unit: factor and offset.
     pub(in crate::devices) units: &'static [(f64, f64)],
+    /// What is out of range is stored as null, not rejected.
+    pub(in crate::devices) nulled: bool,
+    /// It has no fraction.
+    pub(in crate::devices) whole: bool,
+}
+
+/// What faults need to know of a kind.
+#[derive(Clone, Copy)]
+pub(in crate::devices) struct Faultable {
+    /// The last field of what a device sends whatever its sensors do; values stand behind it.
+    pub(in crate::devices) header_end: &'static str,
+    pub(in crate::devices) fields: &'static [Field],
+    /// Those that a gateway must refuse.
+    pub(in crate::devices) bugs: &'static [FirmwareBug],
 }
 
 /// What the schema says of a value.
@@ -29,6 +45,8 @@ pub(super) enum Range {
     Inside,
     /// Stored as null.
     Sentinel,
+    /// Out of range, and stored as null.
+    Nulled,
     Outside,
 }
 
@@ -44,6 +62,21 @@ pub(in crate::devices) const fn field(name: &'static str, minimum: f64, maximum:
         jump: 0.0,
         wild: 0.0,
         units: &[],
+        nulled: false,
+        whole: false,
+    }
+}
+
+// === impl Faultable ===
+
+impl Faultable {
+    /// Of a kind whose devices are made by hand.
+    pub(in crate::devices) const fn physical(fields: &'static [Field]) -> Faultable {
+        Faultable {
+            header_end: "status",
+            fields,
+            bugs: &FirmwareBug::ALL,
+        }
     }
 }
 
@@ -55,6 +88,8 @@ impl Field {
             Range::Sentinel
         } else if value >= self.minimum && value <= self.maximum {
             Range::Inside
+        } else if self.nulled {
+            Range::Nulled
         } else {
             Range::Outside
         }
@@ -83,7 +118,7 @@ mod tests {
     fn bounds_are_those_of_the_schemas() {
         for kind in Kind::PHYSICAL {
             let schema: Value = serde_json::from_str(kind.schema()).unwrap();
-            for field in kind.fields() {
+            for field in kind.faultable().fields {
                 let defined = defined(&schema, field);
                 let number = |name: &str| defined[name].as_f64();
                 assert_eq!(number("minimum"), Some(field.minimum), "{kind} {field:?}");
@@ -91,6 +126,7 @@ mod tests {
                 let sentinels = defined["sentinels"].as_array().cloned().unwrap_or_default();
                 let sentinels: Vec<f64> = sentinels.iter().filter_map(Value::as_f64).collect();
                 assert_eq!(sentinels, field.sentinels, "{kind} {field:?}");
+                assert_eq!(defined["out_of_range"] == "null", field.nulled, "{kind} {field:?}");
             }
         }
     }

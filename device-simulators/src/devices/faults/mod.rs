@@ -22,9 +22,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::noise::{Noise, mixed};
-use super::{Device, Kind, Moment};
-pub(in crate::devices) use fields::{Field, field};
+use super::{Device, Moment};
+pub(in crate::devices) use fields::{Faultable, Field, field};
 use payload::Altered;
+pub(in crate::devices) use payload::FirmwareBug;
 pub use plan::{ClockLimits, Fault, FaultPlan, FaultRule};
 
 /// What a device keeps while it is out of reach, readings; the oldest go first. Two hours at one a second.
@@ -332,7 +333,7 @@ impl Faulty {
             active.fault != Fault::Stuck || active.from_ms != moment.observed_at_ms
         });
         let altered = active.and_then(|active| {
-            let altered = payload::altered(self.device.kind(), &reading, moment.observed_at_ms, active)?;
+            let altered = payload::altered(&self.device, &reading, moment.observed_at_ms, active)?;
             Some((altered, Labels::default().with(active.fault)))
         });
         let (altered, labels) = altered.unwrap_or_else(|| {

@@ -7,7 +7,7 @@ use std::ops::Range as Bytes;
 
 use super::super::rounded;
 use super::fields::{Field, Range};
-use super::{ActiveFault, Fault, Kind, Reason};
+use super::{ActiveFault, Device, Fault, Reason};
 
 /// A reading after a fault.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ const SKEWS_MS: [i64; 9] = [
 
 /// What firmware gets wrong about JSON, or about the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FirmwareBug {
+pub(in crate::devices) enum FirmwareBug {
     NotANumber,
     DecimalComma,
     LeadingZero,
@@ -65,7 +65,7 @@ pub(super) enum FirmwareBug {
 // === impl FirmwareBug ===
 
 impl FirmwareBug {
-    pub(super) const ALL: [FirmwareBug; 17] = [
+    pub(in crate::devices) const ALL: [FirmwareBug; 17] = [
         FirmwareBug::NotANumber,
         FirmwareBug::DecimalComma,
         FirmwareBug::LeadingZero,
@@ -153,15 +153,16 @@ impl FirmwareBug {
     }
 }
 
-/// The reading of a device of `kind` under an active fault; None where the fault finds nothing to change.
-pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, active: &ActiveFault) -> Option<Altered> {
+/// The reading of a device under an active fault; None where the fault finds nothing to change.
+pub(super) fn altered(device: &Device, reading: &[u8], observed_ms: i64, active: &ActiveFault) -> Option<Altered> {
+    let faultable = device.kind().faultable();
     let unchanged = |payload: Vec<u8>| Altered {
         payload,
         reason: None,
         observed_ms,
     };
     match active.fault {
-        Fault::Stuck => stuck(reading, active.frozen.as_deref()?).map(unchanged),
+        Fault::Stuck => stuck(reading, active.frozen.as_deref()?, faultable.header_end).map(unchanged),
         Fault::Truncated => {
             // At least one byte is sent, and at least one is missing: an object without its end is no JSON.
             let length = 1 + active.random % (reading.len() as u64).saturating_sub(1).max(1);
@@ -172,8 +173,10 @@ pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, active: &Act
             })
         }
         Fault::Malformed => {
-            let bug = FirmwareBug::ALL.get(active.random as usize % FirmwareBug::ALL.len())?;
-            let (field, _) = chosen(kind, reading, active)?;
+            let bug = faultable
+                .bugs
+                .get(active.random as usize % faultable.bugs.len().max(1))?;
+            let (field, _) = chosen(faultable.fields, reading, active)?;
             Some(Altered {
                 reason: Some(bug.reason()),
                 ..unchanged(bug.apply(reading, field)?)
@@ -181,15 +184,16 @@ pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, active: &Act
         }
         Fault::DeadClock | Fault::ClockSkew => {
             let said_ms = said(observed_ms, active);
-            let bytes = token(reading, "", "observed_at")?;
+            let (name, time) = device.clock(said_ms)?;
+            let bytes = token(reading, "", name)?;
             Some(Altered {
-                payload: replaced(reading, bytes, said_ms.to_string().as_bytes()),
+                payload: replaced(reading, bytes, time.as_bytes()),
                 reason: None,
                 observed_ms: said_ms,
             })
         }
         Fault::Spike | Fault::Drift | Fault::Sentinel | Fault::UnitMixUp => {
-            let (field, value) = chosen(kind, reading, active)?;
+            let (field, value) = chosen(faultable.fields, reading, active)?;
             let (payload, reason) = revalued(reading, field, value_under(field, value, observed_ms, active))?;
             Some(Altered {
                 reason,
@@ -201,9 +205,12 @@ pub(super) fn altered(kind: Kind, reading: &[u8], observed_ms: i64, active: &Act
 }
 
 /// The header of now with the values of then.
-fn stuck(reading: &[u8], frozen: &[u8]) -> Option<Vec<u8>> {
-    let now = token(reading, "", "status")?.end;
-    let then = token(frozen, "", "status")?.end;
+fn stuck(reading: &[u8], frozen: &[u8], header_end: &str) -> Option<Vec<u8>> {
+    if header_end.is_empty() {
+        return Some(frozen.to_vec());
+    }
+    let now = token(reading, "", header_end)?.end;
+    let then = token(frozen, "", header_end)?.end;
     Some([reading.get(..now)?, frozen.get(then..)?].concat())
 }
 
@@ -225,9 +232,8 @@ fn said(observed_ms: i64, active: &ActiveFault) -> i64 {
 }
 
 /// The field that an active fault chose, or the next one that has a value, and that value.
-fn chosen<'f>(kind: Kind, reading: &[u8], active: &ActiveFault) -> Option<(&'f Field, f64)> {
-    let fields = kind.fields();
-    let first = (active.random >> 8) as usize % fields.len();
+fn chosen<'f>(fields: &'f [Field], reading: &[u8], active: &ActiveFault) -> Option<(&'f Field, f64)> {
+    let first = (active.random >> 8) as usize % fields.len().max(1);
     let rotated = fields.iter().cycle().skip(first).take(fields.len());
     let mut found = rotated.filter_map(|field| Some((field, value(reading, field)?)));
     found.next()
@@ -258,13 +264,17 @@ fn value_under(field: &Field, value: f64, observed_ms: i64, active: &ActiveFault
         }
         _ => value,
     };
+    if field.whole {
+        // As far as 32 bits: what is beyond the type is another mistake.
+        return rounded(jumped, 0).clamp(i32::MIN.into(), i32::MAX.into());
+    }
     rounded(jumped, 3)
 }
 
 /// The reading with another value in a field, and whether that is a reason to reject it.
 fn revalued(reading: &[u8], field: &Field, value: f64) -> Option<(Vec<u8>, Option<Reason>)> {
     let reason = match field.judge(value) {
-        Range::Inside | Range::Sentinel => None,
+        Range::Inside | Range::Sentinel | Range::Nulled => None,
         Range::Outside => Some(Reason::OutOfRange),
     };
     let bytes = number(reading, field)?;
@@ -320,6 +330,7 @@ fn swapped(reading: &[u8], from: u8, to: u8) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::Kind;
 
     const WEATHER: &str =
         r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","temperature_c":-2.5,"rain_mm":0.0}"#;
@@ -338,7 +349,7 @@ mod tests {
     #[test]
     fn slips_are_made_in_the_text() {
         use Reason::{Malformed, SchemaMismatch};
-        let temperature = Kind::WEATHER.fields()[0];
+        let temperature = Kind::WEATHER.faultable().fields[0];
         let check = |bug: FirmwareBug, part: &[u8], reason: Reason| {
             let sent = bug.apply(WEATHER.as_bytes(), &temperature).unwrap();
             let shown = String::from_utf8_lossy(&sent);
@@ -378,7 +389,7 @@ mod tests {
         let check = |fault: Fault, random: u64, expected: &str, reason: Option<Reason>| {
             let random = random | temperature << 8;
             let altered = altered(
-                Kind::WEATHER,
+                &Device::new(Kind::WEATHER, 1, 1),
                 WEATHER.as_bytes(),
                 1_781_654_400_000,
                 &active(fault, random),
@@ -406,19 +417,30 @@ mod tests {
     #[test]
     fn a_null_is_passed_over_for_the_next_value() {
         // Speed is null, occupancy not there at all: flow is next.
-        let altered = altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &active(Fault::Sentinel, 0)).unwrap();
+        let altered = altered(
+            &Device::new(Kind::TRAFFIC, 1, 1),
+            TRAFFIC.as_bytes(),
+            0,
+            &active(Fault::Sentinel, 0),
+        )
+        .unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert!(
             text.contains(r#""ok","flow_veh_h":15300,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"#),
             "{text}"
         );
         let of_a_lane = active(Fault::Sentinel, 3 << 8);
-        let altered = super::altered(Kind::TRAFFIC, TRAFFIC.as_bytes(), 0, &of_a_lane).unwrap();
+        let altered = super::altered(&Device::new(Kind::TRAFFIC, 1, 1), TRAFFIC.as_bytes(), 0, &of_a_lane).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert!(text.contains(r#""lanes":[{"lane":1,"flow_veh_h":15300,"#), "{text}");
         let nothing_measured = br#"{"observed_at":1,"sequence":7,"status":"ok"}"#;
         assert_eq!(
-            super::altered(Kind::ENERGY, nothing_measured, 0, &active(Fault::Drift, 0)),
+            super::altered(
+                &Device::new(Kind::ENERGY, 1, 1),
+                nothing_measured,
+                0,
+                &active(Fault::Drift, 0)
+            ),
             None
         );
     }
@@ -427,7 +449,7 @@ mod tests {
     fn clocks_say_what_dead_clocks_say() {
         let check = |fault: Fault, random: u64, expected: i64| {
             let altered = altered(
-                Kind::WEATHER,
+                &Device::new(Kind::WEATHER, 1, 1),
                 WEATHER.as_bytes(),
                 1_781_654_400_000,
                 &active(fault, random),
@@ -457,7 +479,7 @@ mod tests {
                 .as_slice()
                 .into(),
         );
-        let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &active).unwrap();
+        let altered = altered(&Device::new(Kind::WEATHER, 1, 1), WEATHER.as_bytes(), 5, &active).unwrap();
         let text = String::from_utf8(altered.payload).unwrap();
         assert_eq!(
             text,
@@ -468,7 +490,13 @@ mod tests {
     #[test]
     fn what_is_cut_is_never_whole_and_never_nothing() {
         for random in 0..500 {
-            let altered = altered(Kind::WEATHER, WEATHER.as_bytes(), 5, &active(Fault::Truncated, random)).unwrap();
+            let altered = altered(
+                &Device::new(Kind::WEATHER, 1, 1),
+                WEATHER.as_bytes(),
+                5,
+                &active(Fault::Truncated, random),
+            )
+            .unwrap();
             assert!((1..WEATHER.len()).contains(&altered.payload.len()));
             assert!(serde_json::from_slice::<serde_json::Value>(&altered.payload).is_err());
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::City;
 use super::super::tests::{CITY_SEED, at};
 use super::*;
+use crate::devices::Kind;
 use serde_json::Value;
 
 const MINUTE_MS: i64 = 60_000;

@@ -17,6 +17,7 @@ pub use roads::{Detector, Incident};
 
 use super::calendar::{self, DayType, LocalTime};
 use super::city::{City, Spot};
+use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
 use super::{Device, Header, Moment, json, rounded};
@@ -27,7 +28,8 @@ pub(super) static KIND: Definition = Definition {
     position: 0,
     device_prefix: "loop",
     schema: include_str!("../../../../schemas/traffic.avsc"),
-    fields: fields::FIELDS,
+    numbered: true,
+    faultable: Faultable::physical(fields::FIELDS),
     sensor: &|city, _, index| {
         let detector = Detector::of(index);
         (Arc::new(detector), detector.spot(city))

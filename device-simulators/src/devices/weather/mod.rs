@@ -17,6 +17,7 @@ pub use fronts::Front;
 
 use super::calendar::LocalTime;
 use super::city::{City, Spot};
+use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
 use super::{Device, Header, Moment, json, math, rounded, sun};
@@ -27,7 +28,8 @@ pub(super) static KIND: Definition = Definition {
     position: 1,
     device_prefix: "station",
     schema: include_str!("../../../../schemas/weather.avsc"),
-    fields: fields::FIELDS,
+    numbered: true,
+    faultable: Faultable::physical(fields::FIELDS),
     sensor: &|_, noise, _| {
         let spot = Spot::of(noise);
         (Arc::new(Station(spot)), spot)
