@@ -50,6 +50,7 @@ listen = "127.0.0.1:$http"
 listen = "127.0.0.1:$admin"
 [schemas]
 folder = "$PWD/schemas"
+kinds = ["*"]
 [kafka]
 bootstrap_servers = "$kafka"
 topic_prefix = "$prefix"

@@ -10,7 +10,8 @@ use super::Scenario;
 use crate::devices::Kinds;
 
 /// Name and text, by name.
-const SCENARIOS: [(&str, &str); 7] = [
+const SCENARIOS: [(&str, &str); 8] = [
+    ("all_kinds", include_str!("../../scenarios/all_kinds.toml")),
     ("bad_firmware", include_str!("../../scenarios/bad_firmware.toml")),
     ("calm_day", include_str!("../../scenarios/calm_day.toml")),
     ("flash_reconnect", include_str!("../../scenarios/flash_reconnect.toml")),
@@ -79,7 +80,7 @@ mod tests {
         };
         check(
             "rush_our",
-            "unknown scenario rush_our; known scenarios: bad_firmware, calm_day, ",
+            "unknown scenario rush_our; known scenarios: all_kinds, bad_firmware, calm_day, ",
         );
         check("rush_our.toml", "cannot read the scenario rush_our.toml");
         check("mine/rush_hour", "cannot read the scenario mine/rush_hour");

@@ -29,6 +29,7 @@ fn the_shipped_scenarios_are_accepted() {
         .map(|scenario| (scenario.name.clone(), scenario.devices(), scenario.length().as_secs()))
         .collect();
     let expected = [
+        ("all_kinds", 276, 60),
         ("bad_firmware", 220, 120),
         ("calm_day", 144, 360),
         ("flash_reconnect", 600, 60),
