@@ -55,7 +55,7 @@ impl From<Rejection> for Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: Reason,
-    /// Names the path, what was expected and what came: `lanes[2].speed_kmh: 255 is above the maximum 250`.
+    /// Names the path, what was expected and what came: `lanes[2].lane: 65 is above the maximum 64`.
     pub detail: String,
     /// Where the text is not JSON; `detail` begins with it.
     pub at: Option<Position>,

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -95,6 +96,8 @@ struct Judge {
     schemas: BTreeMap<Kind, Value>,
     named: BTreeMap<String, Value>,
     limits: ClockLimits,
+    /// Something in the last reading was out of range, and to be stored as null.
+    nulled: Cell<bool>,
 }
 
 /// What is wrong with a value: every reason that there is.
@@ -106,6 +109,7 @@ impl Judge {
             schemas: BTreeMap::new(),
             named: BTreeMap::new(),
             limits: ClockLimits::default(),
+            nulled: Cell::default(),
         };
         for kind in Kind::PHYSICAL {
             let path = format!("{}/../schemas/{kind}.avsc", env!("CARGO_MANIFEST_DIR"));
@@ -133,6 +137,7 @@ impl Judge {
     /// Everything that is wrong with a reading that is received at `now_ms`.
     fn wrong(&self, kind: Kind, device: &str, payload: &[u8], now_ms: i64) -> Wrong {
         let mut wrong = Wrong::new();
+        self.nulled.set(false);
         match serde_json::from_slice::<Json>(payload) {
             Ok(json) => self.record(&self.schemas[&kind], &json, device, now_ms, "", &mut wrong),
             Err(error) => wrong.push((Reason::Malformed, error.to_string())),
@@ -257,13 +262,13 @@ impl Judge {
                 }
             },
             (Value::String(name), json) => match (name.as_str(), json) {
-                ("double", Json::Integer(value)) => range(bounds, *value as f64, path, wrong),
-                ("double", Json::Real(value)) => range(bounds, *value, path, wrong),
+                ("double", Json::Integer(value)) => self.range(bounds, *value as f64, path, wrong),
+                ("double", Json::Real(value)) => self.range(bounds, *value, path, wrong),
                 ("int" | "long", Json::Integer(value)) => {
                     if bounds["clock"] == "observed" {
                         self.clock(*value, context.1, path, wrong);
                     }
-                    range(bounds, *value as f64, path, wrong);
+                    self.range(bounds, *value as f64, path, wrong);
                 }
                 ("string", Json::Text(text)) => {
                     let most = bounds["maxLength"].as_u64();
@@ -277,6 +282,20 @@ impl Judge {
                 },
             },
             _ => mismatch(),
+        }
+    }
+
+    fn range(&self, bounds: &Value, value: f64, path: &str, wrong: &mut Wrong) {
+        let sentinels = bounds["sentinels"].as_array();
+        if sentinels.is_some_and(|values| values.iter().any(|sentinel| sentinel.as_f64() == Some(value))) {
+            return;
+        }
+        let below = bounds["minimum"].as_f64().is_some_and(|minimum| value < minimum);
+        let above = bounds["maximum"].as_f64().is_some_and(|maximum| value > maximum);
+        if (below || above) && bounds["out_of_range"] == "null" {
+            self.nulled.set(true);
+        } else if below || above {
+            wrong.push((Reason::OutOfRange, format!("{path}: {value}")));
         }
     }
 
@@ -310,18 +329,6 @@ fn fits(array: &serde_json::Map<String, Value>, items: &[Json]) -> bool {
     let identities: Vec<String> = identities.map(|(_, value)| format!("{value:?}")).collect();
     let twice = (1..identities.len()).any(|end| identities[..end].contains(&identities[end]));
     items.len() as u64 <= most && !twice
-}
-
-fn range(bounds: &Value, value: f64, path: &str, wrong: &mut Wrong) {
-    let sentinels = bounds["sentinels"].as_array();
-    if sentinels.is_some_and(|values| values.iter().any(|sentinel| sentinel.as_f64() == Some(value))) {
-        return;
-    }
-    let below = bounds["minimum"].as_f64().is_some_and(|minimum| value < minimum);
-    let above = bounds["maximum"].as_f64().is_some_and(|maximum| value > maximum);
-    if (below || above) && bounds["out_of_range"] != "null" {
-        wrong.push((Reason::OutOfRange, format!("{path}: {value}")));
-    }
 }
 
 // === the tests ===
@@ -366,9 +373,13 @@ fn the_judge_judges() {
         r#"{"lanes":[{"lane":1,"details":{"class_speed_kmh":{"car":null}}}]}"#,
         &[SchemaMismatch],
     );
-    check(r#"{"speed_kmh":251}"#, &[OutOfRange]);
+    check(r#"{"speed_kmh":251}"#, &[]);
     check(
-        r#"{"lanes":[{"lane":1,"flow_veh_h":15300},{"lane":2,"flow_veh_h":15301}]}"#,
+        r#"{"lanes":[{"lane":1,"flow_veh_h":15300},{"lane":65,"flow_veh_h":15301}]}"#,
+        &[OutOfRange],
+    );
+    check(
+        r#"{"speed_kmh":25,"location":{"latitude":91,"longitude":0}}"#,
         &[OutOfRange],
     );
     check(r#"{"lanes":[{"speed_kmh":3}]}"#, &[SchemaMismatch]);
@@ -445,7 +456,8 @@ fn faults_expect_what_the_schemas_say() {
                         "{} expects {:?}: {wrong:?} in {shown}",
                         emission.labels, emission.expected
                     );
-                    let found = wrong.first().map_or("accepted", |(reason, _)| reason.label());
+                    let accepted = if judge.nulled.get() { "nulled" } else { "accepted" };
+                    let found = wrong.first().map_or(accepted, |(reason, _)| reason.label());
                     for fault in emission.labels.iter() {
                         *seen.entry((fault, found)).or_default() += 1;
                     }
@@ -463,12 +475,12 @@ fn faults_expect_what_the_schemas_say() {
     for (fault, found) in [
         (Fault::Stuck, "accepted"),
         (Fault::Spike, "accepted"),
-        (Fault::Spike, "out_of_range"),
+        (Fault::Spike, "nulled"),
         (Fault::Drift, "accepted"),
         (Fault::Sentinel, "accepted"),
-        (Fault::Sentinel, "out_of_range"),
+        (Fault::Sentinel, "nulled"),
         (Fault::UnitMixUp, "accepted"),
-        (Fault::UnitMixUp, "out_of_range"),
+        (Fault::UnitMixUp, "nulled"),
         (Fault::DeadClock, "bad_clock"),
         (Fault::ClockSkew, "accepted"),
         (Fault::ClockSkew, "bad_clock"),
@@ -477,13 +489,13 @@ fn faults_expect_what_the_schemas_say() {
         (Fault::Truncated, "malformed"),
         (Fault::Malformed, "malformed"),
         (Fault::Malformed, "schema_mismatch"),
+        (Fault::Malformed, "out_of_range"),
         (Fault::Resend, "accepted"),
     ] {
         assert!(count(fault, found) > 5, "{fault} {found}: {seen:?}");
     }
     assert_eq!(count(Fault::DeadClock, "accepted"), 0);
-    assert_eq!(
-        count(Fault::Truncated, "accepted") + count(Fault::Malformed, "accepted"),
-        0
-    );
+    for found in ["accepted", "nulled"] {
+        assert_eq!(count(Fault::Truncated, found) + count(Fault::Malformed, found), 0);
+    }
 }

@@ -8,7 +8,7 @@ use crate::harness::clients::Answer;
 use crate::harness::{Broker, Client, TestGateway, Via};
 
 const GOOD: &str = r#"{"temperature_c": 21.5}"#;
-const BAD: &str = r#"{"temperature_c": -400}"#;
+const BAD: &str = r#"{"location": {"latitude": -400, "longitude": 7.5}}"#;
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 const NDJSON: &str = "application/x-ndjson";
 
@@ -160,7 +160,7 @@ fn batches() -> Vec<Batch> {
         batch(
             &[b"[", BAD.as_bytes(), b",", good, b"]"],
             1,
-            &[(BAD.as_bytes(), "[0]: temperature_c: ")],
+            &[(BAD.as_bytes(), "[0]: location.latitude: ")],
         ),
     ]
 }
@@ -242,7 +242,7 @@ async fn a_bad_line_of_ndjson_is_lost_alone_and_named_by_line_and_item() {
     let good = GOOD.as_bytes();
     let letters = [
         (&b"NaN"[..], "[1], line 4, column 2: expected value"),
-        (BAD.as_bytes(), "[2], line 5: temperature_c: "),
+        (BAD.as_bytes(), "[2], line 5: location.latitude: "),
         (b"{\"status\": \"\xFF", "[3], line 7, column 13: not UTF-8"),
     ];
     let pieces = [

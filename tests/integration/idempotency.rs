@@ -12,7 +12,7 @@ use crate::harness::{Broker, TestGateway, eventually};
 
 const GOOD: &str = r#"{"temperature_c": 21.5}"#;
 const OTHER: &str = r#"{"temperature_c": 21.6}"#;
-const BAD: &str = r#"{"temperature_c": -400}"#;
+const BAD: &str = r#"{"location": {"latitude": -400, "longitude": 7.5}}"#;
 
 /// A response, as far as these tests look.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,12 +131,33 @@ const TABLE: &[(&str, &str, Told)] = &[
     (
         "traffic",
         r#"{"flow_veh_h": 30001}"#,
-        Told::Rejected("flow_veh_h: 30001 is "),
+        Told::Null("flow_veh_h", "out_of_range"),
     ),
     (
         "traffic",
         r#"{"vehicle_count": 22320000, "interval_s": 2678400}"#,
         Told::Same,
+    ),
+    // What must be there cannot be null.
+    (
+        "traffic",
+        r#"{"speed_kmh": 50.5, "location": {"latitude": 91, "longitude": 2}}"#,
+        Told::Rejected("location.latitude: 91 is above the maximum 90"),
+    ),
+    (
+        "traffic",
+        r#"{"lanes": [{"lane": 65, "speed_kmh": 50.5}]}"#,
+        Told::Rejected("lanes[0].lane: 65 is above the maximum 64"),
+    ),
+    (
+        "traffic",
+        r#"{"classes": {"car": -1}}"#,
+        Told::Rejected("classes.car: -1 is below the minimum 0"),
+    ),
+    (
+        "traffic",
+        r#"{"speed_kmh": 50.5, "location": {"latitude": 1, "longitude": 2, "altitude_m": -9999}}"#,
+        Told::Null("location.altitude_m", "out_of_range"),
     ),
     (
         "traffic",
@@ -217,7 +238,11 @@ const TABLE: &[(&str, &str, Told)] = &[
         Told::Null("irradiance_w_m2", "sentinel"),
     ),
     ("weather", r#"{"rain_mm": -0.4}"#, Told::Same),
-    ("weather", r#"{"rain_mm": -0.6}"#, Told::Rejected("rain_mm: -0.6 is ")),
+    (
+        "weather",
+        r#"{"rain_mm": -0.6, "temperature_c": 3.5}"#,
+        Told::Null("rain_mm", "out_of_range"),
+    ),
     (
         "weather",
         r#"{"sea_level_pressure_hpa": 869.9, "temperature_c": 3.5}"#,
@@ -226,7 +251,7 @@ const TABLE: &[(&str, &str, Told)] = &[
     (
         "weather",
         r#"{"temperature_c": 71}"#,
-        Told::Rejected("temperature_c: 71 is "),
+        Told::Null("temperature_c", "out_of_range"),
     ),
     (
         "weather",
@@ -255,7 +280,7 @@ const TABLE: &[(&str, &str, Told)] = &[
     (
         "energy",
         r#"{"power_factor": 1.02}"#,
-        Told::Rejected("power_factor: 1.02 is "),
+        Told::Null("power_factor", "out_of_range"),
     ),
     (
         "energy",

@@ -70,15 +70,19 @@ const MISTAKES: [(&str, &[Mistake]); 4] = [
     (
         "out_of_range",
         &[
-            ("weather", r#"{"temperature_c": -400}"#, "temperature_c"),
-            ("weather", r#"{"temperature_c": 1e400}"#, "temperature_c"),
-            ("weather", r#"{"relative_humidity_percent": 110.5}"#, "110.5"),
-            ("traffic", r#"{"vehicle_count": -1}"#, "vehicle_count"),
-            ("traffic", r#"{"vehicle_count": 99999999999}"#, "vehicle_count"),
-            ("traffic", r#"{"vehicle_count": -9.0e400}"#, "-9.0e400"),
+            ("weather", r#"{"location": {"latitude": -400}}"#, "location.latitude"),
+            ("weather", r#"{"location": {"latitude": 1e400}}"#, "location.latitude"),
+            (
+                "energy",
+                r#"{"power_w": 5, "location": {"latitude": 1, "longitude": 180.5}}"#,
+                "180.5",
+            ),
+            ("traffic", r#"{"lanes": [{"lane": -1}]}"#, "lanes[0].lane"),
             ("traffic", r#"{"lanes": [{"lane": 65}]}"#, "lanes[0].lane"),
-            ("energy", r#"{"power_factor": 1.5}"#, "power_factor"),
-            ("energy", r#"{"energy_import_kwh": -0.1}"#, "energy_import_kwh"),
+            ("traffic", r#"{"lanes": [{"lane": 99999999999}]}"#, "lanes[0].lane"),
+            ("traffic", r#"{"lanes": [{"lane": -9.0e400}]}"#, "-9.0e400"),
+            ("traffic", r#"{"classes": {"car": -1}}"#, "classes.car"),
+            ("traffic", r#"{"classes": {"car": 22320001}}"#, "classes.car"),
         ],
     ),
     (
@@ -264,7 +268,7 @@ async fn a_topic_that_is_no_address_is_refused_and_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_keeps_its_good_readings_and_names_the_bad_one() {
     let gateway = TestGateway::start(&Broker::any(), |_| {}).await;
-    let body = br#"[{"temperature_c": 1}, {"temperature_c": -400}, {"temperature_c": 3}]"#;
+    let body = br#"[{"temperature_c": 1}, {"location": {"latitude": -400}}, {"temperature_c": 3}]"#;
     for via in Via::ALL {
         let device = format!("{via:?}");
         let mut client = gateway.client(via).await;
@@ -285,7 +289,7 @@ async fn a_batch_keeps_its_good_readings_and_names_the_bad_one() {
                     answer["results"][1]["detail"]
                         .as_str()
                         .unwrap()
-                        .contains("temperature_c")
+                        .contains("location.latitude")
                 );
             }
             _ => assert_eq!(answer.code, code(via, "out_of_range"), "{answer:?}"),
@@ -306,7 +310,7 @@ async fn a_batch_keeps_its_good_readings_and_names_the_bad_one() {
         let kept: Vec<_> = letters.iter().filter(|letter| letter.key == device).collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(
-            kept[0].value, br#"{"temperature_c": -400}"#,
+            kept[0].value, br#"{"location": {"latitude": -400}}"#,
             "the bad item alone is kept"
         );
     }

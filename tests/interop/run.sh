@@ -77,7 +77,7 @@ declare -A reading=(
   [weather]='{"temperature_c":-21.5,"relative_humidity_percent":48,"location":{"latitude":48.1,"longitude":11.6}}'
   [energy]='{"power_w":-1899.8,"energy_import_kwh":2589.8,"status":"ok","phases":[{"phase":"L1","voltage_v":229.0}]}'
 )
-bad='{"temperature_c":-400}'
+bad='{"location":{"latitude":-400}}'
 
 # Notes what Kafka must hold, then sends; the client's exit code or its words must say yes.
 sent() { printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$work/sent"; } # DEVICE KIND BODY
@@ -124,9 +124,9 @@ done
 said=$(mosquitto_pub -h 127.0.0.1 -p "$mqtt" -V 5 -q 1 -t devices/bad-mosquitto/weather -m "$bad" 2>&1 || true)
 expect 'mosquitto_pub is told why not' '[Pp]ayload format invalid' "$said"
 said=$(coap-client-notls -v 6 -B 10 -m post -t 50 -e "$bad" "coap://127.0.0.1:$coap/devices/bad-libcoap/weather" 2>&1)
-expect 'coap-client is told why not' 'c:4\.22.*temperature_c' "${said//$'\n'/ }"
+expect 'coap-client is told why not' 'c:4\.22.*latitude' "${said//$'\n'/ }"
 said=$(curl -sS -i -d "$bad" "http://127.0.0.1:$http/devices/bad-curl/weather")
-expect 'curl is told why not' '422.*application/problem\+json.*temperature_c' "${said//$'\n'/ }"
+expect 'curl is told why not' '422.*application/problem\+json.*latitude' "${said//$'\n'/ }"
 
 # Batches and bodies by curl: a byte order mark, an item that is no JSON, a coding that is not decoded.
 sent curl-batch weather "${reading[weather]}"

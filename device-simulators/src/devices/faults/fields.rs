@@ -62,7 +62,7 @@ pub(in crate::devices) const fn field(name: &'static str, minimum: f64, maximum:
         jump: 0.0,
         wild: 0.0,
         units: &[],
-        nulled: false,
+        nulled: true,
         whole: false,
     }
 }

@@ -60,12 +60,13 @@ pub(in crate::devices) enum FirmwareBug {
     ReceiptClaimed,
     OtherDevice,
     ShoutedSymbol,
+    NoFix,
 }
 
 // === impl FirmwareBug ===
 
 impl FirmwareBug {
-    pub(in crate::devices) const ALL: [FirmwareBug; 17] = [
+    pub(in crate::devices) const ALL: [FirmwareBug; 18] = [
         FirmwareBug::NotANumber,
         FirmwareBug::DecimalComma,
         FirmwareBug::LeadingZero,
@@ -83,6 +84,7 @@ impl FirmwareBug {
         FirmwareBug::ReceiptClaimed,
         FirmwareBug::OtherDevice,
         FirmwareBug::ShoutedSymbol,
+        FirmwareBug::NoFix,
     ];
 
     pub(super) fn reason(self) -> Reason {
@@ -104,6 +106,7 @@ impl FirmwareBug {
             | FirmwareBug::ReceiptClaimed
             | FirmwareBug::OtherDevice
             | FirmwareBug::ShoutedSymbol => Reason::SchemaMismatch,
+            FirmwareBug::NoFix => Reason::OutOfRange,
         }
     }
 
@@ -149,6 +152,8 @@ impl FirmwareBug {
                 Some(replaced(reading, start..start, b"\xb0"))
             }
             FirmwareBug::ShoutedSymbol => Some(replaced(reading, token(reading, "", "status")?, br#""OK""#)),
+            // Of a receiver that sees no satellites. A place without a latitude is none, so nothing can be null instead.
+            FirmwareBug::NoFix => Some(replaced(reading, token(reading, "", "latitude")?, b"999.0")),
         }
     }
 }
@@ -332,8 +337,7 @@ mod tests {
     use super::*;
     use crate::devices::Kind;
 
-    const WEATHER: &str =
-        r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","temperature_c":-2.5,"rain_mm":0.0}"#;
+    const WEATHER: &str = r#"{"observed_at":1781654400000,"sequence":7,"location":{"latitude":51.5,"longitude":7.5},"status":"ok","temperature_c":-2.5,"rain_mm":0.0}"#;
     const TRAFFIC: &str = r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","flow_veh_h":120.0,"speed_kmh":null,"lanes":[{"lane":1,"flow_veh_h":60.0,"speed_kmh":50.5}]}"#;
 
     fn active(fault: Fault, random: u64) -> ActiveFault {
@@ -348,7 +352,7 @@ mod tests {
 
     #[test]
     fn slips_are_made_in_the_text() {
-        use Reason::{Malformed, SchemaMismatch};
+        use Reason::{Malformed, OutOfRange, SchemaMismatch};
         let temperature = Kind::WEATHER.faultable().fields[0];
         let check = |bug: FirmwareBug, part: &[u8], reason: Reason| {
             let sent = bug.apply(WEATHER.as_bytes(), &temperature).unwrap();
@@ -380,13 +384,13 @@ mod tests {
             SchemaMismatch,
         );
         check(FirmwareBug::ShoutedSymbol, br#""status":"OK","#, SchemaMismatch);
+        check(FirmwareBug::NoFix, br#"{"latitude":999.0,"#, OutOfRange);
     }
 
     #[test]
     fn values_change_as_their_fault_says() {
-        use Reason::OutOfRange;
         let temperature = 0;
-        let check = |fault: Fault, random: u64, expected: &str, reason: Option<Reason>| {
+        let check = |fault: Fault, random: u64, expected: &str| {
             let random = random | temperature << 8;
             let altered = altered(
                 &Device::new(Kind::WEATHER, 1, 1),
@@ -398,20 +402,21 @@ mod tests {
             let text = String::from_utf8(altered.payload).unwrap();
             let part = format!("\"temperature_c\":{expected},");
             assert!(text.contains(&part), "{fault} {random:#x}: {text}, not {part}");
-            assert_eq!(altered.reason, reason, "{fault} {random:#x}");
+            assert_eq!(altered.reason, None, "{fault} {random:#x}");
         };
         // The 6th bit: wild or plausible; the 5th: up or down. From the 17th bit on: which of the values.
         // What a counter of 16 bits says when it ran over is read as no value.
-        check(Fault::Spike, 0x00, "3276.7", None);
-        check(Fault::Spike, 0x20, "12.5", None);
-        check(Fault::Spike, 0x30, "-17.5", None);
-        check(Fault::Drift, 0x00, "5", None);
-        check(Fault::Drift, 0x10, "-10", None);
+        check(Fault::Spike, 0x00, "3276.7");
+        check(Fault::Spike, 0x20, "12.5");
+        check(Fault::Spike, 0x30, "-17.5");
+        check(Fault::Drift, 0x00, "5");
+        check(Fault::Drift, 0x10, "-10");
         // Of the last choice, six fields further: the same again.
-        check(Fault::Sentinel, 6 << 8, "-9999.9", None);
-        check(Fault::Sentinel, 0x1_0000 * 6, "-999.9", None);
-        check(Fault::UnitMixUp, 0, "27.5", None);
-        check(Fault::UnitMixUp, 0x3_0000, "270.65", Some(OutOfRange));
+        check(Fault::Sentinel, 6 << 8, "-9999.9");
+        check(Fault::Sentinel, 0x1_0000 * 6, "-999.9");
+        check(Fault::UnitMixUp, 0, "27.5");
+        // Out of range, and therefore stored as null.
+        check(Fault::UnitMixUp, 0x3_0000, "270.65");
     }
 
     #[test]
@@ -483,7 +488,7 @@ mod tests {
         let text = String::from_utf8(altered.payload).unwrap();
         assert_eq!(
             text,
-            r#"{"observed_at":1781654400000,"sequence":7,"status":"ok","temperature_c":9.9}"#
+            r#"{"observed_at":1781654400000,"sequence":7,"location":{"latitude":51.5,"longitude":7.5},"status":"ok","temperature_c":9.9}"#
         );
     }
 
