@@ -35,6 +35,11 @@ pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
         .into_iter()
         .filter_map(|unknown| misspelt(&unknown));
     compiler.mistakes.extend(misspelt);
+    let repeated = names::repeated(&text).into_iter();
+    let twice = |name| format!("\"{name}\" is given twice, and only the last would count");
+    compiler
+        .mistakes
+        .extend(repeated.map(|(path, name)| located(&path, twice(name))));
     if compiler.mistakes.is_empty()
         && let Err(mistake) = satisfiable::check(&compiler.program)
     {

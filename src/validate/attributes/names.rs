@@ -54,39 +54,71 @@ pub struct Unknown {
 /// All in a schema's text.
 pub fn unknown(text: &Text<'_>) -> Vec<Unknown> {
     let mut found = Vec::new();
-    walk(text, "", &mut found);
+    walk(text, "", &mut |object, path| {
+        let known = || ALL.iter().map(|(name, _)| *name).chain(OTHERS);
+        for name in members(object)
+            .keys()
+            .filter(|name| known().all(|known| known != name.as_str()))
+        {
+            found.push(Unknown {
+                path: path.to_owned(),
+                name: name.clone(),
+                nearest: nearest(name),
+            });
+        }
+    });
     found
 }
 
-fn walk(text: &Text<'_>, path: &str, found: &mut Vec<Unknown>) {
+/// Names that stand twice in one object, of which the last would silently count; each with the path of its field.
+pub fn repeated(text: &Text<'_>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    walk(text, "", &mut |object, path| {
+        let is_walked = |name: &String| ["type", "items", "values", "fields"].contains(&name.as_str());
+        let others = members(object).iter().filter(|(name, _)| !is_walked(name));
+        let inside = others.flat_map(|(_, value)| repeated_inside(value));
+        let names = object.repeated.iter().cloned().chain(inside);
+        found.extend(names.map(|name| (path.to_owned(), name)));
+    });
+    found
+}
+
+fn repeated_inside(value: &Text<'_>) -> Vec<String> {
+    let parts: Vec<&Text<'_>> = match &value.form {
+        Form::Object(members) => members.values().collect(),
+        _ => value.items().iter().collect(),
+    };
+    let inside = parts.into_iter().flat_map(repeated_inside);
+    value.repeated.iter().cloned().chain(inside).collect()
+}
+
+/// Every object that defines a type or a field, with its path.
+fn walk<'t>(text: &Text<'t>, path: &str, visit: &mut dyn FnMut(&Text<'t>, &str)) {
     match &text.form {
         // A union's branches; names of types stand there, too.
-        Form::Array(branches) => branches.iter().for_each(|branch| walk(branch, path, found)),
+        Form::Array(branches) => branches.iter().for_each(|branch| walk(branch, path, visit)),
         Form::Object(object) => {
-            check(object, path, found);
+            visit(text, path);
             for (name, step) in [("type", ""), ("items", "[]"), ("values", "{}")] {
                 if let Some(inner) = object.get(name) {
-                    walk(inner, &format!("{path}{step}"), found);
+                    walk(inner, &format!("{path}{step}"), visit);
                 }
             }
             for field in text.member("fields").items() {
                 let name = field.member("name").as_str().unwrap_or_default();
                 let separator = if path.is_empty() { "" } else { "." };
-                walk(field, &format!("{path}{separator}{name}"), found);
+                walk(field, &format!("{path}{separator}{name}"), visit);
             }
         }
         _ => {}
     }
 }
 
-fn check(object: &Object<'_>, path: &str, found: &mut Vec<Unknown>) {
-    let known = || ALL.iter().map(|(name, _)| *name).chain(OTHERS);
-    for name in object.keys().filter(|name| known().all(|known| known != name.as_str())) {
-        found.push(Unknown {
-            path: path.to_owned(),
-            name: name.clone(),
-            nearest: nearest(name),
-        });
+fn members<'o, 't>(text: &'o Text<'t>) -> &'o Object<'t> {
+    static NONE: Object<'static> = Object::new();
+    match &text.form {
+        Form::Object(members) => members,
+        _ => &NONE,
     }
 }
 

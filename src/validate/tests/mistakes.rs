@@ -558,6 +558,37 @@ fn the_shipped_kinds_agree_on_what_they_share() {
     }
 }
 
+/// JSON allows it, and the last one counts: that is seldom meant.
+#[test]
+fn what_is_given_twice_in_one_object() {
+    let twice = |name: &str| format!("\"{name}\" is given twice, and only the last would count");
+    check(&[
+        (
+            r#"{"name":"v","type":"double","minimum":-5,"maximum":9,"minimum":0}"#,
+            &format!("v: {}", twice("minimum")),
+        ),
+        (
+            r#"{"name":"v","type":{"type":"map","values":{"type":"int","maximum":1,"maximum":2}}}"#,
+            &format!("v{{}}: {}", twice("maximum")),
+        ),
+        (
+            r#"{"name":"v","doc":"a","type":["null",{"type":"array","items":{"type":"record","name":"R","fields":[
+                {"name":"a","type":"int","doc":"x","d\u006fc":"y"}]}}],"default":null}"#,
+            &format!("v[].a: {}", twice("doc")),
+        ),
+        (
+            r#"{"name":"v","type":{"type":"enum","name":"E","symbols":["A"],"also":{"A":["a"],"A":["b"]}}}"#,
+            &format!("v: {}", twice("A")),
+        ),
+        (
+            r#"{"name":"v","type":"int","simulate":{"noise":[{"by":1,"by":2}]}}"#,
+            &format!("v: {}", twice("by")),
+        ),
+    ]);
+    let of_the_schema = r#"{"type":"record","name":"Test","doc":"a","fields":[],"doc":"b"}"#;
+    assert_eq!(load(of_the_schema).unwrap_err(), [format!("test: {}", twice("doc"))]);
+}
+
 #[test]
 fn every_field_of_the_shipped_kinds_says_what_it_means() {
     fn each(json: &serde_json::Value, path: &str, missing: &mut Vec<String>) {
