@@ -62,8 +62,12 @@ impl Config {
         missing.retain(|_| !self.is_every());
         let missing = missing.into_iter().map(|kind| match kind.as_str() {
             EVERY => Error::EveryAndMore,
+            kind if kind.ends_with(".avsc") => Error::FileListed {
+                kind: stem(Path::new(kind)),
+                file: kind.to_owned(),
+            },
             kind => Error::NoFile {
-                path: self.folder.join(kind).with_extension("avsc"),
+                path: self.folder.join(format!("{kind}.avsc")),
                 kind: kind.to_owned(),
                 hint: spelling::nearest(kind, known.iter().map(String::as_str)).map_or_else(
                     || format!("the folder has {}", known.join(", ")),
@@ -145,6 +149,9 @@ pub enum Error {
     /// A kind is listed that has no file.
     #[error("schemas.kinds: {kind}: there is no {}; {hint}", absolute(path))]
     NoFile { kind: String, path: PathBuf, hint: String },
+    /// A file is listed in the place of its kind.
+    #[error("schemas.kinds: {file} is a file; list the kind, which is the file's name without .avsc: \"{kind}\"")]
+    FileListed { file: String, kind: String },
     /// The list of kinds is empty.
     #[error("schemas.kinds: lists no kind; list those to accept, or [\"{EVERY}\"] for every file of the folder")]
     NoKinds,
@@ -443,6 +450,16 @@ mod tests {
             &[
                 "schemas.kinds: watre: there is no watre.avsc; did you mean water?",
                 "schemas.kinds: parking: there is no parking.avsc; the folder has air, noise, water",
+            ],
+        );
+        check(
+            &["air.avsc", "schemas/water.avsc", "a.b"],
+            &[],
+            &["air", "noise", "water"],
+            &[
+                "schemas.kinds: air.avsc is a file; list the kind, which is the file's name without .avsc: \"air\"",
+                "schemas.kinds: schemas/water.avsc is a file; list the kind, which is the file's name without .avsc: \"water\"",
+                "schemas.kinds: a.b: there is no a.b.avsc; the folder has air, noise, water",
             ],
         );
         check(

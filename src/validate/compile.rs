@@ -16,7 +16,7 @@ use super::attributes::{self, Attributes};
 use super::clock::Limits;
 use super::json;
 use super::pass::{Buffers, Pass};
-use super::program::{Absent, Branch, Field, Node, NodeId, Program, Union};
+use super::program::{Absent, Array, Branch, Field, Node, NodeId, Program, Union};
 use super::quality;
 use super::record::{Quality, Record};
 use super::satisfiable;
@@ -31,6 +31,9 @@ pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
     let text = Text::parse(text).map_err(|error| vec![error.to_string()])?;
     let mut compiler = Compiler::default();
     compiler.program.root = compiler.node(schema, &text, Attributes::default());
+    for (place, array) in std::mem::take(&mut compiler.unidentified) {
+        compiler.identify(array, place);
+    }
     let misspelt = names::unknown(&text)
         .into_iter()
         .filter_map(|unknown| misspelt(&unknown));
@@ -86,6 +89,8 @@ struct Compiler {
     /// Fields around the present place; `[]` and `{}` stand for items and values.
     path: Vec<String>,
     mistakes: Vec<String>,
+    /// Arrays whose items are a record around them, which is not known yet; each with its path.
+    unidentified: Vec<(String, NodeId)>,
     /// The outermost record has an `any_of`.
     is_value_needed: bool,
 }
@@ -145,10 +150,15 @@ impl Compiler {
             }
             Schema::Array(array) => {
                 let items = self.inside("[]", &array.items, leaf.member("items"));
-                let mut mistakes = Vec::new();
-                let array = attributes.array(items, &mut self.program, &mut |what| mistakes.push(what));
-                mistakes.into_iter().for_each(|what| self.mistake(what));
-                self.push(Node::Array(array))
+                let array = attributes.array(items, &mut |what| self.mistake(what));
+                let is_unique = array.unique.is_some();
+                let node = self.push(Node::Array(array));
+                if is_unique && matches!(self.program.node(items), Node::Null) {
+                    self.unidentified.push((self.place(), node));
+                } else {
+                    self.identify(node, self.place());
+                }
+                node
             }
             Schema::Map(map) => {
                 let values = self.inside("{}", &map.types, leaf.member("values"));
@@ -162,6 +172,17 @@ impl Compiler {
                 )),
             },
             _ => self.push(Node::Null),
+        }
+    }
+
+    fn identify(&mut self, array: NodeId, place: String) {
+        let Node::Array(Array { items, unique, .. }) = self.program.node(array) else {
+            return;
+        };
+        if let Some(unique) = unique.clone()
+            && let Err(what) = attributes::identify(&unique, *items, &mut self.program)
+        {
+            self.mistakes.push(located(&place, what));
         }
     }
 

@@ -54,6 +54,13 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", cut(text))
 }
 
+/// Whether a name in a path is taken for one step. Any other, such as the key `bus.x` of a map, is in brackets and
+/// quotation marks there: `classes["bus.x"]`.
+pub fn is_plain(name: &str) -> bool {
+    let is_plain = |letter: char| !".[]\"\\".contains(letter) && !letter.is_whitespace() && !letter.is_control();
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
 /// Escaped and cut, for a key in a path.
 pub fn cut(text: &str) -> String {
     let mut shown: String = text

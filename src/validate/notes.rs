@@ -5,7 +5,7 @@
 //! inside as records and arrays are closed, so that nothing is done for readings without notes.
 
 use super::field::NodeId;
-use super::got::PATH_CHARS_MAX;
+use super::got::{self, PATH_CHARS_MAX};
 
 /// Notes of a reading that get a path.
 pub const NOTES_MAX: usize = 32;
@@ -106,6 +106,10 @@ impl Path {
             self.text.insert(0, '.');
         }
         match place {
+            Place::Field(name) if !got::is_plain(name) => {
+                let name = serde_json::Value::from(name);
+                self.text.insert_str(0, &format!("[{name}]"));
+            }
             Place::Field(name) => self.text.insert_str(0, name),
             Place::Item(index) => self.text.insert_str(0, &format!("[{index}]")),
         }

@@ -1,24 +1,27 @@
 //! The field that quality flags are in (`"fill": "quality"`): its form, by which the gateway can add its own.
 //!
-//! The same in every kind, so that one query reads all. A device may send flags of its own, and only as such.
+//! The same in every kind, so that one query reads all. A device may send flags of its own, and only as such: as many as
+//! leave room for the gateway's, so that `maxItems` is true of what is stored.
 
+use super::notes::NOTES_MAX;
 use super::program::{Absent, Node, NodeId, Program, Symbols};
 use super::record::Quality;
 
 /// What the form must be.
-pub const NEEDS: &str = "\"fill\": \"quality\" needs a default, and an array (\"maxItems\" up to 63) of a record with the fields field \
-                         (string), flag (enum with sentinel, out_of_range and other) and source (enum of device and gateway; device is \
-                         first, and the default)";
+pub const NEEDS: &str = "\"fill\": \"quality\" needs a default, and an array (\"maxItems\" from 33 to 95: the last 32 are the gateway's) of a \
+                         record with the fields field (string), flag (enum with sentinel, out_of_range and other) and source (enum \
+                         of device and gateway; device is first, and the default)";
 
-/// One byte of a block's count.
-const ITEMS_MAX: usize = 63;
+/// Of a device: one byte of a block's count.
+const SENT_MAX: usize = 63;
 
-/// `node` is the array. From then on only `device` is accepted as a source.
+/// `node` is the array. From then on only `device` is accepted as a source, and no more than leave room.
 pub fn compile(program: &mut Program, field: usize, node: NodeId) -> Option<Quality> {
     let Node::Array(array) = program.node(node) else {
         return None;
     };
-    let (items, items_max) = (array.items, array.items_max);
+    let items = array.items;
+    let sent_max = array.items_max.checked_sub(NOTES_MAX)?;
     let Node::Record(record) = program.node(items) else {
         return None;
     };
@@ -39,7 +42,7 @@ pub fn compile(program: &mut Program, field: usize, node: NodeId) -> Option<Qual
     };
     let is_device_first = sources.index(b"device") == Some(0);
     let is_device_default = matches!(&source.absent, Absent::Default(default) if **default == [0]);
-    if names != ["field", "flag", "source"] || !is_text || items_max > ITEMS_MAX {
+    if names != ["field", "flag", "source"] || !is_text || !(1..=SENT_MAX).contains(&sent_max) {
         return None;
     }
     if !is_device_first || !is_device_default {
@@ -51,6 +54,9 @@ pub fn compile(program: &mut Program, field: usize, node: NodeId) -> Option<Qual
         names: ["device".into()].into(),
         also: Box::default(),
     }));
+    if let Node::Array(array) = &mut program.nodes[node as usize] {
+        array.items_max = sent_max;
+    }
     if let Node::Record(record) = &mut program.nodes[items as usize] {
         record.fields[2].node = device_only;
     }

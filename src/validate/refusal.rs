@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::clock;
 use super::fault::Fault;
-use super::got::{Got, PATH_CHARS_MAX, quoted, show};
+use super::got::{self, Got, PATH_CHARS_MAX, quoted, show};
 use super::pass::Pass;
 use super::program::{Exclusive, Integer, Node, NodeId, Program, Real};
 use super::text_rules::TextRules;
@@ -232,6 +232,7 @@ pub fn located(steps: &[Step], text: &str) -> String {
     let mut path = String::new();
     for step in steps.iter().rev() {
         match step {
+            Step::Field(name) if !got::is_plain(name) => drop(write!(path, "[\"{name}\"]")),
             Step::Field(name) if path.is_empty() => path.push_str(name),
             Step::Field(name) => {
                 path.push('.');

@@ -21,7 +21,7 @@ const STATION: &str = r#"{
       {"name": "lane", "type": {"type": "enum", "name": "LaneName", "symbols": ["left", "right"], "also": {"left": ["L"]}}},
       {"name": "speed_kmh", "type": ["null", "int"], "default": null, "minimum": 0, "maximum": 250, "sentinels": [255]}
     ]}}, "default": []},
-    {"name": "quality", "type": {"type": "array", "maxItems": 32, "items": {"type": "record", "name": "Quality", "fields": [
+    {"name": "quality", "type": {"type": "array", "maxItems": 64, "items": {"type": "record", "name": "Quality", "fields": [
       {"name": "field", "type": "string", "maxLength": 160},
       {"name": "flag", "type": {"type": "enum", "name": "QualityFlag", "symbols": ["other", "sentinel", "out_of_range", "suspect"],
        "default": "other"}},

@@ -14,7 +14,7 @@ mod rules;
 mod time;
 mod types;
 
-pub use rules::names_of_field;
+pub use rules::{identify, names_of_field};
 pub use types::is_number;
 
 /// Where a mistake goes.

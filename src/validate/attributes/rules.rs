@@ -73,16 +73,19 @@ impl Attributes<'_> {
         }
     }
 
-    /// `program` has the items already.
-    pub fn array(&self, items: NodeId, program: &mut Program, mistake: Mistake<'_>) -> Array {
-        let items_max = self.count("maxItems", mistake).unwrap_or(usize::MAX);
-        let unique = self
-            .get("unique")
-            .and_then(|text| identify(text, items, program, mistake));
+    /// `unique` is not looked up yet: items may be the record that the array is in ([`identify`]).
+    pub fn array(&self, items: NodeId, mistake: Mistake<'_>) -> Array {
+        let unique = self.get("unique").and_then(|text| {
+            let name = text.as_str();
+            if name.is_none() {
+                mistake(no_identity(text.raw));
+            }
+            name
+        });
         Array {
             items,
-            items_max,
-            unique,
+            items_max: self.count("maxItems", mistake).unwrap_or(usize::MAX),
+            unique: unique.map(Box::from),
         }
     }
 
@@ -96,9 +99,11 @@ impl Attributes<'_> {
     }
 }
 
-/// Makes the items, which must be records, keep where the field lies that tells them apart.
-fn identify(text: &Text<'_>, items: NodeId, program: &mut Program, mistake: Mistake<'_>) -> Option<Box<str>> {
-    let name = text.as_str().unwrap_or_default();
+/// Makes the items, which must be records, keep where the field `unique` lies that tells them apart.
+///
+/// # Errors
+/// There is no such field, or it cannot tell them apart.
+pub fn identify(unique: &str, items: NodeId, program: &mut Program) -> Result<(), String> {
     let kind = |field: &Field| {
         matches!(
             program.node(field.node),
@@ -107,22 +112,21 @@ fn identify(text: &Text<'_>, items: NodeId, program: &mut Program, mistake: Mist
     };
     let found = match program.node(items) {
         Node::Record(record) => record
-            .find(name.as_bytes())
+            .find(unique.as_bytes())
             .filter(|&index| record.fields[index].absent.is_required() && kind(&record.fields[index])),
         _ => None,
     };
     match (found, &mut program.nodes[items as usize]) {
         (Some(index), Node::Record(record)) if record.rules.identity.is_none_or(|known| known == index) => {
             record.rules.identity = Some(index);
-            Some(name.into())
+            Ok(())
         }
-        _ => {
-            mistake(format!(
-                "\"unique\" is {text}; it must name a required field of the items, an integer, string or enum"
-            ));
-            None
-        }
+        _ => Err(no_identity(&format!("{unique:?}"))),
     }
+}
+
+fn no_identity(unique: &str) -> String {
+    format!("\"unique\" is {unique}; it must name a required field of the items, an integer, string or enum")
 }
 
 // === impl Attributes: records ===

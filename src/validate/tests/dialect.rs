@@ -237,6 +237,30 @@ fn only_the_items_themselves_are_told_apart() {
 }
 
 #[test]
+fn a_record_may_hold_an_array_of_its_own_kind() {
+    let bench = Bench::of(
+        r#"{"type":"record","name":"Test","fields":[{"name":"id","type":"string"},
+            {"name":"parts","type":{"type":"array","unique":"id","items":"Test"},"default":[]}]}"#,
+    );
+    let check = |json: &str, expected: Option<&str>| {
+        let found = bench.read("test", json.as_bytes()).err();
+        assert_eq!(found.map(|rejection| rejection.detail).as_deref(), expected, "{json}");
+    };
+    check(
+        r#"{"id":"a","parts":[{"id":"a"},{"id":"b","parts":[{"id":"a"},{"id":"b"}]}]}"#,
+        None,
+    );
+    check(
+        r#"{"id":"a","parts":[{"id":"b"},{"id":"c","parts":[{"parts":[],"id":"a"},{"id":"a"}]}]}"#,
+        Some("parts[1].parts: two items have the same id"),
+    );
+    check(
+        r#"{"id":"a","parts":[{"parts":[{"id":"x"}],"id":"b"},{"id":"b","parts":[{"id":"y"}]}]}"#,
+        Some("parts: two items have the same id"),
+    );
+}
+
+#[test]
 fn numbers_beyond_64_bits_are_out_of_range_like_others() {
     let bench = Bench::of_fields(
         r#"{"name":"n","type":["null","int"],"default":null,"minimum":0,"out_of_range":"null"},

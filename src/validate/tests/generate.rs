@@ -269,7 +269,7 @@ fn within(kind: String, nullable: bool) -> String {
 }
 
 /// A field of quality flags, small enough to overflow.
-pub(super) const QUALITY: &str = r#"{"name":"quality","type":{"type":"array","maxItems":4,"items":{"type":"record","name":"Quality","fields":[
+pub(super) const QUALITY: &str = r#"{"name":"quality","type":{"type":"array","maxItems":36,"items":{"type":"record","name":"Quality","fields":[
     {"name":"field","type":"string","maxLength":160},
     {"name":"flag","type":{"type":"enum","name":"QualityFlag","symbols":["other","sentinel","out_of_range","suspect"],"default":"other"}},
     {"name":"source","type":{"type":"enum","name":"QualitySource","symbols":["device","gateway"],"default":"device"},"default":"device"}

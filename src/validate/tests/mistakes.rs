@@ -307,6 +307,11 @@ fn attributes_that_are_misspelt_or_have_no_such_value() {
         ),
         (&lanes(r#""unique":"lan""#), &unique("\"lan\"")),
         (&lanes(r#""unique":"speed""#), &unique("\"speed\"")),
+        (&lanes(r#""unique":7"#), &unique("7")),
+        (
+            r#"{"name":"x","type":{"type":"array","items":"Test","unique":"y"},"default":[]}"#,
+            &unique("\"y\""),
+        ),
         (
             r#"{"name":"x","type":{"type":"record","name":"R","any_of":["b"],"fields":[{"name":"a","type":"int"}]}}"#,
             "x: \"any_of\": \"b\" is no field of this record",
@@ -391,7 +396,9 @@ fn quality_flags_of_a_form_that_the_gateway_cannot_add_to() {
     load(&record(good)).unwrap();
     let needs = format!("test: quality: {}", quality::NEEDS);
     for (from, to) in [
-        (r#""maxItems":4"#, r#""maxItems":64"#),
+        (r#""maxItems":36"#, r#""maxItems":32"#),
+        (r#""maxItems":36"#, r#""maxItems":96"#),
+        (r#""maxItems":36,"#, ""),
         (r#""default":[],"#, ""),
         (
             r#""default":"device"},"default":"device""#,
@@ -407,7 +414,7 @@ fn quality_flags_of_a_form_that_the_gateway_cannot_add_to() {
         assert_eq!(mistakes, [needs.as_str()], "{to}");
     }
     let second =
-        r#"{"name":"more","type":{"type":"array","maxItems":4,"items":"Quality"},"default":[],"fill":"quality"}"#;
+        r#"{"name":"more","type":{"type":"array","maxItems":36,"items":"Quality"},"default":[],"fill":"quality"}"#;
     let mistakes = load(&record(&format!("{good},{second}"))).unwrap_err();
     assert_eq!(
         mistakes.last().unwrap(),

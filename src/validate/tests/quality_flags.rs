@@ -52,7 +52,7 @@ fn every_null_of_the_gateway_has_its_path() {
         r#"{"lanes":[{"lane":1},{"speed":255,"lane":2},{"lane":3,"by_class":{"car":2,"bus.x":-1}}],"v":10}"#,
         &[
             "lanes[1].speed sentinel gateway",
-            "lanes[2].by_class.bus.x sentinel gateway",
+            "lanes[2].by_class[\"bus.x\"] sentinel gateway",
             "v out_of_range gateway",
         ],
     );
@@ -122,6 +122,11 @@ fn a_path_has_keys_as_they_came_and_loses_its_beginning_when_it_is_long() {
         assert_eq!(flags(&value), [format!("{expected} sentinel gateway")], "{key}");
     };
     check("driver's", "lanes[0].by_class.driver's");
+    check("Überführung-2", "lanes[0].by_class.Überführung-2");
+    check("a]", r#"lanes[0].by_class["a]"]"#);
+    check("", r#"lanes[0].by_class[""]"#);
+    check("two words", r#"lanes[0].by_class["two words"]"#);
+    check(r#"\"\\"#, r#"lanes[0].by_class["\"\\"]"#);
     let long = "x".repeat(50);
     check(&long, &format!("lanes[0].by_class.{long}"));
     check(&"ä".repeat(200), &format!("…{}", "ä".repeat(159)));

@@ -153,7 +153,10 @@ fn what_the_device_sent_is_cut_and_escaped() {
         ),
         (&format!(r#"{{"{long}":1}}"#), &format!("{cut}: unknown field")),
         (&many, &format!("classes.{cut}: expected long, got \"{cut}\"")),
-        (r#"{"a\"\n\u0007\u202e":1}"#, "a\\\"\\n\\u{7}\\u{202e}: unknown field"),
+        (
+            r#"{"a\"\n\u0007\u202e":1}"#,
+            "[\"a\\\"\\n\\u{7}\\u{202e}\"]: unknown field",
+        ),
         (
             r#"{"status":"a\nb"}"#,
             "status: \"a\\nb\" is not one of ok, degraded, fault",
