@@ -73,9 +73,22 @@ pub(super) fn bugs(plan: &Plan) -> Vec<FirmwareBug> {
         FirmwareBug::FieldTwice => refuses("sequence"),
         FirmwareBug::ReceiptClaimed => refuses("received_at"),
         FirmwareBug::OtherDevice => refuses("device"),
+        FirmwareBug::NoFix => bounds_named(plan, "latitude").all(|bounds| !bounds.nulled && bounds.high <= 90.0),
         _ => true,
     };
     FirmwareBug::ALL.into_iter().filter(is_possible).collect()
+}
+
+/// What numbers of this name accept, in whichever record.
+fn bounds_named<'p>(plan: &'p Plan, name: &'p str) -> impl Iterator<Item = &'p Bounds> {
+    let records = plan.shapes.iter().filter_map(|shape| match shape {
+        Shape::Record(record) => Some(record),
+        _ => None,
+    });
+    let named = records
+        .flat_map(|record| &record.fields)
+        .filter(|field| field.is_called(name));
+    named.filter_map(|field| Some(&plan.shape(field.shape).measured()?.bounds))
 }
 
 /// Whether no other field of the schema, and no key of a map, has this name.
