@@ -6,7 +6,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ pub struct Options {
     /// How long the devices send; 0: until Ctrl-C.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// How many devices, spread evenly over three protocols and three kinds; each sends about once a second.
+    /// How many devices, spread evenly over three protocols and the kinds; each sends about once a second.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     devices: u32,
     /// The same seed gives the same city.
@@ -48,6 +48,14 @@ pub struct Options {
     /// The folder of schemas.
     #[arg(long, value_name = "FOLDER", default_value = "schemas")]
     schemas: PathBuf,
+    /// The kinds of the devices, and those that the gateway accepts; * for every kind of the folder.
+    #[arg(
+        long,
+        value_name = "KIND,…",
+        default_value = "traffic,weather,energy",
+        value_delimiter = ','
+    )]
+    kinds: Vec<String>,
     /// End with the ledger as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -63,16 +71,17 @@ pub fn log() -> Log {
 
 /// Runs the demo; successful only if the ledger balances.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let config = config(&options.schemas);
+    let config = config(&options);
     let kinds = read_schemas(&config)?;
+    let simulated = devices::Kinds::of_folder(&options.schemas).select(&options.kinds)?;
     let broker = embedded_broker(&config, &kinds)?;
     let bootstrap = broker.bootstrap_servers();
     let gateway = start_gateway(config, &bootstrap).await?;
-    let topic_reader = start_topic_reader(&bootstrap, &options.schemas).await?;
-    invite(gateway.addresses(), &bootstrap);
+    let topic_reader = start_topic_reader(&bootstrap, simulated.clone()).await?;
+    invite(gateway.addresses(), &kinds, &bootstrap);
 
     let started = Instant::now();
-    let fleet = Fleet::start(fleet_config(&options, gateway.addresses()))?;
+    let fleet = Fleet::start(fleet_config(&options, simulated, gateway.addresses()))?;
     watch(&fleet, &topic_reader, started, options.seconds).await?;
     let elapsed = started.elapsed();
     let outcome = fleet.stop().await;
@@ -105,14 +114,15 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Free ports on loopback, and time-outs that suit an audience.
-fn config(schemas: &Path) -> Config {
+fn config(options: &Options) -> Config {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = Config::default();
     config.mqtt.listen = any.into();
     config.coap.listen = any.into();
     config.http.listen = any.into();
     config.admin.listen = any.into();
-    config.schemas.folder = schemas.to_owned();
+    config.schemas.folder.clone_from(&options.schemas);
+    config.schemas.kinds.clone_from(&options.kinds);
     // The embedded broker keeps nothing, so a spool would only outlive it.
     config.spool.enabled = false;
     config.kafka.probe_interval = Duration::from_millis(100);
@@ -156,16 +166,17 @@ async fn start_gateway(mut config: Config, bootstrap: &str) -> anyhow::Result<Ga
     Ok(gateway)
 }
 
-async fn start_topic_reader(bootstrap: &str, schemas: &Path) -> anyhow::Result<TopicReader> {
+async fn start_topic_reader(bootstrap: &str, kinds: Vec<devices::Kind>) -> anyhow::Result<TopicReader> {
     let mut config = TopicReaderConfig::new(bootstrap, "city.");
-    config.kinds = devices::Kinds::of_folder(schemas).select(&devices::Kind::PHYSICAL.map(devices::Kind::name))?;
+    config.kinds = kinds;
     config.begin = Begin::Earliest;
     tokio::task::spawn_blocking(move || TopicReader::start(&config)).await?
 }
 
-fn fleet_config(options: &Options, addresses: Addresses) -> FleetConfig {
+fn fleet_config(options: &Options, kinds: Vec<devices::Kind>, addresses: Addresses) -> FleetConfig {
     FleetConfig {
         devices: options.devices as usize,
+        kinds,
         seed: options.seed,
         mqtt: addresses.mqtt,
         coap: addresses.coap,
@@ -175,7 +186,7 @@ fn fleet_config(options: &Options, addresses: Addresses) -> FleetConfig {
 }
 
 /// Where to try it by hand while it runs.
-fn invite(addresses: Addresses, bootstrap: &str) {
+fn invite(addresses: Addresses, kinds: &[Definition], bootstrap: &str) {
     let port = |address: Option<SocketAddr>| address.map_or(0, |address| address.port());
     let (mqtt, coap, http, admin) = (
         port(addresses.mqtt),
@@ -183,13 +194,22 @@ fn invite(addresses: Addresses, bootstrap: &str) {
         port(addresses.http),
         port(addresses.admin),
     );
+    let ways = [
+        format!("curl -i -d '{{\"temperature_c\":21.5}}' http://127.0.0.1:{http}/devices/mine/weather"),
+        format!(
+            "mosquitto_pub -V 5 -p {mqtt} -q 1 -t devices/mine/traffic -m '{{\"vehicle_count\":12,\"interval_s\":60}}'"
+        ),
+        format!(
+            "coap-client-notls -m post -t 50 -e '{{\"power_w\":-512.5}}' coap://127.0.0.1:{coap}/devices/mine/energy"
+        ),
+    ];
+    eprintln!("A city is sending. Send something yourself while it runs:");
+    let is_accepted = |way: &&String| kinds.iter().any(|kind| way.contains(&format!("mine/{}", kind.name)));
+    ways.iter().filter(is_accepted).for_each(|way| eprintln!("  {way}"));
+    let topic = kinds.last().map_or("", |kind| kind.topic.as_str());
     eprintln!(
-        "A city is sending. Send something yourself while it runs:
-  curl -i -d '{{\"temperature_c\":21.5}}' http://127.0.0.1:{http}/devices/mine/weather
-  mosquitto_pub -V 5 -p {mqtt} -q 1 -t devices/mine/traffic -m '{{\"vehicle_count\":12,\"interval_s\":60}}'
-  coap-client-notls -m post -t 50 -e '{{\"power_w\":-512.5}}' coap://127.0.0.1:{coap}/devices/mine/energy
-and look:
-  kcat -b {bootstrap} -t city.weather -C -e -o -5 -f '%k: %S bytes at offset %o\\n'
+        "and look:
+  kcat -b {bootstrap} -t {topic} -C -e -o -5 -f '%k: %S bytes at offset %o\\n'
   curl http://127.0.0.1:{admin}/metrics     curl http://127.0.0.1:{admin}/status
 "
     );
