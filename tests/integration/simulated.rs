@@ -30,7 +30,7 @@ const START_MS: i64 = 1_792_843_200_000;
 const STEP_MS: i64 = 903_457;
 
 /// Fields of an outermost record, by the name of the kind.
-const AWKWARD: [(&str, &str); 14] = [
+const AWKWARD: [(&str, &str); 15] = [
     (
         "ranges",
         r#"{"name":"a","type":"double","exclusiveMinimum":0,"exclusiveMaximum":0.001},
@@ -137,6 +137,13 @@ const AWKWARD: [(&str, &str); 14] = [
         r#"{"name":"a","type":{"type":"record","name":"other.P","fields":[{"name":"x","type":{"type":"enum","name":"E","symbols":["o"]}}]}},
            {"name":"b","type":{"type":"enum","name":"E","symbols":["t"]}},
            {"name":"c","type":"other.E"},{"name":"d","type":"E"},{"name":"e","type":"test.simulated.E"}"#,
+    ),
+    (
+        "no_fix",
+        r#"{"name":"x","type":"int"},
+           {"name":"latitude","type":["null","double"],"default":null,"maximum":90,"out_of_range":"null"},
+           {"name":"b","type":{"type":"array","items":{"type":"record","name":"Place","fields":[
+             {"name":"latitude","type":["null","int"],"sentinels":[999],"maximum":90}]}}}"#,
     ),
     (
         "nothing",

@@ -3,7 +3,7 @@
 //! Faults change the text of a reading where a field's name is found first, so only fields whose names stand nowhere else
 //! in a reading can have one. What a gateway must answer follows from the range, the sentinels and `out_of_range`.
 
-use super::number::{Bounds, Scale};
+use super::number::{Bounds, Number, Scale};
 use super::plan::{Field, Plan, Record, Role, Shape};
 use crate::devices::faults::{self, FirmwareBug};
 
@@ -73,22 +73,28 @@ pub(super) fn bugs(plan: &Plan) -> Vec<FirmwareBug> {
         FirmwareBug::FieldTwice => refuses("sequence"),
         FirmwareBug::ReceiptClaimed => refuses("received_at"),
         FirmwareBug::OtherDevice => refuses("device"),
-        FirmwareBug::NoFix => bounds_named(plan, "latitude").all(|bounds| !bounds.nulled && bounds.high <= 90.0),
+        FirmwareBug::NoFix => all_reject(plan, "latitude", 999.0),
         _ => true,
     };
     FirmwareBug::ALL.into_iter().filter(is_possible).collect()
 }
 
-/// What numbers of this name accept, in whichever record.
-fn bounds_named<'p>(plan: &'p Plan, name: &'p str) -> impl Iterator<Item = &'p Bounds> {
+/// Whether every field of this name, in whichever record, rejects a number that high.
+fn all_reject(plan: &Plan, name: &str, number: f64) -> bool {
     let records = plan.shapes.iter().filter_map(|shape| match shape {
         Shape::Record(record) => Some(record),
         _ => None,
     });
-    let named = records
+    let mut named = records
         .flat_map(|record| &record.fields)
         .filter(|field| field.is_called(name));
-    named.filter_map(|field| Some(&plan.shape(field.shape).measured()?.bounds))
+    named.all(|field| match plan.shape(field.shape) {
+        Shape::Number(Number { bounds, .. }) => {
+            let is_sentinel = bounds.sentinels.contains(&number);
+            field.branches == 1 && bounds.high < number && !bounds.nulled && !is_sentinel
+        }
+        _ => false,
+    })
 }
 
 /// Whether no other field of the schema, and no key of a map, has this name.
