@@ -5,6 +5,7 @@
 //! cargo bench --bench instructions -- --only validate    # stages whose name holds this
 //! cargo bench --bench instructions -- --update           # the new figures are meant: makes them the baseline
 //! ```
+//! `BENCH_SCHEMAS=FOLDER` reads another folder, which must have the three kinds that are sent: with many kinds beside them, say.
 //! A count does not depend on how busy the machine is, so a small regression shows at once. It does depend on compiler, C
 //! library and processor, which the baseline names: where they differ the comparison is printed, and fails nothing. What
 //! still varies from run to run is the key of `HashMap`'s hash (the look-up of a kind by its name): well below 0.1 %.

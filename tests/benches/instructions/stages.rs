@@ -3,7 +3,7 @@
 //! `main` runs and compares them.
 
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -144,7 +144,8 @@ impl Store for NoSpool {
 
 impl Setup {
     fn new() -> anyhow::Result<Setup> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        let shipped = || Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        let folder = std::env::var_os("BENCH_SCHEMAS").map_or_else(shipped, PathBuf::from);
         let metrics = Metrics::new();
         let kinds = Kinds::load(&folder, "city.", &metrics.tallies).map_err(|errors| anyhow!("{errors:?}"))?;
         Ok(Setup {
