@@ -189,8 +189,8 @@ impl Compiler {
     /// A number: one that can become null is known by its path, and a time may be accepted in other forms.
     fn number(&mut self, node: Node, attributes: &Attributes<'_>) -> NodeId {
         let (can_be_nulled, instant) = match &node {
-            Node::Integer(integer) => (integer.nulled || !integer.sentinels.is_empty(), integer.instant),
-            Node::Real(real) => (real.nulled || !real.sentinels.is_empty(), None),
+            Node::Integer(integer) => (integer.range.can_be_nulled(), integer.instant),
+            Node::Real(real) => (real.range.can_be_nulled(), None),
             _ => (false, None),
         };
         let node = self.push(node);

@@ -119,9 +119,9 @@ impl Program {
             (Node::ObservedAt, Fault::Below | Fault::Time(time::Mistake::TooEarly(_))) => Fault::TooEarly,
             (Node::ObservedAt, Fault::Above | Fault::Time(time::Mistake::TooLate(_))) => Fault::TooFarAhead,
             (
-                Node::Integer(Integer { nulled: true, .. }),
+                Node::Integer(integer),
                 Fault::Below | Fault::Above | Fault::Time(time::Mistake::TooEarly(_) | time::Mistake::TooLate(_)),
-            ) => Fault::Nulled,
+            ) if integer.range.nulled => Fault::Nulled,
             _ => fault,
         }
     }
@@ -252,72 +252,24 @@ impl Program {
 impl Integer {
     #[inline(always)]
     fn emit(&self, value: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let is_within = (self.minimum..=self.maximum).contains(&value);
-        if is_within && (self.inside.is_empty() || !self.is_inside(value)) {
-            write_long(value, out);
-            Ok(())
-        } else {
-            Err(self.fault(value))
-        }
-    }
-
-    /// Out of line, as few fields have such sentinels.
-    #[cold]
-    fn is_inside(&self, value: i64) -> bool {
-        self.inside.contains(&value)
-    }
-
-    #[cold]
-    fn fault(&self, value: i64) -> Fault {
-        match value {
-            _ if self.sentinels.contains(&value) => Fault::Sentinel,
-            _ if self.nulled => Fault::Nulled,
-            _ if value < self.minimum => Fault::Below,
-            _ => Fault::Above,
-        }
+        self.range.check(value)?;
+        write_long(value, out);
+        Ok(())
     }
 }
 
 impl Real {
     #[inline(always)]
     fn emit_f64(&self, value: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if self.holds(value) {
-            out.extend_from_slice(&value.to_le_bytes());
-            Ok(())
-        } else {
-            Err(self.fault(value))
-        }
+        self.range.check(value)?;
+        out.extend_from_slice(&value.to_le_bytes());
+        Ok(())
     }
 
     #[inline(always)]
     fn emit_f32(&self, value: f32, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if self.holds(f64::from(value)) {
-            out.extend_from_slice(&value.to_le_bytes());
-            Ok(())
-        } else {
-            Err(self.fault(f64::from(value)))
-        }
-    }
-
-    #[inline(always)]
-    fn holds(&self, value: f64) -> bool {
-        let is_within = (self.minimum..=self.maximum).contains(&value);
-        is_within && (self.inside.is_empty() || !self.is_inside(value))
-    }
-
-    /// Out of line, as few fields have such sentinels.
-    #[cold]
-    fn is_inside(&self, value: f64) -> bool {
-        self.inside.contains(&value)
-    }
-
-    #[cold]
-    fn fault(&self, value: f64) -> Fault {
-        match value {
-            _ if self.sentinels.contains(&value) => Fault::Sentinel,
-            _ if self.nulled => Fault::Nulled,
-            _ if value < self.minimum => Fault::Below,
-            _ => Fault::Above,
-        }
+        self.range.check(f64::from(value))?;
+        out.extend_from_slice(&value.to_le_bytes());
+        Ok(())
     }
 }

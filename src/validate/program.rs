@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::accepts::Accepts;
+use super::fault::Fault;
 pub use super::field::{Absent, Field, NodeId};
 use super::record::Record;
 use super::text_rules::TextRules;
@@ -69,15 +70,7 @@ pub enum Node {
 pub struct Integer {
     /// A `long`; otherwise an `int`.
     pub wide: bool,
-    pub minimum: i64,
-    pub maximum: i64,
-    /// They mean "no reading".
-    pub sentinels: Box<[i64]>,
-    /// Those within `minimum..=maximum`; few fields have one.
-    pub inside: Box<[i64]>,
-    /// `"out_of_range": "null"`.
-    pub nulled: bool,
-    pub exclusive: Exclusive,
+    pub range: Range<i64>,
     /// A `timestamp-*`, which can be sent as text, too.
     pub instant: Option<Unit>,
 }
@@ -85,14 +78,20 @@ pub struct Integer {
 /// `float` and `double`.
 #[derive(Debug)]
 pub struct Real {
-    /// A `float`; otherwise a `double`. What follows is rounded to it.
+    /// A `float`; otherwise a `double`. The range is rounded to it.
     pub single: bool,
-    pub minimum: f64,
-    pub maximum: f64,
+    pub range: Range<f64>,
+}
+
+/// Which numbers a type accepts, and what the others mean.
+#[derive(Debug)]
+pub struct Range<T> {
+    pub minimum: T,
+    pub maximum: T,
     /// They mean "no reading".
-    pub sentinels: Box<[f64]>,
+    pub sentinels: Box<[T]>,
     /// Those within `minimum..=maximum`; few fields have one.
-    pub inside: Box<[f64]>,
+    pub inside: Box<[T]>,
     /// `"out_of_range": "null"`.
     pub nulled: bool,
     pub exclusive: Exclusive,
@@ -150,6 +149,58 @@ impl Default for ProgramId {
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         ProgramId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+// === impl Real ===
+
+impl Real {
+    /// The next number of the type.
+    pub fn up(single: bool, value: f64) -> f64 {
+        if single {
+            (value as f32).next_up().into()
+        } else {
+            value.next_up()
+        }
+    }
+
+    pub fn down(single: bool, value: f64) -> f64 {
+        -Real::up(single, -value)
+    }
+}
+
+// === impl Range ===
+
+impl<T: Copy + PartialOrd> Range<T> {
+    #[inline(always)]
+    pub fn check(&self, value: T) -> Result<(), Fault> {
+        let is_within = (self.minimum..=self.maximum).contains(&value);
+        if is_within && (self.inside.is_empty() || !self.is_inside(value)) {
+            Ok(())
+        } else {
+            Err(self.fault(value))
+        }
+    }
+
+    /// Out of line, as few fields have such sentinels.
+    #[cold]
+    fn is_inside(&self, value: T) -> bool {
+        self.inside.contains(&value)
+    }
+
+    #[cold]
+    fn fault(&self, value: T) -> Fault {
+        match value {
+            _ if self.sentinels.contains(&value) => Fault::Sentinel,
+            _ if self.nulled => Fault::Nulled,
+            _ if value < self.minimum => Fault::Below,
+            _ => Fault::Above,
+        }
+    }
+
+    /// It holds a number that becomes null.
+    pub fn can_be_nulled(&self) -> bool {
+        self.nulled || !self.sentinels.is_empty()
     }
 }
 

@@ -9,7 +9,7 @@ use super::clock;
 use super::fault::Fault;
 use super::got::{self, Got, PATH_CHARS_MAX, quoted, show};
 use super::pass::Pass;
-use super::program::{Exclusive, Integer, Node, NodeId, Program, Real};
+use super::program::{Exclusive, Integer, Node, NodeId, Program, Range, Real};
 use super::text_rules::TextRules;
 use super::time::{Mistake, Unit};
 use crate::outcome::{Position, Reason, Rejection};
@@ -55,9 +55,9 @@ impl Fault {
         let leaf = leaf(program, node, got);
         match (self, leaf) {
             (Fault::Below | Fault::Above, Node::Integer(integer)) => {
-                self.beyond(got, integer.exclusive, integer.bound(self))
+                self.beyond(got, integer.range.exclusive, integer.bound(self))
             }
-            (Fault::Below | Fault::Above, Node::Real(real)) => self.beyond(got, real.exclusive, real.bound(self)),
+            (Fault::Below | Fault::Above, Node::Real(real)) => self.beyond(got, real.range.exclusive, real.bound(self)),
             (Fault::Below | Fault::Above | Fault::Sentinel | Fault::Nulled, _) => format!("{got} is out of range"),
             (Fault::TooShort | Fault::TooLong | Fault::Pattern, Node::CheckedText(rules)) => {
                 self.text_of_rules(rules, got)
@@ -201,10 +201,7 @@ fn one_of<'n>(names: impl Iterator<Item = &'n str>, before: &str) -> String {
 impl Integer {
     /// The bound that a value is beyond, as its author wrote it.
     fn bound(&self, fault: Fault) -> String {
-        let bound = match fault {
-            Fault::Below => self.minimum - i64::from(self.exclusive.minimum),
-            _ => self.maximum + i64::from(self.exclusive.maximum),
-        };
+        let bound = self.range.bound(fault, |least| least - 1, |most| most + 1);
         bound.to_string()
     }
 }
@@ -212,16 +209,21 @@ impl Integer {
 impl Real {
     /// The same, as far as can be told.
     fn bound(&self, fault: Fault) -> String {
-        let single = |value: f64| value as f32;
-        let bound = match (fault, self.single) {
-            (Fault::Below, _) if !self.exclusive.minimum => self.minimum,
-            (Fault::Below, true) => single(self.minimum).next_down().into(),
-            (Fault::Below, false) => self.minimum.next_down(),
-            _ if !self.exclusive.maximum => self.maximum,
-            (_, true) => single(self.maximum).next_up().into(),
-            (_, false) => self.maximum.next_up(),
-        };
-        show(bound, self.single)
+        let single = self.single;
+        let (down, up) = (|least| Real::down(single, least), |most| Real::up(single, most));
+        show(self.range.bound(fault, down, up), single)
+    }
+}
+
+impl<T: Copy> Range<T> {
+    /// What is kept of an exclusive bound is the next number within.
+    fn bound(&self, fault: Fault, down: impl Fn(T) -> T, up: impl Fn(T) -> T) -> T {
+        match fault {
+            Fault::Below if self.exclusive.minimum => down(self.minimum),
+            Fault::Below => self.minimum,
+            _ if self.exclusive.maximum => up(self.maximum),
+            _ => self.maximum,
+        }
     }
 }
 

@@ -11,16 +11,8 @@ use super::{Attributes, Mistake};
 use crate::validate::fault::Fault;
 use crate::validate::got;
 use crate::validate::literal;
-use crate::validate::program::{Exclusive, Integer, Node, Real};
+use crate::validate::program::{Exclusive, Integer, Node, Range, Real};
 use crate::validate::text::{Form, Text};
-
-/// What a type makes of its attributes.
-struct Range<T> {
-    minimum: T,
-    maximum: T,
-    sentinels: Box<[T]>,
-    inside: Box<[T]>,
-}
 
 /// How a type reads, shows and steps over its numbers. `lowest` and `highest` are what its logical type allows.
 struct Scale<T, R, S, U, D> {
@@ -82,21 +74,9 @@ impl Attributes<'_> {
             up: |value: i64| value.saturating_add(1),
             down: |value: i64| value.saturating_sub(1),
         };
-        let nulled = self.nulled(mistake);
-        let Range {
-            minimum,
-            maximum,
-            sentinels,
-            inside,
-        } = self.range(&scale, mistake);
         Node::Integer(Integer {
             wide,
-            minimum,
-            maximum,
-            sentinels,
-            inside,
-            nulled,
-            exclusive: self.exclusive(),
+            range: self.range(&scale, mistake),
             instant,
         })
     }
@@ -118,44 +98,13 @@ impl Attributes<'_> {
             highest,
             read,
             show: |value| got::show(value, single),
-            up: |value: f64| {
-                if single {
-                    (value as f32).next_up().into()
-                } else {
-                    value.next_up()
-                }
-            },
-            down: |value: f64| {
-                if single {
-                    (value as f32).next_down().into()
-                } else {
-                    value.next_down()
-                }
-            },
+            up: |value| Real::up(single, value),
+            down: |value| Real::down(single, value),
         };
-        let nulled = self.nulled(mistake);
-        let Range {
-            minimum,
-            maximum,
-            sentinels,
-            inside,
-        } = self.range(&scale, mistake);
         Node::Real(Real {
             single,
-            minimum,
-            maximum,
-            sentinels,
-            inside,
-            nulled,
-            exclusive: self.exclusive(),
+            range: self.range(&scale, mistake),
         })
-    }
-
-    fn exclusive(&self) -> Exclusive {
-        Exclusive {
-            minimum: self.get("exclusiveMinimum").is_some(),
-            maximum: self.get("exclusiveMaximum").is_some(),
-        }
     }
 
     /// Whether what is out of range becomes null.
@@ -179,6 +128,7 @@ impl Attributes<'_> {
         U: Fn(T) -> T,
         D: Fn(T) -> T,
     {
+        let nulled = self.nulled(mistake);
         let Scale {
             lowest, highest, show, ..
         } = scale;
@@ -228,6 +178,11 @@ impl Attributes<'_> {
             maximum,
             inside: sentinels.iter().filter(within).copied().collect(),
             sentinels,
+            nulled,
+            exclusive: Exclusive {
+                minimum: above.is_some(),
+                maximum: below.is_some(),
+            },
         }
     }
 }

@@ -589,13 +589,18 @@ impl<'p> Drawer<'p> {
     }
 
     fn integer(&mut self, integer: &Integer) {
-        let (minimum, maximum) = (integer.minimum, integer.maximum);
+        let (minimum, maximum) = (integer.range.minimum, integer.range.maximum);
         let value = match self.random.random_range(0..8) {
             0 => self.random.random_range(minimum..=maximum),
             1 => minimum,
             2 => maximum,
             3 => minimum.wrapping_sub(1),
-            4 => integer.sentinels.choose(&mut self.random).copied().unwrap_or(maximum),
+            4 => integer
+                .range
+                .sentinels
+                .choose(&mut self.random)
+                .copied()
+                .unwrap_or(maximum),
             _ => self.random.random_range(minimum.max(-200)..=maximum.min(200)),
         };
         match integer.instant {
@@ -632,7 +637,7 @@ impl<'p> Drawer<'p> {
     }
 
     fn real(&mut self, real: &Real) {
-        let (low, high) = (real.minimum.max(-1e6), real.maximum.min(1e6));
+        let (low, high) = (real.range.minimum.max(-1e6), real.range.maximum.min(1e6));
         let value = self.random.random_range(low..=high);
         let digits = self.random.random_range(0..22_usize);
         let out = &mut self.out;
@@ -649,8 +654,16 @@ impl<'p> Drawer<'p> {
             5 => write!(out, "{value:e}"),
             6 => write!(out, "{value:.digits$}"),
             7 => write!(out, "{value:.digits$E}"),
-            8 => write!(out, "{:?}", real.sentinels.first().unwrap_or(&high)),
-            9 => write!(out, "{:?}", if digits > 11 { real.minimum } else { real.maximum }),
+            8 => write!(out, "{:?}", real.range.sentinels.first().unwrap_or(&high)),
+            9 => write!(
+                out,
+                "{:?}",
+                if digits > 11 {
+                    real.range.minimum
+                } else {
+                    real.range.maximum
+                }
+            ),
             10 => {
                 // Any double at all, but for those that are none.
                 let any = f64::from_bits(self.random.random());

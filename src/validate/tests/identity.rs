@@ -61,14 +61,14 @@ impl Writer<'_> {
             Node::Null => "null".to_owned(),
             Node::Boolean => self.random.random::<bool>().to_string(),
             Node::Integer(integer) => loop {
-                let text = self.integer(integer.minimum, integer.maximum);
-                if !integer.inside.contains(&text.parse().unwrap()) {
+                let text = self.integer(integer.range.minimum, integer.range.maximum);
+                if !integer.range.inside.contains(&text.parse().unwrap()) {
                     return text;
                 }
             },
             Node::Real(real) => loop {
-                let text = self.real(real.minimum, real.maximum, real.single);
-                if !real.inside.contains(&text.parse().unwrap()) {
+                let text = self.real(real.range.minimum, real.range.maximum, real.single);
+                if !real.range.inside.contains(&text.parse().unwrap()) {
                     return text;
                 }
             },

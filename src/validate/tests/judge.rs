@@ -143,13 +143,13 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
         Node::Boolean => *stored == Value::Boolean(sent.raw == "true"),
         Node::Integer(integer) => match (whole(sent, integer.instant), stored) {
             (Some(sent), Value::Null) => {
-                let is_outside = !(integer.minimum..=integer.maximum).contains(&sent);
-                integer.sentinels.contains(&sent) || integer.nulled && is_outside
+                let is_outside = !(integer.range.minimum..=integer.range.maximum).contains(&sent);
+                integer.range.sentinels.contains(&sent) || integer.range.nulled && is_outside
             }
             // Beyond 64 bits, where every double is an integer.
             (None, Value::Null) => {
                 let is_beyond = |sent: f64| sent.abs() >= i64::MAX as f64;
-                integer.nulled && sent.raw.parse().is_ok_and(is_beyond)
+                integer.range.nulled && sent.raw.parse().is_ok_and(is_beyond)
             }
             (sent, stored) => sent.is_some() && sent == stored_integer(stored),
         },
@@ -161,8 +161,8 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
                 let single = || sent.raw.parse::<f32>().map(f64::from);
                 let sent = if real.single { single() } else { sent.raw.parse() };
                 sent.is_ok_and(|sent| {
-                    let is_outside = !(real.minimum..=real.maximum).contains(&sent);
-                    real.sentinels.contains(&sent) || real.nulled && is_outside
+                    let is_outside = !(real.range.minimum..=real.range.maximum).contains(&sent);
+                    real.range.sentinels.contains(&sent) || real.range.nulled && is_outside
                 })
             }
             Value::Double(stored) => sent

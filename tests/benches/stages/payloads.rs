@@ -300,13 +300,13 @@ impl Draw<'_> {
     }
 
     fn integer(&mut self, integer: &Integer) -> i64 {
-        let (low, high) = (integer.minimum.max(0), integer.maximum.min(1_000_000));
+        let (low, high) = (integer.range.minimum.max(0), integer.range.maximum.min(1_000_000));
         self.random.random_range(low.min(high)..=high)
     }
 
     /// With up to three digits behind the point, as sensors send.
     fn real(&mut self, real: &Real) -> String {
-        let (low, high) = (real.minimum.max(-1000.0), real.maximum.min(1000.0));
+        let (low, high) = (real.range.minimum.max(-1000.0), real.range.maximum.min(1000.0));
         let value = self.random.random_range(low..=high);
         let digits = self.random.random_range(0..=3_usize);
         let rounded = format!("{value:.digits$}");
