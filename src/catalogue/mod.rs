@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-#[cfg(test)]
-mod bundled;
 mod fingerprint;
 pub mod kinds;
 pub mod registry;

@@ -62,6 +62,8 @@ mod balance;
 
 mod kinds;
 
+mod bundled;
+
 mod simulated;
 
 mod registry;

@@ -1,16 +1,17 @@
 //! `schemas/README.md`, the page about the bundled kinds: its tables are made from the schemas, its examples are accepted.
 //!
 //! A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the rest of the page is written by hand.
-//! `TEST_GOLDEN=write cargo test --workspace --lib reference` writes the tables after a change that is meant.
+//! `TEST_GOLDEN=write cargo test --workspace --test integration reference` writes the tables after a change that is meant.
 
 use std::fmt::Write as _;
 
+use citygate::catalogue::Kinds;
+use citygate::receipt::metrics::Tallies;
+use citygate::validate::{self, Scratch, Validator};
 use serde_json::Value;
 
-use super::{FIRST, KINDS, LAST, fields, name, repository, schema};
-use crate::catalogue::Kinds;
-use crate::receipt::metrics::Tallies;
-use crate::validate::{self, Scratch, Validator};
+use super::{FIRST, KINDS, LAST, fields, name, schema};
+use crate::harness::repository;
 
 const HEAD: &str = "| field | unit | range | codes | what it is | source |\n|---|---|---|---|---|---|\n";
 
@@ -158,7 +159,7 @@ fn the_tables_of_the_reference_are_those_of_the_schemas() {
     assert!(
         page == now,
         "schemas/README.md is not what the schemas say; if that is meant: \
-         TEST_GOLDEN=write cargo test --workspace --lib reference\n{now}"
+         TEST_GOLDEN=write cargo test --workspace --test integration reference\n{now}"
     );
 }
 

@@ -2,19 +2,20 @@
 //! can be read.
 //!
 //! `tests/golden/schemas` has the three kinds as they were first published. Avro's own rules decide whether a reader of one
-//! version understands the other; a real registry is asked by `tests/integration/registry.rs`. [`reference`] keeps the
+//! version understands the other; a real registry is asked by `registry`. [`reference`] keeps the
 //! page about them true.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use apache_avro::Schema;
 use apache_avro::schema_compatibility::SchemaCompatibility;
+use citygate::catalogue::Kinds;
+use citygate::receipt::metrics::Tallies;
+use citygate::validate::{self, Scratch, Validator};
 use serde_json::Value;
 
-use super::Kinds;
-use crate::receipt::metrics::Tallies;
-use crate::validate::{self, Scratch, Validator};
+use crate::harness::repository;
 
 mod reference;
 
@@ -70,10 +71,6 @@ const NO_VALUES: [&str; 16] = [
     "month_peak_at",
     "spaces_total",
 ];
-
-fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn text(folder: &str, kind: &str) -> String {
     let path = repository().join(folder).join(kind).with_extension("avsc");
