@@ -35,7 +35,7 @@ pub fn mqtt(outcome: &Outcome) -> MqttReason {
             | Reason::TooSlow
             | Reason::CutOff => MqttReason::PayloadFormatInvalid,
             Reason::UnknownKind | Reason::BadAddress => MqttReason::TopicNameInvalid,
-            Reason::Forbidden => MqttReason::NotAuthorized,
+            Reason::Unauthenticated | Reason::Forbidden => MqttReason::NotAuthorized,
         },
     }
 }
@@ -44,7 +44,8 @@ pub fn mqtt(outcome: &Outcome) -> MqttReason {
 pub fn mqtt_v3_acknowledges(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Delivered | Outcome::Spooled => true,
-        Outcome::Rejected(rejection) => rejection.reason != Reason::TooLargeForKafka,
+        // These are kept nowhere.
+        Outcome::Rejected(rejection) => !matches!(rejection.reason, Reason::TooLargeForKafka | Reason::Unauthenticated),
         Outcome::Busy(_) => false,
     }
 }
@@ -61,6 +62,7 @@ pub fn coap(outcome: &Outcome) -> (u8, u8) {
             Reason::SchemaMismatch | Reason::OutOfRange | Reason::BadClock => (4, 22),
             Reason::UnknownKind | Reason::BadAddress => (4, 4),
             Reason::UnsupportedFormat => (4, 15),
+            Reason::Unauthenticated => (4, 1),
             Reason::Forbidden => (4, 3),
             Reason::TooLarge | Reason::TooLargeForKafka => (4, 13),
             Reason::TooSlow | Reason::CutOff => (4, 8),
@@ -80,6 +82,7 @@ pub fn http(outcome: &Outcome) -> u16 {
             Reason::SchemaMismatch | Reason::OutOfRange | Reason::BadClock => 422,
             Reason::UnknownKind | Reason::BadAddress => 404,
             Reason::UnsupportedFormat => 415,
+            Reason::Unauthenticated => 401,
             Reason::Forbidden => 403,
             Reason::TooLarge | Reason::TooLargeForKafka => 413,
             Reason::TooSlow | Reason::CutOff => 408,
@@ -199,6 +202,7 @@ mod tests {
         check(rejected(Reason::UnsupportedFormat), 0x99, true, (4, 15), 415);
         check(rejected(Reason::UnknownKind), 0x90, true, (4, 4), 404);
         check(rejected(Reason::BadAddress), 0x90, true, (4, 4), 404);
+        check(rejected(Reason::Unauthenticated), 0x87, false, (4, 1), 401);
         check(rejected(Reason::Forbidden), 0x87, true, (4, 3), 403);
         check(rejected(Reason::TooLarge), 0x99, true, (4, 13), 413);
         check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);

@@ -1,17 +1,21 @@
 //! Who may write where, and how much: one question of the pipeline, asked once per message.
 //!
-//! Asked when it is known who sent the message and which device and kind it is for, before its body is read. No sender is
-//! identified yet, so [`Anyone`] may write anything; access lists and rates per device come in as other implementations.
-//! How a denial is answered is `acknowledge`'s table.
+//! Asked when it is known who sent the message and which device and kind it is for, before its body is read. Without identities
+//! [`Anyone`] may write anything; with them a device writes what is its own ([`ByIdentity`]). Rates per device come in here as
+//! well. How a denial is answered is `acknowledge`'s table.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use crate::message::Origin;
+use crate::devices::Devices;
+use crate::message::{Identity, Origin, Protocol};
 
 /// Whether a message is accepted from its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Permission {
     Granted,
+    /// The sender has not proved who it is, and must: a rejection, in words for it.
+    Unauthenticated(String),
     /// The sender may not write there: a rejection, in words for the device.
     Forbidden(String),
     /// The sender has sent more than its rate allows: it is told to send again later.
@@ -20,15 +24,122 @@ pub enum Permission {
 
 /// A policy of access. Must not block: it is asked on the listener's thread.
 pub trait Authorize: Debug + Send + Sync {
-    fn authorize(&self, origin: &Origin, device: &str, kind: &str) -> Permission;
+    fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission;
 }
 
 /// Every sender may write to every address, at any rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Anyone;
 
+/// A device writes its own readings and those of devices it acts for. A sender that has not proved who it is may write, where
+/// its protocol allows that at all, for devices without an identity.
+#[derive(Clone, Debug)]
+pub struct ByIdentity {
+    pub devices: Arc<Devices>,
+    /// Protocols in which a sender may be anonymous.
+    pub anonymous: Vec<Protocol>,
+}
+
 impl Authorize for Anyone {
-    fn authorize(&self, _origin: &Origin, _device: &str, _kind: &str) -> Permission {
+    fn authorize(&self, _origin: &Origin<'_>, _device: &str, _kind: &str) -> Permission {
         Permission::Granted
+    }
+}
+
+impl Authorize for ByIdentity {
+    fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission {
+        match origin.identity {
+            Identity::Device(sender) => match sender.may_write(device, kind) {
+                Ok(()) => Permission::Granted,
+                Err(why) => Permission::Forbidden(why.to_string()),
+            },
+            Identity::Anonymous if !self.anonymous.contains(&origin.protocol) => {
+                Permission::Unauthenticated("only devices that prove who they are may write here".into())
+            }
+            Identity::Anonymous if self.devices.has(device) => {
+                Permission::Unauthenticated(format!("device {device} has a key or password, and must send it"))
+            }
+            Identity::Anonymous => Permission::Granted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::{Device, Register};
+
+    #[test]
+    fn a_device_writes_its_own_and_a_stranger_what_has_no_identity() {
+        let record = |json: &str| serde_json::from_str(json).unwrap();
+        let records = vec![
+            record(r#"{"id": "loop-7", "kinds": ["traffic"]}"#),
+            record(r#"{"id": "north", "acts_for": ["mast-*"]}"#),
+        ];
+        let register = Register::new(records, &Register::default()).unwrap();
+        let devices = Arc::new(Devices::new(register));
+        let policy = ByIdentity {
+            devices: devices.clone(),
+            anonymous: vec![Protocol::Mqtt],
+        };
+        let register = devices.register();
+        let known = |id: &str| Identity::Device(register.find(id).unwrap());
+        let anonymous = Identity::Anonymous;
+        let check = |protocol, identity: Identity<'_>, device: &str, kind: &str, expected: &str| {
+            let origin = Origin {
+                identity,
+                ..Origin::anonymous(protocol, "test", ([127, 0, 0, 1], 1).into())
+            };
+            let answer = match policy.authorize(&origin, device, kind) {
+                Permission::Granted => "granted".to_owned(),
+                Permission::Unauthenticated(why) => format!("unauthenticated: {why}"),
+                Permission::Forbidden(why) => format!("forbidden: {why}"),
+                Permission::OverRate => "over rate".to_owned(),
+            };
+            let who = if let Identity::Device(device) = identity {
+                Device::id(device)
+            } else {
+                "anonymous"
+            };
+            assert!(
+                answer.starts_with(expected),
+                "{who} {protocol:?} {device} {kind}: {answer}"
+            );
+        };
+        let strangers = "unauthenticated: only devices that prove";
+        check(Protocol::Mqtt, known("loop-7"), "loop-7", "traffic", "granted");
+        check(Protocol::Http, known("loop-7"), "loop-7", "traffic", "granted");
+        check(
+            Protocol::Mqtt,
+            known("loop-7"),
+            "loop-7",
+            "energy",
+            "forbidden: device loop-7 may not write energy",
+        );
+        check(
+            Protocol::Mqtt,
+            known("loop-7"),
+            "loop-8",
+            "traffic",
+            "forbidden: device loop-7 may not write for loop-8",
+        );
+        check(Protocol::Coap, known("north"), "mast-1", "weather", "granted");
+        check(
+            Protocol::Coap,
+            known("north"),
+            "loop-7",
+            "traffic",
+            "forbidden: device north may not write for loop-7",
+        );
+        check(Protocol::Mqtt, anonymous, "loop-8", "traffic", "granted");
+        check(
+            Protocol::Mqtt,
+            anonymous,
+            "loop-7",
+            "traffic",
+            "unauthenticated: device loop-7 has a key",
+        );
+        check(Protocol::Http, anonymous, "loop-8", "traffic", strangers);
+        check(Protocol::Coap, anonymous, "loop-7", "traffic", strangers);
     }
 }

@@ -13,15 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::authorize::Anyone;
+use crate::authorize::{Anyone, Authorize, ByIdentity};
 use crate::catalogue::{Catalogue, registry};
 use crate::dead_letter_allowance::DeadLetterAllowance;
 use crate::deliver;
 use crate::deliver::Deliver;
 use crate::deliver::health::Health;
+use crate::devices::Authenticator;
+use crate::devices::reload::Source;
 use crate::listen::admit::Admit;
 use crate::listen::tcp::Connections;
 use crate::listen::{self, Context};
+use crate::message::Protocol;
 use crate::operate::clock::{Clock, SystemClock};
 use crate::operate::config::Config;
 use crate::operate::start::{self, Prepared};
@@ -201,6 +204,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         bound,
         definitions,
         kinds,
+        identities,
         registry,
         metrics,
         client,
@@ -239,19 +243,26 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         .http
         .http_connections_max
         .set(plan.http_connections as i64);
+    let source = identities.zip(config.devices.folder.as_deref());
+    let source = source.map(|(register, folder)| Source::new(folder, register, metrics.devices.clone()));
+    let authenticator = source.as_ref().map(|source| {
+        let devices = source.devices().clone();
+        Arc::new(Authenticator::new(devices, &config.devices, metrics.devices.clone()))
+    });
     let pipeline = Pipeline {
         catalogue,
         validator: Validator::new(&config.clock),
         deliver,
         tallies: metrics.tallies.clone(),
         clock,
-        access: Arc::new(Anyone),
+        access: access(config, source.as_deref()),
         dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };
     let front = Context {
         pipeline: Arc::new(pipeline),
         admit,
+        authenticator,
         connections: Connections::new(plan.connections),
         metrics: metrics.listen.clone(),
         health,
@@ -259,6 +270,9 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         leaving: CancellationToken::new(),
         stopping: CancellationToken::new(),
     };
+    if let Some(source) = source {
+        front.tasks.spawn(source.keep(front.stopping.clone()));
+    }
     if let Some(unconfirmed) = unconfirmed {
         let confirmed = front
             .stopping
@@ -267,4 +281,23 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         front.tasks.spawn(confirmed);
     }
     Ok((front, bound))
+}
+
+/// Who may write where.
+fn access(config: &Config, source: Option<&Source>) -> Arc<dyn Authorize> {
+    let Some(source) = source else {
+        return Arc::new(Anyone);
+    };
+    let anonymous = [
+        (Protocol::Mqtt, config.mqtt.allow_anonymous),
+        (Protocol::Coap, config.coap.allow_anonymous),
+        (Protocol::Http, config.http.allow_anonymous),
+    ];
+    let anonymous = anonymous
+        .into_iter()
+        .filter_map(|(protocol, allowed)| allowed.then_some(protocol));
+    Arc::new(ByIdentity {
+        devices: source.devices().clone(),
+        anonymous: anonymous.collect(),
+    })
 }

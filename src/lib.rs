@@ -48,6 +48,8 @@ pub mod message;
 
 pub mod receipt;
 
+pub mod devices;
+
 pub mod catalogue;
 
 pub mod outcome;

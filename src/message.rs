@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use strum::{IntoStaticStr, VariantArray};
 
+use crate::devices::Device;
 use crate::outcome::Outcome;
 
 /// The protocol a message came over: the `protocol` label of metrics and dead letters.
@@ -28,26 +29,28 @@ impl Protocol {
 
 /// Where a message came from, and who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct Origin<'a> {
     pub protocol: Protocol,
     /// The listener that received it, by the name of its table in the configuration.
     pub listener: &'static str,
     /// The other end of the connection, or the source of the datagram.
     pub peer: SocketAddr,
-    pub identity: Identity,
+    pub identity: Identity<'a>,
     /// When it had arrived whole.
     pub received_at: Instant,
 }
 
 /// Whom a sender has proved to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
+pub enum Identity<'a> {
     /// It was not asked for a proof.
     #[default]
     Anonymous,
+    /// A device whose credential was verified.
+    Device(&'a Device),
 }
 
-impl Origin {
+impl Origin<'_> {
     /// Of an anonymous message that is received now.
     pub fn anonymous(protocol: Protocol, listener: &'static str, peer: SocketAddr) -> Self {
         Origin {
@@ -63,7 +66,7 @@ impl Origin {
 /// A message as a listener received it; nothing in it has been checked but its size.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound<'a> {
-    pub origin: Origin,
+    pub origin: Origin<'a>,
     /// MQTT topic, CoAP path or HTTP path, without a leading slash; percent-decoded where the protocol encodes.
     pub path: &'a str,
     pub body: &'a [u8],
@@ -89,6 +92,18 @@ pub enum DeadLetters {
     Allowed,
     /// All: the answer to a rejected reading may be positive (MQTT 3.1.1), so it must not be lost.
     All,
+}
+
+/// Longest device id, in bytes.
+pub const DEVICE_BYTES_MAX: usize = 128;
+
+/// 1–128 of `A-Z a-z 0-9 . _ : -`, the first one alphanumeric.
+pub fn is_device_id(id: &str) -> bool {
+    let mut bytes = id.bytes();
+    let first_is_good = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    first_is_good
+        && id.len() <= DEVICE_BYTES_MAX
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
 }
 
 /// Where a reading belongs: `devices/<device>/<kind>`, with `/batch` behind it for several readings in one body.

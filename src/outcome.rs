@@ -144,6 +144,8 @@ pub enum Reason {
     BadAddress,
     /// A content type or content format that is not decoded here.
     UnsupportedFormat,
+    /// A sender that has not proved who it is may not write there.
+    Unauthenticated,
     /// This sender may not write there.
     Forbidden,
     /// More bytes, or more readings in a batch, than the configuration allows.

@@ -17,7 +17,7 @@ use crate::dead_letter_allowance::{DeadLetterAllowance, Decision};
 use crate::decode::address;
 use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
-use crate::message::{DeadLetters, Inbound, Origin, Reading};
+use crate::message::{DeadLetters, Identity, Inbound, Origin, Reading};
 use crate::operate::clock::Clock;
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::metrics::{Tallies, Tally};
@@ -76,13 +76,13 @@ impl Pipeline {
         }) {
             Ok(target) => target,
             Err(outcome) => {
-                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, reply, permit);
+                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin.received_at, reply, permit);
                 return self.end(&arrival, inbound.body, outcome, receipt);
             }
         };
         match envelope::open(inbound, target.batch, self.batch_readings_max) {
             Ok(Envelope::Single(json)) => {
-                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, reply, permit);
+                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin.received_at, reply, permit);
                 self.reading(&arrival, target, json, inbound.body, receipt, |rejection| rejection);
             }
             Ok(Envelope::Several(items)) => {
@@ -98,25 +98,25 @@ impl Pipeline {
                         batch: batch.clone(),
                         index,
                     };
-                    let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, item, None);
+                    let receipt = Receipt::new(arrival.tally.clone(), inbound.origin.received_at, item, None);
                     self.reading(&arrival, target, json, json, receipt, |rejection| {
                         places.locate(index, rejection)
                     });
                 }
             }
             Err(rejection) => {
-                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin, reply, permit);
+                let receipt = Receipt::new(arrival.tally.clone(), inbound.origin.received_at, reply, permit);
                 self.dead_letter(&arrival, inbound.body, rejection, receipt);
             }
         }
     }
 
     /// Counts and answers a message that its listener does not accept: too large to read, or no memory for it.
-    pub fn refuse(&self, origin: &Origin, path: &str, outcome: Outcome, reply: Reply) {
+    pub fn refuse(&self, origin: &Origin<'_>, path: &str, outcome: Outcome, reply: Reply) {
         let kinds = self.catalogue.snapshot();
         let address = address::parse(path).ok();
         let kind = address.and_then(|address| kinds.get(address.kind)).map(Arc::as_ref);
-        Receipt::new(self.tally(origin, kind), *origin, reply, None).resolve(outcome);
+        Receipt::new(self.tally(origin, kind), origin.received_at, reply, None).resolve(outcome);
     }
 
     /// Reads the address, and looks up what it names among the kinds as they are now.
@@ -148,12 +148,13 @@ impl Pipeline {
     fn authorize(&self, inbound: &Inbound<'_>, target: &Target<'_>) -> Result<(), Outcome> {
         match self.access.authorize(&inbound.origin, target.device, &target.kind.name) {
             Permission::Granted => Ok(()),
+            Permission::Unauthenticated(detail) => Err(Rejection::new(Reason::Unauthenticated, detail).into()),
             Permission::Forbidden(detail) => Err(Rejection::new(Reason::Forbidden, detail).into()),
             Permission::OverRate => Err(Outcome::Busy(Busy::OverRate)),
         }
     }
 
-    fn tally(&self, origin: &Origin, kind: Option<&Kind>) -> Arc<Tally> {
+    fn tally(&self, origin: &Origin<'_>, kind: Option<&Kind>) -> Arc<Tally> {
         let tallies = kind.map_or(&self.tallies.unknown, |kind| &kind.tallies);
         tallies.of(origin.protocol).clone()
     }
@@ -229,7 +230,10 @@ impl Pipeline {
     /// A message that ends before its readings are looked at.
     fn end(&self, arrival: &Arrival<'_>, body: &[u8], outcome: Outcome, receipt: Receipt) {
         match outcome {
-            Outcome::Rejected(rejection) => self.dead_letter(arrival, body, *rejection, receipt),
+            // Of strangers nothing is kept.
+            Outcome::Rejected(rejection) if rejection.reason != Reason::Unauthenticated => {
+                self.dead_letter(arrival, body, *rejection, receipt)
+            }
             outcome => receipt.resolve(outcome),
         }
     }
@@ -237,7 +241,14 @@ impl Pipeline {
     fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {
         let is_kept = match arrival.inbound.policy.dead_letters {
             DeadLetters::All => true,
-            DeadLetters::Allowed => self.is_allowed(arrival.device, arrival.received_at_ms),
+            // By who sent it, where that is known: the address is whatever the sender likes.
+            DeadLetters::Allowed => {
+                let device = match arrival.inbound.origin.identity {
+                    Identity::Device(sender) => sender.id(),
+                    Identity::Anonymous => arrival.device,
+                };
+                self.is_allowed(device, arrival.received_at_ms)
+            }
         };
         if !is_kept {
             return receipt.resolve(rejection.into());

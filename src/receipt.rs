@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::message::Origin;
 use crate::outcome::{Busy, Outcome};
 
 pub mod metrics;
@@ -27,7 +26,7 @@ pub type Permit = OwnedSemaphorePermit;
 #[derive(Debug)]
 pub struct Receipt {
     tally: Arc<Tally>,
-    origin: Origin,
+    received_at: Instant,
     // `None` once resolved.
     open: Option<Open>,
 }
@@ -87,23 +86,18 @@ struct BatchState {
 // === impl Receipt ===
 
 impl Receipt {
-    /// Counts the reading as received, and promises `reply` its outcome.
-    pub fn new(tally: Arc<Tally>, origin: Origin, reply: Reply, permit: Option<Permit>) -> Self {
+    /// Counts the reading as received, and promises `reply` its outcome; its message had arrived whole at `received_at`.
+    pub fn new(tally: Arc<Tally>, received_at: Instant, reply: Reply, permit: Option<Permit>) -> Self {
         tally.received();
         Receipt {
             tally,
-            origin,
+            received_at,
             open: Some(Open { reply, _permit: permit }),
         }
     }
 
-    /// Who sent the reading, and when.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
     pub fn received_at(&self) -> Instant {
-        self.origin.received_at
+        self.received_at
     }
 
     /// Ends the reading: counts the outcome, answers, and returns the permit.
@@ -113,7 +107,7 @@ impl Receipt {
 
     fn close(&mut self, outcome: Outcome) {
         let Some(open) = self.open.take() else { return };
-        self.tally.resolved(&outcome, self.origin.received_at.elapsed());
+        self.tally.resolved(&outcome, self.received_at.elapsed());
         match open.reply {
             Reply::Nobody => {}
             Reply::To { mailbox, ticket } => mailbox.post(ticket, Answer::One(outcome)),
@@ -216,10 +210,6 @@ mod tests {
     use crate::message::Protocol;
     use crate::receipt::metrics::Tallies;
 
-    fn origin() -> Origin {
-        Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
-    }
-
     fn tally() -> Arc<Tally> {
         Tallies::default().unknown.of(Protocol::Mqtt).clone()
     }
@@ -235,7 +225,7 @@ mod tests {
         let (tally, mailbox) = (tally(), Mailbox::new());
         let receipt = Receipt::new(
             tally.clone(),
-            origin(),
+            Instant::now(),
             Reply::To {
                 mailbox: mailbox.clone(),
                 ticket: 7,
@@ -254,7 +244,7 @@ mod tests {
         let (tally, mailbox) = (tally(), Mailbox::new());
         drop(Receipt::new(
             tally.clone(),
-            origin(),
+            Instant::now(),
             Reply::To {
                 mailbox: mailbox.clone(),
                 ticket: 1,
@@ -280,7 +270,7 @@ mod tests {
         let [first, second] = [0, 1].map(|index| {
             Receipt::new(
                 tally.clone(),
-                origin(),
+                Instant::now(),
                 Reply::Item {
                     batch: batch.clone(),
                     index,
@@ -300,7 +290,7 @@ mod tests {
         let (tally, mailbox) = (tally(), Mailbox::new());
         Receipt::new(
             tally,
-            origin(),
+            Instant::now(),
             Reply::To {
                 mailbox: mailbox.clone(),
                 ticket: 1,

@@ -3,11 +3,8 @@
 //! A device id and a kind are short and plain, so that they can be a key, a label and part of a topic's name as they are. What
 //! is no address is said in words for the device; whether the kind exists is for the catalogue.
 
-use crate::message::Address;
+use crate::message::{Address, is_device_id};
 use crate::outcome::{Reason, Rejection, quoted};
-
-/// Longest device id, in bytes.
-pub const DEVICE_BYTES_MAX: usize = 128;
 
 /// Reads an address; the kind is not looked up here.
 pub fn parse(path: &str) -> Result<Address<'_>, Rejection> {
@@ -35,15 +32,6 @@ pub fn parse(path: &str) -> Result<Address<'_>, Rejection> {
     Ok(Address { device, kind, batch })
 }
 
-/// 1–128 of `A-Z a-z 0-9 . _ : -`, the first one alphanumeric.
-pub fn is_device_id(id: &str) -> bool {
-    let mut bytes = id.bytes();
-    let first_is_good = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    first_is_good
-        && id.len() <= DEVICE_BYTES_MAX
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
-}
-
 fn bad(path: &str, why: &str) -> Rejection {
     // Bounded and printable: a path is the sender's text, and ends up in answers, headers and logs.
     let shown = quoted(path);
@@ -53,6 +41,7 @@ fn bad(path: &str, why: &str) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::DEVICE_BYTES_MAX;
 
     #[test]
     fn addresses() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::operate::metrics::Registry;
 use crate::receipt::metrics::Tallies;
-use crate::{deliver, listen};
+use crate::{deliver, devices, listen};
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -15,6 +15,7 @@ pub struct Metrics {
     pub tallies: Arc<Tallies>,
     pub listen: listen::Metrics,
     pub deliver: deliver::Metrics,
+    pub devices: devices::Metrics,
 }
 
 // === impl Metrics ===
@@ -27,6 +28,7 @@ impl Metrics {
             tallies: Arc::new(Tallies::register(&registry)),
             listen: listen::Metrics::register(&registry),
             deliver: deliver::Metrics::register(&registry),
+            devices: devices::Metrics::register(&registry),
             registry: Arc::new(registry),
         }
     }

@@ -12,6 +12,7 @@ use super::admit::Admit;
 use super::metrics::Metrics;
 use super::tcp::Connections;
 use crate::deliver::health::Health;
+use crate::devices::Authenticator;
 use crate::pipeline::Pipeline;
 
 /// What every listener is given.
@@ -19,6 +20,8 @@ use crate::pipeline::Pipeline;
 pub struct Context {
     pub pipeline: Arc<Pipeline>,
     pub admit: Admit,
+    /// Verifies who sends; none where no identities are configured, and everybody is anonymous.
+    pub authenticator: Option<Arc<Authenticator>>,
     /// Descriptors for the connections of all listeners.
     pub connections: Connections,
     pub metrics: Metrics,

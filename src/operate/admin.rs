@@ -40,6 +40,10 @@ pub struct Config {
     pub enabled: bool,
     /// Where to listen, one address or several; keep it on loopback or on a private network.
     pub listen: ListenAddresses,
+    /// Listen beyond loopback, though whoever reaches it may read everything.
+    pub allow_anonymous: bool,
+    /// Listen beyond loopback without TLS.
+    pub allow_plaintext: bool,
 }
 
 impl Default for Config {
@@ -47,6 +51,8 @@ impl Default for Config {
         Config {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 9464)).into(),
+            allow_anonymous: false,
+            allow_plaintext: false,
         }
     }
 }
@@ -215,12 +221,21 @@ async fn status(State(state): State<AdminState>) -> Response {
             "http_max": front.metrics.http.http_connections_max.get(),
             "free": front.connections.free(),
         },
+        "devices": devices(front),
         "in_flight_bytes": front.admit.observe(),
         "coap": coap(front),
         "incomplete_bytes": front.admit.incomplete().observe(),
         "incomplete_waits": front.metrics.admission.incomplete_waits_total.get(),
     });
     ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
+}
+
+/// The identities in force, and what is wrong with their files; null where there are none.
+fn devices(front: &listen::Context) -> Value {
+    front.authenticator.as_ref().map_or(Value::Null, |authenticator| {
+        let devices = authenticator.devices();
+        json!({ "known": devices.register().len(), "mistakes": devices.mistakes() })
+    })
 }
 
 /// What the CoAP listener remembers and could not.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use zeroize::Zeroize;
 
 /// A text that is not shown.
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -71,6 +72,12 @@ impl Secret {
             }
         }
         hidden
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

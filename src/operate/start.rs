@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::catalogue::{Definition, Kind, kinds, registry, schemas};
 use crate::deliver::{self, spool};
+use crate::devices::{self, Register};
 use crate::gateway::bound::Bound;
 use crate::gateway::metrics::Metrics;
 use crate::listen;
@@ -40,6 +41,9 @@ pub enum Error {
     Cluster(String),
     #[error(transparent)]
     Listen(#[from] listen::Error),
+    /// An identity file.
+    #[error("devices: {0}")]
+    Identities(Mistake),
 }
 
 /// What was found, one line each.
@@ -59,6 +63,8 @@ pub struct Prepared {
     pub bound: Bound,
     pub definitions: Vec<Definition>,
     pub kinds: Option<Vec<Kind>>,
+    /// None: no identities are configured.
+    pub identities: Option<Register>,
     pub registry: Option<registry::Asked>,
     pub metrics: Arc<Metrics>,
     pub client: Option<deliver::Client>,
@@ -82,6 +88,11 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let kinds = kinds::compile(&definitions, &metrics.tallies);
     let kinds = kinds.map_err(|errors| findings.fail(errors)).ok();
     let registry = ask_registry(config, &definitions, &mut findings).await;
+    let identities = read_identities(
+        config,
+        definitions.iter().map(|kind| &*kind.name).collect(),
+        &mut findings,
+    );
     look_at_state(config, &mut findings);
     look_at_spool(config, &mut findings);
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.deliver.kafka);
@@ -95,6 +106,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
         bound,
         definitions,
         kinds,
+        identities,
         registry,
         metrics,
         client,
@@ -153,6 +165,31 @@ fn read_schemas(config: &Config, findings: &mut Findings) -> Vec<Definition> {
             .push(format!("schemas: ignored, as not called <kind>.avsc: {ignored}"));
     }
     found.definitions
+}
+
+fn read_identities(config: &Config, kinds: Vec<&str>, findings: &mut Findings) -> Option<Register> {
+    let folder = config.devices.folder.as_deref()?;
+    let register = match devices::files::read(folder, &Register::default()) {
+        Ok(register) => register,
+        Err(mistakes) => {
+            findings.errors.extend(mistakes.0.into_iter().map(Error::Identities));
+            return None;
+        }
+    };
+    findings
+        .ok
+        .push(format!("devices: {} in {}", register.len(), state::absolute(folder)));
+    let unknown = register.kinds().into_iter().filter(|kind| !kinds.contains(kind));
+    for kind in unknown {
+        let text = format!("devices: {kind}, which some of them may write, is no kind that this gateway has");
+        findings.warnings.push(text);
+    }
+    if config.coap.enabled && !config.coap.allow_anonymous {
+        let text = "coap: with devices.folder every message is refused (4.01), since CoAP has no credentials here yet; \
+                    coap.allow_anonymous accepts those for devices without an identity, or disable it";
+        findings.warnings.push(text.to_owned());
+    }
+    Some(register)
 }
 
 async fn ask_registry(config: &Config, definitions: &[Definition], findings: &mut Findings) -> Option<registry::Asked> {

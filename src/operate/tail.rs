@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use crate::catalogue::registry::{self, LookupError, lookup::Lookup};
 use crate::catalogue::{Definition, schemas};
-use crate::decode::address;
 use crate::deliver::consumer::{self, Consumed, Consumer};
+use crate::message::is_device_id;
 use crate::operate::config::Config;
 
 /// What to show.
@@ -219,7 +219,7 @@ impl Decoder<'_> {
     /// The device of a record in this kind's topic, and what it sent.
     async fn reading<'r>(&mut self, kind: &Definition, record: &'r Consumed) -> Result<(&'r str, Value), Undecodable> {
         let key = str::from_utf8(&record.key).ok();
-        let device = key.filter(|key| address::is_device_id(key));
+        let device = key.filter(|key| is_device_id(key));
         let device = device.ok_or_else(|| Undecodable::NoDevice(kind.name.clone()))?;
         let value = &*record.value;
         let reading = match value {

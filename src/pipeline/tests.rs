@@ -76,7 +76,7 @@ fn outcome_of(pipeline: &Pipeline, inbound: &Inbound<'_>) -> Outcome {
 struct Guard;
 
 impl Authorize for Guard {
-    fn authorize(&self, origin: &Origin, device: &str, kind: &str) -> Permission {
+    fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission {
         assert_eq!((origin.listener, origin.peer.port(), kind), ("mqtt", 4711, "weather"));
         match device {
             "roof-1" => Permission::Forbidden("roof-1 is another sender's".to_owned()),

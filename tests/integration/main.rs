@@ -66,6 +66,8 @@ mod bundled;
 
 mod simulated;
 
+mod identities;
+
 mod registry;
 
 mod tail;

@@ -267,11 +267,14 @@ fn check_and_run_agree_about_settings() {
             settings: vec![
                 ("mqtt.listen", "\"127.0.0.1:1\"".into()),
                 ("http.listen", "\"0.0.0.0:1\"".into()),
+                ("http.allow_plaintext", "true".into()),
             ],
             ..Fault::default()
         },
         &[
             "citygate.toml:...: http.listen: 0.0.0.0:1 is also used by mqtt.listen; give each listener a port of its own",
+            "citygate.toml:...: http.listen: 0.0.0.0:1 is beyond loopback, and without devices.folder whoever reaches it may send \
+             readings of any device; http.allow_anonymous = true says that this is meant",
         ],
     );
 }

@@ -12,7 +12,7 @@ use crate::harness::repository;
 
 /// The arrows of `src/lib.rs`: what a room's files may name by `crate::`. Nouns may be named by everybody.
 const MAY_KNOW: [(&str, &[&str]); 10] = [
-    ("listen", &["pipeline", "acknowledge", "listen", "deliver"]),
+    ("listen", &["pipeline", "acknowledge", "listen", "deliver", "devices"]),
     ("pipeline", &["authorize", "decode", "validate", "route", "deliver"]),
     ("authorize", &[]),
     ("decode", &["decode"]),
@@ -25,12 +25,13 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 12] = [
     "message",
     "receipt",
     "catalogue",
     "outcome",
     "dead_letter_allowance",
+    "devices",
     "operate::clock",
     "operate::log_limit",
     "operate::metrics",

@@ -19,7 +19,7 @@ use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
 use citygate::deliver::health::Monitor;
 use citygate::deliver::reason::Cause;
 use citygate::gateway::Metrics;
-use citygate::message::{Origin, Protocol, Record};
+use citygate::message::{Protocol, Record};
 use citygate::outcome::{Busy, Outcome};
 use citygate::receipt::{Answer, Mailbox, Receipt, Reply};
 use rand::rngs::StdRng;
@@ -383,10 +383,6 @@ fn dispatch(
     ))
 }
 
-fn origin() -> Origin {
-    Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
-}
-
 fn monitor() -> Arc<Monitor> {
     let health = Arc::new(Monitor::new(&Metrics::new().deliver.kafka, true));
     health.spool_refuses(None);
@@ -507,7 +503,7 @@ impl Run {
         let reply = Reply::To { mailbox, ticket: 0 };
         let receipt = Receipt::new(
             self.metrics.tallies.of_kind("k").of(Protocol::Mqtt).clone(),
-            origin(),
+            std::time::Instant::now(),
             reply,
             None,
         );
@@ -968,7 +964,7 @@ impl Rush {
             };
             let receipt = Receipt::new(
                 self.run.metrics.tallies.of_kind("k").of(Protocol::Mqtt).clone(),
-                origin(),
+                std::time::Instant::now(),
                 reply,
                 None,
             );

@@ -20,6 +20,11 @@ pub struct Config {
     pub enabled: bool,
     /// Address with its port, or a list of at most 32; plain CoAP.
     pub listen: ListenAddresses,
+    /// Accept senders that prove nothing: for devices without an identity, where `devices.folder` is set, and for all of them where
+    /// it is not.
+    pub allow_anonymous: bool,
+    /// Listen beyond loopback without TLS.
+    pub allow_plaintext: bool,
     /// Maximum datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
     pub datagram_bytes_max: ByteSize,
     /// Maximum diagnostic payload beside an error code. In all, never more than three times the request's length is
@@ -59,6 +64,8 @@ impl Default for Config {
         Config {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 5683)).into(),
+            allow_anonymous: false,
+            allow_plaintext: false,
             datagram_bytes_max: ByteSize::b(2048),
             diagnostic_bytes_max: 128,
             exchanges_max: 65_536,

@@ -20,6 +20,11 @@ pub struct Config {
     pub enabled: bool,
     /// Address with its port, or a list of them; plain text.
     pub listen: ListenAddresses,
+    /// Accept senders that prove nothing: for devices without an identity, where `devices.folder` is set, and for all of them where
+    /// it is not.
+    pub allow_anonymous: bool,
+    /// Listen beyond loopback without TLS.
+    pub allow_plaintext: bool,
     /// Maximum concurrent connections; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// Maximum body; a larger one is answered 413.
@@ -47,6 +52,8 @@ impl Default for Config {
         Config {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            allow_anonymous: false,
+            allow_plaintext: false,
             connections_max: 10_000,
             body_bytes_max: ByteSize::kib(768),
             body_bytes_per_second_min: ByteSize::b(512),

@@ -1,8 +1,8 @@
 //! What was answered to requests with an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), so that a
 //! repetition is answered again and its readings are not passed on again.
 //!
-//! A key belongs to its path: there is no authentication yet, so whoever knows both counts as the same device. A key
-//! is *in flight* from its first request until its answer, also when the client has gone. Readings that are safe or
+//! A key belongs to its path and its sender; among anonymous senders whoever knows key and path counts as the same device. A
+//! key is *in flight* from its first request until its answer, also when the client has gone. Readings that are safe or
 //! rejected are then remembered; busy ones are not, so that a repetition passes on those alone. (One that was busy because
 //! Kafka did not confirm it in time may have been written all the same: repeated, it can be in Kafka twice.)
 //!
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderName};
 
 use crate::listen::http::metrics::HttpMetrics;
-use crate::message::Inbound;
+use crate::message::{Identity, Inbound};
 use crate::outcome::Outcome;
 use crate::receipt::Answer;
 
@@ -162,7 +162,11 @@ impl Keys {
 
     /// Judges a request with `key`, and puts it in flight if its readings are to be passed on.
     pub fn enter(self: &Arc<Self>, key: &str, inbound: &Inbound<'_>, now: Instant) -> Seen {
-        let scope = self.digest(inbound.path, key.as_bytes());
+        let scope = match inbound.origin.identity {
+            Identity::Anonymous => self.digest(inbound.path, key.as_bytes()),
+            // A header has no NUL.
+            Identity::Device(sender) => self.digest(inbound.path, format!("{key}\0{}", sender.id()).as_bytes()),
+        };
         let content = self.digest(inbound.content_type, inbound.body);
         let seen = self.enter_digests(scope, content, now);
         let requests = &self.metrics.http_idempotent_requests_total;

@@ -19,7 +19,7 @@ metrics! {
         /// HTTP responses sent, by status code.
         http_responses_total: IntCounterVec["status"],
         /// HTTP requests that are no readings and were refused, by reason: bad_head (400), head_too_slow (408), head_too_large (431),
-        /// bad_host (400), bad_transfer_encoding (400, 501), method_not_allowed (405), bad_idempotency_key (400).
+        /// bad_host (400), unauthenticated (401), forbidden (403: a device that is disabled), authentication_busy (503), bad_transfer_encoding (400, 501), method_not_allowed (405), bad_idempotency_key (400).
         http_requests_refused_total: IntCounterVec["reason"],
         /// HTTP requests whose connection was reset before their body was whole: not received, not answered, and not among
         /// the readings.

@@ -24,6 +24,8 @@ use tracing::debug;
 use super::tcp::{self, Acceptor, ConnectionPermits, Listeners, StallTimeout, WhenFull, linger};
 use super::{Context, Error};
 
+mod authorization;
+
 mod body;
 pub mod metrics;
 

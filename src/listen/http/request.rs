@@ -1,4 +1,4 @@
-//! One request: head, method, key, body, permit, pipeline, answer.
+//! One request: head, method, key, sender, body, permit, pipeline, answer.
 //!
 //! What cannot be read whole ([`body`]) is refused and counted; what is wrong with the request itself (head, method,
 //! `Idempotency-Key`) is no reading and counts as none, nor does one whose connection was reset. A request with a key is
@@ -15,12 +15,14 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::error;
 
+use super::authorization::{Credentials, Malformed};
 use super::body::{self, Unread};
 use super::head;
 use super::idempotency::{self, Claim, Seen};
 use super::response::{self, Problem, respond};
 use super::shared::{Connection, Shared};
-use crate::message::{Inbound, Policy};
+use crate::devices::{Denied, Proven};
+use crate::message::{Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::{Answer, Mailbox, Permit, Reply};
 
@@ -76,9 +78,14 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
     if is_greeting {
         return Ok(greeting(shared, body.is_end_stream()));
     }
-    let refuse = |outcome| refuse(shared, connection, &path, outcome);
+    let sender = match identify(shared, connection, &head.headers).await {
+        Ok(sender) => sender,
+        Err(problem) => return Err(refuse_request(shared, problem, body.is_end_stream()).into()),
+    };
+    let sender = sender.as_ref();
+    let refuse = |outcome| refuse(shared, &connection.origin(sender), &path, outcome);
     if let Some(codings) = head::content_codings(&head.headers) {
-        return Err(refuse_coded(shared, connection, &path, &codings).into());
+        return Err(refuse_coded(shared, &connection.origin(sender), &path, &codings).into());
     }
     let body = body::read(&shared.config, connection, &head.headers, body).await;
     let (body, charge) = body.map_err(|unread| match unread {
@@ -91,7 +98,7 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
     drop(charge);
     let content_type = head::content_type(&head.headers);
     let mut inbound = Inbound {
-        origin: connection.origin(),
+        origin: connection.origin(sender),
         path: &path,
         body: &body,
         content_type: &content_type,
@@ -114,6 +121,24 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
     }
 }
 
+/// Who sends, verified before the body is read; `None`: a sender that may be anonymous.
+async fn identify(shared: &Shared, connection: &Connection, headers: &HeaderMap) -> Result<Option<Proven>, Problem> {
+    let Some(authenticator) = &shared.context.authenticator else {
+        return Ok(None);
+    };
+    let from = (Protocol::Http, connection.peer);
+    let denied = match Credentials::of(headers) {
+        Ok(None) if shared.config.allow_anonymous => return Ok(None),
+        Ok(None) => authenticator.refuse(from, Denied::Missing).await,
+        Err(Malformed) => authenticator.refuse(from, Denied::BadCredential).await,
+        Ok(Some(credentials)) => match authenticator.authenticate(from, credentials.claim()).await {
+            Ok(sender) => return Ok(Some(sender)),
+            Err(denied) => denied,
+        },
+    };
+    Err(Problem::denied(denied))
+}
+
 /// What is wrong with the head of a request, whatever its body is.
 fn wrong_head(head: &Parts, is_greeting: bool) -> Option<Problem> {
     if let Some(detail) = head::host_fault(head.version, &head.headers) {
@@ -134,11 +159,11 @@ fn refuse_request(shared: &Shared, problem: Problem, is_whole: bool) -> Problem 
 }
 
 /// A message in a content coding that is not decoded.
-fn refuse_coded(shared: &Shared, connection: &Connection, path: &str, codings: &str) -> Problem {
+fn refuse_coded(shared: &Shared, origin: &Origin<'_>, path: &str, codings: &str) -> Problem {
     let shown = quoted(codings);
     let detail = format!("content encoding {shown} is not decoded; send the body as it is");
     let rejection = Rejection::new(Reason::UnsupportedFormat, detail);
-    refuse(shared, connection, path, rejection.into()).coded().closing()
+    refuse(shared, origin, path, rejection.into()).coded().closing()
 }
 
 /// The `Idempotency-Key`, where keys are remembered.
@@ -154,10 +179,10 @@ fn key(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Problem> 
 }
 
 /// A message that is not accepted: counted, and answered so.
-fn refuse(shared: &Shared, connection: &Connection, path: &str, outcome: Outcome) -> Problem {
+fn refuse(shared: &Shared, origin: &Origin<'_>, path: &str, outcome: Outcome) -> Problem {
     let problem = Problem::new(&outcome);
     let pipeline = &shared.context.pipeline;
-    pipeline.refuse(&connection.origin(), path, outcome, Reply::Nobody);
+    pipeline.refuse(origin, path, outcome, Reply::Nobody);
     problem
 }
 

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use super::head::TransferFault;
 use super::idempotency::KeyError;
 use crate::acknowledge::{self, Counts};
-use crate::outcome::Outcome;
+use crate::devices::Denied;
+use crate::outcome::{Outcome, Reason};
 use crate::receipt::Answer;
 
 /// A negative answer: RFC 9457.
@@ -33,6 +34,7 @@ pub struct Problem {
 enum Hint {
     RetryAfter,
     Methods(&'static str),
+    Schemes,
     MediaTypes,
     Codings,
 }
@@ -53,6 +55,16 @@ impl Problem {
             hint: Some(Hint::Codings),
             ..self
         }
+    }
+
+    /// The sender is not who it says it is, or does not say it.
+    pub fn denied(denied: Denied) -> Self {
+        let (status, reason) = match denied {
+            Denied::BadCredential | Denied::Missing => (StatusCode::UNAUTHORIZED, Reason::Unauthenticated.label()),
+            Denied::Disabled => (StatusCode::FORBIDDEN, Reason::Forbidden.label()),
+            Denied::Busy => (StatusCode::SERVICE_UNAVAILABLE, "authentication_busy"),
+        };
+        Self::of(status, reason, denied.text())
     }
 
     pub fn method_not_allowed(is_root: bool) -> Self {
@@ -153,6 +165,7 @@ impl Hint {
                 Some(Hint::RetryAfter)
             }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Hint::MediaTypes),
+            StatusCode::UNAUTHORIZED => Some(Hint::Schemes),
             _ => None,
         }
     }
@@ -161,6 +174,11 @@ impl Hint {
         match self {
             Hint::RetryAfter => (header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)),
             Hint::Methods(methods) => (header::ALLOW, HeaderValue::from_static(methods)),
+            // RFC 9110 §15.5.2: one is required.
+            Hint::Schemes => {
+                let schemes = r#"Basic realm="citygate", charset="UTF-8", Bearer realm="citygate""#;
+                (header::WWW_AUTHENTICATE, HeaderValue::from_static(schemes))
+            }
             Hint::MediaTypes => {
                 let decoded = HeaderValue::from_static("application/json, application/x-ndjson");
                 (header::ACCEPT, decoded)
@@ -240,7 +258,7 @@ mod tests {
     use axum::body::to_bytes;
 
     use super::*;
-    use crate::outcome::{Busy, Reason, Rejection};
+    use crate::outcome::{Busy, Rejection};
 
     async fn told(outcomes: Vec<Outcome>) -> (Response, Value) {
         let (parts, body) = respond(&Answer::Many(outcomes)).into_parts();
@@ -297,6 +315,7 @@ mod tests {
     fn a_status_has_the_title_of_rfc_9110() {
         let check = |number: u16, expected: &str| assert_eq!(title(status(number)), expected);
         check(400, "Bad Request");
+        check(401, "Unauthorized");
         check(403, "Forbidden");
         check(404, "Not Found");
         check(405, "Method Not Allowed");

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::idempotency::Keys;
+use crate::devices::Proven;
 use crate::listen::Context;
 use crate::listen::incomplete::PeerBudget;
-use crate::message::{Origin, Protocol};
+use crate::message::{Identity, Origin, Protocol};
 
 /// What this listener is called in the configuration and in logs.
 pub const NAME: &str = "http";
@@ -41,8 +42,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Of a message that is received now.
-    pub fn origin(&self) -> Origin {
-        Origin::anonymous(Protocol::Http, NAME, self.peer)
+    /// Of a message that is received now, from who has proved to be this.
+    pub fn origin<'a>(&self, sender: Option<&'a Proven>) -> Origin<'a> {
+        Origin {
+            identity: sender.map_or(Identity::Anonymous, |sender| Identity::Device(&sender.device)),
+            ..Origin::anonymous(Protocol::Http, NAME, self.peer)
+        }
     }
 }

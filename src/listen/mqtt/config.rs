@@ -20,6 +20,11 @@ pub struct Config {
     pub enabled: bool,
     /// Address with its port, or a list of them; plain text.
     pub listen: ListenAddresses,
+    /// Accept senders that prove nothing: for devices without an identity, where `devices.folder` is set, and for all of them where
+    /// it is not.
+    pub allow_anonymous: bool,
+    /// Listen beyond loopback without TLS.
+    pub allow_plaintext: bool,
     /// Maximum concurrent connections; further ones are closed on accept.
     pub connections_max: usize,
     /// Maximum packet size, header included (Maximum Packet Size of MQTT 5).
@@ -101,6 +106,8 @@ impl Default for Config {
         Config {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)).into(),
+            allow_anonymous: false,
+            allow_plaintext: false,
             connections_max: 10_000,
             packet_bytes_max: ByteSize::kib(256),
             receive_maximum: 64,

@@ -121,11 +121,16 @@ fn acceptable<S>(connect: Connect, wire: &mut Wire<S>) -> Result<Connect, Ended>
     } else {
         return Ok(connect);
     };
+    Err(refuse(&connect, refusal, wire))
+}
+
+/// Refuses a client whose CONNECT is well formed; the answer is in `wire.outbound`.
+pub fn refuse<S>(connect: &Connect, refusal: Refusal, wire: &mut Wire<S>) -> Ended {
     let encoder = bounded(connect.version, connect.packet_bytes_max);
-    Err(Ended {
+    Ended {
         client_id: packet::shortened(&connect.client_id).to_owned(),
         ..refused(refusal, encoder, wire)
-    })
+    }
 }
 
 fn refused<S>(refusal: Refusal, encoder: Encoder, wire: &mut Wire<S>) -> Ended {
@@ -448,6 +453,7 @@ mod tests {
             problem_information: true,
             authentication_method: false,
             will: None,
+            login: Default::default(),
         };
         let check = |connect: Connect, silence_s: u64, keep_s: u64, told: (Option<u16>, Option<u32>)| {
             let about = format!("{connect:?}");

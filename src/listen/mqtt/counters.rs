@@ -7,6 +7,7 @@ use prometheus::IntCounter;
 use strum::{IntoStaticStr, VariantArray};
 
 use super::packet::{DisconnectReason, Fault, Version};
+use crate::devices::Denied;
 use crate::listen::incomplete::Evicted;
 use crate::listen::mqtt::metrics::MqttMetrics;
 use crate::outcome::{Busy, Outcome, Reason, Rejection};
@@ -40,6 +41,8 @@ pub enum Close {
     Evicted(Evicted),
     /// The same client id connected again.
     TakenOver,
+    /// The device was disabled, or lost the credential that it connected with.
+    Revoked(Denied),
     /// A 3.1.1 client whose reading could not be accepted: it sends it again when it connects again.
     Busy,
     /// The gateway shuts down.
@@ -111,6 +114,7 @@ impl Close {
             Close::NoMemory => "no_memory",
             Close::Evicted(_) => "evicted",
             Close::TakenOver => "taken_over",
+            Close::Revoked(_) => "revoked",
             Close::Busy => "busy",
             Close::Stopping => "stopping",
             Close::Fault(fault) => match fault.reason {
@@ -143,6 +147,7 @@ impl Close {
             Close::NoMemory => Some((DisconnectReason::QuotaExceeded, Busy::IncompleteFull.text())),
             Close::Evicted(why) => Some((DisconnectReason::QuotaExceeded, why.text())),
             Close::TakenOver => Some((DisconnectReason::SessionTakenOver, "this client id connected again")),
+            Close::Revoked(denied) => Some((DisconnectReason::AdministrativeAction, denied.text())),
             Close::Stopping => Some((DisconnectReason::ServerShuttingDown, "the gateway is shutting down")),
             Close::Fault(fault) => Some((fault.reason, fault.why)),
             _ => None,
@@ -173,6 +178,7 @@ impl Close {
             | Close::TooSlow
             | Close::NoMemory
             | Close::Evicted(_)
+            | Close::Revoked(_)
             | Close::Stopping
             | Close::Fault(_) => true,
             Close::Network

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::listen::{admit, coap, http, mqtt};
 use crate::operate::mistake::{Mistake, Mistakes};
 use crate::operate::{admin, shutdown};
-use crate::{catalogue, deliver, validate};
+use crate::{catalogue, deliver, devices, validate};
 
 mod ask;
 
@@ -20,10 +20,13 @@ mod environment;
 
 mod expected;
 
+mod exposure;
+
 mod log;
 
 mod parse;
 
+use exposure::Exposed;
 pub use log::{Format, Log};
 
 /// Everything that can be configured.
@@ -36,6 +39,7 @@ pub struct Config {
     pub coap: coap::Config,
     pub http: http::Config,
     pub admin: admin::Config,
+    pub devices: devices::Config,
     pub kafka: deliver::Config,
     pub spool: deliver::spool::Config,
     pub replay: deliver::replay::Config,
@@ -58,6 +62,7 @@ impl Default for Config {
             coap: Default::default(),
             http: Default::default(),
             admin: Default::default(),
+            devices: Default::default(),
             kafka: Default::default(),
             spool: Default::default(),
             replay: Default::default(),
@@ -138,7 +143,9 @@ impl Config {
         mistakes.extend(self.replay.mistakes());
         mistakes.extend(self.mqtt.mistakes());
         mistakes.extend(self.http.mistakes());
+        mistakes.extend(self.devices.mistakes());
         mistakes.extend(self.shared_addresses());
+        mistakes.extend(exposure::mistakes(&self.exposed(), self.devices.folder.is_some()));
         let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
         require(!self.state_dir.as_os_str().is_empty(), "state_dir", "is empty");
         require(
@@ -187,6 +194,21 @@ impl Config {
             "must be at least 1",
         );
         mistakes
+    }
+
+    fn exposed(&self) -> [Exposed<'_>; 4] {
+        macro_rules! exposed {
+            ($table:ident) => {
+                Exposed {
+                    table: stringify!($table),
+                    enabled: self.$table.enabled,
+                    listen: &self.$table.listen,
+                    allow_plaintext: self.$table.allow_plaintext,
+                    allow_anonymous: self.$table.allow_anonymous,
+                }
+            };
+        }
+        [exposed!(mqtt), exposed!(coap), exposed!(http), exposed!(admin)]
     }
 
     /// Listeners over TCP that want the same address.

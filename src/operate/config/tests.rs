@@ -94,6 +94,8 @@ const NO_LIMITS: &str = "
     mqtt.enabled mqtt.listen
     coap.enabled
     http.enabled http.listen
+    mqtt.allow_anonymous mqtt.allow_plaintext coap.allow_anonymous coap.allow_plaintext
+    http.allow_anonymous http.allow_plaintext admin.allow_anonymous admin.allow_plaintext
     admin.enabled admin.listen
     kafka.bootstrap_servers kafka.topic_prefix kafka.dead_letter_topic kafka.create_topics kafka.partitions
     kafka.replication_factor kafka.linger kafka.batch_bytes kafka.batch_readings kafka.compression
@@ -642,4 +644,57 @@ fn a_mistake_brings_no_second_one() {
         "citygate.toml:4: ",
     );
     check(&format!("{table}username = \"u\npassword = \"x\""), "citygate.toml:3: ");
+}
+
+#[test]
+fn beyond_loopback_what_is_open_must_be_meant() {
+    let check = |text: &str, expected: &[&str]| {
+        let config: Config = toml::from_str(text).unwrap();
+        let found = exposure::mistakes(&config.exposed(), config.devices.folder.is_some());
+        let found: Vec<_> = found.0.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), expected.len(), "{text}: {found:?}");
+        for (mistake, words) in found.iter().zip(expected) {
+            assert!(mistake.contains(words), "{text}: {mistake}, expected {words}");
+        }
+    };
+    check("", &[]);
+    for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        check(&format!("mqtt.listen = {loopback:?}"), &[]);
+    }
+    for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[fd00::1]:1"] {
+        let both = ["without TLS", "without devices.folder"];
+        check(&format!("mqtt.listen = {open:?}"), &both);
+    }
+    check(
+        r#"mqtt.listen = ["127.0.0.1:1", "10.0.0.1:1"]"#,
+        &["mqtt.listen: 10.0.0.1:1 is", "whoever reaches it"],
+    );
+    check("mqtt = {listen = \"10.0.0.1:1\", enabled = false}", &[]);
+    check(
+        "mqtt = {listen = \"10.0.0.1:1\", allow_plaintext = true}",
+        &["mqtt.allow_anonymous = true says"],
+    );
+    check(
+        "mqtt = {listen = \"10.0.0.1:1\", allow_anonymous = true}",
+        &["mqtt.allow_plaintext = true says"],
+    );
+    check(
+        "mqtt = {listen = \"10.0.0.1:1\", allow_anonymous = true, allow_plaintext = true}",
+        &[],
+    );
+    // With identities senders prove who they are, or are refused.
+    let known = "devices.folder = \"devices\"\n";
+    check(
+        &format!("{known}http = {{listen = \"10.0.0.1:1\", allow_plaintext = true}}"),
+        &[],
+    );
+    check(
+        &format!("{known}coap = {{listen = \"10.0.0.1:1\", allow_plaintext = true}}"),
+        &[],
+    );
+    let admin = "admin = {listen = \"10.0.0.1:1\", allow_plaintext = true}";
+    check(
+        &format!("{known}{admin}"),
+        &["admin.listen: 10.0.0.1:1 is beyond loopback, and whoever reaches it may read"],
+    );
 }

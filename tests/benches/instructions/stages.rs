@@ -231,7 +231,8 @@ impl Setup {
         let tally = self.kind("energy").tallies.of(Protocol::Mqtt).clone();
         let (mailbox, mut answers) = (Mailbox::new(), Vec::new());
         Box::new(move |number| {
-            Receipt::new(tally.clone(), origin(), reply(&mailbox, number), None).resolve(Outcome::Delivered);
+            Receipt::new(tally.clone(), origin().received_at, reply(&mailbox, number), None)
+                .resolve(Outcome::Delivered);
             if number % WINDOW == WINDOW - 1 {
                 mailbox.take(&mut answers);
                 assert_eq!(black_box(&answers).len(), WINDOW);
@@ -324,7 +325,7 @@ impl Setup {
         let Ok(envelope::Envelope::Single(body)) = envelope::open(inbound, address.batch, 1) else {
             unreachable!("one reading")
         };
-        let receipt = Receipt::new(tally, inbound.origin, reply, None);
+        let receipt = Receipt::new(tally, inbound.origin.received_at, reply, None);
         let valid = self
             .validator
             .reading(&kind.program, address.device, NOW_MS, body, scratch);
@@ -343,7 +344,7 @@ impl Setup {
     }
 }
 
-fn origin() -> Origin {
+fn origin() -> Origin<'static> {
     Origin::anonymous(Protocol::Mqtt, "mqtt", ([127, 0, 0, 1], 1).into())
 }
 

@@ -105,6 +105,18 @@ impl Mqtt {
         }
     }
 
+    /// The answer to a CONNECT: its code, and why it is refused, as far as the version can say it. `None`: the server closed.
+    pub async fn connack(&mut self) -> Option<(u8, String)> {
+        let (_, body) = self.frame().await.ok()?;
+        let has_text = self.version == Version::V5 && body[1] != 0;
+        let text = if has_text {
+            reason_string(&body[2..])
+        } else {
+            String::new()
+        };
+        Some((body[1], text))
+    }
+
     async fn frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
         frame(&mut self.stream).await
     }
@@ -214,6 +226,19 @@ pub fn connect_as(name: &str, level: u8, flags: u8, keep_alive_s: u16, propertie
     body.extend_from_slice(&keep_alive_s.to_be_bytes());
     body.extend_from_slice(properties);
     push_string(&mut body, client_id);
+    packet(0x10, &body)
+}
+
+/// CONNECT with a clean session, and a user name and password if there are any.
+pub fn connect_with_login(version: Version, client_id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
+    let flags = 0b10 | u8::from(user.is_some()) << 7 | u8::from(password.is_some()) << 6;
+    let mut body = Vec::new();
+    push_string(&mut body, "MQTT");
+    body.extend_from_slice(&[version as u8, flags, 0, 60]);
+    body.extend_from_slice(if version == Version::V5 { &[0] } else { &[] });
+    for text in [Some(client_id), user, password].into_iter().flatten() {
+        push_string(&mut body, text);
+    }
     packet(0x10, &body)
 }
 

@@ -4,7 +4,6 @@
 //! its reading. What has arrived of it is charged by the [`wire`](crate::listen::mqtt::wire); its permit is acquired when it
 //! has arrived whole. Other packets are always decoded, so pings and releases in front of a PUBLISH that waits are answered.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,8 +16,7 @@ use crate::listen::mqtt::packet::{
     self, DisconnectReason, Fault, Head, Packet, Publish, TOO_LARGE, Version, protocol_error,
 };
 use crate::listen::mqtt::qos2::{self, Seen};
-use crate::listen::mqtt::shared::NAME;
-use crate::message::{DeadLetters, Inbound, Origin, Policy, Protocol};
+use crate::message::{DeadLetters, Inbound, Policy};
 use crate::outcome::{Outcome, Reason, Rejection};
 use crate::receipt::Reply;
 
@@ -151,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     fn refuse(&self, head: &Head, outcome: Outcome) {
         let topic = packet::topic_of_part(head, &self.wire.inbound);
         let pipeline = &self.shared.context.pipeline;
-        pipeline.refuse(&origin(self.peer), topic, outcome, Reply::Nobody);
+        pipeline.refuse(&self.sender.origin(self.peer), topic, outcome, Reply::Nobody);
     }
 
     // Whether the pipeline was given something.
@@ -219,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             ticket,
         });
         let inbound = Inbound {
-            origin: origin(self.peer),
+            origin: self.sender.origin(self.peer),
             path,
             body: &publish.payload,
             content_type: publish.content_type.as_deref().unwrap_or_default(),
@@ -250,11 +248,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         Ok(())
     }
-}
-
-/// Of a message that is received now.
-fn origin(peer: SocketAddr) -> Origin {
-    Origin::anonymous(Protocol::Mqtt, NAME, peer)
 }
 
 /// Which rejected readings are kept: all, where the answer to one may be positive. Of QoS 2 a later connection of the session

@@ -24,13 +24,15 @@ use tracing::debug;
 
 mod intake;
 
+mod sender;
+
 mod unsent;
 
 use super::acks::{Acks, Owed};
 use super::aliases::Aliases;
 use super::connect::{self, Client, Ended};
 use super::counters::{Close, Pause};
-use super::packet::Version;
+use super::packet::{Refusal, Version};
 use super::sessions::State;
 use super::shared::Shared;
 use super::wire::{Moved, Wire};
@@ -39,6 +41,7 @@ use crate::deliver::health::Health;
 use crate::listen::incomplete::arrival::Late;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, Permit};
+use sender::Sender;
 use unsent::Unsent;
 
 /// How long a 3.1.1 connection whose reading could not be accepted stays open, unread, before it is closed: it will send
@@ -58,6 +61,7 @@ struct Session<'a, S> {
     shared: &'a Shared,
     wire: Wire<S>,
     peer: SocketAddr,
+    sender: Sender,
     client: Client,
     state: State,
     acks: Acks,
@@ -93,6 +97,7 @@ enum Event {
     Answers,
     Permit(Permit),
     Health,
+    Identities,
     Timer,
 }
 
@@ -109,14 +114,28 @@ where
             connect::receive(&mut wire, shared.config.packet_bytes_max()),
         ) => opened.unwrap_or(Err(Close::ConnectTimeout.into())),
     };
-    let (client, mut connack) = match opened {
-        Ok(connect) => connect::agree(connect, &shared.config),
+    let connect = match opened {
+        Ok(connect) => connect,
         Err(ended) => return (wire, ended),
     };
+    let sender = tokio::select! {
+        biased;
+        () = shared.context.stopping.cancelled() => return (wire, Close::Stopping.into()),
+        sender = Sender::identify(shared, peer, &connect.login) => sender,
+    };
+    let sender = match sender {
+        Ok(sender) => sender,
+        Err(denied) => {
+            let ended = connect::refuse(&connect, Refusal::Denied(denied), &mut wire);
+            return (wire, ended);
+        }
+    };
+    let (client, mut connack) = connect::agree(connect, &shared.config);
     shared.counters.received(1);
     shared.counters.connected(client.encoder.version);
     let halt = shared.context.stopping.child_token();
-    let (ownership, mut state) = shared.sessions.enter(&client.id, client.clean, halt.clone()).await;
+    let key = sender.session_key(&client.id);
+    let (ownership, mut state) = shared.sessions.enter(&key, client.clean, halt.clone()).await;
     if let Some(will) = state.as_mut().and_then(|state| state.will.take()) {
         will.delete();
     }
@@ -130,7 +149,7 @@ where
         "mqtt client connected"
     );
     client.encoder.connack(connack, &mut wire.outbound);
-    let mut session = Session::new(shared, wire, peer, client, state.unwrap_or_default());
+    let mut session = Session::new(shared, wire, (peer, sender), client, state.unwrap_or_default());
     let close = session.run(&halt).await;
     // What has become known meanwhile.
     session.collect();
@@ -166,7 +185,13 @@ where
 // === impl Session ===
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
-    fn new(shared: &'a Shared, wire: Wire<S>, peer: SocketAddr, client: Client, state: State) -> Self {
+    fn new(
+        shared: &'a Shared,
+        wire: Wire<S>,
+        (peer, sender): (SocketAddr, Sender),
+        client: Client,
+        state: State,
+    ) -> Self {
         let mut health = shared.context.health.clone();
         let kafka_up = health.borrow_and_update().accepts_readings();
         Session {
@@ -175,6 +200,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             shared,
             wire,
             peer,
+            sender,
             client,
             state,
             health,
@@ -232,7 +258,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let kafka_unavailable = self.pause == Some(Pause::KafkaUnavailable);
         // Once it ends, the drain has nothing to add.
         let stopping = self.ending.is_some() && self.shared.context.stopping.is_cancelled();
-        let (wire, mailbox) = (&mut self.wire, &self.state.mailbox);
+        let (wire, mailbox, sender) = (&mut self.wire, &self.state.mailbox, &mut self.sender);
         tokio::select! {
             biased;
             () = halted, if !stopping => Event::Halted,
@@ -240,6 +266,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             () = mailbox.wait() => Event::Answers,
             permit = granted(&mut self.waiting) => Event::Permit(permit),
             () = changed(&mut self.health), if kafka_unavailable => Event::Health,
+            () = sender.changed() => Event::Identities,
             () = sleep => Event::Timer,
         }
     }
@@ -255,6 +282,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             // What was sent has been noted, and what arrived is collected before the next wait.
             Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
             Event::Permit(permit) => (self.permit, self.waiting) = (Some(permit), None),
+            Event::Identities => self.sender.again(self.shared).map_err(Close::Revoked)?,
             Event::Health => self.kafka_up = self.health.borrow().accepts_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();

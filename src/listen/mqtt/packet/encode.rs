@@ -8,6 +8,7 @@ use rumqttd::protocol::{self as codec, Protocol as _};
 
 use super::fault::{DisconnectReason, Fault, Version};
 use crate::acknowledge::MqttReason;
+use crate::devices::Denied;
 
 /// Writes packets for one client, within what it said it accepts.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub enum Refusal {
     /// It is empty, and the session is to be kept.
     ClientIdEmpty,
     AuthenticationMethod,
+    /// The sender is not who it says it is, or does not say it.
+    Denied(Denied),
     Fault(Fault),
 }
 
@@ -162,6 +165,7 @@ impl Encoder {
             (Version::V3, Refusal::ClientIdTooLong | Refusal::ClientIdEmpty) => {
                 out.extend_from_slice(&[0x20, 2, 0, IDENTIFIER_REJECTED])
             }
+            (Version::V3, Refusal::Denied(denied)) => out.extend_from_slice(&[0x20, 2, 0, return_code(denied)]),
             // 3.1.1 has no code for what is left; such a connection is closed [MQTT-4.8.0-1].
             (Version::V3, _) => {}
             (Version::V5, _) => self.reasoned(0x20, &[0, refusal.code()], refusal.why(), out),
@@ -242,6 +246,9 @@ impl Refusal {
             Refusal::ProtocolVersion => 0x84,
             Refusal::ClientIdTooLong | Refusal::ClientIdEmpty => 0x85,
             Refusal::AuthenticationMethod => 0x8C,
+            Refusal::Denied(Denied::BadCredential) => 0x86,
+            Refusal::Denied(Denied::Disabled | Denied::Missing) => 0x87,
+            Refusal::Denied(Denied::Busy) => 0x89,
             Refusal::Fault(fault) => fault.reason as u8,
         }
     }
@@ -252,8 +259,18 @@ impl Refusal {
             Refusal::ClientIdTooLong => "the client identifier is longer than 256 bytes",
             Refusal::ClientIdEmpty => "the client identifier is empty, but its session is to be kept",
             Refusal::AuthenticationMethod => "enhanced authentication is not supported",
+            Refusal::Denied(denied) => denied.text(),
             Refusal::Fault(fault) => fault.why,
         }
+    }
+}
+
+/// Of 3.1.1 [its §3.2.2.3].
+fn return_code(denied: Denied) -> u8 {
+    match denied {
+        Denied::Busy => 3,
+        Denied::BadCredential => 4,
+        Denied::Disabled | Denied::Missing => 5,
     }
 }
 

@@ -24,6 +24,7 @@ pub enum DisconnectReason {
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
+    AdministrativeAction = 0x98,
 }
 
 /// A packet that ends its connection, and why.

@@ -11,15 +11,17 @@
 //!  5. It writes a DISCONNECT without properties with a wrong length: written by hand.
 //!  6. It panics on writing a CONNACK code that the version lacks: refusals are written by hand.
 //!  7. It panics on writing 3.1.1 packets with properties: they get none.
-//!  8. It refuses passwords that are not UTF-8: it is not shown them.
+//!  8. It refuses passwords that are not UTF-8: it is not shown them, and the login is read here.
 //!  9. It checks neither flags, reserved bits, trailing bytes nor the bounds and values of properties: `check` does
 //!     ([`fields`] for what packets are made of; `rules` is the table of what it must say).
 //! 10. It accepts any bytes as a topic, and its topic matcher panics on some: topics are checked, nothing is matched.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol as _};
+use zeroize::Zeroizing;
 
 mod check;
 mod encode;
@@ -97,7 +99,15 @@ pub struct Will {
     pub delay: Duration,
 }
 
-/// A CONNECT, as far as it matters here. Credentials are well formed, and left out.
+/// User name and password, each if it was sent.
+#[derive(Default, PartialEq, Eq)]
+pub struct Login {
+    pub user_name: Option<String>,
+    /// Binary data.
+    pub password: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// A CONNECT, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Connect {
     pub version: Version,
@@ -116,6 +126,7 @@ pub struct Connect {
     pub problem_information: bool,
     pub authentication_method: bool,
     pub will: Option<Will>,
+    pub login: Login,
 }
 
 /// Reads the fixed header of the packet at the front; `None` if more bytes are needed.
@@ -209,6 +220,7 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
     let frame = inbound.split_to(head.packet_bytes);
     let body = &frame[head.header_bytes..];
     let shape = check::connect(body, head.is_minimal())?;
+    let login = login(body[shape.flags_at], &body[shape.login_at..]);
     let mut frame = for_the_codec(&shape, body);
     let bytes = frame.len();
     let packet = match shape.version {
@@ -242,11 +254,29 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
                     .into(),
             ),
         }),
+        login,
     })
 }
 
-// Guard 8: the codec refuses a password that is not UTF-8, though MQTT has it as binary data. Credentials are not
-// looked at here, so the codec is not shown them. It also knows only one name and one level of each version.
+// The end of a CONNECT with these flags, which has been checked.
+fn login(flags: u8, bytes: &[u8]) -> Login {
+    let prefixed = |bytes: &mut &[u8]| -> Option<Vec<u8>> {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (value, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+        *bytes = rest;
+        Some(value.to_vec())
+    };
+    let mut rest = bytes;
+    let user_name = (flags & 0x80 != 0).then(|| prefixed(&mut rest)).flatten();
+    let password = (flags & 0x40 != 0).then(|| prefixed(&mut rest)).flatten();
+    Login {
+        user_name: user_name.and_then(|name| String::from_utf8(name).ok()),
+        password: password.map(Zeroizing::new),
+    }
+}
+
+// Guard 8: the codec refuses a password that is not UTF-8, though MQTT has it as binary data. Credentials are
+// read here, so the codec is not shown them. It also knows only one name and one level of each version.
 fn for_the_codec(shape: &ConnectShape, body: &[u8]) -> BytesMut {
     const NAME: &[u8] = b"\x00\x04MQTT";
     let level = match shape.version {
@@ -271,6 +301,12 @@ pub fn topic_of_part<'a>(head: &Head, inbound: &'a [u8]) -> &'a str {
         rest.get(..u16::from_be_bytes(*length).into())
     });
     topic.and_then(|topic| fields::topic(topic).ok()).unwrap_or_default()
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({:?})", self.user_name)
+    }
 }
 
 // === impl Head ===

@@ -289,7 +289,7 @@ fn guard_7_nothing_written_to_a_3_1_1_client_has_properties() {
 
 #[test]
 fn guard_8_a_password_is_binary_data() {
-    let named = |client_id: &str, version| Connect {
+    let named = |client_id: &str, version, user_name: Option<&str>, password: &[u8]| Connect {
         version,
         is_3_1: false,
         client_id: client_id.to_owned(),
@@ -300,18 +300,26 @@ fn guard_8_a_password_is_binary_data() {
         problem_information: true,
         authentication_method: false,
         will: None,
+        login: Login {
+            user_name: user_name.map(str::to_owned),
+            password: Some(password.to_vec().into()),
+        },
     };
     let v3 = connect_frame(b"\x00\x04MQTT\x04\xC2\x00\x3c\x00\x01c\x00\x01u\x00\x02\xff\xfe");
-    assert_eq!(v3, Ok(named("c", V3)));
+    assert_eq!(v3, Ok(named("c", V3, Some("u"), b"\xff\xfe")));
     let v5 = connect_frame(b"\x00\x04MQTT\x05\x42\x00\x3c\x00\x00\x01c\x00\x02\xff\xfe");
-    assert_eq!(v5, Ok(named("c", V5)), "MQTT 5 allows a password without a user name");
+    assert_eq!(
+        v5,
+        Ok(named("c", V5, None, b"\xff\xfe")),
+        "MQTT 5 allows a password without a user name"
+    );
     let will = connect_frame(b"\x00\x04MQTT\x04\xF6\x00\x3c\x00\x01c\x00\x01t\x00\x02\xff\xfe\x00\x01u\x00\x00");
     let with_will = Connect {
         will: Some(Will {
             topic: "t".to_owned(),
             delay: Duration::ZERO,
         }),
-        ..named("c", V3)
+        ..named("c", V3, Some("u"), b"")
     };
     assert_eq!(will, Ok(with_will), "with a retained will of QoS 2");
 }

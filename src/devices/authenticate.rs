@@ -1,0 +1,425 @@
+//! Whether a sender is the device that it says it is.
+//!
+//! A key costs one SHA-256 and a look-up. A password costs tens of milliseconds, so few are verified at once, and what a
+//! device was verified with is remembered with it. Every refusal leaves after the same delay and in the same words, whether the
+//! device is unknown, has no password, or sent a wrong one: those without a password wait for their turn among the
+//! verifications too, but use none of it.
+
+use std::fmt::{self, Debug, Formatter};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use strum::IntoStaticStr;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::warn;
+
+use super::config::Config;
+use super::credential::{Credential, Digest, digest};
+use super::metrics::Metrics;
+use super::{Device, Devices};
+use crate::message::Protocol;
+use crate::operate::log_limit::LogLimit;
+use crate::outcome::quoted;
+
+/// The longest key or password, in bytes.
+const SECRET_BYTES_MAX: usize = 1024;
+
+/// Verifies credentials against the devices in force.
+#[derive(Debug)]
+pub struct Authenticator {
+    devices: Arc<Devices>,
+    refusal_delay: Duration,
+    turns: Arc<Semaphore>,
+    /// Remembered passwords are worth nothing outside this process.
+    salt: Digest,
+    metrics: Metrics,
+    logged: Mutex<LogLimit<Instant>>,
+}
+
+/// What a sender says of itself.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// The device id; none: the key alone says which device it is.
+    pub id: Option<&'a str>,
+    pub secret: &'a [u8],
+}
+
+/// A device that has proved who it is, and by which credential.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    pub device: Arc<Device>,
+    credential: Credential,
+}
+
+/// Why a sender is refused; the `reason` label of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Denied {
+    /// The device is unknown, or its key or password is another one: which of them is not said.
+    BadCredential,
+    /// The credential is right.
+    Disabled,
+    /// The sender says nothing of itself.
+    Missing,
+    /// Too many passwords are being verified.
+    Busy,
+}
+
+// === impl Authenticator ===
+
+impl Authenticator {
+    pub fn new(devices: Arc<Devices>, config: &Config, metrics: Metrics) -> Self {
+        Authenticator {
+            devices,
+            refusal_delay: config.refusal_delay,
+            turns: Arc::new(Semaphore::new(config.password_checks_max.max(1))),
+            salt: rand::random(),
+            metrics,
+            logged: Mutex::default(),
+        }
+    }
+
+    pub fn devices(&self) -> &Arc<Devices> {
+        &self.devices
+    }
+
+    /// Whether the claim is true. A refusal is counted and logged, and takes `devices.refusal_delay`.
+    ///
+    /// # Errors
+    /// It is not, or cannot be verified in that time.
+    pub async fn authenticate(&self, origin: (Protocol, SocketAddr), claim: Claim<'_>) -> Result<Proven, Denied> {
+        let due = Instant::now() + self.refusal_delay;
+        let verified = self.verify(claim, due).await;
+        if let Err(denied) = verified {
+            self.note(origin, claim.id.unwrap_or_default(), denied);
+            sleep_until(due).await;
+        }
+        verified
+    }
+
+    /// The same delay for a sender that says nothing of itself, or nothing that can be understood.
+    pub async fn refuse(&self, origin: (Protocol, SocketAddr), denied: Denied) -> Denied {
+        let due = Instant::now() + self.refusal_delay;
+        self.note(origin, "", denied);
+        sleep_until(due).await;
+        denied
+    }
+
+    async fn verify(&self, claim: Claim<'_>, due: Instant) -> Result<Proven, Denied> {
+        if claim.secret.is_empty() || claim.secret.len() > SECRET_BYTES_MAX {
+            return Err(Denied::BadCredential);
+        }
+        let digest = digest(claim.secret);
+        let register = self.devices.register();
+        let known = match claim.id {
+            Some(id) => register.find(id),
+            None => {
+                let (device, credential) = register.find_by_key(&digest).ok_or(Denied::BadCredential)?;
+                return proven(device, credential);
+            }
+        };
+        let credentials = known.map_or(&[][..], |device| device.credentials());
+        let is_key = |credential: &&Credential| matches!(credential, Credential::Key(key) if key.matches(&digest));
+        if let (Some(device), Some(key)) = (known, credentials.iter().find(is_key)) {
+            return proven(device, key);
+        }
+        let is_password = |credential: &&Credential| matches!(credential, Credential::Password(_));
+        let passwords: Vec<_> = credentials.iter().filter(is_password).cloned().collect();
+        let salted = self.salted(&digest);
+        if let (Some(device), [password]) = (known, &*passwords)
+            && device.is_verified(&salted)
+        {
+            return proven(device, password);
+        }
+        let turn = timeout_at(due, self.turns.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Denied::Busy) };
+        let (Some(device), false) = (known, passwords.is_empty()) else {
+            return Err(Denied::BadCredential);
+        };
+        let found = timeout_at(due, verify_slowly(passwords, claim.secret.to_vec(), turn)).await;
+        let password = found.map_err(|_| Denied::Busy)?.ok_or(Denied::BadCredential)?;
+        device.remember_verified(salted);
+        proven(device, &password)
+    }
+
+    fn salted(&self, digest: &Digest) -> Digest {
+        Sha256::new()
+            .chain_update(self.salt)
+            .chain_update(digest)
+            .finalize()
+            .into()
+    }
+
+    fn note(&self, (protocol, peer): (Protocol, SocketAddr), id: &str, denied: Denied) {
+        let reason: &'static str = denied.into();
+        let refused = &self.metrics.authentications_refused_total;
+        refused.with_label_values(&[protocol.label(), reason]).inc();
+        let device = quoted(id);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.allows(Instant::now(), &device) {
+            warn!(protocol = protocol.label(), %peer, device, reason, "a sender's credential is refused");
+        }
+    }
+
+    /// Whether a device that proved itself before is one still, as the files are now.
+    ///
+    /// # Errors
+    /// It is disabled, or its credential is no longer one of it.
+    pub fn again(&self, before: &Proven) -> Result<Proven, Denied> {
+        let register = self.devices.register();
+        let device = register.find(before.device.id()).ok_or(Denied::BadCredential)?;
+        match device.still_has(&before.credential) {
+            true => proven(device, &before.credential),
+            false => Err(Denied::BadCredential),
+        }
+    }
+}
+
+fn proven(device: &Arc<Device>, credential: &Credential) -> Result<Proven, Denied> {
+    match device.is_disabled() {
+        true => Err(Denied::Disabled),
+        false => Ok(Proven {
+            device: device.clone(),
+            credential: credential.clone(),
+        }),
+    }
+}
+
+/// Which of the passwords it is. The turn is over with the work, also when nobody waits for it any more.
+async fn verify_slowly(passwords: Vec<Credential>, secret: Vec<u8>, turn: OwnedSemaphorePermit) -> Option<Credential> {
+    let secret = zeroize::Zeroizing::new(secret);
+    let verified = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let is_it = |credential: &Credential| matches!(credential, Credential::Password(hash) if hash.verify(&secret));
+        passwords.into_iter().find(is_it)
+    });
+    verified.await.ok().flatten()
+}
+
+// === impl Denied ===
+
+impl Denied {
+    /// In words for the sender.
+    pub fn text(self) -> &'static str {
+        match self {
+            Denied::BadCredential => "unknown device, or wrong key or password",
+            Denied::Disabled => "the device is disabled",
+            Denied::Missing => "a device id and its key or password are required",
+            Denied::Busy => "too many passwords to verify; try again later",
+        }
+    }
+}
+
+impl Debug for Claim<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({:?})", self.id)
+    }
+}
+
+/// Seconds since 1970, for a metric.
+pub(super) fn now_s() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::Register;
+    use crate::devices::credential::{Key, PasswordHash};
+    use crate::devices::record::Record;
+
+    const FROM: (Protocol, SocketAddr) = (
+        Protocol::Http,
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+    );
+
+    struct Setup {
+        devices: Arc<Devices>,
+        authenticator: Authenticator,
+        metrics: Metrics,
+    }
+
+    fn quick() -> Config {
+        Config {
+            refusal_delay: Duration::from_millis(100),
+            ..Config::default()
+        }
+    }
+
+    fn setup(records: Vec<Record>, config: &Config) -> Setup {
+        let devices = Arc::new(Devices::new(Register::new(records, &Register::default()).unwrap()));
+        let metrics = Metrics::default();
+        let authenticator = Authenticator::new(devices.clone(), config, metrics.clone());
+        Setup {
+            devices,
+            authenticator,
+            metrics,
+        }
+    }
+
+    fn with_key(id: &str, key: &Key) -> Record {
+        let keys = vec![key.hash()];
+        Record {
+            id: id.to_owned(),
+            keys,
+            ..Record::default()
+        }
+    }
+
+    fn with_password(id: &str, password: &str) -> Record {
+        let passwords = vec![PasswordHash::of(password.as_bytes()).unwrap()];
+        Record {
+            id: id.to_owned(),
+            passwords,
+            ..Record::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_who() {
+        let (key, other, off) = (Key::generate(), Key::generate(), Key::generate());
+        let records = vec![
+            with_key("loop-7", &key),
+            with_key("loop-8", &other),
+            with_password("mast", "correct horse"),
+            Record {
+                disabled: true,
+                ..with_key("off", &off)
+            },
+        ];
+        let setup = setup(records, &quick());
+        let check = async |id: Option<&str>, secret: &str, expected: Result<&str, Denied>| {
+            let began = Instant::now();
+            let claim = Claim {
+                id,
+                secret: secret.as_bytes(),
+            };
+            let found = setup.authenticator.authenticate(FROM, claim).await;
+            let found = found.as_ref().map(|proven| proven.device.id());
+            assert_eq!(found.map_err(|denied| *denied), expected, "{id:?}");
+            // Every refusal is as late.
+            let is_late = began.elapsed() >= quick().refusal_delay;
+            assert!(is_late || expected.is_ok(), "{id:?}");
+        };
+        check(Some("loop-7"), key.reveal(), Ok("loop-7")).await;
+        check(None, key.reveal(), Ok("loop-7")).await;
+        check(None, other.reveal(), Ok("loop-8")).await;
+        let denied = Err(Denied::BadCredential);
+        check(Some("loop-7"), other.reveal(), denied).await;
+        check(Some("loop-7"), &key.hash().to_string(), denied).await;
+        check(Some("loop-9"), key.reveal(), denied).await;
+        check(Some("LOOP-7"), key.reveal(), denied).await;
+        check(Some(""), key.reveal(), denied).await;
+        check(Some("loop-7"), "", denied).await;
+        check(Some("loop-7"), &"a".repeat(SECRET_BYTES_MAX + 1), denied).await;
+        check(None, "correct horse", denied).await;
+        check(None, "cgk_", denied).await;
+        check(Some("off"), off.reveal(), Err(Denied::Disabled)).await;
+        check(Some("off"), key.reveal(), denied).await;
+        let refused = &setup.metrics.authentications_refused_total;
+        assert_eq!(refused.with_label_values(&["http", "bad_credential"]).get(), 10);
+        assert_eq!(refused.with_label_values(&["http", "disabled"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_password_is_verified_slowly_once_and_refused_as_late_as_everything() {
+        let config = Config {
+            refusal_delay: Duration::from_secs(5),
+            ..Config::default()
+        };
+        let setup = setup(vec![with_password("mast", "correct horse")], &config);
+        let claim = |secret| Claim {
+            id: Some("mast"),
+            secret,
+        };
+        let proven = setup
+            .authenticator
+            .authenticate(FROM, claim(b"correct horse"))
+            .await
+            .unwrap();
+        assert_eq!(proven.device.id(), "mast");
+        // The next time needs no turn: there is none.
+        let turns = setup.authenticator.turns.clone().acquire_many_owned(2).await.unwrap();
+        setup
+            .authenticator
+            .authenticate(FROM, claim(b"correct horse"))
+            .await
+            .unwrap();
+        drop(turns);
+        let began = Instant::now();
+        let denied = setup
+            .authenticator
+            .authenticate(FROM, claim(b"correct horse "))
+            .await
+            .unwrap_err();
+        assert_eq!(denied, Denied::BadCredential);
+        assert!(began.elapsed() >= config.refusal_delay);
+    }
+
+    #[tokio::test]
+    async fn while_no_turn_comes_nothing_tells_who_has_a_password() {
+        let key = Key::generate();
+        let records = vec![with_password("mast", "correct horse"), with_key("loop-7", &key)];
+        let setup = setup(records, &quick());
+        let _turns = setup.authenticator.turns.clone().acquire_many_owned(2).await.unwrap();
+        for id in ["mast", "loop-7", "unknown"] {
+            let began = Instant::now();
+            let claim = Claim {
+                id: Some(id),
+                secret: b"wrong",
+            };
+            let denied = setup.authenticator.authenticate(FROM, claim).await.unwrap_err();
+            assert_eq!(denied, Denied::Busy, "{id}");
+            assert!(began.elapsed() >= quick().refusal_delay, "{id}");
+        }
+        // Keys need none.
+        let claim = Claim {
+            id: Some("loop-7"),
+            secret: key.reveal().as_bytes(),
+        };
+        setup.authenticator.authenticate(FROM, claim).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_is_looked_at_again() {
+        let (old, new) = (Key::generate(), Key::generate());
+        let setup = setup(vec![with_key("loop-7", &old)], &Config::default());
+        let claim = Claim {
+            id: Some("loop-7"),
+            secret: old.reveal().as_bytes(),
+        };
+        let proven = setup.authenticator.authenticate(FROM, claim).await.unwrap();
+        let check = |record: Option<Record>, expected: Result<(), Denied>| {
+            let register = Register::new(record.into_iter().collect(), &setup.devices.register()).unwrap();
+            setup.devices.replace(register);
+            let again = setup.authenticator.again(&proven);
+            assert_eq!(again.map(drop), expected);
+        };
+        let both = Record {
+            keys: vec![new.hash(), old.hash()],
+            ..with_key("loop-7", &old)
+        };
+        check(Some(both.clone()), Ok(()));
+        check(
+            Some(Record {
+                kinds: vec!["traffic".into()],
+                ..both.clone()
+            }),
+            Ok(()),
+        );
+        check(
+            Some(Record {
+                disabled: true,
+                ..both.clone()
+            }),
+            Err(Denied::Disabled),
+        );
+        check(Some(with_key("loop-7", &new)), Err(Denied::BadCredential));
+        check(Some(with_key("loop-8", &old)), Err(Denied::BadCredential));
+        check(None, Err(Denied::BadCredential));
+    }
+}

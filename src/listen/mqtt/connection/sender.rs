@@ -1,0 +1,98 @@
+//! Who a connection's client has proved to be, and whether it still is when the identities change.
+//!
+//! The user name is a device id, the password its key or password; a password alone (MQTT 5) is a key that says which device it
+//! is. The client id proves nothing: it tells apart the connections of one identity.
+
+use std::future::pending;
+use std::net::SocketAddr;
+
+use tokio::sync::watch;
+
+use crate::devices::{Claim, Denied, Proven};
+use crate::listen::mqtt::packet::Login;
+use crate::listen::mqtt::shared::{NAME, Shared};
+use crate::message::{Identity, Origin, Protocol};
+
+/// The sender of all that a connection publishes.
+#[derive(Debug)]
+pub struct Sender {
+    /// None: it is anonymous.
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    proven: Proven,
+    changes: watch::Receiver<u64>,
+}
+
+impl Sender {
+    /// Verifies what a CONNECT says.
+    ///
+    /// # Errors
+    /// It is not true, or says nothing though it must.
+    pub async fn identify(shared: &Shared, peer: SocketAddr, login: &Login) -> Result<Self, Denied> {
+        let Some(authenticator) = &shared.context.authenticator else {
+            return Ok(Sender { known: None });
+        };
+        let from = (Protocol::Mqtt, peer);
+        let is_silent = login.user_name.is_none() && login.password.is_none();
+        let Some(claim) = claim(login) else {
+            return match is_silent && shared.config.allow_anonymous {
+                true => Ok(Sender { known: None }),
+                false if is_silent => Err(authenticator.refuse(from, Denied::Missing).await),
+                false => Err(authenticator.refuse(from, Denied::BadCredential).await),
+            };
+        };
+        // Before it is verified: a change meanwhile is noticed then.
+        let changes = authenticator.devices().subscribe();
+        let proven = authenticator.authenticate(from, claim).await?;
+        Ok(Sender {
+            known: Some(Known { proven, changes }),
+        })
+    }
+
+    /// Of a message that is received now.
+    pub fn origin(&self, peer: SocketAddr) -> Origin<'_> {
+        let known = self.known.as_ref();
+        Origin {
+            identity: known.map_or(Identity::Anonymous, |known| Identity::Device(&known.proven.device)),
+            ..Origin::anonymous(Protocol::Mqtt, NAME, peer)
+        }
+    }
+
+    /// What its session is found by: nobody takes over a session of another identity.
+    pub fn session_key(&self, client_id: &str) -> String {
+        // Neither has a NUL [MQTT-1.5.4-2].
+        let identity = self.known.as_ref().map_or("", |known| known.proven.device.id());
+        format!("{identity}\0{client_id}")
+    }
+
+    /// When identities have changed. Cancel safe.
+    pub async fn changed(&mut self) {
+        let changed = match &mut self.known {
+            Some(known) => known.changes.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
+            pending().await
+        }
+    }
+
+    /// Looks whether it is who it was, and what it may do now.
+    ///
+    /// # Errors
+    /// It is not any more.
+    pub fn again(&mut self, shared: &Shared) -> Result<(), Denied> {
+        if let (Some(authenticator), Some(known)) = (&shared.context.authenticator, &mut self.known) {
+            known.proven = authenticator.again(&known.proven)?;
+        }
+        Ok(())
+    }
+}
+
+fn claim(login: &Login) -> Option<Claim<'_>> {
+    let secret = login.password.as_ref()?;
+    let id = login.user_name.as_deref().filter(|name| !name.is_empty());
+    Some(Claim { id, secret })
+}

@@ -1,0 +1,51 @@
+//! Nothing is open to a network by accident.
+//!
+//! A listener beyond loopback without TLS, or where senders prove nothing, is a mistake unless its table says so in words. Behind
+//! loopback everything is allowed: whoever is on the machine has other ways.
+
+use crate::listen::addresses::ListenAddresses;
+use crate::operate::mistake::Mistakes;
+
+/// A listener, as far as it matters here.
+pub struct Exposed<'a> {
+    pub table: &'static str,
+    pub enabled: bool,
+    pub listen: &'a ListenAddresses,
+    pub allow_plaintext: bool,
+    pub allow_anonymous: bool,
+}
+
+/// What is open, and not said to be. `has_identities`: senders of readings must prove who they are, or are refused.
+pub fn mistakes(listeners: &[Exposed<'_>], has_identities: bool) -> Mistakes {
+    let mut mistakes = Mistakes::default();
+    for listener in listeners.iter().filter(|listener| listener.enabled) {
+        listener.check(has_identities && listener.table != "admin", &mut mistakes);
+    }
+    mistakes
+}
+
+impl Exposed<'_> {
+    fn check(&self, authenticates: bool, mistakes: &mut Mistakes) {
+        let Some(address) = self
+            .listen
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback())
+        else {
+            return;
+        };
+        let table = self.table;
+        let open = format!("{address} is beyond loopback");
+        if !self.allow_plaintext {
+            let text = format!("{open}, without TLS; {table}.allow_plaintext = true says that this is meant");
+            mistakes.push(format!("{table}.listen"), text);
+        }
+        if !authenticates && !self.allow_anonymous {
+            let without = match table {
+                "admin" => "whoever reaches it may read everything",
+                _ => "without devices.folder whoever reaches it may send readings of any device",
+            };
+            let text = format!("{open}, and {without}; {table}.allow_anonymous = true says that this is meant");
+            mistakes.push(format!("{table}.listen"), text);
+        }
+    }
+}

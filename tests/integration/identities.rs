@@ -1,0 +1,567 @@
+//! Who may speak, on every protocol: identities from files, credentials, what each may write, and how a connection ends whose
+//! identity changes.
+//!
+//! Tables of (protocol, who, credential, address) and the exact answer. Refusals are told in the protocol's words, and nothing that
+//! a stranger sends is kept.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use citygate::devices::credential::{Key, PasswordHash};
+use citygate::operate::config::Config;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::harness::mqtt::{self, Mqtt, Reply, Version};
+use crate::harness::program::Program;
+use crate::harness::{Broker, Client, TEST_TIMEOUT, TestGateway, Via, eventually};
+
+const READING: &[u8] = br#"{"temperature_c": 21.5}"#;
+
+/// The credentials of the devices that the tests know.
+struct Keys {
+    loop_7: Key,
+    north: Key,
+    off: Key,
+}
+
+fn keys() -> &'static Keys {
+    static KEYS: OnceLock<Keys> = OnceLock::new();
+    KEYS.get_or_init(|| Keys {
+        loop_7: Key::generate(),
+        north: Key::generate(),
+        off: Key::generate(),
+    })
+}
+
+const PASSWORD: &str = "correct horse";
+
+/// loop-7 has a key, mast a password, north acts for mast-*, off is disabled.
+fn write_identities(folder: &Path) {
+    let keys = keys();
+    let password = PasswordHash::of(PASSWORD.as_bytes()).unwrap();
+    let toml = format!(
+        "[[device]]\nid = \"loop-7\"\nkeys = [\"{}\"]\nkinds = [\"weather\"]\n\n[[device]]\nid = \"mast\"\npasswords = [\"{password}\"]\n",
+        keys.loop_7.hash()
+    );
+    let ndjson = [
+        json!({"id": "north", "keys": [keys.north.hash()], "acts_for": ["mast-*"], "tags": {"district": "north"}}),
+        json!({"id": "off", "keys": [keys.off.hash()], "disabled": true}),
+    ];
+    std::fs::write(folder.join("city.toml"), toml).unwrap();
+    std::fs::write(
+        folder.join("north.ndjson"),
+        ndjson.map(|record| record.to_string()).join("\n"),
+    )
+    .unwrap();
+}
+
+fn with_identities(config: &mut Config, folder: &Path) {
+    config.devices.folder = Some(folder.to_owned());
+    config.devices.refusal_delay = Duration::from_millis(100);
+}
+
+/// What a sender says of itself.
+#[derive(Clone, Copy, Debug)]
+enum Says<'a> {
+    Nothing,
+    /// User name and password; Basic.
+    Login(&'a str, &'a str),
+    /// A password without a user name; Bearer.
+    Key(&'a str),
+    /// A user name alone; an `Authorization` that is none.
+    Half(&'a str),
+}
+
+/// Sends one reading, and returns the answer: its code, and the text behind it.
+async fn send(gateway: &TestGateway, via: Via, says: Says<'_>, path: &str) -> String {
+    let told = match via {
+        Via::Mqtt311 | Via::Mqtt5 => over_mqtt(gateway, via, says, path).await,
+        Via::Http => over_http(gateway, says, path).await,
+        Via::Coap => {
+            let mut client = gateway.client(Via::Coap).await;
+            let answer = client.send(path, "", READING).await;
+            (answer.code, answer.text)
+        }
+    };
+    format!("{} {}", told.0, told.1).trim_end().to_owned()
+}
+
+async fn over_mqtt(gateway: &TestGateway, via: Via, says: Says<'_>, path: &str) -> (String, String) {
+    let version = if via == Via::Mqtt5 { Version::V5 } else { Version::V311 };
+    let (user, password) = match says {
+        Says::Nothing => (None, None),
+        Says::Login(id, secret) => (Some(id), Some(secret)),
+        Says::Key(key) => (None, Some(key)),
+        Says::Half(id) => (Some(id), None),
+    };
+    let mut mqtt = Mqtt::unconnected(gateway.addresses.mqtt.unwrap(), version).await;
+    mqtt.write(&mqtt::connect_with_login(version, "a-client", user, password))
+        .await;
+    match timeout(TEST_TIMEOUT, mqtt.connack()).await.unwrap() {
+        Some((0, _)) => {}
+        Some((code, text)) => return (format!("CONNACK {code:#04x}"), text),
+        None => return ("closed".into(), String::new()),
+    }
+    let mut client = Client::Mqtt(mqtt);
+    let answer = client.send(path, "", READING).await;
+    (answer.code, answer.text)
+}
+
+async fn over_http(gateway: &TestGateway, says: Says<'_>, path: &str) -> (String, String) {
+    let url = format!("http://{}/{path}", gateway.addresses.http.unwrap());
+    let request = reqwest::Client::new().post(url).body(READING);
+    let request = match says {
+        Says::Nothing => request,
+        Says::Login(id, secret) => request.basic_auth(id, Some(secret)),
+        Says::Key(key) => request.bearer_auth(key),
+        Says::Half(id) => request.header("authorization", id),
+    };
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let challenge = response.headers().get("www-authenticate").cloned();
+    assert_eq!(challenge.is_some(), status == 401, "{challenge:?}");
+    let body = response.text().await.unwrap();
+    let problem: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    let detail = problem["detail"].as_str().unwrap_or_default().to_owned();
+    (status.to_string(), detail)
+}
+
+const WRONG: &str = "unknown device, or wrong key or password";
+const MISSING: &str = "a device id and its key or password are required";
+const DISABLED: &str = "the device is disabled";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_writes_what_is_its_own_and_every_refusal_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let gateway = TestGateway::start(&Broker::any(), |config| with_identities(config, folder.path())).await;
+    let Keys { loop_7, north, off } = keys();
+    let (loop_7, north, off) = (loop_7.reveal(), north.reveal(), off.reveal());
+    let hash = keys().loop_7.hash().to_string();
+    let (own, other) = ("devices/loop-7/weather", "devices/loop-8/weather");
+    let not_kind = "device loop-7 may not write traffic; its kinds: weather";
+    let not_other = "device loop-7 may not write for loop-8";
+    // What is sent, and the answers of MQTT 5 and HTTP behind their codes; 3.1.1 has no words.
+    let table: &[(Says<'_>, &str, &str, &str, &str, &str)] = &[
+        (Says::Login("loop-7", loop_7), own, "PUBACK", "0x00", "204", ""),
+        (
+            Says::Login("loop-7", loop_7),
+            "devices/loop-7/traffic",
+            "PUBACK",
+            "0x87",
+            "403",
+            not_kind,
+        ),
+        (Says::Login("loop-7", loop_7), other, "PUBACK", "0x87", "403", not_other),
+        (
+            Says::Login("loop-7", north),
+            own,
+            "CONNACK 0x04",
+            "CONNACK 0x86",
+            "401",
+            WRONG,
+        ),
+        (
+            Says::Login("loop-7", &hash),
+            own,
+            "CONNACK 0x04",
+            "CONNACK 0x86",
+            "401",
+            WRONG,
+        ),
+        (
+            Says::Login("loop-7", ""),
+            own,
+            "CONNACK 0x04",
+            "CONNACK 0x86",
+            "401",
+            WRONG,
+        ),
+        (
+            Says::Login("loop-8", loop_7),
+            other,
+            "CONNACK 0x04",
+            "CONNACK 0x86",
+            "401",
+            WRONG,
+        ),
+        (
+            Says::Login("a/b#", "x"),
+            own,
+            "CONNACK 0x04",
+            "CONNACK 0x86",
+            "401",
+            WRONG,
+        ),
+        (
+            Says::Login("north", north),
+            "devices/mast-12/weather",
+            "PUBACK",
+            "0x00",
+            "204",
+            "",
+        ),
+        (
+            Says::Login("north", north),
+            "devices/north/weather",
+            "PUBACK",
+            "0x00",
+            "204",
+            "",
+        ),
+        (
+            Says::Login("north", north),
+            "devices/mast/weather",
+            "PUBACK",
+            "0x87",
+            "403",
+            "device north may not write for mast",
+        ),
+        (
+            Says::Login("north", north),
+            own,
+            "PUBACK",
+            "0x87",
+            "403",
+            "device north may not write for loop-7",
+        ),
+        (
+            Says::Login("off", off),
+            "devices/off/weather",
+            "CONNACK 0x05",
+            "CONNACK 0x87",
+            "403",
+            DISABLED,
+        ),
+        (
+            Says::Login("off", "wrong"),
+            "devices/off/weather",
+            "CONNACK 0x04",
+            "CONNACK 0x86",
+            "401",
+            WRONG,
+        ),
+        (Says::Nothing, own, "CONNACK 0x05", "CONNACK 0x87", "401", MISSING),
+        (Says::Nothing, other, "CONNACK 0x05", "CONNACK 0x87", "401", MISSING),
+        (Says::Half("loop-7"), own, "CONNACK 0x04", "CONNACK 0x86", "401", WRONG),
+    ];
+    for &(says, path, v3, v5, http, text) in table {
+        let behind = |code: &str| format!("{code} {text}").trim_end().to_owned();
+        assert_eq!(
+            send(&gateway, Via::Mqtt311, says, path).await,
+            v3,
+            "3.1.1 {says:?} {path}"
+        );
+        assert_eq!(
+            send(&gateway, Via::Mqtt5, says, path).await,
+            behind(v5),
+            "5 {says:?} {path}"
+        );
+        assert_eq!(
+            send(&gateway, Via::Http, says, path).await,
+            behind(http),
+            "HTTP {says:?} {path}"
+        );
+    }
+    // A key alone says whose it is; 3.1.1 has no password without a user name.
+    assert_eq!(send(&gateway, Via::Mqtt5, Says::Key(loop_7), own).await, "0x00");
+    assert_eq!(send(&gateway, Via::Http, Says::Key(loop_7), own).await, "204");
+    assert_eq!(
+        send(&gateway, Via::Http, Says::Key(loop_7), other).await,
+        format!("403 {not_other}")
+    );
+    assert_eq!(
+        send(&gateway, Via::Http, Says::Key("cgk_none"), own).await,
+        format!("401 {WRONG}")
+    );
+    assert_eq!(
+        send(&gateway, Via::Http, Says::Key(PASSWORD), "devices/mast/weather").await,
+        format!("401 {WRONG}")
+    );
+    assert_eq!(send(&gateway, Via::Mqtt311, Says::Key(loop_7), own).await, "closed");
+    // CoAP has no credentials here.
+    let refused = "4.01 only devices that prove who they are may write here";
+    assert_eq!(send(&gateway, Via::Coap, Says::Nothing, own).await, refused);
+    // What devices may not write is kept, as all that is rejected; of strangers nothing is.
+    let letters = gateway.dead_letters();
+    let kept: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.header("reason").to_owned())
+        .collect();
+    assert!(
+        !kept.is_empty() && kept.iter().all(|reason| reason == "forbidden"),
+        "{kept:?}"
+    );
+    let scrape = gateway.scrape();
+    let refused = |reason| scrape.sum("citygate_authentications_refused_total", &[("reason", reason)]);
+    assert_eq!((refused("disabled"), refused("missing"), refused("busy")), (3, 6, 0));
+    assert_eq!(scrape.sum("citygate_devices", &[]), 4);
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_somebody_chose_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_identities(config, folder.path());
+        // Until then it must be verified, on a slow machine too.
+        config.devices.refusal_delay = Duration::from_secs(5);
+    })
+    .await;
+    let path = "devices/mast/weather";
+    let check = async |via, password, expected: &str| {
+        let answer = send(&gateway, via, Says::Login("mast", password), path).await;
+        assert_eq!(answer, expected, "{via:?}");
+    };
+    // The first is verified slowly, the others are known by then.
+    check(Via::Mqtt5, PASSWORD, "0x00").await;
+    check(Via::Mqtt311, PASSWORD, "PUBACK").await;
+    check(Via::Http, PASSWORD, "204").await;
+    let (mqtt, http) = (format!("CONNACK 0x86 {WRONG}"), format!("401 {WRONG}"));
+    tokio::join!(
+        check(Via::Mqtt5, "Correct horse", &mqtt),
+        check(Via::Mqtt311, "", "CONNACK 0x04"),
+        check(Via::Http, "correct horse ", &http),
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_strangers_are_allowed_they_write_for_devices_without_an_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_identities(config, folder.path());
+        (
+            config.mqtt.allow_anonymous,
+            config.coap.allow_anonymous,
+            config.http.allow_anonymous,
+        ) = (true, true, true);
+    })
+    .await;
+    let known = "device loop-7 has a key or password, and must send it";
+    let (own, other) = ("devices/loop-7/weather", "devices/loop-8/weather");
+    for via in Via::ALL {
+        assert_eq!(send(&gateway, via, Says::Nothing, other).await, via.yes(), "{via:?}");
+    }
+    // Nothing is kept of it, so 3.1.1 may not be told that it is.
+    assert_eq!(send(&gateway, Via::Mqtt311, Says::Nothing, own).await, "closed");
+    assert_eq!(
+        send(&gateway, Via::Mqtt5, Says::Nothing, own).await,
+        format!("0x87 {known}")
+    );
+    assert_eq!(
+        send(&gateway, Via::Coap, Says::Nothing, own).await,
+        format!("4.01 {known}")
+    );
+    assert_eq!(
+        send(&gateway, Via::Http, Says::Nothing, own).await,
+        format!("401 {known}")
+    );
+    // Who says something must prove it.
+    let wrong = Says::Login("loop-8", "anything");
+    assert_eq!(send(&gateway, Via::Http, wrong, other).await, format!("401 {WRONG}"));
+    assert_eq!(
+        send(&gateway, Via::Mqtt5, wrong, other).await,
+        format!("CONNACK 0x86 {WRONG}")
+    );
+    assert!(gateway.dead_letters().is_empty());
+    gateway.finish().await;
+}
+
+/// Connects as loop-7.
+async fn connect(gateway: &TestGateway, client_id: &str, id: &str, key: &str) -> Mqtt {
+    let mut mqtt = Mqtt::unconnected(gateway.addresses.mqtt.unwrap(), Version::V5).await;
+    mqtt.write(&mqtt::connect_with_login(Version::V5, client_id, Some(id), Some(key)))
+        .await;
+    assert_eq!(mqtt.connack().await, Some((0, String::new())));
+    mqtt
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_files_reaches_live_connections_and_a_mistake_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let gateway = TestGateway::start(&Broker::any(), |config| with_identities(config, folder.path())).await;
+    let (loop_7, north) = (keys().loop_7.reveal(), keys().north.reveal());
+    let mut stays = connect(&gateway, "a", "north", north).await;
+    let mut goes = connect(&gateway, "a", "loop-7", loop_7).await;
+    // The same client id is another session: neither has ended the other.
+    goes.publish(1, "devices/loop-7/weather", "", READING).await;
+    assert!(matches!(goes.read().await, Reply::PubAck { reason: 0, .. }));
+    // A file with a mistake: those before stay in force, and it is said.
+    let city = folder.path().join("city.toml");
+    let before = std::fs::read_to_string(&city).unwrap();
+    std::fs::write(&city, before.replace("kinds", "kind")).unwrap();
+    eventually("the mistake is said", async || {
+        let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+        let said = status["devices"]["mistakes"].as_str()?;
+        said.contains("city.toml:1: unknown field `kind`").then_some(())
+    })
+    .await;
+    assert_eq!(gateway.scrape().sum("citygate_devices_last_reload_successful", &[]), 0);
+    goes.publish(1, "devices/loop-7/weather", "", READING).await;
+    assert!(matches!(goes.read().await, Reply::PubAck { reason: 0, .. }));
+    // Another key: whoever came with the old one is told to go, the others stay.
+    let new = Key::generate();
+    let changed = before.replace(&keys().loop_7.hash().to_string(), &new.hash().to_string());
+    std::fs::write(&city, changed).unwrap();
+    let told = timeout(Duration::from_secs(5), goes.read()).await.expect("within 5 s");
+    assert_eq!(
+        told,
+        Reply::Disconnect {
+            reason: 0x98,
+            text: WRONG.to_owned()
+        }
+    );
+    assert_eq!(goes.read().await, Reply::Closed);
+    let old = Says::Login("loop-7", loop_7);
+    assert_eq!(
+        send(&gateway, Via::Http, old, "devices/loop-7/weather").await,
+        format!("401 {WRONG}")
+    );
+    let rotated = Says::Login("loop-7", new.reveal());
+    assert_eq!(
+        send(&gateway, Via::Http, rotated, "devices/loop-7/weather").await,
+        "204"
+    );
+    stays.publish(1, "devices/mast-3/weather", "", READING).await;
+    assert!(matches!(stays.read().await, Reply::PubAck { reason: 0, .. }));
+    // What it may do changes without a new connection.
+    let north_file = folder.path().join("north.ndjson");
+    let before = std::fs::read_to_string(&north_file).unwrap();
+    std::fs::write(&north_file, before.replace("mast-*", "mast-1*")).unwrap();
+    eventually("the new rights are in force", async || {
+        stays.publish(1, "devices/mast-3/weather", "", READING).await;
+        matches!(stays.read().await, Reply::PubAck { reason: 0x87, .. }).then_some(())
+    })
+    .await;
+    // Disabled.
+    let before = std::fs::read_to_string(&north_file).unwrap();
+    std::fs::write(&north_file, before.replacen("{", r#"{"disabled":true,"#, 1)).unwrap();
+    let told = timeout(Duration::from_secs(5), stays.read()).await.expect("within 5 s");
+    assert_eq!(
+        told,
+        Reply::Disconnect {
+            reason: 0x98,
+            text: DISABLED.to_owned()
+        }
+    );
+    let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+    assert_eq!(status["devices"], json!({"known": 4, "mistakes": null}));
+    gateway.finish().await;
+}
+
+/// Two thousand identities are read again and again, each time with another device, while readings flow.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_good_reading_is_refused_while_identities_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let gateway = TestGateway::start(&Broker::any(), |config| with_identities(config, folder.path())).await;
+    let others = |round: u32| {
+        let ids = (0..2000).map(|id| {
+            format!(
+                "{{\"id\": \"d{id}-{round}\", \"keys\": [\"{}\"]}}\n",
+                Key::generate().hash()
+            )
+        });
+        ids.collect::<String>()
+    };
+    let path = "devices/loop-7/weather";
+    let loop_7 = keys().loop_7.reveal();
+    let mut mqtt = connect(&gateway, "a", "loop-7", loop_7).await;
+    let mut sent = 0;
+    for round in 0..5 {
+        // As an editor or an orchestrator does it: at once.
+        let new = folder.path().join(".new");
+        std::fs::write(&new, others(round)).unwrap();
+        std::fs::rename(&new, folder.path().join("others.ndjson")).unwrap();
+        let known = format!("d7-{round}");
+        eventually("they are read", async || {
+            mqtt.publish(1, path, "", READING).await;
+            let answer = mqtt.read().await;
+            assert!(matches!(answer, Reply::PubAck { reason: 0, .. }), "{answer:?}");
+            assert_eq!(
+                send(&gateway, Via::Http, Says::Login("loop-7", loop_7), path).await,
+                "204"
+            );
+            sent += 2;
+            // By what it says of a device that it knows: its key is wrong, and a stranger's refusal takes as long.
+            let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+            let text = std::fs::read_to_string(folder.path().join("others.ndjson")).unwrap();
+            (status["devices"]["known"] == 2004 && text.contains(&known)).then_some(())
+        })
+        .await;
+    }
+    assert!(sent > 10, "readings flowed meanwhile");
+    assert_eq!(gateway.scrape().sum("citygate_authentications_refused_total", &[]), 0);
+    gateway.finish().await;
+}
+
+/// Nobody who reads the log at its most detailed, `/status` or the metrics learns a key, a password, or a hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_credential_is_shown_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let program = Program::start_changed(&Broker::any(), |config| {
+        with_identities(config, folder.path());
+        config.log.level = "trace".into();
+    });
+    eventually("it is ready", async || {
+        program.try_admin("/readyz").await.filter(|said| said.starts_with("ok"))
+    })
+    .await;
+    let wrong = "wrong-canary-5c1d";
+    let loop_7 = keys().loop_7.reveal();
+    for secret in [loop_7, wrong] {
+        for version in [Version::V311, Version::V5] {
+            let mut mqtt = Mqtt::unconnected(program.addresses.mqtt.unwrap(), version).await;
+            mqtt.write(&mqtt::connect_with_login(version, "a", Some("loop-7"), Some(secret)))
+                .await;
+            mqtt.connack().await.unwrap();
+        }
+        let url = format!("http://{}/devices/loop-7/weather", program.addresses.http.unwrap());
+        let client = reqwest::Client::new();
+        for request in [
+            client.post(&url).basic_auth("loop-7", Some(secret)),
+            client.post(&url).bearer_auth(secret),
+        ] {
+            request.body(READING).send().await.unwrap();
+        }
+    }
+    // A mistake beside a credential.
+    let city = folder.path().join("city.toml");
+    let text = std::fs::read_to_string(&city).unwrap();
+    std::fs::write(&city, text.replace("kinds =", "kind =")).unwrap();
+    let status = eventually("the mistake is said", async || {
+        program
+            .try_admin("/status")
+            .await
+            .filter(|said| said.contains("unknown field"))
+    })
+    .await;
+    let metrics = program.try_admin("/metrics").await.unwrap();
+    let said = [program.said(), status, metrics, program.check()].concat();
+    let basic = base64(&format!("loop-7:{wrong}"));
+    let hash = keys().loop_7.hash().to_string();
+    for secret in [loop_7, wrong, &basic, &hash, "$argon2id$"] {
+        assert!(!said.contains(secret), "{secret} is shown:\n{said}");
+    }
+    assert!(said.contains("a sender's credential is refused"), "{said}");
+}
+
+fn base64(text: &str) -> String {
+    let request = reqwest::Client::new().get("http://localhost").basic_auth(
+        text.split_once(':').unwrap().0,
+        text.split_once(':').map(|(_, secret)| secret),
+    );
+    let request = request.build().unwrap();
+    request.headers()["authorization"]
+        .to_str()
+        .unwrap()
+        .trim_start_matches("Basic ")
+        .to_owned()
+}
