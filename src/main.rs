@@ -12,7 +12,7 @@ use anyhow::Context;
 use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
-use citygate::operate::{check, shutdown, tail};
+use citygate::operate::{check, identities, shutdown, tail};
 use clap::{Parser, Subcommand};
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -46,6 +46,13 @@ enum Command {
         #[command(flatten)]
         options: tail::Options,
     },
+    /// Add, show and change device identities: who may write, and with which key.
+    Devices {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: identities::Options,
+    },
     /// Try it: an embedded broker, a gateway and a fleet of simulated devices in one process, nothing to install.
     #[cfg(feature = "demo")]
     Demo(demo::Options),
@@ -71,6 +78,14 @@ fn main() -> ExitCode {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
         Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
         Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
+        Command::Devices { file, options } => with_config(file, |config| {
+            identities::run(
+                &options,
+                config.devices.folder.as_deref(),
+                &mut std::io::stdout().lock(),
+            )?;
+            Ok(ExitCode::SUCCESS)
+        }),
         #[cfg(feature = "demo")]
         Command::Demo(options) => {
             start_logging(&demo::log());

@@ -1,8 +1,9 @@
 //! Running a gateway: its configuration, what is checked before it starts, its metrics and admin port, its end.
 //!
 //! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
-//! without the run, [`tail`] shows what came of it. [`metrics`], [`clock`], [`mistake`], [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use;
-//! the other modules stand beside `gateway` and may know the rooms.
+//! without the run, [`tail`] shows what came of it, [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
+//! [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use; the other modules stand beside `gateway` and
+//! may know the rooms.
 
 pub mod config;
 
@@ -11,6 +12,8 @@ pub mod start;
 pub mod check;
 
 pub mod descriptors;
+
+pub mod identities;
 
 pub mod metrics;
 

@@ -1,0 +1,487 @@
+//! `citygate devices`: adds, shows and changes device identities.
+//!
+//! It writes `*.ndjson` files alone, each as a whole and only if every file of the folder is in order afterwards; what stands in a
+//! `*.toml` file is changed by hand. A key is shown once, when it is made. A running gateway notices the change by itself.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::devices::credential::{Key, PasswordHash};
+use crate::devices::files::{self, Format, Found};
+use crate::devices::record::Record;
+use crate::devices::register::{Clash, Register};
+
+/// Where devices are added.
+const FILE: &str = "devices.ndjson";
+
+/// Which identities, and what is done with them.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The folder of identity files; default: devices.folder of the configuration.
+    #[arg(long, value_name = "DIR", global = true)]
+    folder: Option<PathBuf>,
+    /// Print JSON, a line for each device.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Add a device and print its new key, which is shown only now.
+    Add {
+        id: String,
+        #[command(flatten)]
+        rights: Rights,
+        /// Read a password from standard input instead of making a key.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Add the devices of a file, an object per line as `show --json` prints them; those without keys and passwords get a new key,
+    /// which is printed.
+    Import {
+        /// `-`: standard input.
+        file: PathBuf,
+    },
+    /// List all devices.
+    List,
+    /// Show a device.
+    Show { id: String },
+    /// Refuse a device from now on; its connections are closed.
+    Disable { id: String },
+    /// Accept a device again.
+    Enable { id: String },
+    /// Replace the keys of a device and print the new one; connections with an old one are closed.
+    Rotate {
+        id: String,
+        /// Keep the newest old key until the next rotation, so that the device can be told the new one meanwhile.
+        #[arg(long)]
+        keep_old: bool,
+    },
+    /// Remove a device.
+    Remove { id: String },
+}
+
+#[derive(Args, Clone, Debug)]
+struct Rights {
+    /// A kind that it may write; may be repeated. Default: every kind.
+    #[arg(long = "kind", value_name = "KIND")]
+    kinds: Vec<String>,
+    /// A device for which it may write as well, or the start of such ids with * behind it; may be repeated.
+    #[arg(long, value_name = "ID")]
+    acts_for: Vec<String>,
+    /// For people, such as district=north; may be repeated.
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a tag is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The folder, as it was read and may be changed. Locked against others who change it.
+struct Folder {
+    path: PathBuf,
+    found: Vec<Found>,
+    _lock: std::fs::File,
+}
+
+/// Does it; what is printed goes to `output`.
+///
+/// # Errors
+/// It cannot be done; why. Nothing was changed then.
+pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write) -> anyhow::Result<()> {
+    let path = options.folder.as_deref().or(configured);
+    let path = path.context("no folder of identities: set devices.folder, or give --folder DIR")?;
+    let mut folder = Folder::open(path)?;
+    let mut print = Printer {
+        json: options.json,
+        output,
+    };
+    match &options.action {
+        Action::Add {
+            id,
+            rights,
+            password_stdin,
+        } => {
+            let (mut record, mut key) = (rights.record(id), None);
+            match password_stdin {
+                true => record.passwords.push(read_password()?),
+                false => key = Some(new_key(&mut record)),
+            }
+            folder.add(vec![record])?;
+            print.key(id, key.as_ref())
+        }
+        Action::Import { file } => {
+            let (records, keys) = import(file)?;
+            folder.add(records)?;
+            keys.iter().try_for_each(|(id, key)| print.key(id, Some(key)))
+        }
+        Action::List => {
+            let mut records: Vec<_> = folder.found.iter().map(|found| &found.record).collect();
+            records.sort_by(|one, other| one.id.cmp(&other.id));
+            records.into_iter().try_for_each(|record| print.line(record))
+        }
+        Action::Show { id } => print.device(folder.find(id)?),
+        Action::Disable { id } => folder.change(id, |record| record.disabled = true),
+        Action::Enable { id } => folder.change(id, |record| record.disabled = false),
+        Action::Rotate { id, keep_old } => {
+            let mut key = None;
+            folder.change(id, |record| {
+                record.keys.truncate(usize::from(*keep_old));
+                let new = Key::generate();
+                record.keys.insert(0, new.hash());
+                key = Some(new);
+            })?;
+            print.key(id, key.as_ref())
+        }
+        Action::Remove { id } => folder.remove(id),
+    }
+}
+
+fn new_key(record: &mut Record) -> Key {
+    let key = Key::generate();
+    record.keys.push(key.hash());
+    key
+}
+
+fn read_password() -> anyhow::Result<PasswordHash> {
+    if io::stdin().is_terminal() {
+        eprintln!("password:");
+    }
+    let mut password = Zeroizing::new(String::new());
+    io::stdin().read_line(&mut password).context("the password")?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.len() < 8 {
+        bail!("a password has at least 8 characters");
+    }
+    PasswordHash::of(password.as_bytes()).map_err(|error| anyhow::anyhow!("the password: {error}"))
+}
+
+/// Of devices that had none.
+type NewKeys = Vec<(String, Key)>;
+
+/// The records of a file, and the keys that were made for those without.
+fn import(file: &Path) -> anyhow::Result<(Vec<Record>, NewKeys)> {
+    let mut text = String::new();
+    match file == Path::new("-") {
+        true => io::stdin().read_to_string(&mut text).context("standard input")?,
+        false => std::fs::File::open(file)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .with_context(|| file.display().to_string())?,
+    };
+    let (mut records, mut keys) = (Vec::new(), Vec::new());
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("line {}", index + 1))?;
+        let record = Record::from_value(value).map_err(anyhow::Error::msg);
+        let mut record = record.with_context(|| format!("line {}", index + 1))?;
+        if record.keys.is_empty() && record.passwords.is_empty() {
+            keys.push((record.id.clone(), new_key(&mut record)));
+        }
+        records.push(record);
+    }
+    Ok((records, keys))
+}
+
+// === impl Rights ===
+
+impl Rights {
+    fn record(&self, id: &str) -> Record {
+        Record {
+            id: id.to_owned(),
+            kinds: self.kinds.clone(),
+            acts_for: self.acts_for.clone(),
+            tags: self.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
+            ..Record::default()
+        }
+    }
+}
+
+// === impl Folder ===
+
+impl Folder {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let opened = std::fs::File::open(path).with_context(|| path.display().to_string());
+        let lock = opened.context("the folder of identities must exist")?;
+        flock(&lock, FlockOperation::LockExclusive).with_context(|| path.display().to_string())?;
+        Ok(Folder {
+            path: path.to_owned(),
+            found: files::records(path)?,
+            _lock: lock,
+        })
+    }
+
+    fn find(&self, id: &str) -> anyhow::Result<&Found> {
+        let found = self.found.iter().find(|found| found.record.id == id);
+        found.with_context(|| format!("there is no device {id} in {}", self.path.display()))
+    }
+
+    fn add(&mut self, records: Vec<Record>) -> anyhow::Result<()> {
+        let file = self.path.join(FILE);
+        let last = self
+            .found
+            .iter()
+            .filter(|found| found.file == file)
+            .map(|found| found.line)
+            .max();
+        let first = last.unwrap_or_default() + 1;
+        let new = records.into_iter().enumerate().map(|(index, record)| Found {
+            file: file.clone(),
+            line: first + index,
+            record,
+        });
+        self.found.extend(new);
+        self.write(&file)
+    }
+
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Record)) -> anyhow::Result<()> {
+        let file = self.writable(id)?;
+        let mut found = self.found.iter_mut();
+        if let Some(found) = found.find(|found| found.record.id == id) {
+            change(&mut found.record);
+        }
+        self.write(&file)
+    }
+
+    fn remove(&mut self, id: &str) -> anyhow::Result<()> {
+        let file = self.writable(id)?;
+        self.found.retain(|found| found.record.id != id);
+        self.write(&file)
+    }
+
+    /// The file of a device, if this program writes such files.
+    fn writable(&self, id: &str) -> anyhow::Result<PathBuf> {
+        let Found { file, line, .. } = self.find(id)?;
+        match Format::of(file) {
+            Some(Format::Ndjson) => Ok(file.clone()),
+            _ => bail!("device {id} is in {}:{line}; change it there", file.display()),
+        }
+    }
+
+    /// Writes a file anew, if all records are in order.
+    fn write(&self, file: &Path) -> anyhow::Result<()> {
+        for found in self.found.iter().filter(|found| found.file == file) {
+            if let Some(mistake) = found.record.mistakes().first() {
+                bail!("{mistake}");
+            }
+        }
+        let records = self.found.iter().map(|found| found.record.clone()).collect();
+        if let Err(clashes) = Register::new(records, &Register::default()) {
+            bail!("{}", self.said(clashes[0]));
+        }
+        let mut new = tempfile::Builder::new().prefix(".devices").tempfile_in(&self.path)?;
+        if let Ok(old) = std::fs::metadata(file) {
+            new.as_file().set_permissions(old.permissions())?;
+        }
+        let mut text = String::new();
+        for found in self.found.iter().filter(|found| found.file == file) {
+            text += &serde_json::to_string(&found.record)?;
+            text.push('\n');
+        }
+        new.write_all(text.as_bytes())?;
+        new.as_file().sync_all()?;
+        new.persist(file).with_context(|| file.display().to_string())?;
+        self._lock.sync_all().ok();
+        Ok(())
+    }
+
+    fn said(&self, clash: Clash) -> String {
+        match clash {
+            Clash::Id { first, .. } => {
+                let Found { file, line, record } = &self.found[first];
+                format!("device {} exists, in {}:{line}", record.id, file.display())
+            }
+            Clash::Key { first, second } => {
+                let [first, second] = [first, second].map(|at| &self.found[at].record.id);
+                format!("devices {first} and {second} have the same key")
+            }
+        }
+    }
+}
+
+/// Prints for people, or as JSON.
+struct Printer<'a, W> {
+    json: bool,
+    output: &'a mut W,
+}
+
+impl<W: Write> Printer<'_, W> {
+    /// A key that was made, if one was.
+    fn key(&mut self, id: &str, key: Option<&Key>) -> anyhow::Result<()> {
+        match (self.json, key) {
+            (true, key) => writeln!(self.output, "{}", json!({"id": id, "key": key.map(Key::reveal)}))?,
+            (false, Some(key)) => writeln!(self.output, "{id}  {}", key.reveal())?,
+            (false, None) => {}
+        }
+        Ok(())
+    }
+
+    fn device(&mut self, found: &Found) -> anyhow::Result<()> {
+        if self.json {
+            return self.line(&found.record);
+        }
+        let Found { file, line, record } = found;
+        let list = |items: &[String], none: &str| {
+            if items.is_empty() {
+                none.to_owned()
+            } else {
+                items.join(", ")
+            }
+        };
+        let tags = record.tags.iter().map(|(name, value)| format!("{name}={value}"));
+        let tags: Vec<_> = tags.collect();
+        let rows = [
+            ("id", record.id.clone()),
+            ("state", if record.disabled { "disabled" } else { "enabled" }.to_owned()),
+            ("keys", record.keys.len().to_string()),
+            ("passwords", record.passwords.len().to_string()),
+            ("kinds", list(&record.kinds, "all")),
+            ("acts for", list(&record.acts_for, "itself alone")),
+            ("tags", list(&tags, "none")),
+            ("file", format!("{}:{line}", file.display())),
+        ];
+        for (name, value) in rows {
+            writeln!(self.output, "{name:<10} {value}")?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, record: &Record) -> anyhow::Result<()> {
+        if self.json {
+            writeln!(self.output, "{}", serde_json::to_string(record)?)?;
+            return Ok(());
+        }
+        let state = if record.disabled { "disabled" } else { "enabled" };
+        let kinds = if record.kinds.is_empty() {
+            "all".to_owned()
+        } else {
+            record.kinds.join(",")
+        };
+        writeln!(self.output, "{:<32} {state:<9} {kinds}", record.id)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn try_do(folder: &Path, arguments: &str) -> anyhow::Result<String> {
+        let words = ["devices"].into_iter().chain(arguments.split_whitespace());
+        let command = Command::try_parse_from(words)?;
+        let mut output = Vec::new();
+        run(&command.options, Some(folder), &mut output)?;
+        Ok(String::from_utf8(output).unwrap())
+    }
+
+    fn done(folder: &Path, arguments: &str) -> String {
+        try_do(folder, arguments).unwrap_or_else(|error| panic!("{arguments}: {error:#}"))
+    }
+
+    fn register(folder: &Path) -> Register {
+        files::read(folder, &Register::default()).unwrap()
+    }
+
+    #[test]
+    fn a_device_is_added_changed_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let added = done(
+            folder,
+            "add loop-7 --kind traffic --kind weather --tag district=north --acts-for mast-*",
+        );
+        let (id, key) = added.trim_end().split_once("  ").unwrap();
+        assert_eq!(id, "loop-7");
+        let digest = crate::devices::credential::digest(key.as_bytes());
+        let found = register(folder);
+        assert_eq!(found.find_by_key(&digest).unwrap().0.id(), "loop-7");
+        assert!(found.find("loop-7").unwrap().may_write("mast-1", "traffic").is_ok());
+        let shown: Value = serde_json::from_str(&done(folder, "show loop-7 --json")).unwrap();
+        assert_eq!(shown["kinds"], json!(["traffic", "weather"]));
+        assert!(done(folder, "show loop-7").contains("tags       district=north"));
+        done(folder, "add mast --kind weather");
+        assert_eq!(done(folder, "list").lines().count(), 2);
+        done(folder, "disable loop-7");
+        assert!(register(folder).find("loop-7").unwrap().is_disabled());
+        done(folder, "enable loop-7");
+        let rotated: Value = serde_json::from_str(&done(folder, "rotate loop-7 --keep-old --json")).unwrap();
+        let new = crate::devices::credential::digest(rotated["key"].as_str().unwrap().as_bytes());
+        let both = register(folder);
+        assert!(both.find_by_key(&digest).is_some() && both.find_by_key(&new).is_some());
+        done(folder, "rotate loop-7");
+        let neither = register(folder);
+        assert!(neither.find_by_key(&digest).is_none() && neither.find_by_key(&new).is_none());
+        done(folder, "remove loop-7");
+        assert_eq!(done(folder, "list --json").lines().count(), 1);
+        // No file is left but the one.
+        let names = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [FILE]);
+    }
+
+    #[test]
+    fn what_cannot_be_done_changes_nothing_and_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::fs::write(folder.join("north.toml"), "[[device]]\nid = \"loop-1\"\n").unwrap();
+        done(folder, "add loop-7");
+        let before = std::fs::read_to_string(folder.join(FILE)).unwrap();
+        let check = |arguments: &str, expected: &str| {
+            let error = format!("{:#}", try_do(folder, arguments).unwrap_err());
+            assert!(error.contains(expected), "{arguments}: {error}");
+            assert_eq!(
+                std::fs::read_to_string(folder.join(FILE)).unwrap(),
+                before,
+                "{arguments}"
+            );
+        };
+        check("add loop-7", "device loop-7 exists, in ");
+        check("add loop-1", "north.toml:1");
+        check("add a/b", "id: \"a/b\" is no device id");
+        check("add ok --acts-for *x", "acts_for: \"*x\"");
+        check("add ok --tag north", "a tag is NAME=VALUE");
+        check("disable loop-8", "there is no device loop-8 in ");
+        check("rotate loop-1", "north.toml:1; change it there");
+        std::fs::write(folder.join("bad.ndjson"), "{\"id\": \"x y\"}\n").unwrap();
+        check("add ok", "bad.ndjson:1: id: \"x y\" is no device id");
+    }
+
+    #[test]
+    fn many_are_imported_at_once_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = tempfile::NamedTempFile::new().unwrap();
+        let with_key = format!("{{\"id\": \"c\", \"keys\": [\"{}\"]}}", Key::generate().hash());
+        std::fs::write(
+            &list,
+            format!("{{\"id\": \"a\"}}\n\n{{\"id\": \"b\", \"kinds\": [\"air\"]}}\n{with_key}\n"),
+        )
+        .unwrap();
+        let import = format!("import {}", list.path().display());
+        let printed = done(folder.path(), &import);
+        assert_eq!(printed.lines().count(), 2, "{printed}");
+        assert_eq!(register(folder.path()).len(), 3);
+        let error = format!("{:#}", try_do(folder.path(), &import).unwrap_err());
+        assert!(error.contains("device a exists"), "{error}");
+        std::fs::write(&list, "{\"id\": \"d\"}\n{\"id\": 5}\n").unwrap();
+        let error = format!("{:#}", try_do(folder.path(), &import).unwrap_err());
+        assert!(error.starts_with("line 2: "), "{error}");
+        assert_eq!(register(folder.path()).len(), 3);
+    }
+}
