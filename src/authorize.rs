@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::devices::Devices;
+use crate::devices::{Device, Devices};
 use crate::message::{Identity, Origin, Protocol};
 
 /// Whether a message is accepted from its sender.
@@ -24,7 +24,18 @@ pub enum Permission {
 
 /// A policy of access. Must not block: it is asked on the listener's thread.
 pub trait Authorize: Debug + Send + Sync {
+    /// Whether the sender may write at all; asked before the address is looked at.
+    fn admit(&self, _origin: &Origin<'_>) -> Permission {
+        Permission::Granted
+    }
+
+    /// Whether it may write readings of this kind for this device.
     fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission;
+
+    /// Whose allowance of dead letters a rejected reading for `device` is charged to; empty: the one that strangers share.
+    fn charged<'a>(&self, _origin: &Origin<'a>, device: &'a str) -> &'a str {
+        device
+    }
 }
 
 /// Every sender may write to every address, at any rate.
@@ -47,19 +58,49 @@ impl Authorize for Anyone {
 }
 
 impl Authorize for ByIdentity {
-    fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission {
+    fn admit(&self, origin: &Origin<'_>) -> Permission {
         match origin.identity {
-            Identity::Device(sender) => match sender.may_write(device, kind) {
-                Ok(()) => Permission::Granted,
-                Err(why) => Permission::Forbidden(why.to_string()),
-            },
             Identity::Anonymous if !self.anonymous.contains(&origin.protocol) => {
                 Permission::Unauthenticated("only devices that prove who they are may write here".into())
             }
+            _ => Permission::Granted,
+        }
+    }
+
+    fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission {
+        match origin.identity {
+            Identity::Device(sender) => self.of_device(sender, device, kind),
             Identity::Anonymous if self.devices.has(device) => {
                 Permission::Unauthenticated(format!("device {device} has a key or password, and must send it"))
             }
             Identity::Anonymous => Permission::Granted,
+        }
+    }
+
+    /// The sender's: an address is whatever it likes.
+    fn charged<'a>(&self, origin: &Origin<'a>, _device: &'a str) -> &'a str {
+        match origin.identity {
+            Identity::Device(sender) => sender.id(),
+            Identity::Anonymous => "",
+        }
+    }
+}
+
+impl ByIdentity {
+    fn of_device(&self, sender: &Device, device: &str, kind: &str) -> Permission {
+        let own = sender.may_write(device, kind);
+        // Who acts for a device may do no more than the device itself.
+        let acts_for = if own.is_ok() && sender.id() != device {
+            self.devices
+                .register()
+                .find(device)
+                .map(|target| target.may_write(device, kind))
+        } else {
+            None
+        };
+        match own.and(acts_for.unwrap_or(Ok(()))) {
+            Ok(()) => Permission::Granted,
+            Err(why) => Permission::Forbidden(why.to_string()),
         }
     }
 }
@@ -67,7 +108,7 @@ impl Authorize for ByIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::{Device, Register};
+    use crate::devices::Register;
 
     #[test]
     fn a_device_writes_its_own_and_a_stranger_what_has_no_identity() {
@@ -75,6 +116,8 @@ mod tests {
         let records = vec![
             record(r#"{"id": "loop-7", "kinds": ["traffic"]}"#),
             record(r#"{"id": "north", "acts_for": ["mast-*"]}"#),
+            record(r#"{"id": "mast-2", "disabled": true}"#),
+            record(r#"{"id": "mast-3", "kinds": ["weather"]}"#),
         ];
         let register = Register::new(records, &Register::default()).unwrap();
         let devices = Arc::new(Devices::new(register));
@@ -90,7 +133,12 @@ mod tests {
                 identity,
                 ..Origin::anonymous(protocol, "test", ([127, 0, 0, 1], 1).into())
             };
-            let answer = match policy.authorize(&origin, device, kind) {
+            let admitted = policy.admit(&origin);
+            let answer = match admitted {
+                Permission::Granted => policy.authorize(&origin, device, kind),
+                denied => denied,
+            };
+            let answer = match answer {
                 Permission::Granted => "granted".to_owned(),
                 Permission::Unauthenticated(why) => format!("unauthenticated: {why}"),
                 Permission::Forbidden(why) => format!("forbidden: {why}"),
@@ -130,6 +178,22 @@ mod tests {
             "loop-7",
             "traffic",
             "forbidden: device north may not write for loop-7",
+        );
+        // No more than the device itself may.
+        check(
+            Protocol::Http,
+            known("north"),
+            "mast-2",
+            "weather",
+            "forbidden: device mast-2 is disabled",
+        );
+        check(Protocol::Http, known("north"), "mast-3", "weather", "granted");
+        check(
+            Protocol::Http,
+            known("north"),
+            "mast-3",
+            "traffic",
+            "forbidden: device mast-3 may not write traffic",
         );
         check(Protocol::Mqtt, anonymous, "loop-8", "traffic", "granted");
         check(

@@ -243,8 +243,11 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         .http
         .http_connections_max
         .set(plan.http_connections as i64);
-    let source = identities.zip(config.devices.folder.as_deref());
-    let source = source.map(|(register, folder)| Source::new(folder, register, metrics.devices.clone()));
+    let source = match (&config.devices.folder, identities) {
+        (None, _) => None,
+        (Some(folder), Some(register)) => Some(Source::new(folder, register, metrics.devices.clone())),
+        (Some(_), None) => return Err(Error::Incomplete("the identities")),
+    };
     let authenticator = source.as_ref().map(|source| {
         let devices = source.devices().clone();
         Arc::new(Authenticator::new(devices, &config.devices, metrics.devices.clone()))
@@ -256,6 +259,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         tallies: metrics.tallies.clone(),
         clock,
         access: access(config, source.as_deref()),
+        forbidden_logged: Default::default(),
         dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };

@@ -7,7 +7,8 @@
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::{error, warn};
 
@@ -19,6 +20,7 @@ use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
 use crate::message::{DeadLetters, Identity, Inbound, Origin, Reading};
 use crate::operate::clock::Clock;
+use crate::operate::log_limit::LogLimit;
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::metrics::{Tallies, Tally};
 use crate::receipt::{Batch, Permit, Receipt, Reply};
@@ -35,6 +37,8 @@ pub struct Pipeline {
     pub clock: Arc<dyn Clock>,
     /// Who may write where.
     pub access: Arc<dyn Authorize>,
+    /// What was logged of devices that write what they may not.
+    pub forbidden_logged: Mutex<LogLimit<Instant>>,
     /// How much of what is rejected is kept.
     pub dead_letter_allowance: DeadLetterAllowance,
     /// Readings in one message (`limits.batch_readings`).
@@ -70,10 +74,12 @@ impl Pipeline {
         let kinds = self.catalogue.snapshot();
         let (arrival, target) = self.resolve(inbound, &kinds);
         // Decided before the body is split: a message that is not accepted is one outcome, however many readings it holds.
-        let target = match target.map_err(Outcome::from).and_then(|target| {
+        let target = self.admit(inbound).and_then(|()| {
+            let target = target?;
             self.authorize(inbound, &target)?;
             Ok(target)
-        }) {
+        });
+        let target = match target {
             Ok(target) => target,
             Err(outcome) => {
                 let receipt = Receipt::new(arrival.tally.clone(), inbound.origin.received_at, reply, permit);
@@ -144,13 +150,30 @@ impl Pipeline {
         (arrival, target)
     }
 
+    /// Whether the sender may write at all.
+    fn admit(&self, inbound: &Inbound<'_>) -> Result<(), Outcome> {
+        granted(self.access.admit(&inbound.origin))
+    }
+
     /// Whether the sender may write there, and as much.
     fn authorize(&self, inbound: &Inbound<'_>, target: &Target<'_>) -> Result<(), Outcome> {
-        match self.access.authorize(&inbound.origin, target.device, &target.kind.name) {
-            Permission::Granted => Ok(()),
-            Permission::Unauthenticated(detail) => Err(Rejection::new(Reason::Unauthenticated, detail).into()),
-            Permission::Forbidden(detail) => Err(Rejection::new(Reason::Forbidden, detail).into()),
-            Permission::OverRate => Err(Outcome::Busy(Busy::OverRate)),
+        let permission = self.access.authorize(&inbound.origin, target.device, &target.kind.name);
+        if let Permission::Forbidden(why) = &permission {
+            self.note_forbidden(&inbound.origin, why);
+        }
+        granted(permission)
+    }
+
+    /// Once a minute for each sender.
+    fn note_forbidden(&self, origin: &Origin<'_>, why: &str) {
+        let sender = match origin.identity {
+            Identity::Device(sender) => sender.id(),
+            Identity::Anonymous => "",
+        };
+        let mut logged = self.forbidden_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.allows(Instant::now(), sender) {
+            let (protocol, peer) = (origin.protocol.label(), origin.peer);
+            warn!(sender, protocol, %peer, why, "a device writes what it may not");
         }
     }
 
@@ -239,16 +262,17 @@ impl Pipeline {
     }
 
     fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {
+        let charged = self.access.charged(&arrival.inbound.origin, arrival.device);
         let is_kept = match arrival.inbound.policy.dead_letters {
-            DeadLetters::All => true,
-            // By who sent it, where that is known: the address is whatever the sender likes.
-            DeadLetters::Allowed => {
-                let device = match arrival.inbound.origin.identity {
-                    Identity::Device(sender) => sender.id(),
-                    Identity::Anonymous => arrival.device,
-                };
-                self.is_allowed(device, arrival.received_at_ms)
+            // Not even MQTT 3.1.1, to which no cannot be said, fills the topic with what it may not write.
+            DeadLetters::All if rejection.reason == Reason::Forbidden => {
+                if !self.is_allowed(charged, arrival.received_at_ms) {
+                    return receipt.resolve(Outcome::Busy(Busy::OverRate));
+                }
+                true
             }
+            DeadLetters::All => true,
+            DeadLetters::Allowed => self.is_allowed(charged, arrival.received_at_ms),
         };
         if !is_kept {
             return receipt.resolve(rejection.into());
@@ -275,6 +299,16 @@ impl Pipeline {
         }
         false
     }
+}
+
+fn granted(permission: Permission) -> Result<(), Outcome> {
+    let (reason, detail) = match permission {
+        Permission::Granted => return Ok(()),
+        Permission::OverRate => return Err(Outcome::Busy(Busy::OverRate)),
+        Permission::Unauthenticated(detail) => (Reason::Unauthenticated, detail),
+        Permission::Forbidden(detail) => (Reason::Forbidden, detail),
+    };
+    Err(Rejection::new(reason, detail).into())
 }
 
 fn unknown_kind(kind: &str, kinds: &Kinds) -> Rejection {

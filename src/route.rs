@@ -3,14 +3,14 @@
 //! Pure. The key is the device id and the producer's partitioner is Java's murmur2, so a device's readings stay in order
 //! on one partition. The record's timestamp is the time of reception, so that a topic's retention counts from arrival.
 
-use crate::message::{Inbound, Reading, Record};
+use crate::message::{Identity, Inbound, Reading, Record};
 use crate::outcome::Rejection;
 
 /// Longest value of a dead letter's header, in bytes: every reading of a batch carries them.
 const HEADER_BYTES_MAX: usize = 512;
 
 /// The headers of a dead letter; their values borrow from [`DeadLetter`].
-pub type Headers<'a> = [(&'a str, &'a str); 7];
+pub type Headers<'a> = [(&'a str, &'a str); 8];
 
 /// A rejected message on its way to the dead-letter topic: the original bytes, and why.
 #[derive(Debug)]
@@ -67,7 +67,16 @@ impl<'a> DeadLetter<'a> {
             ("protocol", self.inbound.origin.protocol.label()),
             ("content-type", cut(self.inbound.content_type)),
             ("received-at", &self.received_at),
+            ("sender", self.sender()),
         ]
+    }
+
+    /// The device that proved who it is; empty: nobody did.
+    fn sender(&self) -> &'a str {
+        match self.inbound.origin.identity {
+            Identity::Device(device) => device.id(),
+            Identity::Anonymous => "",
+        }
     }
 
     pub fn record(&'a self, topic: &'a str, headers: &'a Headers<'a>) -> Record<'a> {

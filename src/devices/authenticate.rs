@@ -1,43 +1,45 @@
 //! Whether a sender is the device that it says it is.
 //!
-//! A key costs one SHA-256 and a look-up. A password costs tens of milliseconds, so few are verified at once, and what a
-//! device was verified with is remembered with it. Every refusal leaves after the same delay and in the same words, whether the
-//! device is unknown, has no password, or sent a wrong one: those without a password wait for their turn among the
-//! verifications too, but use none of it.
+//! A key costs one SHA-256 and a look-up. A password costs tens of milliseconds ([`password_checks`](super::password_checks)), so
+//! what a device was verified with is remembered with it. Every refusal leaves after the same delay and in the same words, whether
+//! the device is unknown, has no password, or sent a wrong one.
 
 use std::fmt::{self, Debug, Formatter};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use strum::IntoStaticStr;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::config::Config;
 use super::credential::{Credential, Digest, digest};
 use super::metrics::Metrics;
+use super::password_checks::PasswordChecks;
 use super::{Device, Devices};
 use crate::message::Protocol;
 use crate::operate::log_limit::LogLimit;
 use crate::outcome::quoted;
 
 /// The longest key or password, in bytes.
-const SECRET_BYTES_MAX: usize = 1024;
+pub const SECRET_BYTES_MAX: usize = 1024;
 
 /// Verifies credentials against the devices in force.
 #[derive(Debug)]
 pub struct Authenticator {
     devices: Arc<Devices>,
     refusal_delay: Duration,
-    turns: Arc<Semaphore>,
+    checks: PasswordChecks,
     /// Remembered passwords are worth nothing outside this process.
-    salt: Digest,
+    salt: Salt,
     metrics: Metrics,
     logged: Mutex<LogLimit<Instant>>,
 }
+
+/// Of this process alone.
+struct Salt(Digest);
 
 /// What a sender says of itself.
 #[derive(Clone, Copy)]
@@ -75,8 +77,8 @@ impl Authenticator {
         Authenticator {
             devices,
             refusal_delay: config.refusal_delay,
-            turns: Arc::new(Semaphore::new(config.password_checks_max.max(1))),
-            salt: rand::random(),
+            checks: PasswordChecks::new(config.password_checks_max),
+            salt: Salt(rand::random()),
             metrics,
             logged: Mutex::default(),
         }
@@ -126,38 +128,36 @@ impl Authenticator {
         if let (Some(device), Some(key)) = (known, credentials.iter().find(is_key)) {
             return proven(device, key);
         }
-        let is_password = |credential: &&Credential| matches!(credential, Credential::Password(_));
-        let passwords: Vec<_> = credentials.iter().filter(is_password).cloned().collect();
         let salted = self.salted(&digest);
-        if let (Some(device), [password]) = (known, &*passwords)
-            && device.is_verified(&salted)
+        if let Some(device) = known
+            && let Some(password) = device.verified(&salted)
         {
             return proven(device, password);
         }
-        let turn = timeout_at(due, self.turns.clone().acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(Denied::Busy) };
-        let (Some(device), false) = (known, passwords.is_empty()) else {
+        let checked = self.checks.verify(known, claim.secret, salted, due).await;
+        let password = checked.map_err(|_| Denied::Busy)?;
+        let (Some(device), Some(credential)) = (known.cloned(), password) else {
             return Err(Denied::BadCredential);
         };
-        let found = timeout_at(due, verify_slowly(passwords, claim.secret.to_vec(), turn)).await;
-        let password = found.map_err(|_| Denied::Busy)?.ok_or(Denied::BadCredential)?;
-        device.remember_verified(salted);
-        proven(device, &password)
+        // The identities may have changed meanwhile.
+        self.recheck(&Proven { device, credential })
     }
 
     fn salted(&self, digest: &Digest) -> Digest {
-        Sha256::new()
-            .chain_update(self.salt)
-            .chain_update(digest)
-            .finalize()
-            .into()
+        let Salt(salt) = self.salt;
+        Sha256::new().chain_update(salt).chain_update(digest).finalize().into()
     }
 
     fn note(&self, (protocol, peer): (Protocol, SocketAddr), id: &str, denied: Denied) {
         let reason: &'static str = denied.into();
         let refused = &self.metrics.authentications_refused_total;
         refused.with_label_values(&[protocol.label(), reason]).inc();
-        let device = quoted(id);
+        // An id that is known is worth a line of its own; the others share one, and may be anything, a key for instance.
+        let device = if self.devices.has(id) {
+            quoted(id)
+        } else {
+            "(unknown)".to_owned()
+        };
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.allows(Instant::now(), &device) {
             warn!(protocol = protocol.label(), %peer, device, reason, "a sender's credential is refused");
@@ -168,7 +168,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// It is disabled, or its credential is no longer one of it.
-    pub fn again(&self, before: &Proven) -> Result<Proven, Denied> {
+    pub fn recheck(&self, before: &Proven) -> Result<Proven, Denied> {
         let register = self.devices.register();
         let device = register.find(before.device.id()).ok_or(Denied::BadCredential)?;
         match device.still_has(&before.credential) {
@@ -188,17 +188,6 @@ fn proven(device: &Arc<Device>, credential: &Credential) -> Result<Proven, Denie
     }
 }
 
-/// Which of the passwords it is. The turn is over with the work, also when nobody waits for it any more.
-async fn verify_slowly(passwords: Vec<Credential>, secret: Vec<u8>, turn: OwnedSemaphorePermit) -> Option<Credential> {
-    let secret = zeroize::Zeroizing::new(secret);
-    let verified = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        let is_it = |credential: &Credential| matches!(credential, Credential::Password(hash) if hash.verify(&secret));
-        passwords.into_iter().find(is_it)
-    });
-    verified.await.ok().flatten()
-}
-
 // === impl Denied ===
 
 impl Denied {
@@ -213,16 +202,17 @@ impl Denied {
     }
 }
 
-impl Debug for Claim<'_> {
+impl Debug for Salt {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "Claim({:?})", self.id)
+        f.write_str("(hidden)")
     }
 }
 
-/// Seconds since 1970, for a metric.
-pub(super) fn now_s() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs() as i64)
+impl Debug for Claim<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // Not even the id: somebody may have sent the key in its place.
+        f.write_str("(hidden)")
+    }
 }
 
 #[cfg(test)]
@@ -342,14 +332,20 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(proven.device.id(), "mast");
-        // The next time needs no turn: there is none.
-        let turns = setup.authenticator.turns.clone().acquire_many_owned(2).await.unwrap();
+        // The next time needs no permit: there is none.
+        let permits = setup
+            .authenticator
+            .checks
+            .permits()
+            .acquire_many_owned(2)
+            .await
+            .unwrap();
         setup
             .authenticator
             .authenticate(FROM, claim(b"correct horse"))
             .await
             .unwrap();
-        drop(turns);
+        drop(permits);
         let began = Instant::now();
         let denied = setup
             .authenticator
@@ -361,11 +357,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_no_turn_comes_nothing_tells_who_has_a_password() {
+    async fn while_passwords_wait_nothing_tells_who_has_one() {
         let key = Key::generate();
         let records = vec![with_password("mast", "correct horse"), with_key("loop-7", &key)];
         let setup = setup(records, &quick());
-        let _turns = setup.authenticator.turns.clone().acquire_many_owned(2).await.unwrap();
+        let _permits = setup
+            .authenticator
+            .checks
+            .permits()
+            .acquire_many_owned(2)
+            .await
+            .unwrap();
         for id in ["mast", "loop-7", "unknown"] {
             let began = Instant::now();
             let claim = Claim {
@@ -384,6 +386,49 @@ mod tests {
         setup.authenticator.authenticate(FROM, claim).await.unwrap();
     }
 
+    /// More attempts at once than can be checked: as many are refused as busy, whether the device has a password or not.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_storm_tells_nothing_of_who_has_a_password() {
+        const ATTEMPTS: usize = 200;
+        let key = Key::generate();
+        let records = vec![with_password("mast", "correct horse"), with_key("loop-7", &key)];
+        let setup = Arc::new(setup(records, &quick()));
+        // How long a check takes here.
+        let claim = Claim {
+            id: Some("mast"),
+            secret: b"wrong",
+        };
+        drop(
+            setup
+                .authenticator
+                .checks
+                .verify(
+                    setup.devices.register().find("mast"),
+                    claim.secret,
+                    [0; 32],
+                    Instant::now() + Duration::from_secs(60),
+                )
+                .await,
+        );
+        let mut busy = Vec::new();
+        for id in ["mast", "loop-7", "unknown"] {
+            let mut attempts = tokio::task::JoinSet::new();
+            for _ in 0..ATTEMPTS {
+                let setup = setup.clone();
+                attempts.spawn(async move {
+                    let claim = Claim {
+                        id: Some(id),
+                        secret: b"wrong",
+                    };
+                    setup.authenticator.authenticate(FROM, claim).await.unwrap_err()
+                });
+            }
+            let denied = attempts.join_all().await;
+            busy.push(denied.into_iter().filter(|denied| *denied == Denied::Busy).count());
+        }
+        assert!(busy.iter().all(|busy| *busy > ATTEMPTS / 2), "{busy:?}");
+    }
+
     #[tokio::test]
     async fn a_change_is_looked_at_again() {
         let (old, new) = (Key::generate(), Key::generate());
@@ -396,8 +441,8 @@ mod tests {
         let check = |record: Option<Record>, expected: Result<(), Denied>| {
             let register = Register::new(record.into_iter().collect(), &setup.devices.register()).unwrap();
             setup.devices.replace(register);
-            let again = setup.authenticator.again(&proven);
-            assert_eq!(again.map(drop), expected);
+            let now = setup.authenticator.recheck(&proven);
+            assert_eq!(now.map(drop), expected);
         };
         let both = Record {
             keys: vec![new.hash(), old.hash()],

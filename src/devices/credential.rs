@@ -54,7 +54,7 @@ pub enum BadHash {
 }
 
 /// What generated keys begin with, so that a scanner for leaked secrets can find them.
-const KEY_PREFIX: &str = "cgk_";
+pub const KEY_PREFIX: &str = "cgk_";
 const KEY_BYTES: usize = 24;
 
 /// Bounds of a password hash: KiB, passes, lanes.
@@ -68,7 +68,7 @@ pub fn digest(secret: &[u8]) -> Digest {
 // === impl Key ===
 
 impl Key {
-    /// A new one, from the operating system's generator.
+    /// A new one; the operating system seeds the generator.
     pub fn generate() -> Self {
         let random = Zeroizing::new(rand::random::<[u8; KEY_BYTES]>());
         let mut key = Zeroizing::new(KEY_PREFIX.to_owned());

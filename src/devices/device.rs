@@ -4,11 +4,13 @@
 //! ends with it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use subtle::ConstantTimeEq;
 
-use super::credential::{Credential, Digest};
+use super::credential::{Credential, Digest, PasswordHash};
 use super::record::Record;
 
 /// One device that is known.
@@ -18,8 +20,16 @@ pub struct Device {
     credentials: Box<[Credential]>,
     rights: Arc<Rights>,
     disabled: bool,
-    /// The digest of the password that was verified first: a device that comes back is not verified slowly again.
-    verified: OnceLock<Box<Digest>>,
+    /// The password that was verified last: a device that comes back is not verified slowly again.
+    verified: ArcSwapOption<Verified>,
+}
+
+/// A password that was verified.
+struct Verified {
+    /// Salted.
+    digest: Digest,
+    /// Its position among the credentials.
+    credential: usize,
 }
 
 /// What devices have in common with many others, and share.
@@ -93,15 +103,29 @@ impl Device {
         Ok(())
     }
 
-    /// Whether this is the digest of the password that was verified before.
-    pub fn is_verified(&self, digest: &Digest) -> bool {
-        let verified = self.verified.get();
-        verified.is_some_and(|verified| verified.ct_eq(digest).into())
+    /// Its passwords, with their positions among the credentials.
+    pub fn passwords(&self) -> impl Iterator<Item = (usize, &PasswordHash)> {
+        let credentials = self.credentials.iter().enumerate();
+        credentials.filter_map(|(position, credential)| match credential {
+            Credential::Password(password) => Some((position, password)),
+            Credential::Key(_) => None,
+        })
     }
 
-    /// Remembers the digest of a password that was verified.
-    pub fn remember_verified(&self, digest: Digest) {
-        self.verified.get_or_init(|| Box::new(digest));
+    /// Which of its passwords was verified before with this digest.
+    pub fn verified(&self, digest: &Digest) -> Option<&Credential> {
+        let verified = self.verified.load();
+        let verified = verified
+            .as_ref()
+            .filter(|verified| verified.digest.ct_eq(digest).into())?;
+        self.credentials.get(verified.credential)
+    }
+
+    /// Which of its passwords this is, and remembers it as `digest`. Slow.
+    pub fn verify(&self, secret: &[u8], digest: Digest) -> Option<Credential> {
+        let (credential, _) = self.passwords().find(|(_, password)| password.verify(secret))?;
+        self.verified.store(Some(Arc::new(Verified { digest, credential })));
+        self.credentials.get(credential).cloned()
     }
 
     /// Whether a credential of the device that it was is one of its credentials still.
@@ -131,8 +155,15 @@ impl Device {
             credentials: keys.chain(passwords).collect(),
             rights,
             disabled: record.disabled,
-            verified: OnceLock::new(),
+            verified: ArcSwapOption::empty(),
         }
+    }
+}
+
+/// It is worth as much as the password, to whoever may guess fast.
+impl Debug for Verified {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
     }
 }
 
@@ -238,7 +269,25 @@ mod tests {
         ] {
             assert_ne!(one, device(changed), "{changed}");
         }
-        one.remember_verified([7; 32]);
-        assert!(one.is_verified(&[7; 32]) && !one.is_verified(&[8; 32]) && !other.is_verified(&[7; 32]));
+    }
+
+    #[test]
+    fn a_password_that_was_verified_is_known_until_another_is() {
+        let hashes = ["one", "two"].map(|password| PasswordHash::of(password.as_bytes()).unwrap());
+        let record = Record {
+            id: "a".into(),
+            passwords: hashes.to_vec(),
+            ..Record::default()
+        };
+        let device = Device::new(record, &mut BTreeMap::new());
+        assert!(device.verified(&[1; 32]).is_none());
+        assert_eq!(device.verify(b"three", [3; 32]), None);
+        for (index, password) in ["one", "two"].into_iter().enumerate() {
+            let digest = [index as u8; 32];
+            let credential = Credential::Password(hashes[index].clone());
+            assert_eq!(device.verify(password.as_bytes(), digest).as_ref(), Some(&credential));
+            assert_eq!(device.verified(&digest), Some(&credential));
+        }
+        assert!(device.verified(&[0; 32]).is_none());
     }
 }

@@ -128,6 +128,11 @@ impl Format {
     }
 }
 
+/// Line breaks.
+fn lines_in(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
 // === impl Read ===
 
 impl Read {
@@ -158,7 +163,6 @@ impl Read {
     }
 
     fn toml(&mut self, file: usize, text: &str) {
-        let line_at = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
         // The message alone: the error in full quotes the line, and a value that is no list.
         let parsed = toml::from_str::<toml::Table>(text).and_then(|table| {
             let is_list = table.get("device").is_none_or(toml::Value::is_array);
@@ -168,12 +172,17 @@ impl Read {
             Ok(Some(document)) => document,
             Ok(None) => return self.mistake(file, None, "must have a table [[device]] for each device".to_owned()),
             Err(error) => {
-                let line = error.span().map(|span| line_at(span.start));
+                let line = error.span().and_then(|span| text.as_bytes().get(..span.start));
+                let line = line.map(|before| lines_in(before) + 1);
                 return self.mistake(file, line, error.message().to_owned());
             }
         };
+        // Counted on from the one before.
+        let (mut line, mut counted) = (1, 0);
         for table in document.device {
-            let line = line_at(table.span().start);
+            let start = table.span().start;
+            line += text.as_bytes().get(counted..start).map_or(0, lines_in);
+            counted = start;
             let value = serde_json::to_value(table.into_inner()).map_err(|error| error.to_string());
             match value.and_then(Record::from_value) {
                 Ok(record) => self.record(record, Place { file, line }),

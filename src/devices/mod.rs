@@ -22,6 +22,8 @@ pub mod files;
 
 pub mod metrics;
 
+mod password_checks;
+
 pub mod record;
 
 pub mod register;
@@ -69,6 +71,11 @@ impl Devices {
         self.register.store(Arc::new(register));
         *self.lock() = None;
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// The register in force is what it should be.
+    pub fn are_in_order(&self) {
+        *self.lock() = None;
     }
 
     /// The register in force stays, since there is something wrong with the next.

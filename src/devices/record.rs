@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::credential::{KeyHash, PasswordHash};
+use super::credential::{KEY_PREFIX, KeyHash, PasswordHash};
 use crate::message::is_device_id;
 use crate::outcome::quoted;
 
@@ -82,6 +82,7 @@ impl Record {
                 quoted(&self.id)
             )
         });
+        require(!self.id.starts_with(KEY_PREFIX), &|| "id: is a key".to_owned());
         require(
             self.keys.len() <= CREDENTIALS_MAX && self.passwords.len() <= CREDENTIALS_MAX,
             &|| format!("keys, passwords: at most {CREDENTIALS_MAX} of each"),

@@ -141,6 +141,12 @@ impl Register {
             .collect()
     }
 
+    /// Whether it was made of the other with no device added, changed or removed.
+    pub fn is_same(&self, other: &Register) -> bool {
+        let is_same = |device: &Arc<Device>| other.find(device.id()).is_some_and(|known| Arc::ptr_eq(known, device));
+        self.len() == other.len() && self.devices.iter().all(is_same)
+    }
+
     pub fn len(&self) -> usize {
         self.devices.len()
     }

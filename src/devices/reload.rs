@@ -1,25 +1,18 @@
 //! Reads the identity files again when they change, or at SIGHUP.
 //!
-//! The kernel tells of changes; they are read once nothing more has changed for a moment, since an editor writes in several
-//! steps. What has a mistake changes nothing: the log, `/status` and a metric say so until it is mended.
+//! What has a mistake changes nothing: the log, `/status` and a metric say so until it is mended.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use super::authenticate::now_s;
 use super::metrics::Metrics;
 use super::{Devices, Register, files};
+use crate::operate::clock::wall_s;
 use crate::operate::mistake::Mistakes;
-
-/// Files are read once they have not changed for so long, but at the latest after ten times as long.
-const SETTLED: Duration = Duration::from_millis(200);
+use crate::operate::watch::Watch;
 
 /// Keeps [`Devices`] as its folder says.
 #[derive(Debug)]
@@ -51,84 +44,43 @@ impl Source {
     pub fn reload(&self) {
         let read = files::read(&self.folder, &self.devices.register());
         match read {
+            // As they were: nobody need look again.
+            Ok(register) if register.is_same(&self.devices.register()) => self.devices.are_in_order(),
             Ok(register) => {
                 let devices = register.len();
                 self.devices.replace(register);
-                self.measure();
                 info!(devices, "identities are read again");
             }
             Err(mistakes) => {
                 self.metrics.devices_last_reload_successful.set(0);
                 error!("identities are not read again, those before stay in force:\n{mistakes}");
-                self.devices.not_replaced(first_of(&mistakes));
+                return self.devices.not_replaced(first_of(&mistakes));
             }
         }
+        self.measure();
     }
 
     fn measure(&self) {
         self.metrics.devices.set(self.devices.register().len() as i64);
         self.metrics.devices_last_reload_successful.set(1);
-        self.metrics.devices_last_reload_success_timestamp_seconds.set(now_s());
+        self.metrics.devices_last_reload_success_timestamp_seconds.set(wall_s());
     }
 
     /// Reads the files at every change, until `stopping`.
     pub async fn keep(self: Arc<Self>, stopping: CancellationToken) {
-        let (changed, mut changes) = mpsc::channel(1);
-        // Kept until the end: dropped, it watches nothing.
-        let _watcher = match watch(&self.folder, changed.clone()) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                warn!(%error, "changes of devices.folder are not noticed; send SIGHUP after each");
-                None
-            }
-        };
-        let mut hangups = signal(SignalKind::hangup()).ok();
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                _ = changes.recv() => settled(&mut changes).await,
-                () = hangup(&mut hangups) => {}
-            }
-            let source = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || source.reload()).await {
-                error!(%error, "identities could not be read again");
-            }
+        let mut watch = Watch::new(std::slice::from_ref(&self.folder), "devices.folder");
+        // What changed between the start's reading and this is told by nobody.
+        self.clone().read_again().await;
+        while stopping.run_until_cancelled(watch.changed()).await.is_some() {
+            self.clone().read_again().await;
         }
     }
-}
 
-async fn hangup(hangups: &mut Option<tokio::signal::unix::Signal>) {
-    let heard = match hangups {
-        Some(hangups) => hangups.recv().await,
-        None => None,
-    };
-    if heard.is_none() {
-        std::future::pending().await
-    }
-}
-
-/// Waits until nothing more changes.
-async fn settled(changes: &mut mpsc::Receiver<()>) {
-    for _ in 0..10 {
-        if tokio::time::timeout(SETTLED, changes.recv()).await.is_err() {
-            return;
+    async fn read_again(self: Arc<Self>) {
+        if let Err(error) = tokio::task::spawn_blocking(move || self.reload()).await {
+            error!(%error, "identities could not be read again");
         }
-        // One at a time is queued: wait, rather than count them.
-        tokio::time::sleep(SETTLED).await;
     }
-}
-
-/// The folder itself is watched, not its files: editors and orchestrators replace them.
-fn watch(folder: &Path, changed: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading is no change, and would be noticed for ever.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            // One that waits says all.
-            changed.try_send(()).ok();
-        }
-    })?;
-    watcher.watch(folder, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }
 
 fn first_of(mistakes: &Mistakes) -> String {

@@ -22,6 +22,8 @@ pub struct Addresses {
     pub mqtt: Option<SocketAddr>,
     pub coap: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub mqtt_tls: Option<SocketAddr>,
+    pub http_tls: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
 }
 
@@ -60,8 +62,17 @@ impl Bound {
             mqtt: self.mqtt.as_ref().map(|bound| bound.addresses()[0]),
             coap: self.coap.as_ref().map(|bound| bound.addresses()[0]),
             http: self.http.as_ref().map(|bound| bound.addresses()[0]),
+            mqtt_tls: self.mqtt.as_ref().and_then(|bound| bound.tls().0),
+            http_tls: self.http.as_ref().and_then(|bound| bound.tls().0),
             admin: self.admin.as_ref().map(|bound| bound.addresses()[0]),
         }
+    }
+
+    /// What to say of the certificates of its listeners.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let mqtt = self.mqtt.as_ref().and_then(|bound| bound.tls().1);
+        let http = self.http.as_ref().and_then(|bound| bound.tls().1);
+        mqtt.into_iter().chain(http)
     }
 
     /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.

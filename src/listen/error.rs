@@ -12,6 +12,9 @@ pub enum Error {
         address: std::net::SocketAddr,
         source: std::io::Error,
     },
+    /// Its certificate cannot be shown.
+    #[error("{listener}.tls: {why}")]
+    Tls { listener: &'static str, why: String },
     /// The system gives no thread, or no poll descriptor.
     #[error("{listener} has no thread of its own: {source}")]
     Thread {

@@ -8,6 +8,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use super::coap::metrics::CoapMetrics;
 use super::http::metrics::HttpMetrics;
 use super::mqtt::metrics::MqttMetrics;
+use super::tls::TlsMetrics;
 use crate::operate::metrics::{Registry, metrics};
 
 metrics! {
@@ -36,6 +37,7 @@ pub struct Metrics {
     pub mqtt: MqttMetrics,
     pub coap: CoapMetrics,
     pub http: HttpMetrics,
+    pub tls: TlsMetrics,
 }
 
 // === impl Metrics ===
@@ -47,6 +49,7 @@ impl Metrics {
             mqtt: MqttMetrics::register(registry),
             coap: CoapMetrics::register(registry),
             http: HttpMetrics::register(registry),
+            tls: TlsMetrics::register(registry),
         }
     }
 }

@@ -25,6 +25,8 @@ pub mod mqtt;
 
 pub mod tcp;
 
+pub mod tls;
+
 pub use context::Context;
 pub use error::Error;
 pub use metrics::Metrics;

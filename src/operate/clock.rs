@@ -22,3 +22,8 @@ impl Clock for SystemClock {
             .map_or(0, |elapsed| elapsed.as_millis() as i64)
     }
 }
+
+/// Seconds since the Unix epoch, by the machine's clock.
+pub fn wall_s() -> i64 {
+    SystemClock.wall_ms().div_euclid(1000)
+}

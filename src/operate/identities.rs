@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::devices::authenticate::SECRET_BYTES_MAX;
 use crate::devices::credential::{Key, PasswordHash};
 use crate::devices::files::{self, Format, Found};
 use crate::devices::record::Record;
@@ -59,12 +61,15 @@ enum Action {
     Disable { id: String },
     /// Accept a device again.
     Enable { id: String },
-    /// Replace the keys of a device and print the new one; connections with an old one are closed.
+    /// Replace all keys and passwords of a device and print the new key; connections with old ones are closed.
     Rotate {
         id: String,
-        /// Keep the newest old key until the next rotation, so that the device can be told the new one meanwhile.
+        /// Keep the newest key and password until the next rotation, so that the device can be told the new one meanwhile.
         #[arg(long)]
         keep_old: bool,
+        /// Read a new password from standard input instead of making a key.
+        #[arg(long)]
+        password_stdin: bool,
     },
     /// Remove a device.
     Remove { id: String },
@@ -92,7 +97,8 @@ fn tag(text: &str) -> Result<(String, String), String> {
 struct Folder {
     path: PathBuf,
     found: Vec<Found>,
-    _lock: std::fs::File,
+    /// Locked.
+    directory: std::fs::File,
 }
 
 /// Does it; what is printed goes to `output`.
@@ -102,27 +108,26 @@ struct Folder {
 pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write) -> anyhow::Result<()> {
     let path = options.folder.as_deref().or(configured);
     let path = path.context("no folder of identities: set devices.folder, or give --folder DIR")?;
+    // Before the lock: a person may take long.
+    let password = options.action.asks_for_password().then(read_password).transpose()?;
+    let imported = match &options.action {
+        Action::Import { file } => Some(import(file)?),
+        _ => None,
+    };
     let mut folder = Folder::open(path)?;
     let mut print = Printer {
         json: options.json,
         output,
     };
     match &options.action {
-        Action::Add {
-            id,
-            rights,
-            password_stdin,
-        } => {
-            let (mut record, mut key) = (rights.record(id), None);
-            match password_stdin {
-                true => record.passwords.push(read_password()?),
-                false => key = Some(new_key(&mut record)),
-            }
+        Action::Add { id, rights, .. } => {
+            let mut record = rights.record(id);
+            let key = renew(&mut record, password);
             folder.add(vec![record])?;
             print.key(id, key.as_ref())
         }
-        Action::Import { file } => {
-            let (records, keys) = import(file)?;
+        Action::Import { .. } => {
+            let (records, keys) = imported.unwrap_or_default();
             folder.add(records)?;
             keys.iter().try_for_each(|(id, key)| print.key(id, Some(key)))
         }
@@ -134,13 +139,12 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
         Action::Show { id } => print.device(folder.find(id)?),
         Action::Disable { id } => folder.change(id, |record| record.disabled = true),
         Action::Enable { id } => folder.change(id, |record| record.disabled = false),
-        Action::Rotate { id, keep_old } => {
+        Action::Rotate { id, keep_old, .. } => {
             let mut key = None;
             folder.change(id, |record| {
                 record.keys.truncate(usize::from(*keep_old));
-                let new = Key::generate();
-                record.keys.insert(0, new.hash());
-                key = Some(new);
+                record.passwords.truncate(usize::from(*keep_old));
+                key = renew(record, password);
             })?;
             print.key(id, key.as_ref())
         }
@@ -148,9 +152,18 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
     }
 }
 
+/// Gives a device a password, or a new key.
+fn renew(record: &mut Record, password: Option<PasswordHash>) -> Option<Key> {
+    match password {
+        Some(password) => record.passwords.insert(0, password),
+        None => return Some(new_key(record)),
+    }
+    None
+}
+
 fn new_key(record: &mut Record) -> Key {
     let key = Key::generate();
-    record.keys.push(key.hash());
+    record.keys.insert(0, key.hash());
     key
 }
 
@@ -161,8 +174,8 @@ fn read_password() -> anyhow::Result<PasswordHash> {
     let mut password = Zeroizing::new(String::new());
     io::stdin().read_line(&mut password).context("the password")?;
     let password = password.trim_end_matches(['\r', '\n']);
-    if password.len() < 8 {
-        bail!("a password has at least 8 characters");
+    if !(8..=SECRET_BYTES_MAX).contains(&password.len()) {
+        bail!("a password has 8 to {SECRET_BYTES_MAX} bytes");
     }
     PasswordHash::of(password.as_bytes()).map_err(|error| anyhow::anyhow!("the password: {error}"))
 }
@@ -192,6 +205,17 @@ fn import(file: &Path) -> anyhow::Result<(Vec<Record>, NewKeys)> {
     Ok((records, keys))
 }
 
+// === impl Action ===
+
+impl Action {
+    fn asks_for_password(&self) -> bool {
+        match self {
+            Action::Add { password_stdin, .. } | Action::Rotate { password_stdin, .. } => *password_stdin,
+            _ => false,
+        }
+    }
+}
+
 // === impl Rights ===
 
 impl Rights {
@@ -211,12 +235,12 @@ impl Rights {
 impl Folder {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let opened = std::fs::File::open(path).with_context(|| path.display().to_string());
-        let lock = opened.context("the folder of identities must exist")?;
-        flock(&lock, FlockOperation::LockExclusive).with_context(|| path.display().to_string())?;
+        let directory = opened.context("the folder of identities must exist")?;
+        flock(&directory, FlockOperation::LockExclusive).with_context(|| path.display().to_string())?;
         Ok(Folder {
             path: path.to_owned(),
             found: files::records(path)?,
-            _lock: lock,
+            directory,
         })
     }
 
@@ -278,8 +302,19 @@ impl Folder {
         if let Err(clashes) = Register::new(records, &Register::default()) {
             bail!("{}", self.said(clashes[0]));
         }
-        let mut new = tempfile::Builder::new().prefix(".devices").tempfile_in(&self.path)?;
-        if let Ok(old) = std::fs::metadata(file) {
+        // What a link points at is replaced, not the link.
+        let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let folder = target.parent().unwrap_or(&self.path);
+        let mut new = tempfile::Builder::new().prefix(".devices").tempfile_in(folder)?;
+        // A gateway that runs as another user must be able to read it on.
+        let old = std::fs::metadata(&target);
+        let owner = old
+            .as_ref()
+            .ok()
+            .map_or_else(|| self.directory.metadata(), |old| Ok(old.clone()))?;
+        fchown(&new, Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())))
+            .with_context(|| format!("{}: its owner", target.display()))?;
+        if let Ok(old) = old {
             new.as_file().set_permissions(old.permissions())?;
         }
         let mut text = String::new();
@@ -289,9 +324,8 @@ impl Folder {
         }
         new.write_all(text.as_bytes())?;
         new.as_file().sync_all()?;
-        new.persist(file).with_context(|| file.display().to_string())?;
-        self._lock.sync_all().ok();
-        Ok(())
+        new.persist(&target).with_context(|| target.display().to_string())?;
+        self.directory.sync_all().with_context(|| folder.display().to_string())
     }
 
     fn said(&self, clash: Clash) -> String {
@@ -388,6 +422,22 @@ mod tests {
         let mut output = Vec::new();
         run(&command.options, Some(folder), &mut output)?;
         Ok(String::from_utf8(output).unwrap())
+    }
+
+    #[test]
+    fn a_new_key_replaces_passwords_too_and_links_stay_links() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = elsewhere.path().join("real.ndjson");
+        let hash = PasswordHash::of(b"correct horse").unwrap();
+        std::fs::write(&file, format!("{{\"id\": \"mast\", \"passwords\": [\"{hash}\"]}}\n")).unwrap();
+        let link = folder.path().join("city.ndjson");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let passwords = || register(folder.path()).find("mast").unwrap().passwords().count();
+        done(folder.path(), "rotate mast --keep-old");
+        assert_eq!(passwords(), 1);
+        done(folder.path(), "rotate mast");
+        assert_eq!(passwords(), 0);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     fn done(folder: &Path, arguments: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
 //! without the run, [`tail`] shows what came of it, [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
-//! [`secret`], [`spelling`] and [`log_limit`] are nouns that every room may use; the other modules stand beside `gateway` and
+//! [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the other modules stand beside `gateway` and
 //! may know the rooms.
 
 pub mod config;
@@ -35,3 +35,5 @@ pub mod mistake;
 pub mod secret;
 
 pub mod spelling;
+
+pub mod watch;

@@ -101,6 +101,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut errors = Vec::new();
     let bound = Bound::bind(config, &mut errors).await;
     findings.fail(errors);
+    findings.warnings.extend(bound.warnings());
     let prepared = Prepared {
         plan,
         bound,

@@ -41,6 +41,7 @@ fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
         tallies: Arc::new(tallies),
         clock,
         access,
+        forbidden_logged: Default::default(),
         dead_letter_allowance: DeadLetterAllowance::new(0),
         batch_readings_max: 100,
     }

@@ -28,6 +28,7 @@ fn everywhere(address: SocketAddr) -> Addresses {
         coap,
         http,
         admin,
+        ..Addresses::default()
     }
 }
 

@@ -77,3 +77,5 @@ mod corpus;
 mod circles;
 
 mod tidy;
+
+mod tls;

@@ -25,7 +25,7 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 12] = [
+const NOUNS: [&str; 13] = [
     "message",
     "receipt",
     "catalogue",
@@ -38,6 +38,7 @@ const NOUNS: [&str; 12] = [
     "operate::mistake",
     "operate::secret",
     "operate::spelling",
+    "operate::watch",
 ];
 
 #[test]

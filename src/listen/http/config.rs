@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
+use crate::listen::tls;
 use crate::operate::mistake::Mistakes;
 
 /// The `[http]` table.
@@ -25,6 +26,7 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// Listen beyond loopback without TLS.
     pub allow_plaintext: bool,
+    pub tls: tls::Config,
     /// Maximum concurrent connections; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// Maximum body; a larger one is answered 413.
@@ -54,6 +56,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             allow_anonymous: false,
             allow_plaintext: false,
+            tls: tls::Config::default(),
             connections_max: 10_000,
             body_bytes_max: ByteSize::kib(768),
             body_bytes_per_second_min: ByteSize::b(512),
@@ -84,7 +87,7 @@ impl Config {
             (!self.body_timeout.is_zero(), "http.body_timeout", "must be above 0"),
             (!self.idle_timeout.is_zero(), "http.idle_timeout", "must be above 0"),
         ];
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = self.tls.mistakes("http");
         for (good, path, text) in checks {
             mistakes.require(good, path, text);
         }

@@ -61,11 +61,17 @@ pub struct Bound {
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
     Ok(Bound {
         config: config.clone(),
-        listener: Listeners::bind(NAME, &config.listen)?,
+        listener: Listeners::bind(NAME, &config.listen)?.and_tls(NAME, &config.tls, &[b"http/1.1"])?,
     })
 }
 
 impl Bound {
+    /// The first address that has TLS, and what to say of its certificate.
+    pub fn tls(&self) -> (Option<SocketAddr>, Option<String>) {
+        let warning = self.listener.tls().and_then(|tls| tls.warning());
+        (self.listener.tls_address(), warning)
+    }
+
     /// Where it listens, with the ports that were given for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.listener.addresses()
@@ -92,6 +98,10 @@ impl Bound {
             Some(metrics.http_accept_failures_total.clone()),
             context.stopping.clone(),
         );
+        if let Some(tls) = acceptor.tls() {
+            let keep = tls.clone().keep(context.metrics.tls.clone(), context.stopping.clone());
+            context.tasks.spawn(keep);
+        }
         let no_content = [StatusCode::NO_CONTENT.as_str()];
         let shared = Shared {
             no_content: metrics.http_responses_total.with_label_values(&no_content),
@@ -162,6 +172,9 @@ fn count_refusal(status: StatusCode, reason: &str, shared: &Shared) {
 
 /// One connection. Its permit returns when it is dropped.
 async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
+    let opened = stream.secured(&shared.context.metrics.tls);
+    let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
+    let Some(stream) = opened else { return };
     let peer = stream.peer();
     let mut builder = http1::Builder::new();
     builder

@@ -92,6 +92,8 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
         Unread::Refused(outcome) => refuse(outcome).closing().into(),
         Unread::Reset => Failure::Reset,
     })?;
+    let sender = recheck(shared, sender).map_err(|problem| refuse_request(shared, problem, true))?;
+    let sender = sender.as_ref();
     let permit = shared.context.admit.try_bytes(body.len());
     let permit = permit.ok_or_else(|| refuse(Outcome::Busy(Busy::MemoryFull)))?;
     // It is charged so until it has its permit.
@@ -137,6 +139,15 @@ async fn identify(shared: &Shared, connection: &Connection, headers: &HeaderMap)
         },
     };
     Err(Problem::denied(denied))
+}
+
+/// Who sends, now that its body has come: the identities may have changed meanwhile.
+fn recheck(shared: &Shared, sender: Option<&Proven>) -> Result<Option<Proven>, Problem> {
+    let known = shared.context.authenticator.as_ref().zip(sender);
+    let rechecked = known
+        .map(|(authenticator, sender)| authenticator.recheck(sender))
+        .transpose();
+    rechecked.map_err(Problem::denied)
 }
 
 /// What is wrong with the head of a request, whatever its body is.

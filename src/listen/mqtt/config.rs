@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
+use crate::listen::tls;
 use crate::operate::mistake::Mistakes;
 
 /// The `[mqtt]` table.
@@ -25,6 +26,7 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// Listen beyond loopback without TLS.
     pub allow_plaintext: bool,
+    pub tls: tls::Config,
     /// Maximum concurrent connections; further ones are closed on accept.
     pub connections_max: usize,
     /// Maximum packet size, header included (Maximum Packet Size of MQTT 5).
@@ -93,7 +95,7 @@ impl Config {
             ),
             (!self.idle_timeout.is_zero(), "mqtt.idle_timeout", "must be above 0"),
         ];
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = self.tls.mistakes("mqtt");
         for (good, path, text) in checks {
             mistakes.require(good, path, text);
         }
@@ -108,6 +110,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)).into(),
             allow_anonymous: false,
             allow_plaintext: false,
+            tls: tls::Config::default(),
             connections_max: 10_000,
             packet_bytes_max: ByteSize::kib(256),
             receive_maximum: 64,

@@ -53,7 +53,7 @@ pub struct Bound {
 /// Binds the addresses; nothing is accepted until [`Bound::serve`].
 pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
     Ok(Bound {
-        listener: Listeners::bind(NAME, &config.listen)?,
+        listener: Listeners::bind(NAME, &config.listen)?.and_tls(NAME, &config.tls, &[])?,
         config: config.clone(),
     })
 }
@@ -61,6 +61,12 @@ pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
 // === impl Bound ===
 
 impl Bound {
+    /// The first address that has TLS, and what to say of its certificate.
+    pub fn tls(&self) -> (Option<SocketAddr>, Option<String>) {
+        let warning = self.listener.tls().and_then(|tls| tls.warning());
+        (self.listener.tls_address(), warning)
+    }
+
     /// Where it listens, with the ports that were given for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.listener.addresses()
@@ -89,6 +95,10 @@ async fn accept_all(bound: Bound, context: Context) {
         Some(metrics.mqtt_accept_failures_total.clone()),
         context.stopping.clone(),
     );
+    if let Some(tls) = acceptor.tls() {
+        let keep = tls.clone().keep(context.metrics.tls.clone(), context.stopping.clone());
+        context.tasks.spawn(keep);
+    }
     let shared = Arc::new(Shared {
         sessions: Sessions::new(bound.config.sessions_max, metrics.mqtt_sessions_kept.clone()),
         wills: Wills::new(
@@ -106,6 +116,9 @@ async fn accept_all(bound: Bound, context: Context) {
 }
 
 async fn serve(connection: Connection, shared: Arc<Shared>) {
+    let opened = connection.secured(&shared.context.metrics.tls);
+    let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
+    let Some(connection) = opened else { return };
     let peer = connection.peer();
     let budget = shared.context.admit.incomplete().for_peer(peer.ip());
     let wire = wire::Wire::new(connection, budget, shared.config.rate());

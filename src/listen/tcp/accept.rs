@@ -7,6 +7,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
@@ -14,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::connection::Connection;
-use super::listeners::Listeners;
+use super::listeners::{Accepted, Listeners};
 use super::longest_idle::LongestIdle;
 use super::permits::{ConnectionPermit, ConnectionPermits};
+use crate::listen::tls::Tls;
 use crate::operate::log_limit::Repeats;
 
 /// How often what goes wrong again and again is logged.
@@ -78,6 +80,11 @@ impl Acceptor {
         self.listeners.addresses()
     }
 
+    /// The TLS of the listener, if it has one.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.listeners.tls()
+    }
+
     /// The next connection; `None`: the listener is to stop.
     pub async fn next(&mut self) -> Option<Connection> {
         loop {
@@ -88,8 +95,8 @@ impl Acceptor {
                 accepted = self.accept() => accepted,
             };
             match (accepted, permit) {
-                (Ok((stream, peer)), Some(permit)) => return Some(Connection::new(stream, peer, permit)),
-                (Ok((_, peer)), None) => self.close(peer),
+                (Ok(accepted), Some(permit)) => return Some(Connection::new(accepted, permit)),
+                (Ok(accepted), None) => self.close(accepted.peer),
                 (Err(error), _) => {
                     if !self.failed(&error).await {
                         return None;
@@ -99,12 +106,7 @@ impl Acceptor {
         }
     }
 
-    async fn accept(
-        &self,
-    ) -> (
-        Option<ConnectionPermit>,
-        io::Result<(tokio::net::TcpStream, SocketAddr)>,
-    ) {
+    async fn accept(&self) -> (Option<ConnectionPermit>, io::Result<Accepted>) {
         match &self.when_full {
             WhenFull::Wait => (Some(self.permits.acquire().await), self.listeners.accept().await),
             WhenFull::Close(_) => {

@@ -1,40 +1,53 @@
 //! An accepted connection: its bytes, its peer, and its permit, which returns when it is dropped.
 //!
-//! The one place where a stream is wrapped before a protocol sees it: TLS and the PROXY protocol come in here, so that
-//! listeners go on to read and write a [`Connection`]. A handshake belongs in the task of the connection or in its first read,
-//! never in the accept loop, which all others wait for.
+//! The one place where a stream is wrapped before a protocol sees it: listeners read and write a [`Connection`], whether it has
+//! TLS or not. The handshake belongs in the task of the connection ([`Connection::secured`]), never in the accept loop, which all
+//! others wait for. The PROXY protocol will come in here as well.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use super::listeners::Accepted;
 use super::permits::{ConnectionPermit, Open};
+use crate::listen::tls::{Tls, TlsMetrics};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
     _permit: Open,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 // === impl Connection ===
 
 impl Connection {
-    pub fn new(stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) -> Self {
+    pub fn new(accepted: Accepted, permit: ConnectionPermit) -> Self {
+        let Accepted { stream, peer, tls } = accepted;
         // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option works without
         // it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "TCP_NODELAY not set");
         }
         Connection {
-            stream,
+            stream: Stream::Plain(stream),
             peer,
+            tls,
             _permit: permit.open(),
         }
     }
@@ -42,36 +55,64 @@ impl Connection {
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
+
+    /// The same connection after its TLS handshake, if it is to have one. `None`: it has failed, which is counted.
+    pub async fn secured(self, metrics: &TlsMetrics) -> Option<Self> {
+        let stream = match (self.stream, &self.tls) {
+            (Stream::Plain(stream), Some(tls)) => Stream::Tls(tls.accept(stream, metrics).await?),
+            (stream, _) => stream,
+        };
+        Some(Connection { stream, ..self })
+    }
+}
+
+/// The same of either stream.
+macro_rules! either {
+    ($connection:expr, $stream:ident => $result:expr) => {
+        match &mut $connection.get_mut().stream {
+            Stream::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $result
+            }
+            Stream::Tls(stream) => {
+                let $stream = Pin::new(stream);
+                $result
+            }
+        }
+    };
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read(context, into))
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        either!(self, stream => stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_flush(context))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_shutdown(context))
     }
 }

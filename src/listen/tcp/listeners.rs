@@ -5,6 +5,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
@@ -12,15 +13,25 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::error::Error;
+use crate::listen::tls::{self, Tls};
 
 /// Connections that the kernel completes before they are accepted, per address.
 const BACKLOG: u32 = 1024;
 
+/// A connection that was accepted, and whose handshake is to come where it has TLS.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub tls: Option<Arc<Tls>>,
+}
+
 /// Bound sockets, at least one.
 #[derive(Debug)]
 pub struct Listeners {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(TcpListener, Option<Arc<Tls>>)>,
     addresses: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     /// Which is asked first: each in its turn, so that no address starves another.
     turn: AtomicUsize,
 }
@@ -33,19 +44,46 @@ impl Listeners {
         let mut listeners = Listeners {
             sockets: Vec::new(),
             addresses: Vec::new(),
+            tls: None,
             turn: AtomicUsize::new(0),
         };
+        listeners.open(listener, on, None)?;
+        Ok(listeners)
+    }
+
+    /// Binds the addresses of its TLS as well, if it has some. `alpn`: the protocols that are spoken above it.
+    pub fn and_tls(mut self, listener: &'static str, config: &tls::Config, alpn: &[&[u8]]) -> Result<Self, Error> {
+        if let Some(on) = &config.listen {
+            let tls = Arc::new(Tls::new(listener, config, alpn)?);
+            self.open(listener, on, Some(&tls))?;
+            self.tls = Some(tls);
+        }
+        Ok(self)
+    }
+
+    fn open(&mut self, listener: &'static str, on: &ListenAddresses, tls: Option<&Arc<Tls>>) -> Result<(), Error> {
         for &address in on.iter() {
             let failed = |source| Error::Bind {
                 listener,
                 address,
                 source,
             };
-            let socket = open(address, on.only_v6(address)).map_err(failed)?;
-            listeners.addresses.push(socket.local_addr().map_err(failed)?);
-            listeners.sockets.push(socket);
+            let socket = open_socket(address, on.only_v6(address)).map_err(failed)?;
+            self.addresses.push(socket.local_addr().map_err(failed)?);
+            self.sockets.push((socket, tls.cloned()));
         }
-        Ok(listeners)
+        Ok(())
+    }
+
+    /// Its TLS, if it has one.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// The first address that has TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        let at = self.sockets.iter().position(|(_, tls)| tls.is_some())?;
+        Some(self.addresses[at])
     }
 
     /// The addresses, with the ports that were given for port 0.
@@ -54,15 +92,16 @@ impl Listeners {
     }
 
     /// The next connection, on whichever address it comes. Cancel safe: a dropped future loses none.
-    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         poll_fn(|context| {
             let (behind, first) = self
                 .sockets
                 .split_at(self.turn.load(Ordering::Relaxed) % self.sockets.len());
-            for socket in first.iter().chain(behind) {
+            for (socket, tls) in first.iter().chain(behind) {
                 if let Poll::Ready(accepted) = socket.poll_accept(context) {
                     self.turn.fetch_add(1, Ordering::Relaxed);
-                    return Poll::Ready(accepted);
+                    let tls = tls.clone();
+                    return Poll::Ready(accepted.map(|(stream, peer)| Accepted { stream, peer, tls }));
                 }
             }
             Poll::Pending
@@ -71,7 +110,7 @@ impl Listeners {
     }
 }
 
-fn open(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+fn open_socket(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -105,7 +144,7 @@ mod tests {
         }
         let mut families = Vec::new();
         for _ in 0..clients.len() {
-            families.push(listeners.accept().await.unwrap().1.is_ipv4());
+            families.push(listeners.accept().await.unwrap().peer.is_ipv4());
         }
         let alternating = families.windows(2).all(|pair| pair[0] != pair[1]);
         assert!(alternating, "one address waits for the other: {families:?}");

@@ -3,6 +3,8 @@
 //! A listener beyond loopback without TLS, or where senders prove nothing, is a mistake unless its table says so in words. Behind
 //! loopback everything is allowed: whoever is on the machine has other ways.
 
+use std::net::SocketAddr;
+
 use crate::listen::addresses::ListenAddresses;
 use crate::operate::mistake::Mistakes;
 
@@ -11,6 +13,8 @@ pub struct Exposed<'a> {
     pub table: &'static str,
     pub enabled: bool,
     pub listen: &'a ListenAddresses,
+    /// Its addresses with TLS.
+    pub tls_listen: Option<&'a ListenAddresses>,
     pub allow_plaintext: bool,
     pub allow_anonymous: bool,
 }
@@ -26,26 +30,34 @@ pub fn mistakes(listeners: &[Exposed<'_>], has_identities: bool) -> Mistakes {
 
 impl Exposed<'_> {
     fn check(&self, authenticates: bool, mistakes: &mut Mistakes) {
-        let Some(address) = self
-            .listen
-            .iter()
-            .find(|address| !address.ip().to_canonical().is_loopback())
-        else {
-            return;
-        };
         let table = self.table;
-        let open = format!("{address} is beyond loopback");
-        if !self.allow_plaintext {
-            let text = format!("{open}, without TLS; {table}.allow_plaintext = true says that this is meant");
+        if let Some(address) = beyond_loopback(self.listen)
+            && !self.allow_plaintext
+        {
+            let text = format!(
+                "{address} is beyond loopback, without TLS; {table}.allow_plaintext = true says that this is meant"
+            );
             mistakes.push(format!("{table}.listen"), text);
         }
-        if !authenticates && !self.allow_anonymous {
+        let with_tls = self.tls_listen.map(|listen| ("tls.listen", listen));
+        let mut all = [("listen", self.listen)].into_iter().chain(with_tls);
+        let open = all.find_map(|(setting, listen)| Some((setting, beyond_loopback(listen)?)));
+        if let Some((setting, address)) = open
+            && !authenticates
+            && !self.allow_anonymous
+        {
             let without = match table {
                 "admin" => "whoever reaches it may read everything",
                 _ => "without devices.folder whoever reaches it may send readings of any device",
             };
-            let text = format!("{open}, and {without}; {table}.allow_anonymous = true says that this is meant");
-            mistakes.push(format!("{table}.listen"), text);
+            let text = format!(
+                "{address} is beyond loopback, and {without}; {table}.allow_anonymous = true says that this is meant"
+            );
+            mistakes.push(format!("{table}.{setting}"), text);
         }
     }
+}
+
+fn beyond_loopback(listen: &ListenAddresses) -> Option<&SocketAddr> {
+    listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
 }

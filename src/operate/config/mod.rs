@@ -198,29 +198,40 @@ impl Config {
 
     fn exposed(&self) -> [Exposed<'_>; 4] {
         macro_rules! exposed {
-            ($table:ident) => {
+            ($table:ident, $tls_listen:expr) => {
                 Exposed {
                     table: stringify!($table),
                     enabled: self.$table.enabled,
                     listen: &self.$table.listen,
+                    tls_listen: $tls_listen,
                     allow_plaintext: self.$table.allow_plaintext,
                     allow_anonymous: self.$table.allow_anonymous,
                 }
             };
         }
-        [exposed!(mqtt), exposed!(coap), exposed!(http), exposed!(admin)]
+        let (mqtt, http) = (&self.mqtt.tls.listen, &self.http.tls.listen);
+        [
+            exposed!(mqtt, mqtt.as_ref()),
+            exposed!(coap, None),
+            exposed!(http, http.as_ref()),
+            exposed!(admin, None),
+        ]
     }
 
     /// Listeners over TCP that want the same address.
     fn shared_addresses(&self) -> Mistakes {
         let all = [
-            ("mqtt.listen", self.mqtt.enabled, &self.mqtt.listen),
-            ("http.listen", self.http.enabled, &self.http.listen),
-            ("admin.listen", self.admin.enabled, &self.admin.listen),
+            ("mqtt.listen", self.mqtt.enabled, Some(&self.mqtt.listen)),
+            ("mqtt.tls.listen", self.mqtt.enabled, self.mqtt.tls.listen.as_ref()),
+            ("http.listen", self.http.enabled, Some(&self.http.listen)),
+            ("http.tls.listen", self.http.enabled, self.http.tls.listen.as_ref()),
+            ("admin.listen", self.admin.enabled, Some(&self.admin.listen)),
         ];
+        let all = all.into_iter().filter(|one| one.1);
+        let all: Vec<_> = all.filter_map(|(name, _, listen)| Some((name, listen?))).collect();
         let mut mistakes = Mistakes::default();
-        for (index, (name, _, listen)) in all.iter().enumerate().filter(|(_, one)| one.1) {
-            for (other, _, others) in all[..index].iter().filter(|one| one.1) {
+        for (index, (name, listen)) in all.iter().enumerate() {
+            for (other, others) in &all[..index] {
                 if let Some(address) = listen.shared_with(others) {
                     let text = format!("{address} is also used by {other}; give each listener a port of its own");
                     mistakes.push(*name, text);

@@ -85,6 +85,8 @@ impl Program {
                 mqtt: Some(at(mqtt)),
                 coap: Some(at(coap)),
                 http: Some(at(http)),
+                mqtt_tls: None,
+                http_tls: None,
                 admin: Some(at(admin)),
             },
             folder,

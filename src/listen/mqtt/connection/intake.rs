@@ -35,6 +35,8 @@ enum Step {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     /// Decodes packets from the buffer until one must stay there; whether the pipeline was given any.
     pub fn read_packets(&mut self) -> Result<bool, Close> {
+        // Also of a client that never stops sending.
+        self.sender.recheck(self.shared).map_err(Close::Revoked)?;
         if self.health.has_changed().unwrap_or(false) {
             self.kafka_up = self.health.borrow_and_update().accepts_readings();
         }

@@ -118,6 +118,9 @@ where
         Ok(connect) => connect,
         Err(ended) => return (wire, ended),
     };
+    // Nothing of it is kept while it waits for its refusal.
+    wire.arrival.stop();
+    wire.settle();
     let sender = tokio::select! {
         biased;
         () = shared.context.stopping.cancelled() => return (wire, Close::Stopping.into()),
@@ -219,6 +222,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn run(&mut self, halt: &CancellationToken) -> Close {
         let mut halted = pin!(halt.cancelled());
+        let mut changes = pin!(self.sender.changes());
         let mut sleep = pin!(tokio::time::sleep_until(self.next_deadline().0));
         loop {
             if let Err(close) = self.work().or_else(|close| self.end(close)) {
@@ -244,7 +248,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 sleep.as_mut().reset(due);
             }
             let before = self.wire.outbound.len();
-            let event = self.event(halted.as_mut(), sleep.as_mut()).await;
+            let event = self.event(halted.as_mut(), changes.as_mut(), sleep.as_mut()).await;
+            if matches!(event, Event::Identities) {
+                changes.set(self.sender.changes());
+            }
             self.unsent.note(before, self.wire.outbound.len(), Instant::now);
             let handled = self.handle(event, sleep.as_mut());
             if let Err(close) = handled.or_else(|close| self.end(close)) {
@@ -253,12 +260,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    async fn event(&mut self, halted: Pin<&mut WaitForCancellationFuture<'_>>, sleep: Pin<&mut Sleep>) -> Event {
+    async fn event(
+        &mut self,
+        halted: Pin<&mut WaitForCancellationFuture<'_>>,
+        changes: Pin<&mut impl Future<Output = ()>>,
+        sleep: Pin<&mut Sleep>,
+    ) -> Event {
         let reading = self.is_reading();
         let kafka_unavailable = self.pause == Some(Pause::KafkaUnavailable);
         // Once it ends, the drain has nothing to add.
         let stopping = self.ending.is_some() && self.shared.context.stopping.is_cancelled();
-        let (wire, mailbox, sender) = (&mut self.wire, &self.state.mailbox, &mut self.sender);
+        let (wire, mailbox) = (&mut self.wire, &self.state.mailbox);
         tokio::select! {
             biased;
             () = halted, if !stopping => Event::Halted,
@@ -266,7 +278,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             () = mailbox.wait() => Event::Answers,
             permit = granted(&mut self.waiting) => Event::Permit(permit),
             () = changed(&mut self.health), if kafka_unavailable => Event::Health,
-            () = sender.changed() => Event::Identities,
+            () = changes => Event::Identities,
             () = sleep => Event::Timer,
         }
     }
@@ -282,7 +294,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             // What was sent has been noted, and what arrived is collected before the next wait.
             Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
             Event::Permit(permit) => (self.permit, self.waiting) = (Some(permit), None),
-            Event::Identities => self.sender.again(self.shared).map_err(Close::Revoked)?,
+            Event::Identities => self.sender.recheck(self.shared).map_err(Close::Revoked)?,
             Event::Health => self.kafka_up = self.health.borrow().accepts_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();

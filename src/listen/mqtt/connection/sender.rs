@@ -68,24 +68,30 @@ impl Sender {
         format!("{identity}\0{client_id}")
     }
 
-    /// When identities have changed. Cancel safe.
-    pub async fn changed(&mut self) {
-        let changed = match &mut self.known {
-            Some(known) => known.changes.changed().await.is_ok(),
-            None => false,
-        };
-        if !changed {
-            pending().await
+    /// When identities change next.
+    pub fn changes(&self) -> impl Future<Output = ()> + use<> {
+        let changes = self.known.as_ref().map(|known| known.changes.clone());
+        async move {
+            let changed = match changes {
+                Some(mut changes) => changes.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                pending().await
+            }
         }
     }
 
-    /// Looks whether it is who it was, and what it may do now.
+    /// Looks whether it is who it was, and what it may do now, if identities have changed.
     ///
     /// # Errors
     /// It is not any more.
-    pub fn again(&mut self, shared: &Shared) -> Result<(), Denied> {
-        if let (Some(authenticator), Some(known)) = (&shared.context.authenticator, &mut self.known) {
-            known.proven = authenticator.again(&known.proven)?;
+    pub fn recheck(&mut self, shared: &Shared) -> Result<(), Denied> {
+        if let (Some(authenticator), Some(known)) = (&shared.context.authenticator, &mut self.known)
+            && known.changes.has_changed().unwrap_or(false)
+        {
+            known.changes.mark_unchanged();
+            known.proven = authenticator.recheck(&known.proven)?;
         }
         Ok(())
     }

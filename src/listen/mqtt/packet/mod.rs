@@ -23,6 +23,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use rumqttd::protocol::{self as codec, Protocol as _};
 use zeroize::Zeroizing;
 
+use crate::devices::authenticate::SECRET_BYTES_MAX;
+use crate::message::DEVICE_BYTES_MAX;
+
 mod check;
 mod encode;
 mod fault;
@@ -260,18 +263,22 @@ pub fn decode_connect(head: &Head, inbound: &mut BytesMut) -> Result<Connect, Co
 
 // The end of a CONNECT with these flags, which has been checked.
 fn login(flags: u8, bytes: &[u8]) -> Login {
-    let prefixed = |bytes: &mut &[u8]| -> Option<Vec<u8>> {
+    fn prefixed<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
         let (length, rest) = bytes.split_first_chunk::<2>()?;
         let (value, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
         *bytes = rest;
-        Some(value.to_vec())
-    };
+        Some(value)
+    }
     let mut rest = bytes;
     let user_name = (flags & 0x80 != 0).then(|| prefixed(&mut rest)).flatten();
     let password = (flags & 0x40 != 0).then(|| prefixed(&mut rest)).flatten();
+    // What no device can have is not kept: an empty password is none.
+    let is_possible = user_name.is_none_or(|name| name.len() <= DEVICE_BYTES_MAX)
+        && password.is_none_or(|password| password.len() <= SECRET_BYTES_MAX);
+    let [user_name, password] = [user_name, password].map(|text| text.map(|text| if is_possible { text } else { &[] }));
     Login {
-        user_name: user_name.and_then(|name| String::from_utf8(name).ok()),
-        password: password.map(Zeroizing::new),
+        user_name: user_name.map(|name| String::from_utf8_lossy(name).into_owned()),
+        password: password.map(|password| Zeroizing::new(password.to_vec())),
     }
 }
 
@@ -305,7 +312,8 @@ pub fn topic_of_part<'a>(head: &Head, inbound: &'a [u8]) -> &'a str {
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Login({:?})", self.user_name)
+        // Not even the user name: somebody may have sent the key in its place.
+        f.write_str("(hidden)")
     }
 }
 
