@@ -53,8 +53,12 @@ impl Source {
             }
             Err(mistakes) => {
                 self.metrics.devices_last_reload_successful.set(0);
-                error!("identities are not read again, those before stay in force:\n{mistakes}");
-                return self.devices.not_replaced(first_of(&mistakes));
+                let first = first_of(&mistakes);
+                // Said once, however often other files change.
+                if self.devices.mistakes().as_ref() != Some(&first) {
+                    error!("identities are not read again, those before stay in force:\n{mistakes}");
+                }
+                return self.devices.not_replaced(first);
             }
         }
         self.measure();

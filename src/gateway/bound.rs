@@ -78,12 +78,12 @@ impl Bound {
     /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.
     pub(super) fn listening(&self) -> [String; 4] {
         [
-            self.mqtt.as_ref().map(mqtt::Bound::addresses),
-            self.coap.as_ref().map(coap::Bound::addresses),
-            self.http.as_ref().map(http::Bound::addresses),
-            self.admin.as_ref().map(admin::Bound::addresses),
+            self.mqtt.as_ref().map(mqtt::Bound::listening),
+            self.coap.as_ref().map(|bound| show(bound.addresses())),
+            self.http.as_ref().map(http::Bound::listening),
+            self.admin.as_ref().map(|bound| show(bound.addresses())),
         ]
-        .map(|addresses| addresses.map_or_else(|| "off".to_owned(), show))
+        .map(|addresses| addresses.unwrap_or_else(|| "off".to_owned()))
     }
 
     /// Starts every listener; returns the admin port's task, which outlives the others.

@@ -67,6 +67,11 @@ impl Bound {
         (self.listener.tls_address(), warning)
     }
 
+    /// The same for people, who want to know which have TLS.
+    pub fn listening(&self) -> String {
+        self.listener.to_string()
+    }
+
     /// Where it listens, with the ports that were given for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.listener.addresses()

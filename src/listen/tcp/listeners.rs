@@ -2,6 +2,7 @@
 //!
 //! Addresses are asked in turn, so that none starves another. IPv6 wildcards leave IPv4 to those that ask for it.
 
+use std::fmt::{self, Display, Formatter};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -107,6 +108,17 @@ impl Listeners {
             Poll::Pending
         })
         .await
+    }
+}
+
+impl Display for Listeners {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, (address, (_, tls))) in self.addresses.iter().zip(&self.sockets).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            let tls = if tls.is_some() { " (TLS)" } else { "" };
+            write!(f, "{comma}{address}{tls}")?;
+        }
+        Ok(())
     }
 }
 

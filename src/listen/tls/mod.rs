@@ -136,22 +136,32 @@ impl Tls {
         self.measure(&metrics, true);
         let folders: Vec<_> = self.files.iter().map(|file| folder(file)).collect();
         let mut watch = Watch::new(&folders, &format!("{}.tls.certificate", self.listener));
+        // What the log says last is wrong.
+        let mut said = String::new();
         while stopping.run_until_cancelled(watch.changed()).await.is_some() {
             match Certificate::read(&self.files[0], &self.files[1], wall_s()) {
                 Ok(read) => {
                     let is_new = read.key.cert != self.shown.0.load().key.cert;
                     self.shown.0.store(Arc::new(read));
+                    said.clear();
                     self.measure(&metrics, true);
+                    // Other files of the folder may change as often as they like.
                     if is_new {
                         info!(listener = self.listener, "a new TLS certificate is shown");
-                    }
-                    if let Some(warning) = self.warning() {
-                        warn!("{warning}");
+                        self.warning().into_iter().for_each(|warning| warn!("{warning}"));
                     }
                 }
                 Err(error) => {
                     self.measure(&metrics, false);
-                    error!(listener = self.listener, %error, "the TLS certificate is not in order; the one before is shown");
+                    let text = error.to_string();
+                    if said != text {
+                        error!(
+                            listener = self.listener,
+                            error = text,
+                            "the TLS certificate is not in order; the one before is shown"
+                        );
+                        said = text;
+                    }
                 }
             }
         }

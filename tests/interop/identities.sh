@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Other people's clients prove who they are: keys, passwords and TLS, and what they are told when they are refused.
+#   tests/interop/identities.sh [CITYGATE]
+# mosquitto_pub (MQTT 3.1.1 and 5), paho, MQTT.js and curl, in the clear and over TLS; openssl s_client looks at the protocols
+# that are offered. Without Kafka: readings are spooled, and answered positively.
+# CITYGATE is the program (default: cargo's release build); PYTHON has paho-mqtt; node finds MQTT.js through NODE_PATH.
+set -euo pipefail
+shopt -s nocasematch # clients differ in how they write the same words
+cd "$(dirname "$0")/../.."
+
+python=${PYTHON:-python3}
+citygate=${1:-${CARGO_TARGET_DIR:-target}/release/citygate}
+work=$(mktemp -d)
+gateway=
+
+finish() {
+  local code=$?
+  if [[ -n $gateway ]]; then kill "$gateway" 2>/dev/null && wait "$gateway" || true; fi
+  if ((code)) && [[ -e $work/citygate.log ]]; then echo "--- the gateway's last words" && tail -n 20 "$work/citygate.log"; fi >&2
+  rm -rf "$work"
+  exit "$code"
+}
+trap finish EXIT
+
+lacking=()
+for tool in mosquitto_pub curl openssl node "$python" "$citygate"; do
+  if ! command -v "$tool" >/dev/null; then lacking+=("$tool"); fi
+done
+if ! "$python" -c 'import paho.mqtt.client' 2>/dev/null; then lacking+=('paho.mqtt.client, of Python'); fi
+if ! node -e 'require("mqtt")' 2>/dev/null; then lacking+=('mqtt, of node (NODE_PATH)'); fi
+if ((${#lacking[@]})); then printf 'identities need %s\n' "${lacking[@]}" >&2 && exit 1; fi
+
+# An authority, and a certificate of localhost.
+quietly() { "$@" >"$work/openssl.log" 2>&1 || { cat "$work/openssl.log" >&2 && return 1; }; }
+quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=interop authority' \
+  -keyout "$work/ca.key" -out "$work/ca.pem"
+quietly openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=localhost' \
+  -keyout "$work/key.pem" -out "$work/request.pem"
+printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' >"$work/names"
+quietly openssl x509 -req -in "$work/request.pem" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial -days 2 \
+  -extfile "$work/names" -out "$work/own.pem"
+cat "$work/own.pem" "$work/ca.pem" >"$work/certificate.pem"
+
+# A device with a key, one with a password, and one that is disabled.
+mkdir "$work/devices"
+devices() { "$citygate" devices --folder "$work/devices" "$@"; }
+key=$(devices add loop-7 --kind weather --json | sed 's/.*"key":"\([^"]*\)".*/\1/')
+printf 'correct horse\n' | devices add mast --password-stdin
+off=$(devices add off --json | sed 's/.*"key":"\([^"]*\)".*/\1/')
+devices disable off
+
+read -r mqtt http admin mqtts https nobody < <("$python" tests/interop/check.py free-ports 6)
+cat >"$work/citygate.toml" <<TOML
+state_dir = "$work/state"
+[mqtt]
+listen = "127.0.0.1:$mqtt"
+[mqtt.tls]
+listen = "127.0.0.1:$mqtts"
+certificate = "$work/certificate.pem"
+key = "$work/key.pem"
+[coap]
+enabled = false
+[http]
+listen = "127.0.0.1:$http"
+[http.tls]
+listen = "127.0.0.1:$https"
+certificate = "$work/certificate.pem"
+key = "$work/key.pem"
+[admin]
+listen = "127.0.0.1:$admin"
+[devices]
+folder = "$work/devices"
+[kafka]
+bootstrap_servers = "127.0.0.1:$nobody"
+TOML
+"$citygate" run --config "$work/citygate.toml" >"$work/citygate.log" 2>&1 &
+gateway=$!
+for ((tries = 0; tries < 300; tries++)); do
+  if curl -fs "http://127.0.0.1:$admin/readyz" >/dev/null; then break; fi
+  kill -0 "$gateway" # it runs
+  sleep 0.1
+done
+
+reading='{"temperature_c":-21.5}'
+expect() { # WHAT PATTERN TEXT
+  if [[ ! $3 =~ $2 ]]; then echo "$1: expected $2, got: $3" >&2 && exit 1; fi
+  echo "ok  $1"
+}
+
+# mosquitto_pub: its exit code is that of the CONNACK, or of the PUBACK.
+publish() { # VERSION PORT ID SECRET DEVICE [OPTION ...]
+  local version=$1 port=$2 id=$3 secret=$4 device=$5
+  shift 5
+  mosquitto_pub -h localhost -p "$port" -V "$version" -q 1 -u "$id" -P "$secret" -t "devices/$device/weather" -m "$reading" "$@" 2>&1 &&
+    echo published
+}
+for version in 311 5; do
+  for way in "$mqtt" "$mqtts --cafile $work/ca.pem"; do
+    read -r port tls <<<"$way"
+    named="MQTT $version${tls:+ over TLS}"
+    # shellcheck disable=SC2086
+    {
+      expect "mosquitto_pub, $named, key" '^published$' "$(publish $version "$port" loop-7 "$key" loop-7 $tls || true)"
+      expect "mosquitto_pub, $named, password" '^published$' "$(publish $version "$port" mast 'correct horse' mast $tls || true)"
+      expect "mosquitto_pub, $named, wrong key" '[Bb]ad user ?name or password' "$(publish $version "$port" loop-7 "$off" loop-7 $tls || true)"
+      expect "mosquitto_pub, $named, disabled" '[Nn]ot authori[sz]ed' "$(publish $version "$port" off "$off" off $tls || true)"
+    }
+  done
+done
+expect 'mosquitto_pub, MQTT 5, of another device' '[Nn]ot authori[sz]ed' "$(publish 5 "$mqtt" loop-7 "$key" loop-8 || true)"
+
+for url in "http://127.0.0.1:$http" "https://localhost:$https"; do
+  post() { curl -sS -i --cacert "$work/ca.pem" -d "$reading" "$@" 2>&1 | tr -d '\r' | tr '\n' ' '; }
+  expect "curl, ${url%%:*}, Basic" ' 204 ' "$(post -u "loop-7:$key" "$url/devices/loop-7/weather")"
+  expect "curl, ${url%%:*}, Bearer" ' 204 ' "$(post -H "authorization: Bearer $key" "$url/devices/loop-7/weather")"
+  expect "curl, ${url%%:*}, password" ' 204 ' "$(post -u 'mast:correct horse' "$url/devices/mast/weather")"
+  expect "curl, ${url%%:*}, wrong" ' 401 .*www-authenticate: Basic.*unknown device, or wrong key' "$(post -u "loop-7:$off" "$url/devices/loop-7/weather")"
+  expect "curl, ${url%%:*}, of another" ' 403 .*may not write for loop-8' "$(post -u "loop-7:$key" "$url/devices/loop-8/weather")"
+done
+
+expect 'paho, MQTT 5 over TLS, key' '^Success Success$' "$("$python" - "$mqtts" "$work/ca.pem" "$key" "$reading" <<'PYTHON'
+import sys, threading
+import paho.mqtt.client as mqtt
+port, authority, key, reading = sys.argv[1:]
+done, reasons = threading.Event(), []
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="paho", protocol=mqtt.MQTTv5)
+client.username_pw_set("loop-7", key)
+client.tls_set(authority)
+client.on_connect = lambda client, data, flags, reason, properties: (reasons.append(str(reason)), client.publish("devices/loop-7/weather", reading, qos=1))
+client.on_publish = lambda client, data, mid, reason, properties: (reasons.append(str(reason)), done.set())
+client.connect("localhost", int(port))
+client.loop_start()
+done.wait(20)
+print(*reasons)
+PYTHON
+)"
+
+expect 'MQTT.js, MQTT 5 over TLS, key' '^published; Bad User Name or Password' "$(node - "$mqtts" "$work/ca.pem" "$key" "$reading" <<'NODE'
+const mqtt = require("mqtt"), fs = require("fs");
+const [port, authority, key, reading] = process.argv.slice(2);
+const options = (password) => ({ protocolVersion: 5, username: "loop-7", password, ca: fs.readFileSync(authority), reconnectPeriod: 0, clientId: "mqttjs" });
+const client = mqtt.connect(`mqtts://localhost:${port}`, options(key));
+client.publish("devices/loop-7/weather", reading, { qos: 1 }, (error) => {
+  client.end();
+  const refused = mqtt.connect(`mqtts://localhost:${port}`, options("wrong"));
+  refused.on("error", (why) => { console.log(`${error ? error.message : "published"}; ${why.message.replace("Connection refused: ", "")}`); refused.end(true); });
+});
+NODE
+)"
+
+# No protocol below 1.2: the client may speak it, the gateway does not.
+offered() { openssl s_client -connect "localhost:$mqtts" -CAfile "$work/ca.pem" "$@" </dev/null 2>&1 | tr '\n' ' '; }
+expect 'openssl, TLS 1.2' 'Verify return code: 0' "$(offered -tls1_2)"
+expect 'openssl, TLS 1.3' 'Verify return code: 0' "$(offered -tls1_3)"
+for old in -tls1 -tls1_1; do
+  expect "openssl, ${old#-} is refused" 'alert|no protocols available|unsupported protocol' "$(offered "$old" -cipher 'ALL:@SECLEVEL=0')"
+done
+expect 'openssl, no cipher without forward secrecy' 'alert handshake failure|no cipher match' "$(offered -tls1_2 -cipher 'AES128-SHA:AES256-SHA:AES128-GCM-SHA256@SECLEVEL=0')"
+
+# What was answered is what is counted.
+law=$(curl -fs "http://127.0.0.1:$admin/metrics" | awk '
+  /^citygate_readings_received_total/ { received += $2 }
+  /^citygate_readings_total/ { ended += $2 }
+  END { print (received > 0 && received == ended) ? "kept" : received " received, " ended " ended" }')
+expect 'received = delivered + spooled + rejected + busy' '^kept$' "$law"
+for secret in "$key" "$off" 'correct horse'; do
+  if grep -qF -- "$secret" "$work/citygate.log"; then echo "a secret is in the log" >&2 && exit 1; fi
+done
+echo 'ok  no secret is in the log'
