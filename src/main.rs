@@ -6,6 +6,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 #[cfg(feature = "demo")]
@@ -203,7 +204,10 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .enable_all()
         .build()
         .context("runtime")?;
-    runtime.block_on(future)
+    let outcome = runtime.block_on(future);
+    // What still waits for a disk or a file that hangs is not waited for: all that matters has ended.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }
 
 fn start_logging(log: &Log) {

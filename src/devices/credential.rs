@@ -8,7 +8,7 @@ use std::fmt::{self, Debug, Display, Formatter};
 use std::str::FromStr;
 
 use argon2::password_hash::phc;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -38,6 +38,10 @@ pub struct KeyHash(Digest);
 /// The Argon2id hash of a password, as a PHC string: `$argon2id$v=19$m=19456,t=2,p=1$…$…`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(Box<str>);
+
+/// What verifying passwords needs, used again and again: given back to the allocator each time, it would stay with many threads.
+#[derive(Default)]
+pub struct Memory(Vec<Block>);
 
 /// A text that is no such hash. It is not quoted: somebody may have written the secret itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +87,12 @@ impl Key {
 
     pub fn hash(&self) -> KeyHash {
         KeyHash(digest(self.0.as_bytes()))
+    }
+}
+
+impl Debug for Memory {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} KiB)", self.0.len())
     }
 }
 
@@ -145,10 +155,25 @@ impl PasswordHash {
         Ok(PasswordHash(hash.to_string().into()))
     }
 
-    /// Whether it is that password. Costs tens of milliseconds of CPU and megabytes of memory: for a bounded pool only.
-    pub fn verify(&self, password: &[u8]) -> bool {
-        // It was parsed when it was read.
-        phc::PasswordHash::new(&self.0).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+    /// Whether it is that password. Costs tens of milliseconds of CPU, and `memory` grows to the megabytes that it asks for:
+    /// for a bounded pool only.
+    pub fn verify(&self, password: &[u8], memory: &mut Memory) -> bool {
+        self.try_verify(password, memory).unwrap_or(false)
+    }
+
+    /// `None`: it is no hash, which was found when it was read.
+    fn try_verify(&self, password: &[u8], memory: &mut Memory) -> Option<bool> {
+        let hash = phc::PasswordHash::new(&self.0).ok()?;
+        let (salt, expected) = (hash.salt.as_ref()?, hash.hash.as_ref()?.as_bytes());
+        let params = Params::try_from(&hash).ok()?;
+        memory.0.resize(memory.0.len().max(params.block_count()), Block::new());
+        let version = argon2::Version::try_from(hash.version?).ok()?;
+        let mut computed = vec![0; expected.len()];
+        let blocks = memory.0.get_mut(..params.block_count())?;
+        Argon2::new(Algorithm::Argon2id, version, params)
+            .hash_password_into_with_memory(password, salt, &mut computed, blocks)
+            .ok()?;
+        Some(computed.ct_eq(expected).into())
     }
 }
 
@@ -226,8 +251,24 @@ mod tests {
     fn a_password_matches_its_hash_alone() {
         let hash = PasswordHash::of(b"correct horse").unwrap();
         let read: PasswordHash = hash.to_string().parse().unwrap();
-        assert!(read.verify(b"correct horse"));
-        assert!(!read.verify(b"correct horse "));
+        let mut memory = Memory::default();
+        assert!(read.verify(b"correct horse", &mut memory));
+        assert!(!read.verify(b"correct horse ", &mut memory));
+        assert_eq!(memory.0.len(), 19 * 1024, "KiB");
+        // As others make them: another length, other costs, after one that needs more memory.
+        let other = "$argon2id$v=19$m=256,t=1,p=2$c29tZXNhbHRzb21lc2FsdA$";
+        let argon2 = Argon2::new(
+            Algorithm::Argon2id,
+            argon2::Version::V0x13,
+            Params::new(256, 1, 2, Some(24)).unwrap(),
+        );
+        let mut computed = [0; 24];
+        argon2
+            .hash_password_into(b"hunter22", b"somesaltsomesalt", &mut computed)
+            .unwrap();
+        let written = base64::prelude::BASE64_STANDARD_NO_PAD.encode(computed);
+        let other: PasswordHash = format!("{other}{written}").parse().unwrap();
+        assert!(other.verify(b"hunter22", &mut memory) && !other.verify(b"hunter23", &mut memory));
         assert_ne!(PasswordHash::of(b"correct horse").unwrap(), hash, "each has its salt");
         assert_eq!(format!("{read:?}"), "(hidden)");
     }

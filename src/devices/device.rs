@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use subtle::ConstantTimeEq;
 
-use super::credential::{Credential, Digest, PasswordHash};
+use super::credential::{Credential, Digest, Memory, PasswordHash};
 use super::record::Record;
 
 /// One device that is known.
@@ -122,8 +122,8 @@ impl Device {
     }
 
     /// Which of its passwords this is, and remembers it as `digest`. Slow.
-    pub fn verify(&self, secret: &[u8], digest: Digest) -> Option<Credential> {
-        let (credential, _) = self.passwords().find(|(_, password)| password.verify(secret))?;
+    pub fn verify(&self, secret: &[u8], digest: Digest, memory: &mut Memory) -> Option<Credential> {
+        let (credential, _) = self.passwords().find(|(_, password)| password.verify(secret, memory))?;
         self.verified.store(Some(Arc::new(Verified { digest, credential })));
         self.credentials.get(credential).cloned()
     }
@@ -281,11 +281,15 @@ mod tests {
         };
         let device = Device::new(record, &mut BTreeMap::new());
         assert!(device.verified(&[1; 32]).is_none());
-        assert_eq!(device.verify(b"three", [3; 32]), None);
+        let mut memory = Memory::default();
+        assert_eq!(device.verify(b"three", [3; 32], &mut memory), None);
         for (index, password) in ["one", "two"].into_iter().enumerate() {
             let digest = [index as u8; 32];
             let credential = Credential::Password(hashes[index].clone());
-            assert_eq!(device.verify(password.as_bytes(), digest).as_ref(), Some(&credential));
+            assert_eq!(
+                device.verify(password.as_bytes(), digest, &mut memory).as_ref(),
+                Some(&credential)
+            );
             assert_eq!(device.verified(&digest), Some(&credential));
         }
         assert!(device.verified(&[0; 32]).is_none());

@@ -35,6 +35,9 @@ struct Document {
     device: Vec<toml::Spanned<toml::Value>>,
 }
 
+/// A million devices have 120 MB.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Mistakes that are listed; with more, the first show what is wrong.
 const MISTAKES_MAX: usize = 100;
 
@@ -128,6 +131,20 @@ impl Format {
     }
 }
 
+/// A file that is one: a pipe or a device would be read for ever.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind};
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    if found.len() > FILE_BYTES_MAX {
+        let text = format!("it has more than {} MiB", FILE_BYTES_MAX / 1024 / 1024);
+        return Err(Error::new(ErrorKind::FileTooLarge, text));
+    }
+    std::fs::read_to_string(path)
+}
+
 /// Line breaks.
 fn lines_in(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
@@ -138,7 +155,7 @@ fn lines_in(text: &[u8]) -> usize {
 impl Read {
     fn file(&mut self, file: usize) {
         let path = &self.files[file];
-        match (std::fs::read_to_string(path), Format::of(path)) {
+        match (read_text(path), Format::of(path)) {
             (Err(error), _) => self.mistake(file, None, format!("cannot be read: {error}")),
             (Ok(text), Some(Format::Toml)) => self.toml(file, &text),
             (Ok(text), _) => self.ndjson(file, &text),
@@ -388,5 +405,32 @@ mod tests {
             }
             std::fs::remove_file(&file).unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_large_is_a_mistake_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |name: &str, expected: &str| {
+            let mistakes = read(folder.path(), &Register::default()).unwrap_err();
+            let said = mistakes.to_string();
+            assert!(said.contains(name) && said.contains(expected), "{said}");
+        };
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("a.toml")).unwrap();
+        check("a.toml", "it is no regular file");
+        std::fs::remove_dir(path("a.toml")).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(path("b.ndjson"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        check("b.ndjson", "it is no regular file");
+        std::fs::remove_file(path("b.ndjson")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("c.ndjson")).unwrap();
+        check("c.ndjson", "it is no regular file");
+        std::fs::remove_file(path("c.ndjson")).unwrap();
+        let large = std::fs::File::create(path("d.ndjson")).unwrap();
+        large.set_len(FILE_BYTES_MAX + 1).unwrap();
+        check("d.ndjson", "it has more than 256 MiB");
     }
 }

@@ -3,8 +3,8 @@
 //! Whoever has no password to verify waits as long for a permit, and has it as long, so that neither time nor words tell who has
 //! one. No check begins that could not end in time: under a storm those that begin also end, and are remembered.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use zeroize::Zeroizing;
 
 use super::Device;
-use super::credential::{Credential, Digest};
+use super::credential::{Credential, Digest, Memory};
 
 /// How long a check is expected to take before one has been made.
 const EXPECTED: Duration = Duration::from_millis(50);
@@ -21,6 +21,8 @@ const EXPECTED: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct PasswordChecks {
     permits: Arc<Semaphore>,
+    /// Of those that are not under way.
+    memories: Arc<Mutex<Vec<Memory>>>,
     /// What the last check took, in microseconds.
     last_us: Arc<AtomicU64>,
 }
@@ -34,6 +36,7 @@ impl PasswordChecks {
     pub fn new(max: usize) -> Self {
         PasswordChecks {
             permits: Arc::new(Semaphore::new(max.max(1))),
+            memories: Arc::default(),
             last_us: Arc::new(AtomicU64::new(EXPECTED.as_micros() as u64)),
         }
     }
@@ -57,12 +60,14 @@ impl PasswordChecks {
             sleep_until((Instant::now() + expected).min(due)).await;
             return Ok(None);
         };
-        let (device, last_us) = (device.clone(), self.last_us.clone());
+        let (device, last_us, memories) = (device.clone(), self.last_us.clone(), self.memories.clone());
         let secret = Zeroizing::new(secret.to_vec());
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let began = Instant::now();
-            let found = device.verify(&secret, digest);
+            let mut memory = lock(&memories).pop().unwrap_or_default();
+            let found = device.verify(&secret, digest, &mut memory);
+            lock(&memories).push(memory);
             last_us.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             found
         });
@@ -74,4 +79,8 @@ impl PasswordChecks {
     pub(super) fn permits(&self) -> Arc<Semaphore> {
         self.permits.clone()
     }
+}
+
+fn lock(memories: &Mutex<Vec<Memory>>) -> MutexGuard<'_, Vec<Memory>> {
+    memories.lock().unwrap_or_else(PoisonError::into_inner)
 }

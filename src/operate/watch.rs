@@ -3,7 +3,8 @@
 //! The kernel tells of changes in a folder. They are told once nothing more has changed for a moment and files that were written
 //! are closed, since an editor writes in several steps; SIGHUP tells at once. Where the kernel does not tell (some network file systems), SIGHUP is left.
 
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
@@ -39,10 +40,26 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `setting` names them, should the kernel not tell.
+    /// All that changes in them. `setting` names them, should the kernel not tell.
     pub fn new(folders: &[PathBuf], setting: &str) -> Self {
+        Self::of(folders, Vec::new(), setting)
+    }
+
+    /// These files alone, and links that orchestrators replace for all of a folder (`..data`).
+    pub fn of_files(files: &[PathBuf], setting: &str) -> Self {
+        let folder = |file: &PathBuf| {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            folder.unwrap_or(Path::new(".")).to_owned()
+        };
+        let mut folders: Vec<_> = files.iter().map(folder).collect();
+        folders.dedup();
+        let names = files.iter().filter_map(|file| file.file_name().map(OsStr::to_owned));
+        Self::of(&folders, names.collect(), setting)
+    }
+
+    fn of(folders: &[PathBuf], names: Vec<OsString>, setting: &str) -> Self {
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
-        let watcher = match watch(folders, changed) {
+        let watcher = match watch(folders, names, changed) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
                 warn!(%error, "changes of {setting} are not noticed; send SIGHUP after each");
@@ -104,8 +121,23 @@ async fn settled(first: Change, changes: &mut mpsc::Receiver<Change>) {
 }
 
 /// Folders are watched, not their files: editors and orchestrators replace those.
-fn watch(folders: &[PathBuf], changed: mpsc::Sender<Change>) -> notify::Result<RecommendedWatcher> {
+fn watch(
+    folders: &[PathBuf],
+    names: Vec<OsString>,
+    changed: mpsc::Sender<Change>,
+) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let concerns = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            names.iter().any(|wanted| wanted == name) || name.as_encoded_bytes().starts_with(b"..")
+        };
+        if let Ok(event) = &event
+            && !names.is_empty()
+            && !event.paths.is_empty()
+            && !event.paths.iter().any(concerns)
+        {
+            return;
+        }
         let change = match event.map(|event| event.kind) {
             Ok(EventKind::Access(AccessKind::Close(AccessMode::Write))) => Change::Done,
             // Reading is no change, and would be noticed for ever.

@@ -26,8 +26,6 @@ pub struct Config {
     /// Time for a handshake, from the connect.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub handshake_timeout: Duration,
-    /// Handshakes at once; further ones wait, within `handshake_timeout`.
-    pub handshakes_max: usize,
 }
 
 impl Default for Config {
@@ -37,7 +35,6 @@ impl Default for Config {
             certificate: None,
             key: None,
             handshake_timeout: Duration::from_secs(10),
-            handshakes_max: 256,
         }
     }
 }
@@ -54,8 +51,6 @@ impl Config {
         }
         let path = format!("{listener}.tls.handshake_timeout");
         mistakes.require(!self.handshake_timeout.is_zero(), &path, "must be above 0");
-        let path = format!("{listener}.tls.handshakes_max");
-        mistakes.require(self.handshakes_max > 0, &path, "must be at least 1");
         mistakes
     }
 }

@@ -1,10 +1,11 @@
 //! TLS 1.2 and 1.3 of a listener, by rustls with the provider `ring`: its certificate, which can be replaced, and its handshakes.
 //!
-//! Handshakes have threads of their own, so that a storm of them does not keep readings waiting, and few happen at once. A
+//! Handshakes have threads of their own, so that a storm of them does not keep readings waiting. They are bounded by the permits
+//! of connections and in time; a silent one keeps no other waiting. A
 //! certificate that changes on disk is shown to new connections; those that are open go on, and sessions are resumed with the same ticket keys. One
 //! that is not in order changes nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,6 @@ pub struct Tls {
     config: Arc<ServerConfig>,
     shown: Arc<Shown>,
     files: [PathBuf; 2],
-    turns: Semaphore,
     timeout: Duration,
     threads: &'static Handle,
 }
@@ -90,7 +89,6 @@ impl Tls {
             config: Arc::new(server),
             shown,
             files,
-            turns: Semaphore::new(config.handshakes_max.max(1)),
             timeout: config.handshake_timeout,
             threads: threads().map_err(|source| Error::Thread { listener, source })?,
         })
@@ -109,19 +107,15 @@ impl Tls {
         metrics: &TlsMetrics,
     ) -> Option<Box<TlsStream<TcpStream>>> {
         let deadline = Instant::now() + self.timeout;
-        let tls = self.clone();
-        let handshake = async move {
-            let _turn = tls.turns.acquire().await.ok()?;
-            Some(TlsAcceptor::from(tls.config.clone()).accept(stream).await)
-        };
+        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream);
         let handshake = self.threads.spawn(tokio::time::timeout_at(deadline.into(), handshake));
         let (result, stream) = match handshake.await {
-            Ok(Ok(Some(Ok(stream)))) => (Handshake::Completed, Some(Box::new(stream))),
-            Ok(Ok(Some(Err(error)))) => {
+            Ok(Ok(Ok(stream))) => (Handshake::Completed, Some(Box::new(stream))),
+            Ok(Ok(Err(error))) => {
                 debug!(listener = self.listener, %error, "TLS handshake failed");
                 (Handshake::Failed, None)
             }
-            Ok(Ok(None)) | Err(_) => (Handshake::Failed, None),
+            Err(_) => (Handshake::Failed, None),
             Ok(Err(_)) => (Handshake::TimedOut, None),
         };
         metrics
@@ -134,8 +128,7 @@ impl Tls {
     /// Reads the certificate again whenever its files change, until `stopping`.
     pub async fn keep(self: Arc<Self>, metrics: TlsMetrics, stopping: CancellationToken) {
         self.measure(&metrics, true);
-        let folders: Vec<_> = self.files.iter().map(|file| folder(file)).collect();
-        let mut watch = Watch::new(&folders, &format!("{}.tls.certificate", self.listener));
+        let mut watch = Watch::of_files(&self.files, &format!("{}.tls.certificate", self.listener));
         // What the log says last is wrong.
         let mut said = String::new();
         while stopping.run_until_cancelled(watch.changed()).await.is_some() {
@@ -178,11 +171,6 @@ impl Tls {
             .with_label_values(&labels);
         good.set(i64::from(is_good));
     }
-}
-
-fn folder(file: &Path) -> PathBuf {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// The threads of all handshakes, half as many as there are CPUs: the others carry readings.

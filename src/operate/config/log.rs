@@ -71,6 +71,9 @@ impl Log {
         if !self.level.contains('[') {
             parts.iter().try_for_each(|part| check(part))?;
         }
+        // Of whoever is not asked for by name: it would log that the log was written to.
+        let quiet = (!self.level.contains("notify")).then_some("notify=warn");
+        let parts: Vec<_> = parts.into_iter().chain(quiet).collect();
         EnvFilter::try_new(parts.join(",")).map_err(|_| LevelError::Filter(self.level.clone()))
     }
 }
