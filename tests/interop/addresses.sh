@@ -74,6 +74,9 @@ enabled = false
 enabled = false
 [coap]
 listen = $1
+# Meant: the namespace has no other network.
+allow_plaintext = true
+allow_anonymous = true
 [admin]
 listen = "127.0.0.1:9464"
 [kafka]
