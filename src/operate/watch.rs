@@ -1,7 +1,8 @@
 //! Files that may change while the gateway runs: identities, certificates.
 //!
 //! The kernel tells of changes in a folder. They are told once nothing more has changed for a moment and files that were written
-//! are closed, since an editor writes in several steps; SIGHUP tells at once. Where the kernel does not tell (some network file systems), SIGHUP is left.
+//! are closed, since an editor writes in several steps; SIGHUP tells at once. Where the kernel does not tell (some network file
+//! systems), SIGHUP is left.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -101,11 +101,7 @@ impl Tls {
     }
 
     /// The handshake of a connection, whose bytes are in the clear afterwards. `None`: there was none in time.
-    pub async fn accept(
-        self: &Arc<Self>,
-        stream: TcpStream,
-        metrics: &TlsMetrics,
-    ) -> Option<Box<TlsStream<TcpStream>>> {
+    pub async fn accept(&self, stream: TcpStream, metrics: &TlsMetrics) -> Option<Box<TlsStream<TcpStream>>> {
         let deadline = Instant::now() + self.timeout;
         let handshake = TlsAcceptor::from(self.config.clone()).accept(stream);
         let handshake = self.threads.spawn(tokio::time::timeout_at(deadline.into(), handshake));
@@ -127,37 +123,48 @@ impl Tls {
 
     /// Reads the certificate again whenever its files change, until `stopping`.
     pub async fn keep(self: Arc<Self>, metrics: TlsMetrics, stopping: CancellationToken) {
-        self.measure(&metrics, true);
         let mut watch = Watch::of_files(&self.files, &format!("{}.tls.certificate", self.listener));
         // What the log says last is wrong.
         let mut said = String::new();
-        while stopping.run_until_cancelled(watch.changed()).await.is_some() {
-            match Certificate::read(&self.files[0], &self.files[1], wall_s()) {
-                Ok(read) => {
-                    let is_new = read.key.cert != self.shown.0.load().key.cert;
-                    self.shown.0.store(Arc::new(read));
+        loop {
+            // Also at first: what changed between the start's reading and the watch is told by nobody.
+            match self.clone().read_again().await {
+                Ok(is_new) => {
                     said.clear();
                     self.measure(&metrics, true);
-                    // Other files of the folder may change as often as they like.
                     if is_new {
                         info!(listener = self.listener, "a new TLS certificate is shown");
                         self.warning().into_iter().for_each(|warning| warn!("{warning}"));
                     }
                 }
-                Err(error) => {
+                Err(why) => {
                     self.measure(&metrics, false);
-                    let text = error.to_string();
-                    if said != text {
+                    if said != why {
                         error!(
                             listener = self.listener,
-                            error = text,
+                            error = why,
                             "the TLS certificate is not in order; the one before is shown"
                         );
-                        said = text;
+                        said = why;
                     }
                 }
             }
+            if stopping.run_until_cancelled(watch.changed()).await.is_none() {
+                return;
+            }
         }
+    }
+
+    /// Shows what the files hold now; whether that is another certificate.
+    async fn read_again(self: Arc<Self>) -> Result<bool, String> {
+        let read = tokio::task::spawn_blocking(move || {
+            let [certificate, key] = &self.files;
+            let read = Certificate::read(certificate, key, wall_s()).map_err(|error| error.to_string())?;
+            let is_new = read.key.cert != self.shown.0.load().key.cert;
+            self.shown.0.store(Arc::new(read));
+            Ok(is_new)
+        });
+        read.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     fn measure(&self, metrics: &TlsMetrics, is_good: bool) {
