@@ -25,7 +25,7 @@ pub enum Permission {
 /// A policy of access. Must not block: it is asked on the listener's thread.
 pub trait Authorize: Debug + Send + Sync {
     /// Whether the sender may write at all; asked before the address is looked at.
-    fn admit(&self, _origin: &Origin<'_>) -> Permission {
+    fn sender(&self, _origin: &Origin<'_>) -> Permission {
         Permission::Granted
     }
 
@@ -58,7 +58,7 @@ impl Authorize for Anyone {
 }
 
 impl Authorize for ByIdentity {
-    fn admit(&self, origin: &Origin<'_>) -> Permission {
+    fn sender(&self, origin: &Origin<'_>) -> Permission {
         match origin.identity {
             Identity::Anonymous if !self.anonymous.contains(&origin.protocol) => {
                 Permission::Unauthenticated("only devices that prove who they are may write here".into())
@@ -133,7 +133,7 @@ mod tests {
                 identity,
                 ..Origin::anonymous(protocol, "test", ([127, 0, 0, 1], 1).into())
             };
-            let admitted = policy.admit(&origin);
+            let admitted = policy.sender(&origin);
             let answer = match admitted {
                 Permission::Granted => policy.authorize(&origin, device, kind),
                 denied => denied,

@@ -21,7 +21,7 @@ use crate::deliver::Deliver;
 use crate::deliver::health::Health;
 use crate::devices::Authenticator;
 use crate::devices::reload::Source;
-use crate::listen::admit::Admit;
+use crate::listen::in_flight_bytes::InFlightBytes;
 use crate::listen::tcp::Connections;
 use crate::listen::{self, Context};
 use crate::message::Protocol;
@@ -232,7 +232,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let deliver = Deliver::start(sections, client, topics, &metrics.deliver, clock.clone())?;
     let health = deliver.health();
-    let admit = Admit::new(&config.limits, &metrics.listen.admission);
+    let in_flight_bytes = InFlightBytes::new(&config.limits, &metrics.listen.admission);
     metrics
         .listen
         .mqtt
@@ -265,7 +265,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
     };
     let front = Context {
         pipeline: Arc::new(pipeline),
-        admit,
+        in_flight_bytes,
         authenticator,
         connections: Connections::new(plan.connections),
         metrics: metrics.listen.clone(),

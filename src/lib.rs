@@ -1,7 +1,7 @@
 //! citygate: a city's sensors in, validated Avro in Kafka out, acknowledged only when it is safe.
 //!
 //! # The walk of one reading
-//! 1. [`listen`] reads a message off the wire (MQTT PUBLISH, CoAP POST/PUT, HTTP POST). [`listen::admit`] gives it a
+//! 1. [`listen`] reads a message off the wire (MQTT PUBLISH, CoAP POST/PUT, HTTP POST). [`listen::in_flight_bytes`] gives it a
 //!    permit in bytes before it is accepted, so that pressure is pushed back instead of buffered without bound.
 //! 2. [`pipeline`] is the whole path on one screen: [`decode`] finds the address, [`authorize`] says whether the sender may
 //!    write there, [`decode`] splits batches, [`validate`] turns JSON into checked Avro in one pass, [`route`] names topic,

@@ -23,7 +23,7 @@ use crate::operate::clock::Clock;
 use crate::operate::log_limit::LogLimit;
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::metrics::{Tallies, Tally};
-use crate::receipt::{Batch, Permit, Receipt, Reply};
+use crate::receipt::{Batch, InFlightPermit, Receipt, Reply};
 use crate::route::{self, DeadLetter};
 use crate::validate::{Scratch, Validator};
 
@@ -70,11 +70,11 @@ thread_local! {
 
 impl Pipeline {
     /// Accepts a message and promises `reply` its answer.
-    pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<Permit>, reply: Reply) {
+    pub fn accept(&self, inbound: &Inbound<'_>, permit: Option<InFlightPermit>, reply: Reply) {
         let kinds = self.catalogue.snapshot();
         let (arrival, target) = self.resolve(inbound, &kinds);
         // Decided before the body is split: a message that is not accepted is one outcome, however many readings it holds.
-        let target = self.admit(inbound).and_then(|()| {
+        let target = self.authorize_sender(inbound).and_then(|()| {
             let target = target?;
             self.authorize(inbound, &target)?;
             Ok(target)
@@ -151,8 +151,8 @@ impl Pipeline {
     }
 
     /// Whether the sender may write at all.
-    fn admit(&self, inbound: &Inbound<'_>) -> Result<(), Outcome> {
-        granted(self.access.admit(&inbound.origin))
+    fn authorize_sender(&self, inbound: &Inbound<'_>) -> Result<(), Outcome> {
+        granted(self.access.sender(&inbound.origin))
     }
 
     /// Whether the sender may write there, and as much.

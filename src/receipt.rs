@@ -1,6 +1,6 @@
 //! A promise to answer: every reading a listener accepts carries one [`Receipt`] until its end.
 //!
-//! A receipt resolves exactly once into an [`Outcome`]: it counts the outcome, gives back the byte [`Permit`] and posts
+//! A receipt resolves exactly once into an [`Outcome`]: it counts the outcome, gives back the byte [`InFlightPermit`] and posts
 //! the answer into the [`Mailbox`] of the connection that waits for it. Dropped unresolved, it answers *busy* and counts
 //! a bug. Since `received` is counted when a receipt is made and the outcome when it is resolved, this one type makes it
 //! true that `received = delivered + spooled + rejected + busy` whenever nothing is in flight.
@@ -18,8 +18,8 @@ pub mod metrics;
 
 use metrics::Tally;
 
-/// Bytes admitted by `listen::admit`; they return when the last reading of the message has its outcome.
-pub type Permit = OwnedSemaphorePermit;
+/// A share of `listen::in_flight_bytes`; returned when the last reading of the message has its outcome.
+pub type InFlightPermit = OwnedSemaphorePermit;
 
 /// A promise to answer one reading.
 #[must_use = "a receipt that is dropped answers busy and counts as a bug"]
@@ -34,7 +34,7 @@ pub struct Receipt {
 #[derive(Debug)]
 struct Open {
     reply: Reply,
-    _permit: Option<Permit>,
+    _permit: Option<InFlightPermit>,
 }
 
 /// Who waits for the answer.
@@ -87,7 +87,7 @@ struct BatchState {
 
 impl Receipt {
     /// Counts the reading as received, and promises `reply` its outcome; its message had arrived whole at `received_at`.
-    pub fn new(tally: Arc<Tally>, received_at: Instant, reply: Reply, permit: Option<Permit>) -> Self {
+    pub fn new(tally: Arc<Tally>, received_at: Instant, reply: Reply, permit: Option<InFlightPermit>) -> Self {
         tally.received();
         Receipt {
             tally,
@@ -129,7 +129,7 @@ impl Drop for Receipt {
 
 impl Batch {
     /// A message of `items` readings (at least one), whose one answer goes to `reply`.
-    pub fn new(items: usize, reply: Reply, permit: Option<Permit>) -> Arc<Self> {
+    pub fn new(items: usize, reply: Reply, permit: Option<InFlightPermit>) -> Arc<Self> {
         debug_assert!(items > 0, "a batch without readings would never be answered");
         let open = Some(Open { reply, _permit: permit });
         Arc::new(Batch {

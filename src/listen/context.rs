@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admit::Admit;
+use super::in_flight_bytes::InFlightBytes;
 use super::metrics::Metrics;
 use super::tcp::Connections;
 use crate::deliver::health::Health;
@@ -19,7 +19,7 @@ use crate::pipeline::Pipeline;
 #[derive(Clone, Debug)]
 pub struct Context {
     pub pipeline: Arc<Pipeline>,
-    pub admit: Admit,
+    pub in_flight_bytes: InFlightBytes,
     /// Verifies who sends; none where no identities are configured, and everybody is anonymous.
     pub authenticator: Option<Arc<Authenticator>>,
     /// Descriptors for the connections of all listeners.

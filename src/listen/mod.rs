@@ -7,7 +7,7 @@
 
 pub mod addresses;
 
-pub mod admit;
+pub mod in_flight_bytes;
 
 pub mod coap;
 

@@ -151,7 +151,7 @@ impl Listener for AdminListener {
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
-    state.front.admit.observe();
+    state.front.in_flight_bytes.observe();
     state.front.pipeline.deliver.observe();
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, text_format)], state.registry.encode()).into_response()
@@ -222,9 +222,9 @@ async fn status(State(state): State<AdminState>) -> Response {
             "free": front.connections.free(),
         },
         "devices": devices(front),
-        "in_flight_bytes": front.admit.observe(),
+        "in_flight_bytes": front.in_flight_bytes.observe(),
         "coap": coap(front),
-        "incomplete_bytes": front.admit.incomplete().observe(),
+        "incomplete_bytes": front.in_flight_bytes.incomplete().observe(),
         "incomplete_waits": front.metrics.admission.incomplete_waits_total.get(),
     });
     ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()

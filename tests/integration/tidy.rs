@@ -304,7 +304,7 @@ fn branches(group: &str) -> Vec<&str> {
 #[test]
 fn rooms_are_found_in_every_form_of_use() {
     let check = |rest: &str, expected: &[&str]| assert_eq!(rooms_at(rest), expected, "{rest}");
-    check("listen::admit::Seat;", &["listen"]);
+    check("listen::in_flight_bytes::Config;", &["listen"]);
     check("route;", &["route"]);
     check(
         "{admin, listen::{coap, http}, schemas::Kind};",

@@ -47,7 +47,7 @@ mod sockets;
 
 pub use config::Config;
 use counters::Counters;
-use exchange::{Exchanges, Intake, Outgoing};
+use exchange::{Exchanges, InboundRequest, Outgoing};
 use resource::Links;
 pub use sockets::OWN_ADDRESSES_MAX;
 use sockets::Sockets;
@@ -75,7 +75,7 @@ struct Server {
     // Reused from turn to turn.
     answers: Vec<(u64, Answer)>,
     out: Vec<Outgoing>,
-    intakes: Vec<Intake>,
+    received: Vec<InboundRequest>,
     /// Set when told to stop: when to give up waiting for acknowledgements.
     stops_at: Option<Instant>,
     /// How long acknowledgements of separate responses are awaited then.
@@ -172,7 +172,7 @@ impl Server {
             mailbox: Mailbox::new(),
             answers: Vec::new(),
             out: Vec::new(),
-            intakes: Vec::new(),
+            received: Vec::new(),
             stops_at: None,
             context,
         })
@@ -222,36 +222,36 @@ impl Server {
     /// Reads a batch of datagrams and passes on what they bring.
     fn receive(&mut self) -> std::io::Result<()> {
         let now = Instant::now();
-        let (exchanges, out, intakes) = (&mut self.exchanges, &mut self.out, &mut self.intakes);
+        let (exchanges, out, received) = (&mut self.exchanges, &mut self.out, &mut self.received);
         let read = self.sockets.receive(now, |ends, cast, datagram| {
-            intakes.extend(exchanges.on_datagram(now, ends, cast, datagram, out));
+            received.extend(exchanges.on_datagram(now, ends, cast, datagram, out));
         });
-        let mut intakes = std::mem::take(&mut self.intakes);
-        intakes.drain(..).for_each(|intake| self.accept(intake));
-        self.intakes = intakes;
+        let mut received = std::mem::take(&mut self.received);
+        received.drain(..).for_each(|received| self.accept(received));
+        self.received = received;
         read
     }
 
     /// Gives a message to the pipeline, which answers through the mailbox.
-    fn accept(&self, intake: Intake) {
+    fn accept(&self, received: InboundRequest) {
         let pipeline = &self.context.pipeline;
-        let origin = Origin::anonymous(Protocol::Coap, NAME, intake.peer);
+        let origin = Origin::anonymous(Protocol::Coap, NAME, received.peer);
         let mailbox = self.mailbox.clone();
-        let reply = intake
+        let reply = received
             .ticket
             .map_or(Reply::Nobody, |ticket| Reply::To { mailbox, ticket });
         let draining = || self.stops_at.map(|_| Outcome::Busy(Busy::Draining));
-        if let Some(outcome) = intake.refusal.or_else(draining) {
-            return pipeline.refuse(&origin, &intake.path, outcome, reply);
+        if let Some(outcome) = received.refusal.or_else(draining) {
+            return pipeline.refuse(&origin, &received.path, outcome, reply);
         }
-        let Some(permit) = self.context.admit.try_bytes(intake.bytes) else {
-            return pipeline.refuse(&origin, &intake.path, Outcome::Busy(Busy::MemoryFull), reply);
+        let Some(permit) = self.context.in_flight_bytes.try_bytes(received.bytes) else {
+            return pipeline.refuse(&origin, &received.path, Outcome::Busy(Busy::MemoryFull), reply);
         };
         let inbound = Inbound {
             origin,
-            path: &intake.path,
-            body: &intake.body,
-            content_type: &intake.content_type,
+            path: &received.path,
+            body: &received.body,
+            content_type: &received.content_type,
             policy: Policy::default(),
         };
         pipeline.accept(&inbound, Some(permit), reply);

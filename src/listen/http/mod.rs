@@ -191,7 +191,7 @@ async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
         .max_buf_size(HEAD_BYTES_MAX);
     let connection = Connection {
         peer,
-        budget: shared.context.admit.incomplete().for_peer(peer.ip()),
+        budget: shared.context.in_flight_bytes.incomplete().for_peer(peer.ip()),
         stopping: shared.context.stopping.child_token(),
         unread: AtomicBool::new(false),
         handling: AtomicBool::new(false),

@@ -24,7 +24,7 @@ use super::shared::{Connection, Shared};
 use crate::devices::{Denied, Proven};
 use crate::message::{Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
-use crate::receipt::{Answer, Mailbox, Permit, Reply};
+use crate::receipt::{Answer, InFlightPermit, Mailbox, Reply};
 
 /// Why a request is not answered: its connection was reset while its body came.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
     })?;
     let sender = recheck(shared, sender).map_err(|problem| refuse_request(shared, problem, true))?;
     let sender = sender.as_ref();
-    let permit = shared.context.admit.try_bytes(body.len());
+    let permit = shared.context.in_flight_bytes.try_bytes(body.len());
     let permit = permit.ok_or_else(|| refuse(Outcome::Busy(Busy::MemoryFull)))?;
     // It is charged so until it has its permit.
     drop(charge);
@@ -198,7 +198,7 @@ fn refuse(shared: &Shared, origin: &Origin<'_>, path: &str, outcome: Outcome) ->
 }
 
 /// Gives a message to the pipeline.
-fn pass_on(shared: &Shared, inbound: &Inbound<'_>, permit: Permit) -> Arc<Mailbox> {
+fn pass_on(shared: &Shared, inbound: &Inbound<'_>, permit: InFlightPermit) -> Arc<Mailbox> {
     let mailbox = Mailbox::new();
     let reply = Reply::To {
         mailbox: mailbox.clone(),

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 
 /// How a publish is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owed {
+pub enum Ack {
     /// QoS 1.
     PubAck,
     /// QoS 2.
@@ -19,8 +19,8 @@ pub enum Owed {
 
 /// A publish that waits for its answer, or for its turn.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Slot {
-    pub owed: Owed,
+pub struct PendingAck {
+    pub ack: Ack,
     pub pkid: u16,
     outcome: Option<Outcome>,
 }
@@ -28,15 +28,15 @@ pub struct Slot {
 /// The answers that one connection owes.
 #[derive(Debug)]
 pub struct Acks {
-    slots: VecDeque<Slot>,
-    // The number of slots[0]; numbers go up by one and are the tickets that the pipeline hands back.
+    pending: VecDeque<PendingAck>,
+    // The number of pending[0]; numbers go up by one and are the tickets that the pipeline hands back.
     first: u64,
     started_at: u64,
 }
 
-/// Slots kept allocated while nothing is owed, by a connection that has used as many: a usual window (1.5 KiB), so that
+/// Answers kept allocated while nothing is owed, by a connection that has used as many: a usual window (1.5 KiB), so that
 /// one after the other costs no allocation.
-const IDLE_SLOTS: usize = 64;
+const IDLE_PENDING: usize = 64;
 
 // === impl Acks ===
 
@@ -44,23 +44,23 @@ impl Acks {
     /// An empty queue whose next number is `number`.
     pub fn starting_at(number: u64) -> Self {
         Acks {
-            slots: VecDeque::new(),
+            pending: VecDeque::new(),
             first: number,
             started_at: number,
         }
     }
 
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.pending.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.pending.is_empty()
     }
 
-    /// The number that the next slot gets.
+    /// The number that the next answer gets.
     pub fn next(&self) -> u64 {
-        self.first + self.slots.len() as u64
+        self.first + self.pending.len() as u64
     }
 
     /// Whether `number` was given by this connection, and not by one that had its session before.
@@ -69,36 +69,36 @@ impl Acks {
     }
 
     /// Owes an answer, and returns its number.
-    pub fn push(&mut self, owed: Owed, pkid: u16) -> u64 {
+    pub fn push(&mut self, ack: Ack, pkid: u16) -> u64 {
         let number = self.next();
         let outcome = None;
-        self.slots.push_back(Slot { owed, pkid, outcome });
+        self.pending.push_back(PendingAck { ack, pkid, outcome });
         number
     }
 
     /// Owes an answer that is known already.
-    pub fn push_answered(&mut self, owed: Owed, pkid: u16, outcome: Outcome) {
+    pub fn push_answered(&mut self, ack: Ack, pkid: u16, outcome: Outcome) {
         let outcome = Some(outcome);
-        self.slots.push_back(Slot { owed, pkid, outcome });
+        self.pending.push_back(PendingAck { ack, pkid, outcome });
     }
 
     /// Notes the outcome of `number`; `None` if nothing (any more) waits under it.
-    pub fn fill(&mut self, number: u64, outcome: Outcome) -> Option<&Slot> {
+    pub fn fill(&mut self, number: u64, outcome: Outcome) -> Option<&PendingAck> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let slot = self.slots.get_mut(index)?;
-        slot.outcome.get_or_insert(outcome);
-        Some(slot)
+        let one = self.pending.get_mut(index)?;
+        one.outcome.get_or_insert(outcome);
+        Some(one)
     }
 
     /// The next answer whose turn it is.
-    pub fn pop(&mut self) -> Option<(Owed, u16, Outcome)> {
-        let outcome = self.slots.front_mut()?.outcome.take()?;
-        let slot = self.slots.pop_front()?;
+    pub fn pop(&mut self) -> Option<(Ack, u16, Outcome)> {
+        let outcome = self.pending.front_mut()?.outcome.take()?;
+        let one = self.pending.pop_front()?;
         self.first += 1;
-        if self.slots.is_empty() && self.slots.capacity() > IDLE_SLOTS {
-            self.slots.shrink_to(IDLE_SLOTS);
+        if self.pending.is_empty() && self.pending.capacity() > IDLE_PENDING {
+            self.pending.shrink_to(IDLE_PENDING);
         }
-        Some((slot.owed, slot.pkid, outcome))
+        Some((one.ack, one.pkid, outcome))
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn answers_leave_in_packet_order_whatever_order_the_outcomes_have() {
         let mut acks = Acks::starting_at(40);
-        let numbers: Vec<u64> = (1..=4).map(|pkid| acks.push(Owed::PubAck, pkid)).collect();
+        let numbers: Vec<u64> = (1..=4).map(|pkid| acks.push(Ack::PubAck, pkid)).collect();
         assert_eq!(numbers, [40, 41, 42, 43]);
         acks.fill(43, Outcome::Delivered);
         acks.fill(41, Outcome::Busy(Busy::QueueFull));
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn an_answer_known_at_once_still_waits_its_turn() {
         let mut acks = Acks::starting_at(0);
-        let first = acks.push(Owed::PubAck, 1);
-        acks.push_answered(Owed::PubRec, 2, Outcome::Delivered);
+        let first = acks.push(Ack::PubAck, 1);
+        acks.push_answered(Ack::PubRec, 2, Outcome::Delivered);
         assert!(acks.pop().is_none());
         acks.fill(first, Outcome::Delivered);
         assert_eq!(ready(&mut acks), [1, 2]);
@@ -139,12 +139,12 @@ mod tests {
     #[test]
     fn an_outcome_is_taken_once_and_only_while_it_is_waited_for() {
         let mut acks = Acks::starting_at(10);
-        acks.push(Owed::PubAck, 1);
+        acks.push(Ack::PubAck, 1);
         assert_eq!(acks.fill(9, Outcome::Delivered), None, "of an earlier connection");
         assert_eq!(acks.fill(11, Outcome::Delivered), None, "not given yet");
         assert!(acks.fill(10, Outcome::Delivered).is_some());
         assert!(acks.fill(10, Outcome::Busy(Busy::Dropped)).is_some());
-        assert_eq!(acks.pop(), Some((Owed::PubAck, 1, Outcome::Delivered)));
+        assert_eq!(acks.pop(), Some((Ack::PubAck, 1, Outcome::Delivered)));
         assert_eq!(acks.fill(10, Outcome::Delivered), None, "answered");
         assert!(!acks.is_own(9) && acks.is_own(10));
     }
@@ -153,10 +153,10 @@ mod tests {
     fn a_burst_leaves_no_memory_behind() {
         let mut acks = Acks::starting_at(0);
         for pkid in 1..=10_000 {
-            let number = acks.push(Owed::PubAck, pkid);
+            let number = acks.push(Ack::PubAck, pkid);
             acks.fill(number, Outcome::Delivered);
         }
         assert_eq!(ready(&mut acks).len(), 10_000);
-        assert!(acks.slots.capacity() <= IDLE_SLOTS);
+        assert!(acks.pending.capacity() <= IDLE_PENDING);
     }
 }

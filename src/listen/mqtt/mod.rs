@@ -125,7 +125,7 @@ async fn serve(connection: Connection, shared: Arc<Shared>) {
     let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
     let Some(connection) = opened else { return };
     let peer = connection.peer();
-    let budget = shared.context.admit.incomplete().for_peer(peer.ip());
+    let budget = shared.context.in_flight_bytes.incomplete().for_peer(peer.ip());
     let wire = wire::Wire::new(connection, budget, shared.config.rate());
     let (wire, ended) = connection::serve(wire, peer, &shared).await;
     let connect::Ended { close, why, client_id } = ended;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::listen::{admit, coap, http, mqtt};
+use crate::listen::{coap, http, in_flight_bytes, mqtt};
 use crate::operate::mistake::{Mistake, Mistakes};
 use crate::operate::{admin, shutdown};
 use crate::{catalogue, deliver, devices, validate};
@@ -46,7 +46,7 @@ pub struct Config {
     pub schemas: catalogue::Config,
     pub registry: catalogue::registry::Config,
     pub clock: validate::Config,
-    pub limits: admit::Config,
+    pub limits: in_flight_bytes::Config,
     pub drain: shutdown::Config,
     pub log: Log,
     /// What was found in the environment that has no effect.

@@ -1,6 +1,6 @@
 //! The message layer (RFC 7252 §4 and §5.2): datagrams in, datagrams out, no socket and no clock of its own.
 //!
-//! A request becomes an [`Intake`] with a ticket; its answer comes back under that ticket. In time it travels on the
+//! A request becomes an [`InboundRequest`] with a ticket; its answer comes back under that ticket. In time it travels on the
 //! acknowledgement; otherwise the peer gets an empty acknowledgement, and later a confirmable response that is repeated
 //! until it is acknowledged. A non-confirmable request gets a non-confirmable response, once. A response is positive only
 //! if the reading's outcome is; what has been answered is answered the same way to a duplicate (see `peers`). What was sent
@@ -57,7 +57,7 @@ pub struct Outgoing {
 
 /// A message with readings, to be handed to the pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intake {
+pub struct InboundRequest {
     /// Under which the answer is awaited; `None`: it has been refused already and is only to be counted.
     pub ticket: Option<u64>,
     pub peer: SocketAddr,
@@ -126,7 +126,7 @@ impl Exchanges {
         cast: Cast,
         datagram: &[u8],
         out: &mut Vec<Outgoing>,
-    ) -> Option<Intake> {
+    ) -> Option<InboundRequest> {
         self.counters.received.inc();
         let verdict = packet::check(datagram, self.config.datagram_bytes());
         match (verdict, cast) {
@@ -235,7 +235,7 @@ impl Exchanges {
         datagram: &[u8],
         head: Head<'_>,
         out: &mut Vec<Outgoing>,
-    ) -> Option<Intake> {
+    ) -> Option<InboundRequest> {
         let kept = datagram.get(..self.config.datagram_bytes()).unwrap_or(datagram);
         let Ok(packet) = Packet::from_bytes(kept) else {
             self.reject(ends, head.mid, Unanswered::Malformed, out);
@@ -295,8 +295,8 @@ impl Exchanges {
         path: String,
         packet: Packet,
         out: &mut Vec<Outgoing>,
-    ) -> Intake {
-        let mut intake = Intake {
+    ) -> InboundRequest {
+        let mut received = InboundRequest {
             ticket: None,
             peer: request.key.ends.peer,
             path,
@@ -309,13 +309,13 @@ impl Exchanges {
             let busy = Outcome::Busy(Busy::MemoryFull);
             let text = acknowledge::text(&busy).unwrap_or_default();
             self.answer(now, &Waiting::new(request), response_to(&busy), text, out);
-            intake.refusal = Some(busy);
-            return intake;
+            received.refusal = Some(busy);
+            return received;
         }
         let due = request.confirmable.then(|| now + self.config.piggyback_timeout);
         let ends = request.key.ends;
-        intake.ticket = Some(self.insert(ends, due, State::Waiting(Waiting::new(request))));
-        intake
+        received.ticket = Some(self.insert(ends, due, State::Waiting(Waiting::new(request))));
+        received
     }
 
     /// The list of streams; to an address that may be forged, only if it is short.

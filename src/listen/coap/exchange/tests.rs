@@ -106,25 +106,25 @@ fn sent(kind: u8, code: u8, mid: u16, payload: &str) -> Sent {
 }
 
 impl World {
-    fn receive_at(&mut self, peer: SocketAddr, datagram: &[u8]) -> Option<Intake> {
+    fn receive_at(&mut self, peer: SocketAddr, datagram: &[u8]) -> Option<InboundRequest> {
         let ends = Endpoints::of(peer);
         self.exchanges
             .on_datagram(self.now, ends, Cast::Unicast, datagram, &mut self.out)
     }
 
-    fn receive_from(&mut self, port: u16, datagram: &[u8]) -> Option<Intake> {
+    fn receive_from(&mut self, port: u16, datagram: &[u8]) -> Option<InboundRequest> {
         self.receive_at(peer(port), datagram)
     }
 
-    fn receive(&mut self, datagram: &[u8]) -> Option<Intake> {
+    fn receive(&mut self, datagram: &[u8]) -> Option<InboundRequest> {
         self.receive_from(1, datagram)
     }
 
     /// Receives a reading that is accepted, and gives its ticket.
     fn take(&mut self, datagram: &[u8]) -> u64 {
-        let intake = self.receive(datagram).expect("a message with readings");
-        assert_eq!(intake.refusal, None);
-        intake.ticket.expect("an open exchange")
+        let received = self.receive(datagram).expect("a message with readings");
+        assert_eq!(received.refusal, None);
+        received.ticket.expect("an open exchange")
     }
 
     fn answer(&mut self, ticket: u64, answer: &Answer) {
@@ -169,10 +169,13 @@ impl World {
 fn a_reading_is_handed_over_as_it_was_sent() {
     let mut world = world(|_| {});
     let bytes = request(CON, packet::PUT, 1, &[(12, &[50])], "{}");
-    let intake = world.receive(&bytes).unwrap();
-    assert_eq!(intake.path, "devices/a/traffic");
-    assert_eq!((&*intake.content_type, &*intake.body), ("application/json", &b"{}"[..]));
-    assert_eq!((intake.bytes, intake.refusal), (bytes.len(), None));
+    let received = world.receive(&bytes).unwrap();
+    assert_eq!(received.path, "devices/a/traffic");
+    assert_eq!(
+        (&*received.content_type, &*received.body),
+        ("application/json", &b"{}"[..])
+    );
+    assert_eq!((received.bytes, received.refusal), (bytes.len(), None));
     assert_eq!(world.said(), []);
     assert_eq!(world.exchanges.owed(), 1);
 }
@@ -260,10 +263,10 @@ fn a_diagnostic_is_bounded_by_the_configuration_and_by_the_request() {
 fn a_datagram_that_is_too_long_is_refused_with_its_address() {
     let mut world = world(|config| config.datagram_bytes_max = bytesize::ByteSize::b(100));
     let body = "x".repeat(100);
-    let intake = world.receive(&request(CON, packet::POST, 1, &[], &body)).unwrap();
-    assert_eq!(intake.path, "devices/a/traffic");
-    let outcome = intake.refusal.unwrap();
-    world.answer(intake.ticket.unwrap(), &Answer::One(outcome));
+    let received = world.receive(&request(CON, packet::POST, 1, &[], &body)).unwrap();
+    assert_eq!(received.path, "devices/a/traffic");
+    let outcome = received.refusal.unwrap();
+    world.answer(received.ticket.unwrap(), &Answer::One(outcome));
     let said = world.said_one();
     assert_eq!((said.kind, said.code), (ACK, packet::code(4, 13)));
     assert_eq!(said.payload, "at most 100 bytes fit into a datagram");
@@ -274,9 +277,9 @@ fn requests_beyond_the_bound_are_told_to_come_again() {
     let mut world = world(|config| config.exchanges_max = 2);
     let first = world.take(&post(CON, 1));
     world.take(&post(CON, 2));
-    let intake = world.receive(&post(CON, 3)).unwrap();
+    let received = world.receive(&post(CON, 3)).unwrap();
     assert_eq!(
-        (intake.ticket, intake.refusal),
+        (received.ticket, received.refusal),
         (None, Some(Outcome::Busy(Busy::MemoryFull)))
     );
     let busy = world.said_one();
@@ -504,9 +507,9 @@ fn readings_with_one_id_stand_side_by_side() {
     let mut records = 0;
     // Each is sent, then each is repeated.
     for body in bodies.iter().chain(&bodies) {
-        if let Some(intake) = world.receive(&request(CON, packet::POST, 1, &[], body)) {
+        if let Some(received) = world.receive(&request(CON, packet::POST, 1, &[], body)) {
             records += 1;
-            world.answer(intake.ticket.unwrap(), &rejected(body));
+            world.answer(received.ticket.unwrap(), &rejected(body));
         }
         assert_eq!(world.said(), [sent(ACK, BAD_REQUEST, 1, body)], "the answer is its own");
     }
@@ -535,12 +538,12 @@ fn second_records(world: &mut World, messages: u16, per_second: u32, wait: Durat
 
 /// Receives a datagram and has its reading accepted; whether there was one.
 fn accept(world: &mut World, datagram: &[u8]) -> bool {
-    let intake = world.receive(datagram);
-    if let Some(intake) = &intake {
-        world.answer(intake.ticket.unwrap(), &delivered());
+    let received = world.receive(datagram);
+    if let Some(received) = &received {
+        world.answer(received.ticket.unwrap(), &delivered());
     }
     assert_eq!(world.said_one().code, CHANGED);
-    intake.is_some()
+    received.is_some()
 }
 
 #[test]
@@ -572,9 +575,9 @@ fn what_is_forgotten_while_it_may_be_repeated_is_counted() {
 fn flood(world: &mut World, datagram: &[u8], answer: Option<&Answer>) {
     for number in 0..250_000u32 {
         let address = std::net::Ipv4Addr::from(0x0A00_0000 + number);
-        let intake = world.receive_at(SocketAddr::from((address, 5683)), datagram);
-        if let Some((intake, answer)) = intake.zip(answer) {
-            world.answer(intake.ticket.unwrap(), answer);
+        let received = world.receive_at(SocketAddr::from((address, 5683)), datagram);
+        if let Some((received, answer)) = received.zip(answer) {
+            world.answer(received.ticket.unwrap(), answer);
         }
         world.out.clear();
     }
@@ -647,10 +650,10 @@ fn another_address_of_ours_is_another_exchange() {
         ..Endpoints::of(peer(1))
     });
     let tickets = ends.map(|ends| {
-        let intake = world
+        let received = world
             .exchanges
             .on_datagram(world.now, ends, Cast::Unicast, &post(CON, 1), &mut world.out);
-        intake.unwrap().ticket.unwrap()
+        received.unwrap().ticket.unwrap()
     });
     for (ticket, ends) in tickets.into_iter().zip(ends).rev() {
         world.answer(ticket, &delivered());
@@ -667,10 +670,10 @@ fn another_address_of_ours_is_another_exchange() {
 impl World {
     fn receive_multicast(&mut self, datagram: &[u8]) {
         let ends = Endpoints::of(peer(1));
-        let intake = self
+        let received = self
             .exchanges
             .on_datagram(self.now, ends, Cast::Multicast, datagram, &mut self.out);
-        assert_eq!(intake, None, "a reading that others have, too: {datagram:02x?}");
+        assert_eq!(received, None, "a reading that others have, too: {datagram:02x?}");
         assert_eq!(self.said(), [], "nothing is said at once: {datagram:02x?}");
     }
 }
@@ -890,9 +893,9 @@ fn whatever_arrives_reactions_are_lawful_and_memory_is_bounded() {
             mid.copy_from_slice(&random.random_range(0..500u16).to_be_bytes());
         }
         let port = random.random_range(1..200);
-        let intake = world.receive_from(port, &bytes);
+        let received = world.receive_from(port, &bytes);
         reactions_are_lawful(&mut world, port, &bytes);
-        waiting.extend(intake.and_then(|intake| intake.ticket));
+        waiting.extend(received.and_then(|received| received.ticket));
         if random.random_ratio(1, 2) && !waiting.is_empty() {
             let ticket = waiting.swap_remove(random.random_range(0..waiting.len()));
             let answer = match random.random_range(0..3) {

@@ -3,7 +3,7 @@
 //! A publish is given to the pipeline as it is decoded; its answer arrives in the mailbox, waits its turn in [`Acks`],
 //! and all that are ready leave in one write. Pressure is pushed back by not reading: a PUBLISH is decoded only
 //! when the window, the byte budget and (3.1.1, which has no *no*) Kafka allow it. While it is not read, a
-//! client's keep-alive does not run ([`intake`]).
+//! client's keep-alive does not run ([`packets`]).
 //!
 //! However a connection ends, what was accepted from it is answered first, as long as its client may hear it: from then on
 //! it is not read, and stays until the answers are sent, at most `closing_timeout`. Only a client that connects again
@@ -22,13 +22,13 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::debug;
 
-mod intake;
+mod packets;
 
 mod sender;
 
 mod unsent;
 
-use super::acks::{Acks, Owed};
+use super::acks::{Ack, Acks};
 use super::aliases::Aliases;
 use super::connect::{self, Client, Ended};
 use super::counters::{Close, Pause};
@@ -40,7 +40,7 @@ use crate::acknowledge::{self, MqttReason};
 use crate::deliver::health::Health;
 use crate::listen::incomplete::arrival::Late;
 use crate::outcome::Outcome;
-use crate::receipt::{Answer, Permit};
+use crate::receipt::{Answer, InFlightPermit};
 use sender::Sender;
 use unsent::Unsent;
 
@@ -55,7 +55,7 @@ const OUTBOUND_BYTES_MAX: usize = 16 * 1024;
 /// A timer that is not needed is set this far ahead.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
-type Waiting = Pin<Box<dyn Future<Output = Permit> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = InFlightPermit> + Send>>;
 
 struct Session<'a, S> {
     shared: &'a Shared,
@@ -69,7 +69,7 @@ struct Session<'a, S> {
     health: watch::Receiver<Health>,
     kafka_up: bool,
     // The permit of the PUBLISH at the front of the buffer, or the wait for it.
-    permit: Option<Permit>,
+    permit: Option<InFlightPermit>,
     waiting: Option<Waiting>,
     // Reused from wake to wake.
     arrived: Vec<(u64, Answer)>,
@@ -95,7 +95,7 @@ enum Event {
     Halted,
     Moved(io::Result<Moved>),
     Answers,
-    Permit(Permit),
+    Permit(InFlightPermit),
     Health,
     Identities,
     Timer,
@@ -417,13 +417,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Version::V5 => acknowledge::mqtt(&outcome) == MqttReason::Success,
         };
         if self.acks.is_own(ticket) {
-            if let Some(slot) = self.acks.fill(ticket, outcome)
-                && slot.owed == Owed::PubRec
+            if let Some(pending) = self.acks.fill(ticket, outcome)
+                && pending.ack == Ack::PubRec
             {
                 self.state.qos2.settle(ticket, positive);
             }
         } else if let Some(slot) = self.state.qos2.settle(ticket, positive) {
-            // Accepted by an earlier connection of this session; owed here if the client has asked again.
+            // Accepted by an earlier connection of this session; due here if the client has asked again.
             if slot != ticket {
                 self.acks.fill(slot, outcome);
             }
@@ -433,7 +433,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// Writes the answers whose turn it is.
     fn answer(&mut self) {
         while self.busy_since.is_none()
-            && let Some((owed, pkid, outcome)) = self.acks.pop()
+            && let Some((ack, pkid, outcome)) = self.acks.pop()
         {
             let encoder = self.client.encoder;
             let reason = match encoder.version {
@@ -446,9 +446,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 }
             };
             let text = acknowledge::text(&outcome);
-            match owed {
-                Owed::PubAck => encoder.puback(pkid, reason, text, &mut self.wire.outbound),
-                Owed::PubRec => encoder.pubrec(pkid, reason, text, &mut self.wire.outbound),
+            match ack {
+                Ack::PubAck => encoder.puback(pkid, reason, text, &mut self.wire.outbound),
+                Ack::PubRec => encoder.pubrec(pkid, reason, text, &mut self.wire.outbound),
             }
         }
     }
@@ -463,7 +463,7 @@ impl From<Late> for Close {
     }
 }
 
-async fn granted(waiting: &mut Option<Waiting>) -> Permit {
+async fn granted(waiting: &mut Option<Waiting>) -> InFlightPermit {
     match waiting {
         Some(waiting) => waiting.await,
         None => pending().await,

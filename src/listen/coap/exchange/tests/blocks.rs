@@ -55,12 +55,12 @@ fn no_more_than_three_times_a_request_is_sent_for_it_in_all() {
                     config.max_retransmit = max_retransmit;
                     config.datagram_bytes_max = bytesize::ByteSize::b(250);
                 });
-                let intake = world.receive(bytes).expect("a message with readings");
+                let received = world.receive(bytes).expect("a message with readings");
                 if separate {
                     world.pass(500);
                 }
-                let outcome = intake.refusal.map_or(outcome.clone(), Answer::One);
-                world.answer(intake.ticket.unwrap(), &outcome);
+                let outcome = received.refusal.map_or(outcome.clone(), Answer::One);
+                world.answer(received.ticket.unwrap(), &outcome);
                 for _ in 0..=max_retransmit {
                     world.pass(3_600_000);
                 }
@@ -212,22 +212,22 @@ fn blocks_of_the_response_are_as_large_as_the_client_asks() {
 fn a_body_that_is_too_large_is_told_what_would_fit() {
     let mut world = world(|config| config.datagram_bytes_max = bytesize::ByteSize::b(400));
     let bytes = request(CON, packet::POST, 1, &[], &"x".repeat(400));
-    let intake = world.receive(&bytes).unwrap();
-    world.answer(intake.ticket.unwrap(), &Answer::One(intake.refusal.unwrap()));
+    let received = world.receive(&bytes).unwrap();
+    world.answer(received.ticket.unwrap(), &Answer::One(received.refusal.unwrap()));
     let size1 = option(&world, 60).expect("Size1");
     let largest = size1.iter().fold(0, |value, byte| value << 8 | usize::from(*byte));
     assert_eq!(world.said_one().code, packet::TOO_LARGE);
     let mut check = |mid, bytes: usize, refused: bool| {
-        let intake = world.receive(&request(CON, packet::POST, mid, &[], &"y".repeat(bytes)));
-        assert_eq!(intake.unwrap().refusal.is_some(), refused, "{bytes}");
+        let received = world.receive(&request(CON, packet::POST, mid, &[], &"y".repeat(bytes)));
+        assert_eq!(received.unwrap().refusal.is_some(), refused, "{bytes}");
     };
     check(2, largest, false);
     check(3, largest + 1, true);
     // Also if it is longer than the block that it says it is.
     for (mid, value) in [(4, &[][..]), (5, &[6])] {
         let bytes = request(CON, packet::POST, mid, &[(27, value)], &"x".repeat(400));
-        let intake = world.receive(&bytes).expect("a reading, to be refused");
-        world.answer(intake.ticket.unwrap(), &Answer::One(intake.refusal.unwrap()));
+        let received = world.receive(&bytes).expect("a reading, to be refused");
+        world.answer(received.ticket.unwrap(), &Answer::One(received.refusal.unwrap()));
         assert!(option(&world, 60).is_some(), "Size1 beside {value:02x?}");
         assert_eq!(world.said_one().code, packet::TOO_LARGE, "{value:02x?}");
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{OUTBOUND_BYTES_MAX, Session};
-use crate::listen::mqtt::acks::Owed;
+use crate::listen::mqtt::acks::Ack;
 use crate::listen::mqtt::counters::{Close, Pause};
 use crate::listen::mqtt::packet::{
     self, DisconnectReason, Fault, Head, Packet, Publish, TOO_LARGE, Version, protocol_error,
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Err(self.refuse_too_large(&head));
         }
         if head.is_publish()
-            && let Some(pause) = self.admit(&head)
+            && let Some(pause) = self.must_wait(&head)
         {
             return Ok(Step::Paused(pause));
         }
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     /// Whether the PUBLISH at the front may be read; its body need not have arrived yet.
-    fn admit(&mut self, head: &Head) -> Option<Pause> {
+    fn must_wait(&mut self, head: &Head) -> Option<Pause> {
         let version = self.client.encoder.version;
         if version == Version::V3 && !self.kafka_up {
             // What it would occupy is needed by those who can be told *no*.
@@ -118,13 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if self.waiting.is_some() {
             return Some(Pause::InFlightBytes);
         }
-        let admit = &self.shared.context.admit;
-        self.permit = admit.try_bytes(bytes);
+        let budget = &self.shared.context.in_flight_bytes;
+        self.permit = budget.try_bytes(bytes);
         if self.permit.is_some() {
             return None;
         }
-        let admit = admit.clone();
-        self.waiting = Some(Box::pin(async move { admit.bytes(bytes).await }));
+        let budget = budget.clone();
+        self.waiting = Some(Box::pin(async move { budget.bytes(bytes).await }));
         Some(Pause::InFlightBytes)
     }
 
@@ -199,13 +199,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let path = self.aliases.topic(publish)?;
         let ticket = match publish.qos {
             0 => None,
-            1 => Some(self.acks.push(Owed::PubAck, publish.pkid)),
+            1 => Some(self.acks.push(Ack::PubAck, publish.pkid)),
             _ => {
                 let content = qos2::content(path, publish.properties, &publish.payload);
                 let ids_max = self.shared.config.qos2_ids_max;
                 match self.state.qos2.seen(publish.pkid, content, ids_max) {
                     Seen::New => {
-                        let ticket = self.acks.push(Owed::PubRec, publish.pkid);
+                        let ticket = self.acks.push(Ack::PubRec, publish.pkid);
                         self.state.qos2.accept(publish.pkid, content, ticket);
                         Some(ticket)
                     }
@@ -235,11 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     // A QoS 2 publish that is no new reading.
     fn repeated(&mut self, pkid: u16, seen: Seen) -> Result<(), Close> {
         match seen {
-            Seen::Received => self.acks.push_answered(Owed::PubRec, pkid, Outcome::Delivered),
+            Seen::Received => self.acks.push_answered(Ack::PubRec, pkid, Outcome::Delivered),
             // Its one answer is on its way, on this connection.
             Seen::InFlight { slot } if self.acks.is_own(slot) => {}
             Seen::InFlight { .. } => {
-                let slot = self.acks.push(Owed::PubRec, pkid);
+                let slot = self.acks.push(Ack::PubRec, pkid);
                 self.state.qos2.redirect(pkid, slot);
             }
             Seen::New | Seen::Full => {

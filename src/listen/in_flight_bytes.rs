@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::incomplete::Budget;
 use crate::listen::metrics::AdmissionMetrics;
-use crate::receipt::Permit;
+use crate::receipt::InFlightPermit;
 
 /// The `[limits]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,20 +44,20 @@ impl Default for Config {
 
 /// The budget of bytes in flight, shared by all listeners.
 #[derive(Clone, Debug)]
-pub struct Admit {
+pub struct InFlightBytes {
     bytes: Arc<Semaphore>,
     bytes_max: u32,
     in_flight: IntGauge,
     incomplete: Budget,
 }
 
-impl Admit {
-    /// The gauges are set to what is in flight whenever it is [observed](Admit::observe).
+impl InFlightBytes {
+    /// The gauges are set to what is in flight whenever it is [observed](InFlightBytes::observe).
     pub fn new(config: &Config, metrics: &AdmissionMetrics) -> Self {
         metrics.in_flight_bytes_max.set(config.in_flight_bytes.as_u64() as i64);
         let incomplete = usize::try_from(config.incomplete_bytes.as_u64()).unwrap_or(usize::MAX / 2);
         let bytes_max = u32::try_from(config.in_flight_bytes.as_u64()).unwrap_or(u32::MAX);
-        Admit {
+        InFlightBytes {
             bytes: Arc::new(Semaphore::new(bytes_max as usize)),
             bytes_max,
             in_flight: metrics.in_flight_bytes.clone(),
@@ -71,12 +71,12 @@ impl Admit {
     }
 
     /// A permit for `bytes` now, or `None`: the budget is used up.
-    pub fn try_bytes(&self, bytes: usize) -> Option<Permit> {
+    pub fn try_bytes(&self, bytes: usize) -> Option<InFlightPermit> {
         self.bytes.clone().try_acquire_many_owned(self.clamped(bytes)).ok()
     }
 
     /// A permit for `bytes` as soon as so many are free. Cancel safe: a dropped future gives back its place in the queue.
-    pub async fn bytes(&self, bytes: usize) -> Permit {
+    pub async fn bytes(&self, bytes: usize) -> InFlightPermit {
         let acquired = self.bytes.clone().acquire_many_owned(self.clamped(bytes)).await;
         acquired.expect("the budget is never closed")
     }
