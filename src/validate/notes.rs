@@ -38,6 +38,8 @@ struct Path {
     /// Where in the output the null, or what is around it, begins.
     at: usize,
     text: String,
+    /// Whether it counts as a value: each record around it lists the field that it lies in.
+    counts: bool,
 }
 
 // === impl Notes ===
@@ -70,17 +72,24 @@ impl Notes {
         }
         let path = &mut self.paths[index];
         path.at = at;
+        path.counts = true;
         path.text.clear();
     }
 
-    /// Those since there were `first` are inside what begins at `at`: `place` names where, by where each was.
+    /// Those since there were `first` are inside what begins at `at`: `place` names where, by where each was, and whether that
+    /// counts. Gives whether one of them counts still.
     #[cold]
-    pub fn locate<'s>(&mut self, first: usize, at: usize, mut place: impl FnMut(usize) -> Place<'s>) {
+    pub fn locate<'s>(&mut self, first: usize, at: usize, mut place: impl FnMut(usize) -> (Place<'s>, bool)) -> bool {
         let last = self.nulled.len().min(NOTES_MAX);
+        let mut any_counts = false;
         for path in self.paths.get_mut(first..last).unwrap_or_default() {
-            path.prepend(place(path.at));
+            let (place, counts) = place(path.at);
+            path.prepend(place);
             path.at = at;
+            path.counts &= counts;
+            any_counts |= path.counts;
         }
+        any_counts
     }
 
     /// The paths, each with its flag.

@@ -30,7 +30,7 @@ const START_MS: i64 = 1_792_843_200_000;
 const STEP_MS: i64 = 903_457;
 
 /// Fields of an outermost record, by the name of the kind.
-const AWKWARD: [(&str, &str); 15] = [
+const AWKWARD: [(&str, &str); 16] = [
     (
         "ranges",
         r#"{"name":"a","type":"double","exclusiveMinimum":0,"exclusiveMaximum":0.001},
@@ -67,6 +67,14 @@ const AWKWARD: [(&str, &str); 15] = [
            {"name":"e","type":{"type":"string","maxLength":3},"pattern":"^(ab|c{0,9})+$"},
            {"name":"f","type":"string","simulate":{"values":["a \"quoted\" one","ä","\n"]}},
            {"name":"g","type":"string","pattern":"^[0-9A-F]{2}(:[0-9A-F]{2}){5}$"}"#,
+    ),
+    (
+        "lengths",
+        r#"{"name":"id","type":{"type":"string","minLength":12,"maxLength":14}},
+           {"name":"a","type":["null","string"],"default":null,"minLength":3},
+           {"name":"b","type":"string","pattern":"^[a-z]+$","minLength":2},
+           {"name":"c","type":{"type":"array","unique":"name","items":{"type":"record","name":"C","fields":[
+              {"name":"name","type":"string","minLength":1,"simulate":{"values":["one","two"]}}]}},"simulate":{"items":5}}"#,
     ),
     (
         "times",

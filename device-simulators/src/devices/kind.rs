@@ -65,12 +65,6 @@ impl Kind {
     /// Those whose devices are made after physics.
     pub const PHYSICAL: [Kind; 3] = [Kind::TRAFFIC, Kind::WEATHER, Kind::ENERGY];
 
-    /// The same with another schema, which is kept for the life of the program.
-    pub(super) fn with_schema(self, schema: &str) -> Kind {
-        let schema = schema.to_owned().leak();
-        Kind(Box::leak(Box::new(Definition { schema, ..*self.0 })))
-    }
-
     pub fn name(self) -> &'static str {
         self.0.name
     }

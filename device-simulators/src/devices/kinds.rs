@@ -1,7 +1,7 @@
 //! Where kinds come from: the program, which has those of the repository's `schemas/`, or a folder of schemas.
 //!
-//! A file `<kind>.avsc` is a kind. Those called traffic, weather and energy have devices made after physics, whatever their
-//! file says; those of any other follow from its schema. A file that nobody asks for is not opened.
+//! A file `<kind>.avsc` is a kind. Those called traffic, weather and energy have devices made after physics, if their file is the
+//! program's own; those of any other follow from its schema. A file that nobody asks for is not opened.
 
 use std::path::{Path, PathBuf};
 
@@ -78,8 +78,8 @@ impl Kinds {
         let path = folder.join(format!("{name}.avsc"));
         match std::fs::read_to_string(&path) {
             Ok(schema) => match physical {
-                Some(kind) => Ok(kind.with_schema(&schema)),
-                None => read(name, &path, &schema),
+                Some(kind) if is_same(kind.schema(), &schema) => Ok(kind),
+                _ => read(name, &path, &schema),
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(self.unknown(name)),
             Err(error) => Err(anyhow::anyhow!("{} cannot be read: {error}", path.display())),
@@ -121,6 +121,12 @@ impl Kinds {
     }
 }
 
+/// Whether a schema says the same, however it is written.
+fn is_same(one: &str, other: &str) -> bool {
+    let parsed = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+    parsed(one) == parsed(other)
+}
+
 fn read(name: &str, path: &Path, schema: &str) -> anyhow::Result<Kind> {
     generic::kind(name, schema).map_err(|mistakes| {
         let lines = mistakes.iter().map(|mistake| format!("{}: {mistake}", path.display()));
@@ -147,6 +153,8 @@ fn stems(folder: &Path) -> anyhow::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::Device;
+    use crate::devices::tests::at;
 
     #[test]
     fn the_program_has_every_kind_of_the_repository() {
@@ -190,11 +198,13 @@ mod tests {
         let good = kinds.select(&["good", "traffic", "good"]).unwrap();
         assert_eq!(
             good.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
-            ["traffic", "good"]
+            ["good", "traffic"]
         );
-        assert!(good[0].schema().contains("any"), "the folder's own");
-        assert_eq!(good[0], Kind::TRAFFIC);
-        assert!(!good[1].is_numbered());
+        assert!(good.iter().all(|kind| !kind.is_numbered()));
+        assert_eq!(good[1], Kind::TRAFFIC, "it counts as that");
+        assert!(good[1].schema().contains("any"), "the folder's own");
+        let device = Device::new(good[1], 7, 1);
+        assert!(device.reading(1, at(8.0)).starts_with(br#"{"any":"#), "by its schema");
         let missing = Kinds::of_folder("/nonexistent").select(&["*"]).unwrap_err();
         assert!(
             missing

@@ -280,7 +280,9 @@ impl Pass<'_> {
         }
         if self.buffers.notes.count() != open.notes {
             let index = open.items;
-            self.buffers.notes.locate(open.notes, open.at, |_| Place::Item(index));
+            self.buffers
+                .notes
+                .locate(open.notes, open.at, |_| (Place::Item(index), true));
             open.notes = self.buffers.notes.count();
         }
         open.items += 1;
@@ -291,7 +293,9 @@ impl Pass<'_> {
     pub fn close_value(&mut self, open: &mut OpenBlock) {
         if self.buffers.notes.count() != open.notes {
             let key = self.key(self.current_key(open));
-            self.buffers.notes.locate(open.notes, open.at, |_| Place::Field(&key));
+            self.buffers
+                .notes
+                .locate(open.notes, open.at, |_| (Place::Field(&key), true));
             open.notes = self.buffers.notes.count();
         }
         open.items += 1;

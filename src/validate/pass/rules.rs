@@ -21,20 +21,22 @@ impl Pass<'_> {
         record.rules.any_of.is_empty() || record.rules.any_of.iter().any(has_value)
     }
 
-    /// Notes that were made in this record get its fields' names. Gives whether one is about a field of `any_of`.
+    /// Notes that were made in this record get its fields' names. Gives whether one is about a value that `any_of` lists, here and in
+    /// the records inside.
     #[cold]
     pub(super) fn locate_notes(&mut self, record: &Record, open: &OpenRecord) -> bool {
         let Buffers { spans, notes, .. } = &mut *self.buffers;
         let spans = &spans[open.base..];
+        let any_of = &record.rules.any_of;
         // Those that are not located are too many to be about other fields alone.
-        let mut is_listed = notes.count() > NOTES_MAX;
-        notes.locate(open.notes, open.start, |at| {
+        let too_many = notes.count() > NOTES_MAX;
+        let any_counts = notes.locate(open.notes, open.start, |at| {
             let found = spans.iter().position(|&(from, to)| (from..to).contains(&at));
             let field = found.and_then(|index| record.fields.get(index));
-            is_listed |= found.is_some_and(|index| record.rules.any_of.contains(&index));
-            Place::Field(field.map_or("", |field| &field.name))
+            let is_listed = any_of.is_empty() || found.is_some_and(|index| any_of.contains(&index));
+            (Place::Field(field.map_or("", |field| &field.name)), is_listed)
         });
-        is_listed
+        too_many || any_counts
     }
 
     /// Writes the quality flags that the device sent (in `span`, if it sent some), and behind them the gateway's. If those are

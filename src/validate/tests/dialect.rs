@@ -330,8 +330,10 @@ fn what_holds_nothing_is_no_value() {
         {"name":"text","type":["null","string"],"default":null},
         {"name":"union","type":["null","boolean","float","string",{"type":"array","items":["null","int"]}],"default":null},
         {"name":"by_name","type":{"type":"map","values":["null",{"type":"int","sentinels":[-1]}]},"default":{}},
-        {"name":"part","type":["null",{"type":"record","name":"Part","any_of":["b","inner"],"fields":[
+        {"name":"part","type":["null",{"type":"record","name":"Part","any_of":["b","level","inner"],"fields":[
             {"name":"number","type":"long"},
+            {"name":"depth","type":["null","double"],"default":null,"maximum":9,"out_of_range":"null"},
+            {"name":"level","type":["null","double"],"default":null,"maximum":9,"out_of_range":"null"},
             {"name":"b","type":["null","boolean"],"default":null},
             {"name":"inner","type":["null",{"type":"record","name":"Inner","fields":[
                 {"name":"c","type":{"type":"array","items":{"type":"map","values":["null","double"]}},"default":[]}]}],"default":null},
@@ -369,6 +371,11 @@ fn what_holds_nothing_is_no_value() {
         (r#"{"part":{"number":7,"inner":{"c":[{},{"x":null}]}}}"#, false),
         (r#"{"part":{"number":7,"inner":{"c":[{},{"x":0}]}}}"#, true),
         (r#"{"lanes":[{"number":1},{"kind":"y","number":-9e15}]}"#, false),
+        // Noted, but in a field that does not count in its own record.
+        (r#"{"lanes":[{"number":1,"depth":10}]}"#, false),
+        (r#"{"lanes":[{"number":1,"depth":10},{"number":2,"level":10}]}"#, true),
+        (r#"{"part":{"depth":10,"number":7}}"#, false),
+        (r#"{"part":{"level":10,"depth":10,"number":7}}"#, true),
         (
             r#"{"lanes":[{"number":1},{"kind":"y","number":-9e15,"b":true}],"a":null}"#,
             true,

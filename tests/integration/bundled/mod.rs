@@ -191,6 +191,8 @@ fn a_reading_without_a_measured_value_is_refused() {
             "weather",
             r#"{"soil":[{"depth_m":0.1},{}],"channels":[{"channel":"indoor"}]}"#,
         ),
+        // A value that is nulled is noted, and yet none that counts.
+        ("weather", r#"{"soil":[{"depth_m":-5}]}"#),
         (
             "energy",
             r#"{"phases":[{"phase":"L1"},{"phase":"L2","supply_quality":{}}],"tariff":"0001"}"#,

@@ -31,6 +31,11 @@ impl<'s> Attributes<'s> {
         most.map_or(usize::MAX, |most| most as usize)
     }
 
+    /// The same from below.
+    pub(super) fn least(&self, name: &str) -> usize {
+        self.get(name).and_then(Value::as_u64).unwrap_or(0) as usize
+    }
+
     fn number(&self, name: &str) -> Option<f64> {
         self.get(name).and_then(Value::as_f64)
     }

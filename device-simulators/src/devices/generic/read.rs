@@ -124,8 +124,8 @@ impl<'s> Reader<'s> {
             }
             ("string", _) => {
                 let values = around.hints.values.as_ref();
-                let (pattern, most) = (attributes.text("pattern"), attributes.most("maxLength"));
-                match Text::new(around.name, values, pattern, most) {
+                let chars = (attributes.least("minLength"), attributes.most("maxLength"));
+                match Text::new(around.name, values, attributes.text("pattern"), chars) {
                     Ok(text) => self.push(Shape::Text(text)),
                     Err(wrong) => self.broken(wrong),
                 }

@@ -339,7 +339,7 @@ fn mistakes_of_hints_are_named() {
     check(
         r#"{"type": "string", "pattern": "^[A-Z]$"}"#,
         r#"{"values": ["A", "b"]}"#,
-        &["simulate.values: \"b\" does not fit its pattern or maxLength"],
+        &["simulate.values: \"b\" does not fit its pattern, minLength or maxLength"],
     );
     check(
         r#"{"type": "string", "pattern": "^abc$", "maxLength": 2}"#,

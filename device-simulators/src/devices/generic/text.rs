@@ -20,7 +20,10 @@ const TRIES: i64 = 20;
 #[derive(Debug)]
 pub(super) struct Text {
     source: Source,
-    chars_max: usize,
+    /// How many characters it may have.
+    chars: (usize, usize),
+    /// One that fits, should none be found for a device.
+    fallback: String,
 }
 
 #[derive(Debug)]
@@ -41,20 +44,20 @@ impl Text {
         name: &str,
         values: Option<&Vec<String>>,
         pattern: Option<&str>,
-        chars_max: usize,
+        chars: (usize, usize),
     ) -> Result<Text, String> {
         let regex = pattern.map(Regex::new).transpose();
         let regex = regex.map_err(|error| format!("\"pattern\": {}", error.to_string().replace('\n', " ")))?;
-        let fits =
-            |text: &str| text.chars().count() <= chars_max && regex.as_ref().is_none_or(|regex| regex.is_match(text));
+        let fits = |text: &str| has_length(text, chars) && regex.as_ref().is_none_or(|regex| regex.is_match(text));
         if let Some(values) = values {
             return match values.iter().find(|value| !fits(value)) {
                 Some(value) => Err(format!(
-                    "simulate.values: {value:?} does not fit its pattern or maxLength"
+                    "simulate.values: {value:?} does not fit its pattern, minLength or maxLength"
                 )),
                 None => Ok(Text {
                     source: Source::Values(values.clone()),
-                    chars_max,
+                    chars,
+                    fallback: String::new(),
                 }),
             };
         }
@@ -65,13 +68,19 @@ impl Text {
             },
             _ => Source::Plain { name: name.to_owned() },
         };
-        let text = Text { source, chars_max };
-        // As good as any other: a pattern that gives none for this device hardly gives one for the next.
+        let mut text = Text {
+            source,
+            chars,
+            fallback: String::new(),
+        };
         match (text.made(&Noise::new(0, "pattern", 0), "", 0), pattern) {
             (None, Some(pattern)) => Err(format!(
                 "no text can be made of the pattern {pattern}: list some in simulate.values"
             )),
-            _ => Ok(text),
+            (made, _) => {
+                text.fallback = made.unwrap_or_default();
+                Ok(text)
+            }
         }
     }
 
@@ -82,10 +91,11 @@ impl Text {
                 let chance = noise.unit(channel, time_ms.div_euclid(HOLD_MS));
                 values.get((chance * values.len() as f64) as usize).cloned()
             }
-            Source::Values(values) => values.get(position).cloned(),
+            // Beyond the last they begin anew: whoever needs others leaves the item out.
+            Source::Values(values) => values.get(position % values.len().max(1)).cloned(),
             _ => self.made(noise, channel, position),
         };
-        made.unwrap_or_default()
+        made.unwrap_or_else(|| self.fallback.clone())
     }
 
     fn made(&self, noise: &Noise, channel: &str, position: usize) -> Option<String> {
@@ -104,7 +114,7 @@ impl Text {
             };
             along.walk(hir);
             let text = String::from_utf8(along.text).ok()?;
-            (text.chars().count() <= self.chars_max && regex.is_match(&text)).then_some(text)
+            (has_length(&text, self.chars) && regex.is_match(&text)).then_some(text)
         };
         (0..TRIES).find_map(attempt)
     }
@@ -117,8 +127,14 @@ impl Text {
             _ if position > 0 || name == "space" => format!("{}", position + 1),
             _ => format!("{name}-{}", 1 + number(99.0)),
         };
-        text.chars().take(self.chars_max).collect()
+        let (least, most) = self.chars;
+        let padding = (text.chars().count()..least).map(|_| '0');
+        text.chars().chain(padding).take(most).collect()
     }
+}
+
+fn has_length(text: &str, (least, most): (usize, usize)) -> bool {
+    (least..=most).contains(&text.chars().count())
 }
 
 /// A walk along a pattern, with chance at each fork.
