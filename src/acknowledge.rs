@@ -102,6 +102,10 @@ pub fn text(outcome: &Outcome) -> Option<&str> {
 /// Seconds after which a device that was told *busy* should try again (`Max-Age`, `Retry-After`).
 pub const RETRY_AFTER_SECONDS: u32 = 2;
 
+/// The same where it has sent more than its rate allows: another number every time, so that those who were refused together do not
+/// come back together. By then what it may send at once ([`BURST`](crate::devices::rate::BURST)) is free again, most of it.
+pub const OVER_RATE_RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 5..=15;
+
 /// The outcomes of a batch in numbers; the sum is the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

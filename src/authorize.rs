@@ -1,12 +1,14 @@
 //! Who may write where, and how much: one question of the pipeline, asked once per message.
 //!
 //! Asked when it is known who sent the message and which device and kind it is for, before its body is read. Without identities
-//! [`Anyone`] may write anything; with them a device writes what is its own ([`ByIdentity`]). Rates per device come in here as
-//! well. How a denial is answered is `acknowledge`'s table.
+//! [`Anyone`] may write anything; with them a device writes what is its own ([`ByIdentity`]). A device that has
+//! sent more than its rate allows is told so. How a denial is answered is `acknowledge`'s table.
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::devices::rate::Rates;
 use crate::devices::{Device, Devices};
 use crate::message::{Identity, Origin, Protocol};
 
@@ -32,6 +34,14 @@ pub trait Authorize: Debug + Send + Sync {
     /// Whether it may write readings of this kind for this device.
     fn authorize(&self, origin: &Origin<'_>, device: &str, kind: &str) -> Permission;
 
+    /// How long the sender must wait, having sent more than its rate allows; zero: it need not.
+    fn over_rate(&self, _origin: &Origin<'_>) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Charges the sender's rate for what has arrived.
+    fn charge(&self, _origin: &Origin<'_>, _readings: usize, _bytes: usize) {}
+
     /// Whose allowance of dead letters a rejected reading for `device` is charged to; empty: the one that strangers share.
     fn charged<'a>(&self, _origin: &Origin<'a>, device: &'a str) -> &'a str {
         device
@@ -49,6 +59,8 @@ pub struct ByIdentity {
     pub devices: Arc<Devices>,
     /// Protocols in which a sender may be anonymous.
     pub anonymous: Vec<Protocol>,
+    /// How much a device may send whose record does not say.
+    pub rates: Rates,
 }
 
 impl Authorize for Anyone {
@@ -63,7 +75,21 @@ impl Authorize for ByIdentity {
             Identity::Anonymous if !self.anonymous.contains(&origin.protocol) => {
                 Permission::Unauthenticated("only devices that prove who they are may write here".into())
             }
-            _ => Permission::Granted,
+            _ if self.over_rate(origin).is_zero() => Permission::Granted,
+            _ => Permission::OverRate,
+        }
+    }
+
+    fn over_rate(&self, origin: &Origin<'_>) -> Duration {
+        match origin.identity {
+            Identity::Device(sender) => sender.over_rate(self.rates, origin.received_at),
+            Identity::Anonymous => Duration::ZERO,
+        }
+    }
+
+    fn charge(&self, origin: &Origin<'_>, readings: usize, bytes: usize) {
+        if let Identity::Device(sender) = origin.identity {
+            sender.charge(self.rates, origin.received_at, readings, bytes);
         }
     }
 
@@ -124,6 +150,7 @@ mod tests {
         let policy = ByIdentity {
             devices: devices.clone(),
             anonymous: vec![Protocol::Mqtt],
+            rates: Rates::default(),
         };
         let register = devices.register();
         let known = |id: &str| Identity::Device(register.find(id).unwrap());

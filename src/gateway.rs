@@ -260,6 +260,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         clock,
         access: access(config, source.as_deref()),
         forbidden_logged: Default::default(),
+        over_rate_logged: Default::default(),
         dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };
@@ -303,5 +304,6 @@ fn access(config: &Config, source: Option<&Source>) -> Arc<dyn Authorize> {
     Arc::new(ByIdentity {
         devices: source.devices().clone(),
         anonymous: anonymous.collect(),
+        rates: config.devices.rates(),
     })
 }

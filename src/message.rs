@@ -79,6 +79,8 @@ pub struct Inbound<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy<'a> {
     pub dead_letters: DeadLetters,
+    /// Its listener holds the sender to its rate by not reading from it (MQTT 3.1.1), so it is not refused for that.
+    pub is_paced: bool,
     /// Of a batch that is repeated, the outcomes of its readings so far, in their order. Only those that were busy are
     /// counted and sent again; the others keep their outcome in the answer.
     pub settled: &'a [Outcome],

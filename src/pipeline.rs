@@ -6,6 +6,7 @@
 //! answers come under the lock of `deliver::dispatch`, and may only wake a task, as a mailbox does.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -39,6 +40,8 @@ pub struct Pipeline {
     pub access: Arc<dyn Authorize>,
     /// What was logged of devices that write what they may not.
     pub forbidden_logged: Mutex<LogLimit<Instant>>,
+    /// The same of devices that send more than their rate allows.
+    pub over_rate_logged: Mutex<LogLimit<Instant>>,
     /// How much of what is rejected is kept.
     pub dead_letter_allowance: DeadLetterAllowance,
     /// Readings in one message (`limits.batch_readings`).
@@ -92,6 +95,8 @@ impl Pipeline {
                 self.reading(&arrival, target, json, inbound.body, receipt, |rejection| rejection);
             }
             Ok(Envelope::Several(items)) => {
+                // One was charged before.
+                self.access.charge(&inbound.origin, items.found().saturating_sub(1), 0);
                 let batch = Batch::new(items.found(), reply, permit);
                 let mut places = items.places();
                 for (index, json) in items.iter().enumerate() {
@@ -150,30 +155,43 @@ impl Pipeline {
         (arrival, target)
     }
 
-    /// Whether the sender may write at all.
+    /// Whether the sender may write at all, and has not sent too much; what it sends now is charged, whatever its outcome.
     fn authorize_sender(&self, inbound: &Inbound<'_>) -> Result<(), Outcome> {
-        granted(self.access.sender(&inbound.origin))
+        let origin = &inbound.origin;
+        match self.access.sender(origin) {
+            Permission::OverRate if !inbound.policy.is_paced => {
+                self.note(&self.over_rate_logged, origin, |sender, protocol, peer| {
+                    warn!(sender, protocol, %peer, "a device sends more than its rate allows; it is told to send later");
+                });
+                return granted(Permission::OverRate);
+            }
+            Permission::OverRate => {}
+            permission => granted(permission)?,
+        }
+        self.access.charge(origin, 1, inbound.body.len());
+        Ok(())
     }
 
     /// Whether the sender may write there, and as much.
     fn authorize(&self, inbound: &Inbound<'_>, target: &Target<'_>) -> Result<(), Outcome> {
         let permission = self.access.authorize(&inbound.origin, target.device, &target.kind.name);
         if let Permission::Forbidden(why) = &permission {
-            self.note_forbidden(&inbound.origin, why);
+            self.note(&self.forbidden_logged, &inbound.origin, |sender, protocol, peer| {
+                warn!(sender, protocol, %peer, why, "a device writes what it may not");
+            });
         }
         granted(permission)
     }
 
     /// Once a minute for each sender.
-    fn note_forbidden(&self, origin: &Origin<'_>, why: &str) {
+    fn note(&self, logged: &Mutex<LogLimit<Instant>>, origin: &Origin<'_>, log: impl FnOnce(&str, &str, SocketAddr)) {
         let sender = match origin.identity {
             Identity::Device(sender) => sender.id(),
             Identity::Anonymous => "",
         };
-        let mut logged = self.forbidden_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.allows(Instant::now(), sender) {
-            let (protocol, peer) = (origin.protocol.label(), origin.peer);
-            warn!(sender, protocol, %peer, why, "a device writes what it may not");
+            log(sender, origin.protocol.label(), origin.peer);
         }
     }
 

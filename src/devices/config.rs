@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::rate::Rates;
 use crate::operate::mistake::Mistakes;
 
 /// The `[devices]` table.
@@ -19,6 +21,10 @@ pub struct Config {
     /// How long after a credential arrived it is refused, whatever is wrong with it.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub refusal_delay: Duration,
+    /// How many readings a device may send per second on average, unless its record says otherwise; ten seconds' worth at once.
+    pub readings_per_second: u32,
+    /// The same of bytes of messages.
+    pub bytes_per_second: ByteSize,
     /// Passwords verified at once; each costs tens of milliseconds of CPU and, usually, 19 MiB of memory.
     pub password_checks_max: usize,
 }
@@ -28,12 +34,22 @@ impl Default for Config {
         Config {
             folder: None,
             refusal_delay: Duration::from_secs(1),
+            readings_per_second: 1000,
+            bytes_per_second: ByteSize::mib(4),
             password_checks_max: 2,
         }
     }
 }
 
 impl Config {
+    /// How much a device may send whose record does not say.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            readings_per_second: Some(self.readings_per_second),
+            bytes_per_second: Some(self.bytes_per_second),
+        }
+    }
+
     /// What is wrong with it.
     pub fn mistakes(&self) -> Mistakes {
         let mut mistakes = Mistakes::default();
@@ -43,6 +59,16 @@ impl Config {
         mistakes.require(in_bounds, "devices.refusal_delay", "must be from 100ms to 10s");
         let in_bounds = (1..=64).contains(&self.password_checks_max);
         mistakes.require(in_bounds, "devices.password_checks_max", "must be from 1 to 64");
+        mistakes.require(
+            self.readings_per_second > 0,
+            "devices.readings_per_second",
+            "must be above 0",
+        );
+        mistakes.require(
+            self.bytes_per_second > ByteSize::b(0),
+            "devices.bytes_per_second",
+            "must be above 0",
+        );
         mistakes
     }
 }

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use subtle::ConstantTimeEq;
 
 use super::credential::{Credential, Digest, Memory, PasswordHash};
+use super::rate::{Rates, Sent};
 use super::record::Record;
 
 /// One device that is known.
@@ -22,6 +24,7 @@ pub struct Device {
     disabled: bool,
     /// The password that was verified last: a device that comes back is not verified slowly again.
     verified: ArcSwapOption<Verified>,
+    sent: Sent,
 }
 
 /// A password that was verified.
@@ -39,6 +42,7 @@ pub struct Rights {
     kinds: Vec<String>,
     acts_for: Vec<String>,
     tags: BTreeMap<String, String>,
+    rates: Rates,
 }
 
 /// Why a device may not write somewhere, in words for it.
@@ -103,6 +107,16 @@ impl Device {
         Ok(())
     }
 
+    /// How long it must wait before it may send again; `default` is what its record leaves open.
+    pub fn over_rate(&self, default: Rates, now: Instant) -> Duration {
+        self.sent.wait(&self.rights.rates.or(default), now)
+    }
+
+    /// Charges it for what has arrived.
+    pub fn charge(&self, default: Rates, now: Instant, readings: usize, bytes: usize) {
+        self.sent.charge(&self.rights.rates.or(default), now, readings, bytes);
+    }
+
     /// Its passwords, with their positions among the credentials.
     pub fn passwords(&self) -> impl Iterator<Item = (usize, &PasswordHash)> {
         let credentials = self.credentials.iter().enumerate();
@@ -139,6 +153,10 @@ impl Device {
             kinds: record.kinds,
             acts_for: record.acts_for,
             tags: record.tags,
+            rates: Rates {
+                readings_per_second: record.readings_per_second,
+                bytes_per_second: record.bytes_per_second,
+            },
         };
         let rights = match shared.get(&rights) {
             Some(rights) => rights.clone(),
@@ -156,6 +174,7 @@ impl Device {
             rights,
             disabled: record.disabled,
             verified: ArcSwapOption::empty(),
+            sent: Sent::default(),
         }
     }
 }

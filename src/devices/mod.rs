@@ -24,6 +24,8 @@ pub mod metrics;
 
 mod password_checks;
 
+pub mod rate;
+
 pub mod record;
 
 pub mod register;

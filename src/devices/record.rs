@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::credential::{KEY_PREFIX, KeyHash, PasswordHash};
@@ -30,12 +31,23 @@ pub struct Record {
     /// Of a field gateway: ids of the devices for which it may write as well; `*` at the end stands for any further characters.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub acts_for: Vec<String>,
+    /// How many readings it may send per second on average; not set: `devices.readings_per_second`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readings_per_second: Option<u32>,
+    /// The same of bytes of messages; not set: `devices.bytes_per_second`.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exactly")]
+    pub bytes_per_second: Option<ByteSize>,
     /// It is known, and refused.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
     /// For people: district, operator, address.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+}
+
+/// As a number: its text would round it.
+fn exactly<S: Serializer>(bytes: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes.map(|bytes| bytes.as_u64()).serialize(serializer)
 }
 
 /// Credentials of one device: two of each, and some to spare.
@@ -100,6 +112,10 @@ impl Record {
                 )
             });
         }
+        let is_zero = self.readings_per_second == Some(0) || self.bytes_per_second == Some(ByteSize::b(0));
+        require(!is_zero, &|| {
+            "readings_per_second, bytes_per_second: must be above 0; disabled = true refuses everything".to_owned()
+        });
         for (name, value) in &self.tags {
             require(!name.is_empty() && name.len() + value.len() <= TAG_BYTES_MAX, &|| {
                 format!(
@@ -138,6 +154,14 @@ mod tests {
             &["acts_for: \"a*b\"", "acts_for: \"\"", "acts_for: \"-x*\""],
         );
         check(r#"{"id": "g", "tags": {"": "x"}}"#, &["tags: \"\""]);
+        check(
+            r#"{"id": "g", "readings_per_second": 5, "bytes_per_second": "1 MiB"}"#,
+            &[],
+        );
+        check(
+            r#"{"id": "g", "readings_per_second": 0}"#,
+            &["readings_per_second, bytes_per_second: must be above 0"],
+        );
         let many = vec!["a"; 1025];
         check(
             &serde_json::json!({"id": "g", "acts_for": many}).to_string(),
@@ -147,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_record_is_written_as_it_is_read_and_only_what_it_says() {
-        let json = r#"{"id":"loop-7","kinds":["traffic"],"disabled":true,"tags":{"district":"north"}}"#;
+        let json = r#"{"id":"loop-7","kinds":["traffic"],"readings_per_second":5,"bytes_per_second":1000001,"disabled":true,"tags":{"district":"north"}}"#;
         let record: Record = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&record).unwrap(), json);
         let error = serde_json::from_str::<Record>(r#"{"id": "a", "kind": ["x"]}"#)

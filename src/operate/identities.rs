@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
 use serde_json::{Value, json};
@@ -83,9 +84,19 @@ struct Rights {
     /// A device for which it may write as well, or the start of such ids with * behind it; may be repeated.
     #[arg(long, value_name = "ID")]
     acts_for: Vec<String>,
+    /// How many readings it may send per second on average. Default: devices.readings_per_second.
+    #[arg(long, value_name = "READINGS")]
+    readings_per_second: Option<u32>,
+    /// How many bytes of messages, such as 1MiB. Default: devices.bytes_per_second.
+    #[arg(long, value_name = "BYTES")]
+    bytes_per_second: Option<ByteSize>,
     /// For people, such as district=north; may be repeated.
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
+}
+
+fn or_default(rate: Option<impl ToString>) -> String {
+    rate.map_or_else(|| "default".to_owned(), |rate| rate.to_string())
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -224,6 +235,8 @@ impl Rights {
             id: id.to_owned(),
             kinds: self.kinds.clone(),
             acts_for: self.acts_for.clone(),
+            readings_per_second: self.readings_per_second,
+            bytes_per_second: self.bytes_per_second,
             tags: self.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
             ..Record::default()
         }
@@ -380,6 +393,8 @@ impl<W: Write> Printer<'_, W> {
             ("passwords", record.passwords.len().to_string()),
             ("kinds", list(&record.kinds, "all")),
             ("acts for", list(&record.acts_for, "itself alone")),
+            ("readings/s", or_default(record.readings_per_second)),
+            ("bytes/s", or_default(record.bytes_per_second)),
             ("tags", list(&tags, "none")),
             ("file", format!("{}:{line}", file.display())),
         ];

@@ -42,6 +42,7 @@ fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
         clock,
         access,
         forbidden_logged: Default::default(),
+        over_rate_logged: Default::default(),
         dead_letter_allowance: DeadLetterAllowance::new(0),
         batch_readings_max: 100,
     }

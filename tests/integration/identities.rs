@@ -608,3 +608,83 @@ fn base64(text: &str) -> String {
         .trim_start_matches("Basic ")
         .to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_beyond_its_rate_is_told_or_not_read_and_slows_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = |id: &str, key: &Key, readings_per_second: u32| {
+        json!({"id": id, "keys": [key.hash()], "readings_per_second": readings_per_second}).to_string()
+    };
+    let [loud, batch, paced, calm] = std::array::from_fn(|_| Key::generate());
+    let records = [
+        record("loud", &loud, 1),
+        record("batch", &batch, 1),
+        record("paced", &paced, 20),
+        record("calm", &calm, 1000),
+    ];
+    std::fs::write(folder.path().join("city.ndjson"), records.join("\n")).unwrap();
+    let gateway = TestGateway::start(&Broker::any(), |config| with_identities(config, folder.path())).await;
+    let url = |path: &str| format!("http://{}/devices/{path}", gateway.addresses.http.unwrap());
+    let client = reqwest::Client::new();
+    let post = async |path: &str, key: &Key, body: &'static [u8]| {
+        let request = client.post(url(path)).bearer_auth(key.reveal()).body(body);
+        let response = request.send().await.unwrap();
+        let seconds = response.headers().get("retry-after").cloned();
+        let seconds: Option<u32> = seconds.map(|value| value.to_str().unwrap().parse().unwrap());
+        (response.status().as_u16(), seconds)
+    };
+
+    // Ten seconds' worth at once, and one that makes it more; how long this takes gives a few back.
+    let began = std::time::Instant::now();
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        match post("loud/weather", &loud, READING).await {
+            (204, None) => assert!(began.elapsed() < TEST_TIMEOUT, "never refused"),
+            (429, Some(seconds)) => told.push(seconds),
+            other => panic!("{other:?}"),
+        }
+    }
+    let delivered = gateway
+        .scrape()
+        .sum("citygate_readings_total", &[("outcome", "delivered")]);
+    let most = 11 + began.elapsed().as_secs() + 1;
+    assert!((11..=most).contains(&delivered), "{delivered} of at most {most}");
+    assert!(told.iter().all(|seconds| (5..=15).contains(seconds)), "{told:?}");
+    // It is the device that has a rate, whatever it speaks.
+    let says = Says::Login("loud", loud.reveal());
+    let answer = send(&gateway, Via::Mqtt5, says, "devices/loud/weather").await;
+    assert!(
+        answer.starts_with("0x97 more readings than are allowed for this sender"),
+        "{answer}"
+    );
+    assert_eq!(post("calm/weather", &calm, READING).await, (204, None));
+
+    // A batch is accepted, and paid for.
+    let fifty = format!("[{}]", vec![std::str::from_utf8(READING).unwrap(); 50].join(","));
+    let fifty: &'static [u8] = Box::leak(fifty.into_boxed_str()).as_bytes();
+    assert_eq!(post("batch/weather/batch", &batch, fifty).await.0, 200);
+    assert_eq!(post("batch/weather", &batch, READING).await.0, 429);
+
+    // MQTT 3.1.1 has no word for it, and is not read: nothing of it is refused.
+    let mut mqtt = Mqtt::unconnected(gateway.addresses.mqtt.unwrap(), Version::V311).await;
+    let connect = mqtt::connect_with_login(Version::V311, "a-client", Some("paced"), Some(paced.reveal()));
+    mqtt.write(&connect).await;
+    assert_eq!(mqtt.connack().await.map(|(code, _)| code), Some(0));
+    let began = std::time::Instant::now();
+    let sent = 240;
+    for _ in 0..sent {
+        mqtt.publish(1, "devices/paced/weather", "", READING).await;
+    }
+    for _ in 0..sent {
+        assert!(matches!(mqtt.read().await, Reply::PubAck { .. }));
+    }
+    let elapsed = began.elapsed();
+    // The first 201 are the burst; the others come at 20 a second.
+    assert!(elapsed >= Duration::from_millis(1800), "{elapsed:?}");
+    let scrape = gateway.scrape();
+    let paused = scrape.sum("citygate_mqtt_reading_paused_total", &[("reason", "over_rate")]);
+    assert!(paused > 0);
+    let busy = scrape.sum("citygate_readings_busy_total", &[("reason", "over_rate")]);
+    assert_eq!(busy, told.len() as u64 + 2);
+    gateway.finish().await;
+}

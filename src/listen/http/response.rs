@@ -32,7 +32,7 @@ pub struct Problem {
 /// A header that says what would do.
 #[derive(Clone, Copy, Debug)]
 enum Hint {
-    RetryAfter,
+    RetryAfter(u32),
     Methods(&'static str),
     Schemes,
     MediaTypes,
@@ -161,9 +161,12 @@ impl Hint {
     /// What an answer of this status has.
     fn of(status: StatusCode) -> Option<Self> {
         match status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => {
-                Some(Hint::RetryAfter)
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
+                Some(Hint::RetryAfter(acknowledge::RETRY_AFTER_SECONDS))
             }
+            StatusCode::TOO_MANY_REQUESTS => Some(Hint::RetryAfter(rand::random_range(
+                acknowledge::OVER_RATE_RETRY_AFTER_SECONDS,
+            ))),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Hint::MediaTypes),
             StatusCode::UNAUTHORIZED => Some(Hint::Schemes),
             _ => None,
@@ -172,7 +175,7 @@ impl Hint {
 
     fn header(self) -> (HeaderName, HeaderValue) {
         match self {
-            Hint::RetryAfter => (header::RETRY_AFTER, HeaderValue::from(acknowledge::RETRY_AFTER_SECONDS)),
+            Hint::RetryAfter(seconds) => (header::RETRY_AFTER, HeaderValue::from(seconds)),
             Hint::Methods(methods) => (header::ALLOW, HeaderValue::from_static(methods)),
             // RFC 9110 §15.5.2: one is required.
             Hint::Schemes => {

@@ -29,7 +29,7 @@ metrics! {
         mqtt_wills_discarded_total: IntCounter,
         /// MQTT packets received, by type.
         mqtt_packets_received_total: IntCounterVec["type"],
-        /// Times reading from a connection paused because its window or the byte budget was used up, or Kafka was unavailable.
+        /// Times reading from a connection paused because its window, the byte budget or its rate was used up, or Kafka was unavailable.
         mqtt_reading_paused_total: IntCounterVec["reason"],
     }
 }

@@ -421,9 +421,13 @@ impl Exchanges {
 fn response_to(outcome: &Outcome) -> Response {
     let (class, detail) = acknowledge::coap(outcome);
     let code = packet::code(class, detail);
-    let may_be_repeated = matches!(code, packet::SERVICE_UNAVAILABLE | packet::TOO_MANY_REQUESTS);
+    let max_age = match code {
+        packet::SERVICE_UNAVAILABLE => Some(acknowledge::RETRY_AFTER_SECONDS),
+        packet::TOO_MANY_REQUESTS => Some(rand::random_range(acknowledge::OVER_RATE_RETRY_AFTER_SECONDS)),
+        _ => None,
+    };
     Response {
-        max_age: may_be_repeated.then_some(acknowledge::RETRY_AFTER_SECONDS),
+        max_age,
         ..Response::new(code)
     }
 }

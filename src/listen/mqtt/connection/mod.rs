@@ -81,6 +81,8 @@ struct Session<'a, S> {
     unsent: Unsent,
     // Since when a busy 3.1.1 client is delayed.
     busy_since: Option<Instant>,
+    // When a 3.1.1 client that has sent more than its rate allows is read again.
+    over_rate_until: Option<Instant>,
 }
 
 /// A connection that is not read any more and still owes answers.
@@ -217,6 +219,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             heard_at: Instant::now(),
             unsent: Unsent::default(),
             busy_since: None,
+            over_rate_until: None,
         }
     }
 
@@ -298,10 +301,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Health => self.kafka_up = self.health.borrow().accepts_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();
-                if due <= Instant::now() {
-                    return Err(self.refuse_rest(close));
+                match close {
+                    Some(close) if due <= Instant::now() => return Err(self.refuse_rest(close)),
+                    // What it waited for is looked at again.
+                    None if due <= Instant::now() => {}
+                    _ => sleep.reset(due),
                 }
-                sleep.reset(due);
             }
         }
         Ok(())
@@ -317,9 +322,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.pause.is_none() && self.ending.is_none() && self.busy_since.is_none()
     }
 
-    fn next_deadline(&self) -> (Instant, Close) {
+    /// When something is to be done although nothing happens: to close, for a reason, or to go on.
+    fn next_deadline(&self) -> (Instant, Option<Close>) {
         let config = &self.shared.config;
-        let after = |since: Option<Instant>, wait: Duration, close| since.map(|since| (since + wait, close));
+        let after = |since: Option<Instant>, wait: Duration, close| since.map(|since| (since + wait, Some(close)));
         // Who is not read cannot be late, nor silent.
         let reading = self.is_reading();
         let arrival = &self.wire.arrival;
@@ -329,7 +335,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 self.client.silence_max,
                 Close::KeepAlive,
             ),
-            arrival.due().filter(|_| reading).map(|(due, late)| (due, late.into())),
+            arrival
+                .due()
+                .filter(|_| reading)
+                .map(|(due, late)| (due, Some(late.into()))),
             after(self.unsent.since, config.packet_timeout, Close::Stalled),
             // Whatever it waits for has a deadline of its own; this is the last resort.
             after(self.pause.and(self.paused_since), config.idle_timeout, Close::NotRead),
@@ -342,12 +351,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 },
                 Close::Busy,
             ),
-            self.ending.map(|ending| (ending.due, ending.close)),
+            self.ending.map(|ending| (ending.due, Some(ending.close))),
+            self.over_rate_until
+                .filter(|_| self.pause == Some(Pause::OverRate))
+                .map(|until| (until, None)),
         ]
         .into_iter()
         .flatten()
         .min_by_key(|(due, _)| *due)
-        .unwrap_or_else(|| (Instant::now() + FAR, Close::Stalled))
+        .unwrap_or_else(|| (Instant::now() + FAR, None))
     }
 
     /// Ends the connection: from now on it only answers what was accepted, or it closes at once (`Err`), because its

@@ -102,6 +102,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             (self.permit, self.waiting) = (None, None);
             return Some(Pause::KafkaUnavailable);
         }
+        // MQTT 5 is told 0x97.
+        if version == Version::V3
+            && let Some(wait) = self.sender.over_rate(self.shared, self.peer)
+        {
+            self.over_rate_until = Some(Instant::now() + wait);
+            return Some(Pause::OverRate);
+        }
         // Also with MQTT 5, though it could be told 0x93 [§3.3.4]: clients send more than the Receive Maximum at once, and
         // waiting costs them less than a disconnect. PUBACK and PUBREC end the wait, for which no packet behind this one is
         // needed; QoS 2 ids that are not released have a bound of their own (`qos2_ids_max`).
@@ -225,6 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             content_type: publish.content_type.as_deref().unwrap_or_default(),
             policy: Policy {
                 dead_letters: dead_letters(publish.qos, self.client.encoder.version),
+                is_paced: self.client.encoder.version == Version::V3,
                 ..Policy::default()
             },
         };

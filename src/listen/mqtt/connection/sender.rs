@@ -5,6 +5,7 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -59,6 +60,13 @@ impl Sender {
             identity: known.map_or(Identity::Anonymous, |known| Identity::Device(&known.proven.device)),
             ..Origin::anonymous(Protocol::Mqtt, NAME, peer)
         }
+    }
+
+    /// How long it must wait, if it has sent more than its rate allows.
+    pub fn over_rate(&self, shared: &Shared, peer: SocketAddr) -> Option<Duration> {
+        self.known.as_ref()?;
+        let wait = shared.context.pipeline.access.over_rate(&self.origin(peer));
+        (!wait.is_zero()).then_some(wait)
     }
 
     /// What its session is found by: nobody takes over a session of another identity.

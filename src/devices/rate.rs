@@ -1,0 +1,184 @@
+//! How much a device may send: readings and bytes per second, on average, with a burst of [`BURST`] beforehand.
+//!
+//! A message is accepted while its device is within its burst, and then charged whole, however many readings it holds: how many
+//! is known only when it has arrived, and a batch that is larger than the burst must not be refused for ever. What exceeds the
+//! burst is a debt, and the next message waits until it is paid. What is refused is not charged. (The generic cell rate
+//! algorithm, ITU-T I.371, by virtual scheduling; the limiters of the crate `governor` know neither debts nor a look without
+//! a charge.)
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+
+/// What a device that was silent for a while may send at once: as much as in so long.
+pub const BURST: Duration = Duration::from_secs(10);
+
+/// How much a device may send per second; what is not set is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rates {
+    /// Readings per second, whatever their outcome.
+    pub readings_per_second: Option<u32>,
+    /// Bytes of messages per second.
+    pub bytes_per_second: Option<ByteSize>,
+}
+
+/// How much a device has sent.
+#[derive(Debug, Default)]
+pub struct Sent {
+    readings: Schedule,
+    bytes: Schedule,
+}
+
+/// When everything that was charged would have been sent at exactly the rate: nanoseconds since [`STARTED`].
+#[derive(Debug, Default)]
+struct Schedule(AtomicU64);
+
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+// === impl Rates ===
+
+impl Rates {
+    /// These, and what they leave open from `default`.
+    pub fn or(self, default: Rates) -> Rates {
+        Rates {
+            readings_per_second: self.readings_per_second.or(default.readings_per_second),
+            bytes_per_second: self.bytes_per_second.or(default.bytes_per_second),
+        }
+    }
+
+    fn per_second(&self) -> [Option<u64>; 2] {
+        [
+            self.readings_per_second.map(u64::from),
+            self.bytes_per_second.map(|bytes| bytes.as_u64()),
+        ]
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    /// How long a device with these rates must wait before it may send again; zero: it need not.
+    pub fn wait(&self, rates: &Rates, now: Instant) -> Duration {
+        let waits = self
+            .schedules()
+            .into_iter()
+            .zip(rates.per_second())
+            .map(|(schedule, rate)| match rate {
+                Some(_) => schedule.wait(now),
+                None => Duration::ZERO,
+            });
+        waits.max().unwrap_or_default()
+    }
+
+    /// Charges what has arrived.
+    pub fn charge(&self, rates: &Rates, now: Instant, readings: usize, bytes: usize) {
+        let amounts = [readings, bytes];
+        for ((schedule, rate), amount) in self.schedules().into_iter().zip(rates.per_second()).zip(amounts) {
+            if let Some(rate) = rate {
+                schedule.charge(rate, now, amount);
+            }
+        }
+    }
+
+    fn schedules(&self) -> [&Schedule; 2] {
+        [&self.readings, &self.bytes]
+    }
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    fn wait(&self, now: Instant) -> Duration {
+        let earliest = self.0.load(Ordering::Relaxed).saturating_sub(nanos(BURST));
+        Duration::from_nanos(earliest.saturating_sub(at(now)))
+    }
+
+    fn charge(&self, rate: u64, now: Instant, amount: usize) {
+        let cost = (amount as u64).saturating_mul(nanos(Duration::from_secs(1))) / rate.max(1);
+        let now = at(now);
+        let charged = |due: u64| Some(due.max(now).saturating_add(cost));
+        // Never `None`, so it never fails.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
+    }
+}
+
+fn at(now: Instant) -> u64 {
+    nanos(now.saturating_duration_since(*STARTED))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(readings: u32, bytes: u64) -> Rates {
+        Rates {
+            readings_per_second: Some(readings),
+            bytes_per_second: Some(ByteSize::b(bytes)),
+        }
+    }
+
+    /// Sends a message every `every` for `seconds`; how many were accepted.
+    fn accepted(rates: Rates, every: Duration, seconds: u64, readings: usize, bytes: usize) -> u32 {
+        let sent = Sent::default();
+        let (start, mut now) = (*STARTED, *STARTED);
+        let mut accepted = 0;
+        while now < start + Duration::from_secs(seconds) {
+            if sent.wait(&rates, now).is_zero() {
+                sent.charge(&rates, now, readings, bytes);
+                accepted += 1;
+            }
+            now += every;
+        }
+        accepted
+    }
+
+    #[test]
+    fn a_device_sends_at_its_rate_and_a_burst_beforehand() {
+        let ms = Duration::from_millis;
+        for (rates, every, seconds, readings, bytes, expected) in [
+            // Within its rate, for ever.
+            (rates(10, 10_000), ms(100), 1000, 1, 100, 10_000),
+            // Ten times as fast: the burst of 100, and 10 a second.
+            (rates(10, 1 << 40), ms(10), 100, 1, 100, 1101),
+            (rates(1 << 30, 1000), ms(10), 100, 1, 100, 1101),
+            // What is not limited is not.
+            (Rates::default(), ms(10), 100, 1, 100, 10_000),
+            // A batch larger than the burst is accepted, and paid for: 1,000 readings are 100 seconds'.
+            (rates(10, 1 << 40), ms(1000), 1000, 1000, 1, 11),
+        ] {
+            let accepted = accepted(rates, every, seconds, readings, bytes);
+            assert!(
+                accepted.abs_diff(expected) <= 1,
+                "{rates:?}: {accepted}, not {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_record_leaves_open_is_the_default() {
+        let own = Rates {
+            readings_per_second: Some(5),
+            bytes_per_second: None,
+        };
+        assert_eq!(own.or(rates(1, 2)), rates(5, 2));
+    }
+
+    #[test]
+    fn threads_charge_one_device_exactly() {
+        let (sent, rates) = (Sent::default(), rates(1000, 1 << 40));
+        let now = *STARTED;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| sent.charge(&rates, now, 1, 1)));
+            }
+        });
+        // 40,000 readings are 40 seconds' worth, of which ten are the burst.
+        assert_eq!(sent.wait(&rates, now), Duration::from_secs(30));
+    }
+}
