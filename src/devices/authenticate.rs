@@ -2,7 +2,8 @@
 //!
 //! A key costs one SHA-256 and a look-up. A password costs tens of milliseconds ([`password_checks`](super::password_checks)), so
 //! what a device was verified with is remembered with it. Every refusal leaves after the same delay and in the same words, whether
-//! the device is unknown, has no password, or sent a wrong one.
+//! the device is unknown, has no password, or sent a wrong one. A client certificate that TLS has accepted is looked up by its names;
+//! what else its sender says of itself must agree with it.
 
 use std::fmt::{self, Debug, Formatter};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use super::config::Config;
 use super::credential::{Credential, Digest, digest};
 use super::metrics::Metrics;
 use super::password_checks::PasswordChecks;
-use super::{Device, Devices};
+use super::{CertificateNames, Device, Devices, Register};
 use crate::message::Protocol;
 use crate::operate::log_limit::LogLimit;
 use crate::outcome::quoted;
@@ -96,16 +97,58 @@ impl Authenticator {
         let due = Instant::now() + self.refusal_delay;
         let verified = self.verify(claim, due).await;
         if let Err(denied) = verified {
-            self.note(origin, claim.id.unwrap_or_default(), denied);
+            self.note(origin, claim.id.unwrap_or_default(), None, denied);
             sleep_until(due).await;
         }
         verified
     }
 
+    /// Which device has this certificate; and whether it is the one that it says, and its key or password is right, where it sends
+    /// them as well. A refusal is as any other.
+    ///
+    /// # Errors
+    /// None has it, or another one than is said.
+    pub async fn authenticate_certificate(
+        &self,
+        origin: (Protocol, SocketAddr),
+        certificate: &CertificateNames,
+        id: Option<&str>,
+        secret: Option<&[u8]>,
+    ) -> Result<Proven, Denied> {
+        let due = Instant::now() + self.refusal_delay;
+        let verified = self.verify_certificate(certificate, id, secret, due).await;
+        if let Err(denied) = verified {
+            self.note(origin, id.unwrap_or_default(), Some(certificate), denied);
+            sleep_until(due).await;
+        }
+        verified
+    }
+
+    async fn verify_certificate(
+        &self,
+        certificate: &CertificateNames,
+        id: Option<&str>,
+        secret: Option<&[u8]>,
+        due: Instant,
+    ) -> Result<Proven, Denied> {
+        let by_certificate = with_certificate(&self.devices.register(), certificate)?;
+        let shown = by_certificate.device.id();
+        if id.is_some_and(|id| id != shown) {
+            return Err(Denied::BadCredential);
+        }
+        if let Some(secret) = secret {
+            let by_secret = self.verify(Claim { id, secret }, due).await?;
+            if by_secret.device.id() != shown {
+                return Err(Denied::BadCredential);
+            }
+        }
+        Ok(by_certificate)
+    }
+
     /// The same delay for a sender that says nothing of itself, or nothing that can be understood.
     pub async fn refuse(&self, origin: (Protocol, SocketAddr), denied: Denied) -> Denied {
         let due = Instant::now() + self.refusal_delay;
-        self.note(origin, "", denied);
+        self.note(origin, "", None, denied);
         sleep_until(due).await;
         denied
     }
@@ -148,7 +191,13 @@ impl Authenticator {
         Sha256::new().chain_update(salt).chain_update(digest).finalize().into()
     }
 
-    fn note(&self, (protocol, peer): (Protocol, SocketAddr), id: &str, denied: Denied) {
+    fn note(
+        &self,
+        (protocol, peer): (Protocol, SocketAddr),
+        id: &str,
+        certificate: Option<&CertificateNames>,
+        denied: Denied,
+    ) {
         let reason: &'static str = denied.into();
         let refused = &self.metrics.authentications_refused_total;
         refused.with_label_values(&[protocol.label(), reason]).inc();
@@ -159,8 +208,11 @@ impl Authenticator {
             "(unknown)".to_owned()
         };
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.allows(Instant::now(), &device) {
-            warn!(protocol = protocol.label(), %peer, device, reason, "a sender's credential is refused");
+        let shown = certificate.map(|names| quoted(names.subject()));
+        let cause = format!("{device}{}", shown.as_ref().map_or("", |_| " (certificate)"));
+        if logged.allows(Instant::now(), &cause) {
+            let protocol = protocol.label();
+            warn!(protocol, %peer, device, certificate = shown, reason, "a sender's credential is refused");
         }
     }
 
@@ -175,6 +227,17 @@ impl Authenticator {
             true => proven(device, &before.credential),
             false => Err(Denied::BadCredential),
         }
+    }
+}
+
+/// The device of a certificate. Names of two devices in one are refused: which of them it is cannot be known.
+fn with_certificate(register: &Register, certificate: &CertificateNames) -> Result<Proven, Denied> {
+    let digests = certificate.digests().iter();
+    let mut found = digests.filter_map(|digest| register.find_by_certificate(digest));
+    let (device, credential) = found.next().ok_or(Denied::BadCredential)?;
+    match found.all(|(other, _)| other.id() == device.id()) {
+        true => proven(device, credential),
+        false => Err(Denied::BadCredential),
     }
 }
 
@@ -194,9 +257,9 @@ impl Denied {
     /// In words for the sender.
     pub fn text(self) -> &'static str {
         match self {
-            Denied::BadCredential => "unknown device, or wrong key or password",
+            Denied::BadCredential => "unknown device, or wrong key, password or certificate",
             Denied::Disabled => "the device is disabled",
-            Denied::Missing => "a device id and its key or password are required",
+            Denied::Missing => "a device id with its key or password, or a client certificate, is required",
             Denied::Busy => "too many passwords to verify; try again later",
         }
     }
@@ -313,6 +376,80 @@ mod tests {
         let refused = &setup.metrics.authentications_refused_total;
         assert_eq!(refused.with_label_values(&["http", "bad_credential"]).get(), 10);
         assert_eq!(refused.with_label_values(&["http", "disabled"]).get(), 1);
+    }
+
+    /// A certificate says who its sender is, and nothing that it says besides may differ.
+    #[tokio::test]
+    async fn who_shows_a_certificate_is_its_device_and_may_not_say_that_it_is_another() {
+        let key = Key::generate();
+        let with = |record: Record, names: &[&str]| Record {
+            certificates: names.iter().map(|name| name.parse().unwrap()).collect(),
+            ..record
+        };
+        let named = |names: &[&str]| CertificateNames::for_testing(names);
+        let device = |id: &str| Record {
+            id: id.to_owned(),
+            ..Record::default()
+        };
+        let disabled = Record {
+            disabled: true,
+            ..device("off")
+        };
+        let records = vec![
+            with(with_key("loop-7", &key), &["cn:loop-7", "dns:loop-7.example"]),
+            with(device("loop-8"), &["cn:loop-8"]),
+            with(disabled, &["cn:off"]),
+        ];
+        let setup = setup(records, &quick());
+        let check = async |names: &[&str], id: Option<&str>, secret: Option<&str>, expected: Result<&str, Denied>| {
+            let began = Instant::now();
+            let secret = secret.map(str::as_bytes);
+            let found = setup
+                .authenticator
+                .authenticate_certificate(FROM, &named(names), id, secret)
+                .await;
+            let found = found.as_ref().map(|proven| proven.device.id());
+            assert_eq!(found.map_err(|denied| *denied), expected, "{names:?} {id:?}");
+            assert!(
+                began.elapsed() >= quick().refusal_delay || expected.is_ok(),
+                "{names:?} {id:?}"
+            );
+        };
+        let denied = Err(Denied::BadCredential);
+        let key = key.reveal();
+        check(&["cn:loop-7"], None, None, Ok("loop-7")).await;
+        check(&["cn:x", "dns:loop-7.example"], Some("loop-7"), None, Ok("loop-7")).await;
+        check(&["cn:loop-7"], Some("loop-7"), Some(key), Ok("loop-7")).await;
+        check(&["cn:loop-7"], None, Some(key), Ok("loop-7")).await;
+        check(&["cn:loop-7"], Some("loop-7"), Some("wrong"), denied).await;
+        check(&["cn:loop-7"], Some("loop-8"), None, denied).await;
+        check(&["cn:loop-8"], Some("loop-7"), Some(key), denied).await;
+        check(&["cn:loop-8"], None, Some(key), denied).await;
+        check(&["cn:nobody"], None, None, denied).await;
+        check(&["cn:nobody"], Some("loop-7"), Some(key), denied).await;
+        check(&["cn:loop-7", "cn:loop-8"], None, None, denied).await;
+        check(&["cn:off"], None, None, Err(Denied::Disabled)).await;
+        // Nor is the text of a name a key.
+        let claim = Claim {
+            id: None,
+            secret: b"cn:loop-7",
+        };
+        assert_eq!(
+            setup.authenticator.authenticate(FROM, claim).await.unwrap_err(),
+            Denied::BadCredential
+        );
+        // It loses its certificate.
+        let proven = setup
+            .authenticator
+            .authenticate_certificate(FROM, &named(&["cn:loop-8"]), None, None)
+            .await;
+        let proven = proven.unwrap();
+        assert!(setup.authenticator.recheck(&proven).is_ok());
+        let other = with(device("loop-8"), &["cn:loop-9"]);
+        setup
+            .devices
+            .replace(Register::new(vec![other], &Register::default()).unwrap());
+        assert_eq!(setup.authenticator.recheck(&proven).unwrap_err(), Denied::BadCredential);
     }
 
     #[tokio::test]

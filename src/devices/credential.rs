@@ -29,6 +29,8 @@ pub struct Key(Zeroizing<String>);
 pub enum Credential {
     Key(KeyHash),
     Password(PasswordHash),
+    /// The digest of a name of its client certificate.
+    Certificate(Digest),
 }
 
 /// The SHA-256 of a generated key; written `sha256:` and 64 hexadecimal digits.

@@ -122,7 +122,7 @@ impl Device {
         let credentials = self.credentials.iter().enumerate();
         credentials.filter_map(|(position, credential)| match credential {
             Credential::Password(password) => Some((position, password)),
-            Credential::Key(_) => None,
+            Credential::Key(_) | Credential::Certificate(_) => None,
         })
     }
 
@@ -168,9 +168,13 @@ impl Device {
         };
         let keys = record.keys.into_iter().map(Credential::Key);
         let passwords = record.passwords.into_iter().map(Credential::Password);
+        let certificates = record
+            .certificates
+            .iter()
+            .map(|name| Credential::Certificate(name.digest()));
         Device {
             id: record.id.into(),
-            credentials: keys.chain(passwords).collect(),
+            credentials: keys.chain(passwords).chain(certificates).collect(),
             rights,
             disabled: record.disabled,
             verified: ArcSwapOption::empty(),

@@ -236,6 +236,9 @@ impl Read {
                 let (first, second, what) = match clash {
                     Clash::Id { first, second } => (first, second, "id: another device has it"),
                     Clash::Key { first, second } => (first, second, "keys: another device has one of them"),
+                    Clash::Certificate { first, second } => {
+                        (first, second, "certificates: another device has one of them")
+                    }
                 };
                 let (first, second) = (self.places[first].clone(), self.places[second].clone());
                 let text = format!("{what}, at {}", self.place(first.file, Some(first.line)));
@@ -325,7 +328,7 @@ mod tests {
                 ("h.toml", "device = \"hunter2\"\n"),
             ],
             Err(&[
-                "a.toml:4: unknown field `password`, expected one of `id`, `keys`, `passwords`",
+                "a.toml:4: unknown field `password`, expected one of `id`, `keys`, `passwords`, `certificates`",
                 "b.toml:1: a key is stored as \"sha256:\"",
                 "c.toml:1: ",
                 "d.toml:1: unknown field `devices`, expected `device`",

@@ -12,11 +12,15 @@ use tokio::sync::watch;
 
 pub mod authenticate;
 
+pub mod certificate;
+
 pub mod config;
 
 pub mod credential;
 
 pub mod device;
+
+mod distinguished_name;
 
 pub mod files;
 
@@ -33,6 +37,7 @@ pub mod register;
 pub mod reload;
 
 pub use authenticate::{Authenticator, Claim, Denied, Proven};
+pub use certificate::CertificateNames;
 pub use config::Config;
 pub use device::Device;
 pub use metrics::Metrics;

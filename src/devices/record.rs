@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use super::certificate::CertificateName;
 use super::credential::{KEY_PREFIX, KeyHash, PasswordHash};
 use crate::message::is_device_id;
 use crate::outcome::quoted;
@@ -25,6 +26,9 @@ pub struct Record {
     /// Hashes of its passwords, if somebody chose them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passwords: Vec<PasswordHash>,
+    /// Names of its client certificates: `sha256:…`, `cn:…`, `subject:…`, `dns:…`, `uri:…`, `email:…`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateName>,
     /// The kinds that it may write; none: every kind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<String>,
@@ -67,7 +71,7 @@ impl Record {
         let Value::Object(fields) = &value else {
             return Err("a device must be an object, such as {\"id\": \"loop-7\"}".into());
         };
-        for name in ["keys", "passwords"] {
+        for name in ["keys", "passwords", "certificates"] {
             let is_texts = |list: &Vec<Value>| list.iter().all(Value::is_string);
             // Serde would quote what it did not expect.
             if fields
@@ -96,8 +100,10 @@ impl Record {
         });
         require(!self.id.starts_with(KEY_PREFIX), &|| "id: is a key".to_owned());
         require(
-            self.keys.len() <= CREDENTIALS_MAX && self.passwords.len() <= CREDENTIALS_MAX,
-            &|| format!("keys, passwords: at most {CREDENTIALS_MAX} of each"),
+            [self.keys.len(), self.passwords.len(), self.certificates.len()]
+                .iter()
+                .all(|count| *count <= CREDENTIALS_MAX),
+            &|| format!("keys, passwords, certificates: at most {CREDENTIALS_MAX} of each"),
         );
         require(
             self.kinds.len() <= ITEMS_MAX && self.acts_for.len() <= ITEMS_MAX,

@@ -1,6 +1,6 @@
-//! All devices at one moment, found by id or by the digest of a key. It does not change; another one takes its place.
+//! All devices at one moment, found by id, by the digest of a key, or by that of a name of their certificate. It does not change; another one takes its place.
 //!
-//! What records may not have in common, an id or a key, is found when it is made.
+//! What records may not have in common, an id or such a digest, is found when it is made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::credential::{Credential, Digest, KeyHash};
+use super::credential::{Credential, Digest};
 use super::device::Device;
 use super::record::Record;
 
@@ -16,15 +16,15 @@ use super::record::Record;
 #[derive(Debug, Default)]
 pub struct Register {
     devices: Vec<Arc<Device>>,
-    // Positions, where a map would repeat every id and every key.
+    // Positions, where a map would repeat every id and every digest.
     by_id: HashTable<u32>,
-    by_key: HashTable<KeyAt>,
+    by_credential: HashTable<CredentialAt>,
     hasher: RandomState,
 }
 
-/// A key: the position of its device, and its own among the device's credentials.
+/// The position of a device, and of one of its credentials.
 #[derive(Clone, Copy, Debug)]
-struct KeyAt {
+struct CredentialAt {
     device: u32,
     credential: u32,
 }
@@ -36,6 +36,15 @@ pub enum Clash {
     Id { first: usize, second: usize },
     /// They have the same key, so that it would not say which device it is.
     Key { first: usize, second: usize },
+    /// The same of a name of a certificate.
+    Certificate { first: usize, second: usize },
+}
+
+/// What a device is found by: a key, or a name of a certificate. Who sends the text of such a name as a key finds nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Wanted<'a> {
+    Key(&'a Digest),
+    Certificate(&'a Digest),
 }
 
 // === impl Register ===
@@ -60,7 +69,7 @@ impl Register {
         let devices: Vec<Arc<Device>> = known;
         let mut register = Register {
             by_id: HashTable::with_capacity(devices.len()),
-            by_key: HashTable::with_capacity(devices.len()),
+            by_credential: HashTable::with_capacity(devices.len()),
             hasher: RandomState::new(),
             devices,
         };
@@ -84,25 +93,31 @@ impl Register {
                 by_id.insert_unique(hasher.hash_one(device.id()), position as u32, rehash);
             }
         }
-        for (credential, key) in keys(&device) {
-            match self.key_at(key.digest()) {
-                Some(first) => clashes.push(Clash::Key {
-                    first: first.device as usize,
+        for (credential, wanted) in found_by(&device) {
+            match (self.credential_at(wanted), wanted) {
+                (Some(at), Wanted::Key(_)) => clashes.push(Clash::Key {
+                    first: at.device as usize,
                     second,
                 }),
-                None => {
+                // Twice with the same device does no harm.
+                (Some(at), Wanted::Certificate(_)) if at.device as usize == second => {}
+                (Some(at), Wanted::Certificate(_)) => clashes.push(Clash::Certificate {
+                    first: at.device as usize,
+                    second,
+                }),
+                (None, _) => {
                     let Register {
                         devices,
-                        by_key,
+                        by_credential,
                         hasher,
                         ..
                     } = self;
-                    let rehash = |at: &KeyAt| hasher.hash_one(digest(devices, *at));
-                    let at = KeyAt {
+                    let rehash = |at: &CredentialAt| hasher.hash_one(wanted_at(devices, *at));
+                    let at = CredentialAt {
                         device: position as u32,
                         credential: credential as u32,
                     };
-                    by_key.insert_unique(hasher.hash_one(Some(key.digest())), at, rehash);
+                    by_credential.insert_unique(hasher.hash_one(Some(wanted)), at, rehash);
                 }
             }
         }
@@ -114,10 +129,11 @@ impl Register {
         found.map(|position| *position as usize)
     }
 
-    fn key_at(&self, wanted: &Digest) -> Option<KeyAt> {
+    fn credential_at(&self, wanted: Wanted<'_>) -> Option<CredentialAt> {
         // What differs in time is where a hash with a secret seed leads: nothing that helps to guess 192 random bits.
-        let is_it = |at: &KeyAt| digest(&self.devices, *at) == Some(wanted);
-        self.by_key.find(self.hasher.hash_one(Some(wanted)), is_it).copied()
+        let is_it = |at: &CredentialAt| wanted_at(&self.devices, *at) == Some(wanted);
+        let hash = self.hasher.hash_one(Some(wanted));
+        self.by_credential.find(hash, is_it).copied()
     }
 
     /// The device with this id.
@@ -127,7 +143,16 @@ impl Register {
 
     /// The device with a key of this digest.
     pub fn find_by_key(&self, digest: &Digest) -> Option<(&Arc<Device>, &Credential)> {
-        let at = self.key_at(digest)?;
+        self.find_by(Wanted::Key(digest))
+    }
+
+    /// The device with a certificate of which a name has this digest.
+    pub fn find_by_certificate(&self, digest: &Digest) -> Option<(&Arc<Device>, &Credential)> {
+        self.find_by(Wanted::Certificate(digest))
+    }
+
+    fn find_by(&self, wanted: Wanted<'_>) -> Option<(&Arc<Device>, &Credential)> {
+        let at = self.credential_at(wanted)?;
         let device = &self.devices[at.device as usize];
         Some((device, &device.credentials()[at.credential as usize]))
     }
@@ -156,17 +181,20 @@ impl Register {
     }
 }
 
-fn keys(device: &Device) -> impl Iterator<Item = (usize, &KeyHash)> {
+fn found_by(device: &Device) -> impl Iterator<Item = (usize, Wanted<'_>)> {
     let credentials = device.credentials().iter().enumerate();
-    credentials.filter_map(|(position, credential)| match credential {
-        Credential::Key(key) => Some((position, key)),
-        Credential::Password(_) => None,
-    })
+    credentials.filter_map(|(position, credential)| Some((position, wanted(credential)?)))
 }
 
-fn digest(devices: &[Arc<Device>], at: KeyAt) -> Option<&Digest> {
-    match devices[at.device as usize].credentials().get(at.credential as usize)? {
-        Credential::Key(key) => Some(key.digest()),
+fn wanted_at(devices: &[Arc<Device>], at: CredentialAt) -> Option<Wanted<'_>> {
+    let credentials = devices[at.device as usize].credentials();
+    wanted(credentials.get(at.credential as usize)?)
+}
+
+fn wanted(credential: &Credential) -> Option<Wanted<'_>> {
+    match credential {
+        Credential::Key(key) => Some(Wanted::Key(key.digest())),
+        Credential::Certificate(name) => Some(Wanted::Certificate(name)),
         Credential::Password(_) => None,
     }
 }
@@ -218,6 +246,27 @@ mod tests {
                 Clash::Key { first: 1, second: 3 },
             ]
         );
+    }
+
+    #[test]
+    fn devices_are_found_by_names_of_certificates_which_no_two_have_and_no_key_is() {
+        use crate::devices::certificate::CertificateName;
+        let name = |text: &str| text.parse::<CertificateName>().unwrap();
+        let with = |id: &str, names: &[&str]| Record {
+            certificates: names.iter().map(|text| name(text)).collect(),
+            ..record(id, &[])
+        };
+        let records = vec![with("x", &["cn:x", "dns:x.example", "cn:x"]), with("y", &["cn:y"])];
+        let register = Register::new(records, &Register::default()).unwrap();
+        for (text, id) in [("cn:x", "x"), ("dns:X.example", "x"), ("cn:y", "y")] {
+            let digest = name(text).digest();
+            assert_eq!(register.find_by_certificate(&digest).unwrap().0.id(), id);
+            assert!(register.find_by_key(&digest).is_none(), "{text}");
+        }
+        assert!(register.find_by_certificate(&name("cn:x.example").digest()).is_none());
+        let records = vec![with("x", &["cn:x"]), with("y", &["cn:y", "CN:x"])];
+        let clashes = Register::new(records, &Register::default()).unwrap_err();
+        assert_eq!(clashes, [Clash::Certificate { first: 0, second: 1 }]);
     }
 
     #[test]

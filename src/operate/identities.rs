@@ -351,6 +351,10 @@ impl Folder {
                 let [first, second] = [first, second].map(|at| &self.found[at].record.id);
                 format!("devices {first} and {second} have the same key")
             }
+            Clash::Certificate { first, second } => {
+                let [first, second] = [first, second].map(|at| &self.found[at].record.id);
+                format!("devices {first} and {second} have the same certificate")
+            }
         }
     }
 }

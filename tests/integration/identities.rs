@@ -129,8 +129,8 @@ async fn over_http(gateway: &TestGateway, says: Says<'_>, path: &str) -> (String
     (status.to_string(), detail)
 }
 
-const WRONG: &str = "unknown device, or wrong key or password";
-const MISSING: &str = "a device id and its key or password are required";
+const WRONG: &str = "unknown device, or wrong key, password or certificate";
+const MISSING: &str = "a device id with its key or password, or a client certificate, is required";
 const DISABLED: &str = "the device is disabled";
 
 #[tokio::test(flavor = "multi_thread")]
