@@ -4,6 +4,7 @@
 //! wrong together.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -12,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::metrics::Metrics;
 use crate::listen::addresses::show;
+use crate::listen::tls::Tls;
 use crate::listen::{self, Context, coap, http, mqtt};
 use crate::operate::admin;
 use crate::operate::config::Config;
@@ -68,11 +70,15 @@ impl Bound {
         }
     }
 
-    /// What to say of the certificates of its listeners.
+    /// What to say of the TLS files of its listeners.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.tls().into_iter().flat_map(|tls| tls.warnings())
+    }
+
+    fn tls(&self) -> Vec<Arc<Tls>> {
         let mqtt = self.mqtt.as_ref().and_then(|bound| bound.tls().1);
         let http = self.http.as_ref().and_then(|bound| bound.tls().1);
-        mqtt.into_iter().chain(http)
+        mqtt.into_iter().chain(http).cloned().collect()
     }
 
     /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.
@@ -95,6 +101,7 @@ impl Bound {
     ) -> Result<Option<JoinHandle<()>>, listen::Error> {
         let [mqtt, coap, http, admin] = self.listening();
         let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
+        let tls = self.tls();
         if let Some(coap) = self.coap {
             coap.serve(front.clone())?;
         }
@@ -107,7 +114,7 @@ impl Bound {
         // Outside the tracker: it must answer until the drain is over.
         let admin = self.admin;
         Ok(admin.map(|admin| {
-            TaskTracker::new().spawn(admin.serve(front.clone(), metrics.registry.clone(), listeners, closing))
+            TaskTracker::new().spawn(admin.serve(front.clone(), metrics.registry.clone(), listeners, tls, closing))
         }))
     }
 }

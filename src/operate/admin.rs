@@ -25,6 +25,7 @@ use crate::listen::addresses::ListenAddresses;
 use crate::listen::tcp::{
     Acceptor, Closable, Connection, ConnectionPermits, Connections, Listeners, LongestIdle, StallTimeout, WhenFull,
 };
+use crate::listen::tls::Tls;
 use crate::listen::{self, Error};
 use crate::message::Protocol;
 use crate::operate::metrics::Registry;
@@ -80,6 +81,7 @@ struct AdminState {
     front: listen::Context,
     registry: Arc<Registry>,
     listeners: Arc<Value>,
+    tls: Arc<[Arc<Tls>]>,
     started: Instant,
 }
 
@@ -96,18 +98,20 @@ impl Bound {
         self.listener.addresses()
     }
 
-    /// Serves until `closing`; `listeners` is what `/status` says of the other ports.
+    /// Serves until `closing`; `listeners` and `tls` are what `/status` says of the other ports.
     pub async fn serve(
         self,
         front: listen::Context,
         registry: Arc<Registry>,
         listeners: Value,
+        tls: Vec<Arc<Tls>>,
         closing: CancellationToken,
     ) {
         let state = AdminState {
             front,
             registry,
             listeners: Arc::new(listeners),
+            tls: tls.into(),
             started: Instant::now(),
         };
         let router = Router::new()
@@ -222,6 +226,7 @@ async fn status(State(state): State<AdminState>) -> Response {
             "free": front.connections.free(),
         },
         "devices": devices(front),
+        "tls": tls(&state),
         "in_flight_bytes": front.in_flight_bytes.observe(),
         "coap": coap(front),
         "incomplete_bytes": front.in_flight_bytes.incomplete().observe(),
@@ -236,6 +241,12 @@ fn devices(front: &listen::Context) -> Value {
         let devices = authenticator.devices();
         json!({ "known": devices.register().len(), "mistakes": devices.mistakes() })
     })
+}
+
+/// By listener, of those that have it.
+fn tls(state: &AdminState) -> Value {
+    let all = state.tls.iter().map(|tls| (tls.listener().to_owned(), tls.status()));
+    Value::Object(all.collect())
 }
 
 /// What the CoAP listener remembers and could not.

@@ -12,10 +12,13 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::devices::authenticate::SECRET_BYTES_MAX;
+use crate::devices::certificate::CertificateName;
 use crate::devices::credential::{Key, PasswordHash};
 use crate::devices::files::{self, Format, Found};
 use crate::devices::record::Record;
@@ -44,12 +47,11 @@ enum Action {
         id: String,
         #[command(flatten)]
         rights: Rights,
-        /// Read a password from standard input instead of making a key.
-        #[arg(long)]
-        password_stdin: bool,
+        #[command(flatten)]
+        credentials: Credentials,
     },
-    /// Add the devices of a file, an object per line as `show --json` prints them; those without keys and passwords get a new key,
-    /// which is printed.
+    /// Add the devices of a file, an object per line as `show --json` prints them; those without keys, passwords and certificates get a new
+    /// key, which is printed.
     Import {
         /// `-`: standard input.
         file: PathBuf,
@@ -62,18 +64,33 @@ enum Action {
     Disable { id: String },
     /// Accept a device again.
     Enable { id: String },
-    /// Replace all keys and passwords of a device and print the new key; connections with old ones are closed.
+    /// Replace all keys, passwords and certificates of a device and print the new key; connections with old ones are closed.
     Rotate {
         id: String,
-        /// Keep the newest key and password until the next rotation, so that the device can be told the new one meanwhile.
+        /// Keep the newest key, password and certificate until the next rotation, so that the device can be told the new one
+        /// meanwhile.
         #[arg(long)]
         keep_old: bool,
-        /// Read a new password from standard input instead of making a key.
-        #[arg(long)]
-        password_stdin: bool,
+        #[command(flatten)]
+        credentials: Credentials,
     },
     /// Remove a device.
     Remove { id: String },
+}
+
+/// What a device proves itself with, if not with a new key.
+#[derive(Args, Clone, Debug)]
+struct Credentials {
+    /// Read a password from standard input instead of making a key.
+    #[arg(long)]
+    password_stdin: bool,
+    /// A name of its client certificate, instead of a key: sha256:…, cn:…, subject:CN=…,O=…, dns:…, uri:… or email:…; may be
+    /// repeated.
+    #[arg(long = "certificate", value_name = "NAME")]
+    certificates: Vec<CertificateName>,
+    /// A PEM file with its client certificate, instead of a key: the device is known by its fingerprint; may be repeated.
+    #[arg(long = "certificate-file", value_name = "FILE")]
+    certificate_files: Vec<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -120,7 +137,7 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
     let path = options.folder.as_deref().or(configured);
     let path = path.context("no folder of identities: set devices.folder, or give --folder DIR")?;
     // Before the lock: a person may take long.
-    let password = options.action.asks_for_password().then(read_password).transpose()?;
+    let given = options.action.credentials().map_or(Ok(Given::default()), Given::read)?;
     let imported = match &options.action {
         Action::Import { file } => Some(import(file)?),
         _ => None,
@@ -133,7 +150,7 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
     match &options.action {
         Action::Add { id, rights, .. } => {
             let mut record = rights.record(id);
-            let key = renew(&mut record, password);
+            let key = given.add_to(&mut record);
             folder.add(vec![record])?;
             print.key(id, key.as_ref())
         }
@@ -155,7 +172,8 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
             folder.change(id, |record| {
                 record.keys.truncate(usize::from(*keep_old));
                 record.passwords.truncate(usize::from(*keep_old));
-                key = renew(record, password);
+                record.certificates.truncate(usize::from(*keep_old));
+                key = given.add_to(record);
             })?;
             print.key(id, key.as_ref())
         }
@@ -163,13 +181,34 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
     }
 }
 
-/// Gives a device a password, or a new key.
-fn renew(record: &mut Record, password: Option<PasswordHash>) -> Option<Key> {
-    match password {
-        Some(password) => record.passwords.insert(0, password),
-        None => return Some(new_key(record)),
+/// What somebody gave for a device.
+#[derive(Default)]
+struct Given {
+    password: Option<PasswordHash>,
+    certificates: Vec<CertificateName>,
+}
+
+// === impl Given ===
+
+impl Given {
+    fn read(credentials: &Credentials) -> anyhow::Result<Self> {
+        let mut certificates = credentials.certificates.clone();
+        for file in &credentials.certificate_files {
+            let certificate = CertificateDer::from_pem_file(file);
+            let certificate = certificate.with_context(|| format!("{}: no certificate in PEM form", file.display()))?;
+            certificates.push(CertificateName::fingerprint(&certificate));
+        }
+        let password = credentials.password_stdin.then(read_password).transpose()?;
+        Ok(Given { password, certificates })
     }
-    None
+
+    /// Gives it to a device, or else a new key.
+    fn add_to(self, record: &mut Record) -> Option<Key> {
+        let is_something = self.password.is_some() || !self.certificates.is_empty();
+        record.passwords.splice(0..0, self.password);
+        record.certificates.splice(0..0, self.certificates);
+        (!is_something).then(|| new_key(record))
+    }
 }
 
 fn new_key(record: &mut Record) -> Key {
@@ -208,7 +247,7 @@ fn import(file: &Path) -> anyhow::Result<(Vec<Record>, NewKeys)> {
         let value: Value = serde_json::from_str(line).with_context(|| format!("line {}", index + 1))?;
         let record = Record::from_value(value).map_err(anyhow::Error::msg);
         let mut record = record.with_context(|| format!("line {}", index + 1))?;
-        if record.keys.is_empty() && record.passwords.is_empty() {
+        if record.keys.is_empty() && record.passwords.is_empty() && record.certificates.is_empty() {
             keys.push((record.id.clone(), new_key(&mut record)));
         }
         records.push(record);
@@ -219,10 +258,10 @@ fn import(file: &Path) -> anyhow::Result<(Vec<Record>, NewKeys)> {
 // === impl Action ===
 
 impl Action {
-    fn asks_for_password(&self) -> bool {
+    fn credentials(&self) -> Option<&Credentials> {
         match self {
-            Action::Add { password_stdin, .. } | Action::Rotate { password_stdin, .. } => *password_stdin,
-            _ => false,
+            Action::Add { credentials, .. } | Action::Rotate { credentials, .. } => Some(credentials),
+            _ => None,
         }
     }
 }
@@ -390,11 +429,13 @@ impl<W: Write> Printer<'_, W> {
         };
         let tags = record.tags.iter().map(|(name, value)| format!("{name}={value}"));
         let tags: Vec<_> = tags.collect();
+        let certificates: Vec<_> = record.certificates.iter().map(ToString::to_string).collect();
         let rows = [
             ("id", record.id.clone()),
             ("state", if record.disabled { "disabled" } else { "enabled" }.to_owned()),
             ("keys", record.keys.len().to_string()),
             ("passwords", record.passwords.len().to_string()),
+            ("certificates", list(&certificates, "none")),
             ("kinds", list(&record.kinds, "all")),
             ("acts for", list(&record.acts_for, "itself alone")),
             ("readings/s", or_default(record.readings_per_second)),
@@ -403,7 +444,7 @@ impl<W: Write> Printer<'_, W> {
             ("file", format!("{}:{line}", file.display())),
         ];
         for (name, value) in rows {
-            writeln!(self.output, "{name:<10} {value}")?;
+            writeln!(self.output, "{name:<12} {value}")?;
         }
         Ok(())
     }
@@ -483,7 +524,7 @@ mod tests {
         assert!(found.find("loop-7").unwrap().may_write("mast-1", "traffic").is_ok());
         let shown: Value = serde_json::from_str(&done(folder, "show loop-7 --json")).unwrap();
         assert_eq!(shown["kinds"], json!(["traffic", "weather"]));
-        assert!(done(folder, "show loop-7").contains("tags       district=north"));
+        assert!(done(folder, "show loop-7").contains("tags         district=north"));
         done(folder, "add mast --kind weather");
         assert_eq!(done(folder, "list").lines().count(), 2);
         done(folder, "disable loop-7");
@@ -503,6 +544,65 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), [FILE]);
+    }
+
+    #[test]
+    fn a_certificate_takes_the_place_of_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let pair = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let file = folder.join("loop-9.pem");
+        std::fs::write(&file, pair.cert.pem()).unwrap();
+        assert_eq!(
+            done(
+                folder,
+                "add loop-7 --certificate CN:loop-7 --certificate dns:Loop-7.example"
+            ),
+            ""
+        );
+        assert_eq!(
+            done(folder, &format!("add loop-9 --certificate-file {}", file.display())),
+            ""
+        );
+        let shown: Value = serde_json::from_str(&done(folder, "show loop-7 --json")).unwrap();
+        assert_eq!(shown["certificates"], json!(["cn:loop-7", "dns:loop-7.example"]));
+        assert!(shown.get("keys").is_none(), "{shown}");
+        let fingerprint = CertificateName::fingerprint(pair.cert.der());
+        assert!(done(folder, "show loop-9").contains(&format!("certificates {fingerprint}")));
+        let names = |id: &str| {
+            let shown: Value = serde_json::from_str(&done(folder, &format!("show {id} --json"))).unwrap();
+            shown["certificates"].clone()
+        };
+        // A certificate that may have been stolen is replaced as well, by whatever comes instead.
+        done(folder, "rotate loop-7 --certificate cn:loop-7b --keep-old");
+        assert_eq!(names("loop-7"), json!(["cn:loop-7b", "cn:loop-7"]));
+        assert!(done(folder, "rotate loop-7").contains("cgk_"));
+        assert_eq!(names("loop-7"), Value::Null);
+        for (arguments, expected) in [
+            (
+                "add loop-8 --certificate loop-8",
+                "a certificate is written as one of its names",
+            ),
+            (
+                "add loop-8 --certificate subject:loop-8",
+                "needs a whole name behind it",
+            ),
+            (
+                "add loop-8 --certificate-file /nonexistent",
+                "/nonexistent: no certificate in PEM form",
+            ),
+            (
+                &format!("add loop-8 --certificate {fingerprint}"),
+                "devices loop-9 and loop-8 have the same certificate",
+            ),
+        ] {
+            let error = format!("{:#}", try_do(folder, arguments).unwrap_err());
+            assert!(error.contains(expected), "{arguments}: {error}");
+        }
+        // Those that are imported with one get no key.
+        let list = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&list, "{\"id\": \"c\", \"certificates\": [\"cn:c\"]}\n").unwrap();
+        assert_eq!(done(folder, &format!("import {}", list.path().display())), "");
     }
 
     #[test]

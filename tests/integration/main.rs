@@ -75,6 +75,7 @@ mod tail;
 mod corpus;
 
 mod circles;
+mod client_certificates;
 
 mod tidy;
 

@@ -3,97 +3,20 @@
 //!
 //! Certificates are made by the test; the clients are rustls (MQTT) and native TLS (HTTP).
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
-use citygate::operate::config::Config;
 use citygate::operate::start;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rcgen::KeyPair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::harness::certificates::{self, Authority, replace};
 use crate::harness::mqtt::{self, Version};
 use crate::harness::{Broker, TestGateway, eventually, gateway};
 
 const READING: &[u8] = br#"{"temperature_c": 21.5}"#;
-
-/// An authority, and the folder in which it puts server certificates.
-struct Authority {
-    folder: tempfile::TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
-        Authority {
-            folder: tempfile::tempdir().unwrap(),
-            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
-        }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Writes a new certificate and its key, valid until this many days from now.
-    fn issue(&self, days: i64) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let now = std::time::SystemTime::now();
-        let day = Duration::from_secs(24 * 60 * 60);
-        params.not_before = (now - 100 * day).into();
-        params.not_after = match u32::try_from(days) {
-            Ok(days) => now + day * days,
-            Err(_) => now - day,
-        }
-        .into();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        // The key first: between the two they do not match, and nothing changes.
-        replace(&self.file("key.pem"), &key.serialize_pem());
-        replace(&self.file("certificate.pem"), &(certificate.pem() + &self.issuer.pem()));
-    }
-
-    fn use_in(&self, config: &mut Config) {
-        for tls in [&mut config.mqtt.tls, &mut config.http.tls] {
-            tls.listen = Some("127.0.0.1:0".parse().unwrap());
-            tls.certificate = Some(self.file("certificate.pem"));
-            tls.key = Some(self.file("key.pem"));
-        }
-    }
-
-    async fn connect(&self, address: std::net::SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let config = config.with_root_certificates(roots).with_no_client_auth();
-        let stream = TcpStream::connect(address).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
-    }
-
-    fn http(&self) -> reqwest::Client {
-        let root = reqwest::Certificate::from_pem(self.issuer.pem().as_bytes()).unwrap();
-        reqwest::Client::builder().add_root_certificate(root).build().unwrap()
-    }
-}
-
-/// As a whole, as certificate tools do it.
-fn replace(file: &Path, text: &str) {
-    let new = file.with_extension("new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::rename(&new, file).unwrap();
-}
 
 /// Publishes at QoS 1 and waits for the PUBACK.
 async fn publish(mqtt: &mut TlsStream<TcpStream>, id: u16) {
@@ -182,6 +105,73 @@ async fn a_new_certificate_is_shown_to_new_connections_and_drops_none() {
     gateway.finish().await;
 }
 
+/// The certificate for the name that a client asks for, whichever of them changes; the first one for those that ask for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_name_has_its_certificate_and_each_certificate_is_replaced_alone() {
+    let authority = Authority::new();
+    authority.issue(90);
+    authority.issue_for(&["north.city.example", "*.north.city.example"], "north-", 60);
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        authority.use_in(config);
+        for tls in [&mut config.mqtt.tls, &mut config.http.tls] {
+            let files = |name: &str| ["", "north-"].map(|start| authority.file(&format!("{start}{name}")));
+            tls.certificate = files("certificate.pem").into_iter().collect();
+            tls.key = files("key.pem").into_iter().collect();
+        }
+    })
+    .await;
+    // Who asks for what; the certificate is looked at, not verified.
+    let shown = async |address: std::net::SocketAddr, name: &str| {
+        let config = authority.client_config(None, rustls::DEFAULT_VERSIONS);
+        match certificates::connect(address, config, name).await {
+            Ok(stream) => stream.get_ref().1.peer_certificates().unwrap()[0].to_vec(),
+            // It has another name.
+            Err(_) => Vec::new(),
+        }
+    };
+    let (mqtt, http) = (gateway.addresses.mqtt_tls.unwrap(), gateway.addresses.http_tls.unwrap());
+    for address in [mqtt, http] {
+        let (first, north) = (
+            shown(address, "localhost").await,
+            shown(address, "north.city.example").await,
+        );
+        assert!(!first.is_empty() && !north.is_empty() && first != north);
+        assert_eq!(shown(address, "a.north.city.example").await, north);
+        for other in ["b.a.north.city.example", "city.example", "xnorth.city.example"] {
+            assert!(shown(address, other).await.is_empty(), "{other}");
+        }
+    }
+    let expiry = |start: &str| {
+        let file = authority.file(&format!("{start}certificate.pem")).display().to_string();
+        let labels = [("listener", "mqtt"), ("certificate", &*file)];
+        let ends = gateway
+            .scrape()
+            .sum("citygate_tls_certificate_expiry_timestamp_seconds", &labels);
+        (ends as i64 - jiff::Timestamp::now().as_second()) / (24 * 60 * 60)
+    };
+    eventually("they are measured", async || (expiry("north-") > 0).then_some(())).await;
+    assert!((89..=90).contains(&expiry("")) && (59..=60).contains(&expiry("north-")));
+    let (first, north) = (shown(mqtt, "localhost").await, shown(mqtt, "north.city.example").await);
+    authority.issue_for(&["north.city.example"], "north-", 70);
+    eventually("the new one is shown", async || {
+        (shown(mqtt, "north.city.example").await != north).then_some(())
+    })
+    .await;
+    eventually("it is measured", async || (expiry("north-") >= 69).then_some(())).await;
+    assert_eq!(shown(mqtt, "localhost").await, first);
+    // What is wrong with the second is wrong with all: those before stay.
+    let north = shown(mqtt, "north.city.example").await;
+    replace(&authority.file("north-key.pem"), "no key");
+    let good = || {
+        gateway
+            .scrape()
+            .sum("citygate_tls_certificate_last_reload_successful", &[])
+    };
+    eventually("it is noticed", async || (good() == 0).then_some(())).await;
+    assert_eq!(shown(mqtt, "north.city.example").await, north);
+    gateway.finish().await;
+}
+
 /// Junk, silence, and a plain client: each is closed, and others are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_tls_is_closed_and_counted() {
@@ -239,6 +229,25 @@ async fn what_is_wrong_with_a_certificate_is_said_before_a_start() {
         assert!(!said.contains("PRIVATE KEY-----\n"), "{said}");
     };
     let write = |file: &Path, text: &str| replace(file, text);
+    let second = |config: &mut citygate::operate::config::Config| {
+        let tls = &mut config.mqtt.tls;
+        tls.certificate = [certificate.clone(), authority.file("second-certificate.pem")]
+            .into_iter()
+            .collect();
+        tls.key = [key.clone(), authority.file("second-key.pem")].into_iter().collect();
+    };
+    let mut config = gateway::config(&broker, |config| {
+        authority.issue(90);
+        authority.issue_for(&["second"], "second-", 20);
+        authority.use_in(config);
+        second(config);
+    });
+    let (_, findings) = start::prepare(&mut config).await;
+    let said = findings.warnings.join("\n");
+    assert!(
+        findings.errors.is_empty() && said.contains("days more (") && said.contains("second-certificate.pem"),
+        "{said}"
+    );
     check(
         &|| authority.issue(20),
         "mqtt.tls.certificate: the certificate is valid until ",

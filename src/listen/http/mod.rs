@@ -19,9 +19,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::tcp::{self, Acceptor, ConnectionPermits, Listeners, StallTimeout, WhenFull, linger};
+use super::tls::{ClientCertificate, Tls};
 use super::{Context, Error};
 
 mod authorization;
@@ -66,10 +68,9 @@ pub async fn bind(config: &Config) -> Result<Bound, Error> {
 }
 
 impl Bound {
-    /// The first address that has TLS, and what to say of its certificate.
-    pub fn tls(&self) -> (Option<SocketAddr>, Option<String>) {
-        let warning = self.listener.tls().and_then(|tls| tls.warning());
-        (self.listener.tls_address(), warning)
+    /// The first address that has TLS, and that.
+    pub fn tls(&self) -> (Option<SocketAddr>, Option<&Arc<Tls>>) {
+        (self.listener.tls_address(), self.listener.tls())
     }
 
     /// The same for people, who want to know which have TLS.
@@ -175,12 +176,24 @@ fn count_refusal(status: StatusCode, reason: &str, shared: &Shared) {
     metrics.http_requests_refused_total.with_label_values(&[reason]).inc();
 }
 
+/// When a connection is to end: the gateway does, or its client's certificate is not accepted any more.
+async fn told_to_end(stopping: &CancellationToken, certificate: Option<ClientCertificate>) {
+    let Some(certificate) = certificate else {
+        return stopping.cancelled().await;
+    };
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = certificate.until_refused() => stopping.cancel(),
+    }
+}
+
 /// One connection. Its permit returns when it is dropped.
 async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
     let opened = stream.secured(&shared.context.metrics.tls);
     let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
     let Some(stream) = opened else { return };
     let peer = stream.peer();
+    let certificate = stream.client_certificate().cloned();
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -191,6 +204,7 @@ async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
         .max_buf_size(HEAD_BYTES_MAX);
     let connection = Connection {
         peer,
+        certificate: certificate.as_ref().map(ClientCertificate::names),
         budget: shared.context.in_flight_bytes.incomplete().for_peer(peer.ip()),
         stopping: shared.context.stopping.child_token(),
         unread: AtomicBool::new(false),
@@ -206,7 +220,7 @@ async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
     let mut serving = builder.serve_connection(TokioIo::new(&mut stream), service);
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = connection.stopping.cancelled() => {
+        () = told_to_end(&connection.stopping, certificate) => {
             let mut serving = Pin::new(&mut serving);
             serving.as_mut().graceful_shutdown();
             finish(serving, &connection.handling).await

@@ -129,7 +129,16 @@ async fn identify(shared: &Shared, connection: &Connection, headers: &HeaderMap)
         return Ok(None);
     };
     let from = (Protocol::Http, connection.peer);
-    let denied = match Credentials::of(headers) {
+    let credentials = Credentials::of(headers);
+    if let (Some(certificate), Ok(credentials)) = (&connection.certificate, &credentials) {
+        let claim = credentials.as_ref().map(Credentials::claim);
+        let (id, secret) = (claim.and_then(|claim| claim.id), claim.map(|claim| claim.secret));
+        let proven = authenticator
+            .authenticate_certificate(from, certificate, id, secret)
+            .await;
+        return proven.map(Some).map_err(Problem::denied);
+    }
+    let denied = match credentials {
         Ok(None) if shared.config.allow_anonymous => return Ok(None),
         Ok(None) => authenticator.refuse(from, Denied::Missing).await,
         Err(Malformed) => authenticator.refuse(from, Denied::BadCredential).await,

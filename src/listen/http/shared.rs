@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::idempotency::Keys;
-use crate::devices::Proven;
+use crate::devices::{CertificateNames, Proven};
 use crate::listen::Context;
 use crate::listen::incomplete::PeerBudget;
 use crate::message::{Identity, Origin, Protocol};
@@ -31,6 +31,8 @@ pub struct Shared {
 /// What a request handler knows of its connection.
 pub struct Connection {
     pub peer: SocketAddr,
+    /// Of the certificate that its client has shown.
+    pub certificate: Option<CertificateNames>,
     /// Of incomplete messages, as its peer finds it.
     pub budget: PeerBudget,
     /// Of its own: all connections would wait for each other at a common one.

@@ -43,6 +43,8 @@ pub enum Close {
     TakenOver,
     /// The device was disabled, or lost the credential that it connected with.
     Revoked(Denied),
+    /// The certificate of the client is not accepted any more.
+    CertificateRefused,
     /// A 3.1.1 client whose reading could not be accepted: it sends it again when it connects again.
     Busy,
     /// The gateway shuts down.
@@ -116,7 +118,7 @@ impl Close {
             Close::NoMemory => "no_memory",
             Close::Evicted(_) => "evicted",
             Close::TakenOver => "taken_over",
-            Close::Revoked(_) => "revoked",
+            Close::Revoked(_) | Close::CertificateRefused => "revoked",
             Close::Busy => "busy",
             Close::Stopping => "stopping",
             Close::Fault(fault) => match fault.reason {
@@ -150,6 +152,10 @@ impl Close {
             Close::Evicted(why) => Some((DisconnectReason::QuotaExceeded, why.text())),
             Close::TakenOver => Some((DisconnectReason::SessionTakenOver, "this client id connected again")),
             Close::Revoked(denied) => Some((DisconnectReason::AdministrativeAction, denied.text())),
+            Close::CertificateRefused => Some((
+                DisconnectReason::AdministrativeAction,
+                "the client certificate is not accepted any more",
+            )),
             Close::Stopping => Some((DisconnectReason::ServerShuttingDown, "the gateway is shutting down")),
             Close::Fault(fault) => Some((fault.reason, fault.why)),
             _ => None,
@@ -181,6 +187,7 @@ impl Close {
             | Close::NoMemory
             | Close::Evicted(_)
             | Close::Revoked(_)
+            | Close::CertificateRefused
             | Close::Stopping
             | Close::Fault(_) => true,
             Close::Network

@@ -37,6 +37,7 @@ mod wire;
 
 use super::Context;
 use super::tcp::{Acceptor, Connection, ConnectionPermits, Listeners, WhenFull, linger};
+use super::tls::Tls;
 pub use config::Config;
 use counters::Counters;
 use sessions::Sessions;
@@ -61,10 +62,9 @@ pub async fn bind(config: &Config) -> Result<Bound, super::Error> {
 // === impl Bound ===
 
 impl Bound {
-    /// The first address that has TLS, and what to say of its certificate.
-    pub fn tls(&self) -> (Option<SocketAddr>, Option<String>) {
-        let warning = self.listener.tls().and_then(|tls| tls.warning());
-        (self.listener.tls_address(), warning)
+    /// The first address that has TLS, and that.
+    pub fn tls(&self) -> (Option<SocketAddr>, Option<&Arc<Tls>>) {
+        (self.listener.tls_address(), self.listener.tls())
     }
 
     /// The same for people, who want to know which have TLS.
@@ -125,9 +125,10 @@ async fn serve(connection: Connection, shared: Arc<Shared>) {
     let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
     let Some(connection) = opened else { return };
     let peer = connection.peer();
+    let certificate = connection.client_certificate().cloned();
     let budget = shared.context.in_flight_bytes.incomplete().for_peer(peer.ip());
     let wire = wire::Wire::new(connection, budget, shared.config.rate());
-    let (wire, ended) = connection::serve(wire, peer, &shared).await;
+    let (wire, ended) = connection::serve(wire, peer, certificate, &shared).await;
     let connect::Ended { close, why, client_id } = ended;
     debug!(%peer, client = client_id, reason = close.label(), why, "mqtt connection closed");
     shared.counters.closed(close);

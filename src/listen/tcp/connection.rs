@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::listeners::Accepted;
 use super::permits::{ConnectionPermit, Open};
-use crate::listen::tls::{Tls, TlsMetrics};
+use crate::listen::tls::{ClientCertificate, Secured, Tls, TlsMetrics};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Connection {
     stream: Stream,
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
+    certificate: Option<ClientCertificate>,
     _permit: Open,
 }
 
@@ -48,6 +49,7 @@ impl Connection {
             stream: Stream::Plain(stream),
             peer,
             tls,
+            certificate: None,
             _permit: permit.open(),
         }
     }
@@ -56,13 +58,23 @@ impl Connection {
         self.peer
     }
 
+    /// What its client has shown of itself in the TLS handshake, which is accepted.
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
+    }
+
     /// The same connection after its TLS handshake, if it is to have one. `None`: it has failed, which is counted.
     pub async fn secured(self, metrics: &TlsMetrics) -> Option<Self> {
-        let stream = match (self.stream, &self.tls) {
-            (Stream::Plain(stream), Some(tls)) => Stream::Tls(tls.accept(stream, metrics).await?),
-            (stream, _) => stream,
+        let (stream, tls) = match (self.stream, &self.tls) {
+            (Stream::Plain(stream), Some(tls)) => (stream, tls),
+            (stream, _) => return Some(Connection { stream, ..self }),
         };
-        Some(Connection { stream, ..self })
+        let Secured { stream, certificate } = tls.accept(stream, self.peer, metrics).await?;
+        Some(Connection {
+            stream: Stream::Tls(stream),
+            certificate,
+            ..self
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// How long before its end a certificate is warned of.
 pub const WARN_DAYS: i64 = 30;
@@ -21,6 +21,10 @@ const DAY_S: i64 = 24 * 60 * 60;
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub key: Arc<CertifiedKey>,
+    /// As the configuration names it.
+    pub file: PathBuf,
+    /// Names for which it is valid, in lower case; `*.` in front stands for one label.
+    names: Vec<String>,
     /// Seconds since 1970.
     pub not_after_s: i64,
 }
@@ -48,7 +52,7 @@ pub enum Error {
     NotYet { path: PathBuf, not_before_s: i64 },
 }
 
-fn time(seconds: i64) -> String {
+pub(super) fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
@@ -62,6 +66,7 @@ impl Certificate {
     pub fn read(certificate: &Path, key: &Path, now_s: i64) -> Result<Self, Error> {
         let chain = read_chain(certificate)?;
         let not_after_s = check_chain(certificate, &chain, now_s)?;
+        let names = dns_names(&chain[0]);
         let private = read_key(key)?;
         let signer = any_supported_type(&private).map_err(|_| Error::Key(key.to_owned()))?;
         let certified = CertifiedKey::new(chain, signer);
@@ -71,23 +76,61 @@ impl Certificate {
         })?;
         Ok(Certificate {
             key: Arc::new(certified),
+            file: certificate.to_owned(),
+            names,
             not_after_s,
         })
     }
 
     /// What to say of its end, if that is near.
     pub fn warning(&self, now_s: i64) -> Option<String> {
-        let days = (self.not_after_s - now_s) / DAY_S;
+        let days = days_until(self.not_after_s, now_s);
         (days < WARN_DAYS).then(|| {
             format!(
-                "the certificate is valid until {}: {days} days more",
-                time(self.not_after_s)
+                "the certificate is valid until {}: {days} days more ({})",
+                time(self.not_after_s),
+                self.file.display()
             )
         })
     }
+
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub fn valid_until(&self) -> String {
+        time(self.not_after_s)
+    }
+
+    /// Whether it is valid for this name.
+    pub fn has_name(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let behind = name.split_once('.').map(|(_, behind)| behind);
+        self.names
+            .iter()
+            .any(|own| *own == name || own.strip_prefix("*.").is_some_and(|own| Some(own) == behind))
+    }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+/// Whole days until then.
+pub(super) fn days_until(then_s: i64, now_s: i64) -> i64 {
+    (then_s - now_s) / DAY_S
+}
+
+fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    names.collect()
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),
         source,
@@ -102,7 +145,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(failed)
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let bytes = read_file(path)?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
     let chain = chain.ok().filter(|chain| !chain.is_empty());

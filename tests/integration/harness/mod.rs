@@ -5,6 +5,7 @@
 
 pub mod avro;
 pub mod broker;
+pub mod certificates;
 pub mod chaos;
 pub mod clients;
 pub mod fence;

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The protocol level in CONNECT.
@@ -17,9 +17,9 @@ pub enum Version {
 
 /// A device's connection.
 #[derive(Debug)]
-pub struct Mqtt {
+pub struct Mqtt<S = TcpStream> {
     pub version: Version,
-    stream: TcpStream,
+    stream: S,
     last_id: u16,
 }
 
@@ -65,22 +65,24 @@ impl Mqtt {
         (mqtt, body[0] == 1)
     }
 
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Mqtt<S> {
     /// Ends the stream towards the server, and reads on.
     pub async fn end_stream(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
     /// Reads what comes over a connection that somebody else has opened.
-    pub fn over(stream: TcpStream, version: Version) -> Self {
+    pub fn over(stream: S, version: Version) -> Self {
         Mqtt {
             version,
             stream,
             last_id: 0,
         }
-    }
-
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
     }
 
     /// Writes a PUBLISH and returns its packet id (0 for QoS 0).
@@ -159,7 +161,7 @@ impl Mqtt {
 }
 
 /// The first byte and the body of the next packet, whatever it is.
-pub async fn frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+pub async fn frame<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<(u8, Vec<u8>)> {
     let first = stream.read_u8().await?;
     let mut length = 0;
     for shift in [0, 7, 14, 21] {

@@ -39,6 +39,7 @@ use super::wire::{Moved, Wire};
 use crate::acknowledge::{self, MqttReason};
 use crate::deliver::health::Health;
 use crate::listen::incomplete::arrival::Late;
+use crate::listen::tls::ClientCertificate;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, InFlightPermit};
 use sender::Sender;
@@ -100,11 +101,17 @@ enum Event {
     Permit(InFlightPermit),
     Health,
     Identities,
+    CertificateRefused,
     Timer,
 }
 
 /// Runs a connection to its end; the last packets for its client are in the returned wire's `outbound`.
-pub async fn serve<S>(mut wire: Wire<S>, peer: SocketAddr, shared: &Shared) -> (Wire<S>, Ended)
+pub async fn serve<S>(
+    mut wire: Wire<S>,
+    peer: SocketAddr,
+    certificate: Option<ClientCertificate>,
+    shared: &Shared,
+) -> (Wire<S>, Ended)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -126,7 +133,7 @@ where
     let sender = tokio::select! {
         biased;
         () = shared.context.stopping.cancelled() => return (wire, Close::Stopping.into()),
-        sender = Sender::identify(shared, peer, &connect.login) => sender,
+        sender = Sender::identify(shared, peer, &connect.login, certificate) => sender,
     };
     let sender = match sender {
         Ok(sender) => sender,
@@ -226,6 +233,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     async fn run(&mut self, halt: &CancellationToken) -> Close {
         let mut halted = pin!(halt.cancelled());
         let mut changes = pin!(self.sender.changes());
+        let mut refused = pin!(self.sender.until_certificate_refused());
         let mut sleep = pin!(tokio::time::sleep_until(self.next_deadline().0));
         loop {
             if let Err(close) = self.work().or_else(|close| self.end(close)) {
@@ -251,9 +259,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 sleep.as_mut().reset(due);
             }
             let before = self.wire.outbound.len();
-            let event = self.event(halted.as_mut(), changes.as_mut(), sleep.as_mut()).await;
-            if matches!(event, Event::Identities) {
-                changes.set(self.sender.changes());
+            let told = (halted.as_mut(), changes.as_mut(), refused.as_mut());
+            let event = self.event(told, sleep.as_mut()).await;
+            match event {
+                Event::Identities => changes.set(self.sender.changes()),
+                Event::CertificateRefused => refused.set(self.sender.until_certificate_refused()),
+                _ => {}
             }
             self.unsent.note(before, self.wire.outbound.len(), Instant::now);
             let handled = self.handle(event, sleep.as_mut());
@@ -265,8 +276,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn event(
         &mut self,
-        halted: Pin<&mut WaitForCancellationFuture<'_>>,
-        changes: Pin<&mut impl Future<Output = ()>>,
+        (halted, changes, refused): (
+            Pin<&mut WaitForCancellationFuture<'_>>,
+            Pin<&mut impl Future<Output = ()>>,
+            Pin<&mut impl Future<Output = ()>>,
+        ),
         sleep: Pin<&mut Sleep>,
     ) -> Event {
         let reading = self.is_reading();
@@ -282,6 +296,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             permit = granted(&mut self.waiting) => Event::Permit(permit),
             () = changed(&mut self.health), if kafka_unavailable => Event::Health,
             () = changes => Event::Identities,
+            () = refused => Event::CertificateRefused,
             () = sleep => Event::Timer,
         }
     }
@@ -298,6 +313,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Event::Moved(Ok(Moved::Sent)) | Event::Answers => {}
             Event::Permit(permit) => (self.permit, self.waiting) = (Some(permit), None),
             Event::Identities => self.sender.recheck(self.shared).map_err(Close::Revoked)?,
+            Event::CertificateRefused => return Err(Close::CertificateRefused),
             Event::Health => self.kafka_up = self.health.borrow().accepts_readings(),
             Event::Timer => {
                 let (due, close) = self.next_deadline();

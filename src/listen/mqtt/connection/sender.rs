@@ -1,5 +1,6 @@
 //! Who a connection's client has proved to be, and whether it still is when the identities change.
 //!
+//! A client certificate says which device it is; user name and password are not needed then, and must agree. Otherwise:
 //! The user name is a device id, the password its key or password; a password alone (MQTT 5) is a key that says which device it
 //! is. The client id proves nothing: it tells apart the connections of one identity.
 
@@ -9,9 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::devices::{Claim, Denied, Proven};
+use crate::devices::{Authenticator, Claim, Denied, Proven};
 use crate::listen::mqtt::packet::Login;
 use crate::listen::mqtt::shared::{NAME, Shared};
+use crate::listen::tls::ClientCertificate;
 use crate::message::{Identity, Origin, Protocol};
 
 /// The sender of all that a connection publishes.
@@ -19,6 +21,8 @@ use crate::message::{Identity, Origin, Protocol};
 pub struct Sender {
     /// None: it is anonymous.
     known: Option<Known>,
+    /// What it has shown; taken to look whether it is accepted still.
+    certificate: Option<ClientCertificate>,
 }
 
 #[derive(Debug)]
@@ -32,25 +36,17 @@ impl Sender {
     ///
     /// # Errors
     /// It is not true, or says nothing though it must.
-    pub async fn identify(shared: &Shared, peer: SocketAddr, login: &Login) -> Result<Self, Denied> {
-        let Some(authenticator) = &shared.context.authenticator else {
-            return Ok(Sender { known: None });
+    pub async fn identify(
+        shared: &Shared,
+        peer: SocketAddr,
+        login: &Login,
+        certificate: Option<ClientCertificate>,
+    ) -> Result<Self, Denied> {
+        let known = match &shared.context.authenticator {
+            Some(authenticator) => Known::of(authenticator, shared, peer, login, certificate.as_ref()).await?,
+            None => None,
         };
-        let from = (Protocol::Mqtt, peer);
-        let is_silent = login.user_name.is_none() && login.password.is_none();
-        let Some(claim) = claim(login) else {
-            return match is_silent && shared.config.allow_anonymous {
-                true => Ok(Sender { known: None }),
-                false if is_silent => Err(authenticator.refuse(from, Denied::Missing).await),
-                false => Err(authenticator.refuse(from, Denied::BadCredential).await),
-            };
-        };
-        // Before it is verified: a change meanwhile is noticed then.
-        let changes = authenticator.devices().subscribe();
-        let proven = authenticator.authenticate(from, claim).await?;
-        Ok(Sender {
-            known: Some(Known { proven, changes }),
-        })
+        Ok(Sender { known, certificate })
     }
 
     /// Of a message that is received now.
@@ -90,6 +86,17 @@ impl Sender {
         }
     }
 
+    /// When its certificate is not accepted any more; never, if it has shown none.
+    pub fn until_certificate_refused(&mut self) -> impl Future<Output = ()> + use<> {
+        let certificate = self.certificate.take();
+        async move {
+            match certificate {
+                Some(certificate) => certificate.until_refused().await,
+                None => pending().await,
+            }
+        }
+    }
+
     /// Looks whether it is who it was, and what it may do now, if identities have changed.
     ///
     /// # Errors
@@ -105,8 +112,46 @@ impl Sender {
     }
 }
 
+// === impl Known ===
+
+impl Known {
+    /// `None`: it may be anonymous, and is.
+    async fn of(
+        authenticator: &Authenticator,
+        shared: &Shared,
+        peer: SocketAddr,
+        login: &Login,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Option<Self>, Denied> {
+        let from = (Protocol::Mqtt, peer);
+        // Before it is verified: a change meanwhile is noticed then.
+        let changes = authenticator.devices().subscribe();
+        let is_silent = login.user_name.is_none() && login.password.is_none();
+        let proven = match (certificate, claim(login)) {
+            (Some(certificate), _) => {
+                let (id, secret) = (
+                    user_name(login),
+                    login.password.as_ref().map(|secret| secret.as_slice()),
+                );
+                authenticator
+                    .authenticate_certificate(from, &certificate.names(), id, secret)
+                    .await?
+            }
+            (None, Some(claim)) => authenticator.authenticate(from, claim).await?,
+            (None, None) if is_silent && shared.config.allow_anonymous => return Ok(None),
+            (None, None) if is_silent => return Err(authenticator.refuse(from, Denied::Missing).await),
+            (None, None) => return Err(authenticator.refuse(from, Denied::BadCredential).await),
+        };
+        Ok(Some(Known { proven, changes }))
+    }
+}
+
+fn user_name(login: &Login) -> Option<&str> {
+    login.user_name.as_deref().filter(|name| !name.is_empty())
+}
+
 fn claim(login: &Login) -> Option<Claim<'_>> {
     let secret = login.password.as_ref()?;
-    let id = login.user_name.as_deref().filter(|name| !name.is_empty());
+    let id = user_name(login);
     Some(Claim { id, secret })
 }
