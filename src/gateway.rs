@@ -22,7 +22,7 @@ use crate::deliver::health::Health;
 use crate::devices::Authenticator;
 use crate::devices::reload::Source;
 use crate::listen::in_flight_bytes::InFlightBytes;
-use crate::listen::tcp::Connections;
+use crate::listen::tcp::{Admission, Connections};
 use crate::listen::{self, Context};
 use crate::message::Protocol;
 use crate::operate::clock::{Clock, SystemClock};
@@ -267,6 +267,10 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
     let front = Context {
         pipeline: Arc::new(pipeline),
         in_flight_bytes,
+        admission: Admission::new(
+            config.limits.prefix.clone(),
+            metrics.listen.admission.connections_refused_total.clone(),
+        ),
         authenticator,
         connections: Connections::new(plan.connections),
         metrics: metrics.listen.clone(),

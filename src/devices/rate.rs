@@ -2,15 +2,13 @@
 //!
 //! A message is accepted while its device is within its burst, and then charged whole, however many readings it holds: how many
 //! is known only when it has arrived, and a batch that is larger than the burst must not be refused for ever. What exceeds the
-//! burst is a debt, and the next message waits until it is paid. What is refused is not charged. (The generic cell rate
-//! algorithm, ITU-T I.371, by virtual scheduling; the limiters of the crate `governor` know neither debts nor a look without
-//! a charge.)
+//! burst is a debt, and the next message waits until it is paid ([`RateLimit`]). What is refused is not charged.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+
+use crate::operate::rate_limit::RateLimit;
 
 /// What a device that was silent for a while may send at once: as much as in so long.
 pub const BURST: Duration = Duration::from_secs(10);
@@ -27,15 +25,9 @@ pub struct Rates {
 /// How much a device has sent.
 #[derive(Debug, Default)]
 pub struct Sent {
-    readings: Schedule,
-    bytes: Schedule,
+    readings: RateLimit,
+    bytes: RateLimit,
 }
-
-/// When everything that was charged would have been sent at exactly the rate: nanoseconds since [`STARTED`].
-#[derive(Debug, Default)]
-struct Schedule(AtomicU64);
-
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 // === impl Rates ===
 
@@ -62,11 +54,11 @@ impl Sent {
     /// How long a device with these rates must wait before it may send again; zero: it need not.
     pub fn wait(&self, rates: &Rates, now: Instant) -> Duration {
         let waits = self
-            .schedules()
+            .limits()
             .into_iter()
             .zip(rates.per_second())
-            .map(|(schedule, rate)| match rate {
-                Some(_) => schedule.wait(now),
+            .map(|(limit, rate)| match rate {
+                Some(_) => limit.wait(BURST, now),
                 None => Duration::ZERO,
             });
         waits.max().unwrap_or_default()
@@ -75,41 +67,16 @@ impl Sent {
     /// Charges what has arrived.
     pub fn charge(&self, rates: &Rates, now: Instant, readings: usize, bytes: usize) {
         let amounts = [readings, bytes];
-        for ((schedule, rate), amount) in self.schedules().into_iter().zip(rates.per_second()).zip(amounts) {
+        for ((limit, rate), amount) in self.limits().into_iter().zip(rates.per_second()).zip(amounts) {
             if let Some(rate) = rate {
-                schedule.charge(rate, now, amount);
+                limit.charge(rate, amount, now);
             }
         }
     }
 
-    fn schedules(&self) -> [&Schedule; 2] {
+    fn limits(&self) -> [&RateLimit; 2] {
         [&self.readings, &self.bytes]
     }
-}
-
-// === impl Schedule ===
-
-impl Schedule {
-    fn wait(&self, now: Instant) -> Duration {
-        let earliest = self.0.load(Ordering::Relaxed).saturating_sub(nanos(BURST));
-        Duration::from_nanos(earliest.saturating_sub(at(now)))
-    }
-
-    fn charge(&self, rate: u64, now: Instant, amount: usize) {
-        let cost = (amount as u64).saturating_mul(nanos(Duration::from_secs(1))) / rate.max(1);
-        let now = at(now);
-        let charged = |due: u64| Some(due.max(now).saturating_add(cost));
-        // Never `None`, so it never fails.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
-    }
-}
-
-fn at(now: Instant) -> u64 {
-    nanos(now.saturating_duration_since(*STARTED))
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -126,7 +93,8 @@ mod tests {
     /// Sends a message every `every` for `seconds`; how many were accepted.
     fn accepted(rates: Rates, every: Duration, seconds: u64, readings: usize, bytes: usize) -> u32 {
         let sent = Sent::default();
-        let (start, mut now) = (*STARTED, *STARTED);
+        let start = Instant::now();
+        let mut now = start;
         let mut accepted = 0;
         while now < start + Duration::from_secs(seconds) {
             if sent.wait(&rates, now).is_zero() {
@@ -167,18 +135,5 @@ mod tests {
             bytes_per_second: None,
         };
         assert_eq!(own.or(rates(1, 2)), rates(5, 2));
-    }
-
-    #[test]
-    fn threads_charge_one_device_exactly() {
-        let (sent, rates) = (Sent::default(), rates(1000, 1 << 40));
-        let now = *STARTED;
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| sent.charge(&rates, now, 1, 1)));
-            }
-        });
-        // 40,000 readings are 40 seconds' worth, of which ten are the burst.
-        assert_eq!(sent.wait(&rates, now), Duration::from_secs(30));
     }
 }

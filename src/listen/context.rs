@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::in_flight_bytes::InFlightBytes;
 use super::metrics::Metrics;
-use super::tcp::Connections;
+use super::tcp::{Admission, Connections};
 use crate::deliver::health::Health;
 use crate::devices::Authenticator;
 use crate::pipeline::Pipeline;
@@ -20,6 +20,8 @@ use crate::pipeline::Pipeline;
 pub struct Context {
     pub pipeline: Arc<Pipeline>,
     pub in_flight_bytes: InFlightBytes,
+    /// Who may connect.
+    pub admission: Admission,
     /// Verifies who sends; none where no identities are configured, and everybody is anonymous.
     pub authenticator: Option<Arc<Authenticator>>,
     /// Descriptors for the connections of all listeners.

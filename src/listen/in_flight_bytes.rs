@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::incomplete::Budget;
+use super::tcp::admission;
 use crate::listen::metrics::AdmissionMetrics;
 use crate::receipt::InFlightPermit;
 
@@ -29,6 +30,7 @@ pub struct Config {
     /// Maximum rejected readings per device and minute that go to the dead-letter topic; of further ones 1 in 100 does,
     /// unless their answer may be positive.
     pub dead_letters_per_minute: u32,
+    pub prefix: admission::Config,
 }
 
 impl Default for Config {
@@ -38,6 +40,7 @@ impl Default for Config {
             incomplete_bytes: ByteSize::mib(64),
             batch_readings: 10_000,
             dead_letters_per_minute: 600,
+            prefix: admission::Config::default(),
         }
     }
 }

@@ -27,6 +27,10 @@ metrics! {
         /// Incomplete messages evicted while others waited for memory, by reason: stalled (nothing more came), over_share
         /// (its address had more than its share), slow (read beyond the limit, it kept the others waiting).
         incomplete_evicted_total: IntCounterVec["reason"],
+        /// Connections closed before anything was read, by listener and by reason: what their address prefix has exceeded of
+        /// limits.prefix (connects_per_second, connecting_max, connections_max), or proxy_protocol (a balancer did not say for
+        /// whom it connects).
+        connections_refused_total: IntCounterVec["listener", "reason"],
     }
 }
 

@@ -23,7 +23,8 @@ use tracing::warn;
 use crate::deliver::health::Health;
 use crate::listen::addresses::ListenAddresses;
 use crate::listen::tcp::{
-    Acceptor, Closable, Connection, ConnectionPermits, Connections, Listeners, LongestIdle, StallTimeout, WhenFull,
+    Acceptor, Closable, Connection, ConnectionPermits, Connections, Gate, Listeners, LongestIdle, StallTimeout,
+    WhenFull,
 };
 use crate::listen::tls::Tls;
 use crate::listen::{self, Error};
@@ -123,7 +124,15 @@ impl Bound {
         let permits = ConnectionPermits::new(CONNECTIONS_MAX, Connections::new(CONNECTIONS_MAX), None);
         let connections = LongestIdle::default();
         let when_full = WhenFull::Replace(connections.clone());
-        let acceptor = Acceptor::new(NAME, self.listener, permits, when_full, None, closing.clone());
+        let acceptor = Acceptor::new(
+            NAME,
+            self.listener,
+            permits,
+            when_full,
+            Gate::open(NAME),
+            None,
+            closing.clone(),
+        );
         let served = axum::serve(AdminListener { acceptor, connections }, router)
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;

@@ -2,7 +2,7 @@
 //!
 //! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
 //! without the run, [`tail`] shows what came of it, [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
-//! [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the other modules stand beside `gateway` and
+//! [`networks`], [`rate_limit`], [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the other modules stand beside `gateway` and
 //! may know the rooms.
 
 pub mod config;
@@ -31,6 +31,10 @@ pub mod clock;
 pub mod log_limit;
 
 pub mod mistake;
+
+pub mod networks;
+
+pub mod rate_limit;
 
 pub mod secret;
 

@@ -14,6 +14,8 @@ mod accepts;
 
 mod addresses;
 
+mod admission;
+
 mod admin;
 
 mod rejects;

@@ -25,7 +25,7 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 13] = [
+const NOUNS: [&str; 15] = [
     "message",
     "receipt",
     "catalogue",
@@ -36,6 +36,8 @@ const NOUNS: [&str; 13] = [
     "operate::log_limit",
     "operate::metrics",
     "operate::mistake",
+    "operate::networks",
+    "operate::rate_limit",
     "operate::secret",
     "operate::spelling",
     "operate::watch",

@@ -12,6 +12,7 @@ use crate::listen::addresses::ListenAddresses;
 use crate::listen::incomplete::rate::Rate;
 use crate::listen::tls;
 use crate::operate::mistake::Mistakes;
+use crate::operate::networks::Networks;
 
 /// The `[http]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct Config {
     /// Listen beyond loopback without TLS.
     pub allow_plaintext: bool,
     pub tls: tls::Config,
+    /// Networks of balancers that send a PROXY protocol header (version 2) first; whoever else connects sends none.
+    pub proxy_protocol: Networks,
     /// Maximum concurrent connections; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// Maximum body; a larger one is answered 413.
@@ -57,6 +60,7 @@ impl Default for Config {
             allow_anonymous: false,
             allow_plaintext: false,
             tls: tls::Config::default(),
+            proxy_protocol: Networks::default(),
             connections_max: 10_000,
             body_bytes_max: ByteSize::kib(768),
             body_bytes_per_second_min: ByteSize::b(512),

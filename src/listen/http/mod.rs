@@ -22,7 +22,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::tcp::{self, Acceptor, ConnectionPermits, Listeners, StallTimeout, WhenFull, linger};
+use super::tcp::{self, Acceptor, ConnectionPermits, Gate, Listeners, StallTimeout, WhenFull, linger};
 use super::tls::{ClientCertificate, Tls};
 use super::{Context, Error};
 
@@ -101,6 +101,12 @@ impl Bound {
             self.listener,
             permits,
             WhenFull::Wait,
+            Gate::new(
+                NAME,
+                context.admission.clone(),
+                self.config.proxy_protocol.clone(),
+                &context.metrics.admission.connections_refused_total,
+            ),
             Some(metrics.http_accept_failures_total.clone()),
             context.stopping.clone(),
         );
@@ -191,7 +197,8 @@ async fn told_to_end(stopping: &CancellationToken, certificate: Option<ClientCer
 async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
     let opened = stream.secured(&shared.context.metrics.tls);
     let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
-    let Some(stream) = opened else { return };
+    // Who it is, every request says anew.
+    let Some((stream, _)) = opened else { return };
     let peer = stream.peer();
     let certificate = stream.client_certificate().cloned();
     let mut builder = http1::Builder::new();

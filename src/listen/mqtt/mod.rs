@@ -36,7 +36,7 @@ mod wills;
 mod wire;
 
 use super::Context;
-use super::tcp::{Acceptor, Connection, ConnectionPermits, Listeners, WhenFull, linger};
+use super::tcp::{Acceptor, Connection, ConnectionPermits, Gate, Listeners, WhenFull, linger};
 use super::tls::Tls;
 pub use config::Config;
 use counters::Counters;
@@ -97,6 +97,12 @@ async fn accept_all(bound: Bound, context: Context) {
         bound.listener,
         permits,
         WhenFull::Close(counters.refused()),
+        Gate::new(
+            NAME,
+            context.admission.clone(),
+            bound.config.proxy_protocol.clone(),
+            &context.metrics.admission.connections_refused_total,
+        ),
         Some(metrics.mqtt_accept_failures_total.clone()),
         context.stopping.clone(),
     );
@@ -123,12 +129,12 @@ async fn accept_all(bound: Bound, context: Context) {
 async fn serve(connection: Connection, shared: Arc<Shared>) {
     let opened = connection.secured(&shared.context.metrics.tls);
     let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
-    let Some(connection) = opened else { return };
+    let Some((connection, connecting)) = opened else { return };
     let peer = connection.peer();
     let certificate = connection.client_certificate().cloned();
     let budget = shared.context.in_flight_bytes.incomplete().for_peer(peer.ip());
     let wire = wire::Wire::new(connection, budget, shared.config.rate());
-    let (wire, ended) = connection::serve(wire, peer, certificate, &shared).await;
+    let (wire, ended) = connection::serve(wire, peer, certificate, connecting, &shared).await;
     let connect::Ended { close, why, client_id } = ended;
     debug!(%peer, client = client_id, reason = close.label(), why, "mqtt connection closed");
     shared.counters.closed(close);

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::connection::Connection;
+use super::gate::Gate;
 use super::listeners::{Accepted, Listeners};
 use super::longest_idle::LongestIdle;
 use super::permits::{ConnectionPermit, ConnectionPermits};
@@ -34,6 +35,7 @@ pub struct Acceptor {
     listeners: Listeners,
     permits: ConnectionPermits,
     when_full: WhenFull,
+    gate: Gate,
     /// Counts connections that could not be accepted.
     failures: Option<IntCounter>,
     failed: Repeats<Instant>,
@@ -60,6 +62,7 @@ impl Acceptor {
         listeners: Listeners,
         permits: ConnectionPermits,
         when_full: WhenFull,
+        gate: Gate,
         failures: Option<IntCounter>,
         stopping: CancellationToken,
     ) -> Self {
@@ -68,6 +71,7 @@ impl Acceptor {
             listeners,
             permits,
             when_full,
+            gate,
             failures,
             failed: Repeats::every(LOG_EVERY),
             refused: Repeats::every(LOG_EVERY),
@@ -95,7 +99,11 @@ impl Acceptor {
                 accepted = self.accept() => accepted,
             };
             match (accepted, permit) {
-                (Ok(accepted), Some(permit)) => return Some(Connection::new(accepted, permit)),
+                (Ok(accepted), Some(permit)) => {
+                    if let Some(connection) = Connection::new(accepted, permit, &self.gate) {
+                        return Some(connection);
+                    }
+                }
                 (Ok(accepted), None) => self.close(accepted.peer),
                 (Err(error), _) => {
                     if !self.failed(&error).await {
@@ -181,6 +189,7 @@ mod tests {
             listeners,
             permits,
             when_full,
+            Gate::open("test"),
             Some(failures.clone()),
             stopping.clone(),
         );

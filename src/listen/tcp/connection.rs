@@ -2,7 +2,7 @@
 //!
 //! The one place where a stream is wrapped before a protocol sees it: listeners read and write a [`Connection`], whether it has
 //! TLS or not. The handshake belongs in the task of the connection ([`Connection::secured`]), never in the accept loop, which all
-//! others wait for. The PROXY protocol will come in here as well.
+//! others wait for. So does the PROXY protocol's header, where a balancer sends one.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use super::admission::{Admitted, Connecting};
+use super::gate::Gate;
 use super::listeners::Accepted;
 use super::permits::{ConnectionPermit, Open};
 use crate::listen::tls::{ClientCertificate, Secured, Tls, TlsMetrics};
@@ -26,7 +28,16 @@ pub struct Connection {
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     certificate: Option<ClientCertificate>,
+    entry: Entry,
     _permit: Open,
+}
+
+/// How it came in.
+#[derive(Debug)]
+enum Entry {
+    Admitted(Admitted, Connecting),
+    /// From a balancer, which is to say for whom.
+    Proxied(Gate),
 }
 
 #[derive(Debug)]
@@ -38,20 +49,28 @@ enum Stream {
 // === impl Connection ===
 
 impl Connection {
-    pub fn new(accepted: Accepted, permit: ConnectionPermit) -> Self {
+    /// `None`: it is not admitted, which is counted.
+    pub fn new(accepted: Accepted, permit: ConnectionPermit, gate: &Gate) -> Option<Self> {
+        let entry = if gate.is_balancer(accepted.peer) {
+            Entry::Proxied(gate.clone())
+        } else {
+            let (admitted, connecting) = gate.admit(accepted.peer)?;
+            Entry::Admitted(admitted, connecting)
+        };
         let Accepted { stream, peer, tls } = accepted;
         // Answers are small and awaited: Nagle's delay would only add to them. A socket that refuses the option works without
         // it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "TCP_NODELAY not set");
         }
-        Connection {
+        Some(Connection {
             stream: Stream::Plain(stream),
             peer,
             tls,
             certificate: None,
+            entry,
             _permit: permit.open(),
-        }
+        })
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -63,18 +82,32 @@ impl Connection {
         self.certificate.as_ref()
     }
 
-    /// The same connection after its TLS handshake, if it is to have one. `None`: it has failed, which is counted.
-    pub async fn secured(self, metrics: &TlsMetrics) -> Option<Self> {
-        let (stream, tls) = match (self.stream, &self.tls) {
-            (Stream::Plain(stream), Some(tls)) => (stream, tls),
-            (stream, _) => return Some(Connection { stream, ..self }),
+    /// The same connection after the balancer's header and the TLS handshake, if it is to have these; until `Connecting` is dropped,
+    /// its peer has not said who it is. `None`: it has failed, which is counted.
+    pub async fn secured(mut self, metrics: &TlsMetrics) -> Option<(Self, Connecting)> {
+        if let (Entry::Proxied(gate), Stream::Plain(stream)) = (&self.entry, &mut self.stream) {
+            self.peer = gate.source(stream, self.peer).await?;
+            let (admitted, connecting) = gate.admit(self.peer)?;
+            self.entry = Entry::Admitted(admitted, connecting);
+        }
+        let (stream, certificate) = match (self.stream, &self.tls) {
+            (Stream::Plain(stream), Some(tls)) => {
+                let Secured { stream, certificate } = tls.accept(stream, self.peer, metrics).await?;
+                (Stream::Tls(stream), certificate)
+            }
+            (stream, _) => (stream, self.certificate),
         };
-        let Secured { stream, certificate } = tls.accept(stream, self.peer, metrics).await?;
-        Some(Connection {
-            stream: Stream::Tls(stream),
+        let (entry, connecting) = match self.entry {
+            Entry::Admitted(admitted, connecting) => (Entry::Admitted(admitted, Connecting::default()), connecting),
+            entry => (entry, Connecting::default()),
+        };
+        let connection = Connection {
+            stream,
             certificate,
+            entry,
             ..self
-        })
+        };
+        Some((connection, connecting))
     }
 }
 

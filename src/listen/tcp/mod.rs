@@ -2,12 +2,16 @@
 //!
 //! [`listeners`] binds, [`accept`] accepts and hands out a [`Connection`] with its permit ([`permits`]); [`stall`] ends one
 //! whose peer does not move, [`longest_idle`] one that makes room for the next, [`linger`] closes one so that its peer hears what
-//! was sent last. What wraps a stream, such as TLS or the PROXY protocol, belongs into [`connection`]; limits per address into
-//! [`permits`].
+//! was sent last. Whoever connects is admitted first ([`gate`], [`admission`]), behind a balancer by the address that this names
+//! ([`proxy`]). What wraps a stream, such as TLS, belongs into [`connection`].
 
 pub mod accept;
 
+pub mod admission;
+
 pub mod connection;
+
+pub mod gate;
 
 pub mod linger;
 
@@ -17,10 +21,14 @@ pub mod longest_idle;
 
 pub mod permits;
 
+pub mod proxy;
+
 pub mod stall;
 
 pub use accept::{Acceptor, WhenFull};
+pub use admission::{Admission, Connecting};
 pub use connection::Connection;
+pub use gate::Gate;
 pub use listeners::Listeners;
 pub use longest_idle::{Closable, LongestIdle};
 pub use permits::{ConnectionPermits, Connections};

@@ -137,6 +137,7 @@ impl Config {
     fn relations(&self) -> Mistakes {
         let mut mistakes = self.kafka.mistakes();
         mistakes.extend(self.registry.mistakes());
+        mistakes.extend(self.limits.prefix.mistakes());
         mistakes.extend(self.log.mistakes());
         mistakes.extend(self.coap.mistakes());
         mistakes.extend(self.spool.mistakes());

@@ -39,6 +39,7 @@ use super::wire::{Moved, Wire};
 use crate::acknowledge::{self, MqttReason};
 use crate::deliver::health::Health;
 use crate::listen::incomplete::arrival::Late;
+use crate::listen::tcp::Connecting;
 use crate::listen::tls::ClientCertificate;
 use crate::outcome::Outcome;
 use crate::receipt::{Answer, InFlightPermit};
@@ -105,11 +106,13 @@ enum Event {
     Timer,
 }
 
-/// Runs a connection to its end; the last packets for its client are in the returned wire's `outbound`.
+/// Runs a connection to its end; it is `connecting` until its CONNECT is accepted. The last packets for its client are in the
+/// returned wire's `outbound`.
 pub async fn serve<S>(
     mut wire: Wire<S>,
     peer: SocketAddr,
     certificate: Option<ClientCertificate>,
+    connecting: Connecting,
     shared: &Shared,
 ) -> (Wire<S>, Ended)
 where
@@ -142,6 +145,7 @@ where
             return (wire, ended);
         }
     };
+    drop(connecting);
     let (client, mut connack) = connect::agree(connect, &shared.config);
     shared.counters.received(1);
     shared.counters.connected(client.encoder.version);

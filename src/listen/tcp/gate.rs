@@ -1,0 +1,72 @@
+//! Whom a listener lets in, and as whom: by the limits of its address prefix, or of the one that a balancer names.
+//!
+//! Both are looked at before anything else of a connection is read. Without limits everybody is let in (the admin port).
+
+use std::net::SocketAddr;
+
+use prometheus::{IntCounter, IntCounterVec};
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::admission::{Admission, Admitted, Connecting};
+use super::proxy;
+use crate::operate::networks::Networks;
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    listener: &'static str,
+    /// None: everybody.
+    admission: Option<Admission>,
+    /// Balancers, which say for whom they connect.
+    balancers: Networks,
+    failed: Option<IntCounter>,
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// `balancers` must send a PROXY protocol header; what came of those that did not is counted in `failed`.
+    pub fn new(listener: &'static str, admission: Admission, balancers: Networks, failed: &IntCounterVec) -> Self {
+        Gate {
+            listener,
+            admission: Some(admission),
+            balancers,
+            failed: Some(failed.with_label_values(&[listener, "proxy_protocol"])),
+        }
+    }
+
+    /// Lets everybody in.
+    pub fn open(listener: &'static str) -> Self {
+        Gate {
+            listener,
+            admission: None,
+            balancers: Networks::default(),
+            failed: None,
+        }
+    }
+
+    pub fn is_balancer(&self, peer: SocketAddr) -> bool {
+        !self.balancers.is_empty() && self.balancers.contains(peer.ip())
+    }
+
+    /// See [`Admission::admit`].
+    pub fn admit(&self, peer: SocketAddr) -> Option<(Admitted, Connecting)> {
+        match &self.admission {
+            Some(admission) => admission.admit(self.listener, peer),
+            None => Some(Default::default()),
+        }
+    }
+
+    /// For whom a balancer connects, or itself. `None`: it does not say, which is counted.
+    pub async fn source(&self, stream: &mut TcpStream, balancer: SocketAddr) -> Option<SocketAddr> {
+        match proxy::source(stream).await {
+            Ok(source) => Some(source.unwrap_or(balancer)),
+            Err(error) => {
+                self.failed.iter().for_each(|failed| failed.inc());
+                debug!(%balancer, %error, listener = self.listener, "PROXY protocol header not accepted");
+                None
+            }
+        }
+    }
+}

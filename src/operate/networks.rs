@@ -1,0 +1,155 @@
+//! Networks as a configuration lists them, and the prefix of an address, for which a limit holds.
+//!
+//! Devices behind one IPv4 address or one IPv6 network of 64 bits cannot be told apart before they have said who they are, and
+//! one of them has all of a /64's addresses for itself; so limits are for a prefix. IPv4 within IPv6 counts as IPv4.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Networks, such as `["10.0.0.0/8", "::1"]`; in the environment `10.0.0.0/8, ::1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+/// The first bits of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix(IpNet);
+
+// === impl Networks ===
+
+impl Networks {
+    /// This machine itself.
+    pub fn loopback() -> Self {
+        let networks = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().ok());
+        Networks(networks.into_iter().flatten().collect())
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
+    network.map_err(|_| format!("{text:?} is no network, such as \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\""))
+}
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let listed = text.split(',').filter(|text| !text.trim().is_empty());
+        listed.map(network).collect::<Result<_, _>>().map(Networks)
+    }
+}
+
+impl Serialize for Networks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(IpNet::to_string))
+    }
+}
+
+impl<'de> Deserialize<'de> for Networks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(List)
+    }
+}
+
+struct List;
+
+impl<'de> Visitor<'de> for List {
+    type Value = Networks;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of networks, such as [\"10.0.0.0/8\", \"fd00::/8\"]")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Networks, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Networks, A::Error> {
+        let mut networks = Vec::new();
+        while let Some(text) = items.next_element::<String>()? {
+            networks.push(network(&text).map_err(A::Error::custom)?);
+        }
+        Ok(Networks(networks))
+    }
+}
+
+// === impl Prefix ===
+
+impl Prefix {
+    /// The first bits of an address; more than it has are all of it.
+    pub fn of(address: IpAddr, ipv4_bits: u8, ipv6_bits: u8) -> Self {
+        let (address, bits) = match address.to_canonical() {
+            IpAddr::V4(v4) => (IpAddr::V4(v4), ipv4_bits.min(32)),
+            IpAddr::V6(v6) => (IpAddr::V6(v6), ipv6_bits.min(128)),
+        };
+        let network = IpNet::new(address, bits).unwrap_or_else(|_| IpNet::from(address));
+        Prefix(network.trunc())
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_as_they_are_written() {
+        let check = |text: &str, inside: &[&str], outside: &[&str]| {
+            let networks: Networks = text.parse().unwrap();
+            for (addresses, expected) in [(inside, true), (outside, false)] {
+                for address in addresses {
+                    assert_eq!(
+                        networks.contains(address.parse().unwrap()),
+                        expected,
+                        "{text}: {address}"
+                    );
+                }
+            }
+        };
+        check("", &[], &["127.0.0.1", "::1"]);
+        check(
+            "10.0.0.0/8, ::1",
+            &["10.1.2.3", "::ffff:10.9.9.9", "::1"],
+            &["11.0.0.0", "::2"],
+        );
+        check("10.9.9.9/8", &["10.0.0.1"], &["11.0.0.1"]);
+        assert_eq!(Networks::loopback(), "127.0.0.0/8,::1/128".parse().unwrap());
+        for wrong in ["10.0.0.0/33", "localhost", "10.0.0", "::1/129"] {
+            let error = wrong.parse::<Networks>().unwrap_err();
+            assert!(error.starts_with(&format!("{wrong:?} is no network")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_what_neighbours_share() {
+        let check = |address: &str, bits: (u8, u8), expected: &str| {
+            let prefix = Prefix::of(address.parse().unwrap(), bits.0, bits.1);
+            assert_eq!(prefix.to_string(), expected, "{address} {bits:?}");
+        };
+        check("192.0.2.77", (32, 64), "192.0.2.77/32");
+        check("192.0.2.77", (24, 64), "192.0.2.0/24");
+        check("::ffff:192.0.2.77", (24, 64), "192.0.2.0/24");
+        check("2001:db8::1:2:3:4", (32, 64), "2001:db8::/64");
+        check("2001:db8::1", (32, 200), "2001:db8::1/128");
+        check("192.0.2.77", (0, 0), "0.0.0.0/0");
+    }
+}

@@ -1,0 +1,149 @@
+//! Who may connect: limits per address prefix, and the address that a balancer names.
+//!
+//! Connections from several addresses of 127/8, as raw sockets; what is refused is closed before anything is read.
+
+use std::net::SocketAddr;
+
+use citygate::operate::config::Config;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::harness::mqtt::{self, Mqtt, Reply, Version};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway};
+
+const READING: &[u8] = br#"{"temperature_c": 21.5}"#;
+const PATH: &str = "devices/roof-1/weather";
+
+async fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((source, 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Whether the gateway serves it, and answers a CONNECT; else it closes it.
+async fn is_served(stream: TcpStream) -> bool {
+    is_served_after(&[], stream).await
+}
+
+async fn is_served_after(first: &[u8], stream: TcpStream) -> bool {
+    let mut mqtt = Mqtt::over(stream, Version::V5);
+    mqtt.write(&[first, &mqtt::connect(Version::V5, "a-client")].concat())
+        .await;
+    matches!(timeout(TEST_TIMEOUT, mqtt.connack()).await.unwrap(), Some((0, _)))
+}
+
+async fn ends(mut stream: TcpStream) {
+    let read = timeout(TEST_TIMEOUT, stream.read(&mut [0])).await;
+    assert_eq!(read.expect("nothing was read, and it is closed").unwrap_or(0), 0);
+}
+
+fn limited(config: &mut Config) {
+    config.limits.prefix.exempt = Default::default();
+    config.limits.prefix.connecting_max = 3;
+    config.limits.prefix.connections_max = 6;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_network_does_not_keep_the_others_out() {
+    let gateway = TestGateway::start(&Broker::any(), limited).await;
+    let (mqtt, http) = (gateway.addresses.mqtt.unwrap(), gateway.addresses.http.unwrap());
+    let (loud, calm) = ([127, 0, 3, 1], [127, 0, 3, 2]);
+    // Three say nothing, the fourth is closed; of another address it is served.
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(connect_from(loud, mqtt).await);
+    }
+    ends(connect_from(loud, mqtt).await).await;
+    assert!(is_served(connect_from(calm, mqtt).await).await);
+    // Who has said CONNECT counts among the connections alone; HTTP and MQTT count together.
+    let mut served = Vec::new();
+    for stream in silent.drain(..) {
+        let mut client = Mqtt::over(stream, Version::V5);
+        let name = format!("client-{}", served.len());
+        client.write(&mqtt::connect(Version::V5, &name)).await;
+        assert!(matches!(client.connack().await, Some((0, _))));
+        served.push(client);
+    }
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect_from(loud, http).await;
+        let request = format!(
+            "POST /{PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+            READING.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(READING).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 204");
+        kept.push(stream);
+    }
+    ends(connect_from(loud, http).await).await;
+    ends(connect_from(loud, mqtt).await).await;
+    assert!(is_served(connect_from(calm, mqtt).await).await);
+    let refused = |reason| {
+        gateway
+            .scrape()
+            .sum("citygate_connections_refused_total", &[("reason", reason)])
+    };
+    assert_eq!((refused("connecting_max"), refused("connections_max")), (1, 2));
+    // Those that were there go on.
+    for client in &mut served {
+        client.publish(1, PATH, "", READING).await;
+        assert!(matches!(client.read().await, Reply::PubAck { reason: 0, .. }));
+    }
+    gateway.finish().await;
+}
+
+/// A PROXY protocol header, version 2, of a connection over IPv4.
+fn header(source: [u8; 4]) -> Vec<u8> {
+    let addresses = [&source[..], &[127, 0, 0, 1], &[0x12, 0x34, 0x07, 0x5b]].concat();
+    [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &addresses].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_says_for_whom_it_connects() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        limited(config);
+        config.mqtt.proxy_protocol = "127.0.3.9".parse().unwrap();
+        config.http.proxy_protocol = "127.0.3.9".parse().unwrap();
+    })
+    .await;
+    let (mqtt, http) = (gateway.addresses.mqtt.unwrap(), gateway.addresses.http.unwrap());
+    let balancer = [127, 0, 3, 9];
+    let behind = async |source: [u8; 4], to| {
+        let mut stream = connect_from(balancer, to).await;
+        stream.write_all(&header(source)).await.unwrap();
+        stream
+    };
+    // Limits are those of the address that it names.
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(behind([192, 0, 2, 7], mqtt).await);
+    }
+    let refused = |reason| {
+        let scrape = gateway.scrape();
+        scrape.sum("citygate_connections_refused_total", &[("reason", reason)])
+    };
+    ends(behind([192, 0, 2, 7], mqtt).await).await;
+    assert_eq!(refused("connecting_max"), 1);
+    assert!(is_served(behind([192, 0, 2, 8], mqtt).await).await);
+    // What it does not say, and what nobody else may say.
+    assert!(!is_served(connect_from(balancer, mqtt).await).await);
+    let stranger = connect_from([127, 0, 3, 1], mqtt).await;
+    assert!(!is_served_after(&header([192, 0, 2, 9]), stranger).await);
+    assert!(is_served(connect_from([127, 0, 3, 1], mqtt).await).await);
+    assert_eq!(refused("proxy_protocol"), 1);
+    // The same over HTTP.
+    let mut stream = behind([192, 0, 2, 10], http).await;
+    let request = format!("POST /{PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\nconnection: close\r\n\r\n[");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(TEST_TIMEOUT, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    gateway.finish().await;
+}
