@@ -30,6 +30,7 @@ use crate::operate::config::Config;
 use crate::operate::start::{self, Prepared};
 use crate::operate::state;
 use crate::pipeline::Pipeline;
+use crate::recent_refusals::RecentRefusals;
 use crate::validate::Validator;
 
 pub mod bound;
@@ -248,9 +249,16 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         (Some(folder), Some(register)) => Some(Source::new(folder, register, metrics.devices.clone())),
         (Some(_), None) => return Err(Error::Incomplete("the identities")),
     };
+    let recent_refusals = Arc::<RecentRefusals>::default();
     let authenticator = source.as_ref().map(|source| {
         let devices = source.devices().clone();
-        Arc::new(Authenticator::new(devices, &config.devices, metrics.devices.clone()))
+        Arc::new(Authenticator::new(
+            devices,
+            &config.devices,
+            metrics.devices.clone(),
+            config.limits.prefix.refused_credentials(),
+            recent_refusals.clone(),
+        ))
     });
     let pipeline = Pipeline {
         catalogue,
@@ -261,6 +269,7 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         access: access(config, source.as_deref()),
         forbidden_logged: Default::default(),
         over_rate_logged: Default::default(),
+        recent_refusals,
         dead_letter_allowance: DeadLetterAllowance::new(config.limits.dead_letters_per_minute),
         batch_readings_max: config.limits.batch_readings,
     };

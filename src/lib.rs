@@ -56,5 +56,7 @@ pub mod outcome;
 
 pub mod dead_letter_allowance;
 
+pub mod recent_refusals;
+
 // --- running it
 pub mod operate;

@@ -25,6 +25,7 @@ use crate::operate::log_limit::LogLimit;
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::metrics::{Tallies, Tally};
 use crate::receipt::{Batch, InFlightPermit, Receipt, Reply};
+use crate::recent_refusals::{RecentRefusals, Refusal};
 use crate::route::{self, DeadLetter};
 use crate::validate::{Scratch, Validator};
 
@@ -42,6 +43,8 @@ pub struct Pipeline {
     pub forbidden_logged: Mutex<LogLimit<Instant>>,
     /// The same of devices that send more than their rate allows.
     pub over_rate_logged: Mutex<LogLimit<Instant>>,
+    /// Who was refused lately, for people.
+    pub recent_refusals: Arc<RecentRefusals>,
     /// How much of what is rejected is kept.
     pub dead_letter_allowance: DeadLetterAllowance,
     /// Readings in one message (`limits.batch_readings`).
@@ -127,6 +130,10 @@ impl Pipeline {
         let kinds = self.catalogue.snapshot();
         let address = address::parse(path).ok();
         let kind = address.and_then(|address| kinds.get(address.kind)).map(Arc::as_ref);
+        if let Outcome::Rejected(rejection) = &outcome {
+            let device = address.map_or("", |address| address.device);
+            self.note_refusal(origin, device, rejection.reason.label(), &rejection.detail);
+        }
         Receipt::new(self.tally(origin, kind), origin.received_at, reply, None).resolve(outcome);
     }
 
@@ -163,6 +170,7 @@ impl Pipeline {
                 self.note(&self.over_rate_logged, origin, |sender, protocol, peer| {
                     warn!(sender, protocol, %peer, "a device sends more than its rate allows; it is told to send later");
                 });
+                self.note_refusal(origin, "", Busy::OverRate.label(), Busy::OverRate.text());
                 return granted(Permission::OverRate);
             }
             Permission::OverRate => {}
@@ -275,11 +283,37 @@ impl Pipeline {
             Outcome::Rejected(rejection) if rejection.reason != Reason::Unauthenticated => {
                 self.dead_letter(arrival, body, *rejection, receipt)
             }
-            outcome => receipt.resolve(outcome),
+            outcome => {
+                if let Outcome::Rejected(rejection) = &outcome {
+                    self.note_rejection(arrival, rejection);
+                }
+                receipt.resolve(outcome)
+            }
         }
     }
 
+    fn note_rejection(&self, arrival: &Arrival<'_>, rejection: &Rejection) {
+        self.note_refusal(
+            &arrival.inbound.origin,
+            arrival.device,
+            rejection.reason.label(),
+            &rejection.detail,
+        );
+    }
+
+    fn note_refusal(&self, origin: &Origin<'_>, device: &str, reason: &'static str, detail: &str) {
+        let refusal = Refusal {
+            protocol: origin.protocol,
+            peer: origin.peer,
+            reason,
+            detail,
+            at_ms: self.clock.wall_ms(),
+        };
+        self.recent_refusals.note(self.access.charged(origin, device), refusal);
+    }
+
     fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {
+        self.note_rejection(arrival, &rejection);
         let charged = self.access.charged(&arrival.inbound.origin, arrival.device);
         let is_kept = match arrival.inbound.policy.dead_letters {
             // Not even MQTT 3.1.1, to which no cannot be said, fills the topic with what it may not write.

@@ -21,8 +21,11 @@ use super::metrics::Metrics;
 use super::password_checks::PasswordChecks;
 use super::{CertificateNames, Device, Devices, Register};
 use crate::message::Protocol;
+use crate::operate::clock::wall_s;
 use crate::operate::log_limit::LogLimit;
+use crate::operate::rate_limit::PrefixLimits;
 use crate::outcome::quoted;
+use crate::recent_refusals::{RecentRefusals, Refusal};
 
 /// The longest key or password, in bytes.
 pub const SECRET_BYTES_MAX: usize = 1024;
@@ -37,6 +40,9 @@ pub struct Authenticator {
     salt: Salt,
     metrics: Metrics,
     logged: Mutex<LogLimit<Instant>>,
+    /// By the address of the sender.
+    refused: PrefixLimits,
+    refusals: Arc<RecentRefusals>,
 }
 
 /// Of this process alone.
@@ -74,7 +80,13 @@ pub enum Denied {
 // === impl Authenticator ===
 
 impl Authenticator {
-    pub fn new(devices: Arc<Devices>, config: &Config, metrics: Metrics) -> Self {
+    pub fn new(
+        devices: Arc<Devices>,
+        config: &Config,
+        metrics: Metrics,
+        refused: PrefixLimits,
+        refusals: Arc<RecentRefusals>,
+    ) -> Self {
         Authenticator {
             devices,
             refusal_delay: config.refusal_delay,
@@ -82,6 +94,8 @@ impl Authenticator {
             salt: Salt(rand::random()),
             metrics,
             logged: Mutex::default(),
+            refused,
+            refusals,
         }
     }
 
@@ -95,7 +109,7 @@ impl Authenticator {
     /// It is not, or cannot be verified in that time.
     pub async fn authenticate(&self, origin: (Protocol, SocketAddr), claim: Claim<'_>) -> Result<Proven, Denied> {
         let due = Instant::now() + self.refusal_delay;
-        let verified = self.verify(claim, due).await;
+        let verified = self.verify(claim, origin.1, due).await;
         if let Err(denied) = verified {
             self.note(origin, claim.id.unwrap_or_default(), None, denied);
             sleep_until(due).await;
@@ -116,7 +130,7 @@ impl Authenticator {
         secret: Option<&[u8]>,
     ) -> Result<Proven, Denied> {
         let due = Instant::now() + self.refusal_delay;
-        let verified = self.verify_certificate(certificate, id, secret, due).await;
+        let verified = self.verify_certificate((certificate, origin.1), id, secret, due).await;
         if let Err(denied) = verified {
             self.note(origin, id.unwrap_or_default(), Some(certificate), denied);
             sleep_until(due).await;
@@ -126,7 +140,7 @@ impl Authenticator {
 
     async fn verify_certificate(
         &self,
-        certificate: &CertificateNames,
+        (certificate, peer): (&CertificateNames, SocketAddr),
         id: Option<&str>,
         secret: Option<&[u8]>,
         due: Instant,
@@ -137,7 +151,7 @@ impl Authenticator {
             return Err(Denied::BadCredential);
         }
         if let Some(secret) = secret {
-            let by_secret = self.verify(Claim { id, secret }, due).await?;
+            let by_secret = self.verify(Claim { id, secret }, peer, due).await?;
             if by_secret.device.id() != shown {
                 return Err(Denied::BadCredential);
             }
@@ -153,7 +167,7 @@ impl Authenticator {
         denied
     }
 
-    async fn verify(&self, claim: Claim<'_>, due: Instant) -> Result<Proven, Denied> {
+    async fn verify(&self, claim: Claim<'_>, peer: SocketAddr, due: Instant) -> Result<Proven, Denied> {
         if claim.secret.is_empty() || claim.secret.len() > SECRET_BYTES_MAX {
             return Err(Denied::BadCredential);
         }
@@ -176,6 +190,9 @@ impl Authenticator {
             && let Some(password) = device.verified(&salted)
         {
             return proven(device, password);
+        }
+        if self.refused.is_exceeded(peer.ip(), Instant::now().into_std()) {
+            return Err(Denied::Busy);
         }
         let checked = self.checks.verify(known, claim.secret, salted, due).await;
         let password = checked.map_err(|_| Denied::Busy)?;
@@ -207,6 +224,19 @@ impl Authenticator {
         } else {
             "(unknown)".to_owned()
         };
+        if denied == Denied::BadCredential {
+            self.refused.charge(peer.ip(), Instant::now().into_std());
+        }
+        self.refusals.note(
+            if self.devices.has(id) { id } else { "" },
+            Refusal {
+                protocol,
+                peer,
+                reason,
+                detail: denied.text(),
+                at_ms: wall_s() * 1000,
+            },
+        );
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = certificate.map(|names| quoted(names.subject()));
         let cause = format!("{device}{}", shown.as_ref().map_or("", |_| " (certificate)"));
@@ -284,6 +314,9 @@ mod tests {
     use crate::devices::Register;
     use crate::devices::credential::{Key, PasswordHash};
     use crate::devices::record::Record;
+    use crate::operate::networks::Networks;
+
+    const REFUSED_PER_MINUTE: u32 = 60;
 
     const FROM: (Protocol, SocketAddr) = (
         Protocol::Http,
@@ -306,7 +339,13 @@ mod tests {
     fn setup(records: Vec<Record>, config: &Config) -> Setup {
         let devices = Arc::new(Devices::new(Register::new(records, &Register::default()).unwrap()));
         let metrics = Metrics::default();
-        let authenticator = Authenticator::new(devices.clone(), config, metrics.clone());
+        let authenticator = Authenticator::new(
+            devices.clone(),
+            config,
+            metrics.clone(),
+            PrefixLimits::new(REFUSED_PER_MINUTE, 32, 64, Networks::loopback()),
+            Arc::default(),
+        );
         Setup {
             devices,
             authenticator,
@@ -376,6 +415,35 @@ mod tests {
         let refused = &setup.metrics.authentications_refused_total;
         assert_eq!(refused.with_label_values(&["http", "bad_credential"]).get(), 10);
         assert_eq!(refused.with_label_values(&["http", "disabled"]).get(), 1);
+    }
+
+    /// A network that guesses uses no more of the pool that verifies passwords; its keys, and passwords verified before, are as before.
+    #[tokio::test]
+    async fn after_many_refusals_a_network_has_no_more_passwords_verified() {
+        let key = Key::generate();
+        let records = vec![with_key("loop-7", &key), with_password("mast", "correct horse")];
+        let setup = setup(records, &quick());
+        let far: SocketAddr = ([192, 0, 2, 7], 1).into();
+        let check = async |peer: SocketAddr, id: &str, secret: &str, expected: Result<&str, Denied>| {
+            let claim = Claim {
+                id: Some(id),
+                secret: secret.as_bytes(),
+            };
+            let found = setup.authenticator.authenticate((Protocol::Mqtt, peer), claim).await;
+            let found = found.as_ref().map(|proven| proven.device.id());
+            assert_eq!(found.map_err(|denied| *denied), expected, "{peer} {id}");
+        };
+        for _ in 0..=REFUSED_PER_MINUTE {
+            setup
+                .authenticator
+                .note((Protocol::Mqtt, far), "mast", None, Denied::BadCredential);
+        }
+        check(far, "mast", "correct horse", Err(Denied::Busy)).await;
+        check(far, "nobody", "correct horse", Err(Denied::Busy)).await;
+        check(far, "loop-7", key.reveal(), Ok("loop-7")).await;
+        let known = setup.authenticator.refusals.list();
+        let (sender, refused) = &known[known.len() - 1];
+        assert_eq!((&**sender, refused.reason, refused.peer), ("mast", "busy", far));
     }
 
     /// A certificate says who its sender is, and nothing that it says besides may differ.

@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strum::VariantArray;
@@ -235,6 +236,7 @@ async fn status(State(state): State<AdminState>) -> Response {
             "free": front.connections.free(),
         },
         "devices": devices(front),
+        "recent_refusals": recent_refusals(front),
         "tls": tls(&state),
         "in_flight_bytes": front.in_flight_bytes.observe(),
         "coap": coap(front),
@@ -250,6 +252,23 @@ fn devices(front: &listen::Context) -> Value {
         let devices = authenticator.devices();
         json!({ "known": devices.register().len(), "mistakes": devices.mistakes() })
     })
+}
+
+/// Who was refused lately, the last one first.
+fn recent_refusals(front: &listen::Context) -> Value {
+    let all = front.pipeline.recent_refusals.list().into_iter();
+    let all = all.map(|(sender, refused)| {
+        json!({
+            "sender": if sender.is_empty() { "(unknown)" } else { &sender },
+            "times": refused.times,
+            "protocol": refused.protocol.label(),
+            "peer": refused.peer.to_string(),
+            "reason": refused.reason,
+            "detail": refused.detail,
+            "at": Timestamp::from_millisecond(refused.at_ms).map(|at| at.to_string()).ok(),
+        })
+    });
+    all.collect()
 }
 
 /// By listener, of those that have it.

@@ -2,15 +2,35 @@
 //!
 //! It is asked before, and charged with what has arrived, which may be more than the burst: then it is in debt, and says no until
 //! that is paid. What was refused is not charged. (The limiters of the crate `governor` refuse for ever what is larger than the
-//! burst, and cannot be asked without a charge.) One number, without a lock.
+//! burst, and cannot be asked without a charge.) [`RateLimit`] is one number, without a lock; [`PrefixLimits`] has one for each
+//! address prefix.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::networks::{Networks, Prefix};
 
 /// When everything that was charged would have come at exactly the rate: nanoseconds since [`STARTED`].
 #[derive(Debug, Default)]
 pub struct RateLimit(AtomicU64);
+
+/// One limit for each address prefix: so many a minute, and as many at once.
+#[derive(Debug)]
+pub struct PrefixLimits {
+    per_minute: u32,
+    ipv4_bits: u8,
+    ipv6_bits: u8,
+    exempt: Networks,
+    charged: Mutex<HashMap<Prefix, RateLimit>>,
+}
+
+/// Prefixes that are told apart; beyond them nobody is limited until a minute is over.
+const PREFIXES_MAX: usize = 65_536;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -39,6 +59,51 @@ impl RateLimit {
     /// Whether nothing is charged any more: a new one would say the same.
     pub fn is_idle(&self, now: Instant) -> bool {
         self.wait(Duration::ZERO, now).is_zero()
+    }
+}
+
+// === impl PrefixLimits ===
+
+impl PrefixLimits {
+    pub fn new(per_minute: u32, ipv4_bits: u8, ipv6_bits: u8, exempt: Networks) -> Self {
+        PrefixLimits {
+            per_minute,
+            ipv4_bits,
+            ipv6_bits,
+            exempt,
+            charged: Mutex::default(),
+        }
+    }
+
+    /// Whether the prefix of this address has used up what it may.
+    pub fn is_exceeded(&self, address: IpAddr, now: Instant) -> bool {
+        let charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = charged.get(&self.prefix(address));
+        limit.is_some_and(|limit| !limit.wait(MINUTE, now).is_zero())
+    }
+
+    /// Charges it one.
+    pub fn charge(&self, address: IpAddr, now: Instant) {
+        if self.exempt.contains(address) {
+            return;
+        }
+        let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
+        let prefix = self.prefix(address);
+        if charged.len() >= PREFIXES_MAX && !charged.contains_key(&prefix) {
+            charged.retain(|_, limit| !limit.is_idle(now));
+            if charged.len() >= PREFIXES_MAX {
+                return;
+            }
+        }
+        // In sixtieths of one: so many a minute are sixty times as many a second.
+        charged
+            .entry(prefix)
+            .or_default()
+            .charge(self.per_minute.into(), 60, now);
+    }
+
+    fn prefix(&self, address: IpAddr) -> Prefix {
+        Prefix::of(address, self.ipv4_bits, self.ipv6_bits)
     }
 }
 
@@ -79,6 +144,27 @@ mod tests {
         // Silence saves up no more than the burst.
         check(1000, 100, 0);
         check(1000, 10, 1);
+    }
+
+    #[test]
+    fn each_prefix_has_a_limit_of_its_own() {
+        let limits = PrefixLimits::new(30, 24, 64, Networks::loopback());
+        let (now, [one, neighbour, other]) = (Instant::now(), [[192, 0, 2, 1], [192, 0, 2, 9], [192, 0, 3, 1]]);
+        (0..=30).for_each(|_| limits.charge(one.into(), now));
+        let check = |address: [u8; 4], after_s: u64, expected: bool| {
+            let now = now + Duration::from_secs(after_s);
+            assert_eq!(
+                limits.is_exceeded(address.into(), now),
+                expected,
+                "{address:?} {after_s}"
+            );
+        };
+        check(one, 0, true);
+        check(neighbour, 0, true);
+        check(other, 0, false);
+        check(one, 2, false);
+        (0..100).for_each(|_| limits.charge([127, 0, 0, 1].into(), now));
+        check([127, 0, 0, 1], 0, false);
     }
 
     #[test]

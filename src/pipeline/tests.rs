@@ -43,6 +43,7 @@ fn pipeline(access: Arc<dyn Authorize>) -> Pipeline {
         access,
         forbidden_logged: Default::default(),
         over_rate_logged: Default::default(),
+        recent_refusals: Default::default(),
         dead_letter_allowance: DeadLetterAllowance::new(0),
         batch_readings_max: 100,
     }

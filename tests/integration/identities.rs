@@ -287,6 +287,16 @@ async fn each_writes_what_is_its_own_and_every_refusal_says_why() {
     for path in [own, "devices/loop-7/nokind", "nowhere", "devices/a b/weather"] {
         assert_eq!(send(&gateway, Via::Coap, Says::Nothing, path).await, refused, "{path}");
     }
+    // Who connects a device finds out why it is refused, though 3.1.1 tells it nothing.
+    let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+    let refusals = status["recent_refusals"].as_array().unwrap();
+    let of = |sender: &str| refusals.iter().find(|refused| refused["sender"] == sender).unwrap();
+    assert_eq!(of("north")["detail"], "device north may not write for loop-7");
+    assert_eq!(
+        (&of("off")["reason"], &of("(unknown)")["peer"].is_string()),
+        (&json!("bad_credential"), &true)
+    );
+    assert!(of("loop-7")["times"].as_u64().unwrap() >= 9, "{:?}", of("loop-7"));
     // What devices may not write is kept, as all that is rejected; of strangers nothing is.
     let letters = gateway.dead_letters();
     let kept: Vec<_> = letters

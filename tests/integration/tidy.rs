@@ -25,12 +25,13 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 15] = [
+const NOUNS: [&str; 16] = [
     "message",
     "receipt",
     "catalogue",
     "outcome",
     "dead_letter_allowance",
+    "recent_refusals",
     "devices",
     "operate::clock",
     "operate::log_limit",

@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::operate::log_limit::LogLimit;
 use crate::operate::mistake::Mistakes;
 use crate::operate::networks::{Networks, Prefix};
-use crate::operate::rate_limit::RateLimit;
+use crate::operate::rate_limit::{PrefixLimits, RateLimit};
 
 /// Prefixes that are told apart; some 6 MiB.
 pub const PREFIXES_MAX: usize = 65_536;
@@ -42,6 +42,8 @@ pub struct Config {
     pub connecting_max: u32,
     /// Maximum concurrent connections.
     pub connections_max: u32,
+    /// Credentials refused per minute, as many at once; beyond it passwords that nobody has verified yet are not verified.
+    pub refused_credentials_per_minute: u32,
     /// Networks without these limits.
     pub exempt: Networks,
 }
@@ -54,6 +56,7 @@ impl Default for Config {
             connects_per_second: 50,
             connecting_max: 500,
             connections_max: 5000,
+            refused_credentials_per_minute: 60,
             exempt: Networks::loopback(),
         }
     }
@@ -75,7 +78,24 @@ impl Config {
         check(self.connects_per_second > 0, "connects_per_second", "must be above 0");
         check(self.connecting_max > 0, "connecting_max", "must be above 0");
         check(self.connections_max > 0, "connections_max", "must be above 0");
+        check(
+            self.refused_credentials_per_minute > 0,
+            "refused_credentials_per_minute",
+            "must be above 0",
+        );
         mistakes
+    }
+
+    /// Of credentials that are refused.
+    pub fn refused_credentials(&self) -> PrefixLimits {
+        let Config {
+            refused_credentials_per_minute: per_minute,
+            ipv4_bits,
+            ipv6_bits,
+            ref exempt,
+            ..
+        } = *self;
+        PrefixLimits::new(per_minute, ipv4_bits, ipv6_bits, exempt.clone())
     }
 }
 
