@@ -30,7 +30,7 @@ const START_MS: i64 = 1_792_843_200_000;
 const STEP_MS: i64 = 903_457;
 
 /// Fields of an outermost record, by the name of the kind.
-const AWKWARD: [(&str, &str); 16] = [
+const AWKWARD: [(&str, &str); 17] = [
     (
         "ranges",
         r#"{"name":"a","type":"double","exclusiveMinimum":0,"exclusiveMaximum":0.001},
@@ -134,6 +134,12 @@ const AWKWARD: [(&str, &str); 16] = [
            {"name":"g","type":{"type":{"type":"float"}},"minimum":1,"maximum":2}"#,
     ),
     (
+        "other_branches",
+        r#"{"name":"a","type":["null","int",{"type":"enum","name":"U","symbols":["u"]}],"default":null},
+           {"name":"b","type":"U"},
+           {"name":"sequence","type":"double"}"#,
+    ),
+    (
         "itself",
         r#"{"name":"a","type":["null","Record"],"default":null,"simulate":{"present":1}},
            {"name":"b","type":{"type":"array","items":"Record"},"simulate":{"items":2}},
@@ -184,6 +190,18 @@ const ANY_OF: &str = r#"{"type":"record","name":"Any","any_of":["a","b","c","d"]
       {"name":"x","type":["null","int"],"default":null,"simulate":{"present":0}},
       {"name":"y","type":["null","double"],"default":null,"simulate":{"present":0.5}}]}],"default":null,"simulate":{"present":0.5}}]}"#;
 
+/// The same of records inside that say nothing of values: what is really sent counts.
+const ANY_OF_PARTS: &str = r#"{"type":"record","name":"Parts","any_of":["part","parts","by_name","texts"],"fields":[
+    {"name":"part","type":{"type":"record","name":"Part","fields":[
+      {"name":"x","type":["null","int"],"simulate":{"present":0}},
+      {"name":"y","type":["null","string"],"default":null,"simulate":{"present":0.2,"values":["","y"]}},
+      {"name":"z","type":["null","int"],"default":null,"simulate":{"present":0.1}}]},"default":{"x":null},"simulate":{"present":0.6}},
+    {"name":"parts","type":["null",{"type":"array","unique":"name","items":{"type":"record","name":"Named","any_of":["inner"],"fields":[
+      {"name":"name","type":"string"},
+      {"name":"inner","type":["null","Part"],"default":null,"simulate":{"present":0.5}}]}}],"default":null,"simulate":{"present":0.3,"items":0}},
+    {"name":"by_name","type":{"type":"map","values":["null","Part"]},"default":{},"simulate":{"present":0.3}},
+    {"name":"texts","type":["null",{"type":"array","items":"string"}],"default":null,"simulate":{"present":0.3,"values":["","a"]}}]}"#;
+
 /// All kinds: name, the schema as the gateway has it, and as its devices have it.
 struct Both {
     gateway: Kinds,
@@ -211,6 +229,7 @@ impl Both {
             write(name, &format!("{{{head},\"fields\":[{fields}]}}"));
         }
         write("any_of", ANY_OF);
+        write("any_of_parts", ANY_OF_PARTS);
         Both::of(folder.path())
     }
 

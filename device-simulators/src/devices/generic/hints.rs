@@ -3,9 +3,11 @@
 //! A hint is checked when it is read: that it exists, that its value makes sense, and that it means something for its
 //! field. Mistakes name the hint; whoever reads the schema adds the field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
+
+use crate::devices::calendar::DAY_MS;
 
 /// What a hint stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,16 @@ pub(super) enum Needs {
 /// What its value must be.
 #[derive(Clone, Copy)]
 enum Form {
-    Number { least: f64, most: f64 },
+    Number {
+        least: f64,
+        most: f64,
+    },
+    /// How many.
+    Count {
+        most: f64,
+    },
+    /// Hours that begin anew at midnight.
+    Period,
     Weights,
     Texts,
 }
@@ -35,9 +46,9 @@ const ALL: [(&str, Needs, Form); 12] = [
     ("stddev", Needs::Number, number(0.0, f64::MAX)),
     ("drift_per_day", Needs::Number, ANY),
     ("increase_per_hour", Needs::Number, number(0.0, f64::MAX)),
-    ("reset_hours", Needs::Number, number(0.001, 1e6)),
+    ("reset_hours", Needs::Number, Form::Period),
     ("present", Needs::Optional, number(0.0, 1.0)),
-    ("items", Needs::Many, number(0.0, 1000.0)),
+    ("items", Needs::Many, Form::Count { most: 1000.0 }),
     ("weights", Needs::Choice, Form::Weights),
     ("values", Needs::Text, Form::Texts),
     ("keys", Needs::Map, Form::Texts),
@@ -72,6 +83,43 @@ impl Needs {
     }
 }
 
+// === impl Form ===
+
+impl Form {
+    fn has(self, number: f64) -> bool {
+        match self {
+            Form::Number { least, most } => (least..=most).contains(&number),
+            Form::Count { most } => (0.0..=most).contains(&number) && number.fract() == 0.0,
+            Form::Period => period_ms(number).is_some(),
+            Form::Weights | Form::Texts => false,
+        }
+    }
+
+    /// In words.
+    fn wants(self) -> String {
+        match self {
+            Form::Number { least: f64::MIN, .. } => "a number".to_owned(),
+            Form::Number { least, most: f64::MAX } => format!("a number from {least}"),
+            Form::Number { least, most } => format!("a number from {least} to {most}"),
+            Form::Count { most } => format!("a whole number from 0 to {most}"),
+            Form::Period => {
+                "hours of which a day has a whole number, such as 0.25 or 8, or whole days, such as 168".to_owned()
+            }
+            Form::Weights => "an object of symbols and their weights".to_owned(),
+            Form::Texts => "an array of strings".to_owned(),
+        }
+    }
+}
+
+/// So many hours in milliseconds, if periods of that length, one after the other, begin at every midnight or at some.
+pub(super) fn period_ms(hours: f64) -> Option<i64> {
+    let ms = hours * 3_600_000.0;
+    let whole = ms.round();
+    let is_whole = (1.0..=1e13).contains(&whole) && (ms - whole).abs() < 1e-3;
+    let ms = Some(whole as i64).filter(|_| is_whole)?;
+    (DAY_MS % ms == 0 || ms % DAY_MS == 0).then_some(ms)
+}
+
 // === impl Hints ===
 
 impl Hints {
@@ -101,14 +149,9 @@ impl Hints {
 
     fn add(&mut self, name: &'static str, form: Form, value: &Value) -> Result<(), String> {
         match form {
-            Form::Number { least, most } => {
-                let number = value.as_f64().filter(|number| (least..=most).contains(number));
-                let wrong = || match (least, most) {
-                    (f64::MIN, _) => "a number".to_owned(),
-                    (_, f64::MAX) => format!("a number from {least}"),
-                    _ => format!("a number from {least} to {most}"),
-                };
-                self.numbers.insert(name, number.ok_or_else(wrong)?);
+            Form::Number { .. } | Form::Count { .. } | Form::Period => {
+                let number = value.as_f64().filter(|number| form.has(*number));
+                self.numbers.insert(name, number.ok_or_else(|| form.wants())?);
             }
             Form::Weights => {
                 let weights: Option<BTreeMap<String, f64>> = serde_json::from_value(value.clone()).ok();
@@ -122,12 +165,14 @@ impl Hints {
             Form::Texts => {
                 let texts: Option<Vec<String>> = serde_json::from_value(value.clone()).ok();
                 let texts = texts.filter(|texts| !texts.is_empty());
-                let texts = Some(texts.ok_or("an array of strings, at least one")?);
-                *(if name == "keys" {
-                    &mut self.keys
+                let texts = texts.ok_or("an array of strings, at least one")?;
+                if name != "keys" {
+                    self.values = Some(texts);
+                } else if texts.iter().collect::<HashSet<_>>().len() == texts.len() {
+                    self.keys = Some(texts);
                 } else {
-                    &mut self.values
-                }) = texts;
+                    return Err("an array of different strings: a map has each key once".to_owned());
+                }
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! of its rate since the device was installed, so it never falls but where it is reset or runs over. What no hint says is
 //! guessed from the unit or the end of the name ([`LEVELS`], [`RATES`]), or lies in the middle of the range.
 
-use super::hints::Hints;
+use super::hints::{self, Hints};
 use crate::devices::calendar::{DAY_MS, LocalTime};
 use crate::devices::noise::Noise;
 use crate::devices::{math, rounded};
@@ -17,6 +17,9 @@ const SERVICE_DAYS: f64 = 30.0;
 /// 2021-01-01: the oldest device was installed then, the newest four years later.
 const INSTALLED_MS: i64 = 1_609_459_200_000;
 const INSTALLED_WITHIN_DAYS: f64 = 1461.0;
+
+/// 1970-01-05, the first Monday: from it on, counters are reset.
+const MONDAY_MS: i64 = 4 * DAY_MS;
 
 /// Ranges up to this width mean something; what is wider is only what the type or the register can hold.
 const SPAN_MAX: f64 = 1000.0;
@@ -85,8 +88,8 @@ pub(super) struct Counter {
     rate: f64,
     amplitude: f64,
     peak_hour: f64,
-    /// Begins anew so often, counted from local midnight.
-    reset_hours: Option<f64>,
+    /// Begins anew so often, at local midnight; where that is whole weeks, on Mondays.
+    reset_ms: Option<i64>,
 }
 
 /// Mean, amplitude, hour of the peak, standard deviation, decimals.
@@ -149,7 +152,7 @@ impl Number {
     /// A number that is measured or counted.
     ///
     /// # Errors
-    /// The mean is out of range.
+    /// The mean is out of range, or a profile has a peak and no height.
     pub(super) fn measured(name: &str, unit: &str, bounds: Bounds, hints: &Hints) -> Result<Number, String> {
         let is_meant = |known: &[&str]| {
             let mut known = known.iter();
@@ -167,12 +170,18 @@ impl Number {
             }
             _ => None,
         };
+        let flat = |amplitude: f64| match hint("peak_hour") {
+            Some(_) if amplitude == 0.0 => {
+                Err("simulate.peak_hour means nothing without an amplitude: add one".to_owned())
+            }
+            _ => Ok(amplitude),
+        };
         if let Some((rate, amplitude, peak_hour, decimals)) = counter {
             let course = Course::Counter(Counter {
                 rate,
-                amplitude: hint("amplitude").unwrap_or(amplitude),
+                amplitude: flat(hint("amplitude").unwrap_or(amplitude))?,
                 peak_hour: hint("peak_hour").unwrap_or(peak_hour),
-                reset_hours: hint("reset_hours"),
+                reset_ms: hint("reset_hours").and_then(hints::period_ms),
             });
             return Ok(Number::known(bounds, course, decimals));
         }
@@ -185,7 +194,7 @@ impl Number {
         let unhinted = |guessed: f64| if hints.says_level() { 0.0 } else { guessed };
         let level = Level {
             mean: hint("mean").unwrap_or(mean),
-            amplitude: hint("amplitude").unwrap_or(unhinted(amplitude)),
+            amplitude: flat(hint("amplitude").unwrap_or(unhinted(amplitude)))?,
             peak_hour: hint("peak_hour").unwrap_or(peak_hour),
             stddev: hint("stddev").unwrap_or(unhinted(stddev)),
             drift_per_day: hint("drift_per_day").unwrap_or(0.0),
@@ -262,11 +271,8 @@ impl Counter {
     /// What it shows, in a register that reaches from `low` to `high`.
     pub(super) fn value(&self, noise: &Noise, channel: &str, local_ms: i64, (low, high): (f64, f64)) -> f64 {
         let installed_ms = INSTALLED_MS + (INSTALLED_WITHIN_DAYS * noise.fixed(channel)) as i64 * DAY_MS;
-        let since_ms = match self.reset_hours {
-            Some(hours) => {
-                let period_ms = ((hours * HOUR_MS as f64) as i64).max(1);
-                local_ms - local_ms.rem_euclid(period_ms)
-            }
+        let since_ms = match self.reset_ms {
+            Some(period_ms) => local_ms - (local_ms - MONDAY_MS).rem_euclid(period_ms),
             None => installed_ms,
         };
         // Another day begins at local midnight, so both ends are measured from one.

@@ -61,7 +61,7 @@ pub(super) struct Field {
     pub(super) nullable: bool,
     /// Branches of its union besides null.
     pub(super) branches: usize,
-    /// `any_of` lists it.
+    /// `any_of` lists it, or there is none.
     pub(super) counts: bool,
     /// The share of readings that have it.
     pub(super) present: Option<f64>,

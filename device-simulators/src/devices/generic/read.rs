@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::attributes::{Attributes, Object, texts};
 use super::choice::Choice;
 use super::hints::{Hints, Needs};
-use super::number::{Course, Number};
+use super::number::{Course, Number, Scale};
 use super::plan::{Array, Field, Plan, Record, Role, Shape, ShapeId};
 use super::text::Text;
 use super::time::Time;
@@ -32,7 +32,8 @@ struct Around<'h> {
 #[derive(Default)]
 struct Reader<'s> {
     plan: Plan,
-    named: HashMap<String, ShapeId>,
+    /// Each with its definition.
+    named: HashMap<String, (ShapeId, &'s Object)>,
     /// Where names without a dot are looked up.
     namespaces: Vec<&'s str>,
     path: Vec<String>,
@@ -82,11 +83,11 @@ impl<'s> Reader<'s> {
     fn shape(&mut self, of: &'s Value, mut attributes: Attributes<'s>, around: Around<'_>) -> ShapeId {
         match of {
             Value::String(name) => self.of_name(name, &attributes, around),
-            Value::Array(branches) => match self.branch(branches) {
-                Some(branch) => self.shape(branch, attributes, around),
-                None => self.push(Shape::Null),
-            },
+            Value::Array(branches) => self.union(branches, attributes, around),
             Value::Object(object) => {
+                if object.contains_key("simulate") {
+                    self.mistake("simulate stands inside the type; put it on the field");
+                }
                 attributes.0.push(object);
                 self.shape(object.get("type").unwrap_or(&Value::Null), attributes, around)
             }
@@ -94,20 +95,64 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// The branch of a union that is played: not one that is still being read, since that would never end.
-    fn branch(&self, branches: &'s [Value]) -> Option<&'s Value> {
-        let others = || branches.iter().filter(|branch| *branch != "null");
-        let is_open = |branch: &&Value| {
-            let name = branch.as_str().and_then(|name| self.find(name));
-            name.is_some_and(|shape| matches!(self.plan.shape(shape), Shape::Null))
+    fn union(&mut self, branches: &'s [Value], attributes: Attributes<'s>, around: Around<'_>) -> ShapeId {
+        let Some(played) = self.branch(branches) else {
+            return self.push(Shape::Null);
         };
-        others().find(|branch| !is_open(branch)).or_else(|| others().next())
+        for branch in branches.get(..played).unwrap_or_default() {
+            self.unplayed(branch, around.name);
+        }
+        let shape = self.shape(&branches[played], attributes, around);
+        for branch in branches.get(played + 1..).unwrap_or_default() {
+            self.unplayed(branch, around.name);
+        }
+        shape
+    }
+
+    /// The branch of a union that is played: not one that is still being read, since that would never end.
+    fn branch(&self, branches: &'s [Value]) -> Option<usize> {
+        let others = || (0..branches.len()).filter(|&index| branches[index] != "null");
+        let is_open = |index: &usize| {
+            let found = branches[*index].as_str().and_then(|name| self.find(name));
+            found.is_some_and(|(shape, _)| matches!(self.plan.shape(shape), Shape::Null))
+        };
+        others().find(|index| !is_open(index)).or_else(|| others().next())
+    }
+
+    /// A branch that no device sends: it may have hints, and define what others refer to.
+    fn unplayed(&mut self, of: &'s Value, name: &str) {
+        let Value::Object(object) = of else {
+            return;
+        };
+        match object.get("type").and_then(Value::as_str) {
+            Some("record" | "error" | "enum") => {
+                let hints = &Hints::default();
+                self.shape(of, Attributes::default(), Around { name, hints });
+            }
+            _ => {
+                if object.contains_key("simulate") {
+                    self.mistake("simulate stands inside the type; put it on the field");
+                }
+                for inner in ["type", "items", "values"] {
+                    match object.get(inner) {
+                        Some(Value::Array(branches)) => branches.iter().for_each(|branch| self.unplayed(branch, name)),
+                        Some(inner) => self.unplayed(inner, name),
+                        None => {}
+                    }
+                }
+            }
+        }
     }
 
     fn of_name(&mut self, name: &str, attributes: &Attributes<'s>, around: Around<'_>) -> ShapeId {
         match (name, attributes.0.last()) {
             ("record" | "error", Some(object)) => self.record(object),
-            ("enum", Some(object)) => self.symbols(object, around.hints),
+            ("enum", Some(object)) => {
+                let shape = self.symbols(object, around.hints);
+                self.define(object, shape);
+                self.namespaces.pop();
+                shape
+            }
             ("array", Some(object)) => self.array(object, attributes, around),
             ("map", Some(object)) => {
                 let place = self.push(Shape::Null);
@@ -134,13 +179,17 @@ impl<'s> Reader<'s> {
             ("null", _) => self.push(Shape::Null),
             ("bytes" | "fixed", _) => self.broken(format!("{name} cannot be sent as JSON")),
             (name, _) => match self.find(name) {
-                Some(shape) => shape,
+                // The type is the same, its hints are each field's own.
+                Some((_, object)) if object.get("type").is_some_and(|of| of == "enum") => {
+                    self.symbols(object, around.hints)
+                }
+                Some((shape, _)) => shape,
                 None => self.broken(format!("there is no type {name} before this place")),
             },
         }
     }
 
-    fn find(&self, name: &str) -> Option<ShapeId> {
+    fn find(&self, name: &str) -> Option<(ShapeId, &'s Object)> {
         let namespace = self.namespaces.last().copied().unwrap_or_default();
         let found = self.named.get(&full_name(namespace, name));
         found.or_else(|| self.named.get(name)).copied()
@@ -153,7 +202,7 @@ impl<'s> Reader<'s> {
         let outer = self.namespaces.last().copied().unwrap_or_default();
         let own = name.rsplit_once('.').map(|(namespace, _)| namespace);
         let namespace = own.or(text("namespace")).unwrap_or(outer);
-        self.named.insert(full_name(namespace, name), shape);
+        self.named.insert(full_name(namespace, name), (shape, object));
         self.namespaces.push(namespace);
     }
 
@@ -184,10 +233,7 @@ impl<'s> Reader<'s> {
         let spellings = |symbol: &String| texts(object.get("also").and_then(|also| also.get(symbol)));
         let also = symbols.iter().map(spellings).collect();
         let choice = self.choice(symbols, also, hints);
-        let shape = self.push(Shape::Symbol(choice));
-        self.define(object, shape);
-        self.namespaces.pop();
-        shape
+        self.push(Shape::Symbol(choice))
     }
 
     fn choice(&mut self, symbols: Vec<String>, also: Vec<Vec<String>>, hints: &Hints) -> Choice {
@@ -235,29 +281,43 @@ impl<'s> Reader<'s> {
         );
         let (branches, nullable) = branches(field.get("type").unwrap_or(&Value::Null));
         let optional = field.contains_key("default") || field.contains_key("clock");
+        let role = self.role(field, name, shape, outermost && branches == 1);
         // Of a type that could not be read, nobody knows.
         if self.mistakes.len() == known_mistakes {
             let mut fits = self.fits(shape);
             fits.extend((optional || nullable).then_some(Needs::Optional));
-            hints.check_place(&fits, &mut |mistake| self.mistake(mistake));
+            match role {
+                Role::Filled if field.contains_key("simulate") => {
+                    self.mistake("simulate means nothing here, since the gateway fills this field: leave it out");
+                }
+                Role::Kept | Role::Clock | Role::Sequence if hints.number("present").is_some() => {
+                    self.mistake(
+                        "simulate.present means nothing here, since every reading has this field: leave it out",
+                    );
+                }
+                _ => hints.check_place(&fits, &mut |mistake| self.mistake(mistake)),
+            }
         }
         self.path.pop();
         Field {
-            role: self.role(field, name, shape, outermost && branches == 1),
+            role,
             also: [texts(field.get("also")), texts(field.get("aliases"))].concat(),
             name: name.to_owned(),
             shape,
             optional,
             nullable,
             branches,
-            counts: any_of.iter().any(|one| one == name),
+            counts: any_of.is_empty() || any_of.iter().any(|one| one == name),
             present: hints.number("present"),
         }
     }
 
     fn role(&self, field: &Object, name: &str, shape: ShapeId, outermost: bool) -> Role {
-        let is_sequence =
-            matches!(self.plan.shape(shape), Shape::Number(number) if matches!(number.course, Course::Sequence));
+        // A real number's would be rounded, and read as another.
+        let is_sequence = matches!(
+            self.plan.shape(shape),
+            Shape::Number(number) if matches!(number.course, Course::Sequence) && number.bounds.scale == Scale::Whole
+        );
         if field.contains_key("fill") {
             Role::Filled
         } else if field.contains_key("clock") {

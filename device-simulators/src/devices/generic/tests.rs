@@ -180,6 +180,91 @@ fn shares_are_as_hinted() {
     close(share(&states, &"ok".into()), 0.97);
 }
 
+/// A type that is referred to by its name is the same, and yet each field has its own hints.
+#[test]
+fn a_named_enum_has_the_weights_of_each_field() {
+    let schema = |of_b: &str| {
+        format!(
+            r#"{{"type":"record","name":"R","namespace":"city","fields":[
+                {{"name":"a","type":{{"type":"enum","name":"E","symbols":["free","occupied","closed"]}},"simulate":{{"weights":{{"free":1}}}}}},
+                {{"name":"b","type":["null","E"],"simulate":{{"weights":{{"{of_b}":1}}}}}},
+                {{"name":"c","type":{{"type":"array","items":"city.E"}},"simulate":{{"weights":{{"closed":1}}}}}},
+                {{"name":"d","type":"E"}}]}}"#
+        )
+    };
+    let kind = |of_b: &str| kind("test", &schema(of_b));
+    let (device, mut of_d) = (Device::new(kind("occupied").unwrap(), 7, 1), BTreeMap::new());
+    for hour in 0..200 {
+        let reading: Value = serde_json::from_slice(&device.reading(1, at(f64::from(hour)))).unwrap();
+        assert_eq!(
+            (&reading["a"], &reading["b"], &reading["c"][0]),
+            (&"free".into(), &"occupied".into(), &"closed".into())
+        );
+        *of_d.entry(reading["d"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    assert!(
+        of_d.len() == 3 && of_d.values().all(|times| *times > 40),
+        "no hint: {of_d:?}"
+    );
+    let mistakes = kind("ocupied").unwrap_err();
+    assert_eq!(
+        mistakes,
+        ["field b: simulate.weights: ocupied is no symbol; did you mean occupied?"]
+    );
+}
+
+#[test]
+fn a_type_may_be_defined_in_a_branch_that_is_not_played() {
+    let mistakes = |of: &str| {
+        let schema = format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"x","type":{of}}},{{"name":"y","type":"E"}}]}}"#
+        );
+        kind("test", &schema).err().unwrap_or_default()
+    };
+    let defined = r#"{"type":"enum","name":"E","symbols":["free"]}"#;
+    assert_eq!(mistakes(&format!(r#"["null","string",{defined}]"#)), [""; 0]);
+    assert_eq!(
+        mistakes(&format!(r#"["int",{{"type":"array","items":{defined}}}]"#)),
+        [""; 0]
+    );
+}
+
+/// A double would be rounded some day, and a number that a record says otherwise is not found in Kafka.
+#[test]
+fn only_a_whole_number_numbers_readings() {
+    for (of, expected) in [("long", true), ("int", false), ("double", false), ("float", false)] {
+        let schema = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"sequence","type":"{of}"}}]}}"#);
+        assert_eq!(kind("x", &schema).unwrap().is_numbered(), expected, "{of}");
+    }
+}
+
+/// A day at local midnight, a week on Mondays.
+#[test]
+fn counters_begin_anew_where_people_expect_it() {
+    let falls = |hints: &str| {
+        let device = device(&field("\"double\"", hints), 2);
+        let shown: Vec<f64> = (0..=4 * 24 * 16)
+            .map(|quarter| value(&device, 0.25 * f64::from(quarter)).as_f64().unwrap())
+            .collect();
+        // From Wednesday on; the reading of the hour itself begins anew.
+        let falls = shown.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]);
+        falls.map(|(before, _)| 0.25 * (before + 1) as f64).collect::<Vec<_>>()
+    };
+    let every = |hours: f64, from: f64| -> Vec<f64> {
+        let times = (0..).map(|turn| from + hours * f64::from(turn));
+        times.take_while(|hour| *hour <= 24.0 * 16.0).collect()
+    };
+    assert_eq!(
+        falls(r#"{"increase_per_hour": 5, "reset_hours": 24}"#),
+        every(24.0, 24.0)
+    );
+    assert_eq!(falls(r#"{"increase_per_hour": 5, "reset_hours": 8}"#), every(8.0, 8.0));
+    assert_eq!(
+        falls(r#"{"increase_per_hour": 5, "reset_hours": 168}"#),
+        every(168.0, 24.0 * 5.0)
+    );
+}
+
 #[test]
 fn a_state_lasts_and_a_device_has_its_fields_or_not() {
     let symbols = r#"{"type":"enum","name":"E","symbols":["free","occupied"]}"#;
@@ -318,6 +403,39 @@ fn mistakes_of_hints_are_named() {
         r#"{"reset_hours": 24}"#,
         &["simulate.reset_hours needs increase_per_hour: what does not count is not reset"],
     );
+    let periods = "hours of which a day has a whole number, such as 0.25 or 8, or whole days, such as 168";
+    for hours in ["7", "0", "-24", "36", "0.7"] {
+        check(
+            number,
+            &format!(r#"{{"increase_per_hour": 1, "reset_hours": {hours}}}"#),
+            &[&format!("simulate.reset_hours is {hours}; it must be {periods}")],
+        );
+    }
+    for hours in ["0.1", "0.25", "24", "72"] {
+        check(
+            number,
+            &format!(r#"{{"increase_per_hour": 1, "reset_hours": {hours}}}"#),
+            &[],
+        );
+    }
+    let flat = "simulate.peak_hour means nothing without an amplitude: add one";
+    check(number, r#"{"mean": 3, "peak_hour": 7}"#, &[flat]);
+    check(number, r#"{"increase_per_hour": 3, "peak_hour": 7}"#, &[flat]);
+    check(number, r#"{"peak_hour": 7}"#, &[]);
+    check(number, r#"{"mean": 3, "amplitude": 1, "peak_hour": 7}"#, &[]);
+    let count = |items: &str| format!("simulate.items is {items}; it must be a whole number from 0 to 1000");
+    let array = r#"{"type":"array","items":"int"}"#;
+    for items in ["2.5", "-1", "1001"] {
+        check(array, &format!(r#"{{"items": {items}}}"#), &[&count(items)]);
+    }
+    check(array, r#"{"items": 2.0}"#, &[]);
+    check(
+        r#"{"type":"map","values":"int"}"#,
+        r#"{"keys": ["car", "bus", "car"]}"#,
+        &[
+            "simulate.keys is [\"car\",\"bus\",\"car\"]; it must be an array of different strings: a map has each key once",
+        ],
+    );
     let symbols = r#"{"type":"enum","name":"E","symbols":["free","occupied"]}"#;
     check(
         symbols,
@@ -348,4 +466,66 @@ fn mistakes_of_hints_are_named() {
     );
     check("\"bytes\"", "{}", &["bytes cannot be sent as JSON"]);
     check("\"Speed\"", "{}", &["there is no type Speed before this place"]);
+}
+
+/// A hint that nobody would follow.
+#[test]
+fn hints_where_they_mean_nothing_are_mistakes() {
+    let check = |fields: &str, expected: &[&str]| {
+        let schema = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
+        assert_eq!(kind("x", &schema).err().unwrap_or_default(), expected, "{fields}");
+    };
+    let time = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
+    let present = |name: &str| {
+        format!("field {name}: simulate.present means nothing here, since every reading has this field: leave it out")
+    };
+    for (name, of, more) in [
+        ("sequence", r#"["null","long"]"#.to_owned(), r#""default":null"#),
+        ("interval_s", r#"["null","double"]"#.to_owned(), r#""default":null"#),
+        (
+            "status",
+            r#"["null",{"type":"enum","name":"S","symbols":["ok"]}]"#.to_owned(),
+            r#""default":null"#,
+        ),
+        ("observed_at", time.to_owned(), r#""clock":"observed""#),
+    ] {
+        let field = format!(r#"{{"name":"{name}","type":{of},{more},"simulate":{{"present":0.5}}}}"#);
+        check(&field, &[&present(name)]);
+    }
+    check(
+        r#"{"name":"status","type":["null","string"],"default":null,"simulate":{"values":["ok"]}}"#,
+        &[],
+    );
+    let filled = |name: &str| {
+        format!("field {name}: simulate means nothing here, since the gateway fills this field: leave it out")
+    };
+    check(
+        r#"{"name":"device","type":"string","fill":"device","simulate":{"values":["roof-1"]}}"#,
+        &[&filled("device")],
+    );
+    check(
+        &format!(r#"{{"name":"received_at","type":{time},"fill":"received_at","simulate":{{}}}}"#),
+        &[&filled("received_at")],
+    );
+    let inside = |path: &str| format!("field {path}: simulate stands inside the type; put it on the field");
+    let hinted = r#"{"type":"double","simulate":{"mean":4}}"#;
+    for (of, path) in [
+        (hinted.to_owned(), "x"),
+        (format!(r#"["null",{hinted}]"#), "x"),
+        (format!(r#"["null","string",{hinted}]"#), "x"),
+        (format!(r#"{{"type":"array","items":{hinted}}}"#), "x[]"),
+        (format!(r#"["null","int",{{"type":"map","values":{hinted}}}]"#), "x"),
+        (
+            r#"["int",{"type":"record","name":"P","fields":[{"name":"y","type":{"type":"double","simulate":{}}}]}]"#
+                .to_owned(),
+            "x.y",
+        ),
+    ] {
+        check(&format!(r#"{{"name":"x","type":{of}}}"#), &[&inside(path)]);
+    }
+    let schema = r#"{"type":"record","name":"R","simulate":{},"fields":[{"name":"x","type":"int"}]}"#;
+    assert_eq!(
+        kind("x", schema).unwrap_err(),
+        ["simulate stands inside the type; put it on the field"]
+    );
 }

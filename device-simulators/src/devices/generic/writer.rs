@@ -62,15 +62,22 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn reading(mut self) -> Vec<u8> {
-        self.record(self.plan.outermost(), None);
+        self.record(self.plan.outermost(), None, false);
         self.out
     }
 
-    fn shape(&mut self, shape: ShapeId) {
+    /// Writes a value; whether it is one for `any_of`. `must`: it has to be, as far as it can.
+    fn shape(&mut self, shape: ShapeId, must: bool) -> bool {
         let time_ms = self.moment.observed_at_ms;
         match self.plan.shape(shape) {
-            _ if self.depth > DEPTH_END => self.push("null"),
-            Shape::Null => self.push("null"),
+            _ if self.depth > DEPTH_END => {
+                self.push("null");
+                return false;
+            }
+            Shape::Null => {
+                self.push("null");
+                return false;
+            }
             Shape::Boolean(choice) => {
                 let position = choice.position(self.noise, &self.path, time_ms);
                 self.push(&choice.symbols[position]);
@@ -85,11 +92,16 @@ impl<'a> Writer<'a> {
                 let ago_ms = (600_000.0 * self.noise.fixed(&self.path)) as i64;
                 self.push(&time.text(self.noise, &self.path, time_ms.saturating_sub(ago_ms)));
             }
-            Shape::Text(text) => self.text(&text.of(self.noise, &self.path, time_ms, 0)),
-            Shape::Array(array) => self.array(array),
-            Shape::Map { keys, values } => self.map(keys, *values),
-            Shape::Record(record) => self.record(record, None),
+            Shape::Text(text) => {
+                let text = text.of(self.noise, &self.path, time_ms, 0);
+                self.text(&text);
+                return !text.is_empty();
+            }
+            Shape::Array(array) => return self.array(array, must),
+            Shape::Map { keys, values } => return self.map(keys, *values, must),
+            Shape::Record(record) => return self.record(record, None, must),
         }
+        true
     }
 
     fn number(&mut self, number: &Number) {
@@ -142,25 +154,30 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes a value one level deeper, at `step` behind the path; whether there is anything in it.
-    fn at(&mut self, step: &str, write: impl FnOnce(&mut Self)) -> bool {
-        let (path, start) = (self.path.len(), self.out.len());
+    /// Writes a value one level deeper, at `step` behind the path.
+    fn at<V>(&mut self, step: &str, write: impl FnOnce(&mut Self) -> V) -> V {
+        let path = self.path.len();
         self.path.push_str(step);
         self.depth += 1;
-        write(self);
+        let written = write(self);
         self.depth -= 1;
         self.path.truncate(path);
-        !matches!(self.out.get(start..), Some(b"null" | b"[]" | b"{}"))
+        written
     }
 }
 
 // === impl Writer: arrays and maps ===
 
 impl Writer<'_> {
-    fn array(&mut self, array: &Array) {
+    fn array(&mut self, array: &Array, must: bool) -> bool {
         let some = 1 + (3.0 * self.noise.fixed(&self.path)) as usize;
-        let wanted = array.count.unwrap_or(some).min(array.most);
-        let count = if self.depth > DEPTH_MAX { 0 } else { wanted };
+        let wanted = array.count.unwrap_or(some).max(must.into()).min(array.most);
+        let count = match must {
+            true => wanted,
+            false if self.depth > DEPTH_MAX => 0,
+            false => wanted,
+        };
+        let mut has_value = false;
         let mut written: Vec<Vec<u8>> = Vec::new();
         self.push("[");
         for position in 0..count {
@@ -171,13 +188,13 @@ impl Writer<'_> {
             }
             let before = self.out.len();
             self.comma();
-            let start = self.out.len();
-            self.at(&step, |this| {
+            let (start, must) = (self.out.len(), must && !has_value);
+            let is_value = self.at(&step, |this| {
                 match (this.plan.shape(array.items), &array.unique, &identity) {
                     (Shape::Record(record), Some(name), Some(value)) => {
-                        this.record(record, Some((name, &String::from_utf8_lossy(value))));
+                        this.record(record, Some((name, &String::from_utf8_lossy(value))), must)
                     }
-                    _ => this.shape(array.items),
+                    _ => this.shape(array.items, must),
                 }
             });
             // Alarms, say, are on or off, not on twice.
@@ -187,9 +204,11 @@ impl Writer<'_> {
                 self.out.truncate(before);
             } else {
                 written.push(identity.unwrap_or(item));
+                has_value |= is_value;
             }
         }
         self.push("]");
+        has_value
     }
 
     /// What tells an item from the others, as JSON.
@@ -205,60 +224,101 @@ impl Writer<'_> {
             // A further symbol would be one that is there already: it is left out.
             Shape::Symbol(choice) => this.text(&choice.symbols[position % choice.symbols.len()]),
             Shape::Text(text) => this.text(&text.of(this.noise, &this.path, this.moment.observed_at_ms, position)),
-            _ => this.shape(field.shape),
+            _ => drop(this.shape(field.shape, false)),
         });
         Some(self.out.split_off(start))
     }
 
-    fn map(&mut self, keys: &[String], values: ShapeId) {
+    fn map(&mut self, keys: &[String], values: ShapeId, must: bool) -> bool {
         self.push("{");
-        let keys = if self.depth > DEPTH_MAX { &[] } else { keys };
+        let keys = if self.depth > DEPTH_MAX && !must { &[] } else { keys };
+        let mut has_value = false;
         for key in keys {
             self.comma();
             self.text(key);
             self.push(":");
-            self.at(&format!(".{key}"), |this| this.shape(values));
+            has_value |= self.at(&format!(".{key}"), |this| this.shape(values, must && !has_value));
         }
         self.push("}");
+        has_value
     }
 }
 
 // === impl Writer: records ===
 
 impl Writer<'_> {
-    fn record(&mut self, record: &Record, identity: Identity<'_>) {
+    /// Whether one of those fields that count has a value; `must`: one has to.
+    fn record(&mut self, record: &Record, identity: Identity<'_>, must: bool) -> bool {
+        let start = self.out.len();
+        if self.fields(record, identity, None) {
+            return true;
+        }
+        if !record.needs_value && !must {
+            return false;
+        }
+        let candidates = self.candidates(record);
+        candidates.into_iter().any(|forced| {
+            self.out.truncate(start);
+            self.fields(record, identity, Some(forced))
+        })
+    }
+
+    /// Fields that can be made to have a value, beginning with any.
+    fn candidates<'r>(&self, record: &'r Record) -> Vec<&'r Field> {
+        let counting = record
+            .fields
+            .iter()
+            .filter(|field| field.counts && field.role != Role::Filled);
+        let mut candidates: Vec<&Field> = counting.collect();
+        let first = (self.chance("", "any_of") * candidates.len() as f64) as usize;
+        candidates.rotate_left(first);
+        if self.depth > DEPTH_MAX {
+            // The way that ends soonest, and no other: of records that hold themselves there are too many.
+            candidates.sort_by_key(|field| self.plan.shape(field.shape).is_composite());
+            candidates.truncate(1);
+        }
+        candidates
+    }
+
+    /// A record's fields; whether one of those that count has a value. One may be forced to.
+    fn fields(&mut self, record: &Record, identity: Identity<'_>, forced: Option<&Field>) -> bool {
         self.push("{");
         let mut has_value = false;
         for field in &record.fields {
             let identity = identity.filter(|(name, _)| *name == field.name);
-            has_value |= self.field(field, identity) && field.counts;
-        }
-        if record.needs_value && !has_value {
-            self.any_value(record);
+            let must = forced.is_some_and(|forced| forced.name == field.name);
+            has_value |= self.field(field, identity, must) && field.counts;
         }
         self.push("}");
+        has_value
     }
 
     /// Whether the field has a value now.
-    fn field(&mut self, field: &Field, identity: Identity<'_>) -> bool {
+    fn field(&mut self, field: &Field, identity: Identity<'_>, must: bool) -> bool {
         if field.role == Role::Filled {
             return false;
         }
         let before = self.out.len();
-        if !self.has(field) {
-            // Null is no value, and a field is not sent twice: what must have a value may still need it.
-            let says_null = field.nullable && !field.counts && self.chance(&field.name, "null") < SAYS_NULL;
+        if !must && !self.has(field) {
+            let says_null = field.nullable && self.chance(&field.name, "null") < SAYS_NULL;
             if says_null || !field.optional {
                 self.member(field, |this| this.push("null"));
             }
             return false;
         }
         let has_value = self.member(field, |this| match identity {
-            Some((_, value)) => this.push(value),
-            None if field.role == Role::Clock => this.clock(field),
-            None => this.shape(field.shape),
+            Some((_, value)) => {
+                this.push(value);
+                value != "\"\""
+            }
+            None if field.role == Role::Clock => {
+                this.clock(field);
+                true
+            }
+            None => this.shape(field.shape, must),
         });
-        if field.role == Role::Plain && field.optional && self.out.len() > BYTES_MAX {
+        let is_spare = field.role == Role::Plain && field.optional && !must;
+        if is_spare && self.out.len() > BYTES_MAX {
             self.out.truncate(before);
             return false;
         }
@@ -281,20 +341,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Gives a value to one of the fields of which one must have it.
-    fn any_value(&mut self, record: &Record) {
-        let candidates: Vec<&Field> = record.fields.iter().filter(|field| field.counts).collect();
-        let first = (self.chance("", "any_of") * candidates.len() as f64) as usize;
-        for field in candidates.iter().cycle().skip(first).take(candidates.len()) {
-            let before = self.out.len();
-            if field.role != Role::Filled && self.member(field, |this| this.shape(field.shape)) {
-                return;
-            }
-            self.out.truncate(before);
-        }
-    }
-
-    fn member(&mut self, field: &Field, write: impl FnOnce(&mut Self)) -> bool {
+    fn member<V>(&mut self, field: &Field, write: impl FnOnce(&mut Self) -> V) -> V {
         self.comma();
         let name = match field.role {
             Role::Plain => self.spelling(&field.name, &field.also).to_owned(),
