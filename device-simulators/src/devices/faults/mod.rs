@@ -14,6 +14,7 @@
 mod fields;
 mod payload;
 mod plan;
+pub(in crate::devices) mod text;
 
 use std::collections::VecDeque;
 use std::fmt;
