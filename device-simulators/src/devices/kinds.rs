@@ -7,14 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Kind, generic};
 
-/// Schemas of the program's kinds without physics, as the repository had them when this was built.
-const BUNDLED: [(&str, &str); 5] = [
-    ("air", include_str!("../../../schemas/air.avsc")),
-    ("noise", include_str!("../../../schemas/noise.avsc")),
-    ("parking", include_str!("../../../schemas/parking.avsc")),
-    ("streetlight", include_str!("../../../schemas/streetlight.avsc")),
-    ("water", include_str!("../../../schemas/water.avsc")),
-];
+/// The program's kinds and their schemas, as the repository had them when this was built (`build.rs`).
+const BUNDLED: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
 /// In the place of all names: every kind that there is.
 const EVERY: &str = "*";
@@ -49,7 +43,7 @@ impl Kinds {
         let bundled = || BUNDLED.iter().map(|(name, _)| (*name).to_owned());
         let physical = || Kind::PHYSICAL.iter().map(|kind| kind.name().to_owned());
         let mut names = match &self.folder {
-            None => bundled().chain(physical()).collect(),
+            None => bundled().collect(),
             Some(folder) => stems(folder)?,
         };
         names.sort_by_key(|name| {
