@@ -30,7 +30,7 @@ const START_MS: i64 = 1_792_843_200_000;
 const STEP_MS: i64 = 903_457;
 
 /// Fields of an outermost record, by the name of the kind.
-const AWKWARD: [(&str, &str); 17] = [
+const AWKWARD: [(&str, &str); 18] = [
     (
         "ranges",
         r#"{"name":"a","type":"double","exclusiveMinimum":0,"exclusiveMaximum":0.001},
@@ -158,6 +158,16 @@ const AWKWARD: [(&str, &str); 17] = [
            {"name":"latitude","type":["null","double"],"default":null,"maximum":90,"out_of_range":"null"},
            {"name":"b","type":{"type":"array","items":{"type":"record","name":"Place","fields":[
              {"name":"latitude","type":["null","int"],"sentinels":[999],"maximum":90}]}}}"#,
+    ),
+    (
+        "noted",
+        r#"{"name":"x","type":"double"},{"name":"y","type":["null","double"],"simulate":{"present":0}},
+           {"name":"field","type":"int"},
+           {"name":"notes","type":{"type":"array","maxItems":33,"items":{"type":"record","name":"Note","fields":[
+              {"name":"field","type":"string"},
+              {"name":"flag","type":{"type":"enum","name":"Flag","symbols":["other","out_of_range","sentinel","estimated"],"default":"other"}},
+              {"name":"source","type":{"type":"enum","name":"Source","symbols":["device","gateway"],"default":"device"},"default":"device"}
+            ]}},"default":[],"fill":"quality"}"#,
     ),
     (
         "nothing",

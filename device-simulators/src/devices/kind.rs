@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use super::city::{City, Spot};
 use super::faults::Faultable;
 use super::noise::Noise;
+use super::quality::Quality;
 use super::{Device, Header, Moment, energy, traffic, weather};
 
 /// Makes a device's sensor, and says where in the city it stands.
@@ -36,6 +37,8 @@ pub(super) struct Definition {
     /// Whether its readings say the device's number of the reading (`sequence`), by which each is found in Kafka.
     pub(super) numbered: bool,
     pub(super) faultable: Faultable,
+    /// Where its devices note what is to be said of a value; None if the schema has no such field.
+    pub(super) quality: Option<Quality>,
     /// Makes the sensor of the city's device with this number, and says where it is.
     pub(super) sensor: &'static MakeSensor,
 }
@@ -81,6 +84,10 @@ impl Kind {
 
     pub(super) fn faultable(self) -> &'static Faultable {
         &self.0.faultable
+    }
+
+    pub(super) fn quality(self) -> Option<Quality> {
+        self.0.quality
     }
 
     pub(super) fn definition(self) -> &'static Definition {

@@ -21,6 +21,7 @@ use super::city::{City, Spot};
 use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
+use super::quality::Quality;
 use super::{Device, Header, Moment, json, rounded};
 use appliances::{Appliances, Used};
 use load::Sort;
@@ -33,6 +34,7 @@ pub(super) static KIND: Definition = Definition {
     schema: include_str!("../../../../schemas/energy.avsc"),
     numbered: true,
     faultable: Faultable::physical(fields::FIELDS),
+    quality: Some(Quality::BUNDLED),
     sensor: &|city, noise, _| (Consumer::by_chance(noise).meter(city, noise), Spot::of(noise)),
 };
 

@@ -5,7 +5,8 @@
 //! reading to the next: a counter is the integral of its rate, a drift the time since the last service, a state is drawn
 //! anew every ten minutes.
 //!
-//! Without hints, units and names tell what is plausible ([`number`]). Fields that the gateway fills are left out.
+//! Without hints, units and names tell what is plausible ([`number`]). Fields that the gateway fills are left out; what a device
+//! notes in `quality` is added to the reading of any kind ([`quality`](super::quality)).
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::city::{City, Spot};
 use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
+use super::quality::Quality;
 use super::{Device, Header, Kind, Moment};
 use plan::Plan;
 use writer::Writer;
@@ -47,6 +49,7 @@ pub(super) fn kind(name: &str, schema: &str) -> Result<Kind, Vec<String>> {
         device_prefix: name,
         schema: schema.to_owned().leak(),
         numbered: plan.is_numbered(),
+        quality: plan.notes().map(|(field, flags)| Quality::new(field, flags)),
         faultable: Faultable {
             header_end: faultable::header_end(plan),
             fields: faultable::fields(plan).leak(),

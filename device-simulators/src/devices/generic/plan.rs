@@ -101,6 +101,28 @@ impl Plan {
         fields.iter().any(|field| field.role == Role::Sequence)
     }
 
+    /// The field of the notes on single values, and their flags.
+    pub(super) fn notes(&self) -> Option<(&str, &[String])> {
+        let mut filled = self
+            .outermost()
+            .fields
+            .iter()
+            .filter(|field| field.role == Role::Filled);
+        filled.find_map(|field| {
+            let Shape::Array(array) = self.shape(field.shape) else {
+                return None;
+            };
+            let Shape::Record(note) = self.shape(array.items) else {
+                return None;
+            };
+            let flag = note.fields.iter().find(|field| field.name == "flag")?;
+            match self.shape(flag.shape) {
+                Shape::Symbol(flags) => Some((field.name.as_str(), flags.symbols.as_slice())),
+                _ => None,
+            }
+        })
+    }
+
     /// The name and forms of the time of observation.
     pub(super) fn clock(&self) -> Option<(&str, &Time)> {
         let fields = &self.outermost().fields;

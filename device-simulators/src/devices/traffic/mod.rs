@@ -20,6 +20,7 @@ use super::city::{City, Spot};
 use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
+use super::quality::Quality;
 use super::{Device, Header, Moment, json, rounded};
 use roads::{Road, State};
 
@@ -30,6 +31,7 @@ pub(super) static KIND: Definition = Definition {
     schema: include_str!("../../../../schemas/traffic.avsc"),
     numbered: true,
     faultable: Faultable::physical(fields::FIELDS),
+    quality: Some(Quality::BUNDLED),
     sensor: &|city, _, index| {
         let detector = Detector::of(index);
         (Arc::new(detector), detector.spot(city))

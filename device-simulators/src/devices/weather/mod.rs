@@ -20,6 +20,7 @@ use super::city::{City, Spot};
 use super::faults::Faultable;
 use super::kind::{Definition, Sensor};
 use super::noise::Noise;
+use super::quality::Quality;
 use super::{Device, Header, Moment, json, math, rounded, sun};
 use fronts::Passage;
 
@@ -30,6 +31,7 @@ pub(super) static KIND: Definition = Definition {
     schema: include_str!("../../../../schemas/weather.avsc"),
     numbered: true,
     faultable: Faultable::physical(fields::FIELDS),
+    quality: Some(Quality::BUNDLED),
     sensor: &|_, noise, _| {
         let spot = Spot::of(noise);
         (Arc::new(Station(spot)), spot)
