@@ -9,19 +9,19 @@
 use std::collections::HashMap;
 
 use apache_avro::Schema;
-use apache_avro::schema::{Name, RecordField, RecordSchema, UnionSchema};
+use apache_avro::schema::{Name, RecordSchema};
 
 use super::attributes::names::{self, Unknown};
 use super::attributes::{self, Attributes};
-use super::clock::Limits;
-use super::json;
-use super::pass::{Buffers, Pass};
-use super::program::{Absent, Array, Branch, Field, Node, NodeId, Program, Union};
+use super::program::{Absent, Array, Field, Node, NodeId, Program};
 use super::quality;
 use super::record::{Quality, Record};
 use super::satisfiable;
-use super::text::{Form, NULL, Object, Text};
-use crate::outcome::Rejection;
+use super::text::{Form, Text};
+use fields::Role;
+
+mod fields;
+mod unions;
 
 /// Compiles the schema of one kind; `text` is what `schema` was parsed from.
 ///
@@ -292,217 +292,5 @@ impl Compiler {
             self.mistake(quality::NEEDS);
         }
         found
-    }
-}
-
-// === impl Compiler: fields ===
-
-/// What a field's own attributes ask of the gateway.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Plain,
-    Device,
-    ReceivedAt,
-    ObservedAt,
-    Quality,
-}
-
-impl Compiler {
-    fn field<'t>(&mut self, field: &RecordField, text: &'t Object<'t>, outermost: bool) -> (Field, Role) {
-        let role = self.role(&field.schema, text, outermost);
-        let attributes = Attributes::of_field(text, &mut |what| self.mistake(what));
-        let plain = self.node(&field.schema, text.get("type").unwrap_or(&NULL), attributes);
-        let default = text
-            .get("default")
-            .and_then(|default| self.default_value(plain, default));
-        let node = match role {
-            Role::Plain | Role::Quality => plain,
-            Role::Device => self.push(Node::Device),
-            Role::ObservedAt => self.observed_at(plain),
-            Role::ReceivedAt => self.push(Node::Reserved),
-        };
-        let absent = match role {
-            Role::Device => Absent::Device,
-            Role::ReceivedAt | Role::ObservedAt => Absent::ReceivedAt,
-            Role::Plain | Role::Quality => default.map_or(Absent::Refused, Absent::Default),
-        };
-        let field = Field {
-            name: field.name.as_str().into(),
-            quoted: format!("\"{}\":", field.name).into_bytes().into(),
-            node,
-            absent,
-        };
-        (field, role)
-    }
-
-    /// A time of observation, in the forms that the field accepts.
-    fn observed_at(&mut self, plain: NodeId) -> NodeId {
-        let observed_at = self.push(Node::ObservedAt);
-        match &mut self.program.nodes[plain as usize] {
-            Node::Accepts(accepts) => {
-                accepts.node = observed_at;
-                plain
-            }
-            _ => observed_at,
-        }
-    }
-
-    fn role(&mut self, schema: &Schema, text: &Object<'_>, outermost: bool) -> Role {
-        let role = match (text.get("fill"), text.get("clock")) {
-            (None, None) => return Role::Plain,
-            (Some(fill), None) if fill.as_str() == Some("device") => Role::Device,
-            (Some(fill), None) if fill.as_str() == Some("received_at") => Role::ReceivedAt,
-            (Some(fill), None) if fill.as_str() == Some("quality") => Role::Quality,
-            (Some(fill), None) => {
-                let what = format!("\"fill\" is {fill}; it can be \"device\", \"received_at\" or \"quality\"");
-                return self.no_role(what);
-            }
-            (None, Some(clock)) if clock.as_str() == Some("observed") => Role::ObservedAt,
-            (None, Some(clock)) => return self.no_role(format!("\"clock\" is {clock}; it can be \"observed\"")),
-            (Some(_), Some(_)) => return self.no_role("\"fill\" and \"clock\" exclude each other"),
-        };
-        let (fits, needs) = match role {
-            Role::Device => (matches!(schema, Schema::String), "\"fill\": \"device\" needs a string"),
-            Role::Quality => (matches!(schema, Schema::Array(_)), quality::NEEDS),
-            Role::ReceivedAt => (
-                matches!(schema, Schema::TimestampMillis),
-                "\"fill\": \"received_at\" needs a long with logicalType timestamp-millis",
-            ),
-            _ => (
-                matches!(schema, Schema::TimestampMillis),
-                "\"clock\": \"observed\" needs a long with logicalType timestamp-millis",
-            ),
-        };
-        let limit = attributes::useless_beside_role(text, role == Role::ObservedAt, role == Role::Quality);
-        if !fits {
-            self.no_role(needs)
-        } else if !outermost {
-            self.no_role("\"fill\" and \"clock\" are for fields of the outermost record")
-        } else if let Some(limit) = limit {
-            self.no_role(format!("\"{limit}\" means nothing beside \"fill\" and \"clock\""))
-        } else {
-            role
-        }
-    }
-
-    fn no_role(&mut self, what: impl std::fmt::Display) -> Role {
-        self.mistake(what);
-        Role::Plain
-    }
-
-    /// The default, as Avro: it is checked and written like a value that a device sends. A union's is one of its first
-    /// branch, wherever a value that a device sends would go.
-    fn default_value(&mut self, node: NodeId, default: &Text<'_>) -> Option<Box<[u8]>> {
-        let mut buffers = Buffers::default();
-        let node = match self.first_branch(node) {
-            None => node,
-            Some(First::Null) if default.raw == "null" => return Some([0].into()),
-            Some(First::Null) => {
-                self.mistake(format!(
-                    "the default {default} must fit the first branch of the union, null"
-                ));
-                return None;
-            }
-            Some(First::Branch(node)) => {
-                buffers.out.push(0);
-                node
-            }
-        };
-        let in_union = !buffers.out.is_empty();
-        let mut pass = Pass {
-            buffers: &mut buffers,
-            device: "",
-            received_at_ms: 0,
-            limits: &Limits::UNLIMITED,
-        };
-        match json::write(&self.program, node, default.raw.as_bytes(), &mut pass) {
-            Ok(()) => Some(buffers.out.into()),
-            Err(_) if !self.mistakes.is_empty() => None,
-            Err(Rejection { detail, .. }) => {
-                self.mistake(if in_union {
-                    format!("the default {default} must fit the first branch of the union: {detail}")
-                } else {
-                    format!("the default {default} does not fit: {detail}")
-                });
-                None
-            }
-        }
-    }
-
-    /// `None` if it is no union.
-    fn first_branch(&self, node: NodeId) -> Option<First> {
-        match self.program.node(node) {
-            Node::Optional { null: 0, .. } => Some(First::Null),
-            Node::Optional { node, .. } => Some(First::Branch(*node)),
-            Node::Union(union) => {
-                let first = union.branches().find(|branch| branch.byte == 0);
-                Some(first.map_or(First::Null, |branch| First::Branch(branch.node)))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The first branch of a union.
-enum First {
-    Null,
-    Branch(NodeId),
-}
-
-// === impl Compiler: unions ===
-
-impl Compiler {
-    fn union<'t>(&mut self, schema: &UnionSchema, text: &'t Text<'t>, attributes: Attributes<'t>) -> NodeId {
-        let variants = schema.variants();
-        if variants.is_empty() {
-            self.mistake("a union without branches: no reading could ever fit");
-        }
-        let nullable = variants.iter().any(|variant| matches!(variant, Schema::Null));
-        let numbers = variants.iter().filter(|variant| attributes::is_number(variant)).count();
-        let branches: Vec<&Schema> = variants.iter().collect();
-        attributes.check_place(&branches, &mut |what| self.mistake(what));
-        let mut union = Union::default();
-        for (index, variant) in variants.iter().enumerate() {
-            let own = attributes.for_branch(variant, nullable, numbers > 1);
-            let text = text.items().get(index).unwrap_or(&NULL);
-            let node = self.node(variant, text, own);
-            // Never above seven branches, or they would be ambiguous: one byte each.
-            self.branch(&mut union, (index as u8) << 1, node);
-        }
-        self.push(simplified(union))
-    }
-
-    /// JSON does not name branches, so at most one may fit each form of value.
-    fn branch(&mut self, union: &mut Union, byte: u8, node: NodeId) {
-        let branch = Branch { byte, node };
-        let (slot, form) = match self.program.node(node) {
-            // A null, or what could not be compiled and is reported already. A record that holds itself directly
-            // through a union is still unknown here, and an object all the same.
-            Node::Null if !self.named.values().any(|&named| named == node) => {
-                union.null = Some(byte);
-                return;
-            }
-            Node::Boolean => (&mut union.boolean, "booleans"),
-            Node::Integer(_) | Node::ObservedAt | Node::Accepts(_) | Node::Reserved => (&mut union.integer, "integers"),
-            Node::Real(_) => (&mut union.real, "numbers"),
-            Node::Text | Node::CheckedText(_) | Node::Device | Node::Enum(_) => (&mut union.text, "strings"),
-            Node::Array(_) => (&mut union.array, "arrays"),
-            Node::Null | Node::Map(_) | Node::Record(_) => (&mut union.object, "objects"),
-            Node::Optional { .. } | Node::Union(_) => return self.mistake("a union inside a union"),
-        };
-        if slot.replace(branch).is_some() {
-            self.mistake(format!("ambiguous union: two branches accept JSON {form}"));
-        }
-    }
-}
-
-/// `["null", T]`, by far the commonest union, has a node of its own.
-fn simplified(union: Union) -> Node {
-    let mut others = union.branches();
-    let (first, second) = (others.next(), others.next());
-    drop(others);
-    match (union.null, first, second) {
-        (Some(null), Some(Branch { byte, node }), None) => Node::Optional { null, some: byte, node },
-        _ => Node::Union(Box::new(union)),
     }
 }
