@@ -6,8 +6,6 @@ use std::fmt;
 
 /// Characters of a value or key that are quoted.
 pub const QUOTED_CHARS_MAX: usize = 40;
-/// Characters of a path.
-pub const PATH_CHARS_MAX: usize = 160;
 
 /// What the reading has where something else should be.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +50,6 @@ pub fn show(value: f64, single: bool) -> String {
 /// In quotation marks, escaped, cut.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", cut(text))
-}
-
-/// Whether a name in a path is taken for one step. Any other, such as the key `bus.x` of a map, is in brackets and
-/// quotation marks there: `classes["bus.x"]`.
-pub fn is_plain(name: &str) -> bool {
-    let is_plain = |letter: char| !".[]\"\\".contains(letter) && !letter.is_whitespace() && !letter.is_control();
-    !name.is_empty() && name.chars().all(is_plain)
 }
 
 /// Escaped and cut, for a key in a path.

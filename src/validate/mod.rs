@@ -51,6 +51,7 @@ pub mod literal;
 pub mod lookup;
 pub mod notes;
 pub mod pass;
+pub mod path;
 pub mod program;
 mod quality;
 pub mod record;

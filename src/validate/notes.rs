@@ -5,7 +5,7 @@
 //! inside as records and arrays are closed, so that nothing is done for readings without notes.
 
 use super::field::NodeId;
-use super::got::{self, PATH_CHARS_MAX};
+use super::path::{Path, Place};
 
 /// Notes of a reading that get a path.
 pub const NOTES_MAX: usize = 32;
@@ -30,14 +30,15 @@ pub struct Nulled {
 pub struct Notes {
     nulled: Vec<Nulled>,
     /// Of the first of them; strings of earlier readings lie behind.
-    paths: Vec<Path>,
+    places: Vec<Located>,
 }
 
+/// Where a null is, as far as that is known.
 #[derive(Debug, Default)]
-struct Path {
-    /// Where in the output the null, or what is around it, begins.
+struct Located {
+    /// Where in the output it, or what is around it, begins.
     at: usize,
-    text: String,
+    path: Path,
     /// Whether it counts as a value: each record around it lists the field that it lies in.
     counts: bool,
 }
@@ -67,13 +68,13 @@ impl Notes {
         if index >= NOTES_MAX {
             return;
         }
-        if index == self.paths.len() {
-            self.paths.push(Path::default());
+        if index == self.places.len() {
+            self.places.push(Located::default());
         }
-        let path = &mut self.paths[index];
-        path.at = at;
-        path.counts = true;
-        path.text.clear();
+        let located = &mut self.places[index];
+        located.at = at;
+        located.counts = true;
+        located.path.clear();
     }
 
     /// Those since there were `first` are inside what begins at `at`: `place` names where, by where each was, and whether that
@@ -82,50 +83,19 @@ impl Notes {
     pub fn locate<'s>(&mut self, first: usize, at: usize, mut place: impl FnMut(usize) -> (Place<'s>, bool)) -> bool {
         let last = self.nulled.len().min(NOTES_MAX);
         let mut any_counts = false;
-        for path in self.paths.get_mut(first..last).unwrap_or_default() {
-            let (place, counts) = place(path.at);
-            path.prepend(place);
-            path.at = at;
-            path.counts &= counts;
-            any_counts |= path.counts;
+        for located in self.places.get_mut(first..last).unwrap_or_default() {
+            let (place, counts) = place(located.at);
+            located.path.prepend(place);
+            located.at = at;
+            located.counts &= counts;
+            any_counts |= located.counts;
         }
         any_counts
     }
 
     /// The paths, each with its flag.
     pub fn paths(&self) -> impl Iterator<Item = (&str, Flag)> {
-        let paths = self.paths.iter().zip(&self.nulled);
-        paths.map(|(path, nulled)| (path.text.as_str(), nulled.flag))
-    }
-}
-
-/// Where in a record, map or array something is.
-#[derive(Clone, Copy, Debug)]
-pub enum Place<'s> {
-    Field(&'s str),
-    Item(usize),
-}
-
-// === impl Path ===
-
-impl Path {
-    /// The path's end is what tells most, so a long one loses its beginning.
-    fn prepend(&mut self, place: Place<'_>) {
-        if !self.text.is_empty() && !self.text.starts_with('[') {
-            self.text.insert(0, '.');
-        }
-        match place {
-            Place::Field(name) if !got::is_plain(name) => {
-                let name = serde_json::Value::from(name);
-                self.text.insert_str(0, &format!("[{name}]"));
-            }
-            Place::Field(name) => self.text.insert_str(0, name),
-            Place::Item(index) => self.text.insert_str(0, &format!("[{index}]")),
-        }
-        let excess = self.text.chars().count().saturating_sub(PATH_CHARS_MAX);
-        if excess > 0 {
-            let end = self.text.chars().skip(excess + 1);
-            self.text = std::iter::once('…').chain(end).collect();
-        }
+        let places = self.places.iter().zip(&self.nulled);
+        places.map(|(located, nulled)| (located.path.as_str(), nulled.flag))
     }
 }

@@ -4,13 +4,15 @@
 //! leave room for the gateway's, so that `maxItems` is true of what is stored.
 
 use super::notes::NOTES_MAX;
+use super::path;
 use super::program::{Absent, Node, NodeId, Program, Symbols};
 use super::record::Quality;
 
 /// What the form must be.
-pub const NEEDS: &str = "\"fill\": \"quality\" needs a default, and an array (\"maxItems\" from 33 to 95: the last 32 are the gateway's) of a \
-                         record with the fields field (string), flag (enum with sentinel, out_of_range and other) and source (enum \
-                         of device and gateway; device is first, and the default)";
+pub const NEEDS: &str = "\"fill\": \"quality\" needs a default, and an array (\"maxItems\" from 33 to 95: the last 32 are the gateway's; not \
+                         \"unique\") of a record with the fields field (string; a path may be empty and have 160 characters), flag \
+                         (enum with sentinel, out_of_range and other) and source (enum of device and gateway; device is first, \
+                         and the default)";
 
 /// Of a device: one byte of a block's count.
 const SENT_MAX: usize = 63;
@@ -25,11 +27,20 @@ pub fn compile(program: &mut Program, field: usize, node: NodeId) -> Option<Qual
     let Node::Record(record) = program.node(items) else {
         return None;
     };
-    let [path, flag, source] = &*record.fields else {
+    let [place, flag, source] = &*record.fields else {
         return None;
     };
-    let names = [&path.name, &flag.name, &source.name].map(|name| &**name);
-    let is_text = matches!(program.node(path.node), Node::Text | Node::CheckedText(_));
+    let names = [&place.name, &flag.name, &source.name].map(|name| &**name);
+    let holds_paths = match program.node(place.node) {
+        Node::Text => true,
+        Node::CheckedText(rules) => {
+            let has_room = rules.chars_max.is_none_or(|most| most >= path::CHARS_MAX);
+            has_room && rules.chars_min.is_none_or(|least| least == 0) && rules.pattern.is_none()
+        }
+        _ => false,
+    };
+    // One value may have several notes.
+    let is_free = array.unique.is_none();
     let (Node::Enum(flags), Node::Enum(sources)) = (program.node(flag.node), program.node(source.node)) else {
         return None;
     };
@@ -42,7 +53,7 @@ pub fn compile(program: &mut Program, field: usize, node: NodeId) -> Option<Qual
     };
     let is_device_first = sources.index(b"device") == Some(0);
     let is_device_default = matches!(&source.absent, Absent::Default(default) if **default == [0]);
-    if names != ["field", "flag", "source"] || !is_text || !(1..=SENT_MAX).contains(&sent_max) {
+    if names != ["field", "flag", "source"] || !holds_paths || !is_free || !(1..=SENT_MAX).contains(&sent_max) {
         return None;
     }
     if !is_device_first || !is_device_default {

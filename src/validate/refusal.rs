@@ -1,14 +1,13 @@
 //! What is wrong with a reading, in words: path, expected, got.
 //!
-//! Made on the way out of a failed pass only, so it may allocate; bounded, whatever the device sent. Values are quoted up
-//! to [`QUOTED_CHARS_MAX`], paths from their end up to [`PATH_CHARS_MAX`].
-
-use std::fmt::Write as _;
+//! Made on the way out of a failed pass only, so it may allocate; bounded, whatever the device sent. Values are quoted as far
+//! as [`got`](super::got) says, places as far as [`path`](super::path) does.
 
 use super::clock;
 use super::fault::Fault;
-use super::got::{self, Got, PATH_CHARS_MAX, quoted, show};
+use super::got::{Got, quoted, show};
 use super::pass::Pass;
+use super::path::{Path, Place};
 use super::program::{Exclusive, Integer, Node, NodeId, Program, Range, Real};
 use super::text_rules::TextRules;
 use super::time::{Mistake, Unit};
@@ -20,7 +19,7 @@ const NAMES_CHARS_MAX: usize = 160;
 /// One step of a path.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A field, or a key as the device sent it.
+    /// A field, or a key, escaped and cut.
     Field(String),
     Item(usize),
 }
@@ -231,28 +230,17 @@ impl<T: Copy> Range<T> {
 
 /// `lanes[2].speed_kmh: text`; `steps` are in the order of unwinding, the innermost first.
 pub fn located(steps: &[Step], text: &str) -> String {
-    let mut path = String::new();
-    for step in steps.iter().rev() {
-        match step {
-            Step::Field(name) if !got::is_plain(name) => drop(write!(path, "[\"{name}\"]")),
-            Step::Field(name) if path.is_empty() => path.push_str(name),
-            Step::Field(name) => {
-                path.push('.');
-                path.push_str(name);
-            }
-            // Writing to a String does not fail.
-            Step::Item(index) => drop(write!(path, "[{index}]")),
-        }
+    let mut path = Path::default();
+    for step in steps {
+        path.prepend(match step {
+            Step::Field(name) => Place::Shown(name),
+            Step::Item(index) => Place::Item(*index),
+        });
     }
-    if path.is_empty() {
-        return text.to_owned();
+    match path.as_str() {
+        "" => text.to_owned(),
+        path => format!("{path}: {text}"),
     }
-    let excess = path.chars().count().saturating_sub(PATH_CHARS_MAX);
-    if excess > 0 {
-        path = path.chars().skip(excess).collect();
-        path.insert(0, '…');
-    }
-    format!("{path}: {text}")
 }
 
 /// Not JSON: `line 1, column 17: expected …`.

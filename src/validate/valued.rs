@@ -2,15 +2,87 @@
 //!
 //! Null is no value, nor is an empty text, nor an array, map or record in which there is none. Of a record that has an
 //! `any_of` of its own, only those fields count: that a lane has a number, or a direction, is no measurement. Reads the
-//! gateway's own Avro, and stops at the first value.
+//! gateway's own Avro, and stops at the first value. What stands for a field that was not sent looks the same there, so
+//! no default may count ([`Program::counting_defaults`]).
 
-use super::program::{Node, NodeId, Program};
+use std::collections::HashSet;
+
+use super::program::{Absent, Field, Node, NodeId, Program};
 use super::record::Record;
 
 impl Program {
     /// `bytes` begin with what was written for `node`.
     pub fn has_value(&self, node: NodeId, bytes: &[u8]) -> bool {
         Written { program: self, bytes }.node(node, true)
+    }
+
+    /// Fields of records inside whose default would count as a value, although no device sent it; each with the path of its
+    /// record. Of records with an `any_of` the compiler has said it.
+    pub fn counting_defaults(&self) -> Vec<(String, &str)> {
+        let mut search = Search {
+            program: self,
+            seen: HashSet::new(),
+            found: Vec::new(),
+        };
+        if let Node::Record(outermost) = self.node(self.root) {
+            for field in outermost.rules.any_of.iter().map(|&index| &outermost.fields[index]) {
+                search.node(field.node, &field.name);
+            }
+        }
+        search.found
+    }
+}
+
+/// Looks for defaults that count.
+struct Search<'p> {
+    program: &'p Program,
+    seen: HashSet<NodeId>,
+    found: Vec<(String, &'p str)>,
+}
+
+// === impl Search ===
+
+impl<'p> Search<'p> {
+    fn node(&mut self, node: NodeId, path: &str) {
+        let program = self.program;
+        match program.node(node) {
+            Node::Array(array) => self.node(array.items, &format!("{path}[]")),
+            Node::Map(values) => self.node(*values, &format!("{path}{{}}")),
+            Node::Optional { node, .. } => self.node(*node, path),
+            Node::Union(union) => union.branches().for_each(|branch| self.node(branch.node, path)),
+            Node::Record(record) if self.seen.insert(node) => self.record(record, path),
+            _ => {}
+        }
+    }
+
+    fn record(&mut self, record: &'p Record, path: &str) {
+        let any_of = &record.rules.any_of;
+        let fields = record.fields.iter().enumerate();
+        let counting = fields.filter(|(index, _)| any_of.is_empty() || any_of.contains(index));
+        let counting: Vec<&Field> = counting.map(|(_, field)| field).collect();
+        let is_valued = |field: &&&Field| match &field.absent {
+            Absent::Default(default) => self.program.has_value(field.node, default),
+            _ => false,
+        };
+        // Where something is sent with every such record, that is what counts.
+        let is_looked_at = any_of.is_empty() || record.rules.is_outermost;
+        if is_looked_at && !counting.iter().any(|field| self.is_always_sent(field)) {
+            let valued = counting.iter().filter(is_valued);
+            self.found.extend(valued.map(|field| (path.to_owned(), &*field.name)));
+        }
+        for field in counting {
+            self.node(field.node, &format!("{path}.{}", field.name));
+        }
+    }
+
+    /// A field that no reading leaves out, of which any value is one.
+    fn is_always_sent(&self, field: &Field) -> bool {
+        let is_value = match self.program.node(field.node) {
+            Node::Boolean | Node::Integer(_) | Node::Real(_) | Node::Enum(_) | Node::Accepts(_) => true,
+            Node::CheckedText(rules) => rules.chars_min.is_some_and(|least| least > 0),
+            _ => false,
+        };
+        is_value && field.absent.is_required()
     }
 }
 

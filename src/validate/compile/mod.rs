@@ -23,6 +23,10 @@ use fields::Role;
 mod fields;
 mod unions;
 
+/// What is wrong with a default that counts as a value.
+const COUNTS: &str = "its default is a value, and would count for \"any_of\" of the outermost record although no device sent it; make \
+                      it null or empty, or list in an \"any_of\" of this record what counts";
+
 /// Compiles the schema of one kind; `text` is what `schema` was parsed from.
 ///
 /// # Errors
@@ -47,6 +51,11 @@ pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
         && let Err(mistake) = satisfiable::check(&compiler.program)
     {
         compiler.mistakes.push(mistake);
+    }
+    if compiler.mistakes.is_empty() {
+        let counting = compiler.program.counting_defaults().into_iter();
+        let said = counting.map(|(record, field)| located(&format!("{record}.{field}"), COUNTS.to_owned()));
+        compiler.mistakes = said.collect();
     }
     if compiler.mistakes.is_empty() {
         Ok(compiler.program)

@@ -8,7 +8,8 @@
 
 use super::clock::Limits;
 use super::fault::Fault;
-use super::notes::{Flag, Notes, Place};
+use super::notes::{Flag, Notes};
+use super::path::Place;
 use super::program::{Absent, Array, Branch, Field, NodeId, Program};
 use super::record::{Quality, Record};
 

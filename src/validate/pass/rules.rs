@@ -4,7 +4,8 @@
 //! behind those of the device. None of it costs a reading without notes more than a look at the first field that has a value.
 
 use super::{ABSENT, Buffers, OpenRecord, Pass, Span, write_long, write_text};
-use crate::validate::notes::{Flag, NOTES_MAX, Place};
+use crate::validate::notes::{Flag, NOTES_MAX};
+use crate::validate::path::Place;
 use crate::validate::program::Program;
 use crate::validate::record::{Quality, Record};
 

@@ -138,7 +138,12 @@ impl Schemer {
             _ => {
                 self.names += 1;
                 let name = self.names;
-                let fields = self.fields(depth);
+                let mut fields = self.fields(depth);
+                if self.needs_value {
+                    // Where defaults would count, something must be sent that does.
+                    let separator = if fields.is_empty() { "" } else { "," };
+                    write!(fields, r#"{separator}{{"name":"n","type":"int"}}"#).unwrap();
+                }
                 (
                     format!(r#"{{"type":"record","name":"R{name}","fields":[{fields}]}}"#),
                     "",

@@ -390,6 +390,67 @@ fn attributes_that_are_misspelt_or_have_no_such_value() {
     ]);
 }
 
+/// In a record inside that does not say what counts, all does: also what stands for a field that no device sent.
+#[test]
+fn defaults_that_would_count_as_values() {
+    let check = |fields: &str, expected: &[&str]| {
+        let schema = record(fields).replacen(r#""fields""#, r#""any_of":["x"],"fields""#, 1);
+        let counts = "its default is a value, and would count for \"any_of\" of the outermost record although no device sent it; \
+                      make it null or empty, or list in an \"any_of\" of this record what counts";
+        let expected: Vec<String> = expected.iter().map(|path| format!("test: {path}: {counts}")).collect();
+        assert_eq!(load(&schema).err().unwrap_or_default(), expected, "{fields}");
+    };
+    let unit = r#"{"name":"unit","type":"string","default":"m"}"#;
+    let level = r#"{"name":"level","type":["null","double"],"default":null}"#;
+    let part = |fields: &str| format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
+    let x = |of: &str| format!(r#"{{"name":"x","type":["null",{of}],"default":null}}"#);
+    check(&x(&part(&format!("{unit},{level}"))), &["x.unit"]);
+    check(&x(&part(&format!("{},{level}", unit.replace("\"m\"", "\"\"")))), &[]);
+    // What every such record must have is a value anyhow, if it is one.
+    check(&x(&part(&format!(r#"{unit},{{"name":"number","type":"int"}}"#))), &[]);
+    check(
+        &x(&part(&format!(
+            r#"{unit},{{"name":"name","type":{{"type":"string","minLength":1}}}}"#
+        ))),
+        &[],
+    );
+    check(
+        &x(&part(&format!(r#"{unit},{{"name":"name","type":"string"}}"#))),
+        &["x.unit"],
+    );
+    // One that says what counts, and one that counts nowhere.
+    check(
+        &x(&part(&format!("{unit},{level}")).replacen("\"fields\"", "\"any_of\":[\"level\"],\"fields\"", 1)),
+        &[],
+    );
+    check(
+        &format!(
+            r#"{},{{"name":"y","type":{},"default":{{}}}}"#,
+            x("\"int\""),
+            part(unit)
+        ),
+        &[],
+    );
+    // Anywhere inside.
+    let flag = r#"{"name":"flag","type":"boolean","default":false}"#;
+    let inner = format!(r#"{{"type":"record","name":"I","fields":[{flag}]}}"#);
+    check(
+        &x(&part(&format!(
+            r#"{{"name":"a","type":{{"type":"array","items":{{"type":"map","values":{inner}}}}}}},
+               {{"name":"b","type":["string",{{"type":"record","name":"J","fields":[{unit},{{"name":"again","type":["null","J"],"default":null}}]}}]}},
+               {{"name":"c","type":"I","default":{{}}}}"#
+        ))),
+        &["x.c", "x.a[]{}.flag", "x.b.unit"],
+    );
+    // A default of the outermost record's counts for nobody, until it is inside of itself.
+    check(r#"{"name":"x","type":"int","default":5}"#, &[]);
+    check(&x(r#"{"type":"map","values":"Test"}"#), &[]);
+    check(
+        r#"{"name":"x","type":["int",{"type":"map","values":"Test"}],"default":5}"#,
+        &["x{}.x"],
+    );
+}
+
 #[test]
 fn quality_flags_of_a_form_that_the_gateway_cannot_add_to() {
     let good = super::generate::QUALITY;
@@ -408,6 +469,12 @@ fn quality_flags_of_a_form_that_the_gateway_cannot_add_to() {
         (r#"["device","gateway"]"#, r#"["gateway","device"]"#),
         (r#""sentinel","#, ""),
         (r#"{"name":"field""#, r#"{"name":"path""#),
+        // The gateway's own paths have up to 160 characters, or none.
+        (r#""maxLength":160"#, r#""maxLength":159"#),
+        (r#""maxLength":160"#, r#""minLength":1"#),
+        (r#""maxLength":160"#, r#""pattern":"^[a-z]*$""#),
+        // One value may have a note of the device and one of the gateway.
+        (r#""maxItems":36"#, r#""maxItems":36,"unique":"field""#),
     ] {
         assert!(good.contains(from), "{from}");
         let mistakes = load(&record(&good.replacen(from, to, 1))).unwrap_err();
