@@ -1,4 +1,5 @@
-//! An MQTT reading costs the gateway no allocation of its own, from the socket to its PUBACK, once buffers have grown.
+//! An MQTT reading costs the gateway no allocation of its own, from the socket to its PUBACK, once buffers have grown; and a kind
+//! costs little memory.
 //!
 //! A test by itself, since it counts what the whole process allocates, on all threads. What librdkafka allocates in C
 //! is not seen. rdkafka makes one C string per record, of its topic's name: it has no other way to name a topic, and one
@@ -14,9 +15,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use citygate::catalogue::Kinds;
 use citygate::deliver::health::Health;
 use citygate::gateway::Gateway;
 use citygate::operate::config::Config;
+use citygate::receipt::metrics::Tallies;
 use rdkafka::mocking::MockCluster;
 
 #[global_allocator]
@@ -28,13 +31,47 @@ const ROUNDS: u64 = 300;
 /// Rounds until buffers have grown, and the mock's topics are known.
 const WARM_UP: u64 = 200;
 
+/// Of each kind, bytes: what is held of it while the gateway runs, and what is allocated in all while it is loaded.
+const HELD_MAX: u64 = 80_000;
+const LOADED_MAX: u64 = 1_700_000;
+
+/// The only test: another one would be counted as well.
 #[test]
-fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
+fn what_is_allocated() {
     let profiler = dhat::Profiler::builder();
     let _profiler = match std::env::var_os("TEST_ALLOCATIONS") {
         Some(file) => profiler.file_name(file).build(),
         None => profiler.testing().build(),
     };
+    a_kind_costs_little();
+    a_reading_over_mqtt_costs_no_allocation_of_our_own();
+}
+
+/// Two hundred kinds are no special case: what one of the city's costs, from few kinds to many.
+fn a_kind_costs_little() {
+    let cost = |count: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..count {
+            let kind = ["traffic", "weather", "energy"][number % 3];
+            let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(kind);
+            let copy = folder.path().join(format!("kind-{number}.avsc"));
+            std::fs::copy(schema.with_extension("avsc"), copy).unwrap();
+        }
+        let tallies = Tallies::default();
+        let before = dhat::HeapStats::get();
+        let kinds = Kinds::load(folder.path(), "city.", &tallies).unwrap();
+        let after = dhat::HeapStats::get();
+        assert_eq!(kinds.iter().count(), count);
+        let held = (after.curr_bytes - before.curr_bytes) as u64;
+        (held, after.total_bytes - before.total_bytes)
+    };
+    let (few, many) = (cost(3), cost(18));
+    let (held, loaded) = ((many.0 - few.0) / 15, (many.1 - few.1) / 15);
+    println!("a kind holds {held} bytes; {loaded} are allocated while it is loaded");
+    assert!(held <= HELD_MAX && loaded <= LOADED_MAX, "{held}, {loaded}");
+}
+
+fn a_reading_over_mqtt_costs_no_allocation_of_our_own() {
     let cluster = MockCluster::new(1).unwrap();
     for topic in ["city.traffic", "city.weather", "city.energy", "city.dead-letter"] {
         cluster.create_topic(topic, 1, 1).unwrap();

@@ -20,53 +20,46 @@ const KEPT: [&str; 8] = [
     "size",
 ];
 
-const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
+/// What implementations of Avro need to read and write, besides [`KEPT`].
+const READ: [&str; 6] = ["default", "aliases", "order", "logicalType", "precision", "scale"];
 
-/// The text has no fingerprint.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    NotJson(#[from] serde_json::Error),
-    /// It is JSON, but not a schema.
-    #[error(transparent)]
-    NotASchema(#[from] Box<apache_avro::Error>),
-}
-
-/// The fingerprint of a schema's text, little endian.
+/// The fingerprint of a schema, little endian.
 ///
 /// # Errors
-/// The text is not a schema.
-pub fn crc_64_avro(text: &str) -> Result<Vec<u8>, Error> {
-    let schema: Value = serde_json::from_str(text)?;
-    let stripped = Schema::parse(&strip(&schema)).map_err(Box::new)?;
+/// It is no schema.
+pub fn crc_64_avro(schema: &Value) -> Result<Vec<u8>, Box<apache_avro::Error>> {
+    let stripped = Schema::parse(&only(schema, &|name| KEPT.contains(&name))).map_err(Box::new)?;
     Ok(stripped.fingerprint::<Rabin>().bytes)
 }
 
-/// The schema without anything that does not affect how data is read.
-fn strip(schema: &Value) -> Value {
+/// The schema without documentation and attributes, of which apache-avro would keep a copy of each.
+pub fn plain(schema: &Value) -> Value {
+    only(schema, &|name| KEPT.contains(&name) || READ.contains(&name))
+}
+
+/// The schema with nothing but these members.
+fn only(schema: &Value, is_kept: &dyn Fn(&str) -> bool) -> Value {
     match schema {
-        Value::Array(branches) => branches.iter().map(strip).collect(),
-        Value::Object(fields) if is_primitive(fields) => fields["type"].clone(),
-        Value::Object(fields) => {
-            let kept = fields.iter().filter(|(key, _)| KEPT.contains(&key.as_str()));
-            let stripped = kept.map(|(key, value)| {
-                let inner = matches!(key.as_str(), "type" | "items" | "values" | "fields");
-                (key.clone(), if inner { strip(value) } else { value.clone() })
+        Value::Array(branches) => branches.iter().map(|branch| only(branch, is_kept)).collect(),
+        Value::Object(members) => {
+            let kept = members.iter().filter(|(name, _)| is_kept(name));
+            let kept = kept.map(|(name, value)| {
+                let inner = matches!(name.as_str(), "type" | "items" | "values" | "fields");
+                (name.clone(), if inner { only(value, is_kept) } else { value.clone() })
             });
-            Value::Object(stripped.collect())
+            let mut kept: Map<String, Value> = kept.collect();
+            // `{"type": "long", "unit": …}` is a long.
+            match kept.remove("type") {
+                Some(of) if kept.is_empty() => of,
+                Some(of) => {
+                    kept.insert("type".to_owned(), of);
+                    Value::Object(kept)
+                }
+                None => Value::Object(kept),
+            }
         }
         name => name.clone(),
     }
-}
-
-/// `{"type": "long", "logicalType": …}`, but not a field, which has a name.
-fn is_primitive(fields: &Map<String, Value>) -> bool {
-    let named = fields.contains_key("name");
-    !named
-        && fields
-            .get("type")
-            .and_then(Value::as_str)
-            .is_some_and(|name| PRIMITIVES.contains(&name))
 }
 
 #[cfg(test)]
@@ -74,7 +67,7 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> String {
-        crc_64_avro(text)
+        crc_64_avro(&serde_json::from_str(text).unwrap())
             .unwrap()
             .iter()
             .map(|byte| format!("{byte:02x}"))

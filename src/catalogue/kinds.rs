@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use apache_avro::Schema;
-
 use super::schemas::{self, Definition};
 use crate::receipt::metrics::{KindTallies, Tallies};
+use crate::validate::lookup::Lookup;
 use crate::validate::{self, Program};
 
 /// One kind of reading.
@@ -21,16 +20,19 @@ pub struct Kind {
     /// Kafka topic of its readings.
     pub topic: String,
     /// The schema's text, as registered with a schema registry.
-    pub text: String,
-    pub schema: Schema,
+    pub text: Arc<str>,
     /// The compiled schema, with what precedes each datum.
     pub program: Program,
     pub tallies: Arc<KindTallies>,
 }
 
-/// All kinds, in the order of their names.
-#[derive(Clone, Debug, Default)]
-pub struct Kinds(BTreeMap<String, Arc<Kind>>);
+/// All kinds.
+#[derive(Clone, Debug)]
+pub struct Kinds {
+    /// In the order of their names.
+    kinds: Box<[Arc<Kind>]>,
+    by_name: Lookup,
+}
 
 /// What keeps a folder of schema files from being a catalogue; for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -64,27 +66,19 @@ impl Kind {
     /// # Errors
     /// All mistakes of the schema, each naming the kind and the field.
     pub fn compile(definition: &Definition, tallies: &Tallies) -> Result<Self, Vec<Error>> {
-        let Definition {
-            name,
-            topic,
-            text,
-            schema,
-            prefix,
-        } = definition.clone();
         let named = |mistake| Error::Compile {
-            kind: name.clone(),
+            kind: definition.name.clone(),
             mistake,
         };
-        let compiled = validate::compile(&schema, &text);
+        let compiled = validate::compile(&definition.schema, &definition.text);
         let mut program = compiled.map_err(|mistakes| mistakes.into_iter().map(named).collect::<Vec<_>>())?;
-        program.prefix = prefix;
+        program.prefix.clone_from(&definition.prefix);
         Ok(Kind {
-            tallies: tallies.of_kind(&name),
-            name,
-            topic,
-            text,
-            schema,
+            name: definition.name.clone(),
+            topic: definition.topic.clone(),
+            text: definition.text.clone(),
             program,
+            tallies: tallies.of_kind(&definition.name),
         })
     }
 
@@ -114,11 +108,13 @@ impl Kinds {
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Kind>> {
-        self.0.get(name)
+        let candidates = self.by_name.candidates(name.as_bytes());
+        let mut kinds = candidates.filter_map(|index| self.kinds.get(index));
+        kinds.find(|kind| kind.name == name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.0.values()
+        self.kinds.iter()
     }
 
     /// The topics of all kinds.
@@ -128,14 +124,27 @@ impl Kinds {
 
     /// The names of all kinds, for people: `energy, traffic, weather`.
     pub fn names(&self) -> String {
-        self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        let names = self.iter().map(|kind| kind.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Kinds::from_iter(std::iter::empty::<Arc<Kind>>())
     }
 }
 
 impl FromIterator<Arc<Kind>> for Kinds {
     fn from_iter<I: IntoIterator<Item = Arc<Kind>>>(kinds: I) -> Self {
+        // Of one name, the last.
         let named = kinds.into_iter().map(|kind| (kind.name.clone(), kind));
-        Kinds(named.collect())
+        let kinds: Box<[_]> = named.collect::<BTreeMap<_, _>>().into_values().collect();
+        let names: Vec<&[u8]> = kinds.iter().map(|kind| kind.name.as_bytes()).collect();
+        Kinds {
+            by_name: Lookup::new(&names),
+            kinds,
+        }
     }
 }
 

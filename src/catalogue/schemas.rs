@@ -6,9 +6,11 @@
 //! mean is compiled by `validate`. Every mistake of every file is reported at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::fingerprint;
 use crate::operate::spelling;
@@ -120,7 +122,8 @@ pub struct Definition {
     /// Kafka topic of its readings.
     pub topic: String,
     /// The file's text, as registered with a schema registry.
-    pub text: String,
+    pub text: Arc<str>,
+    /// Without documentation and attributes, which nothing but the compiler needs: it reads the text.
     pub schema: Schema,
     /// The Avro single-object header (C3 01, fingerprint), which precedes each datum where there is no registry.
     pub prefix: Vec<u8>,
@@ -256,18 +259,17 @@ impl Definition {
             path: path.to_owned(),
             detail: detail.replace('\n', " "),
         };
-        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-            return Err(not_json(path, &error));
-        }
-        let schema = Schema::parse_str(&text).map_err(|error| not_a_schema(error.to_string()))?;
+        let json: Value = serde_json::from_str(&text).map_err(|error| not_json(path, &error))?;
+        let plain = fingerprint::plain(&json);
+        let schema = Schema::parse(&plain).map_err(|error| not_a_schema(error.to_string()))?;
         if !matches!(schema, Schema::Record(_)) {
             return Err(Error::NotARecord(path.to_owned()));
         }
-        let prefix = single_object_header(&text).map_err(|error| not_a_schema(error.to_string()))?;
+        let prefix = single_object_header(&plain).map_err(|error| not_a_schema(error.to_string()))?;
         Ok(Definition {
             topic,
             name,
-            text,
+            text: text.into(),
             schema,
             prefix,
         })
@@ -324,9 +326,9 @@ fn is_kind_name(name: &str) -> bool {
 }
 
 /// Avro 1.12 "Single object encoding": C3 01, then the CRC-64-AVRO fingerprint, little endian.
-fn single_object_header(text: &str) -> Result<Vec<u8>, fingerprint::Error> {
+fn single_object_header(schema: &Value) -> Result<Vec<u8>, Box<apache_avro::Error>> {
     let mut header = vec![0xC3, 0x01];
-    header.extend(fingerprint::crc_64_avro(text)?);
+    header.extend(fingerprint::crc_64_avro(schema)?);
     Ok(header)
 }
 

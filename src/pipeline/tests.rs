@@ -125,7 +125,7 @@ async fn a_panic_of_the_validator_is_one_readings_matter() {
             topic: kind.topic.clone(),
             name: kind.name.clone(),
             text: kind.text.clone(),
-            schema: kind.schema.clone(),
+            schema: apache_avro::Schema::parse_str(&kind.text).unwrap(),
             prefix: Vec::new(),
         };
         let mut kind = Kind::compile(&definition, &pipeline.tallies).unwrap();

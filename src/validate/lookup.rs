@@ -1,10 +1,10 @@
-//! A record's fields by name: one comparison for nearly every key, whatever the order in which a device sends them.
+//! A record's fields, or kinds, by name: one comparison for nearly every key, whatever the order in which a device sends them.
 //!
 //! A hash table that is built once per record and never grows. A search allocates nothing, and how long it can last follows
 //! from the schema, not from what is sent.
 
-/// Finds names by their hash. A schema chooses the names, not a device: how long a search can last is known beforehand.
-#[derive(Debug)]
+/// Finds names by their hash. A schema, or its file's name, chooses the names, not a device: how long a search can last is known beforehand.
+#[derive(Clone, Debug)]
 pub struct Lookup {
     /// Indices, each at its name's place or behind it where that was taken.
     slots: Box<[u32]>,

@@ -55,7 +55,8 @@ pub enum Node {
     Array(Array),
     /// Its values.
     Map(NodeId),
-    Record(Record),
+    /// Large, and few: in a box, so that all others are small.
+    Record(Box<Record>),
     /// `["null", T]` or `[T, "null"]`: the branch bytes, and T.
     Optional {
         null: u8,

@@ -111,7 +111,7 @@ impl Registry {
 
     /// Posts the schema.
     async fn post(&self, path: &str, kind: &Definition) -> Result<(StatusCode, Value), Refusal> {
-        let body = json!({ "schema": kind.text }).to_string();
+        let body = json!({ "schema": &*kind.text }).to_string();
         let request = self.client.post(format!("{}/{path}", self.url));
         let request = request
             .header("Content-Type", "application/vnd.schemaregistry.v1+json")

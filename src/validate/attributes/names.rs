@@ -58,11 +58,11 @@ pub fn unknown(text: &Text<'_>) -> Vec<Unknown> {
         let known = || ALL.iter().map(|(name, _)| *name).chain(OTHERS);
         for name in members(object)
             .keys()
-            .filter(|name| known().all(|known| known != name.as_str()))
+            .filter(|name| known().all(|known| known != **name))
         {
             found.push(Unknown {
                 path: path.to_owned(),
-                name: name.clone(),
+                name: name.to_string(),
                 nearest: nearest(name),
             });
         }
@@ -74,7 +74,7 @@ pub fn unknown(text: &Text<'_>) -> Vec<Unknown> {
 pub fn repeated(text: &Text<'_>) -> Vec<(String, String)> {
     let mut found = Vec::new();
     walk(text, "", &mut |object, path| {
-        let is_walked = |name: &String| ["type", "items", "values", "fields"].contains(&name.as_str());
+        let is_walked = |name: &str| ["type", "items", "values", "fields"].contains(&name);
         let others = members(object).iter().filter(|(name, _)| !is_walked(name));
         let inside = others.flat_map(|(_, value)| repeated_inside(value));
         let names = object.repeated.iter().cloned().chain(inside);

@@ -6,7 +6,7 @@
 use apache_avro::Schema;
 use apache_avro::schema::RecordField;
 
-use super::Compiler;
+use super::{Compiler, Role};
 use crate::outcome::Rejection;
 use crate::validate::attributes::{self, Attributes};
 use crate::validate::clock::Limits;
@@ -14,16 +14,6 @@ use crate::validate::pass::{Buffers, Pass};
 use crate::validate::program::{Absent, Field, Node, NodeId};
 use crate::validate::text::{NULL, Object, Text};
 use crate::validate::{json, quality};
-
-/// What a field's own attributes ask of the gateway.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Plain,
-    Device,
-    ReceivedAt,
-    ObservedAt,
-    Quality,
-}
 
 impl Compiler {
     pub(super) fn field<'t>(&mut self, field: &RecordField, text: &'t Object<'t>, outermost: bool) -> (Field, Role) {

@@ -18,7 +18,6 @@ use super::quality;
 use super::record::{Quality, Record};
 use super::satisfiable;
 use super::text::{Form, Text};
-use fields::Role;
 
 mod fields;
 mod unions;
@@ -57,6 +56,7 @@ pub fn compile(schema: &Schema, text: &str) -> Result<Program, Vec<String>> {
         let said = counting.map(|(record, field)| located(&format!("{record}.{field}"), COUNTS.to_owned()));
         compiler.mistakes = said.collect();
     }
+    compiler.program.nodes.shrink_to_fit();
     if compiler.mistakes.is_empty() {
         Ok(compiler.program)
     } else {
@@ -102,6 +102,16 @@ struct Compiler {
     unidentified: Vec<(String, NodeId)>,
     /// The outermost record has an `any_of`.
     is_value_needed: bool,
+}
+
+/// What a field's own attributes ask of the gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Plain,
+    Device,
+    ReceivedAt,
+    ObservedAt,
+    Quality,
 }
 
 // === impl Compiler: types ===
@@ -266,7 +276,7 @@ impl Compiler {
         record.rules.any_of = any_of;
         record.rules.is_outermost = outermost;
         record.rules.quality = quality;
-        self.program.nodes[node as usize] = Node::Record(record);
+        self.program.nodes[node as usize] = Node::Record(Box::new(record));
         node
     }
 

@@ -227,7 +227,7 @@ impl Writer<'_> {
 }
 
 /// What apache-avro makes of the reading, with the filled fields as the gateway fills them.
-fn expected(program: &Program, kind: &Kind, json: &str) -> Value {
+fn expected(program: &Program, schema: &Schema, json: &str) -> Value {
     let mut json: serde_json::Value = serde_json::from_str(json).unwrap();
     let Node::Record(record) = program.node(program.root) else {
         panic!("a record")
@@ -241,13 +241,13 @@ fn expected(program: &Program, kind: &Kind, json: &str) -> Value {
         };
         object.entry(field.name.to_string()).or_insert(filled);
     }
-    Value::try_from(json).unwrap().resolve(&kind.schema).unwrap()
+    Value::try_from(json).unwrap().resolve(schema).unwrap()
 }
 
 fn compare(bench: &Bench, kind: &str, count: usize, entries_max: usize) {
     let kind = bench.kinds.get(kind).unwrap();
-    let program = &kind.program;
-    let avro = GenericDatumWriter::builder(&kind.schema).build().unwrap();
+    let (program, schema) = (&kind.program, &bench.schemas[&kind.name]);
+    let avro = GenericDatumWriter::builder(schema).build().unwrap();
     for order in [Order::Schema, Order::Alphabetical, Order::Random] {
         let random = StdRng::seed_from_u64(SEED + kind.name.len() as u64);
         let mut writer = Writer {
@@ -261,7 +261,7 @@ fn compare(bench: &Bench, kind: &str, count: usize, entries_max: usize) {
             let context = || format!("seed {SEED}, {}, {order:?}, reading {number}: {json}", kind.name);
             let datum = bench.read(&kind.name, json.as_bytes());
             let datum = datum.unwrap_or_else(|rejection| panic!("{rejection}; {}", context()));
-            let value = expected(program, kind, &json);
+            let value = expected(program, schema, &json);
             assert_eq!(
                 bench.decoded(&kind.name, json.as_bytes()).unwrap(),
                 value,

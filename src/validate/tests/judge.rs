@@ -198,8 +198,7 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
         Node::Map(values) => match (&sent.form, stored) {
             (Form::Object(sent), Value::Map(stored)) => {
                 let mut entries = sent.iter();
-                sent.len() == stored.len()
-                    && entries.all(|(key, sent)| agrees(program, *values, sent, &stored[key.as_str()]))
+                sent.len() == stored.len() && entries.all(|(key, sent)| agrees(program, *values, sent, &stored[&**key]))
             }
             _ => false,
         },
@@ -213,7 +212,7 @@ fn agrees(program: &Program, node: NodeId, sent: &Text<'_>, stored: &Value) -> b
                     .all(|((index, field), (name, stored))| {
                         let also = record.also(field);
                         let mut spelled = also.iter().filter_map(|other| sent.get(*other));
-                        let sent = sent.get(name).or_else(|| spelled.next());
+                        let sent = sent.get(name.as_str()).or_else(|| spelled.next());
                         let is_quality = record.rules.quality.is_some_and(|quality| quality.field == index);
                         let agrees = match sent {
                             _ if is_quality => agrees_without_notes(program, field.node, sent, stored),
@@ -546,7 +545,7 @@ fn captures_of_real_devices_are_judged_alike_whole_and_damaged() {
             .map(|schema| Bench::new(load(&schema).unwrap(), &Config::default()));
         for bench in own.iter().chain([&shipped, &zoo]) {
             for kind in bench.kinds.iter() {
-                let context = || kind.text.clone();
+                let context = || kind.text.to_string();
                 court.try_case(bench, &kind.program, text.as_bytes(), &context);
                 court.decode_case(bench, kind, text.as_bytes(), &context);
                 for _ in 0..20 {

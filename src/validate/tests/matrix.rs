@@ -288,7 +288,7 @@ fn a_field_left_out_takes_its_default() {
            {"name":"d","type":"double","default":2},
            {"name":"m","type":{"type":"map","values":"boolean"},"default":{"k":true}}"#,
     );
-    let schema = &bench.kinds.get("test").unwrap().schema;
+    let schema = &bench.schemas["test"];
     let empty = apache_avro::types::Value::try_from(serde_json::json!({})).unwrap();
     let expected = empty.resolve(schema).unwrap();
     assert_eq!(bench.decoded("test", b"{}").unwrap(), expected);

@@ -20,8 +20,10 @@ mod texts;
 mod times;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 
@@ -37,6 +39,8 @@ const DEVICE: &str = "device-1";
 /// A validator and what it needs.
 struct Bench {
     kinds: Kinds,
+    /// As apache-avro has them.
+    schemas: BTreeMap<String, Schema>,
     validator: Validator,
     scratch: RefCell<Scratch>,
 }
@@ -59,7 +63,12 @@ impl Bench {
     }
 
     fn new(kinds: Kinds, config: &Config) -> Self {
+        let schemas = kinds.iter().map(|kind| {
+            let schema = Schema::parse_str(&kind.text).unwrap();
+            (kind.name.clone(), schema)
+        });
         Bench {
+            schemas: schemas.collect(),
             kinds,
             validator: Validator::new(config),
             scratch: RefCell::default(),
@@ -85,7 +94,7 @@ impl Bench {
     /// The same, decoded by apache-avro, which must use up every byte.
     fn decoded(&self, kind: &str, json: &[u8]) -> Result<Value, Rejection> {
         let datum = self.read(kind, json)?;
-        let schema = &self.kinds.get(kind).unwrap().schema;
+        let schema = &self.schemas[kind];
         let mut rest = datum.as_slice();
         let reader = GenericDatumReader::builder(schema).build().unwrap();
         let value = reader.read_value(&mut rest).unwrap();

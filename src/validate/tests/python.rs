@@ -127,7 +127,7 @@ fn readers_read_the_smallest_and_largest_of_every_type() {
                 "{kind} {literal}: {datum}"
             );
             let schema = &bench.only_kind().text;
-            data += &serde_json::json!({"schema": schema, "literal": literal, "datum": datum}).to_string();
+            data += &serde_json::json!({"schema": **schema, "literal": literal, "datum": datum}).to_string();
             data.push('\n');
         }
         for literal in literals("refused") {

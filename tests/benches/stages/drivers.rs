@@ -29,6 +29,7 @@ pub enum Driver {
 pub struct Bench<'k> {
     kinds: &'k Kinds,
     kind: &'k Kind,
+    schema: Schema,
     scratch: Scratch,
     /// The fields that the gateway fills, which apache-avro's path must be given.
     filled: Vec<(&'static str, serde_json::Value)>,
@@ -51,16 +52,19 @@ pub enum Flaw {
 impl<'k> Bench<'k> {
     pub fn new(kinds: &'k Kinds, kind: usize) -> Self {
         let kind = kinds.kind(kind);
-        let has = |name: &str| match &kind.schema {
+        let schema = Schema::parse_str(&kind.text).unwrap();
+        let has = |name: &str| match &schema {
             Schema::Record(record) => record.lookup.contains_key(name),
             _ => false,
         };
         let filled = [("device", DEVICE.into()), ("received_at", kinds.now_ms.into())];
+        let filled = filled.into_iter().filter(|(name, _)| has(name)).collect();
         Bench {
             kinds,
             kind,
+            schema,
             scratch: Scratch::default(),
-            filled: filled.into_iter().filter(|(name, _)| has(name)).collect(),
+            filled,
         }
     }
 
@@ -93,7 +97,7 @@ impl<'k> Bench<'k> {
         for (name, value) in &self.filled {
             json[name] = value.clone();
         }
-        let schema = &self.kind.schema;
+        let schema = &self.schema;
         let value = Value::try_from(json).unwrap().resolve(schema).unwrap();
         apache_avro::to_avro_datum(schema, value).unwrap()
     }
