@@ -14,7 +14,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value as Json;
 
-use super::generate::{Drawer, Schemer};
+use super::draw::Drawer;
+use super::generate::Schemer;
 use super::identity::{SEED, ZOO};
 use super::mutation::damage;
 use super::pass::{write_long, write_text};

@@ -2,10 +2,12 @@
 //! apache-avro's. [`Bench`] compiles schemas and runs both drivers, the scanner and serde_json, which must agree in
 //! every test; each module has one subject.
 
+mod attributes;
 mod captures;
 mod clock;
 mod corpus;
 mod dialect;
+mod draw;
 mod generate;
 mod identity;
 mod judge;
