@@ -126,6 +126,14 @@ pub fn quoted(sent: &str) -> String {
     sent.chars().take(64).flat_map(char::escape_default).collect()
 }
 
+/// The beginning of a text in at most `bytes_max` bytes, cut between characters.
+pub fn beginning(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end));
+    text.split_at(end.unwrap_or_default()).0
+}
+
 /// Why a reading was rejected: the `reason` label of metrics and dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
@@ -245,5 +253,22 @@ impl Busy {
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let check = |text: &str, bytes_max, expected: &str| assert_eq!(beginning(text, bytes_max), expected);
+        check("speed_kmh: 900", 9, "speed_kmh");
+        check("short", 64, "short");
+        check("Straße", 5, "Stra");
+        check("Straße", 6, "Straß");
+        check("ß", 1, "");
+        check("", 0, "");
+        assert_eq!(beginning(&"€".repeat(600), 512).len(), 510);
     }
 }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::message::Protocol;
+use crate::outcome::beginning;
 
 /// Senders that are remembered.
 pub const SENDERS_MAX: usize = 100;
@@ -117,9 +118,8 @@ impl Refused {
         self.reason = refusal.reason;
         self.at_ms = refusal.at_ms;
         self.order = order;
-        let end = refusal.detail.floor_char_boundary(DETAIL_BYTES_MAX);
         self.detail.clear();
-        self.detail.push_str(refusal.detail.get(..end).unwrap_or_default());
+        self.detail.push_str(beginning(refusal.detail, DETAIL_BYTES_MAX));
     }
 }
 

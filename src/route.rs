@@ -4,7 +4,7 @@
 //! on one partition. The record's timestamp is the time of reception, so that a topic's retention counts from arrival.
 
 use crate::message::{Identity, Inbound, Reading, Record};
-use crate::outcome::Rejection;
+use crate::outcome::{Rejection, beginning};
 
 /// Longest value of a dead letter's header, in bytes: every reading of a batch carries them.
 const HEADER_BYTES_MAX: usize = 512;
@@ -61,11 +61,11 @@ impl<'a> DeadLetter<'a> {
     pub fn headers(&'a self) -> Headers<'a> {
         [
             ("reason", self.rejection.reason.label()),
-            ("detail", cut(&self.rejection.detail)),
-            ("path", cut(self.inbound.path)),
-            ("kind", cut(self.kind)),
+            ("detail", header(&self.rejection.detail)),
+            ("path", header(self.inbound.path)),
+            ("kind", header(self.kind)),
             ("protocol", self.inbound.origin.protocol.label()),
-            ("content-type", cut(self.inbound.content_type)),
+            ("content-type", header(self.inbound.content_type)),
             ("received-at", &self.received_at),
             ("sender", self.sender()),
         ]
@@ -90,22 +90,6 @@ impl<'a> DeadLetter<'a> {
     }
 }
 
-/// The beginning of a text that a device chose.
-fn cut(text: &str) -> &str {
-    let end = (0..=HEADER_BYTES_MAX.min(text.len()))
-        .rev()
-        .find(|&end| text.is_char_boundary(end));
-    text.split_at(end.unwrap_or_default()).0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_cut_between_characters() {
-        assert_eq!(cut("short"), "short");
-        assert_eq!(cut(&"x".repeat(600)).len(), HEADER_BYTES_MAX);
-        assert_eq!(cut(&"€".repeat(600)).len(), 510);
-    }
+fn header(text: &str) -> &str {
+    beginning(text, HEADER_BYTES_MAX)
 }

@@ -302,15 +302,6 @@ fn uint(value: u32) -> Vec<u8> {
     bytes.into_iter().skip_while(|&byte| byte == 0).collect()
 }
 
-/// The beginning of `text` in at most `bytes_max` bytes, cut between characters.
-pub fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = bytes_max.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,16 +464,5 @@ mod tests {
         };
         let busy = encode(MessageType::NonConfirmable, 1, &[], &busy);
         assert_eq!(*busy, [0x50, 0xA3, 0, 1, 0xD1, 1, 2, 0xFF, b'f', b'u', b'l', b'l']);
-    }
-
-    #[test]
-    fn texts_are_cut_between_characters() {
-        let check = |text: &str, bytes_max, expected: &str| assert_eq!(cut(text, bytes_max), expected);
-        check("speed_kmh: 900", 9, "speed_kmh");
-        check("short", 64, "short");
-        check("Straße", 5, "Stra");
-        check("Straße", 6, "Straß");
-        check("ß", 1, "");
-        check("", 0, "");
     }
 }

@@ -31,7 +31,7 @@ use super::packet::{self, Head, Message, Response, Unanswered, Verdict};
 use super::peers::{Answered, Arrival, Key, Limits, Peers};
 use super::resource::{self, Links, Reachability, Wanted};
 use crate::acknowledge;
-use crate::outcome::{Busy, Outcome, Reason, Rejection};
+use crate::outcome::{Busy, Outcome, Reason, Rejection, beginning};
 use crate::receipt::Answer;
 
 mod multicast;
@@ -331,7 +331,7 @@ impl Exchanges {
             ..Response::new(packet::UNAUTHORIZED)
         };
         let room = request.room(&response).min(block.map_or(usize::MAX, Block::bytes));
-        response.payload = packet::cut(PROOF_NEEDED, room).into();
+        response.payload = beginning(PROOF_NEEDED, room).into();
         response
     }
 
@@ -349,7 +349,7 @@ impl Exchanges {
         let transmissions = if may_repeat { 1 + self.config.max_retransmit } else { 1 };
         if response.payload.is_empty() && !text.is_empty() {
             let room = waiting.text_room(&response, transmissions);
-            response.payload = packet::cut(text, room.min(self.config.diagnostic_bytes_max)).into();
+            response.payload = beginning(text, room.min(self.config.diagnostic_bytes_max)).into();
         }
         self.counters.response(response.code);
         let encode = |kind, mid| packet::encode(kind, mid, &request.token, &response);

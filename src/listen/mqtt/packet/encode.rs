@@ -9,6 +9,7 @@ use rumqttd::protocol::{self as codec, Protocol as _};
 use super::fault::{DisconnectReason, Fault, Version};
 use crate::acknowledge::MqttReason;
 use crate::devices::Denied;
+use crate::outcome;
 
 /// Writes packets for one client, within what it said it accepts.
 #[derive(Clone, Copy, Debug)]
@@ -276,9 +277,5 @@ fn return_code(denied: Denied) -> u8 {
 
 /// At most [`REASON_BYTES_MAX`] of `text`.
 pub fn shortened(text: &str) -> &str {
-    let mut end = text.len().min(REASON_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.split_at(end).0
+    outcome::beginning(text, REASON_BYTES_MAX)
 }
