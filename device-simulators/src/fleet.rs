@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use native_tls::TlsConnector;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use crate::device_task::{DeviceTask, Pace};
 use crate::devices::faults::{ClockLimits, FaultPlan, Faulty};
 use crate::devices::{City, Device, Kind};
 use crate::ledger::{Account, Ledger};
+use crate::uplinks::credentials::Credentials;
 use crate::uplinks::mqtt::{Quality, Version};
 use crate::uplinks::{Protocol, Uplink, coap, http, mqtt};
 
@@ -41,6 +43,8 @@ pub struct FleetConfig {
     pub mqtt: Option<SocketAddr>,
     pub coap: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    /// What devices prove themselves with over MQTT and HTTP, and whether these have TLS.
+    pub credentials: Arc<Credentials>,
     /// Where every device's counter begins. A fleet whose records meet those of an earlier one in the same topics needs
     /// numbers that the earlier one has not used.
     pub first_sequence: u64,
@@ -118,6 +122,7 @@ impl Default for FleetConfig {
             mqtt: None,
             coap: None,
             http: None,
+            credentials: Arc::default(),
             first_sequence: 1,
             answer_timeout: Duration::from_secs(15),
             tries_max: 10,
@@ -142,6 +147,16 @@ impl FleetConfig {
 }
 
 impl FleetConfig {
+    /// The devices by name, each with its kind, over whatever they speak.
+    pub fn device_names(&self) -> Vec<(String, String)> {
+        let anywhere = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let fleet = FleetConfig {
+            http: anywhere,
+            ..self.clone()
+        };
+        names(&fleet.roster())
+    }
+
     /// A device of every kind on every protocol that there is an address for, in turn.
     fn roster(&self) -> Vec<RosterEntry> {
         let addresses = self.addresses();
@@ -187,6 +202,14 @@ impl FleetConfig {
             },
         }
     }
+}
+
+/// The devices of a roster by name, each with its kind.
+pub fn names(roster: &[RosterEntry]) -> Vec<(String, String)> {
+    let devices = roster.iter().map(|entry| entry.device.device());
+    devices
+        .map(|device| (device.name().to_owned(), device.kind().to_string()))
+        .collect()
 }
 
 // === impl RosterEntry ===
@@ -313,6 +336,7 @@ fn pick<T: Copy>(choices: &[T], number: usize) -> T {
 pub(crate) struct Uplinks {
     config: FleetConfig,
     http: Option<http::Clients>,
+    tls: Option<TlsConnector>,
     /// Uplinks made so far.
     made: AtomicU64,
 }
@@ -325,12 +349,14 @@ impl Uplinks {
             !config.addresses().is_empty(),
             "the fleet has no address to send to: give one for mqtt, coap or http"
         );
+        let tls = config.credentials.connector()?;
         let http = config
             .http
-            .map(|server| http::Clients::new(server, config.answer_timeout));
+            .map(|server| http::Clients::new(server, config.answer_timeout, tls.clone()));
         Ok(Uplinks {
             config: config.clone(),
             http: http.transpose()?,
+            tls,
             made: AtomicU64::new(0),
         })
     }
@@ -340,11 +366,19 @@ impl Uplinks {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let answer_timeout = self.config.answer_timeout;
         let path = format!("devices/{}/{}", device.name(), device.kind());
+        let key = self.config.credentials.key(device.name());
         let nowhere = || format!("there is no address for {}", transport.protocol());
         match transport {
             Transport::Mqtt { version, quality } => {
                 let server = self.config.mqtt.with_context(nowhere)?;
-                let uplink = mqtt::Uplink::new(server, device.name(), &path, (version, quality), answer_timeout);
+                let uplink = mqtt::Uplink::new(
+                    server,
+                    device.name(),
+                    &path,
+                    (version, quality),
+                    answer_timeout,
+                    (key, self.tls.as_ref()),
+                );
                 Ok(Uplink::Mqtt(Box::new(uplink)))
             }
             Transport::Coap { confirmable } => {
@@ -356,7 +390,7 @@ impl Uplinks {
                 let clients = self.http.as_ref().with_context(nowhere)?;
                 // Connections are kept by this name: a device that comes back gets a new one.
                 let name = format!("{}-{number}", device.name());
-                Ok(Uplink::Http(Box::new(clients.uplink(&name, &path, readings))))
+                Ok(Uplink::Http(Box::new(clients.uplink(&name, &path, readings, key))))
             }
         }
     }

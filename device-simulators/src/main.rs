@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
@@ -14,10 +15,12 @@ use clap::{Parser, Subcommand};
 use device_simulators::devices::{Kind, Kinds};
 use device_simulators::scenario::Scenario;
 use device_simulators::scenario::bundled;
+use device_simulators::scenario::roster;
 use device_simulators::scenario::runner::{self, Limits, Outages, Runner};
+use device_simulators::uplinks::credentials::Credentials;
 use device_simulators::uplinks::{Protocol, coap};
 use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReaderConfig};
-use device_simulators::{load, prove};
+use device_simulators::{fleet, load, prove};
 use rustix::process::Pid;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -105,6 +108,16 @@ struct Run {
     /// The gateway's HTTP listener; with a scenario, 127.0.0.1:8080 if not given.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Where to send")]
     http: Option<String>,
+    /// PEM file: the authority of the gateway's certificate. MQTT and HTTP have TLS then; the name in the certificate is not looked at.
+    #[arg(long, value_name = "FILE", help_heading = "Where to send")]
+    tls_ca: Option<PathBuf>,
+    /// Keys of the devices, an object per line: {"id": "…", "key": "…"}, as `citygate devices import --json` prints them. A device
+    /// without one is anonymous.
+    #[arg(long, value_name = "FILE", help_heading = "Where to send")]
+    keys: Option<PathBuf>,
+    /// Print the devices instead, an object per line: {"id": "…", "kinds": ["…"]}, for `citygate devices import`.
+    #[arg(long)]
+    list_devices: bool,
     /// So long without any answer, and the run ends with a partial report.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, help_heading = "Where to send")]
     silence_timeout: Duration,
@@ -189,6 +202,9 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Run(run) => {
+            if run.list_devices {
+                return run.list().map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
+            }
             let json = run.json;
             let report = runtime.block_on(run.run());
             report.map_or_else(|error| failed(&error), |report| verdict(&report, json))
@@ -258,16 +274,39 @@ fn pid(text: &str) -> Result<Pid, String> {
 impl Run {
     async fn run(self) -> anyhow::Result<Report> {
         match &self.scenario {
-            Some(scenario) => self.play(bundled::load(scenario, &self.source())?).await,
+            Some(scenario) => self.play(self.scenario(scenario)?).await,
             None => self.send().await,
         }
     }
 
-    async fn play(&self, mut scenario: Scenario) -> anyhow::Result<Report> {
+    fn scenario(&self, name: &str) -> anyhow::Result<Scenario> {
+        let mut scenario = bundled::load(name, &self.source())?;
         scenario.seed = self.seed.unwrap_or(scenario.seed);
-        if self.short {
-            scenario = scenario.shortened();
+        Ok(if self.short { scenario.shortened() } else { scenario })
+    }
+
+    /// Prints the devices that it would run.
+    fn list(&self) -> anyhow::Result<()> {
+        let devices = match &self.scenario {
+            Some(name) => fleet::names(&roster::entries(&self.scenario(name)?, 0)),
+            None => {
+                let kinds = self.source().select(&self.kinds)?;
+                FleetConfig {
+                    devices: self.devices,
+                    kinds,
+                    seed: self.seed.unwrap_or(1),
+                    ..FleetConfig::default()
+                }
+                .device_names()
+            }
+        };
+        for (id, kind) in devices {
+            println!("{}", serde_json::json!({ "id": id, "kinds": [kind] }));
         }
+        Ok(())
+    }
+
+    async fn play(&self, mut scenario: Scenario) -> anyhow::Result<Report> {
         scenario.speed = self.speed.unwrap_or(scenario.speed);
         scenario.check_speed()?;
         let usual = |protocol: Protocol, port: u16| scenario.speaks(protocol).then(|| format!("127.0.0.1:{port}"));
@@ -277,6 +316,7 @@ impl Run {
             mqtt: find(Protocol::Mqtt, &self.mqtt.clone().or(usual(Protocol::Mqtt, 1883))).await?,
             coap: find(Protocol::Coap, &self.coap.clone().or(usual(Protocol::Coap, 5683))).await?,
             http: find(Protocol::Http, &self.http.clone().or(usual(Protocol::Http, 8080))).await?,
+            credentials: self.credentials()?,
             ..FleetConfig::default()
         };
         let outages = match self.freeze_pid {
@@ -301,12 +341,18 @@ impl Run {
             mqtt: find(Protocol::Mqtt, &self.mqtt).await?,
             coap: find(Protocol::Coap, &self.coap).await?,
             http: find(Protocol::Http, &self.http).await?,
+            credentials: self.credentials()?,
             ..FleetConfig::default()
         };
         let runner = Runner::plain(self.limits(Duration::from_secs(SECONDS)));
         runner
             .run(|| Fleet::start(fleet), self.topic_reader_config(kinds))
             .await
+    }
+
+    fn credentials(&self) -> anyhow::Result<Arc<Credentials>> {
+        let read = Credentials::read(self.keys.as_deref(), self.tls_ca.as_deref());
+        read.map(Arc::new)
     }
 
     fn limits(&self, usually: Duration) -> Limits {

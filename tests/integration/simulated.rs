@@ -9,14 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use citygate::catalogue::Kinds;
+use citygate::devices::credential::Key;
 use citygate::outcome::Rejection;
 use citygate::receipt::metrics::Tallies;
 use citygate::validate::{Config, Program, Scratch, Validator};
 use device_simulators::devices::faults::{ClockLimits, Fault, FaultPlan, FaultRule, Faulty, Reason};
 use device_simulators::devices::{self, City, Device, Moment};
+use device_simulators::uplinks::credentials::Credentials;
 use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReader, TopicReaderConfig};
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::harness::certificates::Authority;
 use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, eventually, repository};
 
 /// Of each kind.
@@ -448,5 +452,76 @@ async fn two_hundred_kinds_in_one_folder_lose_nothing() {
     );
     assert_eq!(report.by_kind.len(), KINDS);
     assert!(report.by_kind.values().all(|kind| kind.in_kafka >= 3), "{report}");
+    gateway.finish().await;
+}
+
+/// Devices of which each proves by its key who it is, over TLS, and one that has none: what is acknowledged is in Kafka.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_with_keys_over_tls_loses_nothing() {
+    let authority = Authority::new();
+    authority.issue(90);
+    let (folder, broker) = (tempfile::tempdir().unwrap(), Broker::any());
+    let fleet = FleetConfig {
+        devices: 48,
+        interval: Duration::from_millis(100),
+        ..FleetConfig::default()
+    };
+    let (mut records, mut keys) = (String::new(), String::new());
+    for (id, kind) in fleet.device_names() {
+        let key = Key::generate();
+        records += &format!("{}\n", json!({"id": id, "kinds": [kind], "keys": [key.hash()]}));
+        keys += &format!("{}\n", json!({"id": id, "key": key.reveal()}));
+    }
+    // The first has lost its key.
+    let lost = keys.lines().next().unwrap().to_owned();
+    let keys_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&keys_file, keys.replacen(&lost, "", 1)).unwrap();
+    std::fs::write(folder.path().join("fleet.ndjson"), records).unwrap();
+    let gateway = TestGateway::start(&broker, |config| {
+        authority.use_in(config);
+        config.devices.folder = Some(folder.path().to_owned());
+        config.devices.refusal_delay = Duration::from_millis(100);
+    })
+    .await;
+    let mut reader = TopicReaderConfig::new(&broker.servers, &gateway.topic_prefix);
+    (reader.begin, reader.kinds) = (Begin::Earliest, fleet.kinds.clone());
+    let reader = tokio::task::spawn_blocking(move || TopicReader::start(&reader)).await;
+    let authority_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&authority_file, authority.pem()).unwrap();
+    let credentials = Credentials::read(Some(keys_file.path()), Some(authority_file.path())).unwrap();
+    let fleet = FleetConfig {
+        mqtt: gateway.addresses.mqtt_tls,
+        http: gateway.addresses.http_tls,
+        credentials: Arc::new(credentials),
+        ..fleet
+    };
+    let (fleet, started) = (Fleet::start(fleet).unwrap(), Instant::now());
+    eventually("each device has sent a few readings", async || {
+        (fleet.counters().total().acknowledged > 500).then_some(())
+    })
+    .await;
+    let outcome = fleet.stop().await;
+    let found = reader
+        .unwrap()
+        .unwrap()
+        .finish(&outcome.ledger, TEST_TIMEOUT)
+        .await
+        .unwrap();
+    let report = Report::new(&outcome, &found, started.elapsed());
+    assert!(report.passed(), "{report}");
+    assert_eq!(
+        (report.lost, report.out_of_order, report.tally.rejected),
+        (0, 0, 0),
+        "{report}"
+    );
+    let silent = outcome
+        .ledger
+        .accounts
+        .iter()
+        .filter(|account| account.acknowledged.is_empty());
+    assert_eq!(silent.count(), 1, "{report}");
+    let scrape = gateway.scrape();
+    assert!(scrape.sum("citygate_authentications_refused_total", &[("reason", "missing")]) > 0);
+    assert_eq!(scrape.sum("citygate_tls_handshakes_total", &[("result", "failed")]), 0);
     gateway.finish().await;
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use native_tls::TlsConnector;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Response};
 use serde::Deserialize;
@@ -26,6 +27,7 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub struct Clients {
     client: Client,
     server: SocketAddr,
+    scheme: &'static str,
 }
 
 /// A device's HTTP client.
@@ -36,6 +38,7 @@ pub struct Uplink {
     single: String,
     batch: String,
     readings_per_message: usize,
+    key: Option<String>,
 }
 
 /// Resolves every name to the gateway.
@@ -58,8 +61,13 @@ struct Item {
 
 impl Clients {
     /// Clients of `server` that wait for an answer for `answer_timeout`.
-    pub fn new(server: SocketAddr, answer_timeout: Duration) -> reqwest::Result<Clients> {
-        let client = Client::builder()
+    pub fn new(server: SocketAddr, answer_timeout: Duration, tls: Option<TlsConnector>) -> reqwest::Result<Clients> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut builder = Client::builder();
+        if let Some(tls) = tls {
+            builder = builder.tls_backend_preconfigured(tls);
+        }
+        let client = builder
             .timeout(answer_timeout)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(1)
@@ -68,18 +76,20 @@ impl Clients {
             // A device has no proxy.
             .no_proxy()
             .build()?;
-        Ok(Clients { client, server })
+        Ok(Clients { client, server, scheme })
     }
 
     /// The client of `device`, which posts to `path`, or to `path/batch` if it sends several readings at a time.
-    pub fn uplink(&self, device: &str, path: &str, readings_per_message: usize) -> Uplink {
-        let base = format!("http://{device}.invalid:{}/{path}", self.server.port());
+    /// With a `key` it says by it who it is.
+    pub fn uplink(&self, device: &str, path: &str, readings_per_message: usize, key: Option<&str>) -> Uplink {
+        let base = format!("{}://{device}.invalid:{}/{path}", self.scheme, self.server.port());
         Uplink {
             client: self.client.clone(),
             host: self.server.to_string(),
             batch: format!("{base}/batch"),
             single: base,
             readings_per_message: readings_per_message.max(1),
+            key: key.map(str::to_owned),
         }
     }
 }
@@ -106,7 +116,10 @@ impl Uplink {
             several => (&self.batch, array(several)),
         };
         let request = self.client.post(url).header("host", &self.host);
-        let request = request.header("content-type", "application/json").body(body);
+        let mut request = request.header("content-type", "application/json").body(body);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return same(readings.len(), unanswered(chain(&error))),
@@ -223,8 +236,8 @@ mod tests {
     }
 
     fn uplink(server: SocketAddr, readings_per_message: usize) -> Uplink {
-        let clients = Clients::new(server, Duration::from_secs(5)).unwrap();
-        clients.uplink("meter-00001", "devices/a/energy", readings_per_message)
+        let clients = Clients::new(server, Duration::from_secs(5), None).unwrap();
+        clients.uplink("meter-00001", "devices/a/energy", readings_per_message, None)
     }
 
     fn busy(code: &str) -> Answer {
@@ -335,9 +348,9 @@ mod tests {
     async fn every_device_has_a_connection_of_its_own_and_the_servers_name_for_it() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
-        let clients = Clients::new(address, Duration::from_secs(5)).unwrap();
+        let clients = Clients::new(address, Duration::from_secs(5), None).unwrap();
         for device in ["meter-1", "meter-2"] {
-            let mut uplink = clients.uplink(device, "devices/a/energy", 1);
+            let mut uplink = clients.uplink(device, "devices/a/energy", 1, None);
             let serve = async {
                 let (mut stream, _) = server.accept().await.unwrap();
                 let mut head = vec![0; 2048];

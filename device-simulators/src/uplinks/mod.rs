@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub mod coap;
+pub mod credentials;
 pub mod http;
 pub mod mqtt;
 
