@@ -27,6 +27,7 @@ pub struct Addresses {
     pub mqtt_tls: Option<SocketAddr>,
     pub http_tls: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
+    pub admin_tls: Option<SocketAddr>,
 }
 
 /// Bound addresses that do not serve yet.
@@ -67,6 +68,7 @@ impl Bound {
             mqtt_tls: self.mqtt.as_ref().and_then(|bound| bound.tls().0),
             http_tls: self.http.as_ref().and_then(|bound| bound.tls().0),
             admin: self.admin.as_ref().map(|bound| bound.addresses()[0]),
+            admin_tls: self.admin.as_ref().and_then(|bound| bound.tls().0),
         }
     }
 
@@ -78,7 +80,8 @@ impl Bound {
     fn tls(&self) -> Vec<Arc<Tls>> {
         let mqtt = self.mqtt.as_ref().and_then(|bound| bound.tls().1);
         let http = self.http.as_ref().and_then(|bound| bound.tls().1);
-        mqtt.into_iter().chain(http).cloned().collect()
+        let admin = self.admin.as_ref().and_then(|bound| bound.tls().1);
+        mqtt.into_iter().chain(http).chain(admin).cloned().collect()
     }
 
     /// All addresses of MQTT, CoAP, HTTP and the admin port, as people read them.
@@ -87,7 +90,7 @@ impl Bound {
             self.mqtt.as_ref().map(mqtt::Bound::listening),
             self.coap.as_ref().map(|bound| show(bound.addresses())),
             self.http.as_ref().map(http::Bound::listening),
-            self.admin.as_ref().map(|bound| show(bound.addresses())),
+            self.admin.as_ref().map(admin::Bound::listening),
         ]
         .map(|addresses| addresses.unwrap_or_else(|| "off".to_owned()))
     }
@@ -101,7 +104,12 @@ impl Bound {
     ) -> Result<Option<JoinHandle<()>>, listen::Error> {
         let [mqtt, coap, http, admin] = self.listening();
         let listeners = json!({ "mqtt": mqtt, "coap": coap, "http": http, "admin": admin });
-        let tls = self.tls();
+        let shown = admin::Shown {
+            registry: metrics.registry.clone(),
+            metrics: metrics.admin.clone(),
+            listeners,
+            tls: self.tls(),
+        };
         if let Some(coap) = self.coap {
             coap.serve(front.clone())?;
         }
@@ -113,9 +121,7 @@ impl Bound {
         }
         // Outside the tracker: it must answer until the drain is over.
         let admin = self.admin;
-        Ok(admin.map(|admin| {
-            TaskTracker::new().spawn(admin.serve(front.clone(), metrics.registry.clone(), listeners, tls, closing))
-        }))
+        Ok(admin.map(|admin| TaskTracker::new().spawn(admin.serve(front.clone(), shown, closing))))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::operate::admin::AdminMetrics;
 use crate::operate::metrics::Registry;
 use crate::receipt::metrics::Tallies;
 use crate::{deliver, devices, listen};
@@ -16,6 +17,7 @@ pub struct Metrics {
     pub listen: listen::Metrics,
     pub deliver: deliver::Metrics,
     pub devices: devices::Metrics,
+    pub admin: AdminMetrics,
 }
 
 // === impl Metrics ===
@@ -29,6 +31,7 @@ impl Metrics {
             listen: listen::Metrics::register(&registry),
             deliver: deliver::Metrics::register(&registry),
             devices: devices::Metrics::register(&registry),
+            admin: AdminMetrics::register(&registry),
             registry: Arc::new(registry),
         }
     }

@@ -172,7 +172,13 @@ fn listeners(config: &Config) -> u64 {
         &config.http.listen,
         &config.admin.listen,
     ];
-    let bound: usize = all.iter().map(|listen| listen.iter().count()).sum();
+    let with_tls = [&config.mqtt.tls, &config.http.tls, &config.admin.tls];
+    let with_tls = with_tls.iter().filter_map(|tls| tls.listen.as_ref());
+    let bound: usize = all
+        .into_iter()
+        .chain(with_tls)
+        .map(|listen| listen.iter().count())
+        .sum();
     let wildcard = config.coap.enabled && config.coap.listen.iter().any(|address| address.ip().is_unspecified());
     (bound + if wildcard { coap::OWN_ADDRESSES_MAX } else { 0 }) as u64
 }

@@ -76,6 +76,28 @@ impl Activity {
 // === impl Closable ===
 
 impl<S> Closable<S> {
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// The same of the stream that `step` makes of it; `None`: it made none, or it was to be closed meanwhile.
+    pub async fn and_then<T>(self, step: impl AsyncFnOnce(S) -> Option<T>) -> Option<Closable<T>> {
+        let Closable {
+            stream,
+            activity,
+            mut closing,
+        } = self;
+        let stream = tokio::select! {
+            () = &mut closing => None,
+            stream = step(stream) => stream,
+        }?;
+        Some(Closable {
+            stream,
+            activity,
+            closing,
+        })
+    }
+
     /// Polls the stream, unless it is to be closed, and notes that bytes moved.
     fn poll<T>(
         &mut self,

@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 pub mod certificate;
@@ -130,10 +131,9 @@ impl Tls {
     ) -> Option<Secured> {
         let deadline = Instant::now() + self.config.handshake_timeout;
         let handshake = self.clone().handshake(stream);
-        let handshake = self
-            .in_force
-            .threads
-            .spawn(tokio::time::timeout_at(deadline.into(), handshake));
+        let handshake = tokio::time::timeout_at(deadline.into(), handshake);
+        // Whoever does not wait any longer has closed the connection.
+        let handshake = AbortOnDropHandle::new(self.in_force.threads.spawn(handshake));
         let (result, secured) = match handshake.await {
             Ok(Ok(Ok(secured))) => (Handshake::Completed, Some(secured)),
             Ok(Ok(Err(error))) => {
@@ -178,7 +178,7 @@ impl Tls {
             .inc();
         if self.in_force.may_log(refused.label()) {
             let reason = refused.label();
-            warn!(listener = self.listener(), %peer, reason, "a client certificate is refused");
+            warn!(listener = self.listener(), %peer, reason, %error, "a client certificate is refused");
         }
     }
 

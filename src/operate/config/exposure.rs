@@ -15,21 +15,23 @@ pub struct Exposed<'a> {
     pub listen: &'a ListenAddresses,
     /// Its addresses with TLS.
     pub tls_listen: Option<&'a ListenAddresses>,
+    /// Whoever sends or asks must prove who it is, or is refused.
+    pub authenticates: bool,
     pub allow_plaintext: bool,
     pub allow_anonymous: bool,
 }
 
-/// What is open, and not said to be. `has_identities`: senders of readings must prove who they are, or are refused.
-pub fn mistakes(listeners: &[Exposed<'_>], has_identities: bool) -> Mistakes {
+/// What is open, and not said to be.
+pub fn mistakes(listeners: &[Exposed<'_>]) -> Mistakes {
     let mut mistakes = Mistakes::default();
     for listener in listeners.iter().filter(|listener| listener.enabled) {
-        listener.check(has_identities && listener.table != "admin", &mut mistakes);
+        listener.check(&mut mistakes);
     }
     mistakes
 }
 
 impl Exposed<'_> {
-    fn check(&self, authenticates: bool, mistakes: &mut Mistakes) {
+    fn check(&self, mistakes: &mut Mistakes) {
         let table = self.table;
         if let Some(address) = beyond_loopback(self.listen)
             && !self.allow_plaintext
@@ -43,11 +45,11 @@ impl Exposed<'_> {
         let mut all = [("listen", self.listen)].into_iter().chain(with_tls);
         let open = all.find_map(|(setting, listen)| Some((setting, beyond_loopback(listen)?)));
         if let Some((setting, address)) = open
-            && !authenticates
+            && !self.authenticates
             && !self.allow_anonymous
         {
             let without = match table {
-                "admin" => "whoever reaches it may read everything",
+                "admin" => "without admin.token or client certificates whoever reaches it may read everything",
                 _ => "without devices.folder whoever reaches it may send readings of any device",
             };
             let text = format!(

@@ -120,6 +120,7 @@ impl Config {
         config.registry.cache_file = Some(config.state_dir.join("schema-ids.json"));
         let mut relations = config.kafka.read_files();
         relations.extend(config.registry.read_files());
+        relations.extend(config.admin.read_files());
         relations.extend(config.relations());
         read.add(relations);
         match read.mistakes.0.is_empty() {
@@ -144,9 +145,10 @@ impl Config {
         mistakes.extend(self.replay.mistakes());
         mistakes.extend(self.mqtt.mistakes());
         mistakes.extend(self.http.mistakes());
+        mistakes.extend(self.admin.mistakes());
         mistakes.extend(self.devices.mistakes());
         mistakes.extend(self.shared_addresses());
-        mistakes.extend(exposure::mistakes(&self.exposed(), self.devices.folder.is_some()));
+        mistakes.extend(exposure::mistakes(&self.exposed()));
         let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
         require(!self.state_dir.as_os_str().is_empty(), "state_dir", "is empty");
         require(
@@ -199,23 +201,25 @@ impl Config {
 
     fn exposed(&self) -> [Exposed<'_>; 4] {
         macro_rules! exposed {
-            ($table:ident, $tls_listen:expr) => {
+            ($table:ident, $tls_listen:expr, $authenticates:expr) => {
                 Exposed {
                     table: stringify!($table),
                     enabled: self.$table.enabled,
                     listen: &self.$table.listen,
                     tls_listen: $tls_listen,
+                    authenticates: $authenticates,
                     allow_plaintext: self.$table.allow_plaintext,
                     allow_anonymous: self.$table.allow_anonymous,
                 }
             };
         }
-        let (mqtt, http) = (&self.mqtt.tls.listen, &self.http.tls.listen);
+        let has_identities = self.devices.folder.is_some();
+        let [mqtt, http, admin] = [&self.mqtt.tls, &self.http.tls, &self.admin.tls].map(|tls| tls.listen.as_ref());
         [
-            exposed!(mqtt, mqtt.as_ref()),
-            exposed!(coap, None),
-            exposed!(http, http.as_ref()),
-            exposed!(admin, None),
+            exposed!(mqtt, mqtt, has_identities),
+            exposed!(coap, None, has_identities),
+            exposed!(http, http, has_identities),
+            exposed!(admin, admin, self.admin.authenticates()),
         ]
     }
 
@@ -227,6 +231,7 @@ impl Config {
             ("http.listen", self.http.enabled, Some(&self.http.listen)),
             ("http.tls.listen", self.http.enabled, self.http.tls.listen.as_ref()),
             ("admin.listen", self.admin.enabled, Some(&self.admin.listen)),
+            ("admin.tls.listen", self.admin.enabled, self.admin.tls.listen.as_ref()),
         ];
         let all = all.into_iter().filter(|one| one.1);
         let all: Vec<_> = all.filter_map(|(name, _, listen)| Some((name, listen?))).collect();

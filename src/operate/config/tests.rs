@@ -96,7 +96,7 @@ const NO_LIMITS: &str = "
     http.enabled http.listen
     mqtt.allow_anonymous mqtt.allow_plaintext coap.allow_anonymous coap.allow_plaintext
     http.allow_anonymous http.allow_plaintext admin.allow_anonymous admin.allow_plaintext
-    mqtt.tls http.tls
+    mqtt.tls http.tls admin.tls
     admin.enabled admin.listen
     kafka.bootstrap_servers kafka.topic_prefix kafka.dead_letter_topic kafka.create_topics kafka.partitions
     kafka.replication_factor kafka.linger kafka.batch_bytes kafka.batch_readings kafka.compression
@@ -110,7 +110,7 @@ const NO_LIMITS: &str = "
 ";
 
 /// What is not set unless somebody sets it.
-const WITHOUT_DEFAULT: [(&str, &str); 1] = [("devices", "folder")];
+const WITHOUT_DEFAULT: [(&str, &str); 3] = [("devices", "folder"), ("admin", "token"), ("admin", "metrics_token")];
 
 #[test]
 fn the_page_of_limits_names_every_setting_that_is_one() {
@@ -447,6 +447,18 @@ fn secrets_may_be_in_files_and_are_never_shown() {
     assert_eq!(config.kafka.properties["ssl.key.password"].reveal(), "hunter2");
     assert_eq!(config.registry.password.as_ref().unwrap().reveal(), "hunter2");
     assert!(!format!("{config:?}").contains("hunter2"));
+    let token = write("token", "hunter2-hunter2-hunter2\n");
+    let config = parse(
+        "[admin]\ntoken = \"hunter2-hunter2-hunter3\"",
+        &[("CITYGATE_ADMIN__METRICS_TOKEN_FILE", token.as_str())],
+    )
+    .unwrap();
+    assert_eq!(config.admin.token.as_ref().unwrap().reveal(), "hunter2-hunter2-hunter3");
+    assert_eq!(
+        config.admin.metrics_token.as_ref().unwrap().reveal(),
+        "hunter2-hunter2-hunter2"
+    );
+    assert!(!format!("{config:?}").contains("hunter2"));
 
     let check = |text: &str, environment: &[(&str, &str)], expected: &[&str]| {
         let mistakes = parse(text, environment).unwrap_err();
@@ -477,6 +489,25 @@ fn secrets_may_be_in_files_and_are_never_shown() {
         &[
             "citygate.toml:4: kafka.properties_files.\"sasl.password\": is set by kafka.properties, too; keep one of them",
         ],
+    );
+    let too_short = "must have at least 16 letters";
+    check(
+        &format!("[admin]\ntoken_file = {good:?}"),
+        &[("CITYGATE_ADMIN__METRICS_TOKEN", "hunter2 hunter2 hunter2")],
+        &[
+            &format!("citygate.toml:2: admin.token, admin.token_file: {too_short}"),
+            &format!("CITYGATE_ADMIN__METRICS_TOKEN: admin.metrics_token, admin.metrics_token_file: {too_short}"),
+        ],
+    );
+    check(
+        &format!("[admin]\ntoken = \"hunter2-hunter2-hunter2\"\ntoken_file = {good:?}"),
+        &[],
+        &["citygate.toml:3: admin.token_file: admin.token is set, too; keep one of them"],
+    );
+    check(
+        "[admin]\nmetrics_token = \"hunter2-hunter2-hunter2\"",
+        &[],
+        &["citygate.toml:2: admin.metrics_token: has no effect without admin.token"],
     );
     check(
         "[kafka.properties]\n\"sasl.pasword\" = \"hunter2\"",
@@ -655,7 +686,7 @@ fn a_mistake_brings_no_second_one() {
 fn beyond_loopback_what_is_open_must_be_meant() {
     let check = |text: &str, expected: &[&str]| {
         let config: Config = toml::from_str(text).unwrap();
-        let found = exposure::mistakes(&config.exposed(), config.devices.folder.is_some());
+        let found = exposure::mistakes(&config.exposed());
         let found: Vec<_> = found.0.iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), expected.len(), "{text}: {found:?}");
         for (mistake, words) in found.iter().zip(expected) {
@@ -706,6 +737,28 @@ fn beyond_loopback_what_is_open_must_be_meant() {
     let admin = "admin = {listen = \"10.0.0.1:1\", allow_plaintext = true}";
     check(
         &format!("{known}{admin}"),
-        &["admin.listen: 10.0.0.1:1 is beyond loopback, and whoever reaches it may read"],
+        &["admin.listen: 10.0.0.1:1 is beyond loopback, and without admin.token or client certificates"],
+    );
+    let at = |table: &str, rest: &str| format!("[admin{table}]\nlisten = \"10.0.0.1:1\"\n{rest}");
+    let token = "token = \"0123456789abcdef\"\n";
+    check(&at("", &format!("{token}allow_plaintext = true")), &[]);
+    check(
+        &at("", token),
+        &["admin.listen: 10.0.0.1:1 is beyond loopback, without TLS"],
+    );
+    check(&at("", "allow_plaintext = true\nallow_anonymous = true"), &[]);
+    check(
+        &at(".tls", ""),
+        &["admin.tls.listen: 10.0.0.1:1 is beyond loopback, and without admin.token"],
+    );
+    check(&format!("[admin]\n{token}{}", at(".tls", "")), &[]);
+    for how in ["optional", "required"] {
+        check(&at(".tls", &format!("client_certificates = \"{how}\"")), &[]);
+    }
+    // A scraper's token alone leaves everything else open.
+    let scraper = "[admin]\nmetrics_token = \"0123456789abcdef\"\n";
+    check(
+        &format!("{scraper}{}", at(".tls", "")),
+        &["admin.tls.listen: 10.0.0.1:1"],
     );
 }

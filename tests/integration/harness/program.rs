@@ -88,6 +88,7 @@ impl Program {
                 mqtt_tls: None,
                 http_tls: None,
                 admin: Some(at(admin)),
+                admin_tls: None,
             },
             folder,
             _broker: broker.clone(),

@@ -1,32 +1,38 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`, `/status`.
 //!
 //! Read only, on loopback by default, and served until the very end of the drain, so that the last scrape sees the last
-//! answers. `/livez` says that the process runs; `/readyz` that readings are accepted now, or why not.
+//! answers. Who may read what is [`access`]'s business. `/livez` says that the process runs; `/readyz` that readings are accepted now, or why not.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strum::VariantArray;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+mod access;
+
+mod config;
+
+mod connections;
+
+mod metrics;
+
+use access::{Access, Operator, Peer, Scraper};
+pub use config::Config;
+pub use metrics::AdminMetrics;
+
 use crate::deliver::health::Health;
-use crate::listen::addresses::ListenAddresses;
-use crate::listen::tcp::{
-    Acceptor, Closable, Connection, ConnectionPermits, Connections, Gate, Listeners, LongestIdle, StallTimeout,
-    WhenFull,
-};
+use crate::listen::tcp::{Acceptor, ConnectionPermits, Connections, Gate, Listeners, LongestIdle, WhenFull};
 use crate::listen::tls::Tls;
 use crate::listen::{self, Error};
 use crate::message::Protocol;
@@ -36,30 +42,6 @@ use crate::outcome::OutcomeKind;
 /// What this listener is called in the configuration and in logs.
 const NAME: &str = "admin";
 
-/// The `[admin]` section.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    pub enabled: bool,
-    /// Where to listen, one address or several; keep it on loopback or on a private network.
-    pub listen: ListenAddresses,
-    /// Listen beyond loopback, though whoever reaches it may read everything.
-    pub allow_anonymous: bool,
-    /// Listen beyond loopback without TLS.
-    pub allow_plaintext: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 9464)).into(),
-            allow_anonymous: false,
-            allow_plaintext: false,
-        }
-    }
-}
-
 /// Connections open at once; one more is accepted in the place of the one that has been idle longest. As many descriptors are kept for them.
 pub const CONNECTIONS_MAX: usize = 16;
 
@@ -67,15 +49,16 @@ pub const CONNECTIONS_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Bound {
     listener: Listeners,
+    config: Config,
 }
 
-/// A connection over which nothing is sent or read for so long is closed; longer than scrapers pause.
-const SILENCE_MAX: Duration = Duration::from_secs(180);
-
-/// What axum accepts from.
-struct AdminListener {
-    acceptor: Acceptor,
-    connections: LongestIdle,
+/// What it shows beside what the listeners have.
+pub struct Shown {
+    pub registry: Arc<Registry>,
+    pub metrics: AdminMetrics,
+    /// Where the other ports are.
+    pub listeners: Value,
+    pub tls: Vec<Arc<Tls>>,
 }
 
 #[derive(Clone)]
@@ -84,13 +67,21 @@ struct AdminState {
     registry: Arc<Registry>,
     listeners: Arc<Value>,
     tls: Arc<[Arc<Tls>]>,
+    access: Arc<Access>,
     started: Instant,
+}
+
+impl FromRef<AdminState> for Arc<Access> {
+    fn from_ref(state: &AdminState) -> Self {
+        state.access.clone()
+    }
 }
 
 /// Binds the addresses, so that they are known and reserved before anything starts.
 pub async fn bind(config: &Config) -> Result<Bound, Error> {
     Ok(Bound {
-        listener: Listeners::bind(NAME, &config.listen)?,
+        listener: Listeners::bind(NAME, &config.listen)?.and_tls(NAME, &config.tls, &[b"http/1.1"])?,
+        config: config.clone(),
     })
 }
 
@@ -100,20 +91,29 @@ impl Bound {
         self.listener.addresses()
     }
 
-    /// Serves until `closing`; `listeners` and `tls` are what `/status` says of the other ports.
-    pub async fn serve(
-        self,
-        front: listen::Context,
-        registry: Arc<Registry>,
-        listeners: Value,
-        tls: Vec<Arc<Tls>>,
-        closing: CancellationToken,
-    ) {
+    /// The first address that has TLS, and that.
+    pub fn tls(&self) -> (Option<SocketAddr>, Option<&Arc<Tls>>) {
+        (self.listener.tls_address(), self.listener.tls())
+    }
+
+    /// The addresses for people, who want to know which have TLS.
+    pub fn listening(&self) -> String {
+        self.listener.to_string()
+    }
+
+    /// Serves until `closing`.
+    pub async fn serve(self, front: listen::Context, shown: Shown, closing: CancellationToken) {
+        let tls = front.metrics.tls.clone();
+        let tasks = TaskTracker::new();
+        if let Some(own) = self.listener.tls() {
+            tasks.spawn(own.clone().keep(tls.clone(), closing.clone()));
+        }
         let state = AdminState {
             front,
-            registry,
-            listeners: Arc::new(listeners),
-            tls: tls.into(),
+            registry: shown.registry,
+            listeners: Arc::new(shown.listeners),
+            tls: shown.tls.into(),
+            access: Arc::new(Access::new(&self.config, shown.metrics)),
             started: Instant::now(),
         };
         let router = Router::new()
@@ -123,8 +123,8 @@ impl Bound {
             .route("/status", get(status))
             .with_state(state);
         let permits = ConnectionPermits::new(CONNECTIONS_MAX, Connections::new(CONNECTIONS_MAX), None);
-        let connections = LongestIdle::default();
-        let when_full = WhenFull::Replace(connections.clone());
+        let idle = LongestIdle::default();
+        let when_full = WhenFull::Replace(idle.clone());
         let acceptor = Acceptor::new(
             NAME,
             self.listener,
@@ -134,7 +134,8 @@ impl Bound {
             None,
             closing.clone(),
         );
-        let served = axum::serve(AdminListener { acceptor, connections }, router)
+        let listener = connections::listen(acceptor, idle, tls, &tasks);
+        let served = axum::serve(listener, router.into_make_service_with_connect_info::<Peer>())
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;
         if let Err(error) = served {
@@ -143,28 +144,7 @@ impl Bound {
     }
 }
 
-impl Listener for AdminListener {
-    type Io = StallTimeout<Closable<Connection>>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.acceptor.next().await {
-            Some(connection) => {
-                let peer = connection.peer();
-                let connection = self.connections.include(connection);
-                (StallTimeout::with_both(connection, SILENCE_MAX), peer)
-            }
-            // It is closing, and does not ask again.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.acceptor.addresses()[0])
-    }
-}
-
-async fn metrics(State(state): State<AdminState>) -> Response {
+async fn metrics(_: Scraper, State(state): State<AdminState>) -> Response {
     state.front.in_flight_bytes.observe();
     state.front.pipeline.deliver.observe();
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
@@ -202,7 +182,7 @@ fn not_ready(front: &listen::Context) -> Option<String> {
     }
 }
 
-async fn status(State(state): State<AdminState>) -> Response {
+async fn status(_: Operator, State(state): State<AdminState>) -> Response {
     let front = &state.front;
     let kinds = front.pipeline.catalogue.snapshot();
     let kinds: Vec<_> = kinds
