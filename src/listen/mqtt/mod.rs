@@ -9,7 +9,7 @@
 //! as any client.
 //!
 //! What is not here, and how a client notices: subscriptions (refused in SUBACK), retained messages (the flag is
-//! ignored), wills (counted and logged when they become due, and not delivered), credentials (read and ignored), enhanced
+//! ignored), wills (counted and logged when they become due, and not delivered), enhanced
 //! authentication (refused in CONNACK).
 //! QoS 2 is once per packet id and content of a session, within the life of this gateway process.
 //!
