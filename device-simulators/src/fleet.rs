@@ -147,14 +147,11 @@ impl FleetConfig {
 }
 
 impl FleetConfig {
-    /// The devices by name, each with its kind, over whatever they speak.
-    pub fn device_names(&self) -> Vec<(String, String)> {
-        let anywhere = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let fleet = FleetConfig {
-            http: anywhere,
-            ..self.clone()
-        };
-        names(&fleet.roster())
+    /// The devices over these protocols by name, each with its kind.
+    pub fn device_names(&self, over: &[Protocol]) -> Vec<(String, String)> {
+        let mut roster = self.roster();
+        roster.retain(|entry| over.contains(&entry.transport.protocol()));
+        names(&roster)
     }
 
     /// A device of every kind on every protocol that there is an address for, in turn.

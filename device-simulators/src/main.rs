@@ -295,9 +295,10 @@ impl Run {
                     devices: self.devices,
                     kinds,
                     seed: self.seed.unwrap_or(1),
+                    http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
                     ..FleetConfig::default()
                 }
-                .device_names()
+                .device_names(&Protocol::ALL)
             }
         };
         for (id, kind) in devices {

@@ -15,6 +15,7 @@ use citygate::receipt::metrics::Tallies;
 use citygate::validate::{Config, Program, Scratch, Validator};
 use device_simulators::devices::faults::{ClockLimits, Fault, FaultPlan, FaultRule, Faulty, Reason};
 use device_simulators::devices::{self, City, Device, Moment};
+use device_simulators::uplinks::Protocol;
 use device_simulators::uplinks::credentials::Credentials;
 use device_simulators::{Begin, Fleet, FleetConfig, Report, TopicReader, TopicReaderConfig};
 use serde_json::json;
@@ -464,10 +465,13 @@ async fn a_fleet_with_keys_over_tls_loses_nothing() {
     let fleet = FleetConfig {
         devices: 48,
         interval: Duration::from_millis(100),
+        // Where, is known when the gateway is.
+        mqtt: Some(([127, 0, 0, 1], 0).into()),
+        http: Some(([127, 0, 0, 1], 0).into()),
         ..FleetConfig::default()
     };
     let (mut records, mut keys) = (String::new(), String::new());
-    for (id, kind) in fleet.device_names() {
+    for (id, kind) in fleet.device_names(&[Protocol::Mqtt, Protocol::Http]) {
         let key = Key::generate();
         records += &format!("{}\n", json!({"id": id, "kinds": [kind], "keys": [key.hash()]}));
         keys += &format!("{}\n", json!({"id": id, "key": key.reveal()}));

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use reqwest::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::identities::Identities;
 use super::ports::free_block;
 
 /// How long the gateway may take until it is ready, and how long until it has ended.
@@ -47,6 +48,8 @@ pub struct Settings {
     /// librdkafka never asks the configured brokers again once it was made to forget all it knew: otherwise it does so only
     /// now and then, when it loses a race.
     pub never_asks_again: bool,
+    /// Devices have keys, MQTT and HTTP have TLS.
+    pub identities: Option<Identities>,
 }
 
 /// The spool that it is given.
@@ -69,7 +72,9 @@ pub struct Gateway {
     deaths: Vec<String>,
 }
 
-/// Four in a row.
+/// Six in a row: MQTT, CoAP, HTTP, the admin port, and MQTT and HTTP with TLS.
+const PORTS: u16 = 6;
+
 #[derive(Clone, Copy, Debug)]
 struct Ports {
     first: u16,
@@ -98,7 +103,8 @@ impl Gateway {
     }
 
     pub fn mqtt(&self) -> SocketAddr {
-        self.ports.address(0)
+        self.ports
+            .address(if self.settings.identities.is_some() { 4 } else { 0 })
     }
 
     pub fn coap(&self) -> SocketAddr {
@@ -106,7 +112,12 @@ impl Gateway {
     }
 
     pub fn http(&self) -> SocketAddr {
-        self.ports.address(2)
+        self.ports
+            .address(if self.settings.identities.is_some() { 5 } else { 2 })
+    }
+
+    pub fn identities(&self) -> Option<&Identities> {
+        self.settings.identities.as_ref()
     }
 
     /// Starts the process, and waits for nothing.
@@ -215,8 +226,18 @@ impl Gateway {
         } = &self.settings;
         let listeners = ["mqtt", "coap", "http", "admin"].into_iter().enumerate();
         let mut config: String = listeners
-            .map(|(index, name)| format!("[{name}]\nlisten = \"{}\"\n", self.ports.address(index as u16)))
+            .map(|(index, name)| {
+                // Devices over CoAP cannot prove anything.
+                let anonymous = if name == "coap" { "allow_anonymous = true\n" } else { "" };
+                format!(
+                    "[{name}]\nlisten = \"{}\"\n{anonymous}",
+                    self.ports.address(index as u16)
+                )
+            })
             .collect();
+        if let Some(identities) = &self.settings.identities {
+            config += &self.identities_config(identities);
+        }
         config += &format!("[schemas]\nfolder = {:?}\n", schemas.display().to_string());
         config += &format!(
             "[kafka]\nbootstrap_servers = \"{bootstrap}\"\ncreate_topics = true\n\
@@ -229,6 +250,16 @@ impl Gateway {
         let Spool { bytes_max, more, .. } = spool;
         config += &format!("[spool]\nfolder = {folder:?}\nbytes_max = \"{bytes_max}\"\n{more}");
         config
+    }
+
+    fn identities_config(&self, identities: &Identities) -> String {
+        let text = |path: &Path| format!("{:?}", path.display().to_string());
+        let (certificate, key) = (text(&identities.certificate), text(&identities.certificate_key));
+        let tls = |table: &str, address: SocketAddr| {
+            format!("[{table}.tls]\nlisten = \"{address}\"\ncertificate = {certificate}\nkey = {key}\n")
+        };
+        let devices = format!("[devices]\nfolder = {}\n", text(&identities.folder));
+        [devices, tls("mqtt", self.mqtt()), tls("http", self.http())].concat()
     }
 
     fn log(&self) -> PathBuf {
@@ -277,12 +308,12 @@ pub struct Admin {
 // === impl Admin ===
 
 impl Admin {
-    /// Finds four free ports for a gateway, of which the last will be its admin port.
+    /// Finds free ports for a gateway.
     pub fn new() -> anyhow::Result<Admin> {
         let client = Client::builder().no_proxy().timeout(ADMIN_TIMEOUT).build()?;
         Ok(Admin {
             client,
-            first_port: free_block(4)?,
+            first_port: free_block(PORTS)?,
         })
     }
 

@@ -26,6 +26,8 @@ mod gateway_metrics;
 
 mod gateway;
 
+mod identities;
+
 mod kafka;
 
 mod ports;
@@ -71,6 +73,9 @@ pub struct Options {
     /// How often Kafka is fenced, in kafka-fenced.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     events: u32,
+    /// With a key for each device and TLS, over MQTT and HTTP.
+    #[arg(long)]
+    identities: bool,
     /// The same seed gives the same devices and the same moments of damage.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -217,6 +222,7 @@ impl Session {
             },
             rate: options.rate,
             devices: options.devices as usize,
+            with_identities: options.identities,
             program: self.program.clone(),
             schemas: self.schemas.clone(),
             folder: self.folder.join(fault.name()),

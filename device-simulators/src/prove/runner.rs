@@ -4,6 +4,7 @@
 //! each announced with its time, while a line a second says how it goes. Then the fleet stops, Kafka is read to its end,
 //! and the [`Proof`] is drawn up.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use super::disk::SmallDisk;
 use super::fault::{Action, Fault, Parameters, Step};
 use super::gateway::{Admin, Gateway, Settings, Spool};
 use super::gateway_metrics::GatewayMetrics;
+use super::identities::Identities;
 use super::kafka::{Kafka, Role};
 use super::proof::{ActionLine, Proof, RunLog};
 use crate::counters::Counters;
@@ -24,6 +26,7 @@ use crate::phases::Phase;
 use crate::report::{grouped, milliseconds};
 use crate::topic_reader::{Begin, TopicReader, TopicReaderConfig};
 use crate::uplinks::Protocol;
+use crate::uplinks::credentials::Credentials;
 
 /// Longer than the gateway's delivery time-out, so that the gateway's own comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -68,6 +71,8 @@ pub struct Setup {
     /// Readings per second of the whole fleet.
     pub rate: u64,
     pub devices: usize,
+    /// Devices prove who they are, over TLS.
+    pub with_identities: bool,
     pub program: PathBuf,
     pub schemas: PathBuf,
     /// For everything that the run writes.
@@ -105,7 +110,8 @@ pub async fn run(setup: &Setup, kafka: &Kafka) -> anyhow::Result<Proof> {
     let admin = Admin::new()?;
     let mut log = RunLog::default();
     let disk = small_disk(setup, &mut log);
-    let gateway = Gateway::start(gateway_settings(setup, kafka, disk.as_ref()), &admin).await?;
+    let settings = gateway_settings(setup, kafka, disk.as_ref())?;
+    let gateway = Gateway::start(settings, &admin).await?;
     // Ready it is with its spool alone; the reader needs the topics that it makes.
     admin.await_kafka().await?;
     let topic_reader = follow(setup, kafka).await?;
@@ -172,7 +178,7 @@ fn small_disk(setup: &Setup, log: &mut RunLog) -> Option<SmallDisk> {
         .ok()
 }
 
-fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> Settings {
+fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> anyhow::Result<Settings> {
     let folder = setup.folder.join("gateway");
     let spool = match (setup.fault, disk) {
         (Fault::DiskFull, Some(disk)) => Spool {
@@ -191,7 +197,7 @@ fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> S
             more: "",
         },
     };
-    Settings {
+    Ok(Settings {
         program: setup.program.clone(),
         folder,
         schemas: setup.schemas.clone(),
@@ -200,7 +206,26 @@ fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> S
         spool,
         with_own_clock: setup.fault == Fault::ClockStepped,
         never_asks_again: setup.fault == Fault::KafkaFenced,
+        identities: identities(setup)?,
+    })
+}
+
+/// Of the devices over protocols that have credentials.
+fn identities(setup: &Setup) -> anyhow::Result<Option<Identities>> {
+    if !setup.with_identities {
+        return Ok(None);
     }
+    let somewhere = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let fleet = FleetConfig {
+        devices: setup.devices,
+        seed: setup.parameters.seed,
+        mqtt: somewhere,
+        coap: somewhere,
+        http: somewhere,
+        ..FleetConfig::default()
+    };
+    let devices = fleet.device_names(&[Protocol::Mqtt, Protocol::Http]);
+    Identities::create(&setup.program, &setup.folder, &devices).map(Some)
 }
 
 async fn follow(setup: &Setup, kafka: &Kafka) -> anyhow::Result<TopicReader> {
@@ -224,6 +249,11 @@ fn fleet_config(setup: &Setup, gateway: &Gateway) -> anyhow::Result<FleetConfig>
         mqtt: Some(gateway.mqtt()),
         coap: Some(gateway.coap()),
         http: Some(gateway.http()),
+        credentials: Arc::new(
+            gateway
+                .identities()
+                .map_or_else(|| Ok(Credentials::default()), Identities::credentials)?,
+        ),
         answer_timeout: ANSWER_TIMEOUT,
         tries_max: u32::MAX,
         pause_max: PAUSE_MAX,
