@@ -55,7 +55,7 @@ pub fn coap(outcome: &Outcome) -> (u8, u8) {
     match outcome {
         Outcome::Delivered | Outcome::Spooled => (2, 4),
         // RFC 8516.
-        Outcome::Busy(Busy::OverRate) => (4, 29),
+        Outcome::Busy(Busy::OverRate(_)) => (4, 29),
         Outcome::Busy(_) => (5, 3),
         Outcome::Rejected(rejection) => match rejection.reason {
             Reason::Malformed => (4, 0),
@@ -75,7 +75,7 @@ pub fn http(outcome: &Outcome) -> u16 {
     match outcome {
         Outcome::Delivered | Outcome::Spooled => 204,
         // RFC 6585 §4.
-        Outcome::Busy(Busy::OverRate) => 429,
+        Outcome::Busy(Busy::OverRate(_)) => 429,
         Outcome::Busy(_) => 503,
         Outcome::Rejected(rejection) => match rejection.reason {
             Reason::Malformed => 400,
@@ -102,9 +102,16 @@ pub fn text(outcome: &Outcome) -> Option<&str> {
 /// Seconds after which a device that was told *busy* should try again (`Max-Age`, `Retry-After`).
 pub const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// The same where it has sent more than its rate allows: another number every time, so that those who were refused together do not
-/// come back together. By then what it may send at once ([`BURST`](crate::devices::rate::BURST)) is free again, most of it.
-pub const OVER_RATE_RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 5..=15;
+/// The same for this reason. Who has sent more than its rate allows is told when it may send again, and some seconds more, which
+/// differ from sender to sender: those who were refused together do not come back together.
+pub fn retry_after_seconds(busy: Busy) -> u32 {
+    let Busy::OverRate(wait) = busy else {
+        return RETRY_AFTER_SECONDS;
+    };
+    let earliest = wait.as_secs().clamp(4, 3600) as u32 + 1;
+    // To the nanosecond it is another time for each.
+    earliest + wait.subsec_nanos() % 11
+}
 
 /// The outcomes of a batch in numbers; the sum is the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,6 +194,8 @@ mod tests {
     use strum::IntoEnumIterator;
 
     use super::*;
+    use crate::outcome::BusyKind;
+    use std::time::Duration;
 
     #[test]
     fn only_a_safe_reading_gets_a_positive_answer() {
@@ -212,8 +221,8 @@ mod tests {
         check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);
         check(rejected(Reason::TooSlow), 0x99, true, (4, 8), 408);
         check(rejected(Reason::CutOff), 0x99, true, (4, 8), 408);
-        check(Outcome::Busy(Busy::OverRate), 0x97, false, (4, 29), 429);
-        for busy in Busy::iter().filter(|busy| *busy != Busy::OverRate) {
+        check(Outcome::Busy(Busy::OverRate(Duration::ZERO)), 0x97, false, (4, 29), 429);
+        for busy in Busy::iter().filter(|busy| busy.kind() != BusyKind::OverRate) {
             check(Outcome::Busy(busy), 0x97, false, (5, 3), 503);
         }
     }
@@ -273,5 +282,20 @@ mod tests {
             (mqtt(&batch), coap(&batch), http(&batch)),
             (MqttReason::PayloadFormatInvalid, (4, 22), 422)
         );
+    }
+
+    #[test]
+    fn who_is_over_its_rate_is_told_when_it_may_send_again() {
+        let check = |wait: Duration, expected: std::ops::RangeInclusive<u32>| {
+            let seconds = retry_after_seconds(Busy::OverRate(wait));
+            assert!(expected.contains(&seconds), "{wait:?}: {seconds}");
+        };
+        check(Duration::ZERO, 5..=5);
+        check(Duration::from_nanos(7_000_000_010), 8..=18);
+        check(Duration::from_millis(995_300), 996..=1006);
+        check(Duration::MAX, 3601..=3611);
+        assert_eq!(retry_after_seconds(Busy::QueueFull), RETRY_AFTER_SECONDS);
+        let spread = (0..11).map(|nanos| retry_after_seconds(Busy::OverRate(Duration::new(60, nanos))));
+        assert_eq!(spread.collect::<std::collections::BTreeSet<_>>().len(), 11);
     }
 }

@@ -21,7 +21,7 @@ pub enum Permission {
     /// The sender may not write there: a rejection, in words for the device.
     Forbidden(String),
     /// The sender has sent more than its rate allows: it is told to send again later.
-    OverRate,
+    OverRate(Duration),
 }
 
 /// A policy of access. Must not block: it is asked on the listener's thread.
@@ -75,8 +75,10 @@ impl Authorize for ByIdentity {
             Identity::Anonymous if !self.anonymous.contains(&origin.protocol) => {
                 Permission::Unauthenticated("only devices that prove who they are may write here".into())
             }
-            _ if self.over_rate(origin).is_zero() => Permission::Granted,
-            _ => Permission::OverRate,
+            _ => match self.over_rate(origin) {
+                Duration::ZERO => Permission::Granted,
+                wait => Permission::OverRate(wait),
+            },
         }
     }
 
@@ -169,7 +171,7 @@ mod tests {
                 Permission::Granted => "granted".to_owned(),
                 Permission::Unauthenticated(why) => format!("unauthenticated: {why}"),
                 Permission::Forbidden(why) => format!("forbidden: {why}"),
-                Permission::OverRate => "over rate".to_owned(),
+                Permission::OverRate(_) => "over rate".to_owned(),
             };
             let who = if let Identity::Device(device) = identity {
                 Device::id(device)

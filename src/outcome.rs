@@ -6,6 +6,7 @@
 //! variant can neither be forgotten nor be out of range.
 
 use std::fmt;
+use std::time::Duration;
 
 use strum::{EnumCount, EnumDiscriminants, EnumIter, IntoStaticStr, VariantArray};
 
@@ -209,8 +210,8 @@ pub enum Busy {
     ShareExceeded,
     /// As many requests with an idempotency key are in flight as may be remembered.
     KeysFull,
-    /// The sender has sent more than its rate allows.
-    OverRate,
+    /// The sender has sent more than its rate allows, and must wait for so long.
+    OverRate(Duration),
     /// The gateway is shutting down.
     Draining,
     /// A receipt was dropped without an outcome: a bug, counted as such.
@@ -249,7 +250,7 @@ impl Busy {
                  later"
             }
             Busy::KeysFull => "too many requests with an Idempotency-Key are in flight; send the request again later",
-            Busy::OverRate => "more readings than are allowed for this sender; send the reading again later",
+            Busy::OverRate(_) => "more readings than are allowed for this sender; send the reading again later",
             Busy::Draining => "the gateway is shutting down; send the reading again",
             Busy::Dropped => "internal error; send the reading again",
         }

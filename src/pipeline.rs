@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
@@ -166,14 +166,11 @@ impl Pipeline {
     fn authorize_sender(&self, inbound: &Inbound<'_>) -> Result<(), Outcome> {
         let origin = &inbound.origin;
         match self.access.sender(origin) {
-            Permission::OverRate if !inbound.policy.is_paced => {
-                self.note(&self.over_rate_logged, origin, |sender, protocol, peer| {
-                    warn!(sender, protocol, %peer, "a device sends more than its rate allows; it is told to send later");
-                });
-                self.note_refusal(origin, "", Busy::OverRate.label(), Busy::OverRate.text());
-                return granted(Permission::OverRate);
+            Permission::OverRate(wait) if !inbound.policy.is_paced => {
+                self.note_over_rate(origin, wait);
+                return granted(Permission::OverRate(wait));
             }
-            Permission::OverRate => {}
+            Permission::OverRate(_) => {}
             permission => granted(permission)?,
         }
         self.access.charge(origin, 1, inbound.body.len());
@@ -197,8 +194,11 @@ impl Pipeline {
             Identity::Device(sender) => sender.id(),
             Identity::Anonymous => "",
         };
-        let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.allows(Instant::now(), sender) {
+        let is_due = logged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .allows(Instant::now(), sender);
+        if is_due {
             log(sender, origin.protocol.label(), origin.peer);
         }
     }
@@ -292,6 +292,15 @@ impl Pipeline {
         }
     }
 
+    /// Notes for people that a sender has sent more than its rate allows: it is told so, or not read meanwhile.
+    pub fn note_over_rate(&self, origin: &Origin<'_>, wait: Duration) {
+        let busy = Busy::OverRate(wait);
+        self.note(&self.over_rate_logged, origin, |sender, protocol, peer| {
+            warn!(sender, protocol, %peer, ?wait, "a device sends more than its rate allows; it is to send later");
+        });
+        self.note_refusal(origin, "", busy.label(), busy.text());
+    }
+
     fn note_rejection(&self, arrival: &Arrival<'_>, rejection: &Rejection) {
         self.note_refusal(
             &arrival.inbound.origin,
@@ -319,7 +328,7 @@ impl Pipeline {
             // Not even MQTT 3.1.1, to which no cannot be said, fills the topic with what it may not write.
             DeadLetters::All if rejection.reason == Reason::Forbidden => {
                 if !self.is_allowed(charged, arrival.received_at_ms) {
-                    return receipt.resolve(Outcome::Busy(Busy::OverRate));
+                    return receipt.resolve(Outcome::Busy(Busy::OverRate(Duration::ZERO)));
                 }
                 true
             }
@@ -356,7 +365,7 @@ impl Pipeline {
 fn granted(permission: Permission) -> Result<(), Outcome> {
     let (reason, detail) = match permission {
         Permission::Granted => return Ok(()),
-        Permission::OverRate => return Err(Outcome::Busy(Busy::OverRate)),
+        Permission::OverRate(wait) => return Err(Outcome::Busy(Busy::OverRate(wait))),
         Permission::Unauthenticated(detail) => (Reason::Unauthenticated, detail),
         Permission::Forbidden(detail) => (Reason::Forbidden, detail),
     };

@@ -237,10 +237,14 @@ impl Authenticator {
                 at_ms: wall_s() * 1000,
             },
         );
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = certificate.map(|names| quoted(names.subject()));
         let cause = format!("{device}{}", shown.as_ref().map_or("", |_| " (certificate)"));
-        if logged.allows(Instant::now(), &cause) {
+        let is_due = self
+            .logged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .allows(Instant::now(), &cause);
+        if is_due {
             let protocol = protocol.label();
             warn!(protocol, %peer, device, certificate = shown, reason, "a sender's credential is refused");
         }

@@ -142,6 +142,19 @@ impl Device {
         self.credentials.get(credential).cloned()
     }
 
+    /// With what is known of the device that it was: what it has sent, and the password that was verified last, if it has it still.
+    pub fn after(self, before: &Device) -> Self {
+        let verified = match self.credentials == before.credentials {
+            true => before.verified.load_full(),
+            false => None,
+        };
+        Device {
+            verified: ArcSwapOption::new(verified),
+            sent: before.sent.clone(),
+            ..self
+        }
+    }
+
     /// Whether a credential of the device that it was is one of its credentials still.
     pub fn still_has(&self, credential: &Credential) -> bool {
         self.credentials.contains(credential)

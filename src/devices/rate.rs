@@ -23,7 +23,7 @@ pub struct Rates {
 }
 
 /// How much a device has sent.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sent {
     readings: RateLimit,
     bytes: RateLimit,

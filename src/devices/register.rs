@@ -60,7 +60,8 @@ impl Register {
             let device = Device::new(record, &mut shared);
             match before.find(device.id()) {
                 Some(known) if **known == device => known.clone(),
-                _ => Arc::new(device),
+                Some(known) => Arc::new(device.after(known)),
+                None => Arc::new(device),
             }
         });
         // Into a vector of its own: collected, they would keep the memory of the records.

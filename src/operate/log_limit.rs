@@ -14,6 +14,9 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 /// Causes that are remembered. Those beyond are not logged, uncounted, until one of these is forgotten.
 const CAUSES_MAX: usize = 128;
 
+/// How often it is looked which causes are over.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// What happens again and again: counted, and logged once in an interval. `T`: a moment, such as an `Instant`.
 #[derive(Debug)]
 pub struct Repeats<T> {
@@ -26,6 +29,8 @@ pub struct Repeats<T> {
 #[derive(Debug)]
 pub struct LogLimit<T> {
     causes: BTreeMap<String, Repeats<T>>,
+    /// When those that are over were last forgotten.
+    swept_at: Option<T>,
 }
 
 // === impl Repeats ===
@@ -75,15 +80,19 @@ impl<T: Copy + PartialOrd + Add<Duration, Output = T>> Repeats<T> {
 
 impl<T> Default for LogLimit<T> {
     fn default() -> Self {
-        let causes = BTreeMap::new();
-        LogLimit { causes }
+        let (causes, swept_at) = (BTreeMap::new(), None);
+        LogLimit { causes, swept_at }
     }
 }
 
 impl<T: Copy + PartialOrd + Add<Duration, Output = T>> LogLimit<T> {
     /// Whether it is to be logged now; otherwise it is counted.
     pub fn allows(&mut self, now: T, cause: &str) -> bool {
-        self.causes.retain(|_, repeats| !repeats.is_over(now));
+        // Not for each: whoever causes a storm of causes would pay for it with everybody's time.
+        if self.swept_at.is_none_or(|at| now >= at + SWEEP_EVERY) {
+            self.swept_at = Some(now);
+            self.causes.retain(|_, repeats| !repeats.is_over(now));
+        }
         if !self.causes.contains_key(cause) {
             if self.causes.len() >= CAUSES_MAX {
                 return false;

@@ -40,8 +40,12 @@ impl Networks {
 
 fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
-    let network = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
-    network.map_err(|_| format!("{text:?} is no network, such as \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\""))
+    let network = IpNet::from_str(text)
+        .or_else(|_| IpAddr::from_str(text).map(IpNet::from))
+        .ok();
+    // An IPv4 address is looked up as one, whichever way it came.
+    let network = network.filter(|network| !matches!(network, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some()));
+    network.ok_or_else(|| format!("{text:?} is no network, such as \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\""))
 }
 
 impl FromStr for Networks {
@@ -90,6 +94,11 @@ impl<'de> Visitor<'de> for List {
 // === impl Prefix ===
 
 impl Prefix {
+    /// Every address.
+    pub fn any() -> Self {
+        Prefix::of(IpAddr::from([0, 0, 0, 0]), 0, 0)
+    }
+
     /// The first bits of an address; more than it has are all of it.
     pub fn of(address: IpAddr, ipv4_bits: u8, ipv6_bits: u8) -> Self {
         let (address, bits) = match address.to_canonical() {
@@ -133,7 +142,7 @@ mod tests {
         );
         check("10.9.9.9/8", &["10.0.0.1"], &["11.0.0.1"]);
         assert_eq!(Networks::loopback(), "127.0.0.0/8,::1/128".parse().unwrap());
-        for wrong in ["10.0.0.0/33", "localhost", "10.0.0", "::1/129"] {
+        for wrong in ["::ffff:10.0.0.0/104", "10.0.0.0/33", "localhost", "10.0.0", "::1/129"] {
             let error = wrong.parse::<Networks>().unwrap_err();
             assert!(error.starts_with(&format!("{wrong:?} is no network")), "{error}");
         }

@@ -17,6 +17,12 @@ use super::networks::{Networks, Prefix};
 #[derive(Debug, Default)]
 pub struct RateLimit(AtomicU64);
 
+impl Clone for RateLimit {
+    fn clone(&self) -> Self {
+        RateLimit(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 /// One limit for each address prefix: so many a minute, and as many at once.
 #[derive(Debug)]
 pub struct PrefixLimits {
@@ -24,11 +30,20 @@ pub struct PrefixLimits {
     ipv4_bits: u8,
     ipv6_bits: u8,
     exempt: Networks,
-    charged: Mutex<HashMap<Prefix, RateLimit>>,
+    charged: Mutex<Charged>,
 }
 
-/// Prefixes that are told apart; beyond them nobody is limited until a minute is over.
+#[derive(Debug, Default)]
+struct Charged {
+    by_prefix: HashMap<Prefix, RateLimit>,
+    swept_at: Option<Instant>,
+}
+
+/// Prefixes that are told apart; those beyond share one limit.
 const PREFIXES_MAX: usize = 65_536;
+
+/// How often it is looked which of them may be forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -78,7 +93,7 @@ impl PrefixLimits {
     /// Whether the prefix of this address has used up what it may.
     pub fn is_exceeded(&self, address: IpAddr, now: Instant) -> bool {
         let charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = charged.get(&self.prefix(address));
+        let limit = charged.by_prefix.get(&charged.known(self.prefix(address)));
         limit.is_some_and(|limit| !limit.wait(MINUTE, now).is_zero())
     }
 
@@ -89,21 +104,34 @@ impl PrefixLimits {
         }
         let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
         let prefix = self.prefix(address);
-        if charged.len() >= PREFIXES_MAX && !charged.contains_key(&prefix) {
-            charged.retain(|_, limit| !limit.is_idle(now));
-            if charged.len() >= PREFIXES_MAX {
-                return;
-            }
-        }
+        charged.sweep(now);
+        let prefix = charged.known(prefix);
         // In sixtieths of one: so many a minute are sixty times as many a second.
-        charged
-            .entry(prefix)
-            .or_default()
-            .charge(self.per_minute.into(), 60, now);
+        let limit = charged.by_prefix.entry(prefix).or_default();
+        limit.charge(self.per_minute.into(), 60, now);
     }
 
     fn prefix(&self, address: IpAddr) -> Prefix {
         Prefix::of(address, self.ipv4_bits, self.ipv6_bits)
+    }
+}
+
+// === impl Charged ===
+
+impl Charged {
+    /// The prefix itself, or what stands for those that there is no memory for.
+    fn known(&self, prefix: Prefix) -> Prefix {
+        let has_room = self.by_prefix.len() < PREFIXES_MAX || self.by_prefix.contains_key(&prefix);
+        if has_room { prefix } else { Prefix::any() }
+    }
+
+    /// Forgets those that are idle, once in a while when there is no room.
+    fn sweep(&mut self, now: Instant) {
+        let is_due = self.swept_at.is_none_or(|at| now >= at + SWEEP_EVERY);
+        if self.by_prefix.len() >= PREFIXES_MAX && is_due {
+            self.swept_at = Some(now);
+            self.by_prefix.retain(|_, limit| !limit.is_idle(now));
+        }
     }
 }
 

@@ -74,6 +74,60 @@ fn outcome_of(pipeline: &Pipeline, inbound: &Inbound<'_>) -> Outcome {
     }
 }
 
+const WAIT: Duration = Duration::from_secs(3);
+
+/// One sender has sent too much; what is charged is written down.
+#[derive(Debug, Default)]
+struct Scales {
+    charged: Mutex<Vec<(usize, usize)>>,
+}
+
+const TOO_MUCH: u16 = 4712;
+
+impl Authorize for Scales {
+    fn sender(&self, origin: &Origin<'_>) -> Permission {
+        match origin.peer.port() {
+            TOO_MUCH => Permission::OverRate(WAIT),
+            _ => Permission::Granted,
+        }
+    }
+
+    fn charge(&self, _origin: &Origin<'_>, readings: usize, bytes: usize) {
+        self.charged.lock().unwrap().push((readings, bytes));
+    }
+
+    fn authorize(&self, _origin: &Origin<'_>, _device: &str, _kind: &str) -> Permission {
+        Permission::Granted
+    }
+}
+
+#[tokio::test]
+async fn who_sends_too_much_is_refused_unless_it_is_not_read_meanwhile() {
+    let scales = Arc::new(Scales::default());
+    let pipeline = pipeline(scales.clone());
+    let unavailable = Outcome::Busy(Busy::KafkaUnavailable);
+    let check = |port: u16, is_paced: bool, body: &[u8], expected: &Outcome, charged: &[(usize, usize)]| {
+        let mut message = inbound(body);
+        message.origin.peer.set_port(port);
+        message.policy.is_paced = is_paced;
+        assert_eq!(outcome_of(&pipeline, &message), *expected, "{port} {is_paced}");
+        assert_eq!(
+            *std::mem::take(&mut *scales.charged.lock().unwrap()),
+            *charged,
+            "{port} {is_paced}"
+        );
+    };
+    let whole = GOOD.len();
+    check(1, false, GOOD, &unavailable, &[(1, whole)]);
+    check(TOO_MUCH, false, GOOD, &Outcome::Busy(Busy::OverRate(WAIT)), &[]);
+    check(TOO_MUCH, true, GOOD, &unavailable, &[(1, whole)]);
+    let listed = pipeline.recent_refusals.list();
+    assert_eq!(
+        (listed.len(), listed[0].1.reason, listed[0].1.times),
+        (1, "over_rate", 1)
+    );
+}
+
 /// Denies by device, and checks what it is asked.
 #[derive(Debug)]
 struct Guard;
@@ -83,7 +137,7 @@ impl Authorize for Guard {
         assert_eq!((origin.listener, origin.peer.port(), kind), ("mqtt", 4711, "weather"));
         match device {
             "roof-1" => Permission::Forbidden("roof-1 is another sender's".to_owned()),
-            "roof-2" => Permission::OverRate,
+            "roof-2" => Permission::OverRate(WAIT),
             _ => Permission::Granted,
         }
     }
@@ -97,7 +151,7 @@ async fn who_may_not_write_is_answered_so_and_the_law_holds() {
         assert_eq!(outcome_of(&pipeline, &message), *expected, "{path}");
     };
     let forbidden = Rejection::new(Reason::Forbidden, "roof-1 is another sender's").into();
-    let over_rate = Outcome::Busy(Busy::OverRate);
+    let over_rate = Outcome::Busy(Busy::OverRate(WAIT));
     // Decided before the body is looked at, and once for a batch.
     for body in [GOOD, b"not JSON", b""] {
         check("devices/roof-1/weather", body, &forbidden);

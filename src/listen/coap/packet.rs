@@ -39,9 +39,6 @@ pub const METHOD_NOT_ALLOWED: u8 = code(4, 5);
 pub const NOT_ACCEPTABLE: u8 = code(4, 6);
 pub const PRECONDITION_FAILED: u8 = code(4, 12);
 pub const TOO_LARGE: u8 = code(4, 13);
-/// RFC 8516.
-pub const TOO_MANY_REQUESTS: u8 = code(4, 29);
-pub const SERVICE_UNAVAILABLE: u8 = code(5, 3);
 pub const PROXYING_NOT_SUPPORTED: u8 = code(5, 5);
 
 /// A message as it goes out: shared by the socket, the memory for duplicates and the retransmission.
@@ -460,7 +457,7 @@ mod tests {
         let busy = Response {
             max_age: Some(2),
             payload: b"full".to_vec(),
-            ..Response::new(SERVICE_UNAVAILABLE)
+            ..Response::new(code(5, 3))
         };
         let busy = encode(MessageType::NonConfirmable, 1, &[], &busy);
         assert_eq!(*busy, [0x50, 0xA3, 0, 1, 0xD1, 1, 2, 0xFF, b'f', b'u', b'l', b'l']);

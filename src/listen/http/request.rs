@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
@@ -84,6 +84,10 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
     };
     let sender = sender.as_ref();
     let refuse = |outcome| refuse(shared, &connection.origin(sender), &path, outcome);
+    if let Some(wait) = over_rate(shared, &connection.origin(sender)) {
+        // Its body is not read: that would be what its rate is to save.
+        return Err(refuse(Outcome::Busy(Busy::OverRate(wait))).closing().into());
+    }
     if let Some(codings) = head::content_codings(&head.headers) {
         return Err(refuse_coded(shared, &connection.origin(sender), &path, &codings).into());
     }
@@ -148,6 +152,17 @@ async fn identify(shared: &Shared, connection: &Connection, headers: &HeaderMap)
         },
     };
     Err(Problem::denied(denied))
+}
+
+/// How long a sender must wait that has sent more than its rate allows, which is noted.
+fn over_rate(shared: &Shared, origin: &Origin<'_>) -> Option<Duration> {
+    let pipeline = &shared.context.pipeline;
+    let wait = pipeline.access.over_rate(origin);
+    if wait.is_zero() {
+        return None;
+    }
+    pipeline.note_over_rate(origin, wait);
+    Some(wait)
 }
 
 /// Who sends, now that its body has come: the identities may have changed meanwhile.

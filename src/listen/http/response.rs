@@ -46,7 +46,14 @@ impl Problem {
     pub fn new(outcome: &Outcome) -> Self {
         let status = status(acknowledge::http(outcome));
         let detail = acknowledge::text(outcome).unwrap_or_default();
-        Self::of(status, reason(outcome), detail.to_owned())
+        let problem = Self::of(status, reason(outcome), detail.to_owned());
+        match *outcome {
+            Outcome::Busy(busy) => Problem {
+                hint: Some(Hint::RetryAfter(acknowledge::retry_after_seconds(busy))),
+                ..problem
+            },
+            _ => problem,
+        }
     }
 
     /// It is the content coding that is not decoded (RFC 9110 §15.5.16).
@@ -161,12 +168,9 @@ impl Hint {
     /// What an answer of this status has.
     fn of(status: StatusCode) -> Option<Self> {
         match status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => {
                 Some(Hint::RetryAfter(acknowledge::RETRY_AFTER_SECONDS))
             }
-            StatusCode::TOO_MANY_REQUESTS => Some(Hint::RetryAfter(rand::random_range(
-                acknowledge::OVER_RATE_RETRY_AFTER_SECONDS,
-            ))),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Hint::MediaTypes),
             StatusCode::UNAUTHORIZED => Some(Hint::Schemes),
             _ => None,

@@ -63,7 +63,7 @@ pub enum Pause {
     InFlightBytes,
     /// Kafka accepts no readings, and 3.1.1 has no word for it.
     KafkaUnavailable,
-    /// A 3.1.1 client has sent more than its rate allows, and there is no word for it.
+    /// A client has sent more than its rate allows.
     OverRate,
     /// The client does not read our answers.
     Output,

@@ -189,8 +189,11 @@ impl Admission {
             }
             Err(refused) => {
                 let reason: &'static str = refused.into();
+                let is_due = state.logged.allows(now, &prefix.to_string());
+                // The log may wait for whoever reads it.
+                drop(state);
                 self.0.refused.with_label_values(&[listener, reason]).inc();
-                if state.logged.allows(now, &prefix.to_string()) {
+                if is_due {
                     warn!(%prefix, listener, "connections refused: limits.prefix.{reason} is exceeded");
                 }
                 None
@@ -223,7 +226,7 @@ impl State {
         if self.prefixes.len() < PREFIXES_MAX {
             return prefix;
         }
-        Prefix::of(IpAddr::from([0, 0, 0, 0]), 0, 0)
+        Prefix::any()
     }
 }
 

@@ -421,9 +421,8 @@ impl Exchanges {
 fn response_to(outcome: &Outcome) -> Response {
     let (class, detail) = acknowledge::coap(outcome);
     let code = packet::code(class, detail);
-    let max_age = match code {
-        packet::SERVICE_UNAVAILABLE => Some(acknowledge::RETRY_AFTER_SECONDS),
-        packet::TOO_MANY_REQUESTS => Some(rand::random_range(acknowledge::OVER_RATE_RETRY_AFTER_SECONDS)),
+    let max_age = match *outcome {
+        Outcome::Busy(busy) => Some(acknowledge::retry_after_seconds(busy)),
         _ => None,
     };
     Response {

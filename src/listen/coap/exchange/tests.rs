@@ -196,15 +196,11 @@ fn outcomes_are_piggybacked_on_the_acknowledgement() {
     check(Answer::One(Outcome::Spooled), CHANGED, "");
     check(rejected("speed_kmh: broken"), BAD_REQUEST, "speed_kmh: broken");
     let busy = Outcome::Busy(Busy::QueueFull);
-    check(
-        Answer::One(busy.clone()),
-        packet::SERVICE_UNAVAILABLE,
-        Busy::QueueFull.text(),
-    );
+    check(Answer::One(busy.clone()), packet::code(5, 3), Busy::QueueFull.text());
     check(Answer::Many(vec![Outcome::Delivered, Outcome::Delivered]), CHANGED, "");
     check(
         Answer::Many(vec![Outcome::Delivered, busy]),
-        packet::SERVICE_UNAVAILABLE,
+        packet::code(5, 3),
         Busy::QueueFull.text(),
     );
 }
@@ -283,7 +279,7 @@ fn requests_beyond_the_bound_are_told_to_come_again() {
         (None, Some(Outcome::Busy(Busy::MemoryFull)))
     );
     let busy = world.said_one();
-    assert_eq!((busy.kind, busy.code, busy.mid), (ACK, packet::SERVICE_UNAVAILABLE, 3));
+    assert_eq!((busy.kind, busy.code, busy.mid), (ACK, packet::code(5, 3), 3));
     // The same again for the same datagram; room for another once one is answered.
     assert_eq!(world.receive(&post(CON, 3)), None);
     assert_eq!(world.said_one(), busy);
@@ -807,7 +803,7 @@ fn responses_that_are_not_wanted_are_not_sent() {
     check(NON, 2, &delivered(), None);
     check(NON, 2, &rejected("no"), Some((NON, BAD_REQUEST)));
     check(NON, 8, &rejected("no"), None);
-    check(NON, 10, &busy, Some((NON, packet::SERVICE_UNAVAILABLE)));
+    check(NON, 10, &busy, Some((NON, packet::code(5, 3))));
     check(NON, 26, &busy, None);
     // A confirmable one is acknowledged all the same, but with nothing on it.
     check(CON, 26, &delivered(), Some((ACK, packet::EMPTY)));

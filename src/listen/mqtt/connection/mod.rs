@@ -83,7 +83,7 @@ struct Session<'a, S> {
     unsent: Unsent,
     // Since when a busy 3.1.1 client is delayed.
     busy_since: Option<Instant>,
-    // When a 3.1.1 client that has sent more than its rate allows is read again.
+    // When a client that has sent more than its rate allows is read again.
     over_rate_until: Option<Instant>,
 }
 
@@ -324,7 +324,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 match close {
                     Some(close) if due <= Instant::now() => return Err(self.refuse_rest(close)),
                     // What it waited for is looked at again.
-                    None if due <= Instant::now() => {}
+                    None if due <= Instant::now() => {
+                        self.over_rate_until = None;
+                        sleep.reset(self.next_deadline().0);
+                    }
                     _ => sleep.reset(due),
                 }
             }
@@ -373,7 +376,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             ),
             self.ending.map(|ending| (ending.due, Some(ending.close))),
             self.over_rate_until
-                .filter(|_| self.pause == Some(Pause::OverRate))
+                .filter(|_| self.pause == Some(Pause::OverRate) && self.busy_since.is_none())
                 .map(|until| (until, None)),
         ]
         .into_iter()

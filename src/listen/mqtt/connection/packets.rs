@@ -20,6 +20,9 @@ use crate::message::{DeadLetters, Inbound, Policy};
 use crate::outcome::{Outcome, Reason, Rejection};
 use crate::receipt::Reply;
 
+/// How often a client is told at most that it has sent more than its rate allows.
+const REFUSED_EVERY: Duration = Duration::from_millis(100);
+
 /// What was done with the packet at the front of the buffer.
 enum Step {
     /// Decoded; whether the pipeline was given something.
@@ -102,12 +105,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             (self.permit, self.waiting) = (None, None);
             return Some(Pause::KafkaUnavailable);
         }
-        // MQTT 5 is told 0x97.
-        if version == Version::V3
-            && let Some(wait) = self.sender.over_rate(self.shared, self.peer)
-        {
-            self.over_rate_until = Some(Instant::now() + wait);
-            return Some(Pause::OverRate);
+        if let Some(pause) = self.over_rate() {
+            return Some(pause);
         }
         // Also with MQTT 5, though it could be told 0x93 [§3.3.4]: clients send more than the Receive Maximum at once, and
         // waiting costs them less than a disconnect. PUBACK and PUBREC end the wait, for which no packet behind this one is
@@ -118,6 +117,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         // Its permit is acquired when it has arrived whole: who sends a part and waits must not occupy what others need.
         let needed = self.permit.is_none() && self.wire.inbound.len() >= head.packet_bytes;
         needed.then(|| self.ask_for(head.packet_bytes)).flatten()
+    }
+
+    /// Whether its client has sent more than its rate allows, and is not read: MQTT 3.1.1 until it may send again, MQTT 5, which is
+    /// told 0x97, for a moment after each, or it could go on as fast as the network is.
+    fn over_rate(&mut self) -> Option<Pause> {
+        let now = Instant::now();
+        let wait = self.sender.over_rate(self.shared, self.peer)?;
+        let until = match self.client.encoder.version {
+            Version::V3 => now + wait,
+            Version::V5 if self.over_rate_until.is_some_and(|until| now < until) => self.over_rate_until?,
+            Version::V5 => {
+                self.over_rate_until = Some(now + REFUSED_EVERY.min(wait));
+                return None;
+            }
+        };
+        // What it would occupy is needed by others.
+        (self.permit, self.waiting) = (None, None);
+        self.over_rate_until = Some(until);
+        if self.client.encoder.version == Version::V3 && self.pause != Some(Pause::OverRate) {
+            self.shared
+                .context
+                .pipeline
+                .note_over_rate(&self.sender.origin(self.peer), wait);
+        }
+        Some(Pause::OverRate)
     }
 
     // Acquires `bytes` of `limits.in_flight_bytes` now, or starts to wait for them.

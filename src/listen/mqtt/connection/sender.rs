@@ -1,7 +1,7 @@
 //! Who a connection's client has proved to be, and whether it still is when the identities change.
 //!
-//! A client certificate says which device it is; user name and password are not needed then, and must agree. Otherwise:
-//! The user name is a device id, the password its key or password; a password alone (MQTT 5) is a key that says which device it
+//! A client certificate says which device it is; user name and password are not needed then, and must agree. Without one
+//! the user name is a device id, the password its key or password; a password alone (MQTT 5) is a key that says which device it
 //! is. The client id proves nothing: it tells apart the connections of one identity.
 
 use std::future::pending;
