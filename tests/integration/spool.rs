@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use citygate::operate::config::Config;
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::harness::gateway::{self, Arrived};
 use crate::harness::program::Program;
@@ -174,10 +175,25 @@ async fn what_kafka_does_not_take_as_it_is_stays_in_the_spool_and_is_in_nobodys_
     let topic = format!("{}weather", gateway.topic_prefix);
     let mut client = gateway.client(Via::Http).await;
     send(&mut client, Via::Http, "early", 0).await;
+    // It may have been spooled: what Kafka has not confirmed before it is frozen would be late as well.
+    eventually("the early one is confirmed", async || {
+        gateway.admin("/metrics").await; // brings the gauges up to date
+        let spooled = gateway.scrape().sum("citygate_spool_readings", &[]);
+        (spooled == 0 && !sequences(&gateway, "early").is_empty()).then_some(())
+    })
+    .await;
     // Older than a fresh one can be when it reaches Kafka, however busy the machine is.
     kafka
         .configure(&topic, "message.timestamp.before.max.ms", "15000")
         .await;
+    // Kafka answers before it does as told: frozen now, it would accept some of the late ones first.
+    let early = gateway.records("weather").remove(0);
+    eventually("kafka refuses what is older", async || {
+        let old = early.timestamp_ms - 20_000;
+        let refused = kafka.produce_at(&topic, &early, old).err()?;
+        (refused == RDKafkaErrorCode::InvalidTimestamp).then_some(())
+    })
+    .await;
     kafka.freeze();
     for sequence in 1..10 {
         send(&mut client, Via::Http, "late", sequence).await;

@@ -8,18 +8,19 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode, RDKafkaRespErr};
 use tempfile::TempDir;
 
 use super::chaos;
@@ -44,6 +45,10 @@ struct Server {
     data: TempDir,
     ports: [u16; 2],
 }
+
+/// The end of the last record.
+#[derive(Default)]
+struct Outcome(Mutex<Option<Result<(), RDKafkaErrorCode>>>);
 
 /// A record as a consumer sees it.
 #[derive(Clone, Debug)]
@@ -131,6 +136,28 @@ impl Broker {
             .unwrap();
         producer.send(BaseRecord::to(topic).key(key).payload(value)).unwrap();
         producer.flush(TIMEOUT).unwrap();
+    }
+
+    /// Writes a record once more, as one of another time.
+    ///
+    /// # Errors
+    /// Kafka refuses it.
+    pub fn produce_at(&self, topic: &str, record: &Record, timestamp_ms: i64) -> Result<(), RDKafkaErrorCode> {
+        let producer: BaseProducer<Outcome> = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create_with_context(Outcome::default())
+            .unwrap();
+        let headers = OwnedHeaders::new();
+        let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        });
+        let copy = BaseRecord::to(topic).key(&record.key).payload(&record.value);
+        producer.send(copy.headers(headers).timestamp(timestamp_ms)).unwrap();
+        producer.flush(TIMEOUT).unwrap();
+        producer.context().0.lock().unwrap().take().expect("it is reported")
     }
 
     /// A partition of the mock has no leader.
@@ -224,6 +251,20 @@ impl Broker {
             Source::Own(server) => server,
             Source::Shared | Source::Mock(_) => panic!("this Kafka is not the test's own"),
         }
+    }
+}
+
+// === impl Outcome ===
+
+impl ClientContext for Outcome {}
+
+impl ProducerContext for Outcome {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let code = |error: &KafkaError| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        let result = result.as_ref().map(drop).map_err(|(error, _)| code(error));
+        *self.0.lock().unwrap() = Some(result);
     }
 }
 
