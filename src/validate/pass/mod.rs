@@ -13,6 +13,8 @@ use super::path::Place;
 use super::program::{Absent, Array, Branch, Field, NodeId, Program};
 use super::record::{Quality, Record};
 
+use rules::Nulls;
+
 mod rules;
 
 /// Buffers that are reused from reading to reading.
@@ -30,6 +32,7 @@ pub struct Buffers {
     identities: Vec<Span>,
     /// The same of the record that was closed last, if it is of a type that has such a field.
     last_identity: Span,
+    nulls: Nulls,
     pub notes: Notes,
 }
 
@@ -216,7 +219,14 @@ impl Pass<'_> {
     /// There must be a value: it is a type fault.
     #[cold]
     pub fn null_field(&mut self, field: &Field) -> Result<(), Fault> {
-        self.absent(field).ok_or(Fault::Type)
+        let start = self.buffers.out.len();
+        self.absent(field).ok_or(Fault::Type)?;
+        // What has no bytes is no value anyhow, and the next field begins where it does.
+        if self.buffers.out.len() > start {
+            let Buffers { nulls, spans, .. } = &mut *self.buffers;
+            nulls.add(spans.len(), start);
+        }
+        Ok(())
     }
 
     /// Writes what stands for fields that have not come.
@@ -391,6 +401,7 @@ impl Buffers {
         self.keys.clear();
         self.moved.clear();
         self.identities.clear();
+        self.nulls.clear();
         self.notes.clear();
     }
 

@@ -12,6 +12,16 @@ fn check(bench: &Bench, name: &str, cases: &[(&str, &str)]) {
             Err(rejection) => format!("!{}", rejection.detail),
         };
         assert_eq!(found, *expected, "{json}");
+        let program = &bench.only_kind().program;
+        let mut judge = Scratch::default();
+        let judged = bench
+            .validator
+            .judgement(program, DEVICE, NOW_MS, json.as_bytes(), &mut judge);
+        assert_eq!(
+            judged.err().map(|rejection| format!("!{}", rejection.detail)),
+            expected.starts_with('!').then_some(found),
+            "{json}"
+        );
     }
 }
 
@@ -316,6 +326,41 @@ fn a_reading_without_any_value_is_refused() {
             (r#"{"lanes":[0]}"#, "Null"),
             (r#"{"a":10}"#, "Null"),
             (r#"{"place":"here","a":0}"#, "Double(0.0)"),
+        ],
+    );
+}
+
+/// Null where the schema has none is as if the field had not come: its default is written, and is no value of a device.
+#[test]
+fn null_for_a_default_is_no_value() {
+    let schema = r#"{"type":"record","name":"Test","any_of":["part","x","y","parts"],"fields":[
+        {"name":"place","type":"int","default":0},
+        {"name":"part","type":{"type":"record","name":"Part","fields":[{"name":"n","type":"int"}]},"default":{"n":7}},
+        {"name":"x","type":"int","default":5},
+        {"name":"nothing","type":{"type":"record","name":"Nothing","fields":[]},"default":{}},
+        {"name":"y","type":"string","default":"none"},
+        {"name":"parts","type":{"type":"array","items":{"type":"record","name":"Level","any_of":["c"],"fields":[
+            {"name":"b","type":"int","default":1},
+            {"name":"c","type":["null","int"],"default":null}]}},"default":[]}]}"#;
+    let bench = Bench::of(schema);
+    let none = "!no value; send at least one of part, x, y, parts";
+    check(
+        &bench,
+        "x",
+        &[
+            ("{}", none),
+            (r#"{"x":null}"#, none),
+            (r#"{"part":null,"x":null,"nothing":null,"y":null}"#, none),
+            (r#"{"y":null,"x":null,"part":null,"place":null}"#, none),
+            (r#"{"parts":[{"b":null},{"c":null,"b":null}],"x":null}"#, none),
+            (r#"{"x":5}"#, "Int(5)"),
+            (r#"{"x":null,"y":"none"}"#, "Int(5)"),
+            (r#"{"y":"none","nothing":null,"x":null}"#, "Int(5)"),
+            (r#"{"nothing":null,"y":"none"}"#, "Int(5)"),
+            (r#"{"part":{"n":7},"x":null}"#, "Int(5)"),
+            (r#"{"y":null,"parts":[{"b":null,"c":0}],"x":null}"#, "Int(5)"),
+            (r#"{"parts":[{"b":null,"c":0}]}"#, "Int(5)"),
+            (r#"{"x":null,"x":6}"#, "!x: came twice"),
         ],
     );
 }
