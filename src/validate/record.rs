@@ -80,6 +80,14 @@ impl Record {
         named.find(|(name, _)| name.as_bytes() == key).map(|(_, field)| *field)
     }
 
+    /// The fields of which a value is one of the record's: those of `any_of`, or all.
+    pub fn counting(&self) -> impl Iterator<Item = &Field> {
+        let any_of = &self.rules.any_of;
+        let counts = |index: &usize| any_of.is_empty() || any_of.contains(index);
+        let fields = self.fields.iter().enumerate();
+        fields.filter(move |(index, _)| counts(index)).map(|(_, field)| field)
+    }
+
     /// The other spellings of a field's name.
     #[cfg(test)]
     pub fn also(&self, field: &Field) -> Vec<&str> {

@@ -7,13 +7,37 @@
 
 use std::collections::HashSet;
 
-use super::program::{Absent, Field, Node, NodeId, Program};
+use super::program::{Absent, Node, NodeId, Program};
 use super::record::Record;
 
 impl Program {
     /// `bytes` begin with what was written for `node`.
     pub fn has_value(&self, node: NodeId, bytes: &[u8]) -> bool {
         Written { program: self, bytes }.node(node, true)
+    }
+
+    /// Whether whatever is sent for it is a value.
+    pub fn is_always_value(&self, node: NodeId) -> bool {
+        self.is_value_within(node, &mut Vec::new())
+    }
+
+    /// `around` are the records that are being looked into.
+    fn is_value_within(&self, node: NodeId, around: &mut Vec<NodeId>) -> bool {
+        match self.node(node) {
+            Node::Boolean | Node::Integer(_) | Node::Real(_) | Node::Enum(_) | Node::Accepts(_) => true,
+            Node::CheckedText(rules) => rules.chars_min.is_some_and(|least| least > 0),
+            Node::Union(union) => {
+                union.null.is_none() && union.branches().all(|branch| self.is_value_within(branch.node, around))
+            }
+            Node::Record(record) if !around.contains(&node) => {
+                around.push(node);
+                let mut counting = record.counting().filter(|field| field.absent.is_required());
+                let found = counting.any(|field| self.is_value_within(field.node, around));
+                around.pop();
+                found
+            }
+            _ => false,
+        }
     }
 
     /// Fields of records inside whose default would count as a value, although no device sent it; each with the path of its
@@ -50,39 +74,29 @@ impl<'p> Search<'p> {
             Node::Map(values) => self.node(*values, &format!("{path}{{}}")),
             Node::Optional { node, .. } => self.node(*node, path),
             Node::Union(union) => union.branches().for_each(|branch| self.node(branch.node, path)),
-            Node::Record(record) if self.seen.insert(node) => self.record(record, path),
+            // Of one that has a value anyhow, no default makes a difference, here or further inside.
+            Node::Record(record) if !program.is_always_value(node) && self.seen.insert(node) => {
+                self.record(record, path)
+            }
             _ => {}
         }
     }
 
     fn record(&mut self, record: &'p Record, path: &str) {
-        let any_of = &record.rules.any_of;
-        let fields = record.fields.iter().enumerate();
-        let counting = fields.filter(|(index, _)| any_of.is_empty() || any_of.contains(index));
-        let counting: Vec<&Field> = counting.map(|(_, field)| field).collect();
-        let is_valued = |field: &&&Field| match &field.absent {
-            Absent::Default(default) => self.program.has_value(field.node, default),
-            _ => false,
-        };
-        // Where something is sent with every such record, that is what counts.
-        let is_looked_at = any_of.is_empty() || record.rules.is_outermost;
-        if is_looked_at && !counting.iter().any(|field| self.is_always_sent(field)) {
-            let valued = counting.iter().filter(is_valued);
-            self.found.extend(valued.map(|field| (path.to_owned(), &*field.name)));
+        for field in record.counting() {
+            // Of a record with an `any_of` the compiler has said it, but for the outermost, whose own defaults count for nobody
+            // until it is inside of itself.
+            let is_looked_at = record.rules.any_of.is_empty() || record.rules.is_outermost;
+            if let Absent::Default(default) = &field.absent
+                && is_looked_at
+                && self.program.has_value(field.node, default)
+            {
+                self.found.push((path.to_owned(), &*field.name));
+            }
         }
-        for field in counting {
+        for field in record.counting() {
             self.node(field.node, &format!("{path}.{}", field.name));
         }
-    }
-
-    /// A field that no reading leaves out, of which any value is one.
-    fn is_always_sent(&self, field: &Field) -> bool {
-        let is_value = match self.program.node(field.node) {
-            Node::Boolean | Node::Integer(_) | Node::Real(_) | Node::Enum(_) | Node::Accepts(_) => true,
-            Node::CheckedText(rules) => rules.chars_min.is_some_and(|least| least > 0),
-            _ => false,
-        };
-        is_value && field.absent.is_required()
     }
 }
 

@@ -133,7 +133,7 @@ fn no_identity(unique: &str) -> String {
 
 impl Attributes<'_> {
     /// The fields of `any_of`.
-    pub fn any_of(&self, fields: &[Field], mistake: Mistake<'_>) -> Box<[usize]> {
+    pub fn any_of(&self, fields: &[Field], program: &Program, mistake: Mistake<'_>) -> Box<[usize]> {
         let Some(text) = self.get("any_of") else {
             return Box::default();
         };
@@ -144,7 +144,7 @@ impl Attributes<'_> {
         for item in text.items() {
             let named = |field: &Field| item.as_str() == Some(&field.name);
             match fields.iter().position(named) {
-                Some(index) if !matches!(fields[index].absent, Absent::Default(_)) => mistake(format!(
+                Some(index) if says_nothing(&fields[index], program) => mistake(format!(
                     "\"any_of\": {item} is required, or the gateway's own, so it would say nothing"
                 )),
                 Some(index) => listed.push(index),
@@ -156,6 +156,15 @@ impl Attributes<'_> {
 
     pub fn has_any_of(&self) -> bool {
         self.get("any_of").is_some()
+    }
+}
+
+/// Whether every reading has a value of it, or the gateway writes it.
+fn says_nothing(field: &Field, program: &Program) -> bool {
+    match field.absent {
+        Absent::Default(_) => false,
+        Absent::Refused => program.is_always_value(field.node),
+        Absent::Device | Absent::ReceivedAt => true,
     }
 }
 

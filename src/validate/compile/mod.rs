@@ -266,7 +266,9 @@ impl Compiler {
             self.path.pop();
         }
         self.check_names(&fields, &also);
-        let any_of = attributes.any_of(&fields, &mut |what| self.mistake(what));
+        let mut mistakes = Vec::new();
+        let any_of = attributes.any_of(&fields, &self.program, &mut |what| mistakes.push(what));
+        mistakes.into_iter().for_each(|what| self.mistake(what));
         if !outermost {
             self.check_inner(&fields, &any_of);
         }

@@ -233,6 +233,29 @@ fn defaults_that_would_count_as_values() {
         &x(&part(&format!(r#"{unit},{{"name":"name","type":"string"}}"#))),
         &["x.unit"],
     );
+    // Also in a union of which each branch is one, and in a record inside or around.
+    let union = |branches: &str| format!(r#"{{"name":"u","type":[{branches}]}}"#);
+    let inside = |fields: &str| format!(r#"{{"type":"record","name":"I","fields":[{fields}]}}"#);
+    let number = r#"{"name":"number","type":"int"}"#;
+    for (valued, expected) in [
+        (union(r#""int","boolean""#), &[][..]),
+        (union(r#""int","string""#), &["x.unit"]),
+        (union(r#""int","null""#), &["x.unit"]),
+        (union(&format!(r#""int",{}"#, inside(number))), &[]),
+        (format!(r#"{{"name":"i","type":{}}}"#, inside(number)), &[]),
+        (format!(r#"{{"name":"i","type":{}}}"#, inside(level)), &["x.unit"]),
+        (
+            format!(r#"{{"name":"i","type":{},"default":{{}}}}"#, inside(unit)),
+            &["x.unit", "x.i", "x.i.unit"],
+        ),
+        (
+            format!(r#"{number},{{"name":"i","type":{},"default":{{}}}}"#, inside(unit)),
+            &[],
+        ),
+        (union(r#""R","int""#), &["x.unit"]),
+    ] {
+        check(&x(&part(&format!("{unit},{valued}"))), expected);
+    }
     // One that says what counts, and one that counts nowhere.
     check(
         &x(&part(&format!("{unit},{level}")).replacen("\"fields\"", "\"any_of\":[\"level\"],\"fields\"", 1)),

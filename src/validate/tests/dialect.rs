@@ -365,6 +365,31 @@ fn null_for_a_default_is_no_value() {
     );
 }
 
+/// `any_of` may list required fields of which not every value says something.
+#[test]
+fn a_required_field_may_be_null_or_empty() {
+    let schema = r#"{"type":"record","name":"Test","any_of":["a","lanes","text"],"fields":[
+        {"name":"a","type":["null","double"]},
+        {"name":"lanes","type":{"type":"array","items":{"type":"record","name":"Lane","any_of":["level"],"fields":[
+            {"name":"unit","type":"string","default":"m"},
+            {"name":"level","type":["null","double"]}]}}},
+        {"name":"text","type":"string"}]}"#;
+    let bench = Bench::of(schema);
+    let none = "!no value; send at least one of a, lanes, text";
+    check(
+        &bench,
+        "a",
+        &[
+            (r#"{"a":null,"lanes":[],"text":""}"#, none),
+            (r#"{"a":null,"lanes":[{"level":null}],"text":""}"#, none),
+            (r#"{"a":null,"lanes":[{"level":0}],"text":""}"#, "Null"),
+            (r#"{"a":null,"lanes":[],"text":"x"}"#, "Null"),
+            (r#"{"a":0,"lanes":[],"text":""}"#, "Double(0.0)"),
+            (r#"{"lanes":[],"text":"x"}"#, "!a: missing"),
+        ],
+    );
+}
+
 /// Of every type, at any depth, in and out of order.
 #[test]
 fn what_holds_nothing_is_no_value() {
