@@ -32,6 +32,8 @@ struct Style {
     /// How likely each value, key or comma is none that fits.
     mistakes: f64,
     escapes: f64,
+    /// How likely a field is sent that may be left out.
+    sent: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -204,6 +206,7 @@ impl<'p> Drawer<'p> {
                 order: Order::Schema,
                 mistakes: 0.0,
                 escapes: 0.0,
+                sent: 0.7,
             },
             budget: 0,
         }
@@ -219,6 +222,7 @@ impl<'p> Drawer<'p> {
                 .unwrap(),
             mistakes: *[0.0, 0.0, 0.01, 0.05].choose(&mut self.random).unwrap(),
             escapes: *[0.0, 0.0, 0.1].choose(&mut self.random).unwrap(),
+            sent: *[0.7, 0.7, 0.2].choose(&mut self.random).unwrap(),
         };
         self.budget = 80;
         self.out.clear();
@@ -521,7 +525,7 @@ impl<'p> Drawer<'p> {
             let wanted = match field.absent {
                 Absent::Refused => !self.mistaken(),
                 _ if matches!(self.program.node(field.node), Node::Reserved) => self.mistaken(),
-                _ => self.budget > 0 && depth < 7 && self.random.random_bool(0.7),
+                _ => self.budget > 0 && depth < 7 && self.random.random_bool(self.style.sent),
             };
             fields.extend(wanted.then_some(field));
             if wanted && self.mistaken() {
@@ -543,7 +547,7 @@ impl<'p> Drawer<'p> {
                 None => self.key(&field.name),
             }
             // As serializers write what a device does not have.
-            if !matches!(field.absent, Absent::Refused) && self.random.random_bool(0.02) {
+            if !matches!(field.absent, Absent::Refused) && self.random.random_bool(0.06) {
                 self.out.push_str("null");
             } else {
                 self.value(field.node, depth + 1);

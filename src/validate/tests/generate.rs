@@ -2,8 +2,6 @@
 //!
 //! Everything is a function of the seed, which a failing test prints. Readings for them are drawn by [`draw`](super::draw).
 
-use std::fmt::Write as _;
-
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -19,6 +17,32 @@ pub(super) struct Schemer {
     needs_value: bool,
 }
 
+/// A field.
+struct Drawn {
+    name: &'static str,
+    text: String,
+    default: Default,
+}
+
+/// What stands for a field that is left out.
+enum Default {
+    /// It is required, and nearly always a value.
+    Missing,
+    /// Null or empty; or it is required and may be null.
+    Nothing,
+    Value,
+}
+
+impl Default {
+    fn may_be_listed(&self, outermost: bool) -> bool {
+        match self {
+            Default::Missing => false,
+            Default::Nothing => true,
+            Default::Value => outermost,
+        }
+    }
+}
+
 impl Schemer {
     pub(super) fn new(seed: u64) -> Self {
         Schemer {
@@ -28,12 +52,29 @@ impl Schemer {
         }
     }
 
+    /// One that compiles: of those with an `any_of`, some have a default that would count.
     pub(super) fn schema(&mut self) -> String {
+        loop {
+            let schema = self.try_schema();
+            match load(&schema) {
+                Ok(_) => return schema,
+                Err(mistakes) => assert!(
+                    mistakes
+                        .iter()
+                        .all(|mistake| mistake.contains("its default is a value")),
+                    "{mistakes:?}: {schema}"
+                ),
+            }
+        }
+    }
+
+    fn try_schema(&mut self) -> String {
         self.names = 0;
         self.needs_value = self.random.random_bool(0.4);
         let own = self.fields(0);
+        let mut listed = self.listed(&own, true);
         let at = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
-        let mut fields = vec![own];
+        let mut fields: Vec<String> = own.into_iter().map(|field| field.text).collect();
         for (name, kind, role) in [
             ("device", r#""string""#, r#""fill":"device""#),
             ("received_at", at, r#""fill":"received_at""#),
@@ -56,18 +97,27 @@ impl Schemer {
             fields.push(format!(
                 r#"{{"name":"m","type":{{"type":"array","items":{maps}}},"default":[]}}"#
             ));
+            let least = usize::from(listed.is_empty());
+            let count = self.random.random_range(least..=3);
+            listed.extend(["w", "v", "m"].sample(&mut self.random, count));
         }
         fields.shuffle(&mut self.random);
-        fields.retain(|text| !text.is_empty());
         let schema = record(&fields.join(","));
-        if self.needs_value {
-            schema.replacen(r#""fields""#, r#""any_of":["w","v","m"],"fields""#, 1)
-        } else {
-            schema
-        }
+        schema.replacen(r#""fields""#, &format!(r#"{}"fields""#, any_of(&listed)), 1)
     }
 
-    fn fields(&mut self, depth: usize) -> String {
+    /// Up to three fields for an `any_of`, if the schema has some.
+    fn listed(&mut self, fields: &[Drawn], outermost: bool) -> Vec<&'static str> {
+        let fields = fields
+            .iter()
+            .filter(|field| field.default.may_be_listed(outermost))
+            .map(|field| field.name);
+        let mut listed: Vec<&str> = fields.filter(|_| self.random.random_bool(0.6)).collect();
+        listed.truncate(if self.needs_value { 3 } else { 0 });
+        listed
+    }
+
+    fn fields(&mut self, depth: usize) -> Vec<Drawn> {
         // Names that begin alike, end alike, or are one another's beginning.
         let mut names = vec![
             "a",
@@ -83,18 +133,27 @@ impl Schemer {
         ];
         names.shuffle(&mut self.random);
         let count = self.random.random_range(0..=if depth == 0 { 10 } else { 4 });
-        let fields: Vec<String> = names.iter().take(count).map(|name| self.field(name, depth)).collect();
-        fields.join(",")
+        let names = names.iter().take(count);
+        names.map(|name| self.field(name, depth)).collect()
     }
 
-    fn field(&mut self, name: &str, depth: usize) -> String {
+    fn field(&mut self, name: &'static str, depth: usize) -> Drawn {
         let nullable = self.random.random_bool(0.4);
         let (kind, default) = self.kind(depth + 1, nullable);
-        match (nullable, self.random.random_range(0..3)) {
-            (true, 0) => format!(r#"{{"name":"{name}","type":[{kind},"null"]}}"#),
-            (true, _) => format!(r#"{{"name":"{name}","type":["null",{kind}],"default":null}}"#),
-            (false, 0) if !default.is_empty() => format!(r#"{{"name":"{name}","type":{kind},"default":{default}}}"#),
-            (false, _) => format!(r#"{{"name":"{name}","type":{kind}}}"#),
+        let (text, default) = match (nullable, self.random.random_range(0..3)) {
+            (true, 0) => (format!(r#""type":[{kind},"null"]"#), Default::Nothing),
+            (true, _) => (format!(r#""type":["null",{kind}],"default":null"#), Default::Nothing),
+            (false, 0 | 1) if !default.is_empty() => {
+                let is_empty = ["[]", "{}"].contains(&default);
+                let text = format!(r#""type":{kind},"default":{default}"#);
+                (text, if is_empty { Default::Nothing } else { Default::Value })
+            }
+            (false, _) => (format!(r#""type":{kind}"#), Default::Missing),
+        };
+        Drawn {
+            name,
+            text: format!(r#"{{"name":"{name}",{text}}}"#),
+            default,
         }
     }
 
@@ -133,14 +192,11 @@ impl Schemer {
             _ => {
                 self.names += 1;
                 let name = self.names;
-                let mut fields = self.fields(depth);
-                if self.needs_value {
-                    // Where defaults would count, something must be sent that does.
-                    let separator = if fields.is_empty() { "" } else { "," };
-                    write!(fields, r#"{separator}{{"name":"n","type":"int"}}"#).unwrap();
-                }
+                let fields = self.fields(depth);
+                let listed = self.listed(&fields, false);
+                let (any_of, fields) = (any_of(&listed), joined(fields));
                 (
-                    format!(r#"{{"type":"record","name":"R{name}","fields":[{fields}]}}"#),
+                    format!(r#"{{"type":"record","name":"R{name}",{any_of}"fields":[{fields}]}}"#),
                     "",
                 )
             }
@@ -169,7 +225,11 @@ impl Schemer {
         let fields = format!(
             r#"{{"name":"lane","type":"int","minimum":0,"maximum":3}},{{"name":"x","type":["null",{value}],"default":null,"also":["X"]}}"#
         );
-        let more = if depth < 3 { self.fields(3) } else { String::new() };
+        let more = if depth < 3 {
+            joined(self.fields(3))
+        } else {
+            String::new()
+        };
         let fields = if more.is_empty() {
             fields
         } else {
@@ -261,6 +321,19 @@ impl Schemer {
             _ if nullable => format!(r#"{{"type":"{name}","minimum":0,"maximum":250,"sentinels":[255,-9999.9]}}"#),
             _ => format!(r#"{{"type":"{name}","maximum":1e9}}"#),
         }
+    }
+}
+
+fn joined(fields: Vec<Drawn>) -> String {
+    let texts: Vec<String> = fields.into_iter().map(|field| field.text).collect();
+    texts.join(",")
+}
+
+fn any_of(listed: &[&str]) -> String {
+    if listed.is_empty() {
+        String::new()
+    } else {
+        format!(r#""any_of":{listed:?},"#)
     }
 }
 
