@@ -182,6 +182,27 @@ fn shares_are_as_hinted() {
     close(share(&states, &"ok".into()), 0.97);
 }
 
+/// So many items as there are texts that tell them apart are all sent, whichever comes first.
+#[test]
+fn unique_items_use_up_the_hinted_texts() {
+    let named = |items: usize| {
+        field(
+            r#"{"type":"array","unique":"name","items":{"type":"record","name":"Item","fields":[
+                {"name":"name","type":"string","simulate":{"values":["a","b","c"]}},{"name":"n","type":"int"}]}}"#,
+            &format!(r#"{{"items":{items}}}"#),
+        )
+    };
+    for (items, expected) in [(1, 1), (2, 2), (3, 3), (5, 3)] {
+        let sent = values(&named(items), 9.0);
+        assert!(
+            sent.iter().all(|sent| sent.as_array().unwrap().len() == expected),
+            "{items}"
+        );
+        let first: std::collections::BTreeSet<String> = sent.iter().map(|sent| sent[0]["name"].to_string()).collect();
+        assert_eq!(first.len(), 3, "{items}");
+    }
+}
+
 /// A type that is referred to by its name is the same, and yet each field has its own hints.
 #[test]
 fn a_named_enum_has_the_weights_of_each_field() {

@@ -87,12 +87,12 @@ impl Text {
     /// The text of a moment; in an array, of the item in this position.
     pub(super) fn of(&self, noise: &Noise, channel: &str, time_ms: i64, position: usize) -> String {
         let made = match &self.source {
-            Source::Values(values) if position == 0 => {
+            Source::Values(values) => {
                 let chance = noise.unit(channel, time_ms.div_euclid(HOLD_MS));
-                values.get((chance * values.len() as f64) as usize).cloned()
+                let first = (chance * values.len() as f64) as usize;
+                // Beyond the last they begin anew: whoever needs others leaves the item out.
+                values.get((first + position) % values.len().max(1)).cloned()
             }
-            // Beyond the last they begin anew: whoever needs others leaves the item out.
-            Source::Values(values) => values.get(position % values.len().max(1)).cloned(),
             _ => self.made(noise, channel, position),
         };
         made.unwrap_or_else(|| self.fallback.clone())

@@ -219,11 +219,13 @@ impl Writer<'_> {
         let name = array.unique.as_ref()?;
         let field = record.fields.iter().find(|field| field.name == *name)?;
         let start = self.out.len();
+        // The same chance for all items, so that no two begin with the same text.
+        let channel = format!("{}[].{name}", self.path);
         self.at(&format!("{step}.{name}"), |this| match this.plan.shape(field.shape) {
             Shape::Number(number) => this.push(&number.nth(position)),
             // A further symbol would be one that is there already: it is left out.
             Shape::Symbol(choice) => this.text(&choice.symbols[position % choice.symbols.len()]),
-            Shape::Text(text) => this.text(&text.of(this.noise, &this.path, this.moment.observed_at_ms, position)),
+            Shape::Text(text) => this.text(&text.of(this.noise, &channel, this.moment.observed_at_ms, position)),
             _ => drop(this.shape(field.shape, false)),
         });
         Some(self.out.split_off(start))
