@@ -232,6 +232,13 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// So that nobody looks for rush hours in a generic device.
+fn say_by_schema(kinds: &[Kind]) {
+    for kind in Kind::by_schema(kinds) {
+        eprintln!("{kind}: the folder's schema is not the program's own, so its devices follow from the schema alone");
+    }
+}
+
 fn verdict(report: &Report, json: bool) -> ExitCode {
     if json {
         match serde_json::to_string_pretty(report) {
@@ -310,6 +317,7 @@ impl Run {
     async fn play(&self, mut scenario: Scenario) -> anyhow::Result<Report> {
         scenario.speed = self.speed.unwrap_or(scenario.speed);
         scenario.check_speed()?;
+        say_by_schema(&scenario.kinds());
         let usual = |protocol: Protocol, port: u16| scenario.speaks(protocol).then(|| format!("127.0.0.1:{port}"));
         // Numbers begin at 1: the faults depend on them, and with the seed they are the same each time.
         let fleet = FleetConfig {
@@ -331,6 +339,7 @@ impl Run {
 
     async fn send(&self) -> anyhow::Result<Report> {
         let kinds = self.source().select(&self.kinds)?;
+        say_by_schema(&kinds);
         let fleet = FleetConfig {
             devices: self.devices,
             kinds: kinds.clone(),

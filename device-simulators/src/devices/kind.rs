@@ -77,6 +77,15 @@ impl Kind {
         self.0.schema
     }
 
+    /// Those of a physical kind's name whose schema is another: their devices follow from it.
+    pub fn by_schema(kinds: &[Kind]) -> Vec<Kind> {
+        let is_other = |kind: &&Kind| {
+            let physical = Kind::PHYSICAL.into_iter().find(|physical| physical == *kind);
+            physical.is_some_and(|physical| physical.schema() != kind.schema())
+        };
+        kinds.iter().filter(is_other).copied().collect()
+    }
+
     /// Whether its readings say the device's number of the reading, by which each is found in Kafka.
     pub fn is_numbered(self) -> bool {
         self.0.numbered

@@ -1,9 +1,11 @@
 //! Where kinds come from: the program, which has those of the repository's `schemas/`, or a folder of schemas.
 //!
 //! A file `<kind>.avsc` is a kind. Those called traffic, weather and energy have devices made after physics, if their file is the
-//! program's own; those of any other follow from its schema. A file that nobody asks for is not opened.
+//! program's own but for what its `doc`s say; those of any other follow from its schema. A file that nobody asks for is not opened.
 
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::{Kind, generic};
 
@@ -115,10 +117,25 @@ impl Kinds {
     }
 }
 
-/// Whether a schema says the same, however it is written.
+/// Whether a schema says the same to a program, however it is written and explained.
 fn is_same(one: &str, other: &str) -> bool {
-    let parsed = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+    let parsed = |text| {
+        let mut schema: Value = serde_json::from_str(text).ok()?;
+        remove_docs(&mut schema);
+        Some(schema)
+    };
     parsed(one) == parsed(other)
+}
+
+fn remove_docs(part: &mut Value) {
+    match part {
+        Value::Object(members) => {
+            members.remove("doc");
+            members.values_mut().for_each(remove_docs);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_docs),
+        _ => {}
+    }
 }
 
 fn read(name: &str, path: &Path, schema: &str) -> anyhow::Result<Kind> {
@@ -164,6 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_doc_says_makes_no_other_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |text: &str| std::fs::write(folder.path().join("traffic.avsc"), text).unwrap();
+        let ours = Kind::TRAFFIC.schema();
+        let get = || Kinds::of_folder(folder.path()).select(&["traffic"]).unwrap();
+        for (from, to) in [("\"doc\": \"", "\"doc\": \"Here: "), ("  ", " ")] {
+            assert!(ours.contains(from));
+            write(&ours.replace(from, to));
+            assert_eq!(get()[0].schema(), ours, "{to}");
+            assert_eq!(Kind::by_schema(&get()), []);
+        }
+        write(&ours.replacen("\"maximum\": ", "\"maximum\": 1", 1));
+        assert_ne!(get()[0].schema(), ours);
+        assert_eq!(Kind::by_schema(&get()), [Kind::TRAFFIC]);
+    }
+
+    #[test]
     fn mistakes_name_the_file_the_field_and_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, field: &str| {
@@ -199,6 +233,7 @@ mod tests {
         assert!(good[1].schema().contains("any"), "the folder's own");
         let device = Device::new(good[1], 7, 1);
         assert!(device.reading(1, at(8.0)).starts_with(br#"{"any":"#), "by its schema");
+        assert_eq!(Kind::by_schema(&good), [good[1]], "which is said");
         let missing = Kinds::of_folder("/nonexistent").select(&["*"]).unwrap_err();
         assert!(
             missing
