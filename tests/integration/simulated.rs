@@ -308,6 +308,33 @@ fn every_reading_of_every_kind_is_accepted_as_it_is() {
     }
 }
 
+/// Of the flags that devices say, `noted` knows one; and a value that is never sent is not spoken of.
+#[test]
+fn devices_say_the_flags_that_a_kind_knows() {
+    let both = Both::awkward();
+    let kind = both.devices.iter().find(|kind| kind.name() == "noted").unwrap();
+    let city = Arc::new(City::new(7));
+    let mut said: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (index, number) in (0..DEVICES).flat_map(|index| (0..READINGS).map(move |number| (index, number))) {
+        let moment = Moment {
+            observed_at_ms: START_MS + number as i64 * STEP_MS,
+            interval: Duration::from_secs(60),
+        };
+        let reading = Device::in_city(&city, *kind, index).reading(number, moment);
+        let reading: serde_json::Value = serde_json::from_slice(&reading).unwrap();
+        for note in reading["notes"].as_array().into_iter().flatten() {
+            let text = |name: &str| note[name].as_str().unwrap().to_owned();
+            *said.entry((text("field"), text("flag"))).or_default() += 1;
+        }
+    }
+    let of_x = said.get(&("x".to_owned(), "estimated".to_owned()));
+    assert!(of_x.is_some_and(|times| *times >= 3), "{said:?}");
+    assert!(
+        said.keys().all(|(field, flag)| field != "y" && flag == "estimated"),
+        "{said:?}"
+    );
+}
+
 /// A record of the fleet says its number, unless its kind has no place for it.
 #[test]
 fn kinds_without_a_number_are_known() {
@@ -395,9 +422,10 @@ fn faults_of_any_kind_expect_what_the_gateway_answers() {
 /// So many schemas, each another kind's: the bundled ones in turn, with a field of their own.
 fn many_kinds(count: usize) -> TempDir {
     let folder = TempDir::new().unwrap();
+    let names = devices::Kinds::bundled().names().unwrap();
     for number in 0..count {
-        let kind = devices::Kinds::bundled().names().unwrap()[number % 8].clone();
-        let text = std::fs::read_to_string(repository().join("schemas").join(&kind).with_extension("avsc")).unwrap();
+        let kind = &names[number % names.len()];
+        let text = std::fs::read_to_string(repository().join("schemas").join(kind).with_extension("avsc")).unwrap();
         let mut schema: serde_json::Value = serde_json::from_str(&text).unwrap();
         let own = serde_json::json!({"name": format!("own_{number}_count"), "type": "int", "default": 0, "minimum": 0});
         schema["fields"].as_array_mut().unwrap().push(own);

@@ -5,7 +5,7 @@
 //! version understands the other; a real registry is asked by `registry`. [`reference`] keeps the
 //! page about them true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use apache_avro::Schema;
@@ -126,6 +126,17 @@ fn what_kinds_share_is_the_same_in_each() {
             }
         });
     }
+}
+
+#[test]
+fn every_bundled_kind_is_looked_at() {
+    let folder = std::fs::read_dir(repository().join("schemas")).unwrap();
+    let paths = folder.map(|entry| entry.unwrap().path());
+    let schemas = paths.filter(|path| path.extension().is_some_and(|extension| extension == "avsc"));
+    let stems: BTreeSet<String> = schemas
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(stems, KINDS.map(str::to_owned).into());
 }
 
 /// Of the outermost record, and of those inside that could hold nothing.
