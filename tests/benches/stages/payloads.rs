@@ -124,7 +124,12 @@ impl Kinds {
                 interval: Duration::from_secs(60),
             };
             let json = devices[number % devices.len()].reading(number as u64, moment);
-            serde_json::from_slice(&json).unwrap()
+            let mut tree = serde_json::from_slice(&json).unwrap();
+            // Notes that a device adds now and then are no part of the payload that is measured from version to version.
+            if let Tree::Object(entries) = &mut tree {
+                entries.retain(|(name, _)| name != "quality");
+            }
+            tree
         };
         (0..COUNT).map(reading).collect()
     }
