@@ -41,7 +41,7 @@ pub enum Node {
     Integer(Integer),
     Real(Real),
     Text,
-    /// A string with `maxLength` or `pattern`.
+    /// A string with `minLength`, `maxLength` or `pattern`.
     CheckedText(Box<TextRules>),
     /// `"fill": "device"`: a string that must be the device of the address.
     Device,
