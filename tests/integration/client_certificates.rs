@@ -513,6 +513,41 @@ async fn authorities_are_replaced_without_dropping_a_session_and_bad_files_chang
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_authority_has_a_new_key_and_its_old_name_and_clients_of_both_keys_are_accepted() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_certificates(config, &old, ClientCertificates::Required);
+        new.revoke(&[], 60);
+        replace(&old.file("ca.pem"), &(old.pem() + &new.pem()));
+        config.mqtt.tls.crl = [old.file("crl.pem"), new.file("crl.pem")].into_iter().collect();
+        config.http.tls.crl = config.mqtt.tls.crl.clone();
+    })
+    .await;
+    let address = gateway.addresses.mqtt_tls.unwrap();
+    let connects = async |client: &Client| alert(address, old.client_config(Some(client), &[&TLS13])).await;
+    for (authority, days) in [(&old, 31), (&new, 61)] {
+        let [stays, goes] = ["stays", "goes"].map(|name| authority.client(name));
+        assert_eq!(connects(&stays).await, None);
+        assert_eq!(connects(&goes).await, None);
+        let mut open = connected(old.client_config(Some(&stays), &[&TLS13]), &gateway)
+            .await
+            .unwrap();
+        assert_eq!(login(&mut open, None, None).await.0, 0);
+        revoke(&gateway, authority, &[&goes], days).await;
+        assert_eq!(connects(&goes).await, Some(AlertDescription::CertificateRevoked));
+        assert_eq!(connects(&stays).await, None);
+        publishes(&mut open, "roof").await;
+    }
+    // A third key under the same name is nobody's.
+    let told = connects(&Authority::new().client("stays")).await;
+    assert!(
+        matches!(told, Some(AlertDescription::UnknownCA | AlertDescription::DecryptError)),
+        "{told:?}"
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_authorities_and_lists_is_said_before_a_start() {
     let (authority, broker) = (Authority::new(), Broker::mock());
     let check = async |change: &dyn Fn(), expected: &str| {

@@ -31,6 +31,8 @@ pub mod metrics;
 
 mod in_force;
 
+mod keys;
+
 mod refused;
 
 mod set;

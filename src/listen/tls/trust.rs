@@ -18,6 +18,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate::{self, WARN_DAYS, days_until, read_chain, read_file, time};
 use super::config::{ClientCertificates, Config};
+use super::keys::{self, OneOf};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -77,31 +78,23 @@ impl Trust {
         check(path, &authorities, &lists, now_s, &mut warnings)?;
         // Of two lists of an authority the first is asked: the newer one.
         lists.sort_by_key(|list| std::cmp::Reverse(list.issued_s));
-        let failed = |why: String| {
-            let path = path.to_owned();
-            Error::Rustls { path, why }
-        };
-        let mut roots = RootCertStore::empty();
-        for authority in &authorities {
-            roots
-                .add(authority.clone())
-                .map_err(|error| failed(error.to_string()))?;
-        }
         let ders: Vec<_> = lists.iter().map(|list| list.der.clone()).collect();
-        let builder =
-            WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).with_crls(ders.clone());
-        let builder = match config.client_certificates {
-            ClientCertificates::Required => builder,
-            ClientCertificates::Optional | ClientCertificates::None => builder.allow_unauthenticated(),
-        };
+        let mut verifiers = Vec::new();
+        for (authorities, lists) in keys::by_key(&authorities, &ders) {
+            let verifier = verifier(config.client_certificates, &authorities, &lists, provider);
+            verifiers.push(verifier.map_err(|why| Error::Rustls {
+                path: path.to_owned(),
+                why,
+            })?);
+        }
         let replaced_by = lists
             .iter()
             .filter_map(|list| Some((list.path.clone(), list.replaced_by_s?)));
         Ok(Some(Trust {
-            verifier: builder.build().map_err(|error| failed(error.to_string()))?,
             replaced_by: replaced_by.collect(),
-            authorities,
+            verifier: Arc::new(OneOf(verifiers)),
             lists: ders,
+            authorities,
             warnings,
         }))
     }
@@ -133,6 +126,26 @@ impl Trust {
     pub fn replaced_by(&self) -> &[(PathBuf, i64)] {
         &self.replaced_by
     }
+}
+
+/// What asks for a client's certificate and accepts those of these authorities.
+fn verifier(
+    how: ClientCertificates,
+    authorities: &[&CertificateDer<'static>],
+    lists: &[&CertificateRevocationListDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add((*authority).clone()).map_err(|error| error.to_string())?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+        .with_crls(lists.iter().copied().cloned());
+    let builder = match how {
+        ClientCertificates::Required => builder,
+        ClientCertificates::Optional | ClientCertificates::None => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// All lists of a file.
