@@ -548,6 +548,36 @@ async fn an_authority_has_a_new_key_and_its_old_name_and_clients_of_both_keys_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_when_its_certificate_does() {
+    let authority = Authority::new();
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_certificates(config, &authority, ClientCertificates::Required);
+    })
+    .await;
+    let (lasts, client) = (
+        authority.client("roof"),
+        authority.client_with("loop-7", |params| {
+            params.not_after = (std::time::SystemTime::now() + Duration::from_secs(10)).into();
+        }),
+    );
+    let [mut stays, mut ends] = [
+        connected(authority.client_config(Some(&lasts), &[&TLS13]), &gateway)
+            .await
+            .unwrap(),
+        connected(authority.client_config(Some(&client), &[&TLS13]), &gateway)
+            .await
+            .unwrap(),
+    ];
+    assert_eq!(login(&mut stays, None, None).await.0, 0);
+    assert_eq!(login(&mut ends, None, None).await.0, 0);
+    publishes(&mut ends, "loop-7").await;
+    let last = timeout(TEST_TIMEOUT, ends.read()).await.unwrap();
+    assert!(matches!(last, Reply::Disconnect { reason: 0x98, .. }), "{last:?}");
+    publishes(&mut stays, "roof").await;
+    gateway.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_authorities_and_lists_is_said_before_a_start() {
     let (authority, broker) = (Authority::new(), Broker::mock());
     let check = async |change: &dyn Fn(), expected: &str| {

@@ -9,12 +9,15 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
 use super::refused::Refused;
 use super::set::Set;
 use crate::operate::log_limit::LogLimit;
+
+/// Certificates of open connections that are verified at once.
+const VERIFIED_AT_ONCE: usize = 4;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct InForce {
     /// How often it has changed which clients are accepted.
     changes: watch::Sender<u64>,
     logged: Mutex<LogLimit<Instant>>,
+    /// A change has all connections verified: they do not keep handshakes waiting.
+    turns: Semaphore,
     pub threads: &'static Handle,
 }
 
@@ -35,6 +40,7 @@ impl InForce {
             set: ArcSwap::from_pointee(set),
             changes: watch::channel(0).0,
             logged: Mutex::default(),
+            turns: Semaphore::new(VERIFIED_AT_ONCE),
             threads,
         }
     }
@@ -64,6 +70,21 @@ impl InForce {
     pub fn accepts(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let set = self.set.load();
         set.trust.as_ref().map_or(Ok(()), |trust| trust.verify(chain))
+    }
+
+    /// The same for a connection that is open, on the threads of handshakes and in its turn.
+    ///
+    /// # Errors
+    /// It is not; why.
+    pub async fn accepts_on_threads(
+        self: &Arc<Self>,
+        chain: Arc<[CertificateDer<'static>]>,
+    ) -> Result<(), rustls::Error> {
+        let _turn = self.turns.acquire().await;
+        let in_force = self.clone();
+        let looked = self.threads.spawn(async move { in_force.accepts(&chain) });
+        // The threads end with the process, and it with every connection.
+        looked.await.unwrap_or(Ok(()))
     }
 
     /// A connection is closed, since its client's certificate is not accepted any more.
