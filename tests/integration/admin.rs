@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::certificates::{Authority, Client, replace};
 use crate::harness::program::Program;
-use crate::harness::{Broker, TestGateway, eventually};
+use crate::harness::{Broker, TestGateway, eventually, free_ports};
 
 const TOKEN: &str = "canary-0123456789abcdef";
 const METRICS: &str = "canary-fedcba9876543210";
@@ -115,6 +115,45 @@ async fn a_stranger_learns_whether_it_runs_and_nothing_else() {
         "an empty one is none"
     );
     gateway.finish().await;
+}
+
+/// Addresses of Kafka, names of topics and the spool's failures are an operator's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_it_is_not_ready_is_told_to_operators_alone() {
+    let [nobody] = free_ports();
+    let kafka = format!("127.0.0.1:{nobody}");
+    let readyz = async |gateway: &TestGateway, token: Option<&str>| {
+        let request = reqwest::Client::new().get(format!("http://{}/readyz", gateway.addresses.admin.unwrap()));
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for spools in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = TestGateway::start_unready(&Broker::any(), |config| {
+            with_tokens(config);
+            config.kafka.bootstrap_servers = kafka.clone();
+            config.spool.enabled = spools;
+            config.spool.folder = folder.path().join("spool");
+        })
+        .await;
+        let (status, expected) = if spools { (200, "ok\n") } else { (503, "not ready\n") };
+        eventually("an operator is told", async || {
+            let told = readyz(&gateway, Some(TOKEN)).await;
+            (told.0 == status && told.1.to_lowercase().contains("kafka")).then_some(())
+        })
+        .await;
+        for token in [None, Some("wrong-0123456789abcdef"), Some(METRICS)] {
+            assert_eq!(
+                readyz(&gateway, token).await,
+                (status, expected.to_owned()),
+                "{token:?}"
+            );
+        }
+        let refused = gateway.scrape().sum("citygate_admin_requests_refused_total", &[]);
+        assert_eq!(refused, 0, "a probe is not refused");
+        gateway.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
 //! Who may read what on the admin port: an operator everything, a scraper `/metrics`, everybody `/livez` and `/readyz`.
 //!
 //! An operator has the token, or a client certificate of an authority in `admin.tls.client_ca`; where neither is configured, everybody
-//! is one. Tokens are compared as digests, in constant time. A refusal says what is needed, and is logged with its peer, once a minute.
+//! is one. Why readings are not accepted, or what to look after, `/readyz` tells operators alone. Tokens are compared as digests, in constant time. A refusal says what is needed, and is logged with its peer, once a minute.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -51,6 +52,9 @@ pub struct Operator;
 /// Whoever asks may read `/metrics`.
 pub struct Scraper;
 
+/// Whether whoever asks is an operator. Nobody is refused.
+pub struct IsOperator(pub bool);
+
 // === impl Access ===
 
 impl Access {
@@ -65,13 +69,16 @@ impl Access {
     }
 
     fn admit(&self, parts: &Parts, is_metrics: bool) -> Result<(), Unauthorized> {
+        let admitted = self.look(parts, is_metrics);
+        admitted.map_err(|reason| self.refuse(peer(parts), reason))
+    }
+
+    /// Whether it is admitted, or why not.
+    fn look(&self, parts: &Parts, is_metrics: bool) -> Result<(), &'static str> {
         if !self.authenticates {
             return Ok(());
         }
-        let peer = parts
-            .extensions
-            .get::<ConnectInfo<Peer>>()
-            .map(|ConnectInfo(peer)| peer);
+        let peer = peer(parts);
         let certificate = peer.and_then(|peer| peer.certificate.as_ref());
         if certificate.is_some_and(ClientCertificate::is_accepted) {
             return Ok(());
@@ -81,7 +88,7 @@ impl Access {
         let mut tokens = [self.token.as_ref(), metrics_token].into_iter().flatten();
         match given {
             Some(given) if tokens.any(|token| token.is(given)) => Ok(()),
-            given => Err(self.refuse(peer, if given.is_some() { "bad_credential" } else { "missing" })),
+            given => Err(if given.is_some() { "bad_credential" } else { "missing" }),
         }
     }
 
@@ -90,13 +97,23 @@ impl Access {
             .admin_requests_refused_total
             .with_label_values(&[reason])
             .inc();
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.allows(Instant::now(), reason) {
+        if self.may_log(reason) {
             let peer = peer.map(|peer| tracing::field::display(peer.address));
             warn!(peer, reason, "a request to the admin port is refused");
         }
         Unauthorized
     }
+
+    /// Once a minute for each cause. Writing the line is not this lock's business.
+    fn may_log(&self, cause: &str) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.allows(Instant::now(), cause)
+    }
+}
+
+fn peer(parts: &Parts) -> Option<&Peer> {
+    let peer = parts.extensions.get::<ConnectInfo<Peer>>();
+    peer.map(|ConnectInfo(peer)| peer)
 }
 
 impl IntoResponse for Unauthorized {
@@ -137,7 +154,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-// === impl Operator, Scraper ===
+// === impl Operator, Scraper, IsOperator ===
 
 impl<S: Send + Sync> FromRequestParts<S> for Operator
 where
@@ -158,6 +175,17 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Unauthorized> {
         Arc::from_ref(state).admit(parts, true).map(|()| Scraper)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IsOperator
+where
+    Arc<Access>: FromRef<S>,
+{
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Ok(IsOperator(Arc::from_ref(state).look(parts, false).is_ok()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`, `/status`.
 //!
 //! Read only, on loopback by default, and served until the very end of the drain, so that the last scrape sees the last
-//! answers. Who may read what is [`access`]'s business. `/livez` says that the process runs; `/readyz` that readings are accepted now, or why not.
+//! answers. Who may read what is [`access`]'s business. `/livez` says that the process runs; `/readyz` that readings are accepted now, or not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ mod connections;
 
 mod metrics;
 
-use access::{Access, Operator, Peer, Scraper};
+use access::{Access, IsOperator, Operator, Peer, Scraper};
 pub use config::Config;
 pub use metrics::AdminMetrics;
 
@@ -151,19 +151,31 @@ async fn metrics(_: Scraper, State(state): State<AdminState>) -> Response {
     ([(header::CONTENT_TYPE, text_format)], state.registry.encode()).into_response()
 }
 
-async fn readyz(State(state): State<AdminState>) -> Response {
-    match not_ready(&state.front) {
-        None => {
-            let spooling = match &*state.front.health.borrow() {
-                Health::Spooling(why) => Some(format!("readings are spooled: {why}")),
-                _ => None,
-            };
-            let warnings = state.front.pipeline.deliver.warnings();
-            let said = ["ok".to_owned()].into_iter().chain(spooling).chain(warnings);
-            format!("{}\n", said.collect::<Vec<_>>().join("; ")).into_response()
-        }
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
-    }
+/// An operator learns why, or what to look after; everybody else whether readings are accepted.
+async fn readyz(IsOperator(is_operator): IsOperator, State(state): State<AdminState>) -> Response {
+    let why = not_ready(&state.front);
+    let status = match why {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let said = match why {
+        Some(why) if is_operator => why,
+        Some(_) => "not ready".to_owned(),
+        None if is_operator => ready(&state.front),
+        None => "ok".to_owned(),
+    };
+    (status, format!("{said}\n")).into_response()
+}
+
+/// That readings are accepted, and what to look after all the same.
+fn ready(front: &listen::Context) -> String {
+    let spooling = match &*front.health.borrow() {
+        Health::Spooling(why) => Some(format!("readings are spooled: {why}")),
+        _ => None,
+    };
+    let warnings = front.pipeline.deliver.warnings();
+    let said = ["ok".to_owned()].into_iter().chain(spooling).chain(warnings);
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// Why readings are not accepted now, if so.
