@@ -36,7 +36,7 @@ pub struct Config {
     /// File with a certificate revocation list (PEM or DER), or a list of them: one of each authority.
     #[serde(skip_serializing_if = "Files::is_empty")]
     pub crl: Files,
-    /// Time for a handshake, from the connect.
+    /// Time for a handshake, from the connect; behind a balancer from the end of its PROXY protocol header.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub handshake_timeout: Duration,
 }
