@@ -8,10 +8,10 @@ use std::path::Path;
 use std::{env, fs};
 
 fn main() -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../schemas")
-        .canonicalize()?;
-    println!("cargo::rerun-if-changed={}", folder.display());
+    // Of the checkout that is built now: cargo may run a program that was compiled in another one with the same target folder.
+    let package = env::var("CARGO_MANIFEST_DIR").map_err(Error::other)?;
+    let folder = Path::new(&package).join("../schemas");
+    println!("cargo::rerun-if-changed=../schemas");
     let mut files: Vec<_> = fs::read_dir(&folder)?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
@@ -20,7 +20,8 @@ fn main() -> Result<()> {
     let mut list = String::from("[\n");
     for file in files {
         let name = file.file_stem().unwrap_or_default();
-        writeln!(list, "    ({name:?}, include_str!({file:?})),").map_err(Error::other)?;
+        let text = fs::read_to_string(&file)?;
+        writeln!(list, "    ({name:?}, {text:?}),").map_err(Error::other)?;
     }
     list.push(']');
     let folder = env::var("OUT_DIR").map_err(Error::other)?;
