@@ -21,7 +21,8 @@ pub struct Record {
 /// What a record must fulfil besides its fields.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// `"any_of"`: the outermost record is refused unless one of these is sent with a value; any other has none then.
+    /// `"any_of"`: the outermost record is refused unless one of these is sent with a value. Of a record inside, these are the
+    /// fields by which it has one.
     pub any_of: Box<[usize]>,
     pub is_outermost: bool,
     /// The field by which `"unique"` tells the items of an array apart.
