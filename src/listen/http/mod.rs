@@ -26,7 +26,7 @@ use super::tcp::{self, Acceptor, ConnectionPermits, Gate, Listeners, StallTimeou
 use super::tls::{ClientCertificate, Tls};
 use super::{Context, Error};
 
-mod authorization;
+pub mod authorization;
 
 mod body;
 pub mod metrics;
