@@ -13,8 +13,9 @@ use super::path::Place;
 use super::program::{Absent, Array, Branch, Field, NodeId, Program};
 use super::record::{Quality, Record};
 
-use rules::Nulls;
+use nulls::Nulls;
 
+mod nulls;
 mod rules;
 
 /// Buffers that are reused from reading to reading.
