@@ -188,6 +188,9 @@ fn fair_cover(regime: f64, passage: &Passage) -> f64 {
     (0.54 + 0.42 * regime + passage.cloud).clamp(0.0, 1.1)
 }
 
+/// How much warmer than the coldest hour air with fog is, at most.
+const FOG_C: f64 = 0.7;
+
 /// Temperature and dew point. The air mass has the dew point, the day warms the air above it.
 fn air(city: &City, noise: &Noise, sky: &Sky, time_ms: i64) -> (f64, f64) {
     let local = LocalTime::of(time_ms, city.place.utc_offset_ms);
@@ -200,9 +203,12 @@ fn air(city: &City, noise: &Noise, sky: &Sky, time_ms: i64) -> (f64, f64) {
     let regime = city.noise.rippled("cover", time_ms, 22 * HOUR_S);
     let range = (4.6 + 2.2 * season) * (1.0 - 0.6 * fair_cover(regime, &sky.passage).min(1.0));
     // Coldest at five, warmest at half past one.
-    let first = math::cos_turns((local.hour - 13.9) / 24.0);
-    let second = math::cos_turns((local.hour - 13.2) / 12.0);
-    let day = range * (0.93 * first + 0.12 * second);
+    let at = |hour: f64| {
+        let first = math::cos_turns((hour - 13.9) / 24.0);
+        let second = math::cos_turns((hour - 13.2) / 12.0);
+        range * (0.93 * first + 0.12 * second)
+    };
+    let day = at(local.hour);
     let shower = math::step(sky.rain_mm_h, 0.0, 6.0);
     let here = 0.6 * noise.signed("temperature") + 0.15 * noise.smooth("temperature", time_ms, 900);
     let temperature = air_mass + sky.passage.warmer_c + day - 0.8 * shower + here;
@@ -214,7 +220,10 @@ fn air(city: &City, noise: &Noise, sky: &Sky, time_ms: i64) -> (f64, f64) {
     let dew_point = air_mass + sky.passage.moister_c - spread
         + 0.3 * noise.signed("dew point")
         + 0.2 * noise.smooth("dew point", time_ms, 700);
-    (temperature, dew_point.min(temperature - 0.1 - 0.6 * damp))
+    // What the coldest hour cannot hold is dew on the ground, before it and after: fog lifts as the morning warms the air.
+    let coldest = air_mass + sky.passage.warmer_c + at(5.0);
+    let most = temperature.min(coldest + FOG_C);
+    (temperature, dew_point.min(most - 0.1 - 0.6 * damp))
 }
 
 /// Relative humidity of air with that dew point, per cent.
@@ -299,6 +308,38 @@ mod tests {
             }
         }
         assert!((150..900).contains(&rained), "it rains in {rained} of 5000 hours");
+    }
+
+    /// Fog lifts in the morning: where it does not rain, nobody sees less than a kilometre at ten, or in air that is much warmer than it
+    /// was at five.
+    #[test]
+    fn fog_is_of_the_night() {
+        let city = city();
+        let mut foggy = 0;
+        for day in 0..365 {
+            let midnight = at(0.0).observed_at_ms + i64::from(day) * 24 * 3_600_000 - city.place.utc_offset_ms;
+            let weather = |hour: i64| {
+                let mut moment = at(0.0);
+                moment.observed_at_ms = midnight + hour * 3_600_000;
+                station(&city, 3, moment)
+            };
+            let night = weather(5);
+            foggy += u32::from(night.visibility_m < 1000.0);
+            for hour in 9..20 {
+                let now = weather(hour);
+                assert!(
+                    now.visibility_m >= 1000.0 || now.rain_mm > 0.0,
+                    "day {day}, {hour}: {now:?}"
+                );
+            }
+            let morning = weather(8);
+            let is_warmer = morning.temperature_c > night.temperature_c + 2.5;
+            assert!(
+                !is_warmer || morning.relative_humidity_percent < 99.0,
+                "day {day}: {night:?} {morning:?}"
+            );
+        }
+        assert!((10..180).contains(&foggy), "{foggy} mornings of 365");
     }
 
     #[test]
