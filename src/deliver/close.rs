@@ -109,7 +109,8 @@ fn close_spool<T: Send + 'static>(spool: &Arc<Spool<T>>, within: Duration) -> bo
         spool.close();
         return true;
     }
-    let began = Instant::now();
+    // Since when it waits for no more than the disk: what was saved is synced behind the last of it.
+    let mut since = Instant::now();
     let mut progress = Progress::of(spool);
     loop {
         match is_closed.recv_timeout(LOOK_INTERVAL) {
@@ -118,8 +119,11 @@ fn close_spool<T: Send + 'static>(spool: &Arc<Spool<T>>, within: Duration) -> bo
         }
         let rescue = spool.rescue();
         let waits = match rescue.is_running {
-            true => progress.is_within(spool, RESCUE_TIMEOUT),
-            false => began.elapsed() < within,
+            true => {
+                since = Instant::now();
+                progress.is_within(spool, RESCUE_TIMEOUT)
+            }
+            false => since.elapsed() < within,
         };
         if !waits {
             let status = spool.status();
