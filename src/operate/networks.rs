@@ -3,9 +3,11 @@
 //! Devices behind one IPv4 address or one IPv6 network of 64 bits cannot be told apart before they have said who they are, and
 //! one of them has all of a /64's addresses for itself; so limits are for a prefix. IPv4 within IPv6 counts as IPv4.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -18,6 +20,19 @@ pub struct Networks(Vec<IpNet>);
 /// The first bits of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefix(IpNet);
+
+/// What is known of prefixes, of at most [`PREFIXES_MAX`]; those beyond share one entry.
+#[derive(Debug)]
+pub struct ByPrefix<T> {
+    known: HashMap<Prefix, T>,
+    swept_at: Option<Instant>,
+}
+
+/// Prefixes that are told apart.
+pub const PREFIXES_MAX: usize = 65_536;
+
+/// How often it is looked which of them may be forgotten, once there are too many.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 // === impl Networks ===
 
@@ -107,6 +122,59 @@ impl Prefix {
         };
         let network = IpNet::new(address, bits).unwrap_or_else(|_| IpNet::from(address));
         Prefix(network.trunc())
+    }
+}
+
+// === impl ByPrefix ===
+
+impl<T> Default for ByPrefix<T> {
+    fn default() -> Self {
+        let (known, swept_at) = (HashMap::new(), None);
+        ByPrefix { known, swept_at }
+    }
+}
+
+impl<T: Default> ByPrefix<T> {
+    /// What is known of it.
+    pub fn get(&self, prefix: Prefix) -> Option<&T> {
+        self.known.get(&self.entry_of(prefix))
+    }
+
+    /// The same by the name of an entry.
+    pub fn get_mut(&mut self, entry: Prefix) -> Option<&mut T> {
+        self.known.get_mut(&entry)
+    }
+
+    /// Its entry, with the entry's name: its own, or that of those that there is no room for, which is made by forgetting idle ones.
+    pub fn entry(&mut self, prefix: Prefix, now: Instant, is_idle: impl Fn(&T) -> bool) -> (Prefix, &mut T) {
+        let is_due = self.swept_at.is_none_or(|at| now >= at + SWEEP_EVERY);
+        if is_due && !self.has_room_for(prefix) {
+            self.swept_at = Some(now);
+            self.known.retain(|_, value| !is_idle(value));
+        }
+        let prefix = self.entry_of(prefix);
+        (prefix, self.known.entry(prefix).or_default())
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    fn has_room_for(&self, prefix: Prefix) -> bool {
+        self.known.len() < PREFIXES_MAX || self.known.contains_key(&prefix)
+    }
+
+    fn entry_of(&self, prefix: Prefix) -> Prefix {
+        if self.has_room_for(prefix) {
+            prefix
+        } else {
+            Prefix::any()
+        }
     }
 }
 

@@ -5,13 +5,12 @@
 //! burst, and cannot be asked without a charge.) [`RateLimit`] is one number, without a lock; [`PrefixLimits`] has one for each
 //! address prefix.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::networks::{Networks, Prefix};
+use super::networks::{ByPrefix, Networks, Prefix};
 
 /// When everything that was charged would have come at exactly the rate: nanoseconds since [`STARTED`].
 #[derive(Debug, Default)]
@@ -30,20 +29,8 @@ pub struct PrefixLimits {
     ipv4_bits: u8,
     ipv6_bits: u8,
     exempt: Networks,
-    charged: Mutex<Charged>,
+    charged: Mutex<ByPrefix<RateLimit>>,
 }
-
-#[derive(Debug, Default)]
-struct Charged {
-    by_prefix: HashMap<Prefix, RateLimit>,
-    swept_at: Option<Instant>,
-}
-
-/// Prefixes that are told apart; those beyond share one limit.
-const PREFIXES_MAX: usize = 65_536;
-
-/// How often it is looked which of them may be forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -92,8 +79,11 @@ impl PrefixLimits {
 
     /// Whether the prefix of this address has used up what it may.
     pub fn is_exceeded(&self, address: IpAddr, now: Instant) -> bool {
+        if self.exempt.contains(address) {
+            return false;
+        }
         let charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = charged.by_prefix.get(&charged.known(self.prefix(address)));
+        let limit = charged.get(self.prefix(address));
         limit.is_some_and(|limit| !limit.wait(MINUTE, now).is_zero())
     }
 
@@ -103,35 +93,13 @@ impl PrefixLimits {
             return;
         }
         let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
-        let prefix = self.prefix(address);
-        charged.sweep(now);
-        let prefix = charged.known(prefix);
+        let (_, limit) = charged.entry(self.prefix(address), now, |limit| limit.is_idle(now));
         // In sixtieths of one: so many a minute are sixty times as many a second.
-        let limit = charged.by_prefix.entry(prefix).or_default();
         limit.charge(self.per_minute.into(), 60, now);
     }
 
     fn prefix(&self, address: IpAddr) -> Prefix {
         Prefix::of(address, self.ipv4_bits, self.ipv6_bits)
-    }
-}
-
-// === impl Charged ===
-
-impl Charged {
-    /// The prefix itself, or what stands for those that there is no memory for.
-    fn known(&self, prefix: Prefix) -> Prefix {
-        let has_room = self.by_prefix.len() < PREFIXES_MAX || self.by_prefix.contains_key(&prefix);
-        if has_room { prefix } else { Prefix::any() }
-    }
-
-    /// Forgets those that are idle, once in a while when there is no room.
-    fn sweep(&mut self, now: Instant) {
-        let is_due = self.swept_at.is_none_or(|at| now >= at + SWEEP_EVERY);
-        if self.by_prefix.len() >= PREFIXES_MAX && is_due {
-            self.swept_at = Some(now);
-            self.by_prefix.retain(|_, limit| !limit.is_idle(now));
-        }
     }
 }
 

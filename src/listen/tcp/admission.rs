@@ -2,9 +2,8 @@
 //!
 //! Three of them: connects per second, connections that have not said who they are yet, and connections in all. They hold over
 //! all listeners together. Refused connections are closed at once, counted, and logged once a minute for each prefix. What is
-//! remembered of a prefix is bounded ([`PREFIXES_MAX`]); those beyond share one entry.
+//! remembered of a prefix is bounded ([`ByPrefix`]); those beyond share one entry.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,17 +15,11 @@ use tracing::warn;
 
 use crate::operate::log_limit::LogLimit;
 use crate::operate::mistake::Mistakes;
-use crate::operate::networks::{Networks, Prefix};
+use crate::operate::networks::{ByPrefix, Networks, Prefix};
 use crate::operate::rate_limit::{PrefixLimits, RateLimit};
-
-/// Prefixes that are told apart; some 6 MiB.
-pub const PREFIXES_MAX: usize = 65_536;
 
 /// What may come at once from a prefix that was silent: as many connects as in so long.
 const BURST: Duration = Duration::from_secs(10);
-
-/// How often it is looked which prefixes may be forgotten, once there are too many.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The `[limits.prefix]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,8 +105,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    prefixes: HashMap<Prefix, Connections>,
-    swept_at: Instant,
+    prefixes: ByPrefix<Connections>,
     logged: LogLimit<Instant>,
 }
 
@@ -154,8 +146,7 @@ impl Admission {
     /// `refused` is labelled with the listener and the reason.
     pub fn new(config: Config, refused: IntCounterVec) -> Self {
         let state = State {
-            prefixes: HashMap::new(),
-            swept_at: Instant::now(),
+            prefixes: ByPrefix::default(),
             logged: LogLimit::default(),
         };
         Admission(Arc::new(Shared {
@@ -177,8 +168,8 @@ impl Admission {
         }
         let prefix = Prefix::of(peer, config.ipv4_bits, config.ipv6_bits);
         let mut state = self.0.lock();
-        let prefix = state.known(prefix, now);
-        let connections = state.prefixes.entry(prefix).or_default();
+        let is_idle = |connections: &Connections| connections.open == 0 && connections.connects.is_idle(now);
+        let (prefix, connections) = state.prefixes.entry(prefix, now, is_idle);
         match connections.admit(config, now) {
             Ok(()) => {
                 let counted = || {
@@ -210,26 +201,6 @@ impl Shared {
     }
 }
 
-// === impl State ===
-
-impl State {
-    /// The prefix itself, or what stands for those that there is no memory for.
-    fn known(&mut self, prefix: Prefix, now: Instant) -> Prefix {
-        if self.prefixes.len() < PREFIXES_MAX || self.prefixes.contains_key(&prefix) {
-            return prefix;
-        }
-        if now.saturating_duration_since(self.swept_at) >= SWEEP_EVERY {
-            self.swept_at = now;
-            self.prefixes
-                .retain(|_, connections| connections.open > 0 || !connections.connects.is_idle(now));
-        }
-        if self.prefixes.len() < PREFIXES_MAX {
-            return prefix;
-        }
-        Prefix::any()
-    }
-}
-
 // === impl Connections ===
 
 impl Connections {
@@ -254,7 +225,7 @@ impl Connections {
 
 impl Counted {
     fn with(&self, change: impl FnOnce(&mut Connections)) {
-        if let Some(connections) = self.shared.lock().prefixes.get_mut(&self.prefix) {
+        if let Some(connections) = self.shared.lock().prefixes.get_mut(self.prefix) {
             change(connections);
         }
     }
@@ -279,6 +250,7 @@ impl Drop for Connecting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operate::networks::PREFIXES_MAX;
     use prometheus::Opts;
 
     fn admission(config: Config) -> (Admission, IntCounterVec) {
