@@ -34,7 +34,8 @@ pub struct PrefixLimits {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// Some time before the first charge: one whose `now` was taken just before this is made must not come out early.
+static STARTED: LazyLock<Instant> = LazyLock::new(|| Instant::now().checked_sub(MINUTE).unwrap_or_else(Instant::now));
 
 // === impl RateLimit ===
 
