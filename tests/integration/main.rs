@@ -82,3 +82,5 @@ mod client_certificates;
 mod tidy;
 
 mod tls;
+
+mod watched;
