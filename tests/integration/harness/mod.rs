@@ -15,6 +15,7 @@ pub mod panics;
 pub mod program;
 pub mod registry;
 pub mod scrape;
+pub mod senders;
 
 pub use broker::Broker;
 pub use clients::{Client, Via};
