@@ -70,6 +70,8 @@ mod simulated;
 
 mod identities;
 
+mod who_may_send;
+
 mod registry;
 
 mod tail;

@@ -7,11 +7,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use citygate::devices::credential::{Key, PasswordHash};
+use citygate::gateway::Addresses;
 use citygate::operate::config::Config;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::mqtt::{self, Mqtt, Version};
+use super::mqtt::{self, Mqtt, Reply, Version};
 use super::{Client, TEST_TIMEOUT, TestGateway, Via};
 
 pub const READING: &[u8] = br#"{"temperature_c": 21.5}"#;
@@ -73,42 +75,69 @@ pub enum Says<'a> {
 
 /// Sends one reading, and returns the answer: its code, and the text behind it.
 pub async fn send(gateway: &TestGateway, via: Via, says: Says<'_>, path: &str) -> String {
-    let told = match via {
-        Via::Mqtt311 | Via::Mqtt5 => over_mqtt(gateway, via, says, path).await,
-        Via::Http => over_http(gateway, says, path).await,
-        Via::Coap => {
-            let mut client = gateway.client(Via::Coap).await;
-            let answer = client.send(path, "", READING).await;
-            (answer.code, answer.text)
-        }
-    };
-    format!("{} {}", told.0, told.1).trim_end().to_owned()
+    send_to(&gateway.addresses, via, says, path).await
 }
 
-pub async fn over_mqtt(gateway: &TestGateway, via: Via, says: Says<'_>, path: &str) -> (String, String) {
-    let version = if via == Via::Mqtt5 { Version::V5 } else { Version::V311 };
+pub async fn send_to(addresses: &Addresses, via: Via, says: Says<'_>, path: &str) -> String {
+    match via {
+        Via::Mqtt311 | Via::Mqtt5 => {
+            let version = if via == Via::Mqtt5 { Version::V5 } else { Version::V311 };
+            let mqtt = Mqtt::unconnected(addresses.mqtt.unwrap(), version).await;
+            over_mqtt(mqtt, says, 1, path).await
+        }
+        Via::Http => {
+            let url = format!("http://{}/{path}", addresses.http.unwrap());
+            over_http(&reqwest::Client::new(), &url, says).await
+        }
+        Via::Coap => {
+            let answer = Client::connect(Via::Coap, addresses)
+                .await
+                .send(path, "", READING)
+                .await;
+            told(&answer.code, &answer.text)
+        }
+    }
+}
+
+fn told(code: &str, text: &str) -> String {
+    format!("{code} {text}").trim_end().to_owned()
+}
+
+/// The same over a connection that somebody has opened.
+pub async fn over_mqtt<S>(mut mqtt: Mqtt<S>, says: Says<'_>, qos: u8, path: &str) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (user, password) = match says {
         Says::Nothing => (None, None),
         Says::Login(id, secret) => (Some(id), Some(secret)),
         Says::Key(key) => (None, Some(key)),
         Says::Half(id) => (Some(id), None),
     };
-    let mut mqtt = Mqtt::unconnected(gateway.addresses.mqtt.unwrap(), version).await;
-    mqtt.write(&mqtt::connect_with_login(version, "a-client", user, password))
+    // No two take each other's session over.
+    let client_id = format!("client-{:08x}", rand::random::<u32>());
+    mqtt.write(&mqtt::connect_with_login(mqtt.version, &client_id, user, password))
         .await;
     match timeout(TEST_TIMEOUT, mqtt.connack()).await.unwrap() {
         Some((0, _)) => {}
-        Some((code, text)) => return (format!("CONNACK {code:#04x}"), text),
-        None => return ("closed".into(), String::new()),
+        Some((code, text)) => return told(&format!("CONNACK {code:#04x}"), &text),
+        None => return "closed".into(),
     }
-    let mut client = Client::Mqtt(mqtt);
-    let answer = client.send(path, "", READING).await;
-    (answer.code, answer.text)
+    mqtt.publish(qos, path, "", READING).await;
+    match (timeout(TEST_TIMEOUT, mqtt.read()).await.unwrap(), mqtt.version) {
+        (Reply::PubAck { .. }, Version::V311) => "PUBACK".into(),
+        (Reply::PubRec { .. }, Version::V311) => "PUBREC".into(),
+        (Reply::PubAck { reason, text, .. } | Reply::PubRec { reason, text, .. }, Version::V5) => {
+            told(&format!("{reason:#04x}"), &text)
+        }
+        (Reply::Closed, _) => "closed".into(),
+        (other, _) => panic!("not an answer to a publish: {other:?}"),
+    }
 }
 
-pub async fn over_http(gateway: &TestGateway, says: Says<'_>, path: &str) -> (String, String) {
-    let url = format!("http://{}/{path}", gateway.addresses.http.unwrap());
-    let request = reqwest::Client::new().post(url).body(READING);
+/// The same by a client that shows its certificate, or has none.
+pub async fn over_http(client: &reqwest::Client, url: &str, says: Says<'_>) -> String {
+    let request = client.post(url).body(READING);
     let request = match says {
         Says::Nothing => request,
         Says::Login(id, secret) => request.basic_auth(id, Some(secret)),
@@ -121,8 +150,7 @@ pub async fn over_http(gateway: &TestGateway, says: Says<'_>, path: &str) -> (St
     assert_eq!(challenge.is_some(), status == 401, "{challenge:?}");
     let body = response.text().await.unwrap();
     let problem: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-    let detail = problem["detail"].as_str().unwrap_or_default().to_owned();
-    (status.to_string(), detail)
+    told(&status.to_string(), problem["detail"].as_str().unwrap_or_default())
 }
 
 pub const WRONG: &str = "unknown device, or wrong key, password or certificate";
