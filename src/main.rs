@@ -13,7 +13,7 @@ use anyhow::Context;
 use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
-use citygate::operate::{check, identities, shutdown, tail};
+use citygate::operate::{check, health, identities, shutdown, tail};
 use clap::{Parser, Subcommand};
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -37,6 +37,13 @@ enum Command {
     Run(ConfigFile),
     /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
     Check(ConfigFile),
+    /// Ask the running gateway of this configuration whether it runs, or accepts readings: exit code 0 or 1, and one line of why.
+    Health {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: health::Options,
+    },
     /// Show readings from Kafka as JSON, one per line: {"kind":…, "device":…, "partition":…, "offset":…, "reading":{…}}.
     ///
     /// Bytes, fixed values and decimals are arrays of bytes, dates and timestamps numbers as Avro has them; fields that are
@@ -78,6 +85,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
         Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
+        Command::Health { file, options } => with_config(file, |config| block_on(ask_health(config, options))),
         Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
         Command::Devices { file, options } => with_config(file, |config| {
             identities::run(
@@ -192,6 +200,14 @@ async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn ask_health(config: Config, options: health::Options) -> anyhow::Result<ExitCode> {
+    let answer = health::ask(&config.admin, &options).await;
+    let is_yes = answer.is_ok();
+    // On one stream, whatever it is: HEALTHCHECK and probes keep what they find there.
+    println!("{}", answer.unwrap_or_else(|error| error.to_string()));
+    Ok(if is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn print_readings(config: Config, options: tail::Options) -> anyhow::Result<ExitCode> {

@@ -50,6 +50,8 @@ mod dialect;
 
 mod drain;
 
+mod health;
+
 mod deadlines;
 
 mod refusals;

@@ -126,11 +126,17 @@ impl Program {
 
     /// What `citygate check` prints for the same configuration.
     pub fn check(&self) -> String {
-        let mut check = Command::new(env!("CARGO_BIN_EXE_citygate"));
-        check
-            .args(["check", "--config"])
-            .arg(self.folder.path().join("citygate.toml"));
-        String::from_utf8(check.output().unwrap().stdout).unwrap()
+        String::from_utf8(self.command("check").output().unwrap().stdout).unwrap()
+    }
+
+    /// Another command of the program, with the same configuration.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_citygate"));
+        command
+            .args([name, "--config"])
+            .arg(self.folder.path().join("citygate.toml"))
+            .stdin(Stdio::null());
+        command
     }
 
     pub fn resident_bytes(&self) -> u64 {
