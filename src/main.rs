@@ -13,7 +13,7 @@ use anyhow::Context;
 use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
-use citygate::operate::{check, health, identities, shutdown, tail};
+use citygate::operate::{check, drain_spool, health, identities, shutdown, tail};
 use clap::{Parser, Subcommand};
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -43,6 +43,15 @@ enum Command {
         file: ConfigFile,
         #[command(flatten)]
         options: health::Options,
+    },
+    /// Send to Kafka what a spool holds that no gateway uses any more: exit code 0 once nothing is left in it.
+    ///
+    /// Each device's readings go in their order, at the pace of [replay]. What Kafka does not acknowledge stays in the spool.
+    Drain {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: drain_spool::Options,
     },
     /// Show readings from Kafka as JSON, one per line: {"kind":…, "device":…, "partition":…, "offset":…, "reading":{…}}.
     ///
@@ -86,6 +95,7 @@ fn main() -> ExitCode {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
         Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
         Command::Health { file, options } => with_config(file, |config| block_on(ask_health(config, options))),
+        Command::Drain { file, options } => with_config(file, |config| block_on(drain(config, options))),
         Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
         Command::Devices { file, options } => with_config(file, |config| {
             identities::run(
@@ -208,6 +218,12 @@ async fn ask_health(config: Config, options: health::Options) -> anyhow::Result<
     // On one stream, whatever it is: HEALTHCHECK and probes keep what they find there.
     println!("{}", answer.unwrap_or_else(|error| error.to_string()));
     Ok(if is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn drain(config: Config, options: drain_spool::Options) -> anyhow::Result<ExitCode> {
+    let mut signals = shutdown::Signals::new().context("signal handlers")?;
+    let is_empty = drain_spool::run(config, &options, &mut signals).await?;
+    Ok(if is_empty { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn print_readings(config: Config, options: tail::Options) -> anyhow::Result<ExitCode> {

@@ -208,6 +208,11 @@ impl Deliver {
         self.failed.clone()
     }
 
+    /// How the spool is; none without one.
+    pub fn spool_status(&self) -> Option<spool::Status> {
+        self.dispatch.store().map(|store| store.spool.status())
+    }
+
     /// Why the spool accepts nothing any more, if so.
     pub fn spool_failure(&self) -> Option<String> {
         let store = self.dispatch.store()?;

@@ -1,7 +1,7 @@
 //! Running a gateway: its configuration, what is checked before it starts, its metrics and admin port, its end.
 //!
 //! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
-//! without the run, [`health`] asks one that runs, [`tail`] shows what came of it,
+//! without the run, [`health`] asks one that runs, [`drain_spool`] sends what one left behind, [`tail`] shows what came of it,
 //! [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
 //! [`networks`], [`rate_limit`], [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the other modules stand beside `gateway` and
 //! may know the rooms.
@@ -13,6 +13,8 @@ pub mod start;
 pub mod check;
 
 pub mod descriptors;
+
+pub mod drain_spool;
 
 pub mod health;
 

@@ -50,6 +50,8 @@ mod dialect;
 
 mod drain;
 
+mod drain_spool;
+
 mod health;
 
 mod deadlines;

@@ -1,0 +1,190 @@
+//! `citygate drain`: sends what a spool holds to Kafka, where no gateway does so any more.
+//!
+//! For a spool that was left behind: of a gateway that was scaled in, on a disk that was moved. It is opened and replayed as a
+//! gateway does it (`deliver`): its lock refuses one that is in use, order and pace are those of `[replay]`, and a reading that
+//! Kafka does not acknowledge stays. It ends when none is left, at a signal, or when nothing has been acknowledged for a while.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+
+use crate::catalogue::schemas;
+use crate::deliver::health::Health;
+use crate::deliver::spool::{self, RealDisk};
+use crate::deliver::{self, Deliver};
+use crate::gateway::Metrics;
+use crate::operate::clock::SystemClock;
+use crate::operate::config::Config;
+use crate::operate::descriptors::{self, Plan};
+use crate::operate::shutdown::Signals;
+use crate::operate::state;
+
+/// How often it is looked how much is left, and how often that is said.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const SAY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What to send.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The spool's folder; without it the one of the configuration.
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// Give up once nothing has been acknowledged for so long.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    timeout: SignedDuration,
+}
+
+/// It cannot begin; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("spool: {0} does not exist; name the folder that has the files *.segment (--spool)")]
+    NoSpool(String),
+    /// The topics of the kinds are not known.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Schemas(Vec<schemas::Error>),
+    #[error(transparent)]
+    Descriptors(#[from] descriptors::TooFew),
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    #[error(transparent)]
+    Client(#[from] deliver::kafka::Error),
+    #[error(transparent)]
+    Deliver(#[from] deliver::Error),
+}
+
+/// Why it ended.
+enum End {
+    Empty,
+    Signal(&'static str),
+    /// In so long, and what is known of why.
+    Nothing(Duration, String),
+    /// The spool's disk failed.
+    Failed,
+}
+
+/// Sends all that the spool holds; false: some of it stays, or the disk failed, which has been said.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -> Result<bool, Error> {
+    if let Some(folder) = &options.spool {
+        config.spool.folder.clone_from(folder);
+    }
+    let folder = state::absolute(&config.spool.folder);
+    let deliver = Arc::new(open(&mut config)?);
+    let held = left(&deliver);
+    println!(
+        "{folder} holds {held} readings; kafka is {}",
+        config.kafka.bootstrap_servers
+    );
+    let end = wait(&deliver, held, options.timeout.unsigned_abs(), signals).await;
+    let (closing, deadline) = (deliver.clone(), config.drain.deadline);
+    let is_closed = tokio::task::spawn_blocking(move || closing.close(deadline)).await;
+    let left = left(&deliver);
+    let acknowledged = held.saturating_sub(left);
+    println!("{acknowledged} readings were acknowledged by kafka, {left} stay in {folder}");
+    if let Some(why) = end.text() {
+        println!("{why}; what stays can be sent by calling it again");
+    }
+    let damaged = deliver.spool_status().map_or(0, |spool| spool.damaged_places);
+    if damaged > 0 {
+        println!(
+            "{damaged} damaged places were found: their bytes are in {folder}/*.damaged, and the log says what they held"
+        );
+    }
+    Ok(left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false))
+}
+
+/// Opens it as a gateway does, and begins to send.
+fn open(config: &mut Config) -> Result<Deliver, Error> {
+    Plan::new(config, descriptors::raise())?.apply(config);
+    // A gateway would create it.
+    if spool::inspect::inspect(&config.spool, &RealDisk::default())?
+        .segments
+        .is_none()
+    {
+        return Err(Error::NoSpool(state::absolute(&config.spool.folder)));
+    }
+    let kinds = schemas::read(&config.schemas, &config.kafka.topic_prefix);
+    if !kinds.errors.is_empty() {
+        return Err(Error::Schemas(kinds.errors));
+    }
+    let topics: Vec<String> = kinds.definitions.into_iter().map(|kind| kind.topic).collect();
+    config.spool.enabled = true;
+    let metrics = Metrics::new().deliver;
+    let client = deliver::Client::new(&config.kafka, true, &metrics.kafka)?;
+    let sections = deliver::Sections {
+        kafka: &config.kafka,
+        spool: &config.spool,
+        replay: &config.replay,
+    };
+    let clock = Arc::new(SystemClock);
+    Ok(Deliver::start(
+        sections,
+        client,
+        move || topics.clone(),
+        &metrics,
+        clock,
+    )?)
+}
+
+async fn wait(deliver: &Deliver, held: u64, timeout: Duration, signals: &mut Signals) -> End {
+    let failed = deliver.failed();
+    let (mut lowest, mut moved_at, mut said_at) = (held, Instant::now(), Instant::now());
+    loop {
+        let left = left(deliver);
+        if left == 0 {
+            return End::Empty;
+        }
+        if left < lowest {
+            (lowest, moved_at) = (left, Instant::now());
+        }
+        if moved_at.elapsed() >= timeout {
+            return End::Nothing(timeout, obstacles(deliver));
+        }
+        if said_at.elapsed() >= SAY_INTERVAL {
+            said_at = Instant::now();
+            println!("{left} of {held} readings are left: {}", obstacles(deliver));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            signal = signals.next() => return End::Signal(signal),
+            () = failed.cancelled() => return End::Failed,
+        }
+    }
+}
+
+/// Readings that Kafka has not acknowledged.
+fn left(deliver: &Deliver) -> u64 {
+    deliver.spool_status().map_or(0, |spool| spool.uncommitted_entries)
+}
+
+/// What keeps readings from Kafka, as far as it is known.
+fn obstacles(deliver: &Deliver) -> String {
+    let kafka = match &*deliver.health().borrow() {
+        Health::Up => "kafka is available".to_owned(),
+        Health::Starting => "kafka has not answered yet".to_owned(),
+        Health::Spooling(why) | Health::Down(why) => why.clone(),
+    };
+    let all = [kafka].into_iter().chain(deliver.warnings());
+    all.collect::<Vec<_>>().join("; ")
+}
+
+// === impl End ===
+
+impl End {
+    /// What to say of it; nothing if all was sent.
+    fn text(&self) -> Option<String> {
+        match self {
+            End::Empty => None,
+            End::Signal(signal) => Some(format!("ended by {signal}")),
+            End::Nothing(timeout, why) => {
+                let timeout = SignedDuration::try_from(*timeout).unwrap_or(SignedDuration::MAX);
+                Some(format!("nothing was acknowledged for {timeout:#}: {why}"))
+            }
+            End::Failed => Some("the disk of the spool failed, as the log says".to_owned()),
+        }
+    }
+}
