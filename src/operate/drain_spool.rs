@@ -34,6 +34,9 @@ pub struct Options {
     /// Give up once nothing has been acknowledged for so long.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     timeout: SignedDuration,
+    /// Send nothing: say how much it holds; exit code 0 if that is nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// It cannot begin; for the operator.
@@ -73,6 +76,12 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
         config.spool.folder.clone_from(folder);
     }
     let folder = state::absolute(&config.spool.folder);
+    look(&mut config)?;
+    if options.dry_run {
+        let held = held(&config)?;
+        println!("{folder} holds {held} readings");
+        return Ok(held == 0);
+    }
     let deliver = Arc::new(open(&mut config)?);
     let held = left(&deliver);
     println!(
@@ -97,16 +106,24 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
     Ok(left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false))
 }
 
+/// Whether there is one that can be opened: a gateway would create it.
+fn look(config: &mut Config) -> Result<(), Error> {
+    Plan::new(config, descriptors::raise())?.apply(config);
+    match spool::inspect::inspect(&config.spool, &RealDisk::default())?.segments {
+        Some(_) => Ok(()),
+        None => Err(Error::NoSpool(state::absolute(&config.spool.folder))),
+    }
+}
+
+/// Opens it as a gateway does, and closes it at once.
+fn held(config: &Config) -> Result<u64, Error> {
+    let (disk, clock) = (Arc::new(RealDisk::default()), Arc::new(SystemClock));
+    let (_spool, _writer, recovery) = spool::open_stopped::<()>(&config.spool, disk, clock)?;
+    Ok(recovery.entries)
+}
+
 /// Opens it as a gateway does, and begins to send.
 fn open(config: &mut Config) -> Result<Deliver, Error> {
-    Plan::new(config, descriptors::raise())?.apply(config);
-    // A gateway would create it.
-    if spool::inspect::inspect(&config.spool, &RealDisk::default())?
-        .segments
-        .is_none()
-    {
-        return Err(Error::NoSpool(state::absolute(&config.spool.folder)));
-    }
     let kinds = schemas::read(&config.schemas, &config.kafka.topic_prefix);
     if !kinds.errors.is_empty() {
         return Err(Error::Schemas(kinds.errors));

@@ -52,6 +52,8 @@ fn assert_says(output: &Output, code: i32, words: &str) {
 async fn a_spool_that_was_left_behind_is_emptied_into_kafka() {
     let broker = Broker::any();
     let program = killed_with_a_spool(&broker).await;
+    let looked = drain(&program, &broker, &["--dry-run"]).output().unwrap();
+    assert_says(&looked, 1, "/spool holds 120 readings\n");
     let drained = drain(&program, &broker, &[]).output().unwrap();
     assert_says(&drained, 0, "120 readings were acknowledged by kafka, 0 stay in ");
     let records = broker::read_all(&broker.servers, &format!("{}weather", program.topic_prefix));
@@ -60,6 +62,8 @@ async fn a_spool_that_was_left_behind_is_emptied_into_kafka() {
     assert_eq!(arrived, sent);
     let again = drain(&program, &broker, &[]).output().unwrap();
     assert_says(&again, 0, " holds 0 readings; ");
+    let looked = drain(&program, &broker, &["--dry-run"]).output().unwrap();
+    assert_says(&looked, 0, "/spool holds 0 readings\n");
 }
 
 /// Nothing is given up: not when Kafka stays unavailable, not at a signal, and not for a folder that is no spool.
