@@ -1,10 +1,10 @@
 //! Running a gateway: its configuration, what is checked before it starts, its metrics and admin port, its end.
 //!
-//! [`config`] composes the rooms' own settings, [`start`] looks at all of them before anything runs, [`check`] is that
-//! without the run, [`health`] asks one that runs, [`drain_spool`] sends what one left behind, [`tail`] shows what came of it,
-//! [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
-//! [`networks`], [`rate_limit`], [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the other modules stand beside `gateway` and
-//! may know the rooms.
+//! [`config`] composes the rooms' own settings; [`start`] looks at all of them before anything runs, at [`descriptors`] and at
+//! limits of the [`kernel`]; [`check`] is that without the run. [`health`] asks a gateway that runs, [`drain_spool`] sends what
+//! one left behind, [`tail`] shows what was delivered, [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
+//! [`networks`], [`rate_limit`], [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the
+//! other modules stand beside `gateway` and may know the rooms.
 
 pub mod config;
 
@@ -19,6 +19,8 @@ pub mod drain_spool;
 pub mod health;
 
 pub mod identities;
+
+pub mod kernel;
 
 pub mod metrics;
 

@@ -1,6 +1,6 @@
 //! What must be right before a gateway runs: `run` and `check` look at it with the same code, and say the same words.
 //!
-//! File descriptors, schemas and the names of their topics, registry, spool, Kafka's client, addresses: all of it is
+//! File descriptors, limits of the kernel, schemas and the names of their topics, registry, spool, Kafka's client, addresses: all of it is
 //! looked at, whatever is wrong with one of them. Nothing is changed that outlives it: no file is made, no schema
 //! registered, no topic created. What a start needs of it is kept ([`Prepared`]).
 
@@ -14,6 +14,7 @@ use crate::gateway::metrics::Metrics;
 use crate::listen;
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
+use crate::operate::kernel;
 use crate::operate::mistake::Mistake;
 use crate::operate::state;
 use crate::validate;
@@ -83,6 +84,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut findings = Findings::default();
     findings.warnings.extend(config.warnings.iter().map(Mistake::to_string));
     let plan = descriptors(config, &mut findings);
+    findings.warnings.extend(kernel::warnings(config));
     let metrics = Arc::new(Metrics::new());
     let definitions = read_schemas(config, &mut findings);
     let kinds = kinds::compile(&definitions, &metrics.tallies);

@@ -17,7 +17,7 @@ use crate::listen::error::Error;
 use crate::listen::tls::{self, Tls};
 
 /// Connections that the kernel completes before they are accepted, per address.
-const BACKLOG: u32 = 1024;
+pub const BACKLOG: u32 = 1024;
 
 /// A connection that was accepted, and whose handshake is to come where it has TLS.
 #[derive(Debug)]

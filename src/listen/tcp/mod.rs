@@ -29,7 +29,7 @@ pub use accept::{Acceptor, WhenFull};
 pub use admission::{Admission, Connecting};
 pub use connection::Connection;
 pub use gate::Gate;
-pub use listeners::Listeners;
+pub use listeners::{BACKLOG, Listeners};
 pub use longest_idle::{Closable, LongestIdle};
 pub use permits::{ConnectionPermits, Connections};
 pub use stall::StallTimeout;
