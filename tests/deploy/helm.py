@@ -1,0 +1,73 @@
+"""Parts of what the chart renders, for helm.sh and helm.node.sh.
+
+  helm.py kubernetes FILE ...    writes FILE.kubernetes: the manifests that are Kubernetes' own
+  helm.py configuration FILE     prints the gateway's configuration
+  helm.py rules FILE             prints the rules of the PrometheusRule
+  helm.py pods FILE              prints a pod for every pod template
+  helm.py operator               prints definitions of the Prometheus operator's kinds, as loose as can be
+  helm.py yaml FILE              prints the file as `rules` prints
+"""
+
+import pathlib
+import sys
+
+import yaml
+
+OPERATOR = "monitoring.coreos.com"
+
+
+def manifests(file):
+    return [one for one in yaml.safe_load_all(pathlib.Path(file).read_text()) if one]
+
+
+def one_of(file, kind):
+    return next(one for one in manifests(file) if one["kind"] == kind)
+
+
+def pods(file):
+    for one in manifests(file):
+        if "template" in one.get("spec", {}):
+            pod = one["spec"]["template"]
+            mounted = {volume["name"] for volume in pod["spec"]["volumes"]}
+            for claim in one["spec"].get("volumeClaimTemplates", []):
+                name = claim["metadata"]["name"]
+                if name not in mounted:
+                    pod["spec"]["volumes"].append({"name": name, "persistentVolumeClaim": {"claimName": f"{name}-0"}})
+            yield {"apiVersion": "v1", "kind": "Pod", **pod, "metadata": {**pod["metadata"], "name": one["metadata"]["name"] + "-try"}}
+
+
+def operator():
+    for kind, plural in ("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules"):
+        schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+        names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+        yield {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{plural}.{OPERATOR}"},
+            "spec": {"group": OPERATOR, "scope": "Namespaced", "names": names, "versions": [version]},
+        }
+
+
+def main():
+    match sys.argv[1:]:
+        case ["kubernetes", *files]:
+            for file in files:
+                own = [one for one in manifests(file) if not one["apiVersion"].startswith(OPERATOR)]
+                pathlib.Path(f"{file}.kubernetes").write_text(yaml.safe_dump_all(own))
+        case ["configuration", file]:
+            print(one_of(file, "ConfigMap")["data"]["citygate.toml"])
+        case ["rules", file]:
+            print(yaml.safe_dump({"groups": one_of(file, "PrometheusRule")["spec"]["groups"]}))
+        case ["pods", file]:
+            print(yaml.safe_dump_all(pods(file)))
+        case ["operator"]:
+            print(yaml.safe_dump_all(operator()))
+        case ["yaml", file]:
+            print(yaml.safe_dump(manifests(file)[0]))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
