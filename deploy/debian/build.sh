@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Makes the Debian package of a built program, with dpkg-deb alone.
+#   deploy/debian/build.sh CITYGATE VERSION FOLDER        prints FOLDER/citygate_VERSION_ARCHITECTURE.deb
+# COMPRESSION=none makes it in a moment. The program is stripped; what it links decides which Debian the package is for (libc6 of where it was built, or later).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+program=$1 version=$2 out=$3
+architecture=$(dpkg --print-architecture)
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+chmod 0755 "$root"
+
+install -D -m 0755 "$program" "$root/usr/bin/citygate"
+strip "$root/usr/bin/citygate"
+install -D -m 0644 deploy/systemd/citygate.service "$root/lib/systemd/system/citygate.service"
+install -D -m 0644 deploy/systemd/citygate.sysctl "$root/usr/lib/sysctl.d/60-citygate.conf"
+install -D -m 0644 -t "$root/usr/share/citygate/schemas" schemas/*.avsc
+install -D -m 0644 -t "$root/usr/share/doc/citygate" deploy/README.md deploy/SECURITY.md
+install -D -m 0644 schemas/README.md "$root/usr/share/doc/citygate/schemas.md"
+install -D -m 0644 LICENSE "$root/usr/share/doc/citygate/copyright"
+install -d -m 0755 "$root/etc/citygate"
+sed -e 's|^state_dir = .*|state_dir = "/var/lib/citygate"|' -e 's|^folder = "schemas"|folder = "/usr/share/citygate/schemas"|' \
+  deploy/citygate.toml >"$root/etc/citygate/citygate.toml"
+# A setting that was renamed must not leave the package with a path of the repository.
+for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"'; do
+  grep -qxF "$setting" "$root/etc/citygate/citygate.toml"
+done
+
+libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')
+install -d -m 0755 "$root/DEBIAN"
+install -m 0755 -t "$root/DEBIAN" deploy/debian/{postinst,prerm,postrm}
+install -m 0644 -t "$root/DEBIAN" deploy/debian/templates
+echo /etc/citygate/citygate.toml >"$root/DEBIAN/conffiles"
+cat >"$root/DEBIAN/control" <<CONTROL
+Package: citygate
+Version: $version
+Architecture: $architecture
+Section: net
+Priority: optional
+Maintainer: the citygate maintainers <citygate@localhost>
+Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
+Depends: debconf (>= 0.5), libc6 (>= $libc), libgcc-s1, passwd
+Recommends: ca-certificates
+Description: ingestion gateway for a city's sensors
+ MQTT, CoAP and HTTP in, readings validated against Avro schemas, Kafka out. A positive answer means that a reading is
+ acknowledged by all in-sync replicas or fsynced in the local spool.
+CONTROL
+
+mkdir -p "$out"
+dpkg-deb --root-owner-group "-Z${COMPRESSION:-xz}" --build "$root" "$out" >&2
+echo "$out/citygate_${version}_$architecture.deb"

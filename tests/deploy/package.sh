@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# The Debian package on a machine of its own: a small Debian with systemd in a container, without any network.
+#   tests/deploy/package.sh CITYGATE
+# What must hold: the service starts as its own user; it is started again after kill -9; an upgrade keeps the configuration and the
+# spool; a purge that is told nothing keeps readings that are not in Kafka, and one that is told yes deletes them. Kafka is not
+# there: every reading is spooled. Needs root, and Debian's systemd-container, mmdebstrap, curl and util-linux.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+work=$(mktemp -d)
+machine=$work/machine
+nspawn=
+leader=
+
+fail() { echo "FAILED: $*" >&2 && exit 1; }
+inside() { nsenter --target "$leader" --mount --uts --ipc --net --pid --root --wd env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+
+finish() {
+  local code=$?
+  if ((code)) && [[ -n $leader ]]; then inside journalctl --no-pager --lines 30 2>&1 || true; fi
+  if [[ -n $leader ]]; then kill -9 "$leader" 2>/dev/null || true; fi
+  if [[ -n $nspawn ]]; then wait "$nspawn" 2>/dev/null || true; fi
+  rm -rf "$work"
+  exit "$code"
+}
+trap finish EXIT
+
+boot() {
+  mkdir -p "$machine"
+  tar --numeric-owner -xf "$(tests/deploy/tools.sh system)" -C "$machine"
+  rm -f "$machine/etc/machine-id"
+  systemd-nspawn --quiet --directory "$machine" --boot --register=no --keep-unit --private-network --machine "citygate-$$" \
+    --link-journal=no </dev/null >"$work/console" 2>&1 &
+  nspawn=$!
+  for ((tries = 0; tries < 600; tries++)); do
+    if ! kill -0 "$nspawn" 2>/dev/null; then cat "$work/console" >&2 && fail 'the container ended'; fi
+    leader=$(ps --ppid "$nspawn" -o pid= | tr -d ' ' || true) # systemd of the container
+    if [[ -n $leader ]] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; then return; fi
+    sleep 0.2
+  done
+  cat "$work/console" >&2
+  fail 'the container does not boot'
+}
+
+pid() { inside systemctl show --property MainPID --value citygate; }
+
+until_ready() {
+  for ((tries = 0; tries < 300; tries++)); do
+    if inside citygate health --ready --config /etc/citygate/citygate.toml >"$work/health" 2>&1; then return; fi
+    sleep 0.2
+  done
+  fail "the gateway is not ready: $(cat "$work/health")"
+}
+
+post() { # HOW_MANY
+  local status reading
+  for ((reading = 0; reading < $1; reading++)); do
+    status=$(nsenter --target "$leader" --net curl -s -o /dev/null -w '%{http_code}' -d '{"power_w":1}' "http://127.0.0.1:8080/devices/meter-$reading/energy")
+    [[ $status == 204 ]] || fail "a reading is answered $status"
+  done
+}
+
+holds() { # READINGS
+  local found
+  found=$(nsenter --target "$leader" --net curl -s http://127.0.0.1:9464/metrics | sed -n 's/^citygate_spool_readings //p')
+  [[ $found == "$1" ]] || fail "the spool holds ${found:-nothing}, not $1 readings"
+}
+
+install() { # VERSION
+  local package
+  package=$(COMPRESSION=none deploy/debian/build.sh "$citygate" "$1" "$work" 2>"$work/build.log") || { cat "$work/build.log" && fail 'no package'; }
+  cp "$package" "$machine/root/citygate.deb"
+  inside DEBIAN_FRONTEND=noninteractive dpkg --force-confold --install /root/citygate.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail dpkg; }
+}
+
+citygate=$1
+systemd-analyze security --offline=true --threshold=20 --no-pager deploy/systemd/citygate.service >"$work/security" ||
+  fail "the unit is more open than it was: $(tail -n 1 "$work/security")"
+tail -n 1 "$work/security"
+boot
+
+install 0.1.0
+until_ready
+[[ $(inside ps -o user= -p "$(pid)") == citygate ]] || fail 'it does not run as its own user'
+[[ $(inside stat -c '%U %a' /etc/citygate/citygate.toml /var/lib/citygate | tr '\n' ' ') == 'root 640 citygate 700 ' ]] || fail 'files are open to others'
+echo "installed: it runs as $(inside ps -o user= -p "$(pid)"), with $(inside sh -c "grep -i '^max open files' /proc/$(pid)/limits" | awk '{print $4}') file descriptors"
+post 20
+holds 20
+
+killed=$(pid)
+inside kill -9 "$killed"
+for ((tries = 0; tries < 100; tries++)); do
+  if [[ $(pid) != 0 && $(pid) != "$killed" ]]; then break; fi
+  sleep 0.1
+done
+until_ready
+holds 20
+echo 'kill -9: it was started again, and the spool holds what it held'
+
+inside sed -i 's/^level = "info"/level = "warn"/' /etc/citygate/citygate.toml
+before=$(pid)
+install 0.1.1
+until_ready
+if [[ $(pid) == "$before" ]] || ! inside dpkg-query -s citygate | grep -qx 'Version: 0.1.1'; then fail 'it was not upgraded'; fi
+inside grep -qxF 'level = "warn"' /etc/citygate/citygate.toml || fail 'the upgrade changed the configuration'
+holds 20
+echo 'upgrade: it was restarted with its configuration, and the spool holds what it held'
+
+install 0.1.0
+until_ready
+holds 20
+echo 'downgrade: the same'
+
+inside DEBIAN_FRONTEND=noninteractive dpkg --purge citygate >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail purge; }
+grep -q 'is kept: its spool holds readings' "$work/dpkg.log" || { cat "$work/dpkg.log" && fail 'the purge says nothing of readings'; }
+install 0.1.1
+until_ready
+holds 20
+echo 'purge without an answer: the readings are kept, and the next installation has them'
+
+inside sh -c 'echo citygate citygate/delete-readings boolean true | debconf-set-selections'
+inside DEBIAN_FRONTEND=noninteractive dpkg --purge citygate >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail purge; }
+if inside test -e /var/lib/citygate -o -e /etc/citygate; then cat "$work/dpkg.log" && fail 'the purge left files'; fi
+echo 'purge that is told yes: nothing is left'
+echo "ok     package: installed, killed, upgraded, downgraded, purged ($SECONDS s); no reading was lost"
