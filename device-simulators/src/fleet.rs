@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use native_tls::TlsConnector;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -333,7 +332,6 @@ fn pick<T: Copy>(choices: &[T], number: usize) -> T {
 pub(crate) struct Uplinks {
     config: FleetConfig,
     http: Option<http::Clients>,
-    tls: Option<TlsConnector>,
     /// Uplinks made so far.
     made: AtomicU64,
 }
@@ -346,14 +344,13 @@ impl Uplinks {
             !config.addresses().is_empty(),
             "the fleet has no address to send to: give one for mqtt, coap or http"
         );
-        let tls = config.credentials.connector()?;
+        let tls = config.credentials.shared_connector();
         let http = config
             .http
-            .map(|server| http::Clients::new(server, config.answer_timeout, tls.clone()));
+            .map(|server| http::Clients::new(server, config.answer_timeout, tls.cloned()));
         Ok(Uplinks {
             config: config.clone(),
             http: http.transpose()?,
-            tls,
             made: AtomicU64::new(0),
         })
     }
@@ -363,7 +360,8 @@ impl Uplinks {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let answer_timeout = self.config.answer_timeout;
         let path = format!("devices/{}/{}", device.name(), device.kind());
-        let key = self.config.credentials.key(device.name());
+        let credentials = &self.config.credentials;
+        let secret = credentials.secret(device.name());
         let nowhere = || format!("there is no address for {}", transport.protocol());
         match transport {
             Transport::Mqtt { version, quality } => {
@@ -374,7 +372,7 @@ impl Uplinks {
                     &path,
                     (version, quality),
                     answer_timeout,
-                    (key, self.tls.as_ref()),
+                    (secret, credentials.connector(device.name())?),
                 );
                 Ok(Uplink::Mqtt(Box::new(uplink)))
             }
@@ -384,10 +382,14 @@ impl Uplinks {
                 Ok(Uplink::Coap(Box::new(uplink.context("cannot open a UDP socket")?)))
             }
             Transport::Http { readings } => {
-                let clients = self.http.as_ref().with_context(nowhere)?;
+                let shared = self.http.as_ref().with_context(nowhere)?;
+                let own = credentials.own_connector(device.name())?;
+                let own = own.map(|tls| shared.apart(answer_timeout, tls)).transpose()?;
                 // Connections are kept by this name: a device that comes back gets a new one.
                 let name = format!("{}-{number}", device.name());
-                Ok(Uplink::Http(Box::new(clients.uplink(&name, &path, readings, key))))
+                let login = secret.map(|secret| (device.name(), secret));
+                let uplink = own.as_ref().unwrap_or(shared).uplink(&name, &path, readings, login);
+                Ok(Uplink::Http(Box::new(uplink)))
             }
         }
     }

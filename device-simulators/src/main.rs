@@ -111,10 +111,13 @@ struct Run {
     /// PEM file: the authority of the gateway's certificate. MQTT and HTTP have TLS then; the name in the certificate is not looked at.
     #[arg(long, value_name = "FILE", help_heading = "Where to send")]
     tls_ca: Option<PathBuf>,
-    /// Keys of the devices, an object per line: {"id": "…", "key": "…"}, as `citygate devices import --json` prints them. A device
-    /// without one is anonymous.
+    /// Keys of the devices, an object per line: {"id": "…", "key": "…"}, as `citygate devices import --json` prints them; or
+    /// passwords: {"id": "…", "password": "…"}. A device without one is anonymous, if it has no certificate.
     #[arg(long, value_name = "FILE", help_heading = "Where to send")]
     keys: Option<PathBuf>,
+    /// Client certificates: <device>.pem and <device>.key (PKCS #8) for each device that has one.
+    #[arg(long, value_name = "FOLDER", requires = "tls_ca", help_heading = "Where to send")]
+    certificates: Option<PathBuf>,
     /// Print the devices instead, an object per line: {"id": "…", "kinds": ["…"]}, for `citygate devices import`.
     #[arg(long)]
     list_devices: bool,
@@ -361,8 +364,11 @@ impl Run {
     }
 
     fn credentials(&self) -> anyhow::Result<Arc<Credentials>> {
-        let read = Credentials::read(self.keys.as_deref(), self.tls_ca.as_deref());
-        read.map(Arc::new)
+        let mut read = Credentials::read(self.keys.as_deref(), self.tls_ca.as_deref())?;
+        if let Some(folder) = &self.certificates {
+            read = read.with_certificates(folder)?;
+        }
+        Ok(Arc::new(read))
     }
 
     fn limits(&self, usually: Duration) -> Limits {

@@ -8,10 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use citygate::devices::credential::Key;
+use citygate::devices::credential::{Key, PasswordHash};
 use citygate::listen::tls::ClientCertificates;
 use citygate::operate::config::Config;
 use citygate::operate::start;
+use device_simulators::load;
+use device_simulators::uplinks::Protocol;
+use device_simulators::uplinks::credentials::Credentials;
+use device_simulators::{Fleet, FleetConfig};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use serde_json::{Value, json};
@@ -601,4 +605,110 @@ async fn what_is_wrong_with_authorities_and_lists_is_said_before_a_start() {
         "crl.pem cannot be read: No such file",
     )
     .await;
+}
+
+/// A file of keys and passwords and a folder of certificates for devices, each of which has one of the three in turn, and the
+/// records that the gateway knows them by.
+fn prove_in_turn(authority: &Authority, folder: &Path, devices: &[(String, String)]) -> (Vec<Value>, Credentials) {
+    let (mut records, mut secrets) = (Vec::new(), String::new());
+    for (number, (id, kind)) in devices.iter().enumerate() {
+        let mut record = json!({"id": id, "kinds": [kind]});
+        match number % 3 {
+            0 => {
+                let key = Key::generate();
+                record["keys"] = json!([key.hash()]);
+                secrets += &format!("{}\n", json!({"id": id, "key": key.reveal()}));
+            }
+            1 => {
+                record["passwords"] = json!([PasswordHash::of(id.as_bytes()).unwrap()]);
+                secrets += &format!("{}\n", json!({"id": id, "password": id}));
+            }
+            _ => {
+                record["certificates"] = json!([format!("cn:{id}")]);
+                let client = authority.client(id);
+                std::fs::write(folder.join(format!("{id}.pem")), client.pem).unwrap();
+                std::fs::write(folder.join(format!("{id}.key")), client.key_pem).unwrap();
+            }
+        }
+        records.push(record);
+    }
+    let (keys, trusted) = (folder.join("keys.ndjson"), folder.join("trusted.pem"));
+    std::fs::write(&keys, secrets).unwrap();
+    std::fs::write(&trusted, authority.pem()).unwrap();
+    let credentials = Credentials::read(Some(&keys), Some(&trusted)).unwrap();
+    (records, credentials.with_certificates(folder).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_and_a_load_prove_themselves_with_keys_passwords_and_certificates_over_tls() {
+    let authority = Authority::new();
+    let (folder, shown) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let somewhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let fleet = FleetConfig {
+        devices: 18,
+        interval: Duration::from_millis(100),
+        mqtt: Some(somewhere),
+        http: Some(somewhere),
+        ..FleetConfig::default()
+    };
+    let mut load = load::Settings {
+        targets: vec![(Protocol::Mqtt, somewhere), (Protocol::Http, somewhere)],
+        connections: 18,
+        steady: Duration::from_secs(1),
+        ..load::Settings::default()
+    };
+    let mut devices = fleet.device_names(&[Protocol::Mqtt, Protocol::Http]);
+    let of_load = (0..load.connections).map(|index| load.device(index, 2));
+    devices.extend(of_load.map(|(device, kind)| (device.name().to_owned(), kind)));
+    let (records, credentials) = prove_in_turn(&authority, shown.path(), &devices);
+    let credentials = Arc::new(credentials);
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_certificates(config, &authority, ClientCertificates::Optional);
+        with_identities(config, folder.path(), &records);
+        // All passwords are new to it, and all come at once.
+        config.devices.password_checks_max = 64;
+    })
+    .await;
+    let (mqtt, http) = (gateway.addresses.mqtt_tls.unwrap(), gateway.addresses.http_tls.unwrap());
+    let fleet = Fleet::start(FleetConfig {
+        mqtt: Some(mqtt),
+        http: Some(http),
+        credentials: Arc::clone(&credentials),
+        ..fleet
+    })
+    .unwrap();
+    eventually("the devices have sent", async || {
+        (fleet.counters().total().acknowledged > 300).then_some(())
+    })
+    .await;
+    let outcome = fleet.stop().await;
+    for account in &outcome.ledger.accounts {
+        assert!(
+            !account.acknowledged.is_empty() && account.rejected.is_empty(),
+            "{account:?}"
+        );
+    }
+    load.targets = vec![(Protocol::Mqtt, mqtt), (Protocol::Http, http)];
+    load.device_credentials = credentials;
+    let report = load::runner::run(load, Arc::default(), |_, _| {}, std::future::pending())
+        .await
+        .unwrap();
+    for (protocol, line) in &report.by_protocol {
+        assert_eq!(line.connections_up, 9, "{protocol}: {line:?}");
+        // Whose password is being verified may be told to come again; nobody is told no.
+        let is_no = |code: &String| ["401", "403", "PUBACK 0x8"].iter().any(|no| code.starts_with(no));
+        assert!(
+            line.positive > 9 && !line.answers.keys().any(is_no),
+            "{protocol}: {line:?}"
+        );
+    }
+    let scrape = gateway.scrape();
+    for reason in ["bad_credential", "disabled", "missing"] {
+        assert_eq!(
+            scrape.sum("citygate_authentications_refused_total", &[("reason", reason)]),
+            0,
+            "{reason}"
+        );
+    }
+    gateway.finish().await;
 }

@@ -40,6 +40,8 @@ pub enum Event {
     TimedOut,
     /// Something came that is not the protocol.
     Malformed,
+    /// The TLS handshake failed.
+    Tls,
     Other(io::ErrorKind),
 }
 
@@ -113,6 +115,7 @@ impl fmt::Display for Event {
             Event::Closed => f.write_str("closed by the gateway"),
             Event::TimedOut => f.write_str("timed out"),
             Event::Malformed => f.write_str("answer is not the protocol"),
+            Event::Tls => f.write_str("TLS handshake failed"),
             Event::Other(kind) => write!(f, "{kind}"),
         }
     }

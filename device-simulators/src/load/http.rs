@@ -24,27 +24,33 @@ pub struct Head(Vec<u8>);
 // === impl Head ===
 
 impl Head {
-    pub fn new(host: &str, credentials: &Credentials) -> Head {
-        let mut text = format!(" HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n");
-        if let Some(username) = &credentials.username {
-            let password = credentials.password.as_deref().unwrap_or_default();
-            let basic = base64(format!("{username}:{password}").as_bytes());
-            text.push_str(&format!("authorization: Basic {basic}\r\n"));
-        }
-        text.push_str("content-length: ");
+    pub fn new(host: &str) -> Head {
+        let text = format!(" HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n");
         Head(text.into_bytes())
     }
 
-    /// The head of a POST to `/devices/<device>/<kind>`; a body of `body_bytes` follows.
-    pub fn post(&self, out: &mut Vec<u8>, (device, kind): (&str, &str), body_bytes: usize) {
+    /// The head of a POST to `/devices/<device>/<kind>` with a line of [`authorization`]; a body of `body_bytes` follows.
+    pub fn post(&self, out: &mut Vec<u8>, (device, kind): (&str, &str), authorization: &str, body_bytes: usize) {
         out.extend_from_slice(b"POST /devices/");
         out.extend_from_slice(device.as_bytes());
         out.push(b'/');
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(&self.0);
+        out.extend_from_slice(authorization.as_bytes());
+        out.extend_from_slice(b"content-length: ");
         decimal(out, body_bytes);
         out.extend_from_slice(b"\r\n\r\n");
     }
+}
+
+/// The line of a head that says who sends; empty if nobody does.
+pub fn authorization(credentials: &Credentials) -> String {
+    let Some(username) = &credentials.username else {
+        return String::new();
+    };
+    let password = credentials.password.as_deref().unwrap_or_default();
+    let basic = base64(format!("{username}:{password}").as_bytes());
+    format!("authorization: Basic {basic}\r\n")
 }
 
 fn decimal(out: &mut Vec<u8>, mut number: usize) {
@@ -261,7 +267,8 @@ mod tests {
             password: Some("pass".to_owned()),
         };
         let mut out = Vec::new();
-        Head::new("127.0.0.1:8080", &credentials).post(&mut out, ("loop-1", "traffic"), 1234);
+        let line = authorization(&credentials);
+        Head::new("127.0.0.1:8080").post(&mut out, ("loop-1", "traffic"), &line, 1234);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "POST /devices/loop-1/traffic HTTP/1.1\r\nhost: 127.0.0.1:8080\r\ncontent-type: application/json\r\n\

@@ -24,6 +24,7 @@ mod context;
 pub mod exporter;
 pub mod html;
 pub mod http;
+mod link;
 pub mod mqtt;
 pub mod options;
 pub mod pace;
@@ -58,6 +59,10 @@ pub use settings::{Credentials, Settings};
 
 /// Runs `device-simulators load`: prints the report, and says by the exit code what it comes to.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    if options.list_devices {
+        options.list();
+        return Ok(ExitCode::SUCCESS);
+    }
     let page = options.html.as_ref().map(html::Page::create).transpose()?;
     let settings = options.settings().await?;
     let series: SharedSeries = Arc::new(Mutex::new(None));

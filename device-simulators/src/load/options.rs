@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use super::mqtt::Version;
 use super::pace::Pace;
 use super::settings::{Credentials, FIRST_DEVICE, Settings, loopback_sources, make_room};
-use crate::uplinks::{Protocol, coap};
+use crate::uplinks::{Protocol, coap, credentials};
 
 /// How long a gateway may take to answer the first connection attempt or ping.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,6 +53,19 @@ pub struct Options {
         help_heading = "Where to send"
     )]
     password: Option<String>,
+    /// PEM file: the authority of the gateway's certificate. MQTT and HTTP have TLS then; the name in the certificate is not looked at.
+    #[arg(long, value_name = "FILE", help_heading = "Where to send")]
+    tls_ca: Option<PathBuf>,
+    /// Keys of the devices, as `citygate devices import --json` prints them: {"id": "…", "key": "…"}; or "password" instead of
+    /// "key". A device without one has --username and --password, if they are given.
+    #[arg(long, value_name = "FILE", help_heading = "Where to send")]
+    keys: Option<PathBuf>,
+    /// Client certificates: <device>.pem and <device>.key (PKCS #8) for each device that has one.
+    #[arg(long, value_name = "FOLDER", requires = "tls_ca", help_heading = "Where to send")]
+    certificates: Option<PathBuf>,
+    /// Print the devices instead, an object per line: {"id": "…", "kinds": ["…"]}, for `citygate devices import`.
+    #[arg(long)]
+    pub list_devices: bool,
 
     /// Connections over all protocols, a device each; for CoAP these are source ports.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "How much")]
@@ -137,6 +151,7 @@ impl Options {
                 username: self.username.clone(),
                 password: self.password.clone(),
             },
+            device_credentials: Arc::new(self.credentials()?),
             connections,
             windows: self.windows(),
             pace: self.pace(),
@@ -153,6 +168,29 @@ impl Options {
             invalid_percent: self.invalid,
             ..Settings::default()
         })
+    }
+
+    /// Prints the devices that it would be.
+    pub fn list(&self) {
+        let settings = Settings {
+            seed: self.seed,
+            first_device: self.first_device,
+            kind_names: self.kind_names.into(),
+            ..Settings::default()
+        };
+        let targets = [&self.mqtt, &self.coap, &self.http].into_iter().flatten().count();
+        for index in 0..self.connections as usize {
+            let (device, place) = settings.device(index, targets);
+            println!("{}", serde_json::json!({ "id": device.name(), "kinds": [place] }));
+        }
+    }
+
+    fn credentials(&self) -> anyhow::Result<credentials::Credentials> {
+        let read = credentials::Credentials::read(self.keys.as_deref(), self.tls_ca.as_deref())?;
+        match &self.certificates {
+            Some(folder) => read.with_certificates(folder),
+            None => Ok(read),
+        }
     }
 
     fn pace(&self) -> Pace {

@@ -227,7 +227,7 @@ impl Workers {
                 shared: Arc::clone(&shared),
                 finished: finished.clone(),
             });
-            let worker = worker.context("cannot wait for sockets")?;
+            let worker = worker?;
             let thread = std::thread::Builder::new().name(format!("load-{number}"));
             workers
                 .threads

@@ -3,6 +3,7 @@
 //! address, open files) are computed here as well.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,8 +12,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::mqtt::Version;
 use super::pace::Pace;
 use super::readings::Flaw;
-use crate::devices::Kind;
+use crate::devices::{Device, Kind};
 use crate::uplinks::Protocol;
+use crate::uplinks::credentials;
 
 /// Files that are open besides connections, with room to spare.
 const FILES_BESIDES: u64 = 40;
@@ -41,7 +43,10 @@ pub struct Settings {
     pub targets: Vec<(Protocol, SocketAddr)>,
     /// Addresses that they come from, in turn; empty: the system chooses.
     pub sources: Vec<IpAddr>,
+    /// Of those who have none of their own.
     pub credentials: Credentials,
+    /// Of single devices, and whether MQTT and HTTP have TLS.
+    pub device_credentials: Arc<credentials::Credentials>,
     /// Over all protocols.
     pub connections: usize,
     /// Messages that a connection may have unanswered, by protocol.
@@ -86,6 +91,7 @@ impl Default for Settings {
             targets: Vec::new(),
             sources: Vec::new(),
             credentials: Credentials::default(),
+            device_credentials: Arc::default(),
             connections: 1000,
             windows: [16, 1, 1],
             pace: Pace::Closed,
@@ -111,6 +117,26 @@ impl Settings {
             Pace::Idle => 0,
             Pace::Closed | Pace::Open { .. } => self.windows[protocol.index()],
         }
+    }
+
+    /// What a device says of itself.
+    pub fn credentials_of(&self, device: &str) -> Credentials {
+        match self.device_credentials.secret(device) {
+            None => self.credentials.clone(),
+            Some(secret) => Credentials {
+                username: Some(device.to_owned()),
+                password: Some(secret.text().to_owned()),
+            },
+        }
+    }
+
+    /// The device of a connection, and its kind's name in topics and paths, where connections go to so many `targets` in turn.
+    pub fn device(&self, index: usize, targets: usize) -> (Device, String) {
+        // The kind changes only when every protocol has had its turn, so that each gets all kinds.
+        let turn = index / targets.max(1);
+        let kind = Kind::PHYSICAL[turn % Kind::PHYSICAL.len()];
+        let device = Device::new(kind, self.seed, self.first_device + index as u64);
+        (device, self.place(kind, turn / Kind::PHYSICAL.len()))
     }
 
     /// The name of a kind in topics and paths for the connection whose `turn` it is: `traffic`, `traffic-2`, `traffic-3` …

@@ -1,23 +1,25 @@
-//! One TCP connection that sends readings: MQTT or HTTP.
+//! One TCP connection that sends readings: MQTT or HTTP, in the clear or over TLS.
 //!
 //! All messages that are due leave in one write, all answers that have come are read at once. A connection that
 //! breaks is made anew after a pause; what waited on it is lost and counted as such. One whose credentials are refused
 //! stays down. What the kernel does not accept at once is kept, and nothing is added until it is written.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use native_tls::TlsConnector;
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
 use super::clock::{Nanos, nanos};
 use super::codes::{Code, Event};
 use super::context::Context;
 use super::http;
+use super::link::{Link, Step, is_later};
 use super::mqtt::{self, Malformed};
 use super::poller::{Interest, Ready};
 use super::sender::Sender;
-use super::settings::source_port;
+use super::settings::{Credentials, source_port};
 use super::slots::{Match, Slots};
 use crate::uplinks::Protocol;
 
@@ -37,8 +39,12 @@ const WRITE_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Stream {
     sender: Sender,
+    credentials: Credentials,
+    /// The line of a request's head that says who sends.
+    authorization: String,
+    tls: Option<TlsConnector>,
     state: State,
-    socket: Option<TcpStream>,
+    link: Option<Link>,
     slots: Slots,
     /// What the server allows to be unanswered.
     limit: u16,
@@ -60,6 +66,10 @@ enum State {
     Connecting {
         deadline: Nanos,
     },
+    /// The TLS handshake is on its way.
+    Securing {
+        deadline: Nanos,
+    },
     /// MQTT: CONNECT is on its way.
     Greeting {
         deadline: Nanos,
@@ -75,11 +85,15 @@ enum State {
 // === impl Stream ===
 
 impl Stream {
-    pub fn new(sender: Sender, window: u16) -> Stream {
+    /// Without a connector in the clear.
+    pub fn new(sender: Sender, window: u16, credentials: Credentials, tls: Option<TlsConnector>) -> Stream {
         Stream {
             sender,
+            authorization: http::authorization(&credentials),
+            credentials,
+            tls,
             state: State::New,
-            socket: None,
+            link: None,
             slots: Slots::new(window),
             limit: window,
             turn: 0,
@@ -100,7 +114,7 @@ impl Stream {
         context.handshakes += 1;
         self.state = State::Connecting { deadline };
         match self.connect(context) {
-            Ok(socket) => self.socket = Some(socket),
+            Ok(socket) => self.link = Some(Link::Plain(socket)),
             Err(error) => self.lose(error.kind().into(), context),
         }
     }
@@ -141,9 +155,10 @@ impl Stream {
 
     /// The socket is ready for something.
     pub fn ready(&mut self, ready: Ready, context: &mut Context) {
-        if matches!(self.state, State::Connecting { .. }) && ready.writable {
-            self.connected(context);
-            return;
+        match self.state {
+            State::Connecting { .. } if ready.writable => return self.connected(context),
+            State::Securing { deadline } => return self.secure(deadline, context),
+            _ => {}
         }
         if ready.readable {
             self.read(context);
@@ -155,15 +170,39 @@ impl Stream {
     }
 
     fn connected(&mut self, context: &mut Context) {
-        let Some(socket) = &self.socket else { return };
-        let outcome = match socket.take_error() {
-            Ok(None) => context.poller.modify(socket, self.sender.local_index, Interest::Read),
+        let Some(link) = &self.link else { return };
+        let outcome = match link.take_error() {
+            Ok(None) => context.poller.modify(link, self.sender.local_index, Interest::Read),
             Ok(Some(error)) | Err(error) => Err(error),
         };
         match outcome {
             Err(error) => self.lose(error.kind().into(), context),
-            Ok(()) if self.sender.protocol == Protocol::Http => self.rise(context),
-            Ok(()) => self.greet(context),
+            Ok(()) if self.tls.is_some() => self.secure(context.now + nanos(CONNECT_TIMEOUT), context),
+            Ok(()) => self.begin(context),
+        }
+    }
+
+    /// Goes on with the TLS handshake as far as it can.
+    fn secure(&mut self, deadline: Nanos, context: &mut Context) {
+        let (Some(link), Some(tls)) = (self.link.take(), &self.tls) else {
+            return;
+        };
+        self.state = State::Securing { deadline };
+        match link.shake(tls) {
+            Step::Waits(link) => self.link = Some(link),
+            Step::Failed => self.lose(Event::Tls, context),
+            Step::Done(link) => {
+                self.link = Some(link);
+                self.begin(context);
+            }
+        }
+    }
+
+    /// The bytes can flow.
+    fn begin(&mut self, context: &mut Context) {
+        match self.sender.protocol {
+            Protocol::Http => self.rise(context),
+            _ => self.greet(context),
         }
     }
 
@@ -176,7 +215,7 @@ impl Stream {
             settings.mqtt_version,
             &self.sender.device,
             keep_alive_s,
-            &settings.credentials,
+            &self.credentials,
         );
         self.set_keep_alive(keep_alive_s);
         let deadline = context.now + nanos(CONNECT_TIMEOUT);
@@ -227,7 +266,7 @@ impl Stream {
         let reading = context.readings.of(self.sender.kind, self.sender.index).of(number);
         let (place, length) = (self.sender.place(), reading.len());
         match self.sender.protocol {
-            Protocol::Http => context.head.post(output, place, length),
+            Protocol::Http => context.head.post(output, place, &self.authorization, length),
             // Packet ids are not 0 [MQTT-2.2.1-3].
             _ => mqtt::publish(output, context.settings.mqtt_version, place, slot + 1, length),
         }
@@ -236,10 +275,9 @@ impl Stream {
     }
 
     fn write(&mut self, bytes: &[u8], context: &mut Context) {
-        let Some(mut socket) = self.socket.as_ref() else { return };
-        let written = match socket.write(bytes) {
+        let Some(link) = &mut self.link else { return };
+        let written = match link.write(bytes) {
             Ok(written) => written,
-            Err(error) if is_later(&error) => 0,
             Err(error) => return self.lose(error.kind().into(), context),
         };
         let rest = bytes.get(written..).unwrap_or_default();
@@ -247,33 +285,32 @@ impl Stream {
             return;
         }
         self.unsent.extend_from_slice(rest);
-        if let Err(error) = context.poller.modify(socket, self.sender.local_index, Interest::Both) {
+        if let Err(error) = context.poller.modify(link, self.sender.local_index, Interest::Both) {
             self.lose(error.kind().into(), context);
         }
     }
 
     fn flush(&mut self, context: &mut Context) {
-        let Some(mut socket) = self.socket.as_ref() else { return };
-        match socket.write(&self.unsent) {
+        let Some(link) = &mut self.link else { return };
+        match link.write(&self.unsent) {
             Ok(written) => drop(self.unsent.drain(..written)),
-            Err(error) if is_later(&error) => {}
             Err(error) => return self.lose(error.kind().into(), context),
         }
         if !self.unsent.is_empty() {
             return;
         }
         self.unsent = Vec::new();
-        if let Err(error) = context.poller.modify(socket, self.sender.local_index, Interest::Read) {
+        if let Err(error) = context.poller.modify(link, self.sender.local_index, Interest::Read) {
             self.lose(error.kind().into(), context);
         }
     }
 
     fn read(&mut self, context: &mut Context) {
-        let Some(mut socket) = self.socket.as_ref() else { return };
+        let Some(link) = &mut self.link else { return };
         let mut input = std::mem::take(&mut context.input);
         let kept = self.partial.len();
         input[..kept].copy_from_slice(&self.partial);
-        let outcome = match socket.read(&mut input[kept..]) {
+        let outcome = match link.read(&mut input[kept..]) {
             Ok(0) => Err(Event::Closed),
             Ok(count) => self.scan(&input[..kept + count], context),
             Err(error) if is_later(&error) => Ok(()),
@@ -378,7 +415,9 @@ impl Stream {
     pub fn sweep(&mut self, context: &mut Context) {
         match self.state {
             State::Down { retry_at } if retry_at <= context.now && !context.draining => self.open(context),
-            State::Connecting { deadline } | State::Greeting { deadline } if deadline <= context.now => {
+            State::Connecting { deadline } | State::Securing { deadline } | State::Greeting { deadline }
+                if deadline <= context.now =>
+            {
                 self.lose(Event::TimedOut, context);
             }
             State::Up => self.sweep_up(context),
@@ -412,7 +451,7 @@ impl Stream {
     fn lose(&mut self, event: Event, context: &mut Context) {
         let (protocol, now) = (self.sender.protocol, context.now);
         match self.state {
-            State::Connecting { .. } | State::Greeting { .. } => context.handshakes -= 1,
+            State::Connecting { .. } | State::Securing { .. } | State::Greeting { .. } => context.handshakes -= 1,
             State::Up => context.up[protocol.index()] -= 1,
             State::New | State::Down { .. } | State::Refused => return,
         }
@@ -428,7 +467,7 @@ impl Stream {
                 retry_at: now + pause + spread,
             },
         };
-        (self.socket, self.turn, self.ping_sent) = (None, 0, None);
+        (self.link, self.turn, self.ping_sent) = (None, 0, None);
         self.partial = Vec::new();
         self.unsent = Vec::new();
     }
@@ -439,9 +478,9 @@ impl Stream {
         self.slots
             .clear(|due| context.tally.unanswered(protocol, Code::NoAnswer, due, now));
         self.sender.finish(context);
-        if let (State::Up, Protocol::Mqtt, Some(mut socket)) = (self.state, protocol, self.socket.as_ref()) {
+        if let (State::Up, Protocol::Mqtt, Some(link)) = (self.state, protocol, &mut self.link) {
             // Whether it arrives makes no difference to anybody here.
-            socket.write(&mqtt::DISCONNECT).unwrap_or_default();
+            link.write(&mqtt::DISCONNECT).unwrap_or_default();
         }
     }
 }
@@ -450,8 +489,4 @@ impl From<Malformed> for Event {
     fn from(_: Malformed) -> Event {
         Event::Malformed
     }
-}
-
-fn is_later(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

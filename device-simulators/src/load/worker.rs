@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 
+use anyhow::Context as _;
+
 use super::clock::{Clock, Nanos, nanos};
 use super::context::{Context, INPUT_BYTES};
 use super::http::Head;
@@ -20,7 +22,6 @@ use super::sender::Sender;
 use super::settings::Settings;
 use super::stream::Stream;
 use super::tally::{Interval, Intervals, Steady, Tally};
-use crate::devices::{Device, Kind};
 use crate::uplinks::Protocol;
 
 /// How often timers are looked at.
@@ -110,21 +111,22 @@ impl Shared {
 // === impl Connection ===
 
 impl Connection {
-    fn new(index: usize, local_index: usize, task: &Task) -> Connection {
+    /// Fails if the device's certificate is none.
+    fn new(index: usize, local_index: usize, task: &Task) -> anyhow::Result<Connection> {
         let settings = &task.settings;
         let (protocol, _) = settings.targets[index % settings.targets.len()];
-        // The kind changes only when every protocol has had its turn, so that each gets all kinds.
-        let kind = Kind::PHYSICAL[index / settings.targets.len() % Kind::PHYSICAL.len()];
-        let device = Device::new(kind, settings.seed, settings.first_device + index as u64);
-        let turn = index / settings.targets.len() / Kind::PHYSICAL.len();
-        let place = settings.place(kind, turn);
-        let sender = Sender::new(protocol, (kind, place), device.name(), index, local_index);
+        let (device, place) = settings.device(index, settings.targets.len());
+        let sender = Sender::new(protocol, (device.kind(), place), device.name(), index, local_index);
         let window = settings.window(protocol);
         let first_id = task.first_message_id.wrapping_add((index as u16).wrapping_mul(257));
-        match protocol {
+        Ok(match protocol {
             Protocol::Coap => Connection::Port(Port::new(sender, window, first_id)),
-            Protocol::Mqtt | Protocol::Http => Connection::Stream(Stream::new(sender, window)),
-        }
+            Protocol::Mqtt | Protocol::Http => {
+                let credentials = settings.credentials_of(device.name());
+                let tls = settings.device_credentials.connector(device.name())?;
+                Connection::Stream(Stream::new(sender, window, credentials, tls))
+            }
+        })
     }
 
     fn open(&mut self, context: &mut Context) {
@@ -180,7 +182,7 @@ impl Connection {
 // === impl Worker ===
 
 impl Worker {
-    pub fn new(task: Task) -> io::Result<Worker> {
+    pub fn new(task: Task) -> anyhow::Result<Worker> {
         let settings = Arc::clone(&task.settings);
         let steady_from = nanos(settings.ramp);
         let steady_part = steady_from..steady_from + nanos(settings.steady);
@@ -189,12 +191,9 @@ impl Worker {
             steady_part.clone(),
             task.finished.clone(),
         );
-        let connections: Vec<Connection> = task
-            .connections
-            .clone()
-            .enumerate()
-            .map(|(local_index, index)| Connection::new(index, local_index, &task))
-            .collect();
+        let numbered = task.connections.clone().enumerate();
+        let connections = numbered.map(|(local_index, index)| Connection::new(index, local_index, &task));
+        let connections = connections.collect::<anyhow::Result<Vec<_>>>()?;
         let has_datagrams = settings.targets.iter().any(|(protocol, _)| *protocol == Protocol::Coap);
         let input_bytes = if has_datagrams {
             INPUT_BYTES * quinn_udp::BATCH_SIZE
@@ -210,10 +209,10 @@ impl Worker {
         let context = Context {
             end: steady_part.end,
             schedule: schedule(&settings, &task.connections),
-            head: Head::new(&host, &settings.credentials),
+            head: Head::new(&host),
             readings: task.readings,
             clock: task.clock,
-            poller: Poller::new()?,
+            poller: Poller::new().context("cannot wait for sockets")?,
             tally,
             count_due: 0,
             now,

@@ -13,6 +13,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Response};
 use serde::Deserialize;
 
+use super::credentials::Secret;
 use super::{Answer, Reading, excerpt};
 
 /// Longest answer that is read, in bytes.
@@ -21,7 +22,7 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// What the HTTP devices of a fleet share: a client, but no connection.
 ///
 /// A client of its own for every device would set TLS up for every device, which takes longer than everything else that
-/// a device does. reqwest keeps its connections apart by host name, so each device gets a name of its own; all of them
+/// a device does; only who has a certificate needs that. reqwest keeps its connections apart by host name, so each device gets a name of its own; all of them
 /// resolve to the gateway.
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -38,7 +39,8 @@ pub struct Uplink {
     single: String,
     batch: String,
     readings_per_message: usize,
-    key: Option<String>,
+    /// A name and what goes with it.
+    login: Option<(String, Secret)>,
 }
 
 /// Resolves every name to the gateway.
@@ -79,17 +81,28 @@ impl Clients {
         Ok(Clients { client, server, scheme })
     }
 
-    /// The client of `device`, which posts to `path`, or to `path/batch` if it sends several readings at a time.
-    /// With a `key` it says by it who it is.
-    pub fn uplink(&self, device: &str, path: &str, readings_per_message: usize, key: Option<&str>) -> Uplink {
-        let base = format!("{}://{device}.invalid:{}/{path}", self.scheme, self.server.port());
+    /// Others, of the same server, for a device with a certificate.
+    pub fn apart(&self, answer_timeout: Duration, tls: TlsConnector) -> reqwest::Result<Clients> {
+        Clients::new(self.server, answer_timeout, Some(tls))
+    }
+
+    /// A client whose connection is kept by `name`; it posts to `path`, or to `path/batch` if it sends several readings at a time.
+    /// With a device's name and its secret it says by them who it is.
+    pub fn uplink(
+        &self,
+        name: &str,
+        path: &str,
+        readings_per_message: usize,
+        login: Option<(&str, &Secret)>,
+    ) -> Uplink {
+        let base = format!("{}://{name}.invalid:{}/{path}", self.scheme, self.server.port());
         Uplink {
             client: self.client.clone(),
             host: self.server.to_string(),
             batch: format!("{base}/batch"),
             single: base,
             readings_per_message: readings_per_message.max(1),
-            key: key.map(str::to_owned),
+            login: login.map(|(device, secret)| (device.to_owned(), secret.clone())),
         }
     }
 }
@@ -117,9 +130,11 @@ impl Uplink {
         };
         let request = self.client.post(url).header("host", &self.host);
         let mut request = request.header("content-type", "application/json").body(body);
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
-        }
+        request = match &self.login {
+            None => request,
+            Some((_, Secret::Key(key))) => request.bearer_auth(key),
+            Some((device, Secret::Password(password))) => request.basic_auth(device, Some(password)),
+        };
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return same(readings.len(), unanswered(chain(&error))),

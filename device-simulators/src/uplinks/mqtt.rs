@@ -13,6 +13,7 @@ use rumqttc::v5;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
 use tokio::time::{Instant, timeout_at};
 
+use super::credentials::Secret;
 use super::{Answer, Reading, excerpt};
 
 /// One: the next reading waits for the answer to this one. Also keeps rumqttc's tables small (its default for MQTT 5 is
@@ -69,18 +70,18 @@ enum Signal {
 // === impl Uplink ===
 
 impl Uplink {
-    /// A client named `device` that publishes to `topic`; it connects when it first has something to send. With a `key` it says by it
-    /// that it is the device.
+    /// A client named `device` that publishes to `topic`; it connects when it first has something to send. With a `secret` it says
+    /// by it that it is the device.
     pub fn new(
         server: SocketAddr,
         device: &str,
         topic: &str,
         (version, quality): (Version, Quality),
         answer_timeout: Duration,
-        (key, tls): (Option<&str>, Option<&TlsConnector>),
+        (secret, tls): (Option<&Secret>, Option<TlsConnector>),
     ) -> Uplink {
         Uplink {
-            link: Link::new(version, server, device, key, tls),
+            link: Link::new(version, server, device, secret, tls),
             topic: topic.to_owned(),
             quality,
             answer_timeout,
@@ -159,12 +160,16 @@ impl Uplink {
 // === impl Link ===
 
 impl Link {
-    fn new(version: Version, server: SocketAddr, device: &str, key: Option<&str>, tls: Option<&TlsConnector>) -> Link {
-        let tls = || {
-            tls.cloned()
-                .map(TlsConfiguration::NativeConnector)
-                .map(Transport::tls_with_config)
-        };
+    fn new(
+        version: Version,
+        server: SocketAddr,
+        device: &str,
+        secret: Option<&Secret>,
+        tls: Option<TlsConnector>,
+    ) -> Link {
+        let tls = tls
+            .map(TlsConfiguration::NativeConnector)
+            .map(Transport::tls_with_config);
         let (host, port) = (server.ip().to_string(), server.port());
         // rumqttc resolves "host:port": a bare IPv6 address would be read as a host with a port.
         let host = if server.is_ipv6() { format!("[{host}]") } else { host };
@@ -176,8 +181,8 @@ impl Link {
                 let mut options = MqttOptions::new(device, host, port);
                 options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
                 options.set_inflight(IN_FLIGHT);
-                key.map(|key| options.set_credentials(device, key));
-                tls().map(|tls| options.set_transport(tls));
+                secret.map(|secret| options.set_credentials(device, secret.text()));
+                tls.map(|tls| options.set_transport(tls));
                 let (client, mut connection) = AsyncClient::new(options, REQUESTS);
                 connection.set_network_options(network);
                 Link::V4(client, Box::new(connection))
@@ -187,8 +192,8 @@ impl Link {
                 options.set_keep_alive(KEEP_ALIVE).set_clean_start(true);
                 options.set_connection_timeout(CONNECT_TIMEOUT_S);
                 options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
-                key.map(|key| options.set_credentials(device, key));
-                tls().map(|tls| options.set_transport(tls));
+                secret.map(|secret| options.set_credentials(device, secret.text()));
+                tls.map(|tls| options.set_transport(tls));
                 options.set_network_options(network);
                 let (client, connection) = v5::AsyncClient::new(options, REQUESTS);
                 Link::V5(client, Box::new(connection))
