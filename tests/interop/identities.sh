@@ -2,8 +2,8 @@
 # Other people's clients prove who they are: keys, passwords, TLS and client certificates, and what they are told when they are
 # refused; an operator reads the admin port.
 #   tests/interop/identities.sh [CITYGATE]
-# mosquitto_pub (MQTT 3.1.1 and 5), paho, MQTT.js and curl, in the clear and over TLS; openssl s_client looks at the protocols
-# that are offered, and at the alerts. Without Kafka: readings are spooled, and answered positively.
+# mosquitto_pub (MQTT 3.1.1 and 5), paho, MQTT.js, Eclipse Paho of Java and curl, in the clear and over TLS; openssl s_client looks at the
+# protocols that are offered, and at the alerts. Without Kafka: readings are spooled, and answered positively.
 # CITYGATE is the program (default: cargo's release build); PYTHON has paho-mqtt; node finds MQTT.js through NODE_PATH.
 set -euo pipefail
 shopt -s nocasematch # clients differ in how they write the same words
@@ -24,7 +24,7 @@ finish() {
 trap finish EXIT
 
 lacking=()
-for tool in mosquitto_pub curl openssl node "$python" "$citygate"; do
+for tool in mosquitto_pub curl openssl node java mvn "$python" "$citygate"; do
   if ! command -v "$tool" >/dev/null; then lacking+=("$tool"); fi
 done
 if ! "$python" -c 'import paho.mqtt.client' 2>/dev/null; then lacking+=('paho.mqtt.client, of Python'); fi
@@ -279,6 +279,31 @@ client.publish("devices/loop-7/weather", reading, { qos: 1 }, (error) => {
 });
 NODE
 )"
+
+# A Java device. Its libraries, and a compiler that needs no JDK, are fetched once.
+libs=${CITYGATE_CACHE:-$HOME/.cache/citygate}/java-client
+if ! cmp -s tests/interop/java/pom.xml "$libs/pom.xml"; then
+  rm -rf "$libs"
+  mvn -q -B -f tests/interop/java/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$libs" >"$work/maven.log" 2>&1 || { cat "$work/maven.log" >&2 && exit 1; }
+  cp tests/interop/java/pom.xml "$libs"
+fi
+java -cp "$libs/*" org.eclipse.jdt.internal.compiler.batch.Main -17 -proc:none -cp "$(printf '%s:' "$libs"/*.jar)" \
+  -d "$work/java" tests/interop/java/Publish.java
+for name in mast-8 revoked; do
+  openssl pkcs12 -export -in "$work/$name.pem" -inkey "$work/$name.key" -passout pass: -out "$work/$name.p12"
+done
+of_java() { # URI DEVICE AUTHORITY CERTIFICATE USER SECRET
+  java -cp "$work/java:$libs/*" Publish "$1" "devices/$2/weather" "$reading" "${@:3}" 2>&1 | tail -n 1
+}
+plain=tcp://localhost:$mqtt secure=ssl://localhost:$mqtts
+expect 'Java, MQTT 5, key' '^published$' "$(of_java "$plain" loop-7 - - loop-7 "$key")"
+expect 'Java, MQTT 5, password' '^published$' "$(of_java "$plain" mast - - mast 'correct horse')"
+expect 'Java, MQTT 5, wrong key' '^refused 134 ' "$(of_java "$plain" loop-7 - - loop-7 "$off")"
+expect 'Java, MQTT 5 over TLS, key' '^published$' "$(of_java "$secure" loop-7 "$work/ca.pem" - loop-7 "$key")"
+expect 'Java, MQTT 5 over TLS, password' '^published$' "$(of_java "$secure" mast "$work/ca.pem" - mast 'correct horse')"
+expect 'Java, MQTT 5 over TLS, certificate' '^published$' "$(of_java "$secure" mast-8 "$work/ca.pem" "$work/mast-8.p12" - -)"
+expect 'Java, MQTT 5 over TLS, revoked certificate' '^refused 0 ' "$(of_java "$secure" mast-8 "$work/ca.pem" "$work/revoked.p12" - -)"
 
 # No protocol below 1.2: the client may speak it, the gateway does not.
 offered() { openssl s_client -connect "localhost:$mqtts" -CAfile "$work/ca.pem" "$@" </dev/null 2>&1 | tr '\n' ' '; }
