@@ -5,9 +5,9 @@
 //! they are spooled records like all others, and the replay begins with the oldest. Only counts are kept, for there may be
 //! millions: by topic, and by topic and group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::key_groups::{KEY_GROUPS, KeyGroups};
+use super::key_groups::KeyGroups;
 use crate::deliver::encoded_record;
 
 /// The topics that are missing, and what is deferred for them.
@@ -29,13 +29,20 @@ pub struct Topic {
     /// Each of its uncommitted entries below this sequence is counted in `key_groups`, or with the producer: one that the replay
     /// comes to once more is not counted again.
     to: u64,
-    /// How many entries are deferred, by group.
-    key_groups: Vec<u32>,
-    /// How many of those are of earlier runs: they are waited for in another way ([`KeyGroups::identified`]).
-    recovered: Vec<u32>,
+    key_groups: HashMap<usize, Counts>,
+    /// All entries that are deferred.
+    entries: u64,
     /// Entries that were appended since it is missing and that the replay has not come to; the first of them.
     unread: u64,
     unread_from: Option<u64>,
+}
+
+/// What is deferred of a group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    entries: u32,
+    /// How many of those are of earlier runs: they are waited for in another way ([`KeyGroups::identified`]).
+    recovered: u32,
 }
 
 // === impl Deferred ===
@@ -82,20 +89,20 @@ impl Deferred {
         let topics = || self.topics.values();
         topics()
             .all(|topic| topic.unread == 0)
-            .then(|| topics().map(Topic::entries).sum())
+            .then(|| topics().map(|topic| topic.entries).sum())
     }
 
     /// What is known to be deferred, with what is still to be read.
     pub fn count(&self) -> u64 {
-        self.topics.values().map(|topic| topic.entries() + topic.unread).sum()
+        self.topics.values().map(|topic| topic.entries + topic.unread).sum()
     }
 
     /// The key groups of deferred entries go on waiting, each as often as it has some.
     pub fn key_groups(&self) -> impl Iterator<Item = usize> {
         self.topics
             .values()
-            .flat_map(|topic| topic.key_groups.iter().enumerate())
-            .flat_map(|(group, count)| std::iter::repeat_n(group, *count as usize))
+            .flat_map(|topic| &topic.key_groups)
+            .flat_map(|(group, counts)| std::iter::repeat_n(*group, counts.entries as usize))
     }
 
     /// The store was given an entry for a missing topic.
@@ -125,7 +132,7 @@ impl Deferred {
     pub fn moved(&mut self, to: u64) {
         for topic in self.topics.values_mut() {
             topic.to = topic.to.max(to);
-            topic.recovered.fill(0);
+            topic.key_groups.values_mut().for_each(|counts| counts.recovered = 0);
         }
     }
 
@@ -156,15 +163,18 @@ impl Topic {
             words,
             generation,
             to: 0,
-            key_groups: vec![0; KEY_GROUPS],
-            recovered: vec![0; KEY_GROUPS],
+            key_groups: HashMap::new(),
+            entries: 0,
             unread: 0,
             unread_from: None,
         }
     }
 
-    fn entries(&self) -> u64 {
-        self.key_groups.iter().map(|count| u64::from(*count)).sum()
+    fn defer(&mut self, group: usize, is_recovered: bool) {
+        let counts = self.key_groups.entry(group).or_default();
+        counts.entries += 1;
+        counts.recovered += u32::from(is_recovered);
+        self.entries += 1;
     }
 
     /// The replay has come to an entry of this topic.
@@ -174,30 +184,32 @@ impl Topic {
         }
         if key_groups.is_recovered(sequence) {
             key_groups.identified(group);
-            self.recovered[group] += 1;
         } else if self.unread > 0 && self.unread_from.is_some_and(|from| from <= sequence) {
             self.unread -= 1;
         } else {
             key_groups.not_behind();
         }
-        self.key_groups[group] += 1;
+        self.defer(group, key_groups.is_recovered(sequence));
         self.to = sequence + 1;
     }
 
     /// The producer gives an entry of this topic back.
     fn given_back(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
         key_groups.retained(group);
-        self.key_groups[group] += 1;
-        self.recovered[group] += u32::from(key_groups.is_recovered(sequence));
+        self.defer(group, key_groups.is_recovered(sequence));
         self.to = self.to.max(sequence + 1);
     }
 
     /// The topic exists: its entries are as they would be if it had always existed.
     fn leave(self, key_groups: &mut KeyGroups) {
-        let recovered = self.recovered.iter().map(|count| u64::from(*count)).sum::<u64>();
-        key_groups.behind_again(self.entries() - recovered + self.unread, recovered);
-        for (group, count) in self.recovered.iter().enumerate() {
-            (0..*count).for_each(|_| key_groups.released(group));
+        let recovered = self
+            .key_groups
+            .values()
+            .map(|counts| u64::from(counts.recovered))
+            .sum::<u64>();
+        key_groups.behind_again(self.entries - recovered + self.unread, recovered);
+        for (group, counts) in &self.key_groups {
+            (0..counts.recovered).for_each(|_| key_groups.released(*group));
         }
     }
 }

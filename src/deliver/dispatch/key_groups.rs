@@ -3,19 +3,53 @@
 //! A group is a hash of topic and device. A new record of a group may go straight to Kafka unless an earlier one of it still
 //! waits to be given to the producer: in the spool, on its way there, or retained in memory. Once it was given one, the producer keeps
 //! the order, so nothing here waits for confirmations.
-
-use std::hash::{DefaultHasher, Hash, Hasher};
+//!
+//! A group's records are all for one partition (of most topics: see [`OF_TOPIC`]), so that a partition that stalls keeps
+//! only its own devices waiting.
 
 use crate::message::Record;
 
-/// KeyGroups that order is kept in: all records of a device on a topic share one, few devices share one with others.
-pub const KEY_GROUPS: usize = 4096;
+/// Groups of a topic. The producer puts a device onto partition `murmur2(device) % partitions`: what divides this number
+/// (1 to 10, 12, 14, 15, 16, 18, 20, 24, 30, 32, 36, 48, 60, 96 …) makes each group one of a single partition. With others a
+/// group has devices of several, which wait for each other.
+const OF_TOPIC: usize = 10_080;
+
+/// Topics that have groups of their own; two with the same hash share theirs.
+const TOPICS: usize = 64;
+
+/// All records of a device on a topic share a group, few devices share one with others. Most are never used, and their
+/// counters take no memory.
+const KEY_GROUPS: usize = TOPICS * OF_TOPIC;
 
 /// The group of a record.
 pub fn key_group(record: &Record<'_>) -> usize {
-    let mut hasher = DefaultHasher::new();
-    (record.topic, record.key).hash(&mut hasher);
-    hasher.finish() as usize % KEY_GROUPS
+    group_of(record.topic, record.key)
+}
+
+fn group_of(topic: &str, device: &str) -> usize {
+    murmur2(topic.as_bytes()) as usize % TOPICS * OF_TOPIC + positive(murmur2(device.as_bytes())) % OF_TOPIC
+}
+
+/// As Kafka's clients make a hash an index.
+fn positive(hash: u32) -> usize {
+    (hash & 0x7fff_ffff) as usize
+}
+
+/// Kafka's hash of keys, as its Java client and librdkafka's `murmur2_random` have it.
+fn murmur2(bytes: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ bytes.len() as u32;
+    let (words, rest) = bytes.as_chunks::<4>();
+    for word in words {
+        let mixed = u32::from_le_bytes(*word).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ (mixed ^ mixed >> 24).wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        hash = (hash ^ word).wrapping_mul(M);
+    }
+    hash = (hash ^ hash >> 13).wrapping_mul(M);
+    hash ^ hash >> 15
 }
 
 /// How many records wait for the producer, by group.
@@ -135,7 +169,45 @@ impl KeyGroups {
             return;
         }
         (self.spooled, self.recovered) = (0, 0);
-        self.waiting.fill(0);
+        // Reading what was never used takes no memory, as writing would.
+        self.waiting
+            .iter_mut()
+            .filter(|count| **count > 0)
+            .for_each(|count| *count = 0);
         retained.for_each(|group| self.retained(group));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of Kafka's own tests.
+    #[test]
+    fn murmur2_is_kafkas() {
+        for (key, expected) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()) as i32, expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_of_one_partition_where_the_number_of_partitions_divides_that_of_groups() {
+        for partitions in [1, 3, 12, 96] {
+            for device in (0..1_000).map(|number| format!("device-{number}")) {
+                let own = positive(murmur2(device.as_bytes())) % partitions;
+                assert_eq!(
+                    group_of("city.weather", &device) % OF_TOPIC % partitions,
+                    own,
+                    "{device}"
+                );
+            }
+        }
     }
 }
