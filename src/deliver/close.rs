@@ -53,7 +53,8 @@ impl Deliver {
         } else {
             deadline / 2
         };
-        self.kafka.close(timeout);
+        // Nor for partitions that stall: what they hold up is in the spool.
+        self.kafka.close(timeout, || !self.dispatch.awaits_only_stalled());
         let left = deadline.saturating_sub(began.elapsed()).max(CLOSE_TIME_MIN);
         let written = self
             .dispatch

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::leaderless::LeaderlessPartitions;
 use super::missing::MissingTopics;
 use super::reason::{self, Cause, Failure, Failures, Reason};
 use crate::deliver::metrics::KafkaMetrics;
@@ -52,6 +53,8 @@ pub struct Monitor {
     up: AtomicBool,
     closed: AtomicBool,
     awaited: AtomicBool,
+    // Kafka is unavailable only since it did not confirm some readings in time.
+    only_unconfirmed: AtomicBool,
     // The producer is being replaced: whatever it still confirms, nothing more is given to it.
     replacing: AtomicBool,
     started: Instant,
@@ -59,6 +62,7 @@ pub struct Monitor {
     last_confirmed_ms: AtomicU64,
     metrics: KafkaMetrics,
     topics: MissingTopics,
+    leaderless: LeaderlessPartitions,
 }
 
 /// The two halves of the health, and what the log has been told.
@@ -113,11 +117,13 @@ impl Monitor {
             up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
+            only_unconfirmed: AtomicBool::new(false),
             replacing: AtomicBool::new(false),
             started: Instant::now(),
             last_confirmed_ms: AtomicU64::new(0),
             metrics: metrics.clone(),
             topics: MissingTopics::new(metrics.kafka_topic_missing.clone()),
+            leaderless: LeaderlessPartitions::new(metrics.kafka_partitions_without_leader.clone()),
             known: Mutex::new(known),
         };
         monitor.measure(&Kafkas::Unknown);
@@ -131,6 +137,11 @@ impl Monitor {
     /// The topics that Kafka does not have, though it is up.
     pub fn topics(&self) -> &MissingTopics {
         &self.topics
+    }
+
+    /// The partitions that have no leader, though Kafka is up.
+    pub fn leaderless(&self) -> &LeaderlessPartitions {
+        &self.leaderless
     }
 
     /// Whether Kafka accepts readings now.
@@ -212,6 +223,12 @@ impl Monitor {
         } else {
             self.found();
         }
+    }
+
+    /// Whether Kafka is up, or unavailable only since it did not confirm some readings in time: those may be of a partition
+    /// that stalls, and it may confirm others.
+    pub fn may_confirm(&self) -> bool {
+        self.is_up() || self.only_unconfirmed.load(Ordering::Acquire)
     }
 
     /// Kafka does not confirm readings, for this reason.
@@ -308,6 +325,8 @@ impl Monitor {
         }
         let health = known.health();
         self.up.store(health.is_up(), Ordering::Release);
+        self.only_unconfirmed
+            .store(known.kafka.is_only_unconfirmed(), Ordering::Release);
         if known.kafka != before.0 {
             self.measure(&known.kafka);
         }
@@ -354,6 +373,16 @@ impl Kafkas {
             Kafkas::Unknown => cause == Cause::Starting,
             Kafkas::Up => false,
             Kafkas::Unavailable { reasons, .. } => reasons.iter().any(|reason| reason.cause == cause),
+        }
+    }
+
+    fn is_only_unconfirmed(&self) -> bool {
+        match self {
+            Kafkas::Unavailable {
+                reasons,
+                unreachable: false,
+            } => reasons.iter().all(|reason| reason.cause == Cause::Unconfirmed),
+            _ => false,
         }
     }
 

@@ -20,6 +20,8 @@ metrics! {
         kafka_producers_replaced_total: IntCounter,
         /// 1 while Kafka does not have this topic: its readings are spooled, or answered busy without a spool.
         kafka_topic_missing: IntGaugeVec["topic"],
+        /// Partitions of our topics that have no leader now: their readings are spooled, or answered busy without a spool.
+        kafka_partitions_without_leader: IntGauge,
         /// Records enqueued in the Kafka producer.
         kafka_records_sent_total: IntCounter,
         /// Records that Kafka did not confirm, by error: librdkafka's code in snake_case, such as message_timed_out.

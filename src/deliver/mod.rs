@@ -4,7 +4,7 @@
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
 //! [`replay`] brings spooled records to Kafka, [`kafka::topics`] knows what the cluster must offer, [`missing`] which topics
-//! it does not have, [`probe`] asks for it, [`health`] knows whether to try, and [`reason`] why not; [`close`] ends it
+//! it does not have, [`leaderless`] which partitions have no leader, [`probe`] asks for it, [`health`] knows whether to try, and [`reason`] why not; [`close`] ends it
 //! all.
 
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ pub mod consumer;
 pub mod dispatch;
 
 pub mod health;
+
+pub mod leaderless;
 
 pub mod missing;
 
@@ -276,13 +278,22 @@ impl Deliver {
         };
         let missing = self.health.topics().all();
         let kept = match self.dispatch.store() {
-            Some(_) => "its readings are spooled",
-            None => "its readings are answered busy",
+            Some(_) => "readings are spooled",
+            None => "readings are answered busy",
         };
         let missing = missing
             .into_iter()
-            .map(|(topic, _)| format!("kafka has no topic {topic}; {kept}"));
-        missing.chain(words).collect()
+            .map(|(topic, _)| format!("kafka has no topic {topic}; its {kept}"));
+        let leaderless = self.health.leaderless().all();
+        let leaderless = (!leaderless.is_empty()).then(|| {
+            let names = leaderless::names(&leaderless);
+            format!("kafka names no leader for {names}; their {kept}")
+        });
+        let (readings, stalled) = self.dispatch.stalled();
+        let stalled = (stalled > 0 && self.health.is_up()).then(|| {
+            format!("kafka confirms no readings of some partitions, but those of others; {readings} wait in the spool")
+        });
+        missing.chain(leaderless).chain(stalled).chain(words).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Asks whether Kafka is available while no reading says so.
 //!
-//! A thread of its own, for librdkafka's metadata call blocks: an answer with brokers, and with a leader for every
-//! partition of every topic, says that Kafka is available; any other, or none, is a reason why it is not. It also creates
+//! A thread of its own, for librdkafka's metadata call blocks: an answer with brokers, and with leaders for partitions of our
+//! topics, says that Kafka is available; any other, or none, is a reason why it is not. It also creates
 //! topics that are missing, and replaces a producer that failed fatally or that knows no broker any more.
 
 use std::sync::Arc;
@@ -113,6 +113,9 @@ impl Probe {
         };
         self.unanswered_since = None;
         self.monitor.connection_works();
+        if !metadata.brokers().is_empty() {
+            self.monitor.leaderless().found(self.wanted.leaderless(&metadata));
+        }
         match self.wanted.check(&metadata) {
             Ok(()) => {
                 // Before readings are sent, and before Kafka is asked to create any, which may be slow.
@@ -165,6 +168,7 @@ impl Probe {
     fn note_topics(&self, metadata: &Metadata) {
         let exists = |name: &str| topics::exists(metadata, name);
         self.monitor.topics().found(self.wanted.topics(), exists);
+        self.monitor.leaderless().found(self.wanted.leaderless(metadata));
     }
 
     /// Why Kafka is unavailable, unless only some topics are concerned.
@@ -215,7 +219,7 @@ impl Probe {
         }
         let created = self.wanted.create(self.kafka.cluster(), &missing);
         let created = created.map_err(|why| (Cause::TopicRefused, why));
-        let Err((cause, why)) = created.and_then(|()| self.await_created()) else {
+        let Err((cause, why)) = created.and_then(|()| self.await_created(&missing)) else {
             return true;
         };
         if earlier.is_none() && self.monitor.is_up() {
@@ -234,11 +238,18 @@ impl Probe {
     }
 
     /// Kafka may say that a topic exists, and not name it, or name no leader of it.
-    fn await_created(&mut self) -> Result<(), (Cause, String)> {
+    fn await_created(&mut self, created: &[String]) -> Result<(), (Cause, String)> {
         let deadline = Instant::now() + CREATED_WITHIN;
         while Instant::now() < deadline && !self.monitor.is_closed() {
-            let is_found =
-                |metadata: &Metadata| self.wanted.missing(metadata).is_empty() && self.wanted.check(metadata).is_ok();
+            let is_found = |metadata: &Metadata| {
+                self.wanted.missing(metadata).is_empty()
+                    && self.wanted.check(metadata).is_ok()
+                    && self
+                        .wanted
+                        .leaderless(metadata)
+                        .iter()
+                        .all(|one| !created.contains(&one.topic))
+            };
             if let Some(metadata) = self.kafka.metadata().ok().filter(is_found) {
                 self.note_topics(&metadata);
                 self.answered();

@@ -46,6 +46,10 @@ impl Store for SpoolStore {
         self.spool.rewind();
     }
 
+    fn is_committed(&self, sequence: u64) -> bool {
+        self.spool.is_committed(sequence)
+    }
+
     fn commit(&self, sequence: u64) {
         self.spool.commit(sequence);
     }

@@ -66,6 +66,8 @@ mod incomplete;
 
 mod balance;
 
+mod leaderless;
+
 mod kinds;
 
 mod bundled;

@@ -148,7 +148,12 @@ async fn each_reason_why_kafka_is_unavailable_is_said_once_and_in_its_own_words(
             for topic in ["traffic", "weather", "energy", "dead-letter"] {
                 mock.create_topic(&format!("{}{topic}", config.kafka.topic_prefix), 3);
             }
-            mock.take_leader(&format!("{}weather", config.kafka.topic_prefix), 1);
+            // One partition concerns its own readings only.
+            for topic in ["traffic", "weather", "energy", "dead-letter"] {
+                (0..3).for_each(|partition| {
+                    mock.take_leader(&format!("{}{topic}", config.kafka.topic_prefix), partition);
+                });
+            }
         }),
     ];
     if !kafka.is_mock() {

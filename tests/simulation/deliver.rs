@@ -26,6 +26,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+mod leaderless;
+
 const DEVICES: usize = 5;
 const STEPS: usize = 400;
 
@@ -53,6 +55,9 @@ pub struct Outcomes {
     pub acknowledged: usize,
     pub spooled: usize,
     pub busy: usize,
+    /// Steps during which a group was stalled, and those at which some of its readings waited.
+    pub stalled: usize,
+    pub passed_over: usize,
 }
 
 type Log = Rc<RefCell<Vec<(usize, u64)>>>;
@@ -75,6 +80,8 @@ struct BrokerState {
     epoch: u64,
     /// The topic of some devices does not exist.
     gone: bool,
+    /// The partitions of these devices have no leader: what is queued for them stays there.
+    leaderless: BTreeSet<usize>,
     /// Larger batches are refused as a whole.
     batch_max: usize,
     /// The producer is to be replaced by one with smaller batches.
@@ -106,6 +113,8 @@ struct StoreState {
     hangs: bool,
     /// Entries below survive a crash; only a lying store has durable entries above.
     safe_below: u64,
+    /// What other threads do between a read and what is done with its entries.
+    interlude: Option<Box<dyn FnOnce()>>,
     /// Entries of one read, at most.
     read_max: Option<usize>,
     /// Copies of retained entries that were appended.
@@ -173,6 +182,11 @@ impl Store for SlowStore {
         if let Some((last, _)) = entries.last() {
             state.read_from = last + 1;
         }
+        let interlude = state.interlude.take();
+        drop(state);
+        if let Some(interlude) = interlude {
+            interlude();
+        }
         Ok(entries)
     }
 
@@ -187,6 +201,10 @@ impl Store for SlowStore {
         );
     }
 
+    fn is_committed(&self, sequence: u64) -> bool {
+        !self.0.borrow().durable.contains_key(&sequence)
+    }
+
     fn refuses(&self) -> Option<Busy> {
         self.0.borrow().full.then_some(Busy::SpoolFull)
     }
@@ -197,6 +215,15 @@ impl Store for SlowStore {
 
     fn keeps_too_much(&self) -> bool {
         self.kept() > 2 * self.uncommitted()
+    }
+}
+
+impl BrokerState {
+    /// The oldest record of those whose partition has a leader.
+    fn next_in_queue(&mut self) -> Option<(usize, usize, u64)> {
+        let has_leader = |(_, device, _): &(usize, usize, u64)| !self.leaderless.contains(device);
+        let at = self.queue.iter().position(has_leader)?;
+        self.queue.remove(at)
     }
 }
 
@@ -357,6 +384,8 @@ struct Run {
     lowers: bool,
     /// Whether a topic is deleted and made again now and then.
     loses_topic: bool,
+    /// Whether some partitions lose their leaders now and then.
+    loses_leaders: bool,
     /// Nothing happens any more.
     is_over: bool,
 }
@@ -404,6 +433,7 @@ impl Run {
             refuses_all: false,
             epoch: 0,
             gone: false,
+            leaderless: BTreeSet::new(),
             batch_max: usize::MAX,
             shrinks: false,
             taken_back: Vec::new(),
@@ -436,6 +466,7 @@ impl Run {
             slow_disk: seed.is_multiple_of(7),
             lowers: seed % 9 == 4,
             loses_topic: seed % 5 < 2,
+            loses_leaders: seed % 3 == 1,
             is_over: false,
         }
     }
@@ -448,15 +479,15 @@ impl Run {
         if self.random.random_ratio(1, 4) {
             self.gets_replaced();
         }
+        if self.loses_leaders && self.random.random_ratio(1, 12) {
+            self.leaders_change();
+        }
         match self.random.random_range(0..100) {
             0..40 => self.device_sends(),
             40..58 => self.broker_writes(),
             58..68 => self.broker_replies(),
             68..80 => self.store_writes(),
-            80..86 => drop(
-                self.dispatch
-                    .replay(self.now, 0, self.random.random_range(1..8), 1 << 20),
-            ),
+            80..86 => self.replays(),
             86..91 => self.now += Duration::from_millis(self.random.random_range(1..400)),
             91..93 => self.health.failed(Cause::Unconfirmed, "the simulation says so"),
             93..96 => {
@@ -474,6 +505,9 @@ impl Run {
         }
         self.dispatch.tick(self.now);
         self.collect_answers();
+        let (readings, groups) = self.dispatch.stalled();
+        self.outcomes.stalled += usize::from(groups > 0);
+        self.outcomes.passed_over += usize::from(groups > 0 && readings > 0);
     }
 
     fn device_sends(&mut self) {
@@ -526,6 +560,45 @@ impl Run {
         self.doubtful |= self.broker.0.borrow().doubtful;
     }
 
+    fn replays(&mut self) {
+        if self.loses_leaders && self.random.random_ratio(1, 2) {
+            let interlude = self.replies_while_the_replay_reads();
+            self.store.0.borrow_mut().interlude = Some(interlude);
+        }
+        let entries_max = self.random.random_range(1..8);
+        self.dispatch.replay(self.now, 0, entries_max, 1 << 20);
+        self.store.0.borrow_mut().interlude = None;
+    }
+
+    /// All partitions have leaders, and Kafka writes and confirms some records, while the replay reads.
+    fn replies_while_the_replay_reads(&mut self) -> Box<dyn FnOnce()> {
+        let (broker, store, dispatch) = (self.broker.clone(), self.store.clone(), Rc::downgrade(&self.dispatch));
+        let [writes, replies] = std::array::from_fn(|_| self.random.random_range(0..8));
+        let mut random = StdRng::seed_from_u64(self.random.random());
+        Box::new(move || {
+            let Some(dispatch) = dispatch.upgrade() else { return };
+            if broker.0.borrow().shrinks || broker.0.borrow().gone {
+                return;
+            }
+            for _ in 0..writes {
+                let mut state = broker.0.borrow_mut();
+                state.leaderless.clear();
+                let Some((slot, device, number)) = state.next_in_queue() else {
+                    break;
+                };
+                state.log.borrow_mut().push((device, number));
+                state.replies.push_back(slot);
+            }
+            for _ in 0..replies {
+                let Some(slot) = broker.0.borrow_mut().replies.pop_front() else {
+                    break;
+                };
+                dispatch.reported(slot, Ok(()));
+            }
+            store.write(&dispatch, 3, &mut random);
+        })
+    }
+
     /// The thread that sends a record is stalled: `spool_after` passes, the store writes, the producer is full or replaced.
     fn interlude(&mut self) -> Box<dyn FnOnce()> {
         let (broker, store, dispatch) = (self.broker.clone(), self.store.clone(), Rc::downgrade(&self.dispatch));
@@ -562,7 +635,7 @@ impl Run {
         let mut refused = Vec::new();
         for _ in 0..self.random.random_range(0..6) {
             let mut state = self.broker.0.borrow_mut();
-            let Some((slot, device, number)) = state.queue.pop_front() else {
+            let Some((slot, device, number)) = state.next_in_queue() else {
                 break;
             };
             if state.refuses_all {
@@ -607,6 +680,22 @@ impl Run {
         for (slot, ..) in refused {
             let words = self.health.topics().add(MAY_GO);
             self.dispatch.reported(slot, Err(Refused::TopicMissing(words)));
+        }
+    }
+
+    /// A partition has no leader any more, or all have one again. Now and then that goes on for longer.
+    fn leaders_change(&mut self) {
+        let device = self.random.random_range(0..DEVICES);
+        {
+            let leaderless = &mut self.broker.0.borrow_mut().leaderless;
+            match leaderless.is_empty() || self.random.random_ratio(1, 3) {
+                true => drop(leaderless.insert(device)),
+                false => leaderless.clear(),
+            }
+        }
+        if self.random.random_ratio(1, 2) {
+            self.now += Duration::from_millis(self.random.random_range(1..1_200));
+            self.dispatch.tick(self.now);
         }
     }
 
@@ -754,6 +843,7 @@ impl Run {
         {
             let mut broker = self.broker.0.borrow_mut();
             (broker.queue_max, broker.picky, broker.gone) = (usize::MAX, false, false);
+            broker.leaderless.clear();
             self.store.0.borrow_mut().queue_max = usize::MAX;
         }
         for _ in 0..10_000 {
@@ -830,8 +920,20 @@ impl Run {
     }
 }
 
+/// Says which run it was that panicked.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("TEST_SEED={}", self.0);
+        }
+    }
+}
+
 /// One run.
 pub fn run(seed: u64, canary: Canary) -> Outcomes {
+    let _seed = Seed(seed);
     let mut run = Run::new(seed, canary);
     for _ in 0..STEPS {
         run.step();
@@ -866,12 +968,17 @@ fn nothing_acknowledged_is_lost_and_order_holds() {
         total.acknowledged += outcomes.acknowledged;
         total.spooled += outcomes.spooled;
         total.busy += outcomes.busy;
+        total.stalled += outcomes.stalled;
+        total.passed_over += outcomes.passed_over;
     }
     eprintln!("{:?}: {total:?}", seeds());
     assert!(
         total.spooled > 0 && total.busy > 0 && total.acknowledged > total.spooled,
         "{total:?}"
     );
+    if seeds().end - seeds().start >= 500 {
+        assert!(total.passed_over > 0, "{total:?}");
+    }
 }
 
 /// An idle gateway sleeps, and no record is copied late for that.

@@ -1,11 +1,13 @@
-//! Deferred records are moved to the end of the store, so that it can give up the room of all that was replayed around them.
+//! Deferred records, and those that wait for partitions that stall, are moved to the end of the store, so that it can give
+//! up the room of all that was replayed around them.
 //!
 //! Room is given up from the front only, so one deferred record there would keep everything that comes after on disk. When
 //! they keep too much, the replay goes over the deferred ones once more and appends a copy of each, in their order; of those
 //! that come in meanwhile as well, until none is left that stands before the last copy. Once all copies are durable, the
 //! originals are committed, the youngest first: what is committed counts from the oldest on, so that a crash finds either
-//! all originals or none, and the order holds. Should a topic go missing or exist again meanwhile, the copies are
-//! committed instead.
+//! all originals or none, and the order holds. Should a topic go missing or exist again meanwhile, or a partition stall or
+//! confirm something, the copies are committed instead. What the producer holds of a stalled partition is moved as well:
+//! its confirmation then commits the copy.
 
 use std::time::{Duration, Instant};
 
@@ -27,33 +29,61 @@ const RETRY_LATER: Duration = Duration::from_secs(600);
 /// How soon after its beginning the next compaction begins, should the store have no room for a copy, or still keep too much.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
+/// All that is to be moved, if nothing else stands between; `None`: some of it was appended and not yet read, and may stand
+/// before the last copy. While topics are missing *and* partitions stall, nothing is moved.
+fn to_be_moved(state: &State) -> Option<u64> {
+    if !state.key_groups.is_any_passed_over() {
+        return state.deferred.entries();
+    }
+    let held = state.unconfirmed.stalled() as u64;
+    state.deferred.is_empty().then(|| state.key_groups.passed_over() + held)
+}
+
 // === impl Dispatch ===
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
     /// All that could be replayed was enqueued: deferred records are moved if they keep too much on disk, and if there is
     /// nothing else. After a read that found nothing more.
     pub(super) fn check_compaction(&self, state: &mut State, store: &S, now: Instant) {
-        // What was appended and not yet read may stand before the last copy.
-        let Some(deferred) = state.deferred.entries() else {
+        let Some(entries) = to_be_moved(state) else {
             return;
         };
-        if let Some(now) = &mut state.compactions.now {
-            now.is_complete = true;
+        if let Some(compaction) = &mut state.compactions.now {
+            compaction.is_complete = !compaction.is_of_stalled || compaction.originals.len() as u64 == entries;
+            if !compaction.is_complete && now >= compaction.began + RETRY_LATER {
+                // The disk has lost some.
+                state.compactions.overran = true;
+                return self.abandon_compaction(state);
+            }
             return self.end_compaction(state);
         }
         if std::mem::take(&mut state.compactions.overran) {
             state.compactions.not_before = Some(now + RETRY_LATER);
         }
-        let is_quiet = state.key_groups.behind() == 0 && state.replay.unconfirmed() == 0 && state.also_spooled == 0;
+        let is_quiet = state.key_groups.behind() == 0
+            && state.unconfirmed.replayed_awaited() == 0
+            && state.unconfirmed.copies_awaited() == 0
+            && !state.unconfirmed.returns();
         let may = is_quiet && state.compactions.not_before.is_none_or(|at| at <= now);
-        if may && (1..=RECORDS_MAX).contains(&deferred) && store.keeps_too_much() {
+        if may && (1..=RECORDS_MAX).contains(&entries) && store.keeps_too_much() {
             state.compactions.number += 1;
             state.compactions.not_before = Some(now + RETRY_INTERVAL);
-            state.compactions.now = Some(Compaction {
-                records_max: 2 * deferred + NEWCOMERS_MAX,
-                ..Compaction::default()
-            });
+            let is_of_stalled = state.key_groups.is_any_passed_over();
+            let records_max = 2 * entries + NEWCOMERS_MAX;
+            state.compactions.now = Some(Compaction::new(now, is_of_stalled, records_max));
             store.rewind();
+        }
+    }
+
+    /// The replay has come to an entry that it passes over for its group's sake.
+    pub(super) fn copy_stalled(&self, state: &mut State, store: &S, group: usize, (from, encoded): (u64, &[u8])) {
+        let Some(now) = &state.compactions.now else { return };
+        let is_moved = now.is_of_stalled && state.unconfirmed.is_stalled(group);
+        if is_moved && !state.compactions.is_copy(from) && !state.replay.aside.contains_key(&from) {
+            self.copy_deferred(state, store, (from, encoded));
+        } else if !now.is_of_stalled {
+            // A deferred one, which would stay before others.
+            self.abandon_compaction(state);
         }
     }
 
@@ -96,6 +126,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if let Some(done) = state.compactions.now.take_if(is_done) {
             done.originals.iter().rev().for_each(|original| self.commit(*original));
             state.deferred.moved(done.copies.last().map_or(0, |last| last + 1));
+            if done.is_of_stalled {
+                state.unconfirmed.moved(&done, &mut state.in_flight);
+            }
+            state.unconfirmed.changed();
         }
     }
 
@@ -103,6 +137,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn abandon_compaction(&self, state: &mut State) {
         if let Some(given_up) = state.compactions.now.take() {
             given_up.copies.iter().for_each(|copy| self.commit(*copy));
+            state.unconfirmed.changed();
         }
     }
 }

@@ -18,15 +18,38 @@ pub struct Compactions {
     pub(super) overran: bool,
 }
 
-/// One compaction of all that is deferred.
-#[derive(Debug, Default)]
+/// One compaction of all that is deferred, or of all that waits for partitions that stall.
+#[derive(Debug)]
 pub(super) struct Compaction {
+    pub(super) began: Instant,
+    pub(super) is_of_stalled: bool,
     /// Sequences that were copied, and those of their durable copies; in order.
     pub(super) originals: Vec<u64>,
     pub(super) copies: Vec<u64>,
     /// No record is left to be copied; those that come now stand behind the last copy.
     pub(super) is_complete: bool,
     pub(super) records_max: u64,
+}
+
+// === impl Compaction ===
+
+impl Compaction {
+    pub fn new(began: Instant, is_of_stalled: bool, records_max: u64) -> Self {
+        Compaction {
+            began,
+            is_of_stalled,
+            originals: Vec::new(),
+            copies: Vec::new(),
+            is_complete: false,
+            records_max,
+        }
+    }
+
+    /// Under which sequence this entry is in the store now.
+    pub fn copy_of(&self, original: u64) -> Option<u64> {
+        let at = self.originals.binary_search(&original).ok()?;
+        self.copies.get(at).copied()
+    }
 }
 
 // === impl Compactions ===

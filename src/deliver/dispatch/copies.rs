@@ -14,14 +14,20 @@ use crate::outcome::Busy;
 impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn report_unconfirmed(&self, state: &mut State, id: SendId) {
         let State {
-            in_flight, deferred, ..
+            in_flight,
+            deferred,
+            leaderless,
+            ..
         } = state;
         let Some(send) = in_flight.get(id) else { return };
         let Progress::Sent { encoded, .. } = &send.progress else {
             return;
         };
-        // That a topic is missing says nothing of the others.
-        if deferred.generation_of(encoded) == 0 && !self.health.confirmed_since(send.sent_at) {
+        // That a topic is missing, or a partition has no leader, says nothing of the others.
+        if deferred.generation_of(encoded) == 0
+            && !self.health.confirmed_since(send.sent_at)
+            && !self.may_be_leaderless(leaderless, send.group)
+        {
             self.health
                 .unconfirmed("kafka has not confirmed a reading within kafka.spool_after");
         }
@@ -40,15 +46,15 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 return true;
             }
         };
-        let (group, due) = (send.group, send.sent_at + self.times.delivery_timeout);
+        let (group, sent_at) = (send.group, send.sent_at);
+        let due = sent_at + self.times.delivery_timeout;
         match store.append(encoded, Ticket::Copy(id)) {
             Ok(()) => {
                 send.progress = Progress::Appended { pending: Some(pending) };
                 state.in_flight.overdue_at(due, id);
                 state.key_groups.out_of_producer(group);
                 state.appends.given();
-                state.also_spooled += 1;
-                state.copies += 1;
+                state.unconfirmed.copied(group, (sent_at, id), &mut state.key_groups);
             }
             Err((_, encoded, Busy::SpoolBusy)) => {
                 send.progress = Progress::Sent { pending, encoded };
@@ -86,6 +92,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(send) = state.in_flight.get(id) else {
             return;
         };
+        let group = send.group;
         match send.progress.take() {
             Progress::Appended { pending } => match result {
                 Ok(sequence) => {
@@ -95,19 +102,18 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 Err(_) => {
                     // Kafka may still confirm it; until its deadline its device waits.
                     send.progress = Progress::KafkaOnly { pending };
-                    state.also_spooled -= 1;
+                    self.copy_ended(state, group);
                 }
             },
             Progress::AppendedAndDelivered => {
                 state.in_flight.remove(id.slot);
-                state.also_spooled -= 1;
                 if let Ok(sequence) = result {
                     self.commit(sequence);
                 }
+                self.copy_ended(state, group);
             }
             Progress::AppendedAndGivenBack { pending } => {
-                let group = state.in_flight.remove(id.slot).group;
-                state.also_spooled -= 1;
+                state.in_flight.remove(id.slot);
                 match result {
                     // It waits in the spool for its replay.
                     Ok(_) => self.written(pending),
@@ -116,6 +122,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                         pending.into_iter().for_each(|pending| pending.busy(busy));
                     }
                 }
+                self.copy_ended(state, group);
             }
             other => send.progress = other,
         }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::key_groups::KeyGroups;
+use super::unconfirmed::Unconfirmed;
 use crate::deliver::encoded_record;
 
 /// The topics that are missing, and what is deferred for them.
@@ -26,9 +27,6 @@ pub struct Topic {
     pub words: &'static str,
     /// Tells apart the times at which a topic is missing; never 0.
     pub generation: u64,
-    /// Each of its uncommitted entries below this sequence is counted in `key_groups`, or with the producer: one that the replay
-    /// comes to once more is not counted again.
-    to: u64,
     key_groups: HashMap<usize, Counts>,
     /// All entries that are deferred.
     entries: u64,
@@ -40,9 +38,13 @@ pub struct Topic {
 /// What is deferred of a group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
+    /// Each uncommitted entry below this sequence is counted in `key_groups`, or with the producer: one that the replay
+    /// comes to once more is not counted again.
+    to: u64,
     entries: u32,
     /// How many of those are of earlier runs: they are waited for in another way ([`KeyGroups::identified`]).
     recovered: u32,
+    unread: u32,
 }
 
 // === impl Deferred ===
@@ -106,9 +108,10 @@ impl Deferred {
     }
 
     /// The store was given an entry for a missing topic.
-    pub fn appended(&mut self, generation: u64) {
+    pub fn appended(&mut self, generation: u64, group: usize) {
         if let Some(topic) = self.of_generation(generation) {
             topic.unread += 1;
+            topic.of_group(group).unread += 1;
         }
     }
 
@@ -120,29 +123,34 @@ impl Deferred {
     }
 
     /// It is not. False: it counts as spooled by now, as the topic was found meanwhile.
-    pub fn not_durable(&mut self, generation: u64) -> bool {
+    pub fn not_durable(&mut self, generation: u64, group: usize) -> bool {
         let topic = self.of_generation(generation);
         topic.is_some_and(|topic| {
-            topic.unread = topic.unread.saturating_sub(1);
+            topic.is_read(group);
             true
         })
     }
 
     /// All that was deferred is below this sequence now, and of this run.
     pub fn moved(&mut self, to: u64) {
-        for topic in self.topics.values_mut() {
-            topic.to = topic.to.max(to);
-            topic.key_groups.values_mut().for_each(|counts| counts.recovered = 0);
+        for counts in self.topics.values_mut().flat_map(|topic| topic.key_groups.values_mut()) {
+            counts.to = counts.to.max(to);
+            counts.recovered = 0;
         }
     }
 
     /// The topics that are missing now; true if one is not any more, so that the replay must begin again.
-    pub(super) fn become_these(&mut self, missing: Vec<(String, &'static str)>, key_groups: &mut KeyGroups) -> bool {
+    pub(super) fn become_these(
+        &mut self,
+        missing: Vec<(String, &'static str)>,
+        unconfirmed: &mut Unconfirmed,
+        key_groups: &mut KeyGroups,
+    ) -> bool {
         let is_missing = |name: &String| missing.iter().any(|(other, _)| other == name);
         let found: Vec<String> = self.topics.keys().filter(|name| !is_missing(name)).cloned().collect();
         for name in &found {
             if let Some(topic) = self.topics.remove(name) {
-                topic.leave(key_groups);
+                topic.leave(unconfirmed, key_groups);
             }
         }
         for (name, words) in missing {
@@ -162,7 +170,6 @@ impl Topic {
         Topic {
             words,
             generation,
-            to: 0,
             key_groups: HashMap::new(),
             entries: 0,
             unread: 0,
@@ -170,46 +177,62 @@ impl Topic {
         }
     }
 
-    fn defer(&mut self, group: usize, is_recovered: bool) {
+    fn of_group(&mut self, group: usize) -> &mut Counts {
+        self.key_groups.entry(group).or_default()
+    }
+
+    /// The replay has come to an entry that was appended, or the store has not written it. False: there was none.
+    fn is_read(&mut self, group: usize) -> bool {
         let counts = self.key_groups.entry(group).or_default();
-        counts.entries += 1;
-        counts.recovered += u32::from(is_recovered);
-        self.entries += 1;
+        let is_one = counts.unread > 0;
+        if is_one {
+            counts.unread -= 1;
+            self.unread -= 1;
+        }
+        is_one
+    }
+
+    /// Whether this entry is counted as deferred.
+    pub fn has_counted(&self, sequence: u64, group: usize) -> bool {
+        self.key_groups.get(&group).is_some_and(|counts| sequence < counts.to)
     }
 
     /// The replay has come to an entry of this topic.
     pub fn passed(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
-        if sequence < self.to {
+        if sequence < self.of_group(group).to {
             return;
         }
         if key_groups.is_recovered(sequence) {
             key_groups.identified(group);
-        } else if self.unread > 0 && self.unread_from.is_some_and(|from| from <= sequence) {
-            self.unread -= 1;
-        } else {
-            key_groups.not_behind();
+            self.of_group(group).recovered += 1;
+        } else if !(self.unread_from.is_some_and(|from| from <= sequence) && self.is_read(group)) {
+            key_groups.not_spooled(group);
         }
-        self.defer(group, key_groups.is_recovered(sequence));
-        self.to = sequence + 1;
+        self.defer(sequence, group);
+    }
+
+    fn defer(&mut self, sequence: u64, group: usize) {
+        let counts = self.of_group(group);
+        counts.entries += 1;
+        counts.to = counts.to.max(sequence + 1);
+        self.entries += 1;
     }
 
     /// The producer gives an entry of this topic back.
     fn given_back(&mut self, sequence: u64, group: usize, key_groups: &mut KeyGroups) {
         key_groups.retained(group);
-        self.defer(group, key_groups.is_recovered(sequence));
-        self.to = self.to.max(sequence + 1);
+        self.of_group(group).recovered += u32::from(key_groups.is_recovered(sequence));
+        self.defer(sequence, group);
     }
 
     /// The topic exists: its entries are as they would be if it had always existed.
-    fn leave(self, key_groups: &mut KeyGroups) {
-        let recovered = self
-            .key_groups
-            .values()
-            .map(|counts| u64::from(counts.recovered))
-            .sum::<u64>();
-        key_groups.behind_again(self.entries - recovered + self.unread, recovered);
-        for (group, counts) in &self.key_groups {
-            (0..counts.recovered).for_each(|_| key_groups.released(*group));
+    fn leave(self, unconfirmed: &mut Unconfirmed, key_groups: &mut KeyGroups) {
+        for (group, counts) in self.key_groups {
+            match key_groups.is_passed_over(group) {
+                true => unconfirmed.identified(group, counts.recovered, counts.to, key_groups),
+                false => key_groups.unidentified(group, counts.recovered),
+            }
+            key_groups.spooled_again(group, counts.entries - counts.recovered + counts.unread);
         }
     }
 }

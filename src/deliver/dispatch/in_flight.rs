@@ -3,11 +3,12 @@
 //! Each send has a slot, whose number the producer hands back with its report, and a name that outlives the slot. Sends are
 //! found by their deadlines, oldest first. What happens to them is decided by the dispatch.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::compaction::Compaction;
 use super::pending::Pending;
 
 /// The records that the producer holds, by the number that it returns.
@@ -100,6 +101,11 @@ impl Progress {
         }
     }
 
+    /// Whether the spool has the record as well, or is about to.
+    pub fn is_in_spool(&self) -> bool {
+        !matches!(self, Progress::Sent { .. } | Progress::KafkaOnly { .. })
+    }
+
     /// Who waits. Nobody does any more, and nobody needs a copy in the spool.
     pub fn take_pending(&mut self) -> Option<Pending> {
         match self {
@@ -126,6 +132,10 @@ impl InFlight {
             slot: self.slab.insert(send),
             id,
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slab.len()
     }
 
     /// The slot of the next record.
@@ -196,6 +206,26 @@ impl InFlight {
         let at = self.get(id).map(|send| send.sent_at);
         if let Some(at) = at {
             self.sent.push_front((at, id));
+        }
+    }
+
+    /// Sends of these groups that were not copied yet, oldest first.
+    pub fn of_key_groups(&self, key_groups: &BTreeSet<usize>) -> Vec<SendId> {
+        let is_of_these = |id: &SendId| {
+            let send = self.slab.get(id.slot).filter(|send| send.id == id.id);
+            send.is_some_and(|send| key_groups.contains(&send.group))
+        };
+        self.sent.iter().map(|(_, id)| *id).filter(is_of_these).collect()
+    }
+
+    /// The spool has entries under other sequences now.
+    pub fn moved(&mut self, moved: &Compaction) {
+        for (_, send) in &mut self.slab {
+            if let Progress::Spooled { sequence } | Progress::Replayed { sequence, .. } = &mut send.progress
+                && let Some(copy) = moved.copy_of(*sequence)
+            {
+                *sequence = copy;
+            }
         }
     }
 

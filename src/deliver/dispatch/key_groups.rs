@@ -7,6 +7,8 @@
 //! A group's records are all for one partition (of most topics: see [`OF_TOPIC`]), so that a partition that stalls keeps
 //! only its own devices waiting.
 
+use std::collections::HashSet;
+
 use crate::message::Record;
 
 /// Groups of a topic. The producer puts a device onto partition `murmur2(device) % partitions`: what divides this number
@@ -28,6 +30,24 @@ pub fn key_group(record: &Record<'_>) -> usize {
 
 fn group_of(topic: &str, device: &str) -> usize {
     murmur2(topic.as_bytes()) as usize % TOPICS * OF_TOPIC + positive(murmur2(device.as_bytes())) % OF_TOPIC
+}
+
+/// Key groups, a bit for each.
+#[derive(Clone, Debug, Default)]
+pub struct Set(Vec<u64>);
+
+/// The groups whose records may be for this one of so many partitions of the topic. A record without a key may be for any.
+pub fn groups_of(topic: &str, partition: usize, partitions: usize) -> impl Iterator<Item = usize> {
+    let alike = greatest_common_divisor(partitions, OF_TOPIC);
+    let of_topic = murmur2(topic.as_bytes()) as usize % TOPICS * OF_TOPIC;
+    let with_keys = (partition % alike..OF_TOPIC).step_by(alike);
+    with_keys
+        .map(move |group| of_topic + group)
+        .chain([group_of(topic, "")])
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// As Kafka's clients make a hash an index.
@@ -58,11 +78,33 @@ pub struct KeyGroups {
     waiting: Vec<u32>,
     /// With the producer, and not in the spool as well.
     in_producer: Vec<u32>,
-    /// Of those that wait, the ones in the spool or on their way to it; the others are retained in memory.
-    spooled: u64,
+    /// Of those that wait, the ones in the spool or on their way to it; the others are retained in memory, or deferred.
+    spooled: Vec<u32>,
+    /// Their sum over the groups that the replay does not pass over.
+    behind: u64,
+    /// The groups that it does pass over.
+    passed_over: HashSet<usize>,
     /// Entries of earlier runs (sequences below `first_sequence`), whose key_groups nobody knows: while there are any, all wait.
     recovered: u64,
     first_sequence: u64,
+}
+
+// === impl Set ===
+
+impl Set {
+    pub fn contains(&self, group: usize) -> bool {
+        self.0.get(group / 64).is_some_and(|word| word >> (group % 64) & 1 == 1)
+    }
+}
+
+impl FromIterator<usize> for Set {
+    fn from_iter<T: IntoIterator<Item = usize>>(groups: T) -> Self {
+        let mut words = vec![0; KEY_GROUPS.div_ceil(64)];
+        groups
+            .into_iter()
+            .for_each(|group| words[group / 64] |= 1 << (group % 64));
+        Set(words)
+    }
 }
 
 // === impl KeyGroups ===
@@ -73,7 +115,9 @@ impl KeyGroups {
         KeyGroups {
             waiting: vec![0; KEY_GROUPS],
             in_producer: vec![0; KEY_GROUPS],
-            spooled: 0,
+            spooled: vec![0; KEY_GROUPS],
+            behind: 0,
+            passed_over: HashSet::new(),
             recovered,
             first_sequence,
         }
@@ -81,12 +125,17 @@ impl KeyGroups {
 
     /// Whether a new record of this group must not overtake another one.
     pub fn waits(&self, group: usize) -> bool {
-        self.recovered > 0 || self.waiting[group] > 0
+        self.recovered > 0 || self.has_waiting(group)
     }
 
-    /// Records in the spool, or on their way to it, that the producer was not given yet.
+    /// Records in the spool, or on their way to it, that the producer was not given yet and that the replay will come to.
     pub fn behind(&self) -> u64 {
-        self.spooled + self.recovered
+        self.behind + self.recovered
+    }
+
+    /// Whether any of this group wait, not counting those of earlier runs whose groups nobody knows.
+    pub fn has_waiting(&self, group: usize) -> bool {
+        self.waiting[group] > 0
     }
 
     /// The producer holds a record that the spool does not have.
@@ -114,13 +163,60 @@ impl KeyGroups {
     /// A record of the spool, or on its way there, is not (or no longer) with the producer.
     pub fn spooled(&mut self, group: usize) {
         self.waiting[group] += 1;
-        self.spooled += 1;
+        self.spooled_again(group, 1);
     }
 
     /// The opposite: the producer has it, or the spool does not.
     pub fn unspooled(&mut self, group: usize) {
         self.released(group);
-        self.spooled = self.spooled.saturating_sub(1);
+        self.not_spooled(group);
+    }
+
+    /// So many that wait are spooled as all others are.
+    pub fn spooled_again(&mut self, group: usize, count: u32) {
+        self.spooled[group] += count;
+        if !self.is_passed_over(group) {
+            self.behind += u64::from(count);
+        }
+    }
+
+    /// An entry waits, but nobody behind it except its own group.
+    pub fn not_spooled(&mut self, group: usize) {
+        if self.spooled[group] == 0 {
+            return;
+        }
+        self.spooled[group] -= 1;
+        if !self.is_passed_over(group) {
+            self.behind = self.behind.saturating_sub(1);
+        }
+    }
+
+    pub fn is_passed_over(&self, group: usize) -> bool {
+        !self.passed_over.is_empty() && self.passed_over.contains(&group)
+    }
+
+    pub fn is_any_passed_over(&self) -> bool {
+        !self.passed_over.is_empty()
+    }
+
+    /// Entries of groups that are passed over.
+    pub fn passed_over(&self) -> u64 {
+        let groups = self.passed_over.iter();
+        groups.map(|group| u64::from(self.spooled[*group])).sum()
+    }
+
+    /// The replay passes over this group from now on; nobody waits for its entries but itself.
+    pub fn pass_over(&mut self, group: usize) {
+        if self.passed_over.insert(group) {
+            self.behind = self.behind.saturating_sub(u64::from(self.spooled[group]));
+        }
+    }
+
+    /// It does not any more.
+    pub fn pass_over_no_more(&mut self, group: usize) {
+        if self.passed_over.remove(&group) {
+            self.behind += u64::from(self.spooled[group]);
+        }
     }
 
     /// The producer was given this entry of the spool.
@@ -143,15 +239,10 @@ impl KeyGroups {
         self.retained(group);
     }
 
-    /// An entry waits, but nobody behind it except its own group.
-    pub fn not_behind(&mut self) {
-        self.spooled = self.spooled.saturating_sub(1);
-    }
-
-    /// So many entries, and so many of earlier runs, are waited for again.
-    pub fn behind_again(&mut self, spooled: u64, recovered: u64) {
-        self.spooled += spooled;
-        self.recovered += recovered;
+    /// The opposite: that so many are of this group is forgotten.
+    pub fn unidentified(&mut self, group: usize, count: u32) {
+        self.recovered += u64::from(count);
+        self.waiting[group] = self.waiting[group].saturating_sub(count);
     }
 
     /// The producer gave it back.
@@ -168,12 +259,13 @@ impl KeyGroups {
         if self.behind() == 0 {
             return;
         }
-        (self.spooled, self.recovered) = (0, 0);
+        (self.behind, self.recovered) = (0, 0);
         // Reading what was never used takes no memory, as writing would.
-        self.waiting
-            .iter_mut()
-            .filter(|count| **count > 0)
-            .for_each(|count| *count = 0);
+        for count in self.waiting.iter_mut().chain(&mut self.spooled) {
+            if *count > 0 {
+                *count = 0;
+            }
+        }
         retained.for_each(|group| self.retained(group));
     }
 }
@@ -197,17 +289,39 @@ mod tests {
         }
     }
 
+    /// Of each partition.
+    fn sets(topic: &str, partitions: usize) -> Vec<Set> {
+        let set = |partition| groups_of(topic, partition, partitions).collect();
+        (0..partitions).map(set).collect()
+    }
+
     #[test]
-    fn a_group_is_of_one_partition_where_the_number_of_partitions_divides_that_of_groups() {
-        for partitions in [1, 3, 12, 96] {
-            for device in (0..1_000).map(|number| format!("device-{number}")) {
-                let own = positive(murmur2(device.as_bytes())) % partitions;
-                assert_eq!(
-                    group_of("city.weather", &device) % OF_TOPIC % partitions,
-                    own,
-                    "{device}"
+    fn a_group_is_of_one_partition_of_most_topics() {
+        for (partitions, alone) in [(1, true), (3, true), (12, true), (96, true), (100, false)] {
+            let (own_topic, other_topic) = (sets("city.weather", partitions), sets("city.traffic", partitions));
+            let devices = (0..1_000).map(|number| format!("device-{number}"));
+            // Not those that share their group with records without a key.
+            let is_alone = |device: &String| group_of("", device) != group_of("", "");
+            for device in devices.filter(is_alone) {
+                let (group, own) = (
+                    group_of("city.weather", &device),
+                    positive(murmur2(device.as_bytes())) % partitions,
                 );
+                let of = |sets: &[Set]| -> Vec<usize> {
+                    let may_be_of = |partition: &usize| sets[*partition].contains(group);
+                    (0..partitions).filter(may_be_of).collect()
+                };
+                let partitions_of_it = of(&own_topic);
+                assert!(partitions_of_it.contains(&own), "{device}");
+                assert_eq!(partitions_of_it == [own], alone, "{device} of {partitions}");
+                assert!(of(&other_topic).is_empty());
             }
         }
+    }
+
+    #[test]
+    fn a_record_without_a_key_may_be_for_any_partition() {
+        let sets = sets("city.dead-letter", 3);
+        assert!(sets.iter().all(|set| set.contains(group_of("city.dead-letter", ""))));
     }
 }

@@ -19,7 +19,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
         state.deferred.version = version;
         self.abandon_compaction(state);
-        if state.deferred.become_these(topics.all(), &mut state.key_groups) {
+        let State {
+            deferred,
+            unconfirmed,
+            key_groups,
+            ..
+        } = state;
+        if deferred.become_these(topics.all(), unconfirmed, key_groups) {
             state.replay.restart();
         }
         // Later ones of a missing topic are appended: they must not come before those that are retained.

@@ -29,6 +29,8 @@ mod retained;
 
 mod key_groups;
 
+mod leaderless;
+
 mod missing;
 
 mod compact;
@@ -43,11 +45,15 @@ mod replay;
 
 mod replay_turn;
 
+mod stalled;
+
 mod state;
 
 mod store;
 
 mod appends;
+
+mod unconfirmed;
 
 pub use appends::Disk;
 use in_flight::{InFlightSend, Progress};
@@ -99,10 +105,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             enqueue::SPARE.set(state.in_flight.spare());
             drop(state);
             self.enqueue(epoch, record, id);
-        } else if may_go && state.catches_up(now) {
+        } else if may_go && !state.unconfirmed.is_stalled(group) && state.catches_up(now) {
             state.retain(PendingRecord::new(encoded, pending, group, now));
         } else {
-            if missing.is_none() {
+            // What is retained is of none of those that are stalled or without a topic.
+            if missing.is_none() && !state.unconfirmed.is_stalled(group) {
                 self.spool_retained(&mut state, store, now);
             }
             self.append(&mut state, store, PendingRecord::new(encoded, pending, group, now));
@@ -133,6 +140,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// The same, under the lock; who is to be told that the record is in Kafka.
     fn ended(&self, state: &mut State, slot: usize, result: Result<(), Refused>) -> Option<Pending> {
         let send = state.in_flight.by_slot(slot)?;
+        if result.is_ok() {
+            state.confirmed_sent_at = state.confirmed_sent_at.max(Some(send.sent_at));
+        }
         match (&mut send.progress, result) {
             (Progress::Sent { .. } | Progress::KafkaOnly { .. }, Ok(())) => {
                 let send = state.in_flight.remove(slot);
@@ -161,11 +171,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             (Progress::Spooled { sequence }, result) => {
                 let (sequence, group) = (*sequence, send.group);
                 state.in_flight.remove(slot);
-                state.also_spooled -= 1;
                 match result {
                     Ok(()) => self.commit(sequence),
                     Err(_) => state.key_groups.spooled(group),
                 }
+                self.copy_ended(state, group);
             }
             (Progress::Replayed { .. }, result) => self.replay_reported(state, slot, result),
         }
@@ -221,10 +231,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             Refused::QueueFull => pending.busy(Busy::QueueFull),
             Refused::TimedOut => {
                 self.metrics.kafka_records_in_doubt_total.inc();
-                self.health.failed(
-                    Cause::Unconfirmed,
-                    "kafka did not confirm a reading within kafka.delivery_timeout",
-                );
+                // Its partition alone may have no leader.
+                if !self.health.confirmed_since(sent_at) && !self.may_be_leaderless(&mut state.leaderless, group) {
+                    self.health.failed(
+                        Cause::Unconfirmed,
+                        "kafka did not confirm a reading within kafka.delivery_timeout",
+                    );
+                }
                 pending.busy(Busy::KafkaTimeout);
             }
             Refused::Purged if self.health.is_closed() => pending.busy(Busy::Draining),
@@ -262,7 +275,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                             self.written(pending);
                         }
                         Err(busy) => {
-                            match state.deferred.not_durable(deferred) {
+                            match state.deferred.not_durable(deferred, group) {
                                 true => state.key_groups.released(group),
                                 false => state.key_groups.unspooled(group),
                             }
@@ -290,13 +303,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         state
             .ingest
             .add(received_bytes, now.saturating_duration_since(self.started));
+        self.find_stalled(&mut state, store, now);
         while let Some(id) = state.in_flight.spool_due(now, self.times.spool_after) {
             self.report_unconfirmed(&mut state, id);
             if !self.copy(&mut state, store, id) {
                 break;
             }
         }
-        if state.also_spooled == 0 {
+        if self.owes_nothing(&mut state) {
             self.health.nothing_awaited();
         }
         self.answer_overdue(&mut state, now);
@@ -351,10 +365,12 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 state.appends.given();
                 if deferred == 0 {
                     state.key_groups.spooled(group);
-                    state.replay.grew(bytes);
+                    if !state.key_groups.is_passed_over(group) {
+                        state.replay.grew(bytes);
+                    }
                 } else {
                     state.key_groups.retained(group);
-                    state.deferred.appended(deferred);
+                    state.deferred.appended(deferred, group);
                 }
             }
             Err((_, _, busy)) => state
@@ -407,7 +423,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     /// given by the replay.
     pub fn unconfirmed(&self) -> (usize, usize) {
         let state = self.state();
-        (state.also_spooled, state.replay.unconfirmed())
+        (state.unconfirmed.copies(), state.unconfirmed.replayed())
     }
 
     /// Whether there is nothing to replay, and nothing on its way to the store.

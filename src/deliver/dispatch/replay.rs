@@ -26,11 +26,13 @@ pub struct Replayed {
 /// How far the replay is.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Records that await their confirmation.
-    pub(super) unconfirmed: usize,
-    /// Begin again with the oldest, once none is unconfirmed.
+    /// Begin again with the oldest, once none is unconfirmed but for those of stalled groups.
     pub(super) rewind: bool,
     pub(super) pause_until: Option<Instant>,
+    /// Since when it is to begin again, sooner or later, for groups that are stalled no more.
+    pub(super) returns_since: Option<Instant>,
+    /// The last turn came to the end of what there is.
+    pub(super) is_at_end: bool,
     /// Entries that Kafka refused.
     pub(super) aside: BTreeMap<u64, Refusal>,
     /// When they are retried, each group's oldest first.
@@ -92,10 +94,6 @@ impl Replay {
     pub fn grew(&mut self, bytes: usize) {
         self.grown.records_grown += 1;
         self.grown.bytes_grown += bytes;
-    }
-
-    pub fn unconfirmed(&self) -> usize {
-        self.unconfirmed
     }
 
     /// An entry that was deferred is durable under a new sequence; whether the old one is still to be committed.

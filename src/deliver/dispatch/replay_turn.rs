@@ -13,14 +13,12 @@ use tracing::warn;
 use super::in_flight::{InFlightSend, Progress};
 use super::key_groups;
 use super::replay::{First, Refusal, Replayed};
+use super::stalled::RETURN_WITHIN;
 use super::state::{Dispatch, State};
 use super::store::{Store, Ticket};
 use crate::deliver::broker::{Broker, Refused};
 use crate::deliver::encoded_record;
 use crate::message::Record;
-
-/// Replayed records that may await their confirmation at once.
-const WINDOW: usize = 10_000;
 
 /// Records that are enqueued without letting anyone else to the producer.
 const BATCH: usize = 128;
@@ -46,8 +44,8 @@ enum Next {
 /// What was when a turn began; it holds for the whole of it, or the turn ends.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
-    /// How many records had been copied.
-    copies: u64,
+    /// Of what the producer holds and the replay passes over ([`Unconfirmed::changes`](super::unconfirmed::Unconfirmed::changes)).
+    changes: u64,
     /// Of the producer.
     epoch: u64,
 }
@@ -107,20 +105,25 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let mut state = self.state();
-            if state.copies != begun.copies {
-                // Among them may be some that the producer holds.
-                state.replay.rewind = true;
-            }
+            // Among them may be some that the producer held when they were read, and has confirmed.
+            let is_changed = state.unconfirmed.changes() != begun.changes;
             for (sequence, encoded) in entries.by_ref().take(BATCH) {
                 // What was given back meanwhile comes first.
                 if state.replay.rewind {
                     return false;
+                }
+                if is_changed && store.is_committed(sequence) {
+                    continue;
                 }
                 let bytes = encoded.len();
                 match self.replay_one(&mut state, store, now, (wall_ms, begun.epoch), (sequence, encoded)) {
                     Next::Sent => {
                         turn.records += 1;
                         turn.bytes += bytes;
+                        if !self.health.is_up() {
+                            // It is tried alone; the others that were read follow once it is confirmed.
+                            state.replay.restart();
+                        }
                     }
                     Next::Passed => {}
                     Next::NotNow => {
@@ -138,26 +141,44 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let mut state = self.state();
         let turn = std::mem::take(&mut state.replay.grown);
         let begun = Begun {
-            copies: state.copies,
+            changes: state.unconfirmed.changes(),
             epoch: self.broker.epoch(),
         };
-        let waits =
-            !self.health.is_up() || self.health.is_closed() || state.also_spooled > 0 || state.compactions.must_pause();
+        let awaits_copies = state.unconfirmed.copies_awaited() > 0
+            && (self.is_settling(&state, now) || state.compactions.now.is_some());
+        let window = self.window(&state);
+        let waits = window == 0 || self.health.is_closed() || awaits_copies || state.compactions.must_pause();
         if waits || state.replay.pauses(now) {
             return (0, begun, turn);
         }
-        if state.replay.unconfirmed == 0
-            && (state.replay.rewind || state.replay.retry_is_due(now, self.times.retry_interval))
-        {
-            store.rewind();
-            state.replay.rewind = false;
-        }
+        self.begin_with_oldest(&mut state, store, now);
         if state.replay.rewind {
             return (0, begun, turn);
         }
         // Whoever is retained waits for the last entries: the pace is for long replays.
-        let wanted = if state.retained.is_empty() { entries_max } else { WINDOW };
-        (WINDOW.saturating_sub(state.replay.unconfirmed).min(wanted), begun, turn)
+        let room = match state.retained.is_empty() {
+            true => window.min(entries_max),
+            false => window,
+        };
+        (room, begun, turn)
+    }
+
+    /// If that is to be done, and as soon as the producer holds nothing that could then come behind later ones.
+    fn begin_with_oldest(&self, state: &mut State, store: &S, now: Instant) {
+        if state.unconfirmed.returns() {
+            let since = *state.replay.returns_since.get_or_insert(now);
+            let is_soon = state.replay.is_at_end || state.compactions.now.is_some();
+            state.replay.rewind |= is_soon || now >= since + RETURN_WITHIN;
+        }
+        if state.unconfirmed.replayed_awaited() == 0
+            && (state.replay.rewind || state.replay.retry_is_due(now, self.times.retry_interval))
+        {
+            store.rewind();
+            state.unconfirmed.rewound(&mut state.key_groups);
+            state.replay.rewind = false;
+            state.replay.returns_since = None;
+            state.replay.is_at_end = false;
+        }
     }
 
     /// Whether the next one may follow.
@@ -172,7 +193,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.replay.is_deferred(sequence) {
             return Next::Passed;
         }
-        if self.pass_over(state, store, (sequence, &encoded)) {
+        if self.is_stalled(state, store, (sequence, &encoded)) || self.pass_over(state, store, (sequence, &encoded)) {
             return Next::Passed;
         }
         match self.first_of_group(state, sequence, &encoded) {
@@ -194,8 +215,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         match sent {
             Ok(Ok(group)) => {
                 let progress = Progress::Replayed { sequence, encoded };
-                state.in_flight.insert(InFlightSend::new(group, now, progress));
-                state.replay.unconfirmed += 1;
+                let id = state.in_flight.insert(InFlightSend::new(group, now, progress));
+                state.unconfirmed.replaying(group, sequence, (now, id));
                 self.enqueued(state, sequence, Some(group));
                 self.metrics.kafka_records_sent_total.inc();
                 Next::Sent
@@ -223,6 +244,35 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
         let group = encoded_record::decode(encoded, key_groups::key_group);
         group.map_or(First::Accepted, |group| state.replay.first(sequence, group))
+    }
+
+    /// Whether the entry's group is not to be replayed now.
+    fn is_stalled(&self, state: &mut State, store: &S, (sequence, encoded): (u64, &[u8])) -> bool {
+        if !state.key_groups.is_any_passed_over() {
+            return false;
+        }
+        let State {
+            unconfirmed,
+            key_groups,
+            deferred,
+            replay,
+            ..
+        } = state;
+        let decoded = encoded_record::decode(encoded, |record| {
+            let group = key_groups::key_group(record);
+            let topic = deferred.get(record.topic);
+            (group, topic.is_some_and(|topic| topic.has_counted(sequence, group)))
+        });
+        let Ok((group, is_deferred)) = decoded else {
+            return false;
+        };
+        // One that was refused is not waited for.
+        let is_unknown = !is_deferred && !replay.aside.contains_key(&sequence);
+        let is_passed = unconfirmed.passes_over(sequence, group, is_unknown, key_groups);
+        if is_passed {
+            self.copy_stalled(state, store, group, (sequence, encoded));
+        }
+        is_passed
     }
 
     /// Whether the entry's topic is missing: it stays where it is, or is moved to the end.
@@ -295,7 +345,6 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         else {
             return;
         };
-        state.replay.unconfirmed -= 1;
         match result {
             Ok(()) => {
                 if state.replay.aside.remove(&sequence).is_some() {
@@ -308,13 +357,16 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 self.commit(sequence);
             }
             Err(refused @ (Refused::TooLarge | Refused::Unacceptable)) => {
-                let Some(store) = &self.store else { return };
-                if !state.replay.is_first(sequence, group, First::Refused) {
+                if let Some(store) = &self.store
+                    && !state.replay.is_first(sequence, group, First::Refused)
+                {
                     self.defer_refused(state, store, sent_at, (sequence, encoded), &format!("{refused:?}"));
                 }
             }
             Err(_) => self.given_back_again(state, group, (sequence, &encoded)),
         }
+        self.abandon_compaction_of(state, group);
+        state.unconfirmed.replay_ended(group, sequence, &mut state.key_groups);
     }
 
     /// The producer gives a replayed record back: it is replayed once more, or when its topic exists.
@@ -324,10 +376,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return;
         }
         let State {
-            deferred, key_groups, ..
+            deferred,
+            key_groups,
+            unconfirmed,
+            ..
         } = state;
         if deferred.is_empty() || !deferred.given_back(group, (sequence, encoded), key_groups) {
-            key_groups.given_back(sequence, group);
+            unconfirmed.given_back(sequence, group, key_groups);
             state.replay.rewind = true;
         }
     }
@@ -339,12 +394,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.replay.rewind {
             return;
         }
+        state.replay.is_at_end = is_end;
         if is_end {
             self.check_compaction(state, store, now);
         }
         let aside = state.replay.aside.len() as u64;
         let others = state.deferred.entries().map(|deferred| aside + deferred);
-        if state.appends.is_empty() && Some(store.uncommitted()) == others {
+        let is_any_passed_over = state.key_groups.is_any_passed_over();
+        if !is_any_passed_over && state.appends.is_empty() && Some(store.uncommitted()) == others {
             let waiting = state.retained.key_groups().chain(state.deferred.key_groups());
             state.key_groups.nothing_spooled(waiting);
         }

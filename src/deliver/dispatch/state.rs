@@ -11,9 +11,11 @@ use super::compaction::Compactions;
 use super::deferred::Deferred;
 use super::in_flight::InFlight;
 use super::key_groups::KeyGroups;
+use super::leaderless::LeaderlessGroups;
 use super::replay::Replay;
 use super::retained::{PendingRecord, Retained};
 use super::store::Store;
+use super::unconfirmed::Unconfirmed;
 use crate::deliver::broker::Broker;
 use crate::deliver::health::Monitor;
 use crate::deliver::metrics::{KafkaMetrics, SpoolMetrics};
@@ -47,10 +49,12 @@ pub struct Dispatch<B, S> {
 pub(super) struct State {
     pub(super) in_flight: InFlight,
     pub(super) key_groups: KeyGroups,
-    /// Sends whose record is, or is about to be, in the spool as well.
-    pub(super) also_spooled: usize,
-    /// How often a send's record was copied.
-    pub(super) copies: u64,
+    pub(super) unconfirmed: Unconfirmed,
+    pub(super) leaderless: LeaderlessGroups,
+    /// Since when Kafka is up, as far as ticks saw.
+    pub(super) up_since: Option<Instant>,
+    /// When the latest was sent of those that Kafka has confirmed.
+    pub(super) confirmed_sent_at: Option<Instant>,
     /// Bytes received since the last tick, and their rate.
     pub(super) received_bytes: u64,
     pub(super) ingest: Rate,
@@ -76,8 +80,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let state = State {
             in_flight: InFlight::default(),
             key_groups: KeyGroups::new(recovered, first_sequence),
-            also_spooled: 0,
-            copies: 0,
+            unconfirmed: Unconfirmed::default(),
+            leaderless: LeaderlessGroups::default(),
+            up_since: None,
+            confirmed_sent_at: None,
             received_bytes: 0,
             ingest: Rate::default(),
             replay: Replay::default(),
@@ -117,16 +123,13 @@ impl State {
     /// Whether the replay is so close to its end that new records of waiting key groups are retained for it: a group that is
     /// never idle would go through the spool for ever otherwise.
     pub(super) fn catches_up(&self, now: Instant) -> bool {
-        self.also_spooled == 0
-            && !self.replay.must_rewind()
-            && self
-                .retained
-                .accepts(now, self.key_groups.behind() + self.replay.unconfirmed() as u64)
+        let behind = self.key_groups.behind() + self.unconfirmed.replayed_awaited() as u64;
+        self.unconfirmed.copies_awaited() == 0 && !self.replay.must_rewind() && self.retained.accepts(now, behind)
     }
 
     /// Whether records wait for the store, or for the replay.
     pub(super) fn waits_for_store(&self) -> bool {
-        self.also_spooled > 0 || !self.retained.is_empty() || !self.appends.is_empty()
+        self.unconfirmed.copies() > 0 || !self.retained.is_empty() || !self.appends.is_empty()
     }
 
     pub(super) fn retain(&mut self, record: PendingRecord) {

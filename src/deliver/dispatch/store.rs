@@ -18,6 +18,8 @@ pub trait Store {
     fn commit(&self, sequence: u64);
     /// Why no entry would be accepted now, if so.
     fn refuses(&self) -> Option<Busy>;
+    /// Whether it was committed.
+    fn is_committed(&self, sequence: u64) -> bool;
     /// Durable entries that were not committed.
     fn uncommitted(&self) -> u64;
     /// Whether much of the disk holds what was committed, and cannot be given up because of older entries that were not.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -28,6 +28,9 @@ use crate::message::Record;
 
 /// Why Kafka is unavailable until batches are smaller.
 const BATCH_TOO_LARGE: &str = "kafka refuses batches of readings as too large for their topic";
+
+/// How often it is looked, at the end, whether what is unconfirmed is still waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the reports of purged records may take.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -200,17 +203,19 @@ impl Kafka {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Waits for the delivery reports, at most for `deadline`; what is then unconfirmed is purged.
-    pub fn close(&self, deadline: Duration) {
+    /// Waits for the delivery reports, at most for `deadline`, and while `is_awaited`; what is then unconfirmed is purged.
+    pub fn close(&self, deadline: Duration, is_awaited: impl Fn() -> bool) {
         {
             // What was let through before, and is not here yet, would wait for a report in vain.
             let _alone = self.producer.write().unwrap_or_else(PoisonError::into_inner);
             self.epoch.store((self.epoch() + 1) | 1, Ordering::Release);
         }
-        let flushed = self.producer().flush(deadline);
-        if let Err(error) = flushed {
-            info!(%error, "kafka did not confirm everything before the deadline");
-            self.take_back();
+        let (producer, began) = (self.producer(), Instant::now());
+        while let Err(error) = producer.flush(deadline.saturating_sub(began.elapsed()).min(LOOK_INTERVAL)) {
+            if began.elapsed() >= deadline || !is_awaited() {
+                info!(%error, "kafka did not confirm everything before the end");
+                return self.take_back();
+            }
         }
     }
 

@@ -8,13 +8,14 @@ use std::fmt;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, block_on};
 use super::producer::Kafka;
 use crate::deliver::config::Config;
+use crate::deliver::leaderless::{self, Leaderless};
 use crate::deliver::reason::Cause;
 
 /// How long an administrative request may take.
@@ -41,8 +42,8 @@ pub enum Unfit {
     NoBroker,
     /// These topics are not there.
     Missing(Vec<String>),
-    /// These partitions, as `topic/number`, have no leader.
-    Leaderless(Vec<String>),
+    /// No partition has a leader; these are they.
+    Leaderless(Vec<Leaderless>),
 }
 
 impl Unfit {
@@ -65,7 +66,11 @@ impl fmt::Display for Unfit {
                 topics.join(", ")
             ),
             Unfit::Leaderless(partitions) => {
-                write!(f, "kafka answers, but names no leader for {}", partitions.join(", "))
+                write!(
+                    f,
+                    "kafka answers, but names no leader for {}",
+                    leaderless::names(partitions)
+                )
             }
         }
     }
@@ -84,7 +89,7 @@ impl Wanted {
         }
     }
 
-    /// Whether there are brokers, all topics, and a leader for each partition.
+    /// Whether there are brokers, topics, and partitions with a leader.
     pub fn check(&self, metadata: &Metadata) -> Result<(), Unfit> {
         if metadata.brokers().is_empty() {
             return Err(Unfit::NoBroker);
@@ -95,20 +100,36 @@ impl Wanted {
         if kinds.iter().all(|kind| missing.contains(kind)) {
             return Err(Unfit::Missing(missing));
         }
-        let wanted = metadata
-            .topics()
-            .iter()
-            .filter(|topic| self.topics.iter().any(|name| name == topic.name()));
-        let partitions = wanted.flat_map(|topic| topic.partitions().iter().map(move |partition| (topic, partition)));
-        let leaderless: Vec<_> = partitions
-            .filter(|(_, partition)| partition.leader() < 0)
-            .map(|(topic, partition)| format!("{}/{}", topic.name(), partition.id()))
-            .collect();
-        if leaderless.is_empty() {
-            Ok(())
-        } else {
-            Err(Unfit::Leaderless(leaderless))
+        let partitions: usize = self.found(metadata).map(|topic| topic.partitions().len()).sum();
+        match self.leaderless(metadata) {
+            // A partition concerns its own readings.
+            some if some.len() < partitions => Ok(()),
+            all => Err(Unfit::Leaderless(all)),
         }
+    }
+
+    fn found<'a>(&'a self, metadata: &'a Metadata) -> impl Iterator<Item = &'a MetadataTopic> {
+        let is_wanted = |topic: &&MetadataTopic| self.topics.iter().any(|name| name == topic.name());
+        metadata.topics().iter().filter(is_wanted)
+    }
+
+    /// The partitions of wanted topics that have no leader.
+    pub fn leaderless(&self, metadata: &Metadata) -> Vec<Leaderless> {
+        let of = |topic: &MetadataTopic| {
+            let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0);
+            let numbers: Vec<_> = leaderless
+                .filter_map(|partition| usize::try_from(partition.id()).ok())
+                .collect();
+            numbers
+                .into_iter()
+                .map(|partition| Leaderless {
+                    topic: topic.name().to_owned(),
+                    partition,
+                    partitions: topic.partitions().len(),
+                })
+                .collect::<Vec<_>>()
+        };
+        self.found(metadata).flat_map(of).collect()
     }
 
     /// The topics that are wanted and do not exist.

@@ -399,6 +399,11 @@ impl<T: Send + 'static> Spool<T> {
         locked(&self.reader).rewind();
     }
 
+    /// Whether this entry needs no replay.
+    pub fn is_committed(&self, sequence: u64) -> bool {
+        locked(&self.shared.ledger).is_committed(sequence)
+    }
+
     /// This entry needs no replay: in any order, read or not, twice or once.
     pub fn commit(&self, sequence: u64) {
         self.commit_all([sequence]);

@@ -125,6 +125,10 @@ impl Store for NoSpool {
 
     fn rewind(&self) {}
 
+    fn is_committed(&self, _: u64) -> bool {
+        true
+    }
+
     fn commit(&self, _sequence: u64) {}
 
     fn refuses(&self) -> Option<Busy> {

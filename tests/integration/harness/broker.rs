@@ -105,7 +105,12 @@ impl Broker {
 
     /// librdkafka's in-process mock: speaks the protocol, keeps little, creates no topic by request.
     pub fn mock() -> Self {
-        let cluster = MockCluster::new(1).unwrap();
+        Broker::mock_of(1)
+    }
+
+    /// The same with several brokers, of which the first leads all partitions of which nothing else is said.
+    pub fn mock_of(brokers: i32) -> Self {
+        let cluster = MockCluster::new(brokers).unwrap();
         Broker {
             servers: cluster.bootstrap_servers(),
             source: Rc::new(Source::Mock(cluster)),
@@ -121,10 +126,13 @@ impl Broker {
         matches!(*self.source, Source::Mock(_))
     }
 
-    /// Makes a topic where a gateway cannot (the mock); elsewhere the gateway makes its own.
+    /// Makes a topic where a gateway cannot (the mock), unless an earlier one has it; elsewhere the gateway makes its own.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
         if let Source::Mock(cluster) = &*self.source {
-            cluster.create_topic(topic, partitions, 1).unwrap();
+            match cluster.create_topic(topic, partitions, 1) {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAlreadyExists) => {}
+                made => made.unwrap(),
+            }
         }
     }
 
@@ -166,6 +174,22 @@ impl Broker {
             panic!("only the mock has its leaders taken")
         };
         cluster.partition_leader(topic, partition, None).unwrap();
+    }
+
+    /// This broker of the mock leads a partition.
+    pub fn lead_by(&self, broker: i32, topic: &str, partition: i32) {
+        let Source::Mock(cluster) = &*self.source else {
+            panic!("only the mock moves its leaders")
+        };
+        cluster.partition_leader(topic, partition, Some(broker)).unwrap();
+    }
+
+    /// This broker of the mock closes its connections, and accepts no more.
+    pub fn stop_broker(&self, broker: i32) {
+        let Source::Mock(cluster) = &*self.source else {
+            panic!("only the mock's brokers stop one by one")
+        };
+        cluster.broker_down(broker).unwrap();
     }
 
     /// The mock answers every request of a client only after this time.
@@ -355,13 +379,19 @@ pub fn read_all(servers: &str, topic: &str) -> Vec<Record> {
     }
     consumer.assign(&wanted).unwrap();
     let mut records = Vec::new();
+    let mut deadline = Instant::now() + TIMEOUT;
     while missing > 0 {
-        let message = consumer.poll(TIMEOUT);
-        let message = message
-            .unwrap_or_else(|| panic!("{missing} records of {topic} do not come"))
-            .unwrap();
-        records.push(Record::from(&message));
+        match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+            Some(Ok(message)) => records.push(Record::from(&message)),
+            // One of the brokers is down: the others lead the partitions.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure) => {
+                continue;
+            }
+            Some(Err(error)) => panic!("{topic}: {error}"),
+            None => panic!("{missing} records of {topic} do not come"),
+        }
         missing -= 1;
+        deadline = Instant::now() + TIMEOUT;
     }
     records.sort_by_key(|record| record.partition); // stable: the order within a partition stays
     records
