@@ -129,6 +129,7 @@ impl Deliver {
         let times = Times {
             spool_after: config.spool_after,
             delivery_timeout: config.delivery_timeout,
+            linger: config.linger,
             retry_interval: sections.replay.retry_interval,
         };
         let dispatch = Dispatch::new(

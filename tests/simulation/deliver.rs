@@ -28,6 +28,8 @@ use rand::{RngExt, SeedableRng};
 
 mod leaderless;
 
+mod stalled;
+
 const DEVICES: usize = 5;
 const STEPS: usize = 400;
 
@@ -167,7 +169,7 @@ impl Store for SlowStore {
         Ok(())
     }
 
-    fn read(&self, entries_max: usize, _: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+    fn read(&self, entries_max: usize, mut bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
         let mut state = self.0.borrow_mut();
         if std::mem::take(&mut state.unreadable) {
             state.read_from = 0;
@@ -177,6 +179,12 @@ impl Store for SlowStore {
             .durable
             .range(state.read_from..)
             .take(state.read_max.map_or(entries_max, |max| max.min(entries_max)))
+            // One more than there is room for.
+            .take_while(|(_, encoded)| {
+                let is_room = bytes_max > 0;
+                bytes_max = bytes_max.saturating_sub(encoded.len());
+                is_room
+            })
             .map(|(at, encoded)| (*at, encoded.clone()))
             .collect();
         if let Some((last, _)) = entries.last() {
@@ -400,6 +408,7 @@ fn dispatch(
     let times = Times {
         spool_after: Duration::from_millis(250),
         delivery_timeout: DELIVERY_TIMEOUT,
+        linger: Duration::from_millis(5),
         retry_interval: Duration::from_secs(60),
     };
     Rc::new(Dispatch::new(
@@ -1031,9 +1040,9 @@ fn a_broken_promise_is_caught() {
 struct Rush {
     run: Run,
     started: Instant,
-    sent: VecDeque<(Instant, Arc<Mailbox>)>,
-    /// When each reading was sent, how long its answer took, and whether it went straight to Kafka.
-    answered: Vec<(Duration, Duration, bool)>,
+    sent: VecDeque<(Instant, usize, Arc<Mailbox>)>,
+    /// When each reading was sent, how long its answer took, whether it went straight to Kafka, and its device.
+    answered: Vec<(Duration, Duration, bool, usize)>,
 }
 
 impl Rush {
@@ -1079,7 +1088,7 @@ impl Rush {
             self.run
                 .dispatch
                 .send(self.run.now, &record, Pending { receipt, once_safe });
-            self.sent.push_back((self.run.now, mailbox));
+            self.sent.push_back((self.run.now, device, mailbox));
         }
         if !kafka_is_away && ms.is_multiple_of(3) {
             self.let_kafka_write();
@@ -1110,13 +1119,13 @@ impl Rush {
     fn collect(&mut self) {
         let mut answers = Vec::new();
         let (now, started) = (self.run.now, self.started);
-        self.sent.retain(|(sent, mailbox)| {
+        self.sent.retain(|(sent, device, mailbox)| {
             mailbox.take(&mut answers);
             match answers.pop() {
                 Some((_, Answer::One(outcome))) => {
                     assert!(matches!(outcome, Outcome::Delivered | Outcome::Spooled), "{outcome:?}");
                     let direct = outcome == Outcome::Delivered;
-                    self.answered.push((*sent - started, now - *sent, direct));
+                    self.answered.push((*sent - started, now - *sent, direct, *device));
                     false
                 }
                 _ => true,
@@ -1140,7 +1149,7 @@ fn after_an_outage_readings_go_straight_to_kafka_again() {
         }
         let check = |from: u64, to: u64, direct_wanted: bool, longest: u64| {
             let of_interest = |sent: Duration| (from..to).contains(&(sent.as_millis() as u64));
-            for (sent, took, direct) in rush.answered.iter().filter(|(sent, ..)| of_interest(*sent)) {
+            for (sent, took, direct, _) in rush.answered.iter().filter(|(sent, ..)| of_interest(*sent)) {
                 assert!(
                     *took <= Duration::from_millis(longest) && *direct >= direct_wanted,
                     "{devices} devices: sent at {sent:?}, answered after {took:?}, straight to kafka: {direct}"

@@ -7,7 +7,8 @@
 //! originals are committed, the youngest first: what is committed counts from the oldest on, so that a crash finds either
 //! all originals or none, and the order holds. Should a topic go missing or exist again meanwhile, or a partition stall or
 //! confirm something, the copies are committed instead. What the producer holds of a stalled partition is moved as well:
-//! its confirmation then commits the copy.
+//! its confirmation then commits the copy. New records of stalled partitions may come in as fast as they are written: when
+//! few are left to be copied they are retained in memory for that moment, and stand behind the last copy.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ const RECORDS_MAX: u64 = 1_000_000;
 /// than they are read, it would never be complete, and the copies take room as well.
 const NEWCOMERS_MAX: u64 = 10_000;
 
+/// New records of stalled partitions are retained when no more than these are left to be copied.
+const FINISHING_MAX: u64 = 1_000;
+
 /// How soon the next compaction begins after one that was given up for that.
 const RETRY_LATER: Duration = Duration::from_secs(600);
 
@@ -35,7 +39,7 @@ fn to_be_moved(state: &State) -> Option<u64> {
     if !state.key_groups.is_any_passed_over() {
         return state.deferred.entries();
     }
-    let held = state.unconfirmed.stalled() as u64;
+    let held = state.unconfirmed.stalled_entries() as u64;
     state.deferred.is_empty().then(|| state.key_groups.passed_over() + held)
 }
 
@@ -49,7 +53,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return;
         };
         if let Some(compaction) = &mut state.compactions.now {
-            compaction.is_complete = !compaction.is_of_stalled || compaction.originals.len() as u64 == entries;
+            let left = entries.saturating_sub(compaction.originals.len() as u64);
+            // What comes in once it is complete stands behind the last copy, also while that is not written yet.
+            compaction.is_complete |= !compaction.is_of_stalled || compaction.originals.len() as u64 == entries;
+            compaction.is_finishing = left <= FINISHING_MAX && state.retained.accepts(now, 0);
             if !compaction.is_complete && now >= compaction.began + RETRY_LATER {
                 // The disk has lost some.
                 state.compactions.overran = true;
@@ -112,7 +119,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn deferred_copied(&self, state: &mut State, number: u64, result: Option<u64>) {
         let is_current = number == state.compactions.number;
         let (Some(now), true) = (&mut state.compactions.now, is_current) else {
-            return result.into_iter().for_each(|copy| self.commit(copy));
+            result.into_iter().for_each(|copy| self.commit(copy));
+            // The replay may just have read it.
+            return state.unconfirmed.changed();
         };
         match result {
             Some(copy) => now.copies.push(copy),

@@ -28,6 +28,8 @@ pub(super) struct Compaction {
     pub(super) copies: Vec<u64>,
     /// No record is left to be copied; those that come now stand behind the last copy.
     pub(super) is_complete: bool,
+    /// Few are left: no new one is appended until they are copied.
+    pub(super) is_finishing: bool,
     pub(super) records_max: u64,
 }
 
@@ -41,6 +43,7 @@ impl Compaction {
             originals: Vec::new(),
             copies: Vec::new(),
             is_complete: false,
+            is_finishing: false,
             records_max,
         }
     }
@@ -59,6 +62,12 @@ impl Compactions {
     pub fn must_pause(&self) -> bool {
         let writing = |now: &Compaction| now.originals.len() - now.copies.len();
         self.now.as_ref().is_some_and(|now| writing(now) >= WRITING_MAX)
+    }
+
+    /// Whether what comes in now waits for the last copies.
+    pub fn is_finishing(&self) -> bool {
+        let now = self.now.as_ref();
+        now.is_some_and(|now| now.is_finishing && !now.is_complete)
     }
 
     pub fn is_copy(&self, sequence: u64) -> bool {

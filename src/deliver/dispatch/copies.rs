@@ -34,7 +34,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     }
 
     /// Gives a record that the producer holds to the store as well. False: the store's queue is full, and will have room
-    /// in a moment.
+    /// in a moment; it is to be checked again.
     pub(super) fn copy(&self, state: &mut State, store: &S, id: SendId) -> bool {
         let Some(send) = state.in_flight.get(id) else {
             return true;
@@ -48,23 +48,26 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         let (group, sent_at) = (send.group, send.sent_at);
         let due = sent_at + self.times.delivery_timeout;
+        // A connection may be ahead of the last tick.
+        let now = state.now.max(sent_at);
         match store.append(encoded, Ticket::Copy(id)) {
             Ok(()) => {
                 send.progress = Progress::Appended { pending: Some(pending) };
                 state.in_flight.overdue_at(due, id);
                 state.key_groups.out_of_producer(group);
                 state.appends.given();
-                state.unconfirmed.copied(group, (sent_at, id), &mut state.key_groups);
+                state.unconfirmed.copied(group, sent_at, now, &mut state.key_groups);
             }
             Err((_, encoded, Busy::SpoolBusy)) => {
                 send.progress = Progress::Sent { pending, encoded };
-                state.in_flight.check_again(id);
                 return false;
             }
             Err(_) => {
                 // Not tried again: later records of its group may be in the store by then.
                 send.progress = Progress::KafkaOnly { pending: Some(pending) };
+                send.is_uncopied = true;
                 state.key_groups.out_of_producer(group);
+                state.unconfirmed.not_copied(group, sent_at, now);
                 state.in_flight.overdue_at(due, id);
             }
         }
@@ -82,7 +85,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub(super) fn copy_all(&self, state: &mut State, store: &S) {
         while let Some(id) = state.in_flight.oldest() {
             if !self.copy(state, store, id) {
-                return;
+                return state.in_flight.check_again(id);
             }
         }
     }
@@ -92,7 +95,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(send) = state.in_flight.get(id) else {
             return;
         };
-        let group = send.group;
+        let (group, sent_at) = (send.group, send.sent_at);
         match send.progress.take() {
             Progress::Appended { pending } => match result {
                 Ok(sequence) => {
@@ -102,7 +105,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 Err(_) => {
                     // Kafka may still confirm it; until its deadline its device waits.
                     send.progress = Progress::KafkaOnly { pending };
-                    self.copy_ended(state, group);
+                    send.is_uncopied = true;
+                    self.copy_failed(state, group, sent_at);
                 }
             },
             Progress::AppendedAndDelivered => {

@@ -42,7 +42,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                 continue;
             };
             let is_sent = matches!(send.progress, Progress::Sent { .. });
-            let (group, progress) = (send.group, &mut send.progress);
+            let (group, sent_at, progress) = (send.group, send.sent_at, &mut send.progress);
             let Some(pending) = progress.take_pending() else {
                 continue;
             };
@@ -53,7 +53,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             };
             if is_sent {
                 // The store's queue had no room for it in all this time, and whoever is answered needs no copy.
+                send.is_uncopied = true;
                 state.key_groups.out_of_producer(group);
+                state.unconfirmed.not_copied(group, sent_at, now);
             }
             if !is_given_back {
                 self.metrics.kafka_records_in_doubt_total.inc();

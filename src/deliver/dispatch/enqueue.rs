@@ -72,6 +72,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             return debug_assert!(answered.is_none());
         }
         let send = state.in_flight.remove(id.slot);
+        self.uncopied_ended(state, &send);
         if matches!(send.progress, Progress::Sent { .. }) {
             state.key_groups.out_of_producer(send.group);
         }

@@ -3,7 +3,7 @@
 //! Each send has a slot, whose number the producer hands back with its report, and a name that outlives the slot. Sends are
 //! found by their deadlines, oldest first. What happens to them is decided by the dispatch.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -46,6 +46,8 @@ pub struct InFlightSend {
     pub group: usize,
     pub sent_at: Instant,
     pub progress: Progress,
+    /// Not confirmed in time, and the spool did not accept it ([`Unconfirmed::not_copied`](super::unconfirmed::Unconfirmed::not_copied)).
+    pub is_uncopied: bool,
     id: u64,
 }
 
@@ -76,6 +78,7 @@ impl InFlightSend {
             group,
             sent_at,
             progress,
+            is_uncopied: false,
             id: 0,
         }
     }
@@ -99,11 +102,6 @@ impl Progress {
             | Progress::AppendedAndGivenBack { pending } => pending.is_some(),
             Progress::AppendedAndDelivered | Progress::Spooled { .. } | Progress::Replayed { .. } => false,
         }
-    }
-
-    /// Whether the spool has the record as well, or is about to.
-    pub fn is_in_spool(&self) -> bool {
-        !matches!(self, Progress::Sent { .. } | Progress::KafkaOnly { .. })
     }
 
     /// Who waits. Nobody does any more, and nobody needs a copy in the spool.
@@ -201,7 +199,7 @@ impl InFlight {
         sent.into_iter().chain(overdue).min()
     }
 
-    /// It is the oldest that is still to be looked at.
+    /// It was the oldest that is still to be looked at, and is again.
     pub fn check_again(&mut self, id: SendId) {
         let at = self.get(id).map(|send| send.sent_at);
         if let Some(at) = at {
@@ -209,13 +207,14 @@ impl InFlight {
         }
     }
 
-    /// Sends of these groups that were not copied yet, oldest first.
-    pub fn of_key_groups(&self, key_groups: &BTreeSet<usize>) -> Vec<SendId> {
-        let is_of_these = |id: &SendId| {
+    /// So many sends of such groups that were not copied yet, oldest first.
+    pub fn uncopied_of(&self, count: usize, is_of_these: impl Fn(usize) -> bool) -> Vec<SendId> {
+        let is_wanted = |id: &SendId| {
             let send = self.slab.get(id.slot).filter(|send| send.id == id.id);
-            send.is_some_and(|send| key_groups.contains(&send.group))
+            send.is_some_and(|send| matches!(send.progress, Progress::Sent { .. }) && is_of_these(send.group))
         };
-        self.sent.iter().map(|(_, id)| *id).filter(is_of_these).collect()
+        let sent = self.sent.iter().map(|(_, id)| *id);
+        sent.filter(is_wanted).take(count).collect()
     }
 
     /// The spool has entries under other sequences now.

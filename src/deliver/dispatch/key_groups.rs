@@ -82,9 +82,10 @@ pub struct KeyGroups {
     spooled: Vec<u32>,
     /// Their sum over the groups that the replay does not pass over.
     behind: u64,
-    /// The groups that it does pass over.
+    /// The groups that it does pass over, and their sum over these.
     passed_over: HashSet<usize>,
-    /// Entries of earlier runs (sequences below `first_sequence`), whose key_groups nobody knows: while there are any, all wait.
+    passed_over_entries: u64,
+    /// Entries of earlier runs (sequences below `first_sequence`), whose key groups nobody knows: while there are any, all wait.
     recovered: u64,
     first_sequence: u64,
 }
@@ -118,6 +119,7 @@ impl KeyGroups {
             spooled: vec![0; KEY_GROUPS],
             behind: 0,
             passed_over: HashSet::new(),
+            passed_over_entries: 0,
             recovered,
             first_sequence,
         }
@@ -151,6 +153,11 @@ impl KeyGroups {
         self.in_producer[group] > 0
     }
 
+    /// Records that the producer holds and the spool does not have.
+    pub fn in_producer_of(&self, group: usize) -> usize {
+        self.in_producer[group] as usize
+    }
+
     /// A record is retained in memory.
     pub fn retained(&mut self, group: usize) {
         self.waiting[group] += 1;
@@ -175,8 +182,9 @@ impl KeyGroups {
     /// So many that wait are spooled as all others are.
     pub fn spooled_again(&mut self, group: usize, count: u32) {
         self.spooled[group] += count;
-        if !self.is_passed_over(group) {
-            self.behind += u64::from(count);
+        match self.is_passed_over(group) {
+            true => self.passed_over_entries += u64::from(count),
+            false => self.behind += u64::from(count),
         }
     }
 
@@ -186,8 +194,9 @@ impl KeyGroups {
             return;
         }
         self.spooled[group] -= 1;
-        if !self.is_passed_over(group) {
-            self.behind = self.behind.saturating_sub(1);
+        match self.is_passed_over(group) {
+            true => self.passed_over_entries = self.passed_over_entries.saturating_sub(1),
+            false => self.behind = self.behind.saturating_sub(1),
         }
     }
 
@@ -201,6 +210,11 @@ impl KeyGroups {
 
     /// Entries of groups that are passed over.
     pub fn passed_over(&self) -> u64 {
+        debug_assert_eq!(self.passed_over_entries, self.count_passed_over());
+        self.passed_over_entries
+    }
+
+    fn count_passed_over(&self) -> u64 {
         let groups = self.passed_over.iter();
         groups.map(|group| u64::from(self.spooled[*group])).sum()
     }
@@ -208,14 +222,18 @@ impl KeyGroups {
     /// The replay passes over this group from now on; nobody waits for its entries but itself.
     pub fn pass_over(&mut self, group: usize) {
         if self.passed_over.insert(group) {
-            self.behind = self.behind.saturating_sub(u64::from(self.spooled[group]));
+            let entries = u64::from(self.spooled[group]);
+            self.behind = self.behind.saturating_sub(entries);
+            self.passed_over_entries += entries;
         }
     }
 
     /// It does not any more.
     pub fn pass_over_no_more(&mut self, group: usize) {
         if self.passed_over.remove(&group) {
-            self.behind += u64::from(self.spooled[group]);
+            let entries = u64::from(self.spooled[group]);
+            self.behind += entries;
+            self.passed_over_entries = self.passed_over_entries.saturating_sub(entries);
         }
     }
 
@@ -254,9 +272,10 @@ impl KeyGroups {
         }
     }
 
-    /// The spool has nothing more to replay. Entries that its disk lost would be waited for for ever otherwise.
+    /// The spool has nothing more to replay, and no group is passed over. Entries that its disk lost would be waited for for
+    /// ever otherwise.
     pub fn nothing_spooled(&mut self, retained: impl Iterator<Item = usize>) {
-        if self.behind() == 0 {
+        if self.behind() == 0 || self.is_any_passed_over() {
             return;
         }
         (self.behind, self.recovered) = (0, 0);
@@ -273,6 +292,37 @@ impl KeyGroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_of_groups_that_are_passed_over_are_counted() {
+        let mut groups = KeyGroups::new(1, 1);
+        let check = |groups: &KeyGroups, behind, passed_over| {
+            let counts = (groups.behind(), groups.passed_over(), groups.count_passed_over());
+            assert_eq!(counts, (behind, passed_over, passed_over));
+        };
+        groups.spooled(1);
+        groups.spooled(2);
+        check(&groups, 3, 0);
+        groups.pass_over(2);
+        groups.pass_over(2);
+        check(&groups, 2, 1);
+        groups.spooled(2);
+        groups.spooled_again(2, 3);
+        check(&groups, 2, 5);
+        groups.unspooled(2);
+        groups.unspooled(1);
+        groups.unspooled(1);
+        check(&groups, 1, 4);
+        // Those of the others are not there, but nobody says of which groups they are.
+        groups.nothing_spooled(std::iter::empty());
+        assert!(groups.has_waiting(2));
+        check(&groups, 1, 4);
+        groups.pass_over_no_more(2);
+        check(&groups, 5, 0);
+        groups.nothing_spooled(std::iter::once(7));
+        assert!(!groups.has_waiting(2) && groups.has_waiting(7));
+        check(&groups, 0, 0);
+    }
 
     /// Values of Kafka's own tests.
     #[test]

@@ -3,8 +3,9 @@
 //! Straight to Kafka while Kafka confirms; into the spool while it does not, and, to keep order, while the spool
 //! holds earlier records of the same group that Kafka's producer was not given yet ([`key_groups`]). A record that Kafka has not
 //! confirmed after `kafka.spool_after` is copied into the spool as well and answered *spooled*; if Kafka confirms it after
-//! all, the copy is not replayed. [`replay`] begins when no record is both in flight and spooled. Every record ends safe (Kafka or spool) or
-//! with its device told *busy*; never neither.
+//! all, the copy is not replayed. [`replay`] passes over the groups of records that are both in flight and spooled, and over
+//! those whose partition stalls ([`stalled`]). Every record ends safe (Kafka or spool) or with its device told *busy*; never
+//! neither.
 //!
 //! No I/O, no thread and no clock of its own: [`Broker`] and [`Store`] are seams, time is an argument, so the simulation
 //! can run it step by step.
@@ -50,6 +51,8 @@ mod stalled;
 mod state;
 
 mod store;
+
+mod trials;
 
 mod appends;
 
@@ -100,16 +103,18 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         state.received_bytes += encoded.len() as u64;
         let may_go = missing.is_none() && self.health.is_up();
-        if may_go && !state.key_groups.waits(group) {
+        let is_tried = || missing.is_none() && !may_go;
+        if !state.key_groups.waits(group) && (may_go || is_tried() && self.may_try(&mut state, store, group)) {
             let id = self.insert(&mut state, now, group, pending, Some(encoded));
+            state.trials.sent(id, may_go);
             enqueue::SPARE.set(state.in_flight.spare());
             drop(state);
             self.enqueue(epoch, record, id);
-        } else if may_go && !state.unconfirmed.is_stalled(group) && state.catches_up(now) {
+        } else if may_go && state.may_retain(now, group) {
             state.retain(PendingRecord::new(encoded, pending, group, now));
         } else {
-            // What is retained is of none of those that are stalled or without a topic.
-            if missing.is_none() && !state.unconfirmed.is_stalled(group) {
+            // What is retained is of none of those that are without a topic, and seldom of one that is stalled.
+            if missing.is_none() && (state.retained.has_stalled() || !state.unconfirmed.is_stalled(group)) {
                 self.spool_retained(&mut state, store, now);
             }
             self.append(&mut state, store, PendingRecord::new(encoded, pending, group, now));
@@ -142,10 +147,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let send = state.in_flight.by_slot(slot)?;
         if result.is_ok() {
             state.confirmed_sent_at = state.confirmed_sent_at.max(Some(send.sent_at));
+            if !state.unconfirmed.is_empty() {
+                state.unconfirmed.confirmed(send.group, send.sent_at, state.now);
+            }
         }
         match (&mut send.progress, result) {
             (Progress::Sent { .. } | Progress::KafkaOnly { .. }, Ok(())) => {
                 let send = state.in_flight.remove(slot);
+                self.uncopied_ended(state, &send);
                 return match send.progress {
                     Progress::Sent { pending, encoded } => {
                         state.key_groups.out_of_producer(send.group);
@@ -158,15 +167,12 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             }
             (Progress::Sent { .. } | Progress::KafkaOnly { .. }, Err(refused)) => self.given_back(state, slot, refused),
             (Progress::Appended { pending }, Ok(())) => {
-                let pending = pending.take();
+                let (pending, group) = (pending.take(), send.group);
                 send.progress = Progress::AppendedAndDelivered;
+                self.copy_reported(state, group);
                 return pending;
             }
-            (Progress::Appended { pending }, Err(_)) => {
-                let pending = pending.take();
-                send.progress = Progress::AppendedAndGivenBack { pending };
-                state.key_groups.spooled(send.group);
-            }
+            (Progress::Appended { .. }, Err(_)) => self.copy_given_back(state, slot),
             (Progress::AppendedAndDelivered | Progress::AppendedAndGivenBack { .. }, _) => {}
             (Progress::Spooled { sequence }, result) => {
                 let (sequence, group) = (*sequence, send.group);
@@ -175,6 +181,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
                     Ok(()) => self.commit(sequence),
                     Err(_) => state.key_groups.spooled(group),
                 }
+                self.copy_reported(state, group);
                 self.copy_ended(state, group);
             }
             (Progress::Replayed { .. }, result) => self.replay_reported(state, slot, result),
@@ -195,17 +202,29 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(send) = state.in_flight.by_slot(slot) else {
             return;
         };
-        if let Progress::Appended { pending } = &mut send.progress {
-            let pending = pending.take();
-            send.progress = Progress::AppendedAndGivenBack { pending };
-            state.key_groups.spooled(send.group);
-            return;
+        if matches!(send.progress, Progress::Appended { .. }) {
+            return self.copy_given_back(state, slot);
         }
         let send = state.in_flight.remove(slot);
+        self.uncopied_ended(state, &send);
         if matches!(send.progress, Progress::Sent { .. }) {
             state.key_groups.out_of_producer(send.group);
         }
         self.refused(state, send, refused);
+    }
+
+    /// The producer gives a copied record back before the spool has answered for it.
+    fn copy_given_back(&self, state: &mut State, slot: usize) {
+        let Some(send) = state.in_flight.by_slot(slot) else {
+            return;
+        };
+        let group = send.group;
+        if let Progress::Appended { pending } = &mut send.progress {
+            let pending = pending.take();
+            send.progress = Progress::AppendedAndGivenBack { pending };
+            state.key_groups.spooled(group);
+            self.copy_reported(state, group);
+        }
     }
 
     /// The producer does not have the record (any more), and the spool does not have it either.
@@ -297,8 +316,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let Some(store) = &self.store else {
             return self.idle_pause();
         };
-        self.health.spool_refuses(store.refuses().or(self.disk_refuses(now)));
+        let refuses = store.refuses().or(self.disk_refuses(now));
+        self.health.spool_refuses(refuses);
         let mut state = self.state();
+        state.now = now;
         let received_bytes = std::mem::take(&mut state.received_bytes);
         state
             .ingest
@@ -307,9 +328,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         while let Some(id) = state.in_flight.spool_due(now, self.times.spool_after) {
             self.report_unconfirmed(&mut state, id);
             if !self.copy(&mut state, store, id) {
+                state.in_flight.check_again(id);
                 break;
             }
         }
+        self.try_everybody(&mut state, refuses.is_some());
         if self.owes_nothing(&mut state) {
             self.health.nothing_awaited();
         }
@@ -329,6 +352,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         // If it was confirmed meanwhile, the new one needs no replay.
         let done = if state.replay.moved(from, to) { from } else { to };
         self.commit(done);
+        // The replay may just have read it.
+        state.unconfirmed.changed();
     }
 
     fn append(&self, state: &mut State, store: &S, record: PendingRecord) {

@@ -2,7 +2,7 @@
 //!
 //! Pure: `replay_turn` reads and sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tracing::error;
@@ -11,6 +11,11 @@ use crate::operate::log_limit::LogLimit;
 
 /// How soon it is looked again whether those that are deferred have been moved.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon the replay comes again to groups that are stalled no more, at the latest: others may follow. After that ever
+/// later, while it happens again and again: a partition that is slow stalls, and confirms, again and again.
+const RETURN_WITHIN: Duration = Duration::from_millis(100);
+const RETURN_WITHIN_MAX: Duration = Duration::from_secs(5);
 
 /// What a turn of the replay did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,10 +34,13 @@ pub struct Replay {
     /// Begin again with the oldest, once none is unconfirmed but for those of stalled groups.
     pub(super) rewind: bool,
     pub(super) pause_until: Option<Instant>,
-    /// Since when it is to begin again, sooner or later, for groups that are stalled no more.
-    pub(super) returns_since: Option<Instant>,
+    returns: Returns,
     /// The last turn came to the end of what there is.
     pub(super) is_at_end: bool,
+    /// Groups that are not tried now: Kafka confirms nothing, and names no leader for their partitions.
+    pub(super) untried: BTreeSet<usize>,
+    /// Of the partitions without leaders, when the first of them was left out.
+    pub(super) untried_version: u64,
     /// Entries that Kafka refused.
     pub(super) aside: BTreeMap<u64, Refusal>,
     /// When they are retried, each group's oldest first.
@@ -46,6 +54,16 @@ pub struct Replay {
     /// What was logged of those that were deferred, by cause.
     pub(super) logged: LogLimit<Instant>,
     pub(super) grown: Replayed,
+}
+
+/// When the replay begins with the oldest again for groups that are stalled no more.
+#[derive(Debug, Default)]
+struct Returns {
+    /// Since when it is to, sooner or later.
+    since: Option<Instant>,
+    last: Option<Instant>,
+    /// Not sooner after the last one.
+    pause: Duration,
 }
 
 /// An entry that was deferred. It is appended to the spool once more, so that the segment it is in can be given up: what is
@@ -88,6 +106,19 @@ impl Replay {
 
     pub fn must_rewind(&self) -> bool {
         self.rewind
+    }
+
+    /// Some groups are stalled no more; whether it begins with the oldest now. `is_soon`: there is nothing else to be read.
+    pub(super) fn returns(&mut self, now: Instant, is_soon: bool) -> bool {
+        self.returns.is_due(now, is_soon)
+    }
+
+    /// It begins with the oldest.
+    pub(super) fn rewound(&mut self) {
+        self.rewind = false;
+        self.returns.since = None;
+        self.is_at_end = false;
+        self.untried.clear();
     }
 
     /// A record came into the spool.
@@ -175,9 +206,47 @@ impl Replay {
     }
 }
 
+// === impl Returns ===
+
+impl Returns {
+    fn is_due(&mut self, now: Instant, is_soon: bool) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let is_paused = self.last.is_some_and(|last| now < last + self.pause);
+        if is_paused || !(is_soon || now >= since + RETURN_WITHIN) {
+            return false;
+        }
+        let is_repeated = self.last.is_some_and(|last| now < last + 4 * self.pause);
+        self.pause = match is_repeated {
+            true => (2 * self.pause).min(RETURN_WITHIN_MAX),
+            false => RETURN_WITHIN,
+        };
+        (self.since, self.last) = (None, Some(now));
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_replay_returns_ever_later_while_groups_stall_again_and_again() {
+        let start = Instant::now();
+        let mut returns = Returns::default();
+        let mut all = Vec::new();
+        for ms in (0..=16_300).step_by(50) {
+            if returns.is_due(start + Duration::from_millis(ms), true) {
+                all.push(ms);
+            }
+        }
+        assert_eq!(all, [0, 100, 300, 700, 1_500, 3_100, 6_300, 11_300, 16_300]);
+        let mut is_due = |ms, is_soon| returns.is_due(start + Duration::from_millis(ms), is_soon);
+        // Long after the last, or if nothing happens for long.
+        assert!(!is_due(50_000, false));
+        assert!(is_due(50_100, false));
+        assert!(!is_due(50_150, true));
+        assert!(is_due(50_200, true));
+    }
 
     #[test]
     fn the_others_of_a_lane_wait_for_its_oldest_but_for_one_time_in_five() {

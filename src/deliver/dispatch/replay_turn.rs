@@ -1,7 +1,8 @@
 //! Spooled records on their way to Kafka: oldest first, each committed by its own delivery report.
 //!
-//! A record that the producer gives back lets the replay begin again with the oldest, once all others have ended, so that
-//! order holds. One that Kafka refuses as it is (too large, a time that it considers wrong, a topic that is gone) is deferred
+//! A record that the producer gives back lets the replay begin again with the oldest, once all others have ended but for
+//! those of stalled groups, so that order holds. It begins again as well when groups are stalled no more, for the entries
+//! that it passed over; as the producer has none of them, that waits for nothing. One that Kafka refuses as it is (too large, a time that it considers wrong, a topic that is gone) is deferred
 //! in the spool and retried later (`replay.retry_interval`): it is neither lost nor in the way.
 //! Kafka refuses the batch that such a record comes in as a whole; the others in it are sent again at once, and are the one
 //! case in which later records of a device may come first.
@@ -13,7 +14,6 @@ use tracing::warn;
 use super::in_flight::{InFlightSend, Progress};
 use super::key_groups;
 use super::replay::{First, Refusal, Replayed};
-use super::stalled::RETURN_WITHIN;
 use super::state::{Dispatch, State};
 use super::store::{Store, Ticket};
 use crate::deliver::broker::{Broker, Refused};
@@ -44,7 +44,7 @@ enum Next {
 /// What was when a turn began; it holds for the whole of it, or the turn ends.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
-    /// Of what the producer holds and the replay passes over ([`Unconfirmed::changes`](super::unconfirmed::Unconfirmed::changes)).
+    /// Of what may have been committed, or copied ([`Unconfirmed::changes`](super::unconfirmed::Unconfirmed::changes)).
     changes: u64,
     /// Of the producer.
     epoch: u64,
@@ -54,19 +54,19 @@ struct Begun {
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
     /// Sends spooled records to Kafka, oldest first, at most so many and so many bytes, and releases records that were retained
-    /// for them. Nothing is sent while Kafka is unavailable or holds records that are spooled as well.
+    /// for them. Nothing is sent while Kafka is unavailable, but for one at a time that is tried; nor of groups of which it
+    /// holds records that are spooled as well.
     ///
     /// `wall_ms`: a record that claims to be younger was received before the clock was set back, and takes this time.
     pub fn replay(&self, now: Instant, wall_ms: i64, entries_max: usize, bytes_max: usize) -> Replayed {
         let Some(store) = &self.store else {
             return Replayed::default();
         };
-        let (room, begun, mut turn) = self.begin_turn(store, now, entries_max);
-        if room == 0 || bytes_max == 0 {
+        let (mut most, begun, mut turn) = self.begin_turn(store, now, (entries_max, bytes_max));
+        if most.0 == 0 || most.1 == 0 {
             return turn;
         }
         // What is passed over costs the pace nothing, for it may be most of what there is.
-        let mut most = (room, bytes_max);
         let mut is_end = false;
         for _ in 0..READS_MAX {
             let sent = turn.records;
@@ -105,7 +105,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let mut state = self.state();
-            // Among them may be some that the producer held when they were read, and has confirmed.
+            // Among them may be some that were not committed when they were read, and are now.
             let is_changed = state.unconfirmed.changes() != begun.changes;
             for (sequence, encoded) in entries.by_ref().take(BATCH) {
                 // What was given back meanwhile comes first.
@@ -136,8 +136,13 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         true
     }
 
-    /// How many records may be sent now, and what was then.
-    fn begin_turn(&self, store: &S, now: Instant, entries_max: usize) -> (usize, Begun, Replayed) {
+    /// How many records, and bytes, may be sent now, and what was then.
+    fn begin_turn(
+        &self,
+        store: &S,
+        now: Instant,
+        (entries_max, bytes_max): (usize, usize),
+    ) -> ((usize, usize), Begun, Replayed) {
         let mut state = self.state();
         let turn = std::mem::take(&mut state.replay.grown);
         let begun = Begun {
@@ -146,38 +151,46 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         };
         let awaits_copies = state.unconfirmed.copies_awaited() > 0
             && (self.is_settling(&state, now) || state.compactions.now.is_some());
-        let window = self.window(&state);
-        let waits = window == 0 || self.health.is_closed() || awaits_copies || state.compactions.must_pause();
+        let (window, window_bytes) = self.window(&state);
+        let waits = window == 0
+            || window_bytes == 0
+            || self.health.is_closed()
+            || awaits_copies
+            || state.compactions.must_pause();
         if waits || state.replay.pauses(now) {
-            return (0, begun, turn);
+            return ((0, 0), begun, turn);
         }
         self.begin_with_oldest(&mut state, store, now);
         if state.replay.rewind {
-            return (0, begun, turn);
+            return ((0, 0), begun, turn);
         }
         // Whoever is retained waits for the last entries: the pace is for long replays.
         let room = match state.retained.is_empty() {
             true => window.min(entries_max),
             false => window,
         };
-        (room, begun, turn)
+        ((room, bytes_max.min(window_bytes)), begun, turn)
     }
 
-    /// If that is to be done, and as soon as the producer holds nothing that could then come behind later ones.
+    /// If that is to be done. If something was given back, as soon as the producer holds nothing that could then come before
+    /// it.
     fn begin_with_oldest(&self, state: &mut State, store: &S, now: Instant) {
-        if state.unconfirmed.returns() {
-            let since = *state.replay.returns_since.get_or_insert(now);
-            let is_soon = state.replay.is_at_end || state.compactions.now.is_some();
-            state.replay.rewind |= is_soon || now >= since + RETURN_WITHIN;
-        }
-        if state.unconfirmed.replayed_awaited() == 0
-            && (state.replay.rewind || state.replay.retry_is_due(now, self.times.retry_interval))
-        {
+        let leaderless = self.health.leaderless().version();
+        let are_tried = self.health.is_up() || state.replay.untried_version != leaderless;
+        state.replay.rewind |= !state.replay.untried.is_empty() && are_tried;
+        let is_soon = state.replay.is_at_end || state.compactions.now.is_some();
+        let begins = match state.replay.rewind {
+            true => state.unconfirmed.replayed_awaited() == 0,
+            false => {
+                (state.unconfirmed.returns() && state.replay.returns(now, is_soon))
+                    || (state.unconfirmed.replayed_awaited() == 0
+                        && state.replay.retry_is_due(now, self.times.retry_interval))
+            }
+        };
+        if begins {
             store.rewind();
             state.unconfirmed.rewound(&mut state.key_groups);
-            state.replay.rewind = false;
-            state.replay.returns_since = None;
-            state.replay.is_at_end = false;
+            state.replay.rewound();
         }
     }
 
@@ -193,7 +206,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if state.replay.is_deferred(sequence) {
             return Next::Passed;
         }
-        if self.is_stalled(state, store, (sequence, &encoded)) || self.pass_over(state, store, (sequence, &encoded)) {
+        let entry = (sequence, &*encoded);
+        if self.is_stalled(state, store, entry)
+            || self.pass_over(state, store, entry)
+            || self.is_untried(state, &encoded)
+        {
             return Next::Passed;
         }
         match self.first_of_group(state, sequence, &encoded) {
@@ -201,7 +218,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             First::Refused => return Next::Passed,
             _ => {}
         }
-        let slot = state.in_flight.next_slot();
+        let (slot, bytes) = (state.in_flight.next_slot(), encoded.len());
         let sent = encoded_record::decode(&encoded, |record| {
             let record = Record {
                 timestamp_ms: record.timestamp_ms.min(wall_ms),
@@ -215,8 +232,10 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         match sent {
             Ok(Ok(group)) => {
                 let progress = Progress::Replayed { sequence, encoded };
-                let id = state.in_flight.insert(InFlightSend::new(group, now, progress));
-                state.unconfirmed.replaying(group, sequence, (now, id));
+                state.in_flight.insert(InFlightSend::new(group, now, progress));
+                // As a record that was received now would be copied by then.
+                let since = now + self.times.spool_after;
+                state.unconfirmed.replaying(group, (sequence, bytes), now, since);
                 self.enqueued(state, sequence, Some(group));
                 self.metrics.kafka_records_sent_total.inc();
                 Next::Sent
@@ -246,10 +265,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         group.map_or(First::Accepted, |group| state.replay.first(sequence, group))
     }
 
-    /// Whether the entry's group is not to be replayed now.
+    /// Whether the producer has the entry, or its group is not to be replayed now.
     fn is_stalled(&self, state: &mut State, store: &S, (sequence, encoded): (u64, &[u8])) -> bool {
+        let is_replayed = state.unconfirmed.is_replayed(sequence);
         if !state.key_groups.is_any_passed_over() {
-            return false;
+            return is_replayed;
         }
         let State {
             unconfirmed,
@@ -264,11 +284,11 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             (group, topic.is_some_and(|topic| topic.has_counted(sequence, group)))
         });
         let Ok((group, is_deferred)) = decoded else {
-            return false;
+            return is_replayed;
         };
         // One that was refused is not waited for.
         let is_unknown = !is_deferred && !replay.aside.contains_key(&sequence);
-        let is_passed = unconfirmed.passes_over(sequence, group, is_unknown, key_groups);
+        let is_passed = is_replayed || unconfirmed.passes_over(sequence, group, is_unknown, key_groups);
         if is_passed {
             self.copy_stalled(state, store, group, (sequence, encoded));
         }
@@ -297,6 +317,30 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             self.copy_deferred(state, store, (sequence, encoded));
         }
         true
+    }
+
+    /// Whether the entry is not to be tried: Kafka confirms nothing, and names no leader for its partition.
+    fn is_untried(&self, state: &mut State, encoded: &[u8]) -> bool {
+        let leaderless = self.health.leaderless();
+        let is_tried_alone = !self.health.is_up() && !leaderless.is_empty();
+        if !is_tried_alone && state.replay.untried.is_empty() {
+            return false;
+        }
+        let Ok(group) = encoded_record::decode(encoded, key_groups::key_group) else {
+            return false;
+        };
+        // Whatever changes meanwhile: one behind it must not come before it.
+        if state.replay.untried.contains(&group) {
+            return true;
+        }
+        let is_untried = is_tried_alone && self.may_be_leaderless(&mut state.leaderless, group);
+        if is_untried {
+            if state.replay.untried.is_empty() {
+                state.replay.untried_version = leaderless.version();
+            }
+            state.replay.untried.insert(group);
+        }
+        is_untried
     }
 
     fn enqueued(&self, state: &mut State, sequence: u64, group: Option<usize>) {
@@ -345,6 +389,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         else {
             return;
         };
+        let bytes = encoded.len();
         match result {
             Ok(()) => {
                 if state.replay.aside.remove(&sequence).is_some() {
@@ -366,7 +411,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             Err(_) => self.given_back_again(state, group, (sequence, &encoded)),
         }
         self.abandon_compaction_of(state, group);
-        state.unconfirmed.replay_ended(group, sequence, &mut state.key_groups);
+        state
+            .unconfirmed
+            .replay_ended(group, (sequence, bytes), &mut state.key_groups);
     }
 
     /// The producer gives a replayed record back: it is replayed once more, or when its topic exists.
@@ -405,7 +452,7 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             let waiting = state.retained.key_groups().chain(state.deferred.key_groups());
             state.key_groups.nothing_spooled(waiting);
         }
-        if state.key_groups.behind() > 0 {
+        if state.key_groups.behind() > 0 || state.compactions.is_finishing() {
             return;
         }
         let retained = state.retained.release();

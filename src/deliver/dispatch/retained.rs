@@ -2,7 +2,8 @@
 //!
 //! When only little is left to replay, new records of waiting key groups wait here instead of going through the spool: once
 //! all that is spooled was given to the producer, they follow straight behind it. Bounded in number, bytes and time;
-//! beyond any of the bounds they are given to the spool after all, in their order.
+//! beyond any of the bounds they are given to the spool after all, in their order. So do those of stalled groups while the
+//! last entries of these are being moved (`compact`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Retained {
     records: VecDeque<PendingRecord>,
     bytes: usize,
+    /// Some are of stalled groups.
+    has_stalled: bool,
     not_before: Option<Instant>,
 }
 
@@ -60,7 +63,8 @@ impl Retained {
             && self.not_before.is_none_or(|not_before| not_before <= now)
     }
 
-    pub fn push(&mut self, record: PendingRecord) {
+    pub fn push(&mut self, record: PendingRecord, is_stalled: bool) {
+        self.has_stalled |= is_stalled;
         self.bytes += record.encoded.len();
         self.records.push_back(record);
     }
@@ -71,6 +75,10 @@ impl Retained {
 
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    pub fn has_stalled(&self) -> bool {
+        self.has_stalled
     }
 
     pub fn is_overdue(&self, now: Instant) -> bool {
@@ -84,7 +92,7 @@ impl Retained {
 
     /// All of them, oldest first: the way is free.
     pub fn release(&mut self) -> VecDeque<PendingRecord> {
-        self.bytes = 0;
+        (self.bytes, self.has_stalled) = (0, false);
         std::mem::take(&mut self.records)
     }
 

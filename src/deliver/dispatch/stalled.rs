@@ -1,21 +1,25 @@
 //! Groups whose partition stalls: it has no leader, or too few replicas in sync, while Kafka confirms records of others.
 //!
 //! Their records wait in the spool, in nobody's way; what the producer holds of them stays there, and tells by its
-//! confirmation when the partition works again. A group is stalled when a record of it is unconfirmed for four times
-//! `kafka.spool_after` and Kafka has confirmed one that was not sent before it, or for sixteen times: one that is merely slow, as all
-//! others are, goes on to the producer, and is copied. After an outage of all of Kafka every group is given that time once
-//! more.
+//! confirmation when the partition works again. A group is stalled when a record of it was not confirmed in time
+//! (`kafka.spool_after`), and nothing of it for four times as long and `kafka.linger` after that, while Kafka has confirmed a
+//! record that was not sent before it; without such a record, for sixteen times as long. So one that is slow and confirms, or
+//! no slower than all others are, goes on to the producer, and is copied. After an outage of all of Kafka every group is
+//! given that time once more.
 //!
 //! What waits on disk is moved out of the way of others (`compact`). Limits: it fills the spool in the end, as an outage
-//! does; and what the producer holds of a stalled partition it cannot give back alone, so beyond 50,000 records of such
-//! partitions the replay waits for one of them.
+//! does; and what the producer holds of a stalled partition it cannot give back alone, so beyond 50,000 records, or 256 MiB,
+//! of such partitions the replay waits for one of them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::appends::Disk;
+use super::in_flight::InFlightSend;
 use super::leaderless::LeaderlessGroups;
 use super::state::{Dispatch, State};
 use super::store::Store;
+use super::unconfirmed::Limits;
 use crate::deliver::broker::Broker;
 
 /// So many times `kafka.spool_after`, if later ones are confirmed; and if not, since all that the replay has sent may be for
@@ -27,19 +31,38 @@ const STALLED_AFTER_MAX: u32 = 16;
 const WINDOW: usize = 10_000;
 const WINDOW_MAX: usize = 50_000;
 
-/// How soon the replay begins with the oldest again, at the latest, when groups are stalled no more: others may follow.
-pub(super) const RETURN_WITHIN: Duration = Duration::from_millis(100);
+/// The same in bytes; each is in memory twice.
+const WINDOW_BYTES: usize = 64 << 20;
+const WINDOW_BYTES_MAX: usize = 256 << 20;
+
+/// How long nobody has sent anything that could be tried before everybody is let through.
+const EVERYBODY_AFTER: Duration = Duration::from_secs(30);
 
 // === impl Dispatch ===
 
 impl<B: Broker, S: Store> Dispatch<B, S> {
     fn stalled_after(&self) -> Duration {
-        self.times.spool_after * STALLED_AFTER
+        self.times.spool_after * STALLED_AFTER + self.times.linger
+    }
+
+    fn limits(&self, state: &State, now: Instant) -> Limits {
+        let overtaken = self.stalled_after();
+        // While Kafka confirms nothing, one after the other is tried.
+        let otherwise = match self.health.is_up() {
+            true => self.times.spool_after * STALLED_AFTER_MAX + self.times.linger,
+            false => overtaken,
+        };
+        Limits {
+            now,
+            overtaken,
+            otherwise,
+            look_again: self.times.spool_after,
+            confirmed_sent_at: state.confirmed_sent_at,
+        }
     }
 
     /// Finds groups that are stalled by now.
     pub(super) fn find_stalled(&self, state: &mut State, store: &S, now: Instant) {
-        state.unconfirmed.forget_ended(&mut state.in_flight);
         if !self.health.may_confirm() {
             state.up_since = None;
             return;
@@ -48,18 +71,9 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         if now < up_since + self.stalled_after() {
             return;
         }
-        let confirmed = state.confirmed_sent_at;
-        let is_overdue = |sent_at: Instant| {
-            let is_overtaken = confirmed.is_some_and(|confirmed| sent_at <= confirmed);
-            // While Kafka confirms nothing, one after the other is tried.
-            let times = match is_overtaken || !self.health.is_up() {
-                true => STALLED_AFTER,
-                false => STALLED_AFTER_MAX,
-            };
-            sent_at + self.times.spool_after * times <= now
-        };
+        let limits = self.limits(state, now);
         let mut stalled = BTreeSet::new();
-        while let Some(group) = state.unconfirmed.overdue(is_overdue, &mut state.in_flight) {
+        while let Some(group) = state.unconfirmed.overdue(limits) {
             if state.unconfirmed.stall(group, &mut state.key_groups) {
                 stalled.insert(group);
             }
@@ -69,10 +83,14 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
         self.abandon_compaction(state);
         // What the producer holds besides must not come behind what is appended from now on.
-        for id in state.in_flight.of_key_groups(&stalled) {
-            if !self.copy(state, store, id) {
-                break;
-            }
+        let uncopied = stalled
+            .iter()
+            .map(|group| state.key_groups.in_producer_of(*group))
+            .sum();
+        if uncopied > 0 {
+            let uncopied = state.in_flight.uncopied_of(uncopied, |group| stalled.contains(&group));
+            // Without room for one the others wait for their turn as well.
+            uncopied.into_iter().all(|id| self.copy(state, store, id));
         }
         let is_retained = state.retained.key_groups().any(|group| stalled.contains(&group));
         if is_retained {
@@ -80,20 +98,56 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
         }
     }
 
-    /// How many entries may be replayed now, as far as Kafka goes. While it confirms nothing and the reason may be one
-    /// partition that stalls, entries are tried one by one: the first that is confirmed shows that Kafka is up.
-    pub(super) fn window(&self, state: &State) -> usize {
+    /// How many entries may be replayed now, and how many bytes, as far as Kafka goes. While it confirms nothing and the
+    /// reason may be one partition that stalls, entries are tried one by one: the first that is confirmed shows that Kafka
+    /// is up.
+    pub(super) fn window(&self, state: &State) -> (usize, usize) {
         let (awaited, all) = (state.unconfirmed.replayed_awaited(), state.unconfirmed.replayed());
+        let (bytes_awaited, bytes) = state.unconfirmed.replayed_bytes();
+        let records = WINDOW.saturating_sub(awaited).min(WINDOW_MAX.saturating_sub(all));
+        let bytes = WINDOW_BYTES
+            .saturating_sub(bytes_awaited)
+            .min(WINDOW_BYTES_MAX.saturating_sub(bytes));
         match self.health.is_up() {
-            true => WINDOW.saturating_sub(awaited).min(WINDOW_MAX.saturating_sub(all)),
-            false => usize::from(self.health.may_confirm() && awaited == 0 && all < WINDOW_MAX),
+            true => (records, bytes),
+            false => (
+                usize::from(self.health.may_confirm() && awaited == 0).min(records),
+                bytes,
+            ),
         }
     }
 
-    /// The producer does not hold a copied record any more, or the spool will not have it.
+    /// The producer does not hold a copied record any more.
+    pub(super) fn copy_reported(&self, state: &mut State, group: usize) {
+        self.abandon_compaction_of(state, group);
+        state.unconfirmed.copy_reported(group, &mut state.key_groups);
+    }
+
+    /// Nor is the spool to answer for it.
     pub(super) fn copy_ended(&self, state: &mut State, group: usize) {
         self.abandon_compaction_of(state, group);
         state.unconfirmed.copy_ended(group, &mut state.key_groups);
+    }
+
+    /// The producer holds it, and the spool will not have it.
+    pub(super) fn copy_failed(&self, state: &mut State, group: usize, sent_at: Instant) {
+        self.abandon_compaction_of(state, group);
+        let State {
+            unconfirmed,
+            key_groups,
+            now,
+            ..
+        } = state;
+        unconfirmed.not_copied(group, sent_at, *now);
+        unconfirmed.copy_reported(group, key_groups);
+        unconfirmed.copy_ended(group, key_groups);
+    }
+
+    /// The producer does not hold this send any more.
+    pub(super) fn uncopied_ended(&self, state: &mut State, send: &InFlightSend) {
+        if send.is_uncopied {
+            state.unconfirmed.uncopied_ended(send.group, &mut state.key_groups);
+        }
     }
 
     /// What the producer held of a stalled group is about to end: its entries stay where they are.
@@ -143,5 +197,31 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
     pub fn stalled(&self) -> (u64, usize) {
         let state = self.state();
         (state.key_groups.passed_over(), state.unconfirmed.stalled_groups())
+    }
+
+    /// Whether a new record of this group, which waits for no other, may go to Kafka although Kafka is not up.
+    pub(super) fn may_try(&self, state: &mut State, store: &S, group: usize) -> bool {
+        let refuses = || store.refuses().is_some() || state.appends.disk() == Disk::Hung;
+        if !self.health.may_confirm() || !refuses() {
+            return false;
+        }
+        // The one before has ended, or says by now that its partition stalls.
+        let last = state.trials.last.and_then(|id| state.in_flight.get(id));
+        last.is_none_or(|last| state.unconfirmed.is_stalled(last.group))
+            && !state.unconfirmed.is_stalled(group)
+            && !self.may_be_leaderless(&mut state.leaderless, group)
+    }
+
+    /// Lets everybody through if nothing was tried for long.
+    pub(super) fn try_everybody(&self, state: &mut State, store_refuses: bool) {
+        if !store_refuses || self.health.is_up() || !self.health.may_confirm() {
+            state.trials.idle_since = None;
+            return;
+        }
+        let idle_since = *state.trials.idle_since.get_or_insert(state.now);
+        if state.now >= idle_since + EVERYBODY_AFTER {
+            state.trials.idle_since = None;
+            self.health.found();
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::leaderless::LeaderlessGroups;
 use super::replay::Replay;
 use super::retained::{PendingRecord, Retained};
 use super::store::Store;
+use super::trials::Trials;
 use super::unconfirmed::Unconfirmed;
 use crate::deliver::broker::Broker;
 use crate::deliver::health::Monitor;
@@ -28,6 +29,8 @@ pub struct Times {
     pub spool_after: Duration,
     /// Neither in Kafka nor in the spool for so long, whatever it waits for, its device is told busy.
     pub delivery_timeout: Duration,
+    /// So long the producer waits for more records before it sends one.
+    pub linger: Duration,
     /// How soon a spooled record is retried that Kafka refuses as it is.
     pub retry_interval: Duration,
 }
@@ -51,6 +54,9 @@ pub(super) struct State {
     pub(super) key_groups: KeyGroups,
     pub(super) unconfirmed: Unconfirmed,
     pub(super) leaderless: LeaderlessGroups,
+    pub(super) trials: Trials,
+    /// When the last tick was.
+    pub(super) now: Instant,
     /// Since when Kafka is up, as far as ticks saw.
     pub(super) up_since: Option<Instant>,
     /// When the latest was sent of those that Kafka has confirmed.
@@ -82,6 +88,8 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
             key_groups: KeyGroups::new(recovered, first_sequence),
             unconfirmed: Unconfirmed::default(),
             leaderless: LeaderlessGroups::default(),
+            trials: Trials::default(),
+            now: Instant::now(),
             up_since: None,
             confirmed_sent_at: None,
             received_bytes: 0,
@@ -120,11 +128,19 @@ impl<B: Broker, S: Store> Dispatch<B, S> {
 // === impl State ===
 
 impl State {
+    /// Whether a new record of a waiting key group may be retained in memory.
+    pub(super) fn may_retain(&self, now: Instant, group: usize) -> bool {
+        match self.unconfirmed.is_stalled(group) {
+            true => self.compactions.is_finishing() && self.retained.accepts(now, 0),
+            false => self.catches_up(now, group),
+        }
+    }
+
     /// Whether the replay is so close to its end that new records of waiting key groups are retained for it: a group that is
     /// never idle would go through the spool for ever otherwise.
-    pub(super) fn catches_up(&self, now: Instant) -> bool {
+    fn catches_up(&self, now: Instant, group: usize) -> bool {
         let behind = self.key_groups.behind() + self.unconfirmed.replayed_awaited() as u64;
-        self.unconfirmed.copies_awaited() == 0 && !self.replay.must_rewind() && self.retained.accepts(now, behind)
+        !self.unconfirmed.has_copies(group) && !self.replay.must_rewind() && self.retained.accepts(now, behind)
     }
 
     /// Whether records wait for the store, or for the replay.
@@ -134,6 +150,7 @@ impl State {
 
     pub(super) fn retain(&mut self, record: PendingRecord) {
         self.key_groups.retained(record.group);
-        self.retained.push(record);
+        let is_stalled = self.unconfirmed.is_stalled(record.group);
+        self.retained.push(record, is_stalled);
     }
 }

@@ -40,6 +40,6 @@ pub enum Ticket {
     Copy(SendId),
     /// The record is in the spool already, under this sequence, and is deferred there.
     Reappended { from: u64 },
-    /// The same of a record whose topic is missing, in this compaction of all of them.
+    /// The same of a record whose topic is missing, or whose partition stalls, in this compaction of all of them.
     Deferred { number: u64 },
 }

@@ -285,6 +285,7 @@ impl Setup {
         let times = Times {
             spool_after: LONG,
             delivery_timeout: LONG * 2,
+            linger: Duration::ZERO,
             retry_interval: LONG,
         };
         let metrics = (self.metrics.deliver.kafka.clone(), self.metrics.deliver.spool.clone());

@@ -6,10 +6,10 @@
 use super::*;
 
 /// Longer than it may take until a partition counts as stalled.
-const NOTICED: Duration = Duration::from_millis(2_500);
+pub(super) const NOTICED: Duration = Duration::from_millis(2_500);
 
 /// A run without chance: the broker and the store do what they can, every 5 ms.
-fn calm() -> Run {
+pub(super) fn calm() -> Run {
     let mut run = Run::new(0, Canary::None);
     (run.window, run.is_over, run.loses_leaders) = (usize::MAX, true, false);
     {
@@ -21,7 +21,7 @@ fn calm() -> Run {
 }
 
 /// 5 ms: the broker confirms what it can, the store writes, the replay turns.
-fn turn(run: &mut Run) {
+pub(super) fn turn(run: &mut Run) {
     run.now += Duration::from_millis(5);
     confirm(run);
     run.store.write_all(&run.dispatch);
@@ -30,7 +30,7 @@ fn turn(run: &mut Run) {
     run.collect_answers();
 }
 
-fn confirm(run: &mut Run) {
+pub(super) fn confirm(run: &Run) {
     loop {
         let next = run.broker.0.borrow_mut().next_in_queue();
         let Some((slot, device, number)) = next else { return };
@@ -39,7 +39,7 @@ fn confirm(run: &mut Run) {
     }
 }
 
-fn turns(run: &mut Run, duration: Duration) {
+pub(super) fn turns(run: &mut Run, duration: Duration) {
     let until = run.now + duration;
     while run.now < until {
         turn(run);
@@ -47,7 +47,7 @@ fn turns(run: &mut Run, duration: Duration) {
 }
 
 /// An outage during which every device sends so many readings.
-fn backlog(run: &mut Run, readings: usize) {
+pub(super) fn backlog(run: &mut Run, readings: usize) {
     run.health.failed(Cause::Unconfirmed, "the simulation says so");
     for number in 0..readings * DEVICES {
         run.send_from(number % DEVICES);
@@ -57,21 +57,21 @@ fn backlog(run: &mut Run, readings: usize) {
     run.health.found();
 }
 
-fn lose_leader(run: &Run, device: usize) {
+pub(super) fn lose_leader(run: &Run, device: usize) {
     run.broker.0.borrow_mut().leaderless.insert(device);
 }
 
-fn leaders_return(run: &Run) {
+pub(super) fn leaders_return(run: &Run) {
     run.broker.0.borrow_mut().leaderless.clear();
 }
 
-fn arrived(run: &Run, of: usize) -> usize {
+pub(super) fn arrived(run: &Run, of: usize) -> usize {
     let log = run.log.borrow();
     log.iter().filter(|(device, _)| *device == of).count()
 }
 
 /// Sends a reading, and says whether it went straight to Kafka; `None`: it is not answered within so long.
-fn outcome_of_one(run: &mut Run, device: usize, within: Duration) -> Option<bool> {
+pub(super) fn outcome_of_one(run: &mut Run, device: usize, within: Duration) -> Option<bool> {
     let spooled = run.outcomes.spooled;
     run.send_from(device);
     let until = run.now + within;
@@ -84,7 +84,7 @@ fn outcome_of_one(run: &mut Run, device: usize, within: Duration) -> Option<bool
         .then_some(run.outcomes.spooled == spooled)
 }
 
-fn check_all_arrived_in_order(run: Run, each: &[usize; DEVICES]) {
+pub(super) fn check_all_arrived_in_order(run: Run, each: &[usize; DEVICES]) {
     for (device, count) in each.iter().enumerate() {
         assert_eq!(arrived(&run, device), *count, "device {device}, each once");
     }
