@@ -72,7 +72,7 @@ impl Deliver {
     }
 
     fn say_what_stays(&self, spool: &spool::Status) {
-        if spool.poisoned.is_some() {
+        if spool.failed.is_some() {
             // Its files may have been removed after the last look of the pump.
             self.failed.cancel();
         }

@@ -25,7 +25,7 @@ const TOLD_WITHIN: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub struct Consumer {
-    client: BaseConsumer<Told>,
+    client: BaseConsumer<ConnectionErrors>,
     servers: String,
 }
 
@@ -51,7 +51,7 @@ pub struct Consumed {
 
 /// What librdkafka tells of connections.
 #[derive(Debug)]
-struct Told {
+struct ConnectionErrors {
     mask: Mask,
     failures: Mutex<Failures>,
 }
@@ -71,7 +71,7 @@ impl Consumer {
             .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "false");
         let servers = config.bootstrap_servers.clone();
-        let told = Told {
+        let told = ConnectionErrors {
             mask: config.mask(),
             failures: Mutex::default(),
         };
@@ -167,15 +167,15 @@ impl Consumer {
     }
 }
 
-// === impl Told ===
+// === impl ConnectionErrors ===
 
-impl Told {
+impl ConnectionErrors {
     fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientContext for Told {
+impl ClientContext for ConnectionErrors {
     fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
         let message = self.mask.hide(message);
         debug!(fac, message, "librdkafka");
@@ -191,4 +191,4 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for ConnectionErrors {}

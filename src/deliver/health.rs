@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::leaderless::LeaderlessPartitions;
-use super::missing::MissingTopics;
+use super::leaderless_partitions::LeaderlessPartitions;
+use super::missing_topics::MissingTopics;
 use super::reason::{self, Cause, Failure, Failures, Reason};
 use crate::deliver::metrics::KafkaMetrics;
 use crate::operate::log_limit::LogLimit;

@@ -3,8 +3,8 @@
 //! Every receipt given to this room is resolved by it: with *delivered* (or *rejected*, for a dead letter) once all
 //! in-sync replicas have the record, with *spooled* once it is fsynced here, with *busy* as soon as it is known that it
 //! will be neither. Nothing here blocks. [`dispatch`] decides, [`kafka`] knows the producer, [`spool`] the disk,
-//! [`replay`] brings spooled records to Kafka, [`kafka::topics`] knows what the cluster must offer, [`missing`] which topics
-//! it does not have, [`leaderless`] which partitions have no leader, [`probe`] asks for it, [`health`] knows whether to try, and [`reason`] why not; [`close`] ends it
+//! [`replay_threads`] bring spooled records to Kafka, [`kafka::topics`] knows what the cluster must offer, [`missing_topics`] which topics
+//! it does not have, [`leaderless_partitions`] which partitions have no leader, [`probe`] asks for it, [`health`] knows whether to try, and [`reason`] why not; [`close`] ends it
 //! all.
 
 use std::path::PathBuf;
@@ -37,9 +37,9 @@ pub mod dispatch;
 
 pub mod health;
 
-pub mod leaderless;
+pub mod leaderless_partitions;
 
-pub mod missing;
+pub mod missing_topics;
 
 pub mod kafka;
 
@@ -49,16 +49,16 @@ pub mod probe;
 
 pub mod reason;
 
-pub mod replay;
+pub mod replay_threads;
 
 pub mod spool;
 
-pub mod store;
+pub mod spool_store;
 
 pub use config::Config;
 use dispatch::{Disk, Dispatch, Pending, Ticket, Times};
 use kafka::{Kafka, topics};
-use store::SpoolStore;
+use spool_store::SpoolStore;
 
 type Dispatcher = Dispatch<Arc<Kafka>, SpoolStore>;
 
@@ -68,7 +68,7 @@ pub struct Deliver {
     dispatch: Arc<Dispatcher>,
     kafka: Arc<Kafka>,
     health: Arc<health::Monitor>,
-    pump: Mutex<Option<(replay::Pump, replay::Watch)>>,
+    pump: Mutex<Option<(replay_threads::Pump, replay_threads::Watch)>>,
     failed: CancellationToken,
     dead_letter_topic: String,
     clock: Arc<dyn Clock>,
@@ -81,7 +81,7 @@ pub struct Deliver {
 pub struct Sections<'a> {
     pub kafka: &'a Config,
     pub spool: &'a spool::Config,
-    pub replay: &'a replay::Config,
+    pub replay: &'a replay_threads::Config,
 }
 
 /// The producer, and what is known of Kafka; nothing is sent yet.
@@ -148,9 +148,9 @@ impl Deliver {
         let rescued = dispatch.clone();
         // Until the spool's readings are safe, the gateway stays: open files end with it.
         let may_end = move || rescued.store().is_none_or(|store| !store.spool.rescue().is_running);
-        let watch = replay::Watch::start(dispatch.clone(), failed.clone(), may_end)?;
+        let watch = replay_threads::Watch::start(dispatch.clone(), failed.clone(), may_end)?;
         let wake = dispatch.store().map(|store| store.wake.clone()).unwrap_or_default();
-        let pump = replay::Pump::start(dispatch.clone(), sections.replay, clock.clone(), wake)?;
+        let pump = replay_threads::Pump::start(dispatch.clone(), sections.replay, clock.clone(), wake)?;
         let probed = config.clone();
         let wanted = move || topics::Wanted::new(&probed, topics());
         probe::start(kafka.clone(), health.clone(), wanted, config.probe_interval);
@@ -219,7 +219,7 @@ impl Deliver {
     /// Why the spool accepts nothing any more, if so.
     pub fn spool_failure(&self) -> Option<String> {
         let store = self.dispatch.store()?;
-        let why = store.spool.status().poisoned?;
+        let why = store.spool.status().failed?;
         let rescue = store.spool.rescue();
         Some(match rescue.waits_for {
             Some(waits_for) => {
@@ -236,7 +236,7 @@ impl Deliver {
     pub fn observe(&self) {
         if let Some(store) = self.dispatch.store() {
             let ingest = self.dispatch.ingest_bytes_per_s(Instant::now());
-            store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
+            spool_store::observe(&store.spool.status(), ingest, self.clock.wall_ms(), &self.metrics);
             let (_, still) = self.dispatch.disk(Instant::now());
             self.metrics
                 .spool_readings_without_topic
@@ -249,7 +249,7 @@ impl Deliver {
     pub fn describe_spool(&self) -> Value {
         let store = self.dispatch.store();
         store.map_or(Value::Null, |store| {
-            store::describe(
+            spool_store::describe(
                 &store.spool.status(),
                 self.dispatch.ingest_bytes_per_s(Instant::now()),
                 self.dispatch.unconfirmed(),
@@ -287,7 +287,7 @@ impl Deliver {
             .map(|(topic, _)| format!("kafka has no topic {topic}; its {kept}"));
         let leaderless = self.health.leaderless().all();
         let leaderless = (!leaderless.is_empty()).then(|| {
-            let names = leaderless::names(&leaderless);
+            let names = leaderless_partitions::names(&leaderless);
             format!("kafka names no leader for {names}; their {kept}")
         });
         let (readings, stalled) = self.dispatch.stalled();
@@ -328,7 +328,7 @@ fn start_writer(
     writer.start(&store.spool, move |entries| {
         if let Some(dispatch) = told.upgrade() {
             let entries = entries.into_iter();
-            dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| store::busy(&why)))));
+            dispatch.stored(entries.map(|(ticket, result)| (ticket, result.map_err(|why| spool_store::busy(&why)))));
         }
     })
 }

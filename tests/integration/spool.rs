@@ -291,7 +291,7 @@ async fn a_failed_fsync_ends_the_gateway_and_what_was_acknowledged_is_replayed_b
     assert_eq!(program.ended().await.code(), Some(1));
     let said = program.said();
     assert!(
-        said.contains("poisoned") && said.contains("Input/output error"),
+        said.contains("the spool failed") && said.contains("Input/output error"),
         "{said}"
     );
 

@@ -59,7 +59,7 @@ async fn check(take_away: fn(&Path), expected: &str) {
     assert_eq!(program.ended().await.code(), Some(1), "{expected}: {}", program.said());
     let said = program.said();
     for words in [
-        "poisoned",
+        "the spool failed",
         expected,
         "was acknowledged is safe in this folder",
         "readings=30",

@@ -74,7 +74,7 @@ fn what_is_gone_with_a_part_of_a_segment_is_reported() {
 
 /// EMFILE, ENFILE, ENOMEM, EINTR and EAGAIN, at any call: what cannot be done now is answered busy and done later.
 #[test]
-fn a_machine_that_is_short_of_something_never_poisons_the_spool() {
+fn a_machine_that_is_short_of_something_never_fails_the_spool() {
     run_all(Options {
         shortages: true,
         ..Options::default()

@@ -42,7 +42,7 @@ pub struct Seen {
     kills: u64,
     power_losses: u64,
     torn_tails: u64,
-    poisoned: u64,
+    failed: u64,
     full: u64,
     busy: u64,
     damage: u64,
@@ -331,13 +331,13 @@ impl World {
             if let Some((_, writer)) = &mut self.life {
                 self.disk.pass(Duration::from_millis(100));
                 let next = writer.turn();
-                if spool.is_poisoned() && next == Next::Idle {
+                if spool.has_failed() && next == Next::Idle {
                     break;
                 }
             }
         }
         self.tell()?;
-        if !spool.is_poisoned() {
+        if !spool.has_failed() {
             return Err(format!("{taken:?} was not noticed"));
         }
         if spool.rescue().is_running {
@@ -374,7 +374,7 @@ impl World {
         writer.finish();
         self.tell()?;
         // Without a place for the cursor it stays where it was.
-        let struck = spool.status().poisoned.is_some()
+        let struck = spool.status().failed.is_some()
             || self.disk.has_struck()
             || self.disk.has_refused()
             || self.disk.was_short();
@@ -512,13 +512,13 @@ impl World {
         }
         let Some((spool, _)) = &self.life else { return Ok(()) };
         let status = spool.status();
-        if let Some(why) = status.poisoned {
-            self.seen.poisoned += 1;
+        if let Some(why) = status.failed {
+            self.seen.failed += 1;
             if !self.disk.has_struck() {
-                return Err(format!("poisoned without a fault: {why}"));
+                return Err(format!("failed without a fault: {why}"));
             }
             if self.model.lock().unwrap().is_waiting() {
-                return Err("poisoned, and somebody was not told".into());
+                return Err("failed, and somebody was not told".into());
             }
             let power_loss = self.rng.random();
             return self.restart(power_loss);
@@ -552,7 +552,7 @@ fn append(spool: &Spool<u64>, model: &Mutex<Model>, seen: &mut Seen) {
         Err((_, _, Failure::Full)) => seen.full += 1,
         Err((_, _, Failure::Busy)) => seen.busy += 1,
         Err((_, _, Failure::Short)) => seen.short += 1,
-        Err((_, _, Failure::Poisoned)) => {}
+        Err((_, _, Failure::Failed)) => {}
         Err((_, _, failure)) => panic!("{failure}"),
     }
 }
@@ -565,7 +565,7 @@ impl Seen {
         self.kills += more.kills;
         self.power_losses += more.power_losses;
         self.torn_tails += more.torn_tails;
-        self.poisoned += more.poisoned;
+        self.failed += more.failed;
         self.full += more.full;
         self.busy += more.busy;
         self.damage += more.damage;
@@ -583,10 +583,10 @@ impl Seen {
             (true, _) => happened.push(self.short),
             (_, Some(_)) => happened.push(self.taken),
             _ if options.losses => happened.extend([self.losses, self.lost_and_reported]),
-            _ => happened.extend([self.short, self.torn_tails, self.poisoned]),
+            _ => happened.extend([self.short, self.torn_tails, self.failed]),
         }
         assert!(happened.iter().all(|times| *times > 100), "{self:?}");
-        assert!(!options.shortages || self.poisoned == 0, "{self:?}");
+        assert!(!options.shortages || self.failed == 0, "{self:?}");
         assert!(self.segments_made >= 4, "{self:?}");
         assert_eq!(options.damages(), self.lost_and_reported > 0, "{self:?}");
     }

@@ -30,7 +30,7 @@ mod retained;
 
 mod key_groups;
 
-mod leaderless;
+mod leaderless_groups;
 
 mod missing;
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::appends::Disk;
 use super::in_flight::InFlightSend;
-use super::leaderless::LeaderlessGroups;
+use super::leaderless_groups::LeaderlessGroups;
 use super::state::{Dispatch, State};
 use super::store::Store;
 use super::unconfirmed::Limits;

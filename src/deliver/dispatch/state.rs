@@ -11,7 +11,7 @@ use super::compaction::Compactions;
 use super::deferred::Deferred;
 use super::in_flight::InFlight;
 use super::key_groups::KeyGroups;
-use super::leaderless::LeaderlessGroups;
+use super::leaderless_groups::LeaderlessGroups;
 use super::replay::Replay;
 use super::retained::{PendingRecord, Retained};
 use super::store::Store;

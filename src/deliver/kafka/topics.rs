@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::cluster::{Cluster, block_on};
 use super::producer::Kafka;
 use crate::deliver::config::Config;
-use crate::deliver::leaderless::{self, Leaderless};
+use crate::deliver::leaderless_partitions::{self, Leaderless};
 use crate::deliver::reason::Cause;
 
 /// How long an administrative request may take.
@@ -69,7 +69,7 @@ impl fmt::Display for Unfit {
                 write!(
                     f,
                     "kafka answers, but names no leader for {}",
-                    leaderless::names(partitions)
+                    leaderless_partitions::names(partitions)
                 )
             }
         }

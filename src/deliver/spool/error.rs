@@ -1,6 +1,6 @@
 //! What can go wrong: with the spool as a whole, with an entry, and with a group of them.
 //!
-//! An [`Error`] is for operators and ends the start, or poisons the spool. A [`Failure`] is what an entry's owner is told. A
+//! An [`Error`] is for operators and ends the start, or the spool fails. A [`Failure`] is what an entry's owner is told. A
 //! [`Stop`] says why a step of the writer was not done, and with that whether it is retried; [`stop`] is what a failed write
 //! or fsync means.
 
@@ -13,7 +13,7 @@ use super::segment;
 /// The spool cannot be opened, or not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused; at the start nothing that the folder holds was given up, later the spool is poisoned.
+    /// The operating system refused; at the start nothing that the folder holds was given up, later the spool fails.
     #[error("spool: cannot {doing} {}: {source}{}", path.display(), advice(source))]
     Io {
         doing: &'static str,
@@ -53,7 +53,7 @@ pub enum Failure {
     /// The disk failed, or files were removed or moved. The entry may have been written even so, and may be replayed after the
     /// restart.
     #[error("the spool's disk failed")]
-    Poisoned,
+    Failed,
     /// The spool was closed.
     #[error("the spool is closed")]
     Closed,

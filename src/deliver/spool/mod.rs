@@ -5,7 +5,7 @@
 //! 2. One fsync per group: at most one every 5 ms (`commit_interval`), sooner once 256 KiB wait (`commit_bytes`).
 //! 3. Appending copies nothing and waits for nothing: not for the disk, not for a reader.
 //! 4. All entries carry a CRC-32C; after damage, the good ones behind it are found and replayed.
-//! 5. The disk is trusted once: after an fsync that failed for the disk's sake the spool is *poisoned*, and only a restart
+//! 5. The disk is trusted once: after an fsync that failed for the disk's sake the spool has *failed*, and only a restart
 //!    reads it again.
 //! 6. Bounded: bytes on disk by `bytes_max` and by what the file system has left, waiting bytes by `queue_bytes`, an
 //!    entry by `entry_bytes_max`. *Full* refuses the new and keeps what was acknowledged.
@@ -82,7 +82,7 @@
 //! # Files that are removed
 //! Somebody may remove, rename or replace the folder, or a file of it, under the running gateway. With every group the open
 //! segment is compared with the one at its path (device, inode), and once a second all others (64 at a time). On a difference
-//! nothing more is acknowledged, the spool is poisoned, and what was acknowledged is written anew (`presence`, `rescue`):
+//! nothing more is acknowledged, the spool has failed, and what was acknowledged is written anew (`presence`, `rescue`):
 //! into the same folder if it exists, into a new one at its place if not, into `<folder>.rescued-1` if something else
 //! stands there. Without room the files stay open, and the gateway does not end by itself; what Kafka confirms meanwhile
 //! needs no room. For this the folder and the segments are held open (the inode of an open file is not used again), the
@@ -93,7 +93,7 @@
 //! All segments are read ([`recovery`]). Behind the last good frame lies the torn tail of a crash, never acknowledged:
 //! it is cut, and whole frames in it are zeroed. A bad place with something good behind it is damage: kept aside, reported with file, offset and
 //! length, and what is good is replayed. So it is with a segment that was cut short, or overwritten with zeros where it
-//! begins (`mend`): it is read as far as it exists, kept aside as it was found, and whole again once that is reported. A
+//! begins (`repair`): it is read as far as it exists, kept aside as it was found, and whole again once that is reported. A
 //! foreign file, a segment of a later version, or a second process end the start; nothing is overwritten.
 //!
 //! # Limits
@@ -136,7 +136,7 @@ pub mod ledger;
 
 mod lock;
 
-mod mend;
+mod repair;
 
 mod presence;
 
@@ -197,7 +197,7 @@ pub struct Status {
     /// Entries known to be lost by damage.
     pub damaged_entries: u64,
     /// Why nothing is accepted any more.
-    pub poisoned: Option<String>,
+    pub failed: Option<String>,
     /// What the machine is short of, so that some or all is refused for now.
     pub short: Option<String>,
     /// How often it was.
@@ -269,7 +269,7 @@ pub fn open_stopped<T: Send + 'static>(
     for damage in &recovered.report.damage {
         damage.log();
     }
-    recovered.mend(&*disk)?;
+    recovered.repair(&*disk)?;
     let lost: u64 = recovered.report.damage.iter().map(Damage::entries).sum();
     let shared = Arc::new(Shared {
         folder: config.folder.clone(),
@@ -279,7 +279,7 @@ pub fn open_stopped<T: Send + 'static>(
         wake: Condvar::new(),
         ledger: Mutex::new(recovered.ledger),
         budget: recovered.budget,
-        poisoned: OnceLock::new(),
+        failed: OnceLock::new(),
         committed: AtomicBool::new(false),
         last_fsync_us: AtomicU64::new(0),
         fsyncs: AtomicU64::new(0),
@@ -358,7 +358,7 @@ impl<T: Send + 'static> Spool<T> {
         let bytes = frame::bytes(entry.len()) as u64;
         let mut queue = locked(&self.shared.queue);
         let refused = match queue.state {
-            State::Poisoned => Some(Failure::Poisoned),
+            State::Failed => Some(Failure::Failed),
             State::Closing | State::Closed => Some(Failure::Closed),
             State::Open if queue.room < bytes && queue.short.is_some() => Some(Failure::Short),
             State::Open if queue.room < bytes => Some(Failure::Full),
@@ -441,8 +441,8 @@ impl<T: Send + 'static> Spool<T> {
     }
 
     /// Whether the disk failed.
-    pub fn is_poisoned(&self) -> bool {
-        self.shared.is_poisoned()
+    pub fn has_failed(&self) -> bool {
+        self.shared.has_failed()
     }
 
     /// How far what was removed is written anew.
@@ -461,7 +461,7 @@ impl<T: Send + 'static> Spool<T> {
             damaged_places: shared.damaged_places.load(Ordering::Relaxed),
             damaged_entries: shared.damaged_entries.load(Ordering::Relaxed),
             shortages: shared.shortages.load(Ordering::Relaxed),
-            poisoned: shared.poisoned.get().cloned(),
+            failed: shared.failed.get().cloned(),
             ..Status::default()
         };
         {

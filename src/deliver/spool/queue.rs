@@ -22,7 +22,7 @@ pub(super) struct Queue<T> {
     /// What the machine was short of when the spool last needed it; `None`: it was not.
     pub(super) short: Option<String>,
     pub(super) state: State,
-    /// The thread should end, poisoned or not.
+    /// The thread should end, failed or not.
     pub(super) closing: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum State {
     /// Nothing more is accepted; the writer finishes.
     Closing,
     Closed,
-    Poisoned,
+    Failed,
 }
 
 // === impl Queue ===

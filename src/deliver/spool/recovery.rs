@@ -20,9 +20,9 @@ use super::damage::{Damage, Recovery, keep_aside};
 use super::disk::{Disk, DiskFile, Lock, Mode, write_full};
 use super::error::Error;
 use super::ledger::{Ledger, Part};
-use super::mend::{Mend, Shape};
 use super::presence::Kept;
 use super::read::{Read, open, read_segment};
+use super::repair::{Repair, Shape};
 use super::segment::{self, HEADER_BYTES, Header, Kind};
 
 /// What the spool goes on with.
@@ -32,7 +32,7 @@ pub(super) struct Recovered {
     pub(super) ledger: Ledger,
     pub(super) budget: Budget,
     /// What is to be written over damaged places once they are reported.
-    pub(super) mends: Vec<Mend>,
+    pub(super) repairs: Vec<Repair>,
     /// For the writer.
     pub(super) found: Found,
     pub(super) kept: Kept,
@@ -75,7 +75,7 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
     let (mut cursor, low, cursor_epoch) = read_cursor(disk, folder, &mut report)?;
     survey.prove_writable(disk, folder)?;
     let budget = survey.budget(config);
-    let (ledger, last, mends) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
+    let (ledger, last, repairs) = read_segments(disk, folder, &survey, low, &budget, &mut report)?;
     let active = last.map(|last| settle(disk, last, &ledger, &mut report)).transpose()?;
     let spares = survey.sweep(disk, folder, config, &budget)?;
     let epoch = survey.epochs().chain([cursor_epoch]).max().unwrap_or_default();
@@ -108,7 +108,7 @@ pub(super) fn recover(config: &Config, disk: &Arc<dyn Disk>) -> Result<Recovered
         },
         ledger,
         budget,
-        mends,
+        repairs,
         kept,
     })
 }
@@ -143,8 +143,8 @@ fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Lock>, Error> {
 impl Recovered {
     /// Marks the damaged places as known. Without that, a torn group would look like damage once more groups are written
     /// behind it.
-    pub(super) fn mend(&self, disk: &dyn Disk) -> Result<(), Error> {
-        self.mends.iter().try_for_each(|mend| mend.apply(disk))
+    pub(super) fn repair(&self, disk: &dyn Disk) -> Result<(), Error> {
+        self.repairs.iter().try_for_each(|repair| repair.apply(disk))
     }
 }
 
@@ -278,7 +278,7 @@ fn read_cursor(disk: &dyn Disk, folder: &Path, report: &mut Recovery) -> Result<
     }
 }
 
-/// Reads all segments, oldest first; returns the books, the last segment for [`settle`], and what is to be mended.
+/// Reads all segments, oldest first; returns the books, the last segment for [`settle`], and what is to be repaired.
 fn read_segments(
     disk: &dyn Disk,
     folder: &Path,
@@ -286,9 +286,9 @@ fn read_segments(
     low: Low,
     budget: &Budget,
     report: &mut Recovery,
-) -> Result<(Ledger, Option<Read>, Vec<Mend>), Error> {
+) -> Result<(Ledger, Option<Read>, Vec<Repair>), Error> {
     let mut ledger = Ledger::new(low.saved.unwrap_or_default());
-    let (mut missing, mut mends) = (Vec::new(), Vec::new());
+    let (mut missing, mut repairs) = (Vec::new(), Vec::new());
     let mut last: Option<Read> = None;
     // Where the report speaks of segments that are gone, since the last one that is not.
     let mut gone: Option<usize> = None;
@@ -307,7 +307,7 @@ fn read_segments(
             let path = folder.join(segment::name(epoch));
             let to = folder.join(format!("{epoch:010}-gone.damaged"));
             report.damage.push(Damage::of_gone(&path, shape.bytes(), &to));
-            mends.push(Mend::SetAside { from: path, to });
+            repairs.push(Repair::SetAside { from: path, to });
             continue;
         };
         let before = last.as_ref().and_then(|last| last.scan.next);
@@ -369,18 +369,18 @@ fn read_segments(
         }
         if let Some(before) = last.as_ref().filter(|before| before.end_is_gone() || gone.is_some()) {
             let first = read.first.map_or(next, |(first, _)| first).max(next);
-            mends.extend(before.mend_end(next..first));
+            repairs.extend(before.repair_end(next..first));
         }
         report
             .damage
             .extend(read.cut().map(|damage| read.keep_whole(disk, budget, damage)));
-        mends.extend(read.mend());
+        repairs.extend(read.repair());
         (last, gone) = (Some(read), None);
     }
     for sequences in missing {
         ledger.commit(sequences);
     }
-    Ok((ledger, last, mends))
+    Ok((ledger, last, repairs))
 }
 
 impl Low {

@@ -1,6 +1,6 @@
 //! What the handle and the writer share: the queue, the ledger, and figures.
 //!
-//! Whoever finds that the spool can promise nothing more says so here (*poisoned*), whatever happens to the rest.
+//! Whoever finds that the spool can promise nothing more says so here (*failed*), whatever happens to the rest.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ pub struct Shared<T> {
     pub(super) wake: Condvar,
     pub(super) ledger: Mutex<Ledger>,
     pub(super) budget: Budget,
-    pub(super) poisoned: OnceLock<String>,
+    pub(super) failed: OnceLock<String>,
     /// The low-water mark moved since the writer looked.
     pub(super) committed: AtomicBool,
     pub(super) last_fsync_us: AtomicU64,
@@ -45,26 +45,26 @@ pub struct Shared<T> {
 // === impl Shared ===
 
 impl<T> Shared<T> {
-    pub(super) fn is_poisoned(&self) -> bool {
-        self.poisoned.get().is_some()
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get().is_some()
     }
 
     /// From now on nothing is accepted. Only the first reason counts.
-    pub(super) fn poison(&self, why: &str) {
+    pub(super) fn fail(&self, why: &str) {
         {
             let mut queue = locked(&self.queue);
-            if queue.state == State::Poisoned {
+            if queue.state == State::Failed {
                 return;
             }
-            queue.state = State::Poisoned;
+            queue.state = State::Failed;
             queue.room = 0;
         }
         tracing::error!(
             why,
-            "the spool is poisoned: it accepts nothing more until the gateway is started again"
+            "the spool failed: it accepts nothing more until the gateway is started again"
         );
         // Set once: of two threads that find a reason, the second has returned above.
-        self.poisoned.set(why.to_owned()).ok();
+        self.failed.set(why.to_owned()).ok();
     }
 
     pub(super) fn fsynced(&self, took: Duration) {
@@ -81,7 +81,7 @@ impl<T> Shared<T> {
         damage.log();
     }
 
-    /// To be called before the spool is poisoned: whoever sees that must see this.
+    /// To be called before the spool fails: whoever sees that must see this.
     pub(super) fn rescue_begins(&self) {
         locked(&self.rescue).is_running = true;
     }

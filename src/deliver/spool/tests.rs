@@ -609,7 +609,7 @@ fn a_group_that_finds_no_room_is_refused_and_leaves_nothing_behind() {
             false => (Err(Failure::Full), 60),
         };
         assert_eq!(turn(63..64, size), [(63, result)]);
-        assert_eq!(spool.status().poisoned, None);
+        assert_eq!(spool.status().failed, None);
         disk.full.store(false, Ordering::SeqCst);
         writer.finish();
         drop(spool);
@@ -657,13 +657,13 @@ fn a_failed_fsync_is_final() {
     let disk = FailingDisk::default();
     let (spool, _, results) = start(&config(folder.path()), Arc::new(disk.clone())).unwrap();
     append_all(&spool, &results, 0..3);
-    assert_eq!(spool.status().poisoned, None);
+    assert_eq!(spool.status().failed, None);
     disk.fails.store(true, Ordering::SeqCst);
     spool.append(vec![1], 3).unwrap();
-    assert_eq!(wait(&results, 1), [(3, Err(Failure::Poisoned))]);
+    assert_eq!(wait(&results, 1), [(3, Err(Failure::Failed))]);
     disk.fails.store(false, Ordering::SeqCst);
-    assert_eq!(spool.append(vec![2], 4), Err((4, vec![2], Failure::Poisoned)));
-    assert!(spool.status().poisoned.unwrap().contains("sync"));
+    assert_eq!(spool.append(vec![2], 4), Err((4, vec![2], Failure::Failed)));
+    assert!(spool.status().failed.unwrap().contains("sync"));
     assert_eq!(spool.read(100, 10_000).unwrap().len(), 3, "what is durable can be read");
     spool.close();
 }
@@ -717,14 +717,14 @@ fn a_look_that_fails_for_a_moment_refuses_and_takes_nothing_away() {
         spool.append(vec![2; 100], 1).unwrap();
         writer.turn();
         assert_eq!(locked(&told).pop(), Some((1, Err(Failure::Short))));
-        assert!(!spool.is_poisoned() && spool.is_short(), "{errno}");
+        assert!(!spool.has_failed() && spool.is_short(), "{errno}");
         disk.later_ms
             .fetch_add(if ends { 4000 } else { 6000 }, Ordering::SeqCst);
         if ends {
             disk.looks.store(0, Ordering::SeqCst);
         }
         writer.turn();
-        assert_eq!(spool.is_poisoned(), !ends, "{errno}");
+        assert_eq!(spool.has_failed(), !ends, "{errno}");
         if ends {
             spool.append(vec![3; 100], 2).unwrap();
             writer.turn();
@@ -791,7 +791,7 @@ fn all_segments_of_a_removed_folder_are_written_anew() {
         assert!(segments >= 3, "{segments}");
         take_away(&config.folder);
         writer.finish();
-        assert!(spool.status().poisoned.is_some());
+        assert!(spool.status().failed.is_some());
         drop(spool);
         assert_eq!(found_in(&config), (0..15).collect::<Vec<u64>>());
     }
@@ -823,7 +823,7 @@ fn taken_away_without_room(config: &Config, take_away: fn(&Path)) -> (Spool<u32>
     let (spool, mut writer, _) = several_segments_on(Arc::new(disk.clone()), config, 15);
     take_away(&config.folder);
     disk.full.store(true, Ordering::SeqCst);
-    while !spool.is_poisoned() {
+    while !spool.has_failed() {
         spool.append(vec![1; 10], 99).ok();
         writer.turn();
     }
@@ -892,7 +892,7 @@ fn segments_that_were_written_anew_and_replayed_make_room_for_others() {
     remove(&config.folder);
     // Room for one segment and a part of the next.
     disk.room.store(70_000, Ordering::SeqCst);
-    while !spool.is_poisoned() {
+    while !spool.has_failed() {
         spool.append(vec![1; 10], 99).ok();
         writer.turn();
     }
@@ -935,7 +935,7 @@ fn of_segments_that_are_not_held_open_the_loss_is_noticed() {
     assert_eq!(segments, 4);
     std::fs::remove_dir_all(&config.folder).unwrap();
     writer.finish();
-    assert!(spool.status().poisoned.is_some());
+    assert!(spool.status().failed.is_some());
     let found = found_in(&config);
     // Six are in each; the oldest two are held open, and the one that is written to.
     assert_eq!(found, (0..12).chain(18..20).collect::<Vec<u64>>());

@@ -58,14 +58,14 @@ pub(super) fn run<T: Send + 'static>(mut writer: Writer<T>, commit_interval: Dur
     }
 }
 
-/// Poisons the spool if the thread ends in any way but [`Writer::finish`].
+/// Fails the spool if the thread ends in any way but [`Writer::finish`].
 struct Guard<T>(Arc<Shared<T>>);
 
 impl<T> Drop for Guard<T> {
     fn drop(&mut self) {
         let ended = locked(&self.0.queue).state.clone();
-        if !matches!(ended, State::Closed | State::Poisoned) {
-            self.0.poison("its writer ended unexpectedly");
+        if !matches!(ended, State::Closed | State::Failed) {
+            self.0.fail("its writer ended unexpectedly");
         }
         self.0.rescue_ends();
     }

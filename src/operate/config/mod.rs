@@ -42,7 +42,7 @@ pub struct Config {
     pub devices: devices::Config,
     pub kafka: deliver::Config,
     pub spool: deliver::spool::Config,
-    pub replay: deliver::replay::Config,
+    pub replay: deliver::replay_threads::Config,
     pub schemas: catalogue::Config,
     pub registry: catalogue::registry::Config,
     pub clock: validate::Config,

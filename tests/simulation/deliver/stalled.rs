@@ -2,7 +2,7 @@
 //!
 //! As in `leaderless` a device stands for a partition, and nothing happens by chance.
 
-use citygate::deliver::leaderless::Leaderless;
+use citygate::deliver::leaderless_partitions::Leaderless;
 
 use super::leaderless::{
     NOTICED, arrived, backlog, calm, check_all_arrived_in_order, confirm, leaders_return, lose_leader, outcome_of_one,

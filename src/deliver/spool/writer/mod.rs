@@ -154,7 +154,7 @@ impl<T: Send + 'static> Writer<T> {
         });
         self.recover_from_shortage();
         self.publish_room();
-        if self.shared.is_poisoned() {
+        if self.shared.has_failed() {
             self.fail_waiting();
             let again = self.lost.then(|| self.rescue()).flatten();
             return again.map_or(Next::Idle, Next::After);
@@ -174,12 +174,12 @@ impl<T: Send + 'static> Writer<T> {
             Stop::Lost(error) => {
                 self.lost = true;
                 self.shared.rescue_begins();
-                self.shared.poison(&error.to_string());
-                Failure::Poisoned
+                self.shared.fail(&error.to_string());
+                Failure::Failed
             }
             Stop::Failed(error) => {
-                self.shared.poison(&error.to_string());
-                Failure::Poisoned
+                self.shared.fail(&error.to_string());
+                Failure::Failed
             }
         }
     }
@@ -228,7 +228,7 @@ impl<T: Send + 'static> Writer<T> {
     pub fn finish(mut self) {
         let open = {
             let mut queue = locked(&self.shared.queue);
-            let open = queue.state != State::Poisoned;
+            let open = queue.state != State::Failed;
             if open {
                 queue.state = State::Closing;
             }
@@ -270,7 +270,7 @@ impl<T: Send + 'static> Writer<T> {
         let mut group = std::mem::take(&mut self.group);
         {
             let mut queue = locked(&self.shared.queue);
-            if queue.state == State::Poisoned {
+            if queue.state == State::Failed {
                 return;
             }
             std::mem::swap(&mut group, &mut queue.waiting);
@@ -300,9 +300,9 @@ impl<T: Send + 'static> Writer<T> {
                 // What a group needs, others need as well: they need not wait to be told.
                 self.short_until = Some(self.shared.disk.uptime() + SHORT_RETRY);
             }
-            if failure != Failure::Poisoned {
+            if failure != Failure::Failed {
                 // At once: what was refused should not come back after a restart.
-                if let Err(stop @ (Stop::Failed(_) | Stop::Lost(_))) = self.mend() {
+                if let Err(stop @ (Stop::Failed(_) | Stop::Lost(_))) = self.repair() {
                     self.stopped(stop);
                 }
             }
@@ -325,7 +325,7 @@ impl<T: Send + 'static> Writer<T> {
         let fits = |active: &Active, bytes: usize, next: &Waiting<T>| {
             (bytes + frame::bytes(next.entry.len())) as u64 <= active.left()
         };
-        self.mend()?;
+        self.repair()?;
         let Some(next) = waiting.peek() else {
             return Ok((first, 0));
         };
@@ -379,7 +379,7 @@ impl<T: Send + 'static> Writer<T> {
 
     /// Covers what a group that found no room has left of itself. Read after a crash, its entries would stand in for
     /// those that got their sequences later; and these were acknowledged.
-    fn mend(&mut self) -> Result<(), Stop> {
+    fn repair(&mut self) -> Result<(), Stop> {
         let torn = self.active.as_mut().and_then(|active| Some((active.torn_to?, active)));
         let Some((torn_to, active)) = torn else {
             return Ok(());
@@ -393,13 +393,13 @@ impl<T: Send + 'static> Writer<T> {
         Ok(())
     }
 
-    /// Fails everything that waits: the spool is poisoned or closed.
+    /// Fails everything that waits: the spool has failed or is closed.
     fn fail_waiting(&mut self) {
         let (waiting, failure) = {
             let mut queue = locked(&self.shared.queue);
             queue.bytes = 0;
             let failure = match queue.state {
-                State::Poisoned => Failure::Poisoned,
+                State::Failed => Failure::Failed,
                 _ => Failure::Closed,
             };
             (std::mem::take(&mut queue.waiting), failure)
@@ -413,7 +413,7 @@ impl<T: Send + 'static> Writer<T> {
     // --- upkeep
 
     fn upkeep(&mut self) -> Result<Next, Stop> {
-        if self.shared.is_poisoned() {
+        if self.shared.has_failed() {
             return Ok(Next::Idle);
         }
         // Before the mark is read: what is committed from here on wakes the writer again.

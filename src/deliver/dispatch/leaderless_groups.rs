@@ -4,7 +4,7 @@
 //! have lost their leaders, and thousands of groups be asked about every few milliseconds: so they are worked out once.
 
 use super::key_groups::{Set, groups_of};
-use crate::deliver::leaderless::LeaderlessPartitions;
+use crate::deliver::leaderless_partitions::LeaderlessPartitions;
 
 #[derive(Debug, Default)]
 pub struct LeaderlessGroups {

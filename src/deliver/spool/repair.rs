@@ -31,7 +31,7 @@ pub(super) enum Shape {
 
 /// What makes a damaged segment a whole one again, or takes it out of the way.
 #[derive(Debug)]
-pub(super) enum Mend {
+pub(super) enum Repair {
     Write(Write),
     SetAside { from: PathBuf, to: PathBuf },
 }
@@ -153,7 +153,7 @@ impl Read {
     }
 
     /// Marks over what is missing, a header if it has none, its size if it was cut.
-    pub(super) fn mend(&self) -> Option<Mend> {
+    pub(super) fn repair(&self) -> Option<Repair> {
         let mut parts = Vec::new();
         if matches!(self.header, Header::Bad { .. }) {
             let mut start = segment::start(self.epoch, self.bytes.len() as u64, 0, 0);
@@ -163,18 +163,18 @@ impl Read {
         let new = self.scan.gaps.iter().filter(|gap| !gap.known);
         parts
             .extend(new.filter_map(|gap| Some((gap.place.start as u64, segment::hole(&self.bytes, self.epoch, gap)?))));
-        (!parts.is_empty() || self.is_cut()).then(|| self.mend_by(parts))
+        (!parts.is_empty() || self.is_cut()).then(|| self.repair_by(parts))
     }
 
     /// Marks at its end, once a later segment says what is missing behind it.
-    pub(super) fn mend_end(&self, missing: Range<u64>) -> Option<Mend> {
+    pub(super) fn repair_end(&self, missing: Range<u64>) -> Option<Repair> {
         let marks = missing_at_the_end(self.epoch, missing);
         let fits = self.scan.end + marks.len() <= self.bytes.len();
-        fits.then(|| self.mend_by(vec![(self.scan.end as u64, marks)]))
+        fits.then(|| self.repair_by(vec![(self.scan.end as u64, marks)]))
     }
 
-    fn mend_by(&self, parts: Vec<(u64, Vec<u8>)>) -> Mend {
-        Mend::Write(Write {
+    fn repair_by(&self, parts: Vec<(u64, Vec<u8>)>) -> Repair {
+        Repair::Write(Write {
             path: self.path.clone(),
             bytes: self.bytes.len() as u64,
             left: self.left.max(self.scan.end + frame::HEADER_BYTES) as u64,
@@ -183,18 +183,18 @@ impl Read {
     }
 }
 
-// === impl Mend ===
+// === impl Repair ===
 
-impl Mend {
+impl Repair {
     /// Without that, the next start would report the same damage again; if there is no room, it does.
     pub(super) fn apply(&self, disk: &dyn Disk) -> Result<(), Error> {
         match self {
-            Mend::SetAside { from, to } => {
+            Repair::SetAside { from, to } => {
                 let moved = disk.rename(from, to);
                 let moved = moved.and_then(|()| disk.sync_folder(from.parent().unwrap_or(Path::new("."))));
                 moved.map_err(|error| Error::io("move aside", from, error))
             }
-            Mend::Write(write) => write.apply(disk),
+            Repair::Write(write) => write.apply(disk),
         }
     }
 }

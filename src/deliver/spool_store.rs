@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::dispatch::{Store, Ticket};
-use super::replay::Wake;
+use super::replay_threads::Wake;
 use super::spool::{self, Failure, Spool};
 use crate::deliver::metrics::SpoolMetrics;
 use crate::outcome::Busy;
@@ -55,7 +55,7 @@ impl Store for SpoolStore {
     }
 
     fn refuses(&self) -> Option<Busy> {
-        if self.spool.is_poisoned() {
+        if self.spool.has_failed() {
             Some(Busy::SpoolFailed)
         } else {
             let why = || match self.spool.is_short() {
@@ -82,7 +82,7 @@ impl Store for SpoolStore {
 /// What a device is told when the spool does not accept its reading.
 pub fn busy(failure: &Failure) -> Busy {
     match failure {
-        Failure::Poisoned => Busy::SpoolFailed,
+        Failure::Failed => Busy::SpoolFailed,
         Failure::Closed => Busy::Draining,
         Failure::Busy => Busy::SpoolBusy,
         Failure::Short => Busy::SpoolShort,
@@ -108,7 +108,7 @@ pub fn observe(status: &spool::Status, ingest_bytes_per_s: f64, now_ms: i64, met
         .set(remaining_seconds(status, ingest_bytes_per_s).unwrap_or(f64::INFINITY));
     metrics.spool_damaged_places.set(status.damaged_places as i64);
     metrics.spool_readings_lost.set(status.damaged_entries as i64);
-    metrics.spool_failed.set(i64::from(status.poisoned.is_some()));
+    metrics.spool_failed.set(i64::from(status.failed.is_some()));
     metrics.spool_short.set(i64::from(status.short.is_some()));
     let shortages = status.shortages.saturating_sub(metrics.spool_shortages_total.get());
     metrics.spool_shortages_total.inc_by(shortages);
@@ -150,7 +150,7 @@ pub fn describe(
         "damaged_places": status.damaged_places,
         "readings_lost": status.damaged_entries,
         "short": status.short,
-        "failed": status.poisoned,
+        "failed": status.failed,
     })
 }
 
