@@ -366,16 +366,14 @@ impl Client {
     /// Looks whether the cluster is available and offers every topic, or would let it be created.
     ///
     /// # Errors
-    /// Why the cluster cannot be used, in words for the operator.
-    pub async fn inspect(self, config: &Config, topics: Vec<String>) -> Result<Inspection, String> {
+    /// Why the cluster cannot be used.
+    pub async fn inspect(self, config: &Config, topics: Vec<String>) -> Result<Inspection, probe::Unusable> {
         let Client { kafka, health, .. } = self;
         // Nothing is sent, and what is found is told by the return value.
         health.close();
         let wanted = topics::Wanted::new(config, topics);
         let (asked, whom) = (kafka.clone(), wanted.clone());
-        let to_create = tokio::task::spawn_blocking(move || probe::ask_once(&asked, &health, &whom))
-            .await
-            .map_err(|error| error.to_string())??;
+        let to_create = tokio::task::spawn_blocking(move || probe::ask_once(&asked, &health, &whom)).await??;
         let settings = wanted.weaknesses(&kafka).await;
         let weaknesses =
             settings.unwrap_or_else(|error| vec![format!("the settings of the topics could not be read: {error}")]);

@@ -11,8 +11,8 @@ use rdkafka::metadata::Metadata;
 use tracing::{info, warn};
 
 use super::health::Monitor;
-use super::kafka::Kafka;
 use super::kafka::topics::{self, Unfit, Wanted};
+use super::kafka::{self, Kafka};
 use super::reason::{Cause, Reason};
 
 /// How often it is asked for its topics while it confirms readings: one may have been deleted.
@@ -95,6 +95,22 @@ struct NotCreated {
     why: String,
     pause: Duration,
     again_at: Instant,
+}
+
+/// Why a cluster cannot be used, for `citygate check`.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// It does not answer; the text is what librdkafka tells of its connections.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// It would not create what is missing.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The question ended without an answer.
+    #[error(transparent)]
+    Ended(#[from] tokio::task::JoinError),
 }
 
 // === impl Probe ===
@@ -199,7 +215,7 @@ impl Probe {
         self.replaced += 1;
         match self.kafka.replace() {
             Ok(()) => self.monitor.failed(Cause::NoBroker, &Unfit::NoBroker.to_string()),
-            Err(why) => self.monitor.failed(Cause::Producer, &why),
+            Err(why) => self.monitor.failed(Cause::Producer, &why.to_string()),
         }
     }
 
@@ -218,7 +234,7 @@ impl Probe {
             info!(topics = missing.join(", "), "creating kafka topics");
         }
         let created = self.wanted.create(self.kafka.cluster(), &missing);
-        let created = created.map_err(|why| (Cause::TopicRefused, why));
+        let created = created.map_err(|why| (Cause::TopicRefused, why.to_string()));
         let Err((cause, why)) = created.and_then(|()| self.await_created(&missing)) else {
             return true;
         };
@@ -271,7 +287,7 @@ impl Probe {
 }
 
 /// Asks again for as long as librdkafka tells nothing of the connections: a busy machine, or name server, may be slow.
-fn metadata_or_reason(kafka: &Kafka, monitor: &Monitor) -> Result<Metadata, String> {
+fn metadata_or_reason(kafka: &Kafka, monitor: &Monitor) -> Result<Metadata, Unusable> {
     let began = Instant::now();
     loop {
         let why = match kafka.metadata() {
@@ -280,7 +296,7 @@ fn metadata_or_reason(kafka: &Kafka, monitor: &Monitor) -> Result<Metadata, Stri
         };
         if monitor.is_told() || began.elapsed() >= TOLD_WITHIN {
             monitor.unreachable(why);
-            return Err(super::reason::line(&monitor.reasons()));
+            return Err(Unusable::Unavailable(super::reason::line(&monitor.reasons())));
         }
     }
 }
@@ -289,7 +305,7 @@ fn metadata_or_reason(kafka: &Kafka, monitor: &Monitor) -> Result<Metadata, Stri
 ///
 /// # Errors
 /// Why Kafka cannot be used.
-pub fn ask_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted) -> Result<Option<String>, String> {
+pub fn ask_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted) -> Result<Option<String>, Unusable> {
     let metadata = metadata_or_reason(kafka, monitor)?;
     match wanted.check(&metadata) {
         Ok(()) => match wanted.missing(&metadata) {
@@ -298,12 +314,12 @@ pub fn ask_once(kafka: &Kafka, monitor: &Monitor, wanted: &Wanted) -> Result<Opt
                 wanted.could_create(kafka.cluster(), &missing)?;
                 Ok(Some(missing.join(", ")))
             }
-            missing => Err(Unfit::Missing(missing).to_string()),
+            missing => Err(Unfit::Missing(missing).into()),
         },
         Err(Unfit::Missing(missing)) if wanted.creates() => {
             wanted.could_create(kafka.cluster(), &missing)?;
             Ok(Some(missing.join(", ")))
         }
-        Err(unfit) => Err(unfit.to_string()),
+        Err(unfit) => Err(unfit.into()),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::dispatch::{Store, Ticket};
+use super::dispatch::{Store, Ticket, Unreadable};
 use super::replay_threads::Wake;
 use super::spool::{self, Failure, Spool};
 use crate::deliver::metrics::SpoolMetrics;
@@ -36,10 +36,9 @@ impl Store for SpoolStore {
         Ok(())
     }
 
-    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
-        self.spool
-            .read(entries_max, bytes_max)
-            .map_err(|error| error.to_string())
+    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, Unreadable> {
+        let read = self.spool.read(entries_max, bytes_max);
+        read.map_err(|error| Unreadable(error.into()))
     }
 
     fn rewind(&self) {

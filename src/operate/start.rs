@@ -38,8 +38,8 @@ pub enum Error {
     #[error(transparent)]
     Client(#[from] deliver::kafka::Error),
     /// The cluster cannot be used; only `check` asks it.
-    #[error("{0}")]
-    Cluster(String),
+    #[error(transparent)]
+    Cluster(#[from] deliver::probe::Unusable),
     #[error(transparent)]
     Listen(#[from] listen::Error),
     /// An identity file.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use citygate::deliver::broker::{Broker, Refused};
-use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
+use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times, Unreadable};
 use citygate::deliver::health::Monitor;
 use citygate::deliver::reason::Cause;
 use citygate::gateway::Metrics;
@@ -169,11 +169,11 @@ impl Store for SlowStore {
         Ok(())
     }
 
-    fn read(&self, entries_max: usize, mut bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+    fn read(&self, entries_max: usize, mut bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, Unreadable> {
         let mut state = self.0.borrow_mut();
         if std::mem::take(&mut state.unreadable) {
             state.read_from = 0;
-            return Err("the simulation says so".into());
+            return Err(Unreadable("the simulation says so".into()));
         }
         let entries: Vec<_> = state
             .durable

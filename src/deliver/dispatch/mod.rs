@@ -65,7 +65,7 @@ pub use replay::Replayed;
 use retained::PendingRecord;
 use state::State;
 pub use state::{Dispatch, Times};
-pub use store::{Store, Ticket};
+pub use store::{Store, Ticket, Unreadable};
 
 // === impl Dispatch ===
 

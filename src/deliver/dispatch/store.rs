@@ -11,7 +11,7 @@ pub trait Store {
     /// Queues an entry to be written; its end is told by [`Dispatch::stored`](super::Dispatch::stored) with the same ticket.
     fn append(&self, encoded: Vec<u8>, ticket: Ticket) -> Result<(), (Ticket, Vec<u8>, Busy)>;
     /// The next durable, uncommitted entries, oldest first.
-    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
+    fn read(&self, entries_max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, Unreadable>;
     /// Lets the next read begin at the oldest uncommitted entry.
     fn rewind(&self);
     /// The entry needs no replay.
@@ -25,6 +25,11 @@ pub trait Store {
     /// Whether much of the disk holds what was committed, and cannot be given up because of older entries that were not.
     fn keeps_too_much(&self) -> bool;
 }
+
+/// Entries that could not be read; they stay where they are. The text says which file, and why.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Unreadable(pub Box<dyn std::error::Error + Send + Sync>);
 
 /// What an appended entry is for.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use tracing::debug;
 
+use super::error::Error;
 use crate::deliver::config::{Config, Mask};
 use crate::deliver::reason::{Cause, Reason};
 
@@ -49,10 +50,10 @@ impl Cluster {
     }
 
     /// A client for administrative requests.
-    pub(super) fn admin(&self) -> Result<AdminClient<Silent>, String> {
+    pub(super) fn admin(&self) -> Result<AdminClient<Silent>, Error> {
         self.client
             .create_with_context(Silent(self.mask.clone()))
-            .map_err(|error| format!("kafka: {}", self.mask.hide(&error.to_string())))
+            .map_err(|error| Error::Client(self.mask.hide(&error.to_string())))
     }
 
     /// Asks the cluster for its topics; the error is what to say if nothing is known of the connections.
@@ -68,20 +69,17 @@ impl Cluster {
     /// The `max.message.bytes` of a topic, as it is now. Blocks for some seconds.
     ///
     /// # Errors
-    /// Kafka does not say, in words.
-    pub fn message_bytes_max(&self, topic: &str) -> Result<u64, String> {
+    /// Kafka does not say.
+    pub fn message_bytes_max(&self, topic: &str) -> Result<u64, Error> {
         block_on(async {
             let options = AdminOptions::new().request_timeout(Some(LOOK_TIMEOUT));
             let asked = self.admin()?;
             let about = [ResourceSpecifier::Topic(topic)];
-            let described = asked.describe_configs(&about, &options).await;
-            let described = described.map_err(|error| error.to_string())?;
-            let config = described.into_iter().next().ok_or("no answer")?;
-            let config = config.map_err(|code| code.to_string())?;
+            let described = asked.describe_configs(&about, &options).await?;
+            let config = described.into_iter().next().ok_or(Error::NoAnswer)?;
+            let config = config.map_err(Error::Topic)?;
             let entry = config.get("max.message.bytes").and_then(|entry| entry.value.as_ref());
-            entry
-                .and_then(|value| value.parse().ok())
-                .ok_or_else(|| "the topic has no max.message.bytes".to_owned())
+            entry.and_then(|value| value.parse().ok()).ok_or(Error::NoLimit)
         })
     }
 }

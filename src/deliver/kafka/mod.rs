@@ -6,10 +6,13 @@
 
 pub mod cluster;
 
+pub mod error;
+
 pub mod producer;
 
 pub mod reports;
 
 pub mod topics;
 
-pub use producer::{Error, Kafka};
+pub use error::Error;
+pub use producer::Kafka;

@@ -18,6 +18,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer
 use tracing::{error, info, warn};
 
 use super::cluster::Cluster;
+use super::error::Error;
 use super::reports::{Listener, Reports};
 use crate::deliver::broker::{Broker, Refused};
 use crate::deliver::config::Config;
@@ -34,11 +35,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the reports of purged records may take.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// librdkafka refuses the configuration.
-#[derive(Debug, thiserror::Error)]
-#[error("kafka: {0}; see kafka.properties")]
-pub struct Error(String);
 
 type Producer = ThreadedProducer<Reports>;
 
@@ -93,7 +89,7 @@ impl Kafka {
         reports.metrics.kafka_batch_bytes_max.set(batch_bytes);
         let producer_config = config.producer(spooling);
         let producer = producer_config.create_with_context(reports.clone());
-        let producer = producer.map_err(|error| Error(reports.mask.hide(&error.to_string())))?;
+        let producer = producer.map_err(|error| Error::Configuration(reports.mask.hide(&error.to_string())))?;
         let producer = RwLock::new(producer);
         Ok(Kafka {
             cluster: Cluster::new(config),
@@ -151,13 +147,13 @@ impl Kafka {
     ///
     /// # Errors
     /// librdkafka makes no new one; the old one stays.
-    pub fn replace(&self) -> Result<(), String> {
+    pub fn replace(&self) -> Result<(), Error> {
         let _alone = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
         self.replace_alone(|| {})
     }
 
     /// `and_then`: under the lock, before anybody gives a record to the new producer.
-    fn replace_alone(&self, and_then: impl FnOnce()) -> Result<(), String> {
+    fn replace_alone(&self, and_then: impl FnOnce()) -> Result<(), Error> {
         let batch_bytes = self.batch_bytes.load(Ordering::Relaxed);
         let reports = Reports {
             sent_bytes_seen: Arc::default(),
@@ -170,10 +166,7 @@ impl Kafka {
             .clone()
             .set("batch.size", batch_bytes.to_string())
             .create_with_context(reports)
-            .map_err(|error| {
-                let why = self.reports.mask.hide(&error.to_string());
-                format!("the kafka producer failed, and could not be replaced: {why}")
-            })?;
+            .map_err(|error| Error::Replacement(self.reports.mask.hide(&error.to_string())))?;
         self.give_nothing_more(&self.producer.write().unwrap_or_else(PoisonError::into_inner));
         self.take_back();
         let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
@@ -249,7 +242,7 @@ impl Kafka {
             self.shrinking.store(false, Ordering::Relaxed);
             self.reports.health.replaced();
         });
-        shrinking.failed = replaced.err();
+        shrinking.failed = replaced.err().map(|error| error.to_string());
     }
 
     /// The old producer stays, once Kafka is asked and answers; `again`: it accepts records again.
@@ -316,7 +309,7 @@ impl Kafka {
         let before = self.batch_bytes.swap(larger, Ordering::Relaxed);
         if let Err(error) = self.replace_alone(|| {}) {
             self.batch_bytes.store(before, Ordering::Relaxed);
-            return warn!(error, "batches of readings stay small");
+            return warn!(%error, "batches of readings stay small");
         }
         self.limits().clear();
         self.reports.metrics.kafka_batch_bytes_max.set(larger as i64);

@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, block_on};
+use super::error::Error;
 use super::producer::Kafka;
 use crate::deliver::config::Config;
 use crate::deliver::leaderless_partitions::{self, Leaderless};
@@ -55,6 +56,8 @@ impl Unfit {
         }
     }
 }
+
+impl std::error::Error for Unfit {}
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,8 +154,8 @@ impl Wanted {
     /// Creates these topics. Blocks for ten seconds at most.
     ///
     /// # Errors
-    /// Kafka refuses some, or does not answer; in words for the operator.
-    pub fn create(&self, cluster: &Cluster, topics: &[String]) -> Result<(), String> {
+    /// Kafka refuses some, or does not answer.
+    pub fn create(&self, cluster: &Cluster, topics: &[String]) -> Result<(), Error> {
         self.ask_to_create(cluster, topics, false)
     }
 
@@ -160,25 +163,28 @@ impl Wanted {
     ///
     /// # Errors
     /// As for [`Wanted::create`].
-    pub fn could_create(&self, cluster: &Cluster, topics: &[String]) -> Result<(), String> {
+    pub fn could_create(&self, cluster: &Cluster, topics: &[String]) -> Result<(), Error> {
         self.ask_to_create(cluster, topics, true)
     }
 
-    fn ask_to_create(&self, cluster: &Cluster, topics: &[String], validate_only: bool) -> Result<(), String> {
-        block_on(self.request_topics(cluster, topics, validate_only)).map_err(|error| {
+    fn ask_to_create(&self, cluster: &Cluster, topics: &[String], validate_only: bool) -> Result<(), Error> {
+        block_on(self.request_topics(cluster, topics, validate_only)).map_err(|why| {
             let replicas = match self.replication_factor {
                 -1 => "the cluster's number of replicas".to_owned(),
                 factor => format!("{factor} replicas"),
             };
-            format!(
-                "kafka does not create topics with {} partitions and {replicas}: {error}",
-                self.partitions
-            )
+            let (partitions, why) = (self.partitions, why);
+            Error::NotCreated {
+                partitions,
+                replicas,
+                why,
+            }
         })
     }
 
+    /// The error is in words: it names each topic that is not created.
     async fn request_topics(&self, cluster: &Cluster, names: &[String], validate_only: bool) -> Result<(), String> {
-        let admin = cluster.admin()?;
+        let admin = cluster.admin().map_err(|error| error.to_string())?;
         let replication = || TopicReplication::Fixed(self.replication_factor);
         let topics: Vec<_> = names
             .iter()
@@ -213,16 +219,16 @@ impl Wanted {
         }
     }
 
-    /// What of the topics' settings weakens the promise, in words; an error if the cluster does not say.
-    pub async fn weaknesses(&self, kafka: &Kafka) -> Result<Vec<String>, String> {
+    /// What of the topics' settings weakens the promise, in words.
+    ///
+    /// # Errors
+    /// The cluster does not say.
+    pub async fn weaknesses(&self, kafka: &Kafka) -> Result<Vec<String>, Error> {
         let admin = kafka.cluster().admin()?;
         let resources: Vec<_> = self.topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
-        let described = admin
-            .describe_configs(&resources, &options)
-            .await
-            .map_err(|error| error.to_string())?;
-        let metadata = kafka.metadata().map_err(|why| why.text)?;
+        let described = admin.describe_configs(&resources, &options).await?;
+        let metadata = kafka.metadata().map_err(|why| Error::Unavailable(why.text))?;
         let mut weaknesses = Vec::new();
         for config in described.into_iter().flatten() {
             weaknesses.extend(topic_weaknesses(&config, &metadata, self.batch_bytes));

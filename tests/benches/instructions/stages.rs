@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use citygate::catalogue::{Catalogue, Kind, Kinds};
 use citygate::decode::{address, envelope};
 use citygate::deliver::broker::{Broker, Refused};
-use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times};
+use citygate::deliver::dispatch::{Dispatch, Pending, Store, Ticket, Times, Unreadable};
 use citygate::deliver::encoded_record;
 use citygate::deliver::health::Monitor;
 use citygate::deliver::spool::frame::{self, Frame, Mark};
@@ -119,7 +119,7 @@ impl Store for NoSpool {
         unreachable!("nothing is spooled while the broker confirms")
     }
 
-    fn read(&self, _entries_max: usize, _bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+    fn read(&self, _entries_max: usize, _bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, Unreadable> {
         Ok(Vec::new())
     }
 
