@@ -252,7 +252,7 @@ impl Broker {
 
     /// SIGSTOP: connections stay, nothing is answered.
     pub fn freeze(&self) {
-        chaos::signal(self.server().pid(), "STOP");
+        chaos::freeze(self.server().pid());
     }
 
     /// SIGCONT.

@@ -3,8 +3,12 @@
 //! generator it is given, whose seed the test prints.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Sends a signal, by name; true if the process exists.
 pub fn try_signal(pid: u32, signal: &str) -> bool {
@@ -16,6 +20,29 @@ pub fn try_signal(pid: u32, signal: &str) -> bool {
 
 pub fn signal(pid: u32, signal: &str) {
     assert!(try_signal(pid, signal), "kill -{signal} {pid}");
+}
+
+/// Stops a process, and returns when each of its threads has stopped: on a busy machine some run on for a while.
+pub fn freeze(pid: u32) {
+    signal(pid, "STOP");
+    let runs = |thread: std::fs::DirEntry| {
+        // The state follows the name, which is in parentheses; a thread that has ended meanwhile has no file.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.trim_start().starts_with('T'))
+    };
+    let any_runs = || {
+        std::fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .flatten()
+            .any(runs)
+    };
+    let deadline = Instant::now() + TIMEOUT;
+    while any_runs() {
+        assert!(Instant::now() < deadline, "process {pid} does not stop");
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Resident memory of a process, in bytes (`/proc/<pid>/statm`, second field, in pages of 4 KiB).
