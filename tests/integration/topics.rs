@@ -163,12 +163,12 @@ async fn a_deleted_topic_is_made_again_where_the_gateway_may() {
     let topic = format!("{}weather", gateway.topic_prefix);
     kafka.delete_topic(&topic).await;
     let mut client = gateway.client(Via::Http).await;
-    eventually("delivered again", async || {
+    // The first ones may still come into the topic that is about to be deleted.
+    eventually("delivered again, and kept", async || {
         let answer = client.send("devices/roof/weather", "", &weather(1)).await;
-        answer.is_yes(Via::Http).then_some(())
+        (answer.is_yes(Via::Http) && !gateway.records("weather").is_empty()).then_some(())
     })
     .await;
-    assert!(!gateway.records("weather").is_empty());
     gateway.finish().await;
 }
 
