@@ -80,6 +80,14 @@ identities() {
   [[ -n $peers && $peers != *"$(address balancer)"* ]] || fail "a stranger is seen as ${peers:-nobody}, not with its own address"
 }
 
+# The page's own commands: a device is added, and sends its first reading.
+documented() {
+  local said
+  sed -n '/A device of your own/,/^\[/p' "$work/deploy/README.md" | sed -n '/^\x60*sh$/,/^\x60*$/p' | sed '1d;$d' >"$work/commands.sh"
+  said=$(cd "$work" && bash -euo pipefail "$work/commands.sh" 2>"$work/commands.log") || { cat "$work/commands.log" && fail 'what README.md says'; }
+  [[ $said == *' 204 '* ]] || fail "the first reading of README.md's device is answered: $said"
+}
+
 watched() {
   local up
   for ((tries = 0; tries < 100; tries++)); do
@@ -115,6 +123,7 @@ inside() {
   compose up --wait --pull never >"$work/up.log" 2>&1 || { tail -n 20 "$work/up.log" && compose ps --all && compose logs --tail 3 && fail 'up --wait'; }
   say "up --wait took $((SECONDS - up_began)) s"
   identities && say "a stranger is refused, a device is accepted, and both are seen with their own address"
+  documented && say "a device is added as README.md says, and its first reading accepted"
   watched && say "Prometheus sees both gateways"
   mapfile -t command < <(compose --profile demo config --format json | jq -r '.services.fleet.command[]')
   compose --profile demo run --detach --no-deps --name fleet fleet "${command[@]}" --json >/dev/null
