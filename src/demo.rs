@@ -46,7 +46,12 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The folder of schemas.
-    #[arg(long, value_name = "FOLDER", default_value = "schemas")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "CITYGATE_SCHEMAS__FOLDER",
+        default_value = "schemas"
+    )]
     schemas: PathBuf,
     /// The kinds of the devices, and those that the gateway accepts; * for every kind of the folder.
     #[arg(
