@@ -115,6 +115,17 @@ damage() { # VERSION
   upgrade "$1" && say "both gateways are upgraded to $1"
 }
 
+# A spool in use is refused; one whose gateway has ended is sent to Kafka.
+drained() {
+  local said
+  if said=$(compose run --rm --no-deps gateway-2 drain 2>&1); then fail "a spool in use is drained: $said"; fi
+  [[ $said == *'is locked by another gateway'* ]] || fail "a spool in use: $said"
+  compose stop gateway-2 >"$work/stop.log" 2>&1
+  said=$(compose run --rm --no-deps gateway-2 drain 2>"$work/drain.log") || { cat "$work/drain.log" && fail "drain: $said"; }
+  [[ $said == *', 0 stay in /var/lib/citygate/spool'* ]] || fail "drain: $said"
+  say "a spool in use is not drained; that of a gateway which has ended is empty"
+}
+
 inside() {
   local rounds=$1 round command report acknowledged lost
   trap 'compose down --volumes --timeout 5 >/dev/null 2>&1 || true' EXIT
@@ -134,6 +145,7 @@ inside() {
   report=$(docker logs fleet 2>/dev/null | sed -n '/^{/,$p')
   read -r acknowledged lost < <(jq -r '"\(.acknowledged) \(.lost)"' <<<"$report")
   jq -c '{sent, acknowledged, busy, unanswered, in_kafka, duplicates, out_of_order, p50_ms, p99_ms, lost}' <<<"$report"
+  drained
   for gateway in gateway-1 gateway-2; do
     [[ $(docker inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$(container "$gateway")") == "0.1.$((rounds % 2))" ]] ||
       fail "$gateway was not upgraded"

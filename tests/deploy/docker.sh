@@ -12,20 +12,27 @@ fi
 export DOCKER_ROOT DOCKER_HOST=unix://$DOCKER_ROOT/docker.sock DOCKER_BUILDKIT=0 DOCKER_CGROUP=/citygate-docker-$$
 mkdir -p "$DOCKER_ROOT"
 
+# What is left of an engine that was killed: its own processes name this folder, those of containers are in its cgroups.
 finish() {
-  local code=$?
-  # The engine's containerd and its shims, should it have been killed: those whose command line names this folder.
-  local process
+  local code=$? process list
   for process in /proc/[0-9]*; do
     if grep -qaF "$DOCKER_ROOT/" "$process/cmdline" 2>/dev/null; then kill -9 "${process#/proc/}" 2>/dev/null || true; fi
   done
+  find /sys/fs/cgroup -path "*$DOCKER_CGROUP*" -name cgroup.procs 2>/dev/null | while read -r list; do
+    while read -r process; do kill -9 "$process" 2>/dev/null || true; done < <(cat "$list" 2>/dev/null)
+  done
+  for ((tries = 0; tries < 20; tries++)); do
+    find /sys/fs/cgroup -depth -type d -path "*$DOCKER_CGROUP*" -exec rmdir {} + 2>/dev/null || true
+    if [[ -z $(find /sys/fs/cgroup -maxdepth 2 -path "*$DOCKER_CGROUP" 2>/dev/null) ]]; then break; fi
+    sleep 0.2
+  done
   sed -n "s|^[^ ]* \($DOCKER_ROOT/[^ ]*\) .*|\1|p" /proc/mounts | sort -r | xargs -r umount --lazy 2>/dev/null || true
   if [[ -n ${remove:-} ]]; then rm -rf "$remove"; fi
-  find /sys/fs/cgroup -depth -type d -path "*$DOCKER_CGROUP*" -exec rmdir {} + 2>/dev/null || true
   exit "$code"
 }
 trap finish EXIT
 
+# In the background, so that a signal to this script ends it at once, and with it the namespace.
 # shellcheck disable=SC2016 # expanded in the namespace
 unshare --net --mount --fork --kill-child bash -c '
   set -euo pipefail
@@ -43,4 +50,7 @@ unshare --net --mount --fork --kill-child bash -c '
   docker ps -aq | xargs -r docker rm -f >/dev/null
   kill "$(cat "$DOCKER_ROOT/pid")"
   wait
-  exit $code' _ "$@"
+  exit $code' _ "$@" &
+engine=$!
+trap 'kill -9 $engine; exit 1' INT TERM
+wait $engine
