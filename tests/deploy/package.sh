@@ -20,17 +20,29 @@ finish() {
   if ((code)) && [[ -n $leader ]]; then inside journalctl --no-pager --lines 30 2>&1 || true; fi
   if [[ -n $leader ]]; then kill -9 "$leader" 2>/dev/null || true; fi
   if [[ -n $nspawn ]]; then wait "$nspawn" 2>/dev/null || true; fi
+  find /sys/fs/cgroup -depth -type d -path "*/citygate-package-$$*" -exec rmdir {} + 2>/dev/null || true
   rm -rf "$work"
   exit "$code"
 }
 trap finish EXIT
 
+# One of its own, so that what the container makes below it can be found and removed.
+enter_cgroup() {
+  local hierarchy
+  for hierarchy in /sys/fs/cgroup/{systemd,unified}; do
+    if [[ -d $hierarchy ]]; then
+      mkdir "$hierarchy/citygate-package-$$"
+      echo "$BASHPID" >"$hierarchy/citygate-package-$$/cgroup.procs"
+    fi
+  done
+}
+
 boot() {
   mkdir -p "$machine"
   tar --numeric-owner -xf "$(tests/deploy/tools.sh system)" -C "$machine"
   rm -f "$machine/etc/machine-id"
-  systemd-nspawn --quiet --directory "$machine" --boot --register=no --keep-unit --private-network --machine "citygate-$$" \
-    --link-journal=no </dev/null >"$work/console" 2>&1 &
+  (enter_cgroup && exec systemd-nspawn --quiet --directory "$machine" --boot --register=no --keep-unit --private-network --machine "citygate-$$" \
+    --link-journal=no) </dev/null >"$work/console" 2>&1 &
   nspawn=$!
   for ((tries = 0; tries < 600; tries++)); do
     if ! kill -0 "$nspawn" 2>/dev/null; then cat "$work/console" >&2 && fail 'the container ended'; fi
