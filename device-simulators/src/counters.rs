@@ -34,8 +34,12 @@ pub struct Counters {
     retransmissions: AtomicU64,
     /// Answers of any sort; as long as they come, the gateway is up.
     answers: AtomicU64,
-    /// The same again by what was going on at the time.
+    /// The same again by what was going on at the time, of devices that have power all the time.
     pub phases: Phases,
+    /// Of those that lose it at times.
+    pub powerless: Phases,
+    /// Microseconds from when a device had power again to its first positive answer.
+    returns: Mutex<Histogram<u64>>,
     /// The same again by what was wrong with them.
     pub grades: Grades,
 }
@@ -106,6 +110,8 @@ impl Counters {
             retransmissions: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             phases: Phases::new(),
+            powerless: Phases::new(),
+            returns: Mutex::new(histogram()),
             grades: Grades::default(),
         }
     }
@@ -145,6 +151,18 @@ impl Counters {
             Protocol::Http => http,
         };
         lock(histogram).saturating_record(elapsed.as_micros() as u64);
+    }
+
+    /// A device that had lost its power has its first positive answer, so long after it had power again.
+    pub fn came_back(&self, elapsed: Duration) {
+        lock(&self.returns).saturating_record(elapsed.as_micros() as u64);
+    }
+
+    /// How many came back, and how long that took: half of them, 99 of a hundred, and the last.
+    pub fn returns(&self) -> (u64, [Duration; 3]) {
+        let returns = lock(&self.returns);
+        let at = |quantile| Duration::from_micros(returns.value_at_quantile(quantile));
+        (returns.len(), [at(0.5), at(0.99), at(1.0)])
     }
 
     pub fn retransmitted(&self, messages: u64) {

@@ -7,6 +7,7 @@
 //! on the device's account.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +34,7 @@ pub(crate) struct DeviceTask {
     pub(crate) device: Faulty,
     pub(crate) uplink: Uplink,
     pub(crate) transport: Transport,
+    pub(crate) source: Option<IpAddr>,
     /// Makes a new uplink after a loss of power.
     pub(crate) uplinks: Arc<Uplinks>,
     pub(crate) counters: Arc<Counters>,
@@ -44,6 +46,10 @@ pub(crate) struct DeviceTask {
     pub(crate) pause_max: Duration,
     /// From when to when the device is without power, the earliest first.
     pub(crate) power_cuts: VecDeque<(Instant, Instant)>,
+    /// It is one of those that do, whether before or after.
+    pub(crate) loses_power: bool,
+    /// When it had power again, until it is answered.
+    pub(crate) back_since: Option<Instant>,
     /// No new readings.
     pub(crate) stopping: CancellationToken,
     /// No more waiting for answers.
@@ -126,7 +132,7 @@ impl DeviceTask {
         let Some((_, until)) = self.power_cuts.pop_front() else {
             return Instant::now();
         };
-        match self.uplinks.connect(self.device.device(), self.transport) {
+        match self.uplinks.connect(self.device.device(), self.transport, self.source) {
             Ok(uplink) => self.uplink = uplink,
             Err(error) => tracing::warn!(%error, "a device keeps its connection while it has no power"),
         }
@@ -136,6 +142,7 @@ impl DeviceTask {
             () = sleep_until(until) => {}
         }
         let now = Instant::now();
+        self.back_since = Some(now);
         // It measures at once: everybody is back, and has something to say.
         self.pace.resume(self.first_due, now);
         now
@@ -182,7 +189,13 @@ impl DeviceTask {
     async fn try_until_answered(&mut self, pending: &mut Vec<Pending>, account: &mut Account) {
         let (protocol, kind) = (self.uplink.protocol(), self.device.device().kind());
         let first_sent = Instant::now();
-        let sent_in = self.counters.phases.sent(protocol, pending.len() as u64);
+        let counters = Arc::clone(&self.counters);
+        let phases = if self.loses_power {
+            &counters.powerless
+        } else {
+            &counters.phases
+        };
+        let sent_in = phases.sent(protocol, pending.len() as u64);
         for attempt in 1..=self.tries_max {
             let readings: Vec<Reading> = pending.iter().map(|pending| pending.reading.clone()).collect();
             let answers = self.uplink.send(&readings).await;
@@ -190,9 +203,11 @@ impl DeviceTask {
             let mut wait = pause(attempt, self.pause_max, rand::random());
             for (entry, answer) in pending.iter_mut().zip(answers) {
                 self.counters.note_problem(protocol, &answer);
-                self.counters
-                    .phases
-                    .answered(protocol, sent_in, &answer, first_sent.elapsed());
+                phases.answered(protocol, sent_in, &answer, first_sent.elapsed());
+                if let (Answer::Acknowledged, Some(since)) = (&answer, self.back_since) {
+                    self.back_since = None;
+                    self.counters.came_back(since.elapsed());
+                }
                 if let Answer::Busy {
                     retry_after: Some(wanted),
                     ..

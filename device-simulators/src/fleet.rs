@@ -4,7 +4,7 @@
 //! devices of three kinds already meet every kind on every protocol. A scenario makes its own [`RosterEntry`]s. Each device is one task with
 //! one connection. [`Fleet::stop`] ends the measuring, waits a bounded time for outstanding answers, and returns the ledger.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub struct FleetConfig {
 pub struct RosterEntry {
     pub device: Faulty,
     pub transport: Transport,
+    /// The address of this machine that it sends from, over MQTT; the system's choice if none.
+    pub source: Option<IpAddr>,
     pub(crate) pace: Pace,
     /// After the start, by the clock.
     pub first_due: Duration,
@@ -154,7 +156,7 @@ impl FleetConfig {
     }
 
     /// A device of every kind on every protocol that there is an address for, in turn.
-    fn roster(&self) -> Vec<RosterEntry> {
+    pub fn roster(&self) -> Vec<RosterEntry> {
         let addresses = self.addresses();
         let kinds = &self.kinds;
         if addresses.is_empty() || kinds.is_empty() {
@@ -168,6 +170,7 @@ impl FleetConfig {
             RosterEntry {
                 device: Faulty::new(self.seed, device, &FaultPlan::default(), ClockLimits::default()),
                 transport: self.transport(protocol, index / (kinds.len() * addresses.len())),
+                source: None,
                 pace: Pace::Live { interval },
                 first_due: self.start_spread.mul_f64(index as f64 / self.devices as f64),
                 power_cuts: Vec::new(),
@@ -256,15 +259,18 @@ impl Fleet {
         let mut tasks = Vec::with_capacity(devices);
         for (index, entry) in roster.into_iter().enumerate() {
             let uplink = uplinks
-                .connect(entry.device.device(), entry.transport)
+                .connect(entry.device.device(), entry.transport, entry.source)
                 .with_context(|| format!("device {} of {devices} cannot be started", index + 1))?;
             let cut = |(from, until): (Duration, Duration)| (started + from, started + until);
             tasks.push(DeviceTask {
                 device: entry.device,
                 uplink,
                 transport: entry.transport,
+                source: entry.source,
                 uplinks: Arc::clone(&uplinks),
                 counters: Arc::clone(&counters),
+                loses_power: !entry.power_cuts.is_empty(),
+                back_since: None,
                 pace: entry.pace,
                 first_due: started + entry.first_due,
                 first_sequence: config.first_sequence,
@@ -356,7 +362,12 @@ impl Uplinks {
     }
 
     /// A client of its own for the device, with a connection of its own once it has something to send.
-    pub(crate) fn connect(&self, device: &Device, transport: Transport) -> anyhow::Result<Uplink> {
+    pub(crate) fn connect(
+        &self,
+        device: &Device,
+        transport: Transport,
+        source: Option<IpAddr>,
+    ) -> anyhow::Result<Uplink> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let answer_timeout = self.config.answer_timeout;
         let path = format!("devices/{}/{}", device.name(), device.kind());
@@ -366,14 +377,12 @@ impl Uplinks {
         match transport {
             Transport::Mqtt { version, quality } => {
                 let server = self.config.mqtt.with_context(nowhere)?;
-                let uplink = mqtt::Uplink::new(
-                    server,
-                    device.name(),
-                    &path,
-                    (version, quality),
-                    answer_timeout,
-                    (secret, credentials.connector(device.name())?),
-                );
+                let proof = (secret, credentials.connector(device.name())?);
+                let (device, how) = (device.name(), (version, quality));
+                let uplink = match source {
+                    None => mqtt::Uplink::new(server, device, &path, how, answer_timeout, proof),
+                    Some(source) => mqtt::Uplink::from_address((server, source), device, &path, answer_timeout, proof),
+                };
                 Ok(Uplink::Mqtt(Box::new(uplink)))
             }
             Transport::Coap { confirmable } => {

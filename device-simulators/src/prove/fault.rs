@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use super::kafka::{Layout, Role};
+use super::{rotation, storm};
 use crate::phases::Phase;
 
 /// How long the devices may take to connect.
@@ -56,6 +57,8 @@ pub enum Fault {
     Drain,
     ClockStepped,
     KafkaFenced,
+    FlashReconnect,
+    Rotation,
 }
 
 /// One thing that is done.
@@ -81,6 +84,14 @@ pub enum Action {
     FreeDisk,
     /// Sets the gateway's wall clock this many seconds off; its monotonic clock goes on.
     StepClock(i64),
+    HoldHalfOpen,
+    DropHalfOpen,
+    BeginJunk,
+    EndJunk,
+    BeginFlood,
+    EndFlood,
+    ReplaceCertificate,
+    ReplaceAuthority,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +105,8 @@ pub enum Step {
     AwaitConfirmed,
     /// Until Kafka holds what was acknowledged.
     AwaitReplayed,
+    /// Until all devices that lost their power are answered again.
+    AwaitBack,
 }
 
 /// How long and how often.
@@ -105,6 +118,7 @@ pub struct Parameters {
     pub kills: Option<u32>,
     /// How often Kafka is fenced, in the fault that fences it.
     pub events: u32,
+    pub devices: usize,
     pub seed: u64,
 }
 
@@ -112,10 +126,12 @@ pub struct Parameters {
 
 impl Fault {
     /// Those with more than one process last, so that the others share one Kafka.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 13] = [
         Fault::Calm,
         Fault::KafkaStopped,
         Fault::KafkaKilled,
+        Fault::FlashReconnect,
+        Fault::Rotation,
         Fault::GatewayKilled,
         Fault::BothKilled,
         Fault::DiskFull,
@@ -139,6 +155,8 @@ impl Fault {
             Fault::Drain => "drain",
             Fault::ClockStepped => "clock-stepped",
             Fault::KafkaFenced => "kafka-fenced",
+            Fault::FlashReconnect => "flash-reconnect",
+            Fault::Rotation => "rotation",
         }
     }
 
@@ -165,6 +183,12 @@ impl Fault {
             Fault::KafkaFenced => {
                 "a broker and then its controller are stopped for longer than the broker's session, so that it is fenced"
             }
+            Fault::FlashReconnect => {
+                "most devices lose power and are back at once, beside half-open connections, then junk, then a device that floods"
+            }
+            Fault::Rotation => {
+                "the gateway's certificate and the authorities of its clients are replaced again and again"
+            }
         }
     }
 
@@ -178,10 +202,36 @@ impl Fault {
 
     /// Whether it touches Kafka, which then must be its own.
     pub fn damages_kafka(self) -> bool {
-        !matches!(self, Fault::Calm | Fault::GatewayKilled)
+        !matches!(
+            self,
+            Fault::Calm | Fault::GatewayKilled | Fault::FlashReconnect | Fault::Rotation
+        )
     }
 
-    /// Whether gateway and disk stay whole, so that devices must not notice anything.
+    /// Whether devices always prove who they are, over TLS.
+    pub fn needs_identities(self) -> bool {
+        matches!(self, Fault::FlashReconnect | Fault::Rotation)
+    }
+
+    /// Whether devices must not notice anything.
+    pub fn goes_unnoticed(self) -> bool {
+        self.damages_only_kafka() || self == Fault::Rotation
+    }
+
+    /// What a phase is called.
+    pub fn phase_name(self, phase: Phase) -> &'static str {
+        match self {
+            Fault::FlashReconnect => storm::phase_name(phase),
+            _ => phase.name(),
+        }
+    }
+
+    /// How long it is calm before and after.
+    pub fn calm(parameters: &Parameters) -> Duration {
+        parameters.damage.clamp(CALM_MIN, CALM_MAX)
+    }
+
+    /// Whether gateway and disk stay whole while Kafka does not.
     pub fn damages_only_kafka(self) -> bool {
         matches!(
             self,
@@ -196,7 +246,10 @@ impl Fault {
     /// What is done, and when.
     pub fn plan(self, parameters: &Parameters) -> Vec<Step> {
         let mut rng = StdRng::seed_from_u64(parameters.seed);
-        let calm = parameters.damage.clamp(CALM_MIN, CALM_MAX);
+        let calm = Fault::calm(parameters);
+        if self == Fault::FlashReconnect {
+            return storm::plan(parameters, calm);
+        }
         let mut plan = vec![Step::Enter(Phase::Start), Step::Wait(START), Step::Enter(Phase::Before)];
         if self == Fault::Calm {
             plan.push(Step::Wait(parameters.damage));
@@ -221,7 +274,9 @@ impl Fault {
         let length = parameters.damage;
         let around = |one: Action, other: Action| vec![Step::Do(one), Step::Wait(length), Step::Do(other)];
         match self {
-            Fault::Calm => Vec::new(),
+            // A storm has a plan of its own.
+            Fault::Calm | Fault::FlashReconnect => Vec::new(),
+            Fault::Rotation => rotation::plan(length),
             Fault::KafkaStopped => around(StopKafka, ContinueKafka),
             Fault::KafkaKilled => around(KillKafka(vec![1]), StartKafka),
             Fault::OneOfThreeKilled => around(KillKafka(vec![rng.random_range(1..=3)]), StartKafka),
@@ -357,6 +412,14 @@ impl fmt::Display for Action {
             Action::FillDisk => write!(f, "the disk of the spool is filled up"),
             Action::FreeDisk => write!(f, "the disk of the spool has room again"),
             Action::StepClock(seconds) => write!(f, "the gateway's clock is set {seconds:+} s off"),
+            Action::HoldHalfOpen => write!(f, "most devices lose power; others connect and say nothing"),
+            Action::DropHalfOpen => write!(f, "those that said nothing are gone"),
+            Action::BeginJunk => write!(f, "connections bring junk"),
+            Action::EndJunk => write!(f, "no more junk comes"),
+            Action::BeginFlood => write!(f, "one device sends as fast as it can"),
+            Action::EndFlood => write!(f, "that device has ended"),
+            Action::ReplaceCertificate => write!(f, "the gateway's certificate is replaced"),
+            Action::ReplaceAuthority => write!(f, "an authority of clients is replaced"),
         }
     }
 }
@@ -370,6 +433,7 @@ mod tests {
             damage: Duration::from_secs(seconds),
             kills,
             events: 3,
+            devices: 600,
             seed,
         }
     }
@@ -389,7 +453,7 @@ mod tests {
     /// What is broken after these actions.
     fn broken(actions: &[Action]) -> Vec<&'static str> {
         let (mut stopped, mut killed, mut gateway_away, mut full, mut off) = (false, false, false, false, 0);
-        let mut parts = Vec::new();
+        let (mut parts, mut storms) = (Vec::new(), 0);
         for action in actions {
             match action {
                 Action::StopKafka => stopped = true,
@@ -403,6 +467,10 @@ mod tests {
                 Action::FillDisk => full = true,
                 Action::FreeDisk => full = false,
                 Action::StepClock(seconds) => off = *seconds,
+                Action::HoldHalfOpen | Action::BeginJunk | Action::BeginFlood => storms += 1,
+                Action::DropHalfOpen | Action::EndJunk | Action::EndFlood => storms -= 1,
+                // What is replaced is whole.
+                Action::ReplaceCertificate | Action::ReplaceAuthority => {}
             }
         }
         let all = [
@@ -411,6 +479,7 @@ mod tests {
             (gateway_away, "gateway"),
             (full, "disk"),
             (off != 0, "clock"),
+            (storms != 0, "storm"),
         ];
         all.into_iter()
             .filter_map(|(is_broken, what)| is_broken.then_some(what))
@@ -419,7 +488,8 @@ mod tests {
 
     #[test]
     fn every_plan_breaks_something_and_heals_it_before_the_replay() {
-        for fault in Fault::ALL {
+        // A storm goes on after the devices are back.
+        for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::FlashReconnect) {
             for (seconds, kills, seed) in [
                 (0, None, 1),
                 (5, None, 2),
@@ -444,6 +514,17 @@ mod tests {
                 assert_eq!(entered.collect::<Vec<_>>(), Phase::ALL, "{fault}");
             }
         }
+    }
+
+    #[test]
+    fn a_storm_is_over_before_its_plan_is() {
+        let plan = Fault::FlashReconnect.plan(&parameters(4, None, 1));
+        assert_eq!(broken(&actions(&plan)), Vec::<&str>::new());
+        let begins = [Action::HoldHalfOpen, Action::BeginJunk, Action::BeginFlood];
+        assert!(begins.iter().all(|action| count(&plan, action) == 1));
+        let at = |wanted: &Step| plan.iter().position(|step| step == wanted);
+        assert!(at(&Step::AwaitBack) < at(&Step::Do(Action::BeginJunk)), "{plan:?}");
+        assert!(at(&Step::AwaitReplayed) < at(&Step::Do(Action::BeginFlood)), "{plan:?}");
     }
 
     #[test]

@@ -48,8 +48,10 @@ pub struct Settings {
     /// librdkafka never asks the configured brokers again once it was made to forget all it knew: otherwise it does so only
     /// now and then, when it loses a race.
     pub never_asks_again: bool,
-    /// Devices have keys, MQTT and HTTP have TLS.
+    /// Devices have keys or certificates, MQTT and HTTP have TLS.
     pub identities: Option<Identities>,
+    /// Loopback has limits as other networks do, and MQTT twice the connections.
+    pub exempts_nobody: bool,
 }
 
 /// The spool that it is given.
@@ -145,6 +147,20 @@ impl Gateway {
         Ok(())
     }
 
+    /// The process, if it runs.
+    pub fn process(&self) -> Option<Pid> {
+        self.child.as_ref().map(Pid::from_child)
+    }
+
+    /// Its resident memory in KiB: `VmRSS` now, `VmHWM` at most.
+    pub fn memory_kib(&self, field: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?.as_raw_pid())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
     /// kill -9; returns once it is gone.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.note_death();
@@ -228,15 +244,19 @@ impl Gateway {
         let mut config: String = listeners
             .map(|(index, name)| {
                 // Devices over CoAP cannot prove anything.
-                let anonymous = if name == "coap" { "allow_anonymous = true\n" } else { "" };
-                format!(
-                    "[{name}]\nlisten = \"{}\"\n{anonymous}",
-                    self.ports.address(index as u16)
-                )
+                let more = match name {
+                    "coap" => "allow_anonymous = true\n",
+                    "mqtt" if self.settings.exempts_nobody => "connections_max = 20000\n",
+                    _ => "",
+                };
+                format!("[{name}]\nlisten = \"{}\"\n{more}", self.ports.address(index as u16))
             })
             .collect();
         if let Some(identities) = &self.settings.identities {
             config += &self.identities_config(identities);
+        }
+        if self.settings.exempts_nobody {
+            config += "[limits.prefix]\nexempt = []\n";
         }
         config += &format!("[schemas]\nfolder = {:?}\n", schemas.display().to_string());
         config += &format!(
@@ -255,8 +275,14 @@ impl Gateway {
     fn identities_config(&self, identities: &Identities) -> String {
         let text = |path: &Path| format!("{:?}", path.display().to_string());
         let (certificate, key) = (text(&identities.certificate), text(&identities.certificate_key));
+        let clients = identities
+            .client_authorities
+            .as_deref()
+            .map_or_else(String::new, |file| {
+                format!("client_certificates = \"required\"\nclient_ca = {}\n", text(file))
+            });
         let tls = |table: &str, address: SocketAddr| {
-            format!("[{table}.tls]\nlisten = \"{address}\"\ncertificate = {certificate}\nkey = {key}\n")
+            format!("[{table}.tls]\nlisten = \"{address}\"\ncertificate = {certificate}\nkey = {key}\n{clients}")
         };
         let devices = format!("[devices]\nfolder = {}\n", text(&identities.folder));
         [devices, tls("mqtt", self.mqtt()), tls("http", self.http())].concat()

@@ -20,6 +20,10 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+mod answer_times;
+
+mod cores;
+
 mod disk;
 
 mod gateway_metrics;
@@ -36,7 +40,11 @@ mod proof;
 
 mod fault;
 
+mod rotation;
+
 mod runner;
+
+mod storm;
 
 pub use fault::Fault;
 use fault::Parameters;
@@ -64,7 +72,8 @@ pub struct Options {
     /// Readings per second of the whole fleet.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
-    /// How many devices there are, evenly over three protocols and three kinds.
+    /// How many devices there are, evenly over three protocols and three kinds; in flash-reconnect as well three tenths as many
+    /// half-open connections, and half as many junk connections per second.
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(9..=20_000))]
     devices: u32,
     /// How often the gateway is killed, in gateway-killed and both-killed.
@@ -86,7 +95,7 @@ pub struct Options {
     /// What starts a Kafka.
     #[arg(long, value_name = "FILE", default_value = "tests/servers/kafka.sh")]
     kafka_script: PathBuf,
-    /// A Kafka that runs already, for faults that leave Kafka alone (calm, gateway-killed).
+    /// A Kafka that runs already, for faults that leave Kafka alone (calm, gateway-killed, flash-reconnect, rotation).
     #[arg(long, value_name = "HOST:PORT,…")]
     kafka: Option<String>,
     /// Folder of the <kind>.avsc files.
@@ -218,11 +227,12 @@ impl Session {
                 damage: Duration::from_secs(options.seconds),
                 kills: options.kills,
                 events: options.events,
+                devices: options.devices as usize,
                 seed,
             },
             rate: options.rate,
             devices: options.devices as usize,
-            with_identities: options.identities,
+            with_identities: options.identities || fault.needs_identities(),
             program: self.program.clone(),
             schemas: self.schemas.clone(),
             folder: self.folder.join(fault.name()),

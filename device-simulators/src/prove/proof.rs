@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::fault::{CLOCK_AHEAD_S, CLOCK_BEHIND_S, Fault};
 use super::gateway_metrics::GatewayMetrics;
+use super::{rotation, storm};
 use crate::balance::Balance;
 use crate::counters::{Counters, Problem, Tally};
 use crate::fleet::FleetOutcome;
 use crate::ledger::{Found, LostRange, Reconciliation};
-use crate::phases::{Phase, PhaseSummary};
+use crate::phases::{Phase, PhaseSummary, Phases};
 use crate::report::{grouped, milliseconds};
 use crate::uplinks::Protocol;
 
@@ -48,6 +49,8 @@ pub struct RunLog {
     pub behind_max: u64,
     /// The least and the greatest age of a record when it was read, by its own time.
     pub record_ages: Option<(i64, i64)>,
+    pub storm: Option<storm::Figures>,
+    pub rotation: Option<rotation::Figures>,
     /// What went wrong in words, such as an exit code.
     pub failures: Vec<String>,
     /// What a reader ought to know.
@@ -93,6 +96,10 @@ pub struct Proof {
     pub confirmed_after_s: Vec<f64>,
     /// By the gateway, because they knew no broker any more or had failed for good.
     pub producers_replaced: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm: Option<storm::Figures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<rotation::Figures>,
     pub phases: Vec<PhaseLine>,
     pub actions: Vec<ActionLine>,
     pub lost_named: Vec<LostRange>,
@@ -132,7 +139,7 @@ impl Proof {
     /// Compares what was acknowledged with what was found. `rate` is what the fleet was to send a second.
     pub fn new(
         (fault, seed, rate): (Fault, u64, u64),
-        log: RunLog,
+        mut log: RunLog,
         outcome: &FleetOutcome,
         found: &Found,
         metrics: &GatewayMetrics,
@@ -175,7 +182,12 @@ impl Proof {
             kills_under_load: log.kills_under_load,
             confirmed_after_s: log.confirmed_after.iter().copied().map(rounded).collect(),
             producers_replaced: metrics.sum("citygate_kafka_producers_replaced_total") as u64,
-            phases: phase_lines(&log, counters),
+            phases: phase_lines(&log, &counters.phases),
+            storm: log.storm.take().map(|figures| storm::Figures {
+                powerless: phase_lines(&log, &counters.powerless),
+                ..figures
+            }),
+            rotation: log.rotation.take(),
             actions: log.actions,
             lost_named,
             unreadable_because: found.unreadable_because.clone(),
@@ -220,9 +232,9 @@ impl Proof {
                 .push("nothing was answered busy: the disk was never full for the spool".to_owned());
         }
         let noticed: u64 = self.phases.iter().map(PhaseLine::negative).sum();
-        if self.fault.damages_only_kafka() && noticed > 0 {
+        if self.fault.goes_unnoticed() && noticed > 0 {
             self.failures.push(format!(
-                "{} answers were not positive: devices noticed that Kafka was unavailable",
+                "{} answers were not positive: devices noticed what they must not",
                 grouped(noticed)
             ));
         }
@@ -253,6 +265,9 @@ impl Proof {
                 self.confirmed_after_s.len()
             ));
         }
+        let storm = self.storm.as_ref().map(storm::Figures::failures);
+        let rotation = self.rotation.as_ref().map(rotation::Figures::failures);
+        self.failures.extend([storm, rotation].into_iter().flatten().flatten());
         self.holds = self.failures.is_empty();
     }
 
@@ -317,12 +332,12 @@ impl Reasons {
     }
 }
 
-fn phase_lines(log: &RunLog, counters: &Counters) -> Vec<PhaseLine> {
+fn phase_lines(log: &RunLog, phases: &Phases) -> Vec<PhaseLine> {
     let ends = log.phases.iter().skip(1).map(|(_, began)| *began);
     let ends = ends.chain([log.ended]);
     let lines = log.phases.iter().zip(ends).map(|(&(phase, began), ended)| {
         let seconds = ended.saturating_sub(began).as_secs_f64();
-        let summary = Protocol::ALL.map(|protocol| (protocol, counters.phases.summary(phase, protocol)));
+        let summary = Protocol::ALL.map(|protocol| (protocol, phases.summary(phase, protocol)));
         let sent: u64 = summary.iter().map(|(_, summary)| summary.answers.sent).sum();
         PhaseLine {
             phase,
@@ -346,11 +361,17 @@ impl fmt::Display for Proof {
             "{:<8}{:>8}{:>9}  {:<6}{:>11}{:>9}{:>12}{:>10}{:>10}{:>10}",
             "phase", "seconds", "sent/s", "", "positive", "busy", "unanswered", "rejected", "p50", "p99"
         )?;
+        let is_spoken = |protocol: &Protocol| {
+            let summaries = self.phases.iter().filter_map(|line| line.by_protocol.get(protocol));
+            summaries.map(|summary| summary.answers.sent).sum::<u64>() > 0
+        };
         for line in self.phases.iter().filter(|line| line.phase != Phase::Start) {
-            for (index, (protocol, summary)) in line.by_protocol.iter().enumerate() {
+            let spoken = line.by_protocol.iter().filter(|(protocol, _)| is_spoken(protocol));
+            for (index, (protocol, summary)) in spoken.enumerate() {
                 if index == 0 {
                     let rate = grouped(line.sent_per_second as u64);
-                    write!(f, "{:<8}{:>8.1}{rate:>9}  ", line.phase, line.seconds)?;
+                    let phase = self.fault.phase_name(line.phase);
+                    write!(f, "{phase:<8}{:>8.1}{rate:>9}  ", line.seconds)?;
                 } else {
                     write!(f, "{:27}", "")?;
                 }
@@ -461,6 +482,12 @@ impl Proof {
             if is_shown {
                 writeln!(f, "{:>14} {what}", grouped(count))?;
             }
+        }
+        if let Some(storm) = &self.storm {
+            write!(f, "{storm}")?;
+        }
+        if let Some(rotation) = &self.rotation {
+            write!(f, "{rotation}")?;
         }
         for problem in self.problems.iter().take(PROBLEMS_SHOWN) {
             writeln!(f, "{:>13}× {}", grouped(problem.times), problem.what)?;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::answer_times::AnswerTimes;
+use super::cores::Cores;
 use super::disk::SmallDisk;
 use super::fault::{Action, Fault, Parameters, Step};
 use super::gateway::{Admin, Gateway, Settings, Spool};
@@ -19,9 +21,12 @@ use super::gateway_metrics::GatewayMetrics;
 use super::identities::Identities;
 use super::kafka::{Kafka, Role};
 use super::proof::{ActionLine, Proof, RunLog};
+use super::rotation::{self, Authorities, Rotation};
+use super::storm::{self, Storm};
 use crate::counters::Counters;
 use crate::devices::{Kind, Kinds};
 use crate::fleet::{Fleet, FleetConfig};
+use crate::load::settings::make_room;
 use crate::phases::Phase;
 use crate::report::{grouped, milliseconds};
 use crate::topic_reader::{Begin, TopicReader, TopicReaderConfig};
@@ -91,6 +96,14 @@ struct Runner<'a> {
     acknowledged_at_kill: u64,
     /// When the last thing was done, and how many records Kafka had confirmed by then.
     last_action: (Instant, f64),
+    storm: Option<Storm>,
+    rotation: Option<Rotation>,
+    /// The gateway's memory when the damage began.
+    memory_before_kib: u64,
+    /// Of HTTP, when each phase began.
+    answer_times: Vec<(Phase, AnswerTimes)>,
+    /// How long a device floods.
+    flood: Duration,
 }
 
 /// What can be watched while the steps are done.
@@ -110,12 +123,15 @@ pub async fn run(setup: &Setup, kafka: &Kafka) -> anyhow::Result<Proof> {
     let admin = Admin::new()?;
     let mut log = RunLog::default();
     let disk = small_disk(setup, &mut log);
-    let settings = gateway_settings(setup, kafka, disk.as_ref())?;
+    let authorities = Arc::new(Authorities::new()?);
+    let settings = gateway_settings(setup, kafka, disk.as_ref(), &authorities)?;
     let gateway = Gateway::start(settings, &admin).await?;
     // Ready it is with its spool alone; the reader needs the topics that it makes.
     admin.await_kafka().await?;
     let topic_reader = follow(setup, kafka).await?;
-    let fleet = Fleet::start(fleet_config(setup, &gateway)?)?;
+    let (storm, rotation) = special(setup, &gateway, &authorities)?;
+    let cores = gateway.process().filter(|_| storm.is_some()).and_then(Cores::split);
+    let fleet = start_fleet(setup, &gateway)?;
     let monitor = Monitor {
         started: Instant::now(),
         counters: fleet.live(),
@@ -134,12 +150,18 @@ pub async fn run(setup: &Setup, kafka: &Kafka) -> anyhow::Result<Proof> {
         log,
         acknowledged_at_kill: 0,
         last_action: (Instant::now(), 0.0),
+        storm,
+        rotation,
+        memory_before_kib: 0,
+        answer_times: Vec::new(),
+        flood: Fault::calm(&setup.parameters),
     };
     let plan = setup.fault.plan(&setup.parameters);
     tokio::select! {
         done = runner.run_steps(&plan, 5 * setup.parameters.damage + REPLAY_TIMEOUT) => done?,
         never = monitor.watch() => match never {},
     }
+    runner.note_special(cores.is_some()).await;
     let Runner {
         mut gateway,
         mut log,
@@ -157,9 +179,15 @@ pub async fn run(setup: &Setup, kafka: &Kafka) -> anyhow::Result<Proof> {
     } = monitor;
     log.record_ages = topic_reader.ages();
     let found = topic_reader.finish(&outcome.ledger, READ_TIMEOUT).await?;
-    drop((gateway, disk));
+    drop((gateway, disk, cores));
     let metrics = metrics.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let what = (setup.fault, setup.parameters.seed, setup.rate);
+    // In a storm the table is of those that do not lose their power.
+    let shown = match setup.fault {
+        Fault::FlashReconnect => storm::Strength::of(setup.devices).devices_that_do_not,
+        _ => setup.devices,
+    };
+    let rate = setup.rate * shown as u64 / setup.devices.max(1) as u64;
+    let what = (setup.fault, setup.parameters.seed, rate);
     Ok(Proof::new(what, log, &outcome, &found, &metrics))
 }
 
@@ -178,7 +206,43 @@ fn small_disk(setup: &Setup, log: &mut RunLog) -> Option<SmallDisk> {
         .ok()
 }
 
-fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> anyhow::Result<Settings> {
+/// What some faults need besides.
+fn special(
+    setup: &Setup,
+    gateway: &Gateway,
+    authorities: &Arc<Authorities>,
+) -> anyhow::Result<(Option<Storm>, Option<Rotation>)> {
+    let identities = || gateway.identities().context("there are no identities");
+    Ok(match setup.fault {
+        Fault::FlashReconnect => {
+            let credentials = Arc::new(identities()?.credentials()?);
+            (Some(Storm::new(gateway.mqtt(), setup.devices, credentials)), None)
+        }
+        Fault::Rotation => {
+            let rotation = Rotation::new(gateway.mqtt(), identities()?.clone(), Arc::clone(authorities));
+            (None, Some(rotation))
+        }
+        _ => (None, None),
+    })
+}
+
+fn start_fleet(setup: &Setup, gateway: &Gateway) -> anyhow::Result<Fleet> {
+    let config = fleet_config(setup, gateway)?;
+    if setup.fault != Fault::FlashReconnect {
+        return Fleet::start(config);
+    }
+    let strength = storm::Strength::of(setup.devices);
+    make_room(setup.devices + strength.half_open + storm::JUNK_AT_A_TIME)?;
+    let roster = storm::roster(&config, Fault::calm(&setup.parameters));
+    Fleet::start_roster(&config, roster)
+}
+
+fn gateway_settings(
+    setup: &Setup,
+    kafka: &Kafka,
+    disk: Option<&SmallDisk>,
+    authorities: &Authorities,
+) -> anyhow::Result<Settings> {
     let folder = setup.folder.join("gateway");
     let spool = match (setup.fault, disk) {
         (Fault::DiskFull, Some(disk)) => Spool {
@@ -206,12 +270,13 @@ fn gateway_settings(setup: &Setup, kafka: &Kafka, disk: Option<&SmallDisk>) -> a
         spool,
         with_own_clock: setup.fault == Fault::ClockStepped,
         never_asks_again: setup.fault == Fault::KafkaFenced,
-        identities: identities(setup)?,
+        identities: identities(setup, authorities)?,
+        exempts_nobody: setup.fault == Fault::FlashReconnect,
     })
 }
 
 /// Of the devices over protocols that have credentials.
-fn identities(setup: &Setup) -> anyhow::Result<Option<Identities>> {
+fn identities(setup: &Setup, authorities: &Authorities) -> anyhow::Result<Option<Identities>> {
     if !setup.with_identities {
         return Ok(None);
     }
@@ -220,12 +285,22 @@ fn identities(setup: &Setup) -> anyhow::Result<Option<Identities>> {
         devices: setup.devices,
         seed: setup.parameters.seed,
         mqtt: somewhere,
-        coap: somewhere,
+        coap: somewhere.filter(|_| speaks_coap(setup.fault)),
         http: somewhere,
         ..FleetConfig::default()
     };
-    let devices = fleet.device_names(&[Protocol::Mqtt, Protocol::Http]);
-    Identities::create(&setup.program, &setup.folder, &devices).map(Some)
+    let mut devices = fleet.device_names(&[Protocol::Mqtt, Protocol::Http]);
+    let identities = match setup.fault {
+        Fault::Rotation => {
+            devices.extend(rotation::clients());
+            Identities::with_certificates(&setup.folder, &devices, &authorities.devices, &authorities.servers)
+        }
+        _ => {
+            devices.extend((setup.fault == Fault::FlashReconnect).then(storm::flooding_device));
+            Identities::with_keys(&setup.program, &setup.folder, &devices)
+        }
+    };
+    identities.map(Some)
 }
 
 async fn follow(setup: &Setup, kafka: &Kafka) -> anyhow::Result<TopicReader> {
@@ -233,6 +308,11 @@ async fn follow(setup: &Setup, kafka: &Kafka) -> anyhow::Result<TopicReader> {
     config.kinds = Kinds::of_folder(&setup.schemas).select(&Kind::PHYSICAL.map(Kind::name))?;
     config.begin = Begin::Earliest;
     tokio::task::spawn_blocking(move || TopicReader::start(&config)).await?
+}
+
+/// Storms are of connections, and in a rotation everybody has a certificate.
+fn speaks_coap(fault: Fault) -> bool {
+    !fault.needs_identities()
 }
 
 /// Devices that give nothing up and have one reading outstanding, so that their order means something.
@@ -245,9 +325,12 @@ fn fleet_config(setup: &Setup, gateway: &Gateway) -> anyhow::Result<FleetConfig>
         devices: setup.devices,
         seed: setup.parameters.seed,
         interval,
-        start_spread: interval.max(Duration::from_secs(1)),
+        start_spread: match setup.fault {
+            Fault::FlashReconnect => storm::start_spread(setup.devices),
+            _ => interval.max(Duration::from_secs(1)),
+        },
         mqtt: Some(gateway.mqtt()),
-        coap: Some(gateway.coap()),
+        coap: Some(gateway.coap()).filter(|_| speaks_coap(setup.fault)),
         http: Some(gateway.http()),
         credentials: Arc::new(
             gateway
@@ -270,22 +353,81 @@ impl Runner<'_> {
         let monitor = self.monitor;
         for step in plan {
             match step {
-                Step::Enter(phase) => self.enter(*phase),
+                Step::Enter(phase) => self.enter(*phase).await,
                 Step::Wait(time) => tokio::time::sleep(*time).await,
                 Step::Do(action) => self.action(action).await.with_context(|| action.to_string())?,
                 Step::AwaitReady => self.gateway.await_ready(&monitor.admin).await?,
                 Step::AwaitConfirmed => self.await_confirmed().await,
                 Step::AwaitReplayed => self.await_replayed(replay_timeout).await,
+                Step::AwaitBack => self.await_back().await,
             }
         }
         Ok(())
     }
 
-    fn enter(&mut self, phase: Phase) {
-        self.monitor.counters.phases.enter(phase);
+    async fn enter(&mut self, phase: Phase) {
+        let counters = &self.monitor.counters;
+        counters.phases.enter(phase);
+        counters.powerless.enter(phase);
         let at = self.monitor.started.elapsed();
         self.log.phases.push((phase, at));
-        say(at, &format!("== {phase}"));
+        if self.storm.is_some() {
+            say(at, &format!("== {}", storm::phase_name(phase)));
+            self.note_answer_times(phase).await;
+        } else {
+            say(at, &format!("== {phase}"));
+        }
+        if phase == Phase::Damage {
+            self.memory_before_kib = self.gateway.memory_kib("VmRSS").unwrap_or(0);
+        }
+        if let (Some(rotation), Phase::Replay) = (&mut self.rotation, phase) {
+            rotation.end().await;
+            let metrics = self.monitor.admin.metrics().await;
+            rotation.note(&metrics.unwrap_or_default());
+        }
+    }
+
+    async fn note_answer_times(&mut self, phase: Phase) {
+        let metrics = self.monitor.admin.metrics().await.unwrap_or_default();
+        let times = AnswerTimes::read(&metrics, Protocol::Http);
+        self.answer_times.push((phase, times));
+    }
+
+    /// Writes down what a storm or a rotation came to.
+    async fn note_special(&mut self, own_cores: bool) {
+        self.log.rotation = self.rotation.as_ref().map(Rotation::figures);
+        let Some(storm) = &self.storm else { return };
+        let mut figures = storm.figures(self.monitor.counters.returns());
+        figures.own_cores = own_cores;
+        figures.memory_before_kib = self.memory_before_kib;
+        figures.memory_most_kib = self.gateway.memory_kib("VmHWM").unwrap_or(0);
+        // The last phase ends now.
+        self.note_answer_times(Phase::After).await;
+        let between = self.answer_times.windows(2).filter_map(|two| match two {
+            [(phase, from), (_, to)] => Some((*phase, to.since(from))),
+            _ => None,
+        });
+        figures.http_in_the_gateway = between.filter(|(phase, _)| *phase != Phase::Start).collect();
+        self.log.storm = Some(figures);
+    }
+
+    /// Those that do not come back in time are found in the figures.
+    async fn await_back(&mut self) {
+        let Some(storm) = &self.storm else { return };
+        let devices = storm.strength().devices_that_lose_power as u64;
+        let began = Instant::now();
+        while self.monitor.counters.returns().0 < devices && began.elapsed() < storm::BACK_TIMEOUT {
+            tokio::time::sleep(RECHECK_INTERVAL).await;
+        }
+        let (back, [_, _, last]) = self.monitor.counters.returns();
+        say(
+            self.monitor.started.elapsed(),
+            &format!(
+                "{} devices are back, the last after {:.1} s",
+                grouped(back),
+                last.as_secs_f64()
+            ),
+        );
     }
 
     async fn action(&mut self, action: &Action) -> anyhow::Result<()> {
@@ -336,9 +478,34 @@ impl Runner<'_> {
                 }
             }
             Action::StepClock(seconds) => self.gateway.step_clock(*seconds)?,
+            _ => self.special_action(action).await?,
         }
         let at_s = (at.as_secs_f64() * 1000.0).round() / 1000.0;
         self.log.actions.push(ActionLine { at_s, what });
+        Ok(())
+    }
+
+    /// Of a storm or a rotation.
+    async fn special_action(&mut self, action: &Action) -> anyhow::Result<()> {
+        if let Some(storm) = &mut self.storm {
+            match action {
+                Action::HoldHalfOpen => storm.hold_half_open(),
+                Action::DropHalfOpen => storm.drop_half_open().await,
+                Action::BeginJunk => storm.begin_junk(),
+                Action::EndJunk => storm.end_junk().await,
+                Action::BeginFlood => storm.begin_flood(self.flood),
+                Action::EndFlood => storm.end_flood().await?,
+                _ => {}
+            }
+        }
+        if let Some(rotation) = &mut self.rotation {
+            rotation.begin(&self.monitor.admin.metrics().await.unwrap_or_default())?;
+            match action {
+                Action::ReplaceCertificate => rotation.replace_certificate().await?,
+                Action::ReplaceAuthority => rotation.replace_authority().await?,
+                _ => {}
+            }
+        }
         Ok(())
     }
 

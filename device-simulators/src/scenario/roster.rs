@@ -49,6 +49,7 @@ pub fn entries(scenario: &Scenario, start_ms: i64) -> Vec<RosterEntry> {
             entries.push(RosterEntry {
                 device: Faulty::new(scenario.seed, device, &group.faults, ClockLimits::default()),
                 transport: group.transport,
+                source: None,
                 pace: Pace::Slots {
                     interval: group.interval,
                     clock_interval,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 pub mod coap;
 pub mod credentials;
+pub mod direct;
 pub mod http;
 pub mod mqtt;
 

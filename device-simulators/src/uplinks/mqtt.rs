@@ -5,7 +5,7 @@
 //! nothing can be attributed to the wrong reading. Sessions are clean: after a lost connection rumqttc's own memory of
 //! unanswered publishes is emptied, and the device sends the reading again as a new publish.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use native_tls::TlsConnector;
@@ -14,6 +14,7 @@ use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfig
 use tokio::time::{Instant, timeout_at};
 
 use super::credentials::Secret;
+use super::direct;
 use super::{Answer, Reading, excerpt};
 
 /// One: the next reading waits for the answer to this one. Also keeps rumqttc's tables small (its default for MQTT 5 is
@@ -51,10 +52,12 @@ pub struct Uplink {
     connected: bool,
 }
 
-/// rumqttc has two of everything.
+/// rumqttc has two of everything, and no choice of the source address.
 enum Link {
     V4(AsyncClient, Box<EventLoop>),
     V5(v5::AsyncClient, Box<v5::EventLoop>),
+    /// MQTT 5, QoS 1.
+    Direct(Box<direct::Connection>),
 }
 
 /// What an event of the connection means to the device.
@@ -89,10 +92,28 @@ impl Uplink {
         }
     }
 
+    /// The same in MQTT 5 and with QoS 1, from an address of this machine.
+    pub fn from_address(
+        ends: (SocketAddr, IpAddr),
+        device: &str,
+        topic: &str,
+        answer_timeout: Duration,
+        (secret, tls): (Option<&Secret>, Option<TlsConnector>),
+    ) -> Uplink {
+        let connection = direct::Connection::new(ends, device, KEEP_ALIVE, secret.map(Secret::text), tls);
+        Uplink {
+            link: Link::Direct(Box::new(connection)),
+            topic: topic.to_owned(),
+            quality: Quality::AtLeastOnce,
+            answer_timeout,
+            connected: false,
+        }
+    }
+
     pub fn version(&self) -> Version {
         match self.link {
             Link::V4(..) => Version::V4,
-            Link::V5(..) => Version::V5,
+            Link::V5(..) | Link::Direct(_) => Version::V5,
         }
     }
 
@@ -201,7 +222,7 @@ impl Link {
         }
     }
 
-    fn publish(&self, topic: &str, quality: Quality, json: &[u8]) -> Result<(), String> {
+    fn publish(&mut self, topic: &str, quality: Quality, json: &[u8]) -> Result<(), String> {
         match self {
             Link::V4(client, _) => {
                 let qos = match quality {
@@ -219,13 +240,15 @@ impl Link {
                 let sent = client.try_publish(topic, qos, false, json.to_vec());
                 sent.map_err(|error| error.to_string())
             }
+            Link::Direct(connection) => connection.publish(topic, json),
         }
     }
 
-    fn disconnect(&self) -> Result<(), String> {
+    fn disconnect(&mut self) -> Result<(), String> {
         match self {
             Link::V4(client, _) => client.try_disconnect().map_err(|error| error.to_string()),
             Link::V5(client, _) => client.try_disconnect().map_err(|error| error.to_string()),
+            Link::Direct(connection) => connection.disconnect(),
         }
     }
 
@@ -247,6 +270,10 @@ impl Link {
                     (events.into_iter().map(signal_v5).collect(), error.to_string())
                 }
             },
+            Link::Direct(connection) => {
+                let packet = connection.poll().await.map_err(|error| excerpt(&error, 200))?;
+                return Ok(signal_v5(v5::Event::Incoming(packet)));
+            }
         };
         let answered = |signal: &Signal| matches!(signal, Signal::Answered(_) | Signal::AnsweredAndStuck(_));
         match signals.iter().position(answered) {
@@ -271,6 +298,7 @@ impl Link {
                 connection.pending.clear();
                 connection.state.events.clear();
             }
+            Link::Direct(connection) => connection.forget(),
         }
     }
 }
