@@ -65,6 +65,9 @@ const CONFIRMS_FOR: Duration = Duration::from_secs(2);
 /// How often the gateway is asked for it.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How often the admin port is asked, a second each.
+const METRICS_TRIES: usize = 5;
+
 /// How long the gateway's counters may take to balance after the fleet has stopped.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -339,7 +342,11 @@ fn fleet_config(setup: &Setup, gateway: &Gateway) -> anyhow::Result<FleetConfig>
         ),
         answer_timeout: ANSWER_TIMEOUT,
         tries_max: u32::MAX,
-        pause_max: PAUSE_MAX,
+        pause_max: match setup.fault {
+            // Those behind one address must come back no faster than it may connect.
+            Fault::FlashReconnect => storm::PAUSE_MAX,
+            _ => PAUSE_MAX,
+        },
         batch_readings: 1,
         stop_timeout: STOP_TIMEOUT,
         ..FleetConfig::default()
@@ -388,9 +395,14 @@ impl Runner<'_> {
     }
 
     async fn note_answer_times(&mut self, phase: Phase) {
-        let metrics = self.monitor.admin.metrics().await.unwrap_or_default();
-        let times = AnswerTimes::read(&metrics, Protocol::Http);
-        self.answer_times.push((phase, times));
+        // A gateway that is busy may not answer at once.
+        for _ in 0..METRICS_TRIES {
+            if let Some(metrics) = self.monitor.admin.metrics().await {
+                let times = AnswerTimes::read(&metrics, Protocol::Http);
+                self.answer_times.push((phase, times));
+                return;
+            }
+        }
     }
 
     /// Writes down what a storm or a rotation came to.

@@ -43,6 +43,9 @@ const FLOOD: u8 = 250;
 /// How many devices may connect a second, at the start.
 const CONNECTS_PER_SECOND: u64 = 400;
 
+/// The longest pause of a device before it tries again: at least 125 of 10,000 share an address, which may connect 50 times a second.
+pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// How long after the phase has begun the power is lost, and for how long: the phase begins when all devices were made, the time of
 /// the cut is counted from before.
 const CUT_AFTER: Duration = Duration::from_secs(1);
