@@ -13,26 +13,10 @@ devices=${DEVICES:-2000}
 interval=${INTERVAL_MS:-1000}
 seconds=${SECONDS_EACH:-20}
 rounds=${ROUNDS:-3}
-work=$(mktemp -d)
-gateway=
+# shellcheck source=tests/interop/lib.sh
+source "$(dirname "$0")/lib.sh"
 
-stop() {
-  if [[ -n $gateway ]]; then kill "$gateway" 2>/dev/null && wait "$gateway" || true; fi
-  gateway=
-}
-# shellcheck disable=SC2329 # the trap calls it
-finish() {
-  stop
-  rm -rf "$work"
-}
-trap finish EXIT
-
-read -r mqtt coap http admin mqtts https < <("${PYTHON:-python3}" -c '
-import socket
-held = [socket.socket() for _ in range(6)]
-for one in held:
-    one.bind(("127.0.0.1", 0))
-print(*(one.getsockname()[1] for one in held))')
+read -r mqtt coap http admin mqtts https < <(free_ports 6)
 
 prefix=cost-$$.
 fleet=(run --devices "$devices" --interval-ms "$interval" --seconds "$seconds" --kafka "$kafka" --topic-prefix "$prefix" --json)
@@ -73,12 +57,7 @@ of_report() { "${PYTHON:-python3}" -c "import json,sys; r = json.load(open(sys.a
 
 play() { # plain | keys | tls: one line: CPU per reading in us, memory in KiB, readings
   configure "$1"
-  "$citygate" run --config "$work/citygate.toml" 2>"$work/gateway.log" &
-  gateway=$!
-  until curl -fs "http://127.0.0.1:$admin/metrics" 2>/dev/null | grep -q '^citygate_kafka_up 1'; do
-    kill -0 "$gateway" 2>/dev/null || { cat "$work/gateway.log" >&2 && exit 1; }
-    sleep 0.1
-  done
+  start_gateway "$citygate" "$admin" /metrics 'citygate_kafka_up 1'
   local how=(--mqtt "127.0.0.1:$mqtt" --http "127.0.0.1:$http") before acknowledged
   if [[ $1 != plain ]]; then how+=(--keys "$work/keys.ndjson"); fi
   if [[ $1 == tls ]]; then how=(--mqtt "127.0.0.1:$mqtts" --http "127.0.0.1:$https" --keys "$work/keys.ndjson" --tls-ca "$work/certificate.pem"); fi
@@ -87,7 +66,7 @@ play() { # plain | keys | tls: one line: CPU per reading in us, memory in KiB, r
   acknowledged=$(of_report 'r["acknowledged"]')
   [[ $(of_report 'r["lost"]') == 0 ]]
   echo "$((($(ticks "$gateway") - before) * 10000 / acknowledged)) $(awk '$1 == "VmHWM:" { print $2 }' "/proc/$gateway/status") $acknowledged" >>"$work/$1"
-  stop
+  stop_gateway
 }
 
 for ((round = 0; round < rounds; round++)); do
