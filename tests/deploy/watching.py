@@ -1,8 +1,9 @@
-"""Receives what Alertmanager sends, as a webhook and as a mail server: an object per line in a file.
+"""What Alertmanager sends, and what it keeps back.
 
-  watching.py FILE    prints the ports of webhook and mail, and serves until it is ended
+  watching.py receive FILE     prints the ports of a webhook and of a mail server, and serves until it is ended
+  watching.py one-cause URL    gives an Alertmanager alerts that have one cause, and fails if more is active than the cause
 
-A line is {"by": "webhook", "status": …, "alerts": [[name, instance, status], …]} or {"by": "mail", "subject": …}.
+The receiver writes a line for each message: {"by": "webhook", "status": …, "alerts": [[name, instance, status], …]} or {"by": "mail", "subject": …}.
 """
 
 import http.server
@@ -10,12 +11,33 @@ import json
 import socketserver
 import sys
 import threading
+import time
+import urllib.request
+
+# Alerts of one gateway at once, without "Citygate", and those of them that somebody is told.
+ONE_CAUSE = [
+    ("Down KafkaUnavailable ReadingsBusy SpoolFilling CertificateExpiring", "Down"),
+    ("KafkaUnavailable KafkaTopicMissing SpoolFilling ReadingsBusy AnswersSlow", "KafkaUnavailable"),
+    ("KafkaUnavailable SpoolFullSoon SpoolFilling", "KafkaUnavailable SpoolFullSoon"),
+    ("KafkaUnavailable SpoolFull SpoolFullSoon ReadingsBusy", "KafkaUnavailable SpoolFull"),
+    ("KafkaTopicMissing SpoolFilling SpoolNotDraining ReadingsBusy", "KafkaTopicMissing"),
+    ("ReadingsRefusedByKafka SpoolNotDraining", "ReadingsRefusedByKafka"),
+    ("SpoolFailed SpoolDiskSlow SpoolDamaged Down Restarting ReadingsBusy", "SpoolFailed"),
+    ("SpoolDiskSlow ReadingsBusy AnswersSlow", "SpoolDiskSlow"),
+    ("DescriptorsShort ConnectionsNearLimit ConnectionsRefused ReadingsBusy", "DescriptorsShort"),
+    ("ConnectionsRefused ConnectionsNearLimit", "ConnectionsRefused"),
+    ("ReadingsBusy AnswersSlow", "ReadingsBusy"),
+    ("DeadLettersRising DeadLettersSkipped", "DeadLettersRising"),
+    ("CertificateExpired CertificateExpiring", "CertificateExpired"),
+    # These have causes of their own.
+    ("ReadingsUnaccounted DatagramsDropped DevicesRefused IdentitiesNotReloaded", "ReadingsUnaccounted DatagramsDropped DevicesRefused IdentitiesNotReloaded"),
+]
 
 write_lock = threading.Lock()
 
 
 def note(line):
-    with write_lock, open(sys.argv[1], "a", encoding="utf-8") as file:
+    with write_lock, open(sys.argv[2], "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
@@ -59,12 +81,45 @@ class Mail(socketserver.StreamRequestHandler):
                 note({"by": "mail", "subject": line.decode().split(":", 1)[1].strip()})
 
 
-def main():
+def receive():
     webhook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
     mail = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mail)
     print(webhook.server_port, mail.server_address[1], flush=True)
     threading.Thread(target=mail.serve_forever, daemon=True).start()
     webhook.serve_forever()
+
+
+def one_cause(url):
+    """Each row is a gateway and a job of its own; a gateway beside it has the consequences without the cause, and keeps them."""
+    alerts, expected = [], set()
+    for row, (together, told) in enumerate(ONE_CAUSE):
+        for name in together.split():
+            alerts.append({"alertname": f"Citygate{name}", "job": f"row-{row}", "instance": f"gateway-{row}"})
+        expected |= {(f"Citygate{name}", f"gateway-{row}") for name in told.split()}
+    alerts.append({"alertname": "CitygateSpoolFilling", "job": "row-1", "instance": "beside"})
+    expected.add(("CitygateSpoolFilling", "beside"))
+    body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{url}/api/v2/alerts", body, {"content-type": "application/json"}), timeout=10).close()
+    until = time.monotonic() + 10
+    while True:
+        with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true&inhibited=false&silenced=false", timeout=10) as answer:
+            active = {(one["labels"]["alertname"], one["labels"]["instance"]) for one in json.load(answer)}
+        if active == expected:
+            break
+        if time.monotonic() > until:
+            sys.exit(f"told, though another alert is the cause: {sorted(active - expected)}; kept back: {sorted(expected - active)}")
+        time.sleep(0.1)
+    print(f"{len(ONE_CAUSE)} causes with {len(alerts)} alerts: {len(expected)} of them are told")
+
+
+def main():
+    match sys.argv[1:]:
+        case ["receive", _]:
+            receive()
+        case ["one-cause", url]:
+            one_cause(url)
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

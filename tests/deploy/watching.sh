@@ -56,6 +56,17 @@ alerts=$(grep -c -- '- alert:' deploy/prometheus/rules.yaml)
 cases=$(grep -cE 'eval_time: ' deploy/prometheus/rules_test.yaml)
 echo "ok     $alerts alerts, tested in $cases looks: promtool check and test rules, amtool check-config; the dashboard is what its code makes"
 
+# Which alerts are kept back is Alertmanager's to say; nobody is told here, as it does not wait so long.
+read -r alone_port < <("$python" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+prometheus-alertmanager --config.file=deploy/alertmanager/alertmanager.yaml --storage.path="$work/alone" --cluster.listen-address= \
+  --web.listen-address="127.0.0.1:$alone_port" 2>"$work/alone.log" &
+alone=$!
+running+=("$alone")
+await 20 'Alertmanager' curl -fs "http://127.0.0.1:$alone_port/-/ready"
+causes=$("$python" tests/deploy/watching.py one-cause "http://127.0.0.1:$alone_port") || fail 'one alert for one cause'
+kill "$alone"
+echo "ok     one alert for one cause: $causes"
+
 # === everything at work ===
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
   -keyout "$work/key.pem" -out "$work/ca.pem" 2>/dev/null
@@ -107,7 +118,7 @@ start_gateway() {
 }
 
 : >"$work/received"
-"$python" tests/deploy/watching.py "$work/received" >"$work/ports" 2>"$work/receiver.log" &
+"$python" tests/deploy/watching.py receive "$work/received" >"$work/ports" 2>"$work/receiver.log" &
 running+=($!)
 await 10 'the receiver' test -s "$work/ports"
 read -r webhook mail <"$work/ports"
