@@ -155,8 +155,8 @@ impl Socket {
         let mut rest = messages;
         while !rest.is_empty() {
             let batch = &rest[..rest.len().min(BATCH)];
-            let socket = &self.socket;
-            let sent = match socket.try_io(Interest::WRITABLE, || write_batch(socket, batch)) {
+            // The kernel is asked, not the runtime: that has not looked yet at a socket that was opened for these.
+            let sent = match write_batch(&self.socket, batch) {
                 Ok(sent) => sent,
                 // It is the first that was not accepted; the others are tried.
                 Err(error) => {
@@ -285,6 +285,7 @@ fn target_v6(sent_to: Ipv6Addr, interface: u32, port: u16) -> Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::coap::endpoints::Endpoints;
 
     #[test]
     fn the_packet_info_tells_where_a_datagram_was_sent_to() {
@@ -323,6 +324,21 @@ mod tests {
                 return read;
             }
         }
+    }
+
+    /// A socket of an own address is opened for a datagram, and answers it before the runtime has ever looked at it.
+    #[tokio::test]
+    async fn the_first_answer_of_a_socket_is_sent() {
+        let opened = super::super::sockets::open("127.0.0.1:0".parse().unwrap(), 4096).unwrap();
+        let socket = Socket::new(opened, Local::configured(0)).unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let ends = Endpoints {
+            peer: client.local_addr().unwrap(),
+            local: socket.local(),
+        };
+        let message = std::sync::Arc::from(b"answer".as_slice());
+        socket.send(&[Outgoing { ends, message }], &mut |_, error| panic!("{error}"));
+        assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
     }
 
     /// Control messages grow with the first drop; none is lost by that, and no drop is.
