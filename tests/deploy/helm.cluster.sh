@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real one-node Kubernetes (etcd, API server, controller manager, scheduler, proxy, kubelet with containerd and runc) in a network
-# namespace of its own: bridges and iptables rules vanish with it.
+# namespace of its own, and in one of processes: bridges, iptables rules, mounts and shims vanish with them.
 #   tests/deploy/helm.cluster.sh build                     the programs, from the Go module proxy, into CITYGATE_CACHE/k8s/bin: ten minutes
 #   tests/deploy/helm.cluster.sh run FOLDER COMMAND...     runs the command there, with KUBECONFIG set and FOLDER for everything that is written
 # IMAGES (for `run`) are tar balls of images to import; one must be localhost/pause:1. `run` needs root, and kubectl on the PATH; apt: etcd-server
@@ -42,6 +42,7 @@ build() {
   done
 }
 
+kubelet=0 # its process
 configure() { # in FOLDER, with `ip` of the node
   openssl genrsa -out sa.key 2048 2>/dev/null
   local token
@@ -96,29 +97,24 @@ containerRuntimeEndpoint: unix://$PWD/containerd.sock
 Y
 }
 
-# Ends what was started, containers first: a shim outlives containerd otherwise.
+# Containers, so that their cgroups are removed; processes and mounts vanish with their namespaces.
 end() {
-  local task tries
-  kill -9 "$kubelet" 2>/dev/null || true
-  for task in $(ctr -a containerd.sock -n k8s.io tasks ls -q 2>/dev/null); do
-    ctr -a containerd.sock -n k8s.io tasks kill -s SIGKILL "$task" >/dev/null 2>&1 || true
+  local one tries
+  if ((kubelet)); then kill -9 "$kubelet" && wait "$kubelet" || true; fi 2>/dev/null
+  for one in $(ctr -a containerd.sock -n k8s.io tasks ls -q 2>/dev/null); do
+    ctr -a containerd.sock -n k8s.io tasks kill -s SIGKILL "$one" >/dev/null 2>&1 || true
   done
-  for ((tries = 0; tries < 50; tries++)); do
-    ctr -a containerd.sock -n k8s.io tasks ls 2>/dev/null | grep -q RUNNING || break
+  for ((tries = 0; tries < 100; tries++)); do
+    if ! ctr -a containerd.sock -n k8s.io tasks ls 2>/dev/null | grep -q RUNNING; then break; fi
     sleep 0.1
   done
-  for task in $(ctr -a containerd.sock -n k8s.io containers ls -q 2>/dev/null); do
-    ctr -a containerd.sock -n k8s.io tasks rm -f "$task" >/dev/null 2>&1 || true
+  for one in $(ctr -a containerd.sock -n k8s.io tasks ls -q 2>/dev/null); do
+    ctr -a containerd.sock -n k8s.io tasks rm --force "$one" >/dev/null 2>&1 || true
   done
-  # shellcheck disable=SC2046 # a number each
-  kill -9 $(jobs -p) 2>/dev/null || true
-  wait 2>/dev/null || true
-  # Shims of this containerd alone: its socket is in their arguments.
-  for task in $(pgrep -f "containerd-shim.*-address $PWD/containerd.sock" || true); do kill -9 "$task" 2>/dev/null || true; done
 }
 
 inside() { # COMMAND...
-  local ip=10.203.0.1 bin=$cache/bin kubelet=0 tries image code=0
+  local ip=10.203.0.1 bin=$cache/bin tries image
   ip link set lo up
   ip link add node0 type bridge
   ip addr add "$ip/24" dev node0
@@ -147,8 +143,7 @@ inside() { # COMMAND...
   kubelet=$!
   kubectl wait --for=create node/node --timeout=90s >/dev/null
   kubectl wait --for=condition=Ready node/node --timeout=90s >/dev/null
-  "$@" || code=$?
-  return "$code"
+  "$@"
 }
 
 case ${1:-} in
@@ -158,7 +153,11 @@ case ${1:-} in
     here=$(realpath "$0")
     cd "$2"
     shift 2
-    IMAGES=${IMAGES:-} exec unshare --net --mount --fork --kill-child "$here" inside "$@"
+    code=0
+    IMAGES=${IMAGES:-} unshare --net --mount --pid --mount-proc --fork --kill-child "$here" inside "$@" || code=$?
+    # What containers had; rmdir removes no group that somebody uses.
+    find /sys/fs/cgroup -depth -type d -path '*/k8s.io*' -exec rmdir {} + 2>/dev/null || true
+    exit "$code"
     ;;
   inside) shift && inside "$@" ;;
   *) sed -n '2,8s/^# //p' "$0" >&2 && exit 2 ;;

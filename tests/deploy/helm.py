@@ -6,10 +6,15 @@
   helm.py pods FILE              prints a pod for every pod template
   helm.py operator               prints definitions of the Prometheus operator's kinds, as loose as can be
   helm.py yaml FILE              prints the file as `rules` prints
+  helm.py image TAR NAME FOLDER PROGRAM    makes an image of one layer, as `docker save` would
 """
 
+import hashlib
+import io
+import json
 import pathlib
 import sys
+import tarfile
 
 import yaml
 
@@ -49,6 +54,22 @@ def operator():
         }
 
 
+def image(tar, name, folder, program):
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as files:
+        files.add(folder, arcname=".")
+    digest = hashlib.sha256(layer.getvalue()).hexdigest()
+    settings = {"Entrypoint": [program], "User": "10001:10001", "Env": ["CITYGATE_SCHEMAS__FOLDER=/usr/share/citygate/schemas"]}
+    config = {"architecture": "amd64", "os": "linux", "config": settings, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    parts = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode(), "layer.tar": layer.getvalue()}
+    with tarfile.open(tar, "w") as archive:
+        for part, content in parts.items():
+            entry = tarfile.TarInfo(part)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
 def main():
     match sys.argv[1:]:
         case ["kubernetes", *files]:
@@ -63,6 +84,8 @@ def main():
             print(yaml.safe_dump_all(pods(file)))
         case ["operator"]:
             print(yaml.safe_dump_all(operator()))
+        case ["image", tar, name, folder, program]:
+            image(tar, name, folder, program)
         case ["yaml", file]:
             print(yaml.safe_dump(manifests(file)[0]))
         case _:

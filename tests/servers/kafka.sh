@@ -6,6 +6,7 @@
 # Three nodes: replication factor 3, min.insync.replicas 2; node N is KAFKA_PORT+N-1, its log and pid are in KAFKA_DATA/nodeN.
 # 1+1: two processes, so that one can be stopped without the other; node1 is the broker, node2 its controller.
 # `start` again starts only what is down, so one node is killed with kill -9 "$(<"$KAFKA_DATA/node2/pid")".
+# KAFKA_HOST: the address, if it is not 127.0.0.1.
 # KAFKA_WHILE=PID: when that process ends, however it ends, Kafka is stopped and KAFKA_DATA removed (unless KAFKA_KEEP is set).
 set -euo pipefail
 
@@ -13,6 +14,7 @@ cache=${CITYGATE_CACHE:-$HOME/.cache/citygate}
 version=4.3.1 # a range does not resolve: kafka-tools and kafka must be the same
 libs=$cache/kafka-$version
 data=${KAFKA_DATA:-$cache/kafka-data}
+host=${KAFKA_HOST:-127.0.0.1}
 port=${KAFKA_PORT:-19091}
 controller_port=${KAFKA_CONTROLLER_PORT:-$((port + 100))}
 java=(java "-Xmx${KAFKA_HEAP:-256m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1
@@ -47,7 +49,7 @@ POM
 
 config() { # NODE COUNT HOME
   local voters='' n roles=broker,controller replicas=$2 isr
-  local broker=PLAINTEXT://127.0.0.1:$((port + $1 - 1)) controller=CONTROLLER://127.0.0.1:$((controller_port + $1 - 1))
+  local broker=PLAINTEXT://$host:$((port + $1 - 1)) controller=CONTROLLER://127.0.0.1:$((controller_port + $1 - 1))
   local listeners=$broker,$controller advertised=advertised.listeners=$broker
   for ((n = 1; n <= $2; n++)); do voters+=,$n@127.0.0.1:$((controller_port + n - 1)); done
   if [[ $2 == 1+1 ]]; then
@@ -115,7 +117,7 @@ start() { # COUNT
   for ((node = 1; node <= $1; node++)); do
     if (($1 == 1)); then home=$data; else home=$data/node$node; fi
     launch "$node" "$1" "$home"
-    if [[ $1 != 1+1 ]] || ((node == 1)); then servers+=,127.0.0.1:$((port + node - 1)); fi
+    if [[ $1 != 1+1 ]] || ((node == 1)); then servers+=,$host:$((port + node - 1)); fi
   done
   if [[ -n ${KAFKA_WHILE:-} && -n $down ]]; then
     nohup "$0" stop-after "$KAFKA_WHILE" </dev/null >"$data/watch.log" 2>&1 &
@@ -161,5 +163,5 @@ case ${1:-} in
   start) start "${2:-1}" ;;
   stop-after) stop_after "$2" ;;
   tool) fetch && shift && exec "${java[@]}" "$@" ;;
-  *) sed -n '2,8s/^# //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
 esac

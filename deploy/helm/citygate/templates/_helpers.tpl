@@ -104,9 +104,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- range $property, $_ := $values.secrets.kafkaProperties }}{{ $_ := set $files $property (printf "/etc/citygate/secrets/kafka-%s" $property) }}{{ end -}}
 {{- $_ := set $settings.kafka "properties_files" $files -}}
 {{- end }}
-{{- if $values.schemas.configMap }}
-{{- $_ := set $settings "schemas" (mergeOverwrite (deepCopy ($settings.schemas | default dict)) (dict "folder" "/etc/citygate/schemas")) -}}
-{{- end }}
 {{- toYaml $settings -}}
 {{- end }}
 
@@ -184,6 +181,14 @@ seccompProfile: {type: RuntimeDefault}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What the image says of its folders is in its environment, which comes before the file. */}}
+{{- define "citygate.environment" -}}
+- {name: CITYGATE_STATE_DIR, value: /var/lib/citygate}
+{{- if .Values.schemas.configMap }}
+- {name: CITYGATE_SCHEMAS__FOLDER, value: /etc/citygate/schemas}
+{{- end }}
 {{- end }}
 
 {{- define "citygate.mounts" -}}
