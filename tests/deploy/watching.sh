@@ -48,7 +48,8 @@ await() { # SECONDS WHAT COMMAND...
 }
 
 # === the files by themselves ===
-promtool check rules deploy/prometheus/rules.yaml | grep -q 'SUCCESS: [1-9]' || fail 'promtool check rules'
+promtool check rules deploy/prometheus/rules.yaml >"$work/rules.log" 2>&1 || { cat "$work/rules.log" && fail 'promtool check rules'; }
+grep -q 'SUCCESS: [1-9]' "$work/rules.log" || fail 'promtool finds no rules'
 promtool test rules deploy/prometheus/rules_test.yaml >"$work/rules.log" || { cat "$work/rules.log" && fail 'promtool test rules'; }
 amtool check-config deploy/alertmanager/alertmanager.yaml >"$work/amtool.log" || { cat "$work/amtool.log" && fail 'amtool check-config'; }
 "$python" deploy/grafana/dashboard.py --check
