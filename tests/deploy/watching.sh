@@ -124,10 +124,14 @@ running+=($!)
 await 10 'the receiver' test -s "$work/ports"
 read -r webhook mail <"$work/ports"
 
-shorter() { # FILE: minutes and seconds of waits become a tenth; ranges of rates stay
+# Minutes and seconds of waits become a tenth, but `for` 12 s at least: Prometheus needs up to 5 s to find its targets, and until then
+# knows no gateway. Ranges of rates stay.
+shorter() { # FILE
   "$python" - "$1" <<'PYTHON'
 import re, sys
-tenth = lambda found: f"{found[1]}{int(found[2]) * {'s': 1, 'm': 60, 'h': 3600}[found[3]] * 100}ms"
+seconds = {"s": 1, "m": 60, "h": 3600}
+least = lambda name: 12000 if name == "for: " else 0
+tenth = lambda found: f"{found[1]}{max(int(found[2]) * seconds[found[3]] * 100, least(found[1]))}ms"
 print(re.sub(r"((?:for|group_wait|group_interval|repeat_interval|scrape_interval|evaluation_interval): )(\d+)([smh])\b", tenth, open(sys.argv[1]).read()))
 PYTHON
 }
@@ -151,7 +155,7 @@ answers() { [[ $(ask "$1") == "$2" ]]; } # QUERY VALUE
 await 30 'Kafka available, seen by Prometheus' answers 'citygate_kafka_up' 1
 
 "$simulators" run --mqtt "127.0.0.1:$mqtt" --coap "127.0.0.1:$coap" --http "127.0.0.1:$http" --kafka "$kafka" --topic-prefix "$prefix" \
-  --devices 500 --seconds 45 --json >"$work/fleet.json" 2>"$work/fleet.log" &
+  --devices 500 --seconds 50 --json >"$work/fleet.json" 2>"$work/fleet.log" &
 fleet=$!
 running+=("$fleet")
 # A reading that is out of range, and answers over every protocol, so that there is something to see.
