@@ -62,6 +62,8 @@ metrics! {
         spool_disk_bytes_max: IntGauge,
         /// Seconds since the oldest reading in the spool was received; 0 when it is empty.
         spool_oldest_seconds: Gauge,
+        /// Bytes of readings that the spool has room for, on its file system and in spool.bytes_max.
+        spool_room_bytes: IntGauge,
         /// Seconds until the spool is full at the rate at which devices send now, were Kafka unavailable; +Inf when none send.
         spool_remaining_seconds: Gauge,
         /// Readings that were written to the spool and fsynced.

@@ -101,6 +101,7 @@ pub fn observe(status: &spool::Status, ingest_bytes_per_s: f64, now_ms: i64, met
     metrics.spool_bytes.set(status.uncommitted_bytes as i64);
     metrics.spool_disk_bytes.set(status.disk_bytes as i64);
     metrics.spool_disk_bytes_max.set(status.disk_bytes_max as i64);
+    metrics.spool_room_bytes.set(status.room_bytes as i64);
     metrics.spool_oldest_seconds.set(age_seconds(status, now_ms));
     metrics
         .spool_remaining_seconds

@@ -4,7 +4,8 @@
 //! gateway does it (`deliver`): its lock refuses one that is in use, order and pace are those of `[replay]`, and a reading that
 //! Kafka does not acknowledge stays. It ends when none is left, at a signal, or when nothing has been acknowledged for a while.
 
-use std::path::PathBuf;
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ pub struct Options {
     /// Give up once nothing has been acknowledged for so long.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     timeout: SignedDuration,
-    /// Send nothing: say how much it holds; exit code 0 if that is nothing.
+    /// Send nothing: say how much it holds; exit code 0 if that is nothing, and nothing was saved beside it or set aside in it.
     #[arg(long)]
     dry_run: bool,
 }
@@ -80,7 +81,11 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
     if options.dry_run {
         let held = held(&config)?;
         println!("{folder} holds {held} readings");
-        return Ok(held == 0);
+        let damaged = damaged_files(&config.spool.folder);
+        if damaged > 0 {
+            println!("{damaged} files *.damaged in it hold bytes that could not be read");
+        }
+        return Ok(!say_what_is_beside(&config) && held == 0 && damaged == 0);
     }
     let deliver = Arc::new(open(&mut config)?);
     let held = left(&deliver);
@@ -103,7 +108,31 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
             "{damaged} damaged places were found: their bytes are in {folder}/*.damaged, and the log says what they held"
         );
     }
-    Ok(left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false))
+    let is_all = !say_what_is_beside(&config);
+    Ok(is_all && left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false))
+}
+
+/// Readings that were saved from this spool into folders beside it: they are sent by another call. Whether there are any.
+fn say_what_is_beside(config: &Config) -> bool {
+    let beside = spool::left_beside(&config.spool.folder, &RealDisk::default());
+    for folder in &beside {
+        let folder = folder.display();
+        println!(
+            "{folder} holds readings that were saved when files of this spool were taken away: drain it as well, with --spool {folder}"
+        );
+    }
+    !beside.is_empty()
+}
+
+/// Files of bytes that recovery could not read, and set aside.
+fn damaged_files(folder: &Path) -> usize {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_damaged = |file: &DirEntry| {
+        Path::new(&file.file_name())
+            .extension()
+            .is_some_and(|end| end == "damaged")
+    };
+    files.filter(is_damaged).count()
 }
 
 /// Whether there is one that can be opened: a gateway would create it.

@@ -86,7 +86,7 @@ install() { # VERSION
 }
 
 citygate=$1
-systemd-analyze security --offline=true --threshold=20 --no-pager deploy/systemd/citygate.service >"$work/security" ||
+systemd-analyze security --offline=true --threshold=14 --no-pager deploy/systemd/citygate.service >"$work/security" ||
   fail "the unit is more open than it was: $(tail -n 1 "$work/security")"
 tail -n 1 "$work/security"
 boot

@@ -66,6 +66,36 @@ async fn a_spool_that_was_left_behind_is_emptied_into_kafka() {
     assert_says(&looked, 0, "/spool holds 0 readings\n");
 }
 
+/// Whoever deletes what is empty by these words deletes no reading: not one that was saved beside the spool, nor damaged bytes in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_is_not_called_empty_for_what_was_saved_beside_it_or_set_aside() {
+    let broker = Broker::any();
+    let program = killed_with_a_spool(&broker).await;
+    let (spool, rescued) = (program.spool(), program.spool().with_file_name("spool.rescued-1"));
+    std::fs::rename(&spool, &rescued).unwrap();
+    std::fs::create_dir(&spool).unwrap();
+    for segment in std::fs::read_dir(&rescued).unwrap().map(Result::unwrap) {
+        std::fs::copy(segment.path(), spool.join(segment.file_name())).unwrap();
+    }
+    let drained = drain(&program, &broker, &[]).output().unwrap();
+    assert_says(&drained, 1, "120 readings were acknowledged by kafka, 0 stay in ");
+    assert_says(&drained, 1, "spool.rescued-1 holds readings that were saved");
+    let looked = drain(&program, &broker, &["--dry-run"]).output().unwrap();
+    assert_says(&looked, 1, "drain it as well, with --spool ");
+    let drained = drain(&program, &broker, &["--spool", rescued.to_str().unwrap()]).output();
+    assert_says(
+        &drained.unwrap(),
+        0,
+        "120 readings were acknowledged by kafka, 0 stay in ",
+    );
+    std::fs::remove_dir_all(&rescued).unwrap();
+    std::fs::write(spool.join("0000000001-7.damaged"), "bytes").unwrap();
+    let looked = drain(&program, &broker, &["--dry-run"]).output().unwrap();
+    assert_says(&looked, 1, "1 files *.damaged in it hold bytes");
+    let again = drain(&program, &broker, &[]).output().unwrap();
+    assert_says(&again, 0, " holds 0 readings; ");
+}
+
 /// Nothing is given up: not when Kafka stays unavailable, not at a signal, and not for a folder that is no spool.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_sent_stays_and_is_said() {

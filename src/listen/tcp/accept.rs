@@ -147,21 +147,22 @@ impl Acceptor {
         }
     }
 
-    /// After a failed accept: counts it, and comes back when the next one may be tried. False: the listener is to stop.
+    /// After a failed accept: counts it if something is short, and comes back when the next one may be tried. False: the listener is
+    /// to stop.
     async fn failed(&mut self, error: &io::Error) -> bool {
+        // These are about one connection, whose client is gone; the next one may be tried at once.
+        if matches!(
+            error.kind(),
+            ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+        ) {
+            return !self.stopping.is_cancelled();
+        }
         if let Some(failures) = &self.failures {
             failures.inc();
         }
         self.failed.add(1);
         if let Some(times) = self.failed.due(Instant::now()) {
             warn!(%error, times, "{} connection not accepted", self.listener);
-        }
-        // These are about one connection; the next one may be tried at once.
-        if matches!(
-            error.kind(),
-            ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
-        ) {
-            return !self.stopping.is_cancelled();
         }
         tokio::select! {
             () = self.stopping.cancelled() => false,
@@ -204,6 +205,8 @@ mod tests {
         stopping.cancel();
         assert!(!acceptor.failed(&error).await);
         assert_eq!(failures.get(), 2);
+        assert!(!acceptor.failed(&io::ErrorKind::ConnectionAborted.into()).await);
+        assert_eq!(failures.get(), 2, "nothing is short when a client has gone");
         assert!(acceptor.next().await.is_none());
     }
 
