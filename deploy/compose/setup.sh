@@ -1,6 +1,6 @@
 #!/bin/bash
 # The first run's job: an authority, the gateways' certificate, tokens, and identities of the demo's devices; what exists is kept.
-# All of it is in one volume; each service reads its own folder only, by its user.
+# All of it is in one volume; each service reads its own folder only, by its user (gateways 10001, fleet 10002, Prometheus 65534).
 set -euo pipefail
 
 secrets=/secrets devices=${DEMO_DEVICES:-300}
@@ -10,21 +10,27 @@ chmod 0755 .
 mkdir -p authority gateway/devices prometheus fleet
 chmod 0755 fleet
 
-if [[ ! -e authority/key.pem ]]; then
+# Files of one step get their names together, the one that is asked for last: a run that was ended halfway is done anew.
+if [[ ! -e authority/key.pem || ! -e ca.pem ]]; then
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=citygate compose authority' \
-    -keyout authority/key.pem -out ca.pem 2>/dev/null
-  chmod 0644 ca.pem
+    -keyout authority/key.new -out ca.new 2>/dev/null
+  chmod 0644 ca.new
+  rm -f gateway/certificate.pem
+  mv ca.new ca.pem
+  mv authority/key.new authority/key.pem
 fi
 
-if [[ ! -e gateway/certificate.pem ]]; then
+if [[ ! -e gateway/certificate.pem || ! -e gateway/key.pem ]]; then
   names=DNS:balancer,DNS:gateway-1,DNS:gateway-2,DNS:localhost,IP:127.0.0.1
   if [[ -n ${PUBLIC_NAMES:-} ]]; then names+=,$PUBLIC_NAMES; fi
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=citygate' \
-    -keyout gateway/key.pem -out request.pem 2>/dev/null
+    -keyout key.new -out request.pem 2>/dev/null
   printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\n' "$names" >names
   openssl x509 -req -in request.pem -CA ca.pem -CAkey authority/key.pem -CAcreateserial -CAserial authority/serial -days 825 \
     -extfile names -out own.pem 2>/dev/null
-  cat own.pem ca.pem >gateway/certificate.pem
+  cat own.pem ca.pem >chain.new
+  mv key.new gateway/key.pem
+  mv chain.new gateway/certificate.pem
   rm -f request.pem own.pem names
 fi
 
@@ -39,8 +45,9 @@ if [[ ! -e fleet/keys.ndjson ]]; then
   mv fleet/keys.new fleet/keys.ndjson
 fi
 
-# The users of the images: citygate and the fleet, Prometheus, Grafana.
-chown -R 10001:10001 gateway fleet
+# The users of the services: citygate, the fleet, Prometheus, Grafana.
+chown -R 10001:10001 gateway
+chown -R 10002:10002 fleet
 chown -R 65534:65534 prometheus
 chown 472:0 grafana-password
 echo "set up: $(wc -l <fleet/keys.ndjson) devices, certificate valid until $(openssl x509 -noout -enddate -in gateway/certificate.pem)"

@@ -16,7 +16,10 @@ strip "$root/usr/bin/citygate"
 install -D -m 0644 deploy/systemd/citygate.service "$root/lib/systemd/system/citygate.service"
 install -D -m 0644 deploy/systemd/citygate.sysctl "$root/usr/lib/sysctl.d/60-citygate.conf"
 install -D -m 0644 -t "$root/usr/share/citygate/schemas" schemas/*.avsc
-install -D -m 0644 -t "$root/usr/share/doc/citygate" deploy/README.md deploy/SECURITY.md
+install -D -m 0644 -t "$root/usr/share/doc/citygate" deploy/README.md deploy/SECURITY.md deploy/RUNBOOK.md
+for folder in prometheus alertmanager grafana; do
+  install -D -m 0644 -t "$root/usr/share/doc/citygate/$folder" "deploy/$folder"/*
+done
 install -D -m 0644 schemas/README.md "$root/usr/share/doc/citygate/schemas.md"
 install -D -m 0644 LICENSE "$root/usr/share/doc/citygate/copyright"
 install -d -m 0755 "$root/etc/citygate"

@@ -35,7 +35,7 @@ pub struct Options {
     /// Give up once nothing has been acknowledged for so long.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     timeout: SignedDuration,
-    /// Send nothing: say how much it holds; exit code 0 if that is nothing, and nothing was saved beside it or set aside in it.
+    /// Send nothing: say how much it holds; exit code 0 if that is nothing, and no damaged bytes are in it, and no readings were saved beside it.
     #[arg(long)]
     dry_run: bool,
 }
@@ -43,7 +43,7 @@ pub struct Options {
 /// It cannot begin; for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("spool: {0} does not exist; name the folder that has the files *.segment (--spool)")]
+    #[error("spool: {0} does not exist, or holds no spool; name the folder that has the files *.segment (--spool)")]
     NoSpool(String),
     /// The topics of the kinds are not known.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -81,11 +81,8 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
     if options.dry_run {
         let held = held(&config)?;
         println!("{folder} holds {held} readings");
-        let damaged = damaged_files(&config.spool.folder);
-        if damaged > 0 {
-            println!("{damaged} files *.damaged in it hold bytes that could not be read");
-        }
-        return Ok(!say_what_is_beside(&config) && held == 0 && damaged == 0);
+        let is_damaged = say_what_is_damaged(&config);
+        return Ok(!say_what_is_beside(&config) && held == 0 && !is_damaged);
     }
     let deliver = Arc::new(open(&mut config)?);
     let held = left(&deliver);
@@ -102,12 +99,11 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
     if let Some(why) = end.text() {
         println!("{why}; what stays can be sent by calling it again");
     }
-    let damaged = deliver.spool_status().map_or(0, |spool| spool.damaged_places);
-    if damaged > 0 {
-        println!(
-            "{damaged} damaged places were found: their bytes are in {folder}/*.damaged, and the log says what they held"
-        );
+    let places = deliver.spool_status().map_or(0, |spool| spool.damaged_places);
+    if places > 0 {
+        println!("{places} damaged places were found, and the log says what they held");
     }
+    say_what_is_damaged(&config);
     let is_all = !say_what_is_beside(&config);
     Ok(is_all && left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false))
 }
@@ -124,23 +120,35 @@ fn say_what_is_beside(config: &Config) -> bool {
     !beside.is_empty()
 }
 
-/// Files of bytes that recovery could not read, and set aside.
-fn damaged_files(folder: &Path) -> usize {
+/// Files of bytes that a start, or an earlier call, could not read and moved there. Whether there are any.
+fn say_what_is_damaged(config: &Config) -> bool {
+    let folder = &config.spool.folder;
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_damaged = |file: &DirEntry| {
         Path::new(&file.file_name())
             .extension()
             .is_some_and(|end| end == "damaged")
     };
-    files.filter(is_damaged).count()
+    let damaged = files.filter(is_damaged).count();
+    if damaged > 0 {
+        let folder = state::absolute(folder);
+        println!(
+            "{damaged} files {folder}/*.damaged hold bytes that could not be read: readings that were acknowledged may be lost"
+        );
+    }
+    damaged > 0
 }
 
 /// Whether there is one that can be opened: a gateway would create it.
 fn look(config: &mut Config) -> Result<(), Error> {
     Plan::new(config, descriptors::raise())?.apply(config);
-    match spool::inspect::inspect(&config.spool, &RealDisk::default())?.segments {
-        Some(_) => Ok(()),
-        None => Err(Error::NoSpool(state::absolute(&config.spool.folder))),
+    let folder = &config.spool.folder;
+    let found = spool::inspect::inspect(&config.spool, &RealDisk::default())?.segments;
+    // One without readings has its cursor; an empty folder may be a disk that is not mounted.
+    let is_spool = found.is_some_and(|segments| segments > 0 || folder.join("cursor").exists());
+    match is_spool {
+        true => Ok(()),
+        false => Err(Error::NoSpool(state::absolute(folder))),
     }
 }
 

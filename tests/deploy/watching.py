@@ -17,10 +17,14 @@ import urllib.request
 # Alerts of one gateway at once, without "Citygate", and those of them that somebody is told.
 ONE_CAUSE = [
     ("Down KafkaUnavailable ReadingsBusy SpoolFilling CertificateExpiring", "Down"),
-    ("KafkaUnavailable KafkaTopicMissing SpoolFilling ReadingsBusy AnswersSlow", "KafkaUnavailable"),
+    ("KafkaUnavailable KafkaTopicMissing KafkaPartitionsWithoutLeader SpoolFilling AnswersSlow", "KafkaUnavailable"),
+    # With a spool, Kafka is no reason for busy readings.
+    ("KafkaUnavailable ReadingsBusy", "KafkaUnavailable ReadingsBusy"),
     ("KafkaUnavailable SpoolFullSoon SpoolFilling", "KafkaUnavailable SpoolFullSoon"),
     ("KafkaUnavailable SpoolFull SpoolFullSoon ReadingsBusy", "KafkaUnavailable SpoolFull"),
-    ("KafkaTopicMissing SpoolFilling SpoolNotDraining ReadingsBusy", "KafkaTopicMissing"),
+    ("KafkaTopicMissing SpoolNotDraining", "KafkaTopicMissing"),
+    ("KafkaPartitionsWithoutLeader SpoolNotDraining", "KafkaPartitionsWithoutLeader"),
+    ("KafkaTopicMissing SpoolFilling", "KafkaTopicMissing SpoolFilling"),
     ("ReadingsRefusedByKafka SpoolNotDraining", "ReadingsRefusedByKafka"),
     ("SpoolFailed SpoolDiskSlow SpoolDamaged Down Restarting ReadingsBusy", "SpoolFailed"),
     ("SpoolDiskSlow ReadingsBusy AnswersSlow", "SpoolDiskSlow"),

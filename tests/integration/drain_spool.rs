@@ -91,9 +91,10 @@ async fn a_spool_is_not_called_empty_for_what_was_saved_beside_it_or_set_aside()
     std::fs::remove_dir_all(&rescued).unwrap();
     std::fs::write(spool.join("0000000001-7.damaged"), "bytes").unwrap();
     let looked = drain(&program, &broker, &["--dry-run"]).output().unwrap();
-    assert_says(&looked, 1, "1 files *.damaged in it hold bytes");
+    assert_says(&looked, 1, "*.damaged hold bytes that could not be read");
     let again = drain(&program, &broker, &[]).output().unwrap();
     assert_says(&again, 0, " holds 0 readings; ");
+    assert_says(&again, 0, "*.damaged hold bytes that could not be read");
 }
 
 /// Nothing is given up: not when Kafka stays unavailable, not at a signal, and not for a folder that is no spool.
@@ -123,7 +124,22 @@ async fn what_cannot_be_sent_stays_and_is_said() {
     let output = drain(&program, &broker, &["--spool", other.to_str().unwrap()])
         .output()
         .unwrap();
-    assert_says(&output, 1, "no-spool does not exist; name the folder");
+    assert_says(
+        &output,
+        1,
+        "no-spool does not exist, or holds no spool; name the folder",
+    );
+    // A disk that is not mounted is an empty folder.
+    std::fs::create_dir(&other).unwrap();
+    let output = drain(&program, &broker, &["--spool", other.to_str().unwrap(), "--dry-run"])
+        .output()
+        .unwrap();
+    assert_says(
+        &output,
+        1,
+        "no-spool does not exist, or holds no spool; name the folder",
+    );
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0, "it stays empty");
     let output = drain(&program, &broker, &["--spool", program.spool().to_str().unwrap()])
         .output()
         .unwrap();
