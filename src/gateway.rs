@@ -246,7 +246,10 @@ async fn build(config: &Config, prepared: Prepared) -> Result<(Context, Bound), 
         .set(plan.http_connections as i64);
     let source = match (&config.devices.folder, identities) {
         (None, _) => None,
-        (Some(folder), Some(register)) => Some(Source::new(folder, register, metrics.devices.clone())),
+        (Some(folder), Some(register)) => {
+            let metrics = metrics.devices.clone();
+            Some(Source::new(folder, catalogue.clone(), register, metrics))
+        }
         (Some(_), None) => return Err(Error::Incomplete("the identities")),
     };
     let recent_refusals = Arc::<RecentRefusals>::default();

@@ -98,11 +98,7 @@ fn main() -> ExitCode {
         Command::Drain { file, options } => with_config(file, |config| block_on(drain(config, options))),
         Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
         Command::Devices { file, options } => with_config(file, |config| {
-            identities::run(
-                &options,
-                config.devices.folder.as_deref(),
-                &mut std::io::stdout().lock(),
-            )?;
+            identities::run(&options, &config, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }),
         #[cfg(feature = "demo")]

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use super::record::Record;
 use super::register::{Clash, Register};
 use crate::operate::mistake::{Mistake, Mistakes};
+use crate::operate::spelling;
+use crate::outcome::quoted;
 
 /// Where a record stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,9 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Mistakes that are listed; with more, the first show what is wrong.
 const MISTAKES_MAX: usize = 100;
+
+/// Devices with kinds that do not exist, of those that are listed.
+const UNKNOWN_MAX: usize = 20;
 
 /// A record, and where it stands.
 #[derive(Clone, Debug)]
@@ -75,6 +80,38 @@ pub fn records(folder: &Path) -> Result<Vec<Found>, Mistakes> {
             record,
         });
     Ok(found.collect())
+}
+
+/// Devices that may write a kind that does not exist, each with its place: a warning, since a schema may come later. `known` are the
+/// kinds that do.
+pub fn unknown_kinds(folder: &Path, known: &[&str]) -> Vec<Mistake> {
+    let read = all(folder);
+    let mut unknown = Vec::new();
+    for (record, place) in read.records.iter().zip(&read.places) {
+        for kind in record.kinds.iter().filter(|kind| !known.contains(&kind.as_str())) {
+            let text = format!("device {}: {}", record.id, unknown_kind(kind, known));
+            unknown.push(Mistake::new("", text).at(read.place(place.file, Some(place.line))));
+        }
+    }
+    let more = unknown.len().saturating_sub(UNKNOWN_MAX);
+    unknown.truncate(UNKNOWN_MAX);
+    if more > 0 {
+        unknown.push(Mistake::new(
+            "",
+            format!("and {more} more with kinds that do not exist"),
+        ));
+    }
+    unknown
+}
+
+/// What is wrong with a kind that does not exist.
+pub fn unknown_kind(kind: &str, known: &[&str]) -> String {
+    let (shown, hint, known) = (
+        quoted(kind),
+        spelling::hint(kind, known.iter().copied()),
+        known.join(", "),
+    );
+    format!("kinds: \"{shown}\" does not exist{hint}; known kinds: {known}")
 }
 
 fn all(folder: &Path) -> Read {
@@ -356,6 +393,30 @@ mod tests {
                 "b.ndjson:1: id: another device has it, at ",
                 "b.ndjson:2: keys: another device has one of them, at ",
             ]),
+        );
+    }
+
+    #[test]
+    fn a_kind_that_does_not_exist_is_said_of_its_device_at_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let toml =
+            "[[device]]\nid = \"a\"\nkinds = [\"air\"]\n\n[[device]]\nid = \"b\"\nkinds = [\"trafic\", \"air\"]\n";
+        std::fs::write(folder.path().join("a.toml"), toml).unwrap();
+        let many: String = (0..30)
+            .map(|at| format!("{{\"id\": \"c{at}\", \"kinds\": [\"zebra\"]}}\n"))
+            .collect();
+        std::fs::write(folder.path().join("b.ndjson"), many).unwrap();
+        let said = unknown_kinds(folder.path(), &["air", "traffic"]);
+        let said: Vec<_> = said.iter().map(ToString::to_string).collect();
+        let (start, first) = (format!("{}/", folder.path().display()), &said[0]);
+        assert_eq!(
+            first.strip_prefix(&*start).unwrap(),
+            "a.toml:5: device b: kinds: \"trafic\" does not exist; did you mean traffic?; known kinds: air, traffic"
+        );
+        assert!(said[1].ends_with("b.ndjson:1: device c0: kinds: \"zebra\" does not exist; known kinds: air, traffic"));
+        assert_eq!(
+            (said.len(), &*said[20]),
+            (21, "and 11 more with kinds that do not exist")
         );
     }
 

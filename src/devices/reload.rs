@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::metrics::Metrics;
 use super::{Devices, Register, files};
+use crate::catalogue::Catalogue;
 use crate::operate::clock::wall_s;
 use crate::operate::mistake::Mistakes;
 use crate::operate::watch::Watch;
@@ -18,6 +19,8 @@ use crate::operate::watch::Watch;
 #[derive(Debug)]
 pub struct Source {
     folder: PathBuf,
+    /// Whose kinds devices may write.
+    catalogue: Catalogue,
     devices: Arc<Devices>,
     metrics: Metrics,
 }
@@ -26,9 +29,10 @@ pub struct Source {
 
 impl Source {
     /// Of a folder as it was read at the start.
-    pub fn new(folder: &Path, register: Register, metrics: Metrics) -> Arc<Self> {
+    pub fn new(folder: &Path, catalogue: Catalogue, register: Register, metrics: Metrics) -> Arc<Self> {
         let source = Source {
             folder: folder.to_owned(),
+            catalogue,
             devices: Arc::new(Devices::new(register)),
             metrics,
         };
@@ -50,6 +54,7 @@ impl Source {
                 let devices = register.len();
                 self.devices.replace(register);
                 info!(devices, "identities are read again");
+                self.look_at_kinds();
             }
             Err(mistakes) => {
                 self.metrics.devices_last_reload_successful.set(0);
@@ -62,6 +67,16 @@ impl Source {
             }
         }
         self.measure();
+    }
+
+    /// Says which devices may write what does not exist.
+    fn look_at_kinds(&self) {
+        let kinds = self.catalogue.snapshot();
+        let known: Vec<_> = kinds.iter().map(|kind| &*kind.name).collect();
+        if self.devices.register().kinds().iter().any(|kind| !known.contains(kind)) {
+            let unknown = Mistakes(files::unknown_kinds(&self.folder, &known));
+            warn!("identities are in force, of which some may write nothing:\n{unknown}");
+        }
     }
 
     fn measure(&self) {

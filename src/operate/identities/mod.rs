@@ -3,7 +3,7 @@
 //! It writes `*.ndjson` files alone, each as a whole and only if every file of the folder is in order afterwards; what stands in a
 //! `*.toml` file is changed by hand. A key is shown once, when it is made. A running gateway notices the change by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,21 @@ use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::{Value, json};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::catalogue::schemas;
 use crate::devices::authenticate::SECRET_BYTES_MAX;
 use crate::devices::certificate::CertificateName;
 use crate::devices::credential::{Key, PasswordHash};
 use crate::devices::files::{self, Format, Found};
 use crate::devices::record::Record;
 use crate::devices::register::{Clash, Register};
+use crate::operate::config::Config;
+
+mod print;
+
+use print::Printer;
 
 /// Where devices are added.
 const FILE: &str = "devices.ndjson";
@@ -44,6 +50,8 @@ pub struct Options {
 enum Action {
     /// Add a device and print its new key, which is shown only now.
     Add {
+        /// Its device id, as in devices/<ID>/<kind>, and its user name.
+        #[arg(value_name = "ID")]
         id: String,
         #[command(flatten)]
         rights: Rights,
@@ -55,17 +63,34 @@ enum Action {
     Import {
         /// `-`: standard input.
         file: PathBuf,
+        /// Leave out the devices that exist, whatever the file says of them, instead of importing none.
+        #[arg(long)]
+        skip_existing: bool,
     },
     /// List all devices.
     List,
     /// Show a device.
-    Show { id: String },
+    Show {
+        /// The device id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// Refuse a device from now on; its connections are closed.
-    Disable { id: String },
+    Disable {
+        /// The device id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// Accept a device again.
-    Enable { id: String },
+    Enable {
+        /// The device id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// Replace all keys, passwords and certificates of a device and print the new key; connections with old ones are closed.
     Rotate {
+        /// The device id.
+        #[arg(value_name = "ID")]
         id: String,
         /// Keep the newest key, password and certificate until the next rotation, so that the device can be told the new one
         /// meanwhile.
@@ -74,8 +99,20 @@ enum Action {
         #[command(flatten)]
         credentials: Credentials,
     },
+    /// Add client certificates to a device, beside what it has. (A further key is made by `rotate --keep-old`.)
+    AddCertificate {
+        /// The device id.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        certificates: Certificates,
+    },
     /// Remove a device.
-    Remove { id: String },
+    Remove {
+        /// The device id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
 }
 
 /// What a device proves itself with, if not with a new key.
@@ -84,13 +121,19 @@ struct Credentials {
     /// Read a password from standard input instead of making a key.
     #[arg(long)]
     password_stdin: bool,
+    #[command(flatten)]
+    certificates: Certificates,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Certificates {
     /// A name of its client certificate, instead of a key: sha256:…, cn:…, subject:CN=…,O=…, dns:…, uri:… or email:…; may be
     /// repeated.
     #[arg(long = "certificate", value_name = "NAME")]
-    certificates: Vec<CertificateName>,
+    names: Vec<CertificateName>,
     /// A PEM file with its client certificate, instead of a key: the device is known by its fingerprint; may be repeated.
     #[arg(long = "certificate-file", value_name = "FILE")]
-    certificate_files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -112,10 +155,6 @@ struct Rights {
     tags: Vec<(String, String)>,
 }
 
-fn or_default(rate: Option<impl ToString>) -> String {
-    rate.map_or_else(|| "default".to_owned(), |rate| rate.to_string())
-}
-
 fn tag(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a tag is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -133,15 +172,16 @@ struct Folder {
 ///
 /// # Errors
 /// It cannot be done; why. Nothing was changed then.
-pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write) -> anyhow::Result<()> {
-    let path = options.folder.as_deref().or(configured);
+pub fn run(options: &Options, config: &Config, output: &mut impl Write) -> anyhow::Result<()> {
+    let path = options.folder.as_deref().or(config.devices.folder.as_deref());
     let path = path.context("no folder of identities: set devices.folder, or give --folder DIR")?;
     // Before the lock: a person may take long.
     let given = options.action.credentials().map_or(Ok(Given::default()), Given::read)?;
     let imported = match &options.action {
-        Action::Import { file } => Some(import(file)?),
+        Action::Import { file, .. } => Some(import(file)?),
         _ => None,
     };
+    let kinds = known_kinds(config);
     let mut folder = Folder::open(path)?;
     let mut print = Printer {
         json: options.json,
@@ -151,19 +191,20 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
         Action::Add { id, rights, .. } => {
             let mut record = rights.record(id);
             let key = given.add_to(&mut record);
-            folder.add(vec![record])?;
+            folder.add(vec![record], &kinds)?;
             print.key(id, key.as_ref())
         }
-        Action::Import { .. } => {
-            let (records, keys) = imported.unwrap_or_default();
-            folder.add(records)?;
+        Action::Import { skip_existing, .. } => {
+            let (mut records, mut keys) = imported.unwrap_or_default();
+            if *skip_existing {
+                let exist: BTreeSet<_> = folder.found.iter().map(|found| found.record.id.clone()).collect();
+                records.retain(|record| !exist.contains(&record.id));
+                keys.retain(|(id, _)| !exist.contains(id));
+            }
+            folder.add(records, &kinds)?;
             keys.iter().try_for_each(|(id, key)| print.key(id, Some(key)))
         }
-        Action::List => {
-            let mut records: Vec<_> = folder.found.iter().map(|found| &found.record).collect();
-            records.sort_by(|one, other| one.id.cmp(&other.id));
-            records.into_iter().try_for_each(|record| print.line(record))
-        }
+        Action::List => print.list(folder.found.iter().map(|found| &found.record).collect()),
         Action::Show { id } => print.device(folder.find(id)?),
         Action::Disable { id } => folder.change(id, |record| record.disabled = true),
         Action::Enable { id } => folder.change(id, |record| record.disabled = false),
@@ -177,8 +218,27 @@ pub fn run(options: &Options, configured: Option<&Path>, output: &mut impl Write
             })?;
             print.key(id, key.as_ref())
         }
+        Action::AddCertificate { id, certificates } => {
+            let names = certificates.read()?;
+            if names.is_empty() {
+                bail!("give --certificate NAME or --certificate-file FILE");
+            }
+            folder.change(id, |record| record.certificates.extend(names))
+        }
         Action::Remove { id } => folder.remove(id),
     }
+}
+
+/// The kinds that there are schemas of, whether or not this configuration lists them; none: they cannot be known here.
+fn known_kinds(config: &Config) -> Vec<String> {
+    let found = schemas::read(&config.schemas, "");
+    if !found.errors.is_empty() {
+        return Vec::new();
+    }
+    let listed = found.definitions.into_iter().map(|kind| kind.name);
+    let mut kinds: Vec<_> = listed.chain(found.unlisted).collect();
+    kinds.sort();
+    kinds
 }
 
 /// What somebody gave for a device.
@@ -188,16 +248,25 @@ struct Given {
     certificates: Vec<CertificateName>,
 }
 
+// === impl Certificates ===
+
+impl Certificates {
+    fn read(&self) -> anyhow::Result<Vec<CertificateName>> {
+        let mut names = self.names.clone();
+        for file in &self.files {
+            let certificate = CertificateDer::from_pem_file(file);
+            let certificate = certificate.with_context(|| format!("{}: no certificate in PEM form", file.display()))?;
+            names.push(CertificateName::fingerprint(&certificate));
+        }
+        Ok(names)
+    }
+}
+
 // === impl Given ===
 
 impl Given {
     fn read(credentials: &Credentials) -> anyhow::Result<Self> {
-        let mut certificates = credentials.certificates.clone();
-        for file in &credentials.certificate_files {
-            let certificate = CertificateDer::from_pem_file(file);
-            let certificate = certificate.with_context(|| format!("{}: no certificate in PEM form", file.display()))?;
-            certificates.push(CertificateName::fingerprint(&certificate));
-        }
+        let certificates = credentials.certificates.read()?;
         let password = credentials.password_stdin.then(read_password).transpose()?;
         Ok(Given { password, certificates })
     }
@@ -301,7 +370,15 @@ impl Folder {
         found.with_context(|| format!("there is no device {id} in {}", self.path.display()))
     }
 
-    fn add(&mut self, records: Vec<Record>) -> anyhow::Result<()> {
+    /// `kinds`: those that exist; none: any.
+    fn add(&mut self, records: Vec<Record>, kinds: &[String]) -> anyhow::Result<()> {
+        let known: Vec<_> = kinds.iter().map(String::as_str).collect();
+        for record in &records {
+            let unknown = record.kinds.iter().find(|kind| !known.contains(&kind.as_str()));
+            if let Some(kind) = unknown.filter(|_| !known.is_empty()) {
+                bail!("device {}: {}", record.id, files::unknown_kind(kind, &known));
+            }
+        }
         let file = self.path.join(FILE);
         let last = self
             .found
@@ -395,73 +472,6 @@ impl Folder {
                 format!("devices {first} and {second} have the same certificate")
             }
         }
-    }
-}
-
-/// Prints for people, or as JSON.
-struct Printer<'a, W> {
-    json: bool,
-    output: &'a mut W,
-}
-
-impl<W: Write> Printer<'_, W> {
-    /// A key that was made, if one was.
-    fn key(&mut self, id: &str, key: Option<&Key>) -> anyhow::Result<()> {
-        match (self.json, key) {
-            (true, key) => writeln!(self.output, "{}", json!({"id": id, "key": key.map(Key::reveal)}))?,
-            (false, Some(key)) => writeln!(self.output, "{id}  {}", key.reveal())?,
-            (false, None) => {}
-        }
-        Ok(())
-    }
-
-    fn device(&mut self, found: &Found) -> anyhow::Result<()> {
-        if self.json {
-            return self.line(&found.record);
-        }
-        let Found { file, line, record } = found;
-        let list = |items: &[String], none: &str| {
-            if items.is_empty() {
-                none.to_owned()
-            } else {
-                items.join(", ")
-            }
-        };
-        let tags = record.tags.iter().map(|(name, value)| format!("{name}={value}"));
-        let tags: Vec<_> = tags.collect();
-        let certificates: Vec<_> = record.certificates.iter().map(ToString::to_string).collect();
-        let rows = [
-            ("id", record.id.clone()),
-            ("state", if record.disabled { "disabled" } else { "enabled" }.to_owned()),
-            ("keys", record.keys.len().to_string()),
-            ("passwords", record.passwords.len().to_string()),
-            ("certificates", list(&certificates, "none")),
-            ("kinds", list(&record.kinds, "all")),
-            ("acts for", list(&record.acts_for, "itself alone")),
-            ("readings/s", or_default(record.readings_per_second)),
-            ("bytes/s", or_default(record.bytes_per_second)),
-            ("tags", list(&tags, "none")),
-            ("file", format!("{}:{line}", file.display())),
-        ];
-        for (name, value) in rows {
-            writeln!(self.output, "{name:<12} {value}")?;
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, record: &Record) -> anyhow::Result<()> {
-        if self.json {
-            writeln!(self.output, "{}", serde_json::to_string(record)?)?;
-            return Ok(());
-        }
-        let state = if record.disabled { "disabled" } else { "enabled" };
-        let kinds = if record.kinds.is_empty() {
-            "all".to_owned()
-        } else {
-            record.kinds.join(",")
-        };
-        writeln!(self.output, "{:<32} {state:<9} {kinds}", record.id)?;
-        Ok(())
     }
 }
 

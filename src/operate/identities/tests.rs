@@ -4,6 +4,7 @@
 
 use super::*;
 use clap::Parser;
+use serde_json::json;
 
 #[derive(Parser)]
 struct Command {
@@ -15,7 +16,10 @@ fn try_do(folder: &Path, arguments: &str) -> anyhow::Result<String> {
     let words = ["devices"].into_iter().chain(arguments.split_whitespace());
     let command = Command::try_parse_from(words)?;
     let mut output = Vec::new();
-    run(&command.options, Some(folder), &mut output)?;
+    let mut config = Config::default();
+    config.devices.folder = Some(folder.to_owned());
+    config.schemas.folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    run(&command.options, &config, &mut output)?;
     Ok(String::from_utf8(output).unwrap())
 }
 
@@ -61,7 +65,14 @@ fn a_device_is_added_changed_and_removed() {
     assert_eq!(shown["kinds"], json!(["traffic", "weather"]));
     assert!(done(folder, "show loop-7").contains("tags         district=north"));
     done(folder, "add mast --kind weather");
-    assert_eq!(done(folder, "list").lines().count(), 2);
+    let list = done(folder, "list");
+    let words = |at: usize| list.lines().nth(at).unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(words(0), ["ID", "STATE", "KINDS", "ACTS", "FOR"]);
+    assert_eq!(words(1), ["loop-7", "enabled", "traffic,weather", "mast-*"]);
+    assert_eq!(
+        (words(2), list.lines().count()),
+        (vec!["mast", "enabled", "weather", "-"], 3)
+    );
     done(folder, "disable loop-7");
     assert!(register(folder).find("loop-7").unwrap().is_disabled());
     done(folder, "enable loop-7");
@@ -108,6 +119,11 @@ fn a_certificate_takes_the_place_of_a_key() {
         let shown: Value = serde_json::from_str(&done(folder, &format!("show {id} --json"))).unwrap();
         shown["certificates"].clone()
     };
+    done(folder, "add-certificate loop-7 --certificate dns:loop-7.other");
+    assert_eq!(
+        names("loop-7"),
+        json!(["cn:loop-7", "dns:loop-7.example", "dns:loop-7.other"])
+    );
     // A certificate that may have been stolen is replaced as well, by whatever comes instead.
     done(folder, "rotate loop-7 --certificate cn:loop-7b --keep-old");
     assert_eq!(names("loop-7"), json!(["cn:loop-7b", "cn:loop-7"]));
@@ -161,6 +177,11 @@ fn what_cannot_be_done_changes_nothing_and_says_why() {
     check("add a/b", "id: \"a/b\" is no device id");
     check("add ok --acts-for *x", "acts_for: \"*x\"");
     check("add ok --tag north", "a tag is NAME=VALUE");
+    check(
+        "add ok --kind trafic",
+        "device ok: kinds: \"trafic\" does not exist; did you mean traffic?; known kinds: ",
+    );
+    check("add-certificate loop-7", "give --certificate NAME");
     check("disable loop-8", "there is no device loop-8 in ");
     check("rotate loop-1", "north.toml:1; change it there");
     std::fs::write(folder.join("bad.ndjson"), "{\"id\": \"x y\"}\n").unwrap();
@@ -183,8 +204,16 @@ fn many_are_imported_at_once_or_none() {
     assert_eq!(register(folder.path()).len(), 3);
     let error = format!("{:#}", try_do(folder.path(), &import).unwrap_err());
     assert!(error.contains("device a exists"), "{error}");
-    std::fs::write(&list, "{\"id\": \"d\"}\n{\"id\": 5}\n").unwrap();
+    // A list that grows is imported again.
+    std::fs::write(&list, "{\"id\": \"a\", \"disabled\": true}\n{\"id\": \"d\"}\n").unwrap();
+    let printed = done(folder.path(), &format!("{import} --skip-existing"));
+    assert!(
+        printed.starts_with("d  cgk_") && printed.lines().count() == 1,
+        "{printed}"
+    );
+    assert!(!register(folder.path()).find("a").unwrap().is_disabled());
+    std::fs::write(&list, "{\"id\": \"e\"}\n{\"id\": 5}\n").unwrap();
     let error = format!("{:#}", try_do(folder.path(), &import).unwrap_err());
     assert!(error.starts_with("line 2: "), "{error}");
-    assert_eq!(register(folder.path()).len(), 3);
+    assert_eq!(register(folder.path()).len(), 4);
 }
