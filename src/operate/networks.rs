@@ -51,6 +51,14 @@ impl Networks {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Those that have more addresses than networks of so many bits.
+    pub fn wider_than(&self, ipv4_bits: u8, ipv6_bits: u8) -> impl Iterator<Item = &IpNet> {
+        self.0.iter().filter(move |network| match network {
+            IpNet::V4(v4) => v4.prefix_len() < ipv4_bits,
+            IpNet::V6(v6) => v6.prefix_len() < ipv6_bits,
+        })
+    }
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -209,6 +217,11 @@ mod tests {
             &["11.0.0.0", "::2"],
         );
         check("10.9.9.9/8", &["10.0.0.1"], &["11.0.0.1"]);
+        let wide: Networks = "10.0.0.0/23, 10.1.0.0/24, 192.0.2.7, fd00::/55, fd01::/56, ::1"
+            .parse()
+            .unwrap();
+        let wide: Vec<_> = wide.wider_than(24, 56).map(ToString::to_string).collect();
+        assert_eq!(wide, ["10.0.0.0/23", "fd00::/55"]);
         assert_eq!(Networks::loopback(), "127.0.0.0/8,::1/128".parse().unwrap());
         for wrong in ["::ffff:10.0.0.0/104", "10.0.0.0/33", "localhost", "10.0.0", "::1/129"] {
             let error = wrong.parse::<Networks>().unwrap_err();

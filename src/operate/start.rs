@@ -19,6 +19,10 @@ use crate::operate::mistake::Mistake;
 use crate::operate::state;
 use crate::validate;
 
+/// Networks of balancers that have fewer bits are likely to have others in them as well.
+const BALANCERS_IPV4_BITS: u8 = 24;
+const BALANCERS_IPV6_BITS: u8 = 56;
+
 /// What keeps a gateway from starting: what one of the rooms says of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -95,6 +99,7 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
         definitions.iter().map(|kind| &*kind.name).collect(),
         &mut findings,
     );
+    look_at_prefixes(config, plan.as_ref(), &mut findings);
     look_at_state(config, &mut findings);
     look_at_spool(config, &mut findings);
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.deliver.kafka);
@@ -182,10 +187,12 @@ fn read_identities(config: &Config, kinds: Vec<&str>, findings: &mut Findings) -
     findings
         .ok
         .push(format!("devices: {} in {}", register.len(), state::absolute(folder)));
-    let unknown = register.kinds().into_iter().filter(|kind| !kinds.contains(kind));
-    for kind in unknown {
-        let text = format!("devices: {kind}, which some of them may write, is no kind that this gateway has");
-        findings.warnings.push(text);
+    // Without a schema that can be read, that is what is wrong.
+    if !kinds.is_empty() && register.kinds().iter().any(|kind| !kinds.contains(kind)) {
+        let unknown = devices::files::unknown_kinds(folder, &kinds).into_iter();
+        findings
+            .warnings
+            .extend(unknown.map(|mistake| format!("devices: {mistake}")));
     }
     if config.coap.enabled && !config.coap.allow_anonymous {
         let text = "coap: with devices.folder every message is refused (4.01), since CoAP has no credentials here yet; \
@@ -193,6 +200,39 @@ fn read_identities(config: &Config, kinds: Vec<&str>, findings: &mut Findings) -
         findings.warnings.push(text.to_owned());
     }
     Some(register)
+}
+
+/// Limits per address prefix that limit nothing, and balancers that may be anybody.
+fn look_at_prefixes(config: &Config, plan: Option<&Plan>, findings: &mut Findings) {
+    let listeners = [
+        ("mqtt", config.mqtt.enabled, &config.mqtt.proxy_protocol),
+        ("http", config.http.enabled, &config.http.proxy_protocol),
+    ];
+    for (table, _, balancers) in listeners.into_iter().filter(|(_, enabled, _)| *enabled) {
+        let wide = balancers.wider_than(BALANCERS_IPV4_BITS, BALANCERS_IPV6_BITS);
+        findings.warnings.extend(wide.map(|network| {
+            format!(
+                "{table}.proxy_protocol: whoever is in {network} may claim to be any address; list the balancers themselves, or a \
+                 network that has nobody else"
+            )
+        }));
+    }
+    let limits = &config.limits.prefix;
+    let Some(plan) = plan.filter(|_| config.is_beyond_loopback()) else {
+        return;
+    };
+    for (setting, most) in [
+        ("connections_max", limits.connections_max),
+        ("connecting_max", limits.connecting_max),
+    ] {
+        if most as usize > plan.connections {
+            findings.warnings.push(format!(
+                "limits.prefix.{setting}: {most} is more than all connections that there can be ({}), so one network can use them \
+                 up; lower it, or raise the hard limit of file descriptors (ulimit -n, LimitNOFILE)",
+                plan.connections
+            ));
+        }
+    }
 }
 
 async fn ask_registry(config: &Config, definitions: &[Definition], findings: &mut Findings) -> Option<registry::Asked> {

@@ -96,6 +96,36 @@ async fn one_network_does_not_keep_the_others_out() {
     gateway.finish().await;
 }
 
+/// A connection over HTTP counts as one that has not said who it is until the head of a request was accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_over_http_and_says_nothing_is_limited_as_over_mqtt() {
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        limited(config);
+        config.limits.prefix.connections_max = 100;
+    })
+    .await;
+    let (http, loud) = (gateway.addresses.http.unwrap(), [127, 0, 3, 1]);
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+    };
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(connect_from(loud, http).await);
+    }
+    ends(connect_from(loud, http).await).await;
+    ask(&mut connect_from([127, 0, 3, 2], http).await).await;
+    // Who has asked for something counts among the connections alone.
+    for stream in &mut silent {
+        ask(stream).await;
+    }
+    let mut another = connect_from(loud, http).await;
+    ask(&mut another).await;
+    gateway.finish().await;
+}
+
 /// A PROXY protocol header, version 2, of a connection over IPv4.
 fn header(source: [u8; 4]) -> Vec<u8> {
     let addresses = [&source[..], &[127, 0, 0, 1], &[0x12, 0x34, 0x07, 0x5b]].concat();
@@ -106,6 +136,7 @@ fn header(source: [u8; 4]) -> Vec<u8> {
 async fn a_balancer_says_for_whom_it_connects() {
     let gateway = TestGateway::start(&Broker::any(), |config| {
         limited(config);
+        config.limits.prefix.exempt = "127.0.0.1/32".parse().unwrap();
         config.mqtt.proxy_protocol = "127.0.3.9".parse().unwrap();
         config.http.proxy_protocol = "127.0.3.9".parse().unwrap();
     })
@@ -135,6 +166,17 @@ async fn a_balancer_says_for_whom_it_connects() {
     assert!(!is_served_after(&header([192, 0, 2, 9]), stranger).await);
     assert!(is_served(connect_from([127, 0, 3, 1], mqtt).await).await);
     assert_eq!(refused("proxy_protocol"), 1);
+    // Whoever may write a header may write any address: none is exempt that comes from there.
+    let mut local = Vec::new();
+    for _ in 0..3 {
+        local.push(behind([127, 0, 0, 1], mqtt).await);
+    }
+    ends(behind([127, 0, 0, 1], mqtt).await).await;
+    assert_eq!(refused("connecting_max"), 2, "it is not closed for its silence");
+    assert!(
+        is_served(TcpStream::connect(mqtt).await.unwrap()).await,
+        "this machine itself is"
+    );
     // The same over HTTP.
     let mut stream = behind([192, 0, 2, 10], http).await;
     let request = format!("POST /{PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\nconnection: close\r\n\r\n[");

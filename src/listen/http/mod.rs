@@ -9,8 +9,8 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -103,7 +103,7 @@ impl Bound {
             WhenFull::Wait,
             Gate::new(
                 NAME,
-                context.admission.clone(),
+                &context.admission,
                 self.config.proxy_protocol.clone(),
                 &context.metrics.admission.connections_refused_total,
             ),
@@ -197,8 +197,7 @@ async fn told_to_end(stopping: &CancellationToken, certificate: Option<ClientCer
 async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
     let opened = stream.secured(&shared.context.metrics.tls);
     let opened = shared.context.stopping.run_until_cancelled(opened).await.flatten();
-    // Who it is, every request says anew.
-    let Some((stream, _)) = opened else { return };
+    let Some((stream, connecting)) = opened else { return };
     let peer = stream.peer();
     let certificate = stream.client_certificate().cloned();
     let mut builder = http1::Builder::new();
@@ -216,6 +215,7 @@ async fn serve_connection(stream: tcp::Connection, shared: Arc<Shared>) {
         stopping: shared.context.stopping.child_token(),
         unread: AtomicBool::new(false),
         handling: AtomicBool::new(false),
+        connecting: Mutex::new(connecting),
     };
     let service = service_fn(async |request| {
         connection.handling.store(true, Ordering::Relaxed);

@@ -76,12 +76,15 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
         Err(problem) => return Err(refuse_request(shared, problem, body.is_end_stream()).into()),
     };
     if is_greeting {
+        connection.has_said_who_it_is();
         return Ok(greeting(shared, body.is_end_stream()));
     }
     let sender = match identify(shared, connection, &head.headers).await {
         Ok(sender) => sender,
         Err(problem) => return Err(refuse_request(shared, problem, body.is_end_stream()).into()),
     };
+    // Every request says it anew; one that was accepted is enough.
+    connection.has_said_who_it_is();
     let sender = sender.as_ref();
     let refuse = |outcome| refuse(shared, &connection.origin(sender), &path, outcome);
     if let Some(wait) = over_rate(shared, &connection.origin(sender)) {

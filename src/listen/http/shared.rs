@@ -3,8 +3,8 @@
 //! Both are made before the first request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use super::idempotency::Keys;
 use crate::devices::{CertificateNames, Proven};
 use crate::listen::Context;
 use crate::listen::incomplete::PeerBudget;
+use crate::listen::tcp::Connecting;
 use crate::message::{Identity, Origin, Protocol};
 
 /// What this listener is called in the configuration and in logs.
@@ -41,9 +42,16 @@ pub struct Connection {
     pub unread: AtomicBool,
     /// Whether a request of it is with its handler; one at a time is.
     pub handling: AtomicBool,
+    /// Until a sender was accepted, it counts among those that have not said who they are.
+    pub connecting: Mutex<Connecting>,
 }
 
 impl Connection {
+    /// The head of a request was accepted, and its sender.
+    pub fn has_said_who_it_is(&self) {
+        *self.connecting.lock().unwrap_or_else(PoisonError::into_inner) = Connecting::default();
+    }
+
     /// Of a message that is received now, from who has proved to be this.
     pub fn origin<'a>(&self, sender: Option<&'a Proven>) -> Origin<'a> {
         Origin {

@@ -99,7 +99,7 @@ async fn accept_all(bound: Bound, context: Context) {
         WhenFull::Close(counters.refused()),
         Gate::new(
             NAME,
-            context.admission.clone(),
+            &context.admission,
             bound.config.proxy_protocol.clone(),
             &context.metrics.admission.connections_refused_total,
         ),

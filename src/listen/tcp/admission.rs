@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounterVec;
+use prometheus::{IntCounter, IntCounterVec};
 use serde::{Deserialize, Serialize};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantArray};
 use tracing::warn;
 
 use crate::operate::log_limit::LogLimit;
@@ -31,7 +31,8 @@ pub struct Config {
     pub ipv6_bits: u8,
     /// Connects per second on average; ten seconds' worth at once.
     pub connects_per_second: u32,
-    /// Maximum connections that have not said who they are yet: before the end of the TLS handshake or MQTT's CONNACK.
+    /// Maximum connections that have not said who they are yet: before MQTT's CONNACK, or the first request whose head and sender HTTP
+    /// has accepted.
     pub connecting_max: u32,
     /// Maximum concurrent connections.
     pub connections_max: u32,
@@ -96,6 +97,15 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Admission(Arc<Shared>);
 
+/// The same as one listener asks for it, which counts what it refuses.
+#[derive(Clone, Debug)]
+pub struct ListenerAdmission {
+    shared: Arc<Shared>,
+    listener: &'static str,
+    /// By [`Refused`].
+    refused: [IntCounter; Refused::VARIANTS.len()],
+}
+
 #[derive(Debug)]
 struct Shared {
     config: Config,
@@ -118,7 +128,7 @@ struct Connections {
 }
 
 /// Why a connection is refused; the `reason` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Refused {
     ConnectsPerSecond,
@@ -156,35 +166,48 @@ impl Admission {
         }))
     }
 
+    pub fn of(&self, listener: &'static str) -> ListenerAdmission {
+        let counter = |refused: Refused| self.0.refused.with_label_values(&[listener, refused.into()]);
+        ListenerAdmission {
+            shared: self.0.clone(),
+            listener,
+            refused: std::array::from_fn(|at| counter(Refused::VARIANTS[at])),
+        }
+    }
+}
+
+// === impl ListenerAdmission ===
+
+impl ListenerAdmission {
     /// Whether a connection from there may be opened; refused ones are counted and logged.
-    pub fn admit(&self, listener: &'static str, peer: SocketAddr) -> Option<(Admitted, Connecting)> {
-        self.admit_at(listener, peer.ip(), Instant::now())
+    pub fn admit(&self, peer: SocketAddr) -> Option<(Admitted, Connecting)> {
+        self.admit_at(peer.ip(), Instant::now())
     }
 
-    fn admit_at(&self, listener: &'static str, peer: IpAddr, now: Instant) -> Option<(Admitted, Connecting)> {
-        let config = &self.0.config;
+    fn admit_at(&self, peer: IpAddr, now: Instant) -> Option<(Admitted, Connecting)> {
+        let config = &self.shared.config;
         if config.exempt.contains(peer) {
             return Some(Default::default());
         }
         let prefix = Prefix::of(peer, config.ipv4_bits, config.ipv6_bits);
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         let is_idle = |connections: &Connections| connections.open == 0 && connections.connects.is_idle(now);
         let (prefix, connections) = state.prefixes.entry(prefix, now, is_idle);
         match connections.admit(config, now) {
             Ok(()) => {
                 let counted = || {
-                    let shared = self.0.clone();
+                    let shared = self.shared.clone();
                     Some(Counted { shared, prefix })
                 };
                 Some((Admitted(counted()), Connecting(counted())))
             }
             Err(refused) => {
-                let reason: &'static str = refused.into();
                 let is_due = state.logged.allows(now, &prefix.to_string());
                 // The log may wait for whoever reads it.
                 drop(state);
-                self.0.refused.with_label_values(&[listener, reason]).inc();
+                self.refused[refused as usize].inc();
                 if is_due {
+                    let (listener, reason) = (self.listener, <&str>::from(refused));
                     warn!(%prefix, listener, "connections refused: limits.prefix.{reason} is exceeded");
                 }
                 None
@@ -271,7 +294,8 @@ mod tests {
             ..Config::default()
         });
         let now = Instant::now();
-        let admit = |last, after_s| admission.admit_at("mqtt", address(last), now + Duration::from_secs(after_s));
+        let mqtt = admission.of("mqtt");
+        let admit = |last, after_s| mqtt.admit_at(address(last), now + Duration::from_secs(after_s));
         let count = |reason| refused.with_label_values(&["mqtt", reason]).get();
         // No more than 60 that have not said who they are.
         let mut held: Vec<_> = std::iter::from_fn(|| admit(1, 0)).collect();
@@ -287,25 +311,25 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| admit(1, 3)).count(), 30);
         // A neighbour, and this machine itself.
         assert!(admit(2, 3).is_some());
-        let local = std::iter::from_fn(|| admission.admit_at("mqtt", [127, 0, 0, 1].into(), now));
+        let local = std::iter::from_fn(|| admission.of("mqtt").admit_at([127, 0, 0, 1].into(), now));
         assert_eq!(local.take(10_000).count(), 10_000);
     }
 
     #[test]
     fn what_is_remembered_of_prefixes_is_bounded() {
         let (admission, _) = admission(Config::default());
-        let now = Instant::now();
+        let (now, mqtt) = (Instant::now(), admission.of("mqtt"));
         let peer = |at: usize| IpAddr::V6(((0x2001_0db8_u128 << 96) | ((at as u128) << 64)).into());
         let mut admitted = 0;
         for at in 0..PREFIXES_MAX + 2000 {
-            admitted += usize::from(admission.admit_at("mqtt", peer(at), now).is_some());
+            admitted += usize::from(mqtt.admit_at(peer(at), now).is_some());
         }
         let shared = 501;
         assert_eq!(admitted, PREFIXES_MAX + shared);
         assert_eq!(admission.0.lock().prefixes.len(), PREFIXES_MAX + 1);
         // Once they are idle they are forgotten.
         let later = now + Duration::from_secs(60);
-        assert!(admission.admit_at("mqtt", peer(1 << 20), later).is_some());
+        assert!(admission.of("mqtt").admit_at(peer(1 << 20), later).is_some());
         assert_eq!(admission.0.lock().prefixes.len(), 1);
     }
 }

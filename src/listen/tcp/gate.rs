@@ -8,7 +8,7 @@ use prometheus::{IntCounter, IntCounterVec};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use super::admission::{Admission, Admitted, Connecting};
+use super::admission::{Admission, Admitted, Connecting, ListenerAdmission};
 use super::proxy;
 use crate::operate::networks::Networks;
 
@@ -17,7 +17,7 @@ use crate::operate::networks::Networks;
 pub struct Gate {
     listener: &'static str,
     /// None: everybody.
-    admission: Option<Admission>,
+    admission: Option<ListenerAdmission>,
     /// Balancers, which say for whom they connect.
     balancers: Networks,
     failed: Option<IntCounter>,
@@ -27,10 +27,10 @@ pub struct Gate {
 
 impl Gate {
     /// `balancers` must send a PROXY protocol header; what came of those that did not is counted in `failed`.
-    pub fn new(listener: &'static str, admission: Admission, balancers: Networks, failed: &IntCounterVec) -> Self {
+    pub fn new(listener: &'static str, admission: &Admission, balancers: Networks, failed: &IntCounterVec) -> Self {
         Gate {
             listener,
-            admission: Some(admission),
+            admission: Some(admission.of(listener)),
             balancers,
             failed: Some(failed.with_label_values(&[listener, "proxy_protocol"])),
         }
@@ -50,18 +50,20 @@ impl Gate {
         !self.balancers.is_empty() && self.balancers.contains(peer.ip())
     }
 
-    /// See [`Admission::admit`].
+    /// See [`ListenerAdmission::admit`].
     pub fn admit(&self, peer: SocketAddr) -> Option<(Admitted, Connecting)> {
         match &self.admission {
-            Some(admission) => admission.admit(self.listener, peer),
+            Some(admission) => admission.admit(peer),
             None => Some(Default::default()),
         }
     }
 
     /// For whom a balancer connects, or itself. `None`: it does not say, which is counted.
     pub async fn source(&self, stream: &mut TcpStream, balancer: SocketAddr) -> Option<SocketAddr> {
+        // Loopback has no limits, and nobody is there who has connected to the balancer.
+        let is_elsewhere = |source: &SocketAddr| !source.ip().to_canonical().is_loopback();
         match proxy::source(stream).await {
-            Ok(source) => Some(source.unwrap_or(balancer)),
+            Ok(source) => Some(source.filter(is_elsewhere).unwrap_or(balancer)),
             Err(error) => {
                 self.failed.iter().for_each(|failed| failed.inc());
                 debug!(%balancer, %error, listener = self.listener, "PROXY protocol header not accepted");

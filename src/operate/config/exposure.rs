@@ -60,6 +60,14 @@ impl Exposed<'_> {
     }
 }
 
+impl Exposed<'_> {
+    /// Whether others than this machine reach it.
+    pub fn is_beyond_loopback(&self) -> bool {
+        let listen = [Some(self.listen), self.tls_listen].into_iter().flatten();
+        self.enabled && listen.into_iter().any(|listen| beyond_loopback(listen).is_some())
+    }
+}
+
 fn beyond_loopback(listen: &ListenAddresses) -> Option<&SocketAddr> {
     listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
 }

@@ -199,6 +199,12 @@ impl Config {
         mistakes
     }
 
+    /// Whether others than this machine reach a listener whose connections are limited by address prefix.
+    pub fn is_beyond_loopback(&self) -> bool {
+        let [mqtt, _, http, _] = self.exposed();
+        mqtt.is_beyond_loopback() || http.is_beyond_loopback()
+    }
+
     fn exposed(&self) -> [Exposed<'_>; 4] {
         macro_rules! exposed {
             ($table:ident, $tls_listen:expr, $authenticates:expr) => {
