@@ -23,6 +23,8 @@ pub mod metrics;
 
 pub mod mqtt;
 
+mod shares;
+
 pub mod tcp;
 
 pub mod tls;

@@ -3,11 +3,11 @@
 //!
 //! A key belongs to its path and its sender; among anonymous senders whoever knows key and path counts as the same device. A
 //! key is *in flight* from its first request until its answer, also when the client has gone. Readings that are safe or
-//! rejected are then remembered; busy ones are not, so that a repetition passes on those alone. (One that was busy because
+//! rejected for what they are are then remembered; busy ones are not, so that a repetition passes on those alone. (One that was busy because
 //! Kafka did not confirm it in time may have been written all the same: repeated, it can be in Kafka twice.)
 //!
-//! Bounded in number, bytes and time: the keys that were answered longest ago are forgotten first, and one in flight
-//! never is (beyond the limit the request is refused). Nothing is kept over a restart of the gateway: after it,
+//! Bounded in number, bytes and time: of the identity that has most of them, the keys that were answered longest ago are forgotten
+//! first, and one in flight never is (beyond the limit the request is refused). Nothing is kept over a restart of the gateway: after it,
 //! a repetition is a new request.
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderName};
 
 use crate::listen::http::metrics::HttpMetrics;
+use crate::listen::shares::Shares;
 use crate::message::{Identity, Inbound};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::receipt::Answer;
 
 /// The request header.
@@ -28,8 +29,8 @@ pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// What a key costs beside the outcomes: its entries in the map (half full at worst) and in the order of expiry.
-const ENTRY_BYTES: usize = 256;
+/// What a key costs beside the outcomes: its entries in the map (half full at worst), in the order of expiry and in [`Shares`].
+const ENTRY_BYTES: usize = 512;
 
 /// How much is remembered, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +84,7 @@ struct Inner {
     entries: HashMap<Digest, Entry>,
     // Every answered key, by when it expires; the number tells those of one instant apart.
     expiry: BTreeMap<(Instant, u64), Digest>,
+    shares: Shares<(Instant, u64), Digest>,
     next_number: u64,
     bytes: usize,
 }
@@ -90,6 +92,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     content: Digest,
+    /// The device that has proved to be the sender; empty: nobody has.
+    sender: Arc<str>,
     state: State,
 }
 
@@ -162,19 +166,22 @@ impl Keys {
 
     /// Judges a request with `key`, and puts it in flight if its readings are to be passed on.
     pub fn enter(self: &Arc<Self>, key: &str, inbound: &Inbound<'_>, now: Instant) -> Seen {
-        let scope = match inbound.origin.identity {
-            Identity::Anonymous => self.digest(inbound.path, key.as_bytes()),
+        let (scope, sender) = match inbound.origin.identity {
+            Identity::Anonymous => (self.digest(inbound.path, key.as_bytes()), ""),
             // A header has no NUL.
-            Identity::Device(sender) => self.digest(inbound.path, format!("{key}\0{}", sender.id()).as_bytes()),
+            Identity::Device(sender) => {
+                let key = format!("{key}\0{}", sender.id());
+                (self.digest(inbound.path, key.as_bytes()), sender.id())
+            }
         };
         let content = self.digest(inbound.content_type, inbound.body);
-        let seen = self.enter_digests(scope, content, now);
+        let seen = self.enter_digests((scope, sender), content, now);
         let requests = &self.metrics.http_idempotent_requests_total;
         requests.with_label_values(&[seen.label()]).inc();
         seen
     }
 
-    fn enter_digests(self: &Arc<Self>, scope: Digest, content: Digest, now: Instant) -> Seen {
+    fn enter_digests(self: &Arc<Self>, (scope, sender): (Digest, &str), content: Digest, now: Instant) -> Seen {
         let mut inner = self.lock();
         inner.forget_expired(now);
         self.observe(&inner);
@@ -198,7 +205,7 @@ impl Keys {
         if !self.make_room(&mut inner, ENTRY_BYTES) {
             return Seen::Full;
         }
-        inner.put_in_flight(scope, content);
+        inner.put_in_flight(scope, sender, content);
         self.observe(&inner);
         before.map_or_else(
             || Seen::New(claim(None)),
@@ -206,16 +213,15 @@ impl Keys {
         )
     }
 
-    /// Forgets what was answered longest ago until one more key of so many bytes is within the limits; false if it is
-    /// not even then.
+    /// Forgets what was answered longest ago, of the sender that has most, until one more key of so many bytes is within the limits;
+    /// false if it is not even then.
     fn make_room(&self, inner: &mut Inner, bytes: usize) -> bool {
         let full =
             |inner: &Inner| inner.entries.len() >= self.limits.keys_max || inner.bytes + bytes > self.limits.bytes_max;
         while full(inner) {
-            let Some((_, oldest)) = inner.expiry.first_key_value() else {
+            let Some(oldest) = inner.shares.pop() else {
                 return false;
             };
-            let oldest = *oldest;
             inner.remove(&oldest);
             self.metrics.http_idempotency_keys_forgotten_total.inc();
         }
@@ -231,7 +237,7 @@ impl Keys {
             let bytes = ENTRY_BYTES + heap_bytes(&answer);
             // One that would not fit into an empty memory does not empty it.
             if bytes <= self.limits.bytes_max && self.make_room(&mut inner, bytes) {
-                inner.remember(scope, entry.content, answer, bytes, now + self.limits.lifetime);
+                inner.remember(scope, entry, answer, bytes, now + self.limits.lifetime);
             } else {
                 self.metrics.http_idempotency_keys_forgotten_total.inc();
             }
@@ -255,18 +261,23 @@ impl Keys {
 // === impl Inner ===
 
 impl Inner {
-    fn put_in_flight(&mut self, scope: Digest, content: Digest) {
-        let state = State::InFlight;
-        self.entries.insert(scope, Entry { content, state });
+    fn put_in_flight(&mut self, scope: Digest, sender: &str, content: Digest) {
+        let entry = Entry {
+            content,
+            sender: sender.into(),
+            state: State::InFlight,
+        };
+        self.entries.insert(scope, entry);
         self.bytes += ENTRY_BYTES;
     }
 
-    fn remember(&mut self, scope: Digest, content: Digest, answer: Arc<Answer>, bytes: usize, expires: Instant) {
+    fn remember(&mut self, scope: Digest, entry: Entry, answer: Arc<Answer>, bytes: usize, expires: Instant) {
         let expires = (expires, self.next_number);
         self.next_number += 1;
         self.expiry.insert(expires, scope);
+        self.shares.insert(&entry.sender, expires, scope, bytes);
         let state = State::Answered { answer, bytes, expires };
-        self.entries.insert(scope, Entry { content, state });
+        self.entries.insert(scope, Entry { state, ..entry });
         self.bytes += bytes;
     }
 
@@ -277,6 +288,7 @@ impl Inner {
             State::Answered { bytes, expires, .. } => {
                 self.bytes -= bytes;
                 self.expiry.remove(expires);
+                self.shares.remove(&entry.sender, *expires);
             }
         }
         Some(entry)
@@ -302,11 +314,15 @@ impl Claim {
         }
     }
 
-    /// Tells how the request was answered; what is busy all through is forgotten.
+    /// Tells how the request was answered; what is busy all through is forgotten, and so is what its sender may not write: its identity
+    /// may be mended.
     pub fn settle(mut self, answer: &Arc<Answer>, now: Instant) {
         self.settled = true;
-        let worth = outcomes(answer).iter().any(|outcome| !is_busy(outcome));
-        self.keys.finish(self.scope, worth.then(|| answer.clone()), now);
+        let worth = outcomes(answer)
+            .iter()
+            .any(|outcome| !is_busy(outcome) && !is_of_sender(outcome));
+        let answer = worth.then(|| answer.clone()).or_else(|| self.before.take());
+        self.keys.finish(self.scope, answer, now);
     }
 }
 
@@ -346,6 +362,12 @@ fn is_final(answer: &Answer) -> bool {
 
 fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Busy(_))
+}
+
+/// Whether it was rejected for who sent it, rather than for what it is.
+fn is_of_sender(outcome: &Outcome) -> bool {
+    let of_sender = [Reason::Forbidden, Reason::Unauthenticated];
+    matches!(outcome, Outcome::Rejected(rejection) if of_sender.contains(&rejection.reason))
 }
 
 /// Memory of an answer, nearly.

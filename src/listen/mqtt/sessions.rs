@@ -2,8 +2,8 @@
 //!
 //! A client id has one connection: a new one ends the old one and takes over its session. The session has one owner at
 //! any time. It is handed over from the old connection to the new (or is stored here in between), so nothing of it is
-//! shared or locked while readings flow. Stored sessions are bounded in number and time; the one that would expire
-//! next is forgotten first. Nothing is kept over a restart of the gateway: clients are then told that there
+//! shared or locked while readings flow. Stored sessions are bounded in number and time; of the identity that has most of them, the
+//! one that would expire next is forgotten first. Nothing is kept over a restart of the gateway: clients are then told that there
 //! is no session (Session Present 0), and what QoS 2 becomes is said in `qos2`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::qos2::Qos2;
 use super::wills::Delayed;
+use crate::listen::shares::Shares;
 use crate::receipt::Mailbox;
 
 /// What outlives a connection.
@@ -45,8 +46,9 @@ pub struct Sessions {
 struct Inner {
     generation: u64,
     entries: HashMap<Arc<str>, Entry>,
-    // Every stored session, by when it expires.
+    // Every stored session, by when it expires, and by identity.
     expiry: BTreeMap<(Instant, u64), Arc<str>>,
+    shares: Shares<(Instant, u64), Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl Sessions {
         let previous = inner.entries.insert(id.clone(), entry);
         if let Some(Entry::Stored { expires, .. }) = &previous {
             inner.expiry.remove(expires);
+            inner.shares.remove(identity_of(&id), *expires);
         }
         self.stored.set(inner.expiry.len() as i64);
         drop(inner);
@@ -207,22 +210,28 @@ impl Inner {
         let expires = (Instant::now() + keep, generation);
         self.entries.insert(id.clone(), Entry::Stored { expires, state });
         self.expiry.insert(expires, id.clone());
-        while self.expiry.len() > stored_max {
-            self.forget_next();
+        self.shares.insert(identity_of(id), expires, id.clone(), 1);
+        while self.expiry.len() > stored_max
+            && let Some(id) = self.shares.pop()
+        {
+            if let Some(Entry::Stored { expires, .. }) = self.entries.remove(&id) {
+                self.expiry.remove(&expires);
+            }
         }
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        while self.expiry.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
-            self.forget_next();
-        }
-    }
-
-    fn forget_next(&mut self) {
-        if let Some((_, id)) = self.expiry.pop_first() {
+        while let Some(first) = self.expiry.first_entry().filter(|first| first.key().0 <= now) {
+            let (expires, id) = first.remove_entry();
+            self.shares.remove(identity_of(&id), expires);
             self.entries.remove(&id);
         }
     }
+}
+
+/// Whose session it is: see `Sender::session_key`.
+fn identity_of(id: &str) -> &str {
+    id.split_once('\0').map_or("", |(identity, _)| identity)
 }
 
 #[cfg(test)]
@@ -329,6 +338,30 @@ mod tests {
         });
         assert!(new.1.is_none());
         assert_eq!(sessions.count(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn who_stores_most_sessions_loses_its_own() {
+        let sessions = sessions(3);
+        for (id, keep) in [
+            ("north\0a", 30),
+            ("loop-7\0a", 10),
+            ("north\0b", 20),
+            ("north\0c", 40),
+            ("north\0d", 50),
+        ] {
+            let (ownership, _) = sessions.enter(id, false, CancellationToken::new()).await;
+            ownership.release(state_with(7), Duration::from_secs(keep));
+        }
+        for (id, is_kept) in [
+            ("loop-7\0a", true),
+            ("north\0a", false),
+            ("north\0b", false),
+            ("north\0d", true),
+        ] {
+            let (_place, state) = sessions.enter(id, false, CancellationToken::new()).await;
+            assert_eq!(remembers(&state, 7), is_kept, "{id:?}");
+        }
     }
 
     #[tokio::test]
