@@ -45,7 +45,9 @@ pub fn mqtt_v3_acknowledges(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Delivered | Outcome::Spooled => true,
         // These are kept nowhere.
-        Outcome::Rejected(rejection) => !matches!(rejection.reason, Reason::TooLargeForKafka | Reason::Unauthenticated),
+        Outcome::Rejected(rejection) => {
+            !rejection.is_unkept && !matches!(rejection.reason, Reason::TooLargeForKafka | Reason::Unauthenticated)
+        }
         Outcome::Busy(_) => false,
     }
 }
@@ -217,6 +219,11 @@ mod tests {
         check(rejected(Reason::BadAddress), 0x90, true, (4, 4), 404);
         check(rejected(Reason::Unauthenticated), 0x87, false, (4, 1), 401);
         check(rejected(Reason::Forbidden), 0x87, true, (4, 3), 403);
+        let unkept = Rejection {
+            is_unkept: true,
+            ..Rejection::new(Reason::Forbidden, "why")
+        };
+        check(unkept.into(), 0x87, false, (4, 3), 403);
         check(rejected(Reason::TooLarge), 0x99, true, (4, 13), 413);
         check(rejected(Reason::TooLargeForKafka), 0x99, false, (4, 13), 413);
         check(rejected(Reason::TooSlow), 0x99, true, (4, 8), 408);

@@ -62,6 +62,8 @@ pub struct Rejection {
     pub at: Option<Position>,
     /// Of a batch: which item of it, from 0; `detail` begins with it, as `[2]`.
     pub item: Option<usize>,
+    /// It is in no dead-letter topic, though all of its sort are: a protocol without a no must not acknowledge it.
+    pub is_unkept: bool,
 }
 
 /// A place in a text, both numbers from 1.
@@ -92,6 +94,7 @@ impl Rejection {
             detail: detail.into(),
             at: None,
             item: None,
+            is_unkept: false,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::dead_letter_allowance::{DeadLetterAllowance, Decision};
 use crate::decode::address;
 use crate::decode::envelope::{self, Envelope};
 use crate::deliver::Deliver;
-use crate::message::{DeadLetters, Identity, Inbound, Origin, Reading};
+use crate::message::{DeadLetters, Identity, Inbound, Origin, Policy, Reading};
 use crate::operate::clock::Clock;
 use crate::operate::log_limit::LogLimit;
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
@@ -318,7 +318,9 @@ impl Pipeline {
             detail,
             at_ms: self.clock.wall_ms(),
         };
-        self.recent_refusals.note(self.access.charged(origin, device), refusal);
+        let is_known = matches!(origin.identity, Identity::Device(_));
+        self.recent_refusals
+            .note(self.access.charged(origin, device), is_known, refusal);
     }
 
     fn dead_letter(&self, arrival: &Arrival<'_>, body: &[u8], rejection: Rejection, receipt: Receipt) {
@@ -328,7 +330,7 @@ impl Pipeline {
             // Not even MQTT 3.1.1, to which no cannot be said, fills the topic with what it may not write.
             DeadLetters::All if rejection.reason == Reason::Forbidden => {
                 if !self.is_allowed(charged, arrival.received_at_ms) {
-                    return receipt.resolve(Outcome::Busy(Busy::OverRate(Duration::ZERO)));
+                    return receipt.resolve(unkept(&arrival.inbound.policy, rejection));
                 }
                 true
             }
@@ -360,6 +362,15 @@ impl Pipeline {
         }
         false
     }
+}
+
+/// Of what may not be written and is not kept: who can be told so is told so; who cannot is to keep it itself.
+fn unkept(policy: &Policy<'_>, rejection: Rejection) -> Outcome {
+    if policy.is_paced {
+        return Outcome::Busy(Busy::OverRate(Duration::ZERO));
+    }
+    let is_unkept = true;
+    Rejection { is_unkept, ..rejection }.into()
 }
 
 fn granted(permission: Permission) -> Result<(), Outcome> {

@@ -1,18 +1,21 @@
 //! Who was refused lately, and why: for the person who connects a device and looks at `/status`.
 //!
-//! MQTT 3.1.1 has no word for no, and many devices show nobody what they are told. Per sender the number of its refusals since
-//! it is remembered, and the last of them. At most [`SENDERS_MAX`] are remembered; who was refused longest ago is forgotten first.
-//! No body and no credential is in it.
+//! MQTT 3.1.1 has no word for no, and many devices show nobody what they are told. Per sender and reason the number of refusals since
+//! they are remembered, and the last of them. Of devices that are known at most [`REFUSALS_MAX`] are remembered, and as many of other
+//! senders, who may call themselves anything; of the address prefix that has most of them the oldest is forgotten first, so that
+//! nobody pushes out what another network was told. No body and no credential is in it.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::message::Protocol;
+use crate::operate::networks::Prefix;
 use crate::outcome::beginning;
 
-/// Senders that are remembered.
-pub const SENDERS_MAX: usize = 100;
+/// Refusals that are remembered of devices that are known, and of others.
+pub const REFUSALS_MAX: usize = 100;
 
 /// Of a reason's words so many bytes are kept.
 const DETAIL_BYTES_MAX: usize = 256;
@@ -23,9 +26,14 @@ pub struct RecentRefusals(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    by_sender: HashMap<String, Refused>,
+    known: Refusals,
+    others: Refusals,
     noted: u64,
 }
+
+/// By sender and reason.
+#[derive(Debug, Default)]
+struct Refusals(HashMap<(String, &'static str), Refused>);
 
 /// One refusal.
 #[derive(Clone, Copy, Debug)]
@@ -55,26 +63,24 @@ pub struct Refused {
 // === impl RecentRefusals ===
 
 impl RecentRefusals {
-    /// Notes a refusal of a sender: the device that it has proved to be, or as its address says where nobody must; empty: a stranger.
-    pub fn note(&self, sender: &str, refusal: Refusal<'_>) {
+    /// Notes a refusal of a sender: the device that it has proved to be or says it is, or as its address says where nobody must prove
+    /// anything; empty: a stranger. `is_known`: there is such a device.
+    pub fn note(&self, sender: &str, is_known: bool, refusal: Refusal<'_>) {
         let mut state = self.lock();
         state.noted += 1;
         let order = state.noted;
-        if let Some(refused) = state.by_sender.get_mut(sender) {
-            return refused.note(&refusal, order);
-        }
-        if state.by_sender.len() >= SENDERS_MAX {
-            state.forget_one();
-        }
-        state.by_sender.insert(sender.to_owned(), Refused::new(&refusal, order));
+        let refusals = if is_known { &mut state.known } else { &mut state.others };
+        refusals.note(sender, &refusal, order);
     }
 
     /// All that are remembered, the last one first.
     pub fn list(&self) -> Vec<(String, Refused)> {
         let state = self.lock();
-        let all = state.by_sender.iter();
-        let mut all: Vec<_> = all.map(|(sender, refused)| (sender.clone(), refused.clone())).collect();
-        all.sort_by_key(|(_, refused)| std::cmp::Reverse(refused.order));
+        let all = state.known.0.iter().chain(&state.others.0);
+        let mut all: Vec<_> = all
+            .map(|((sender, _), refused)| (sender.clone(), refused.clone()))
+            .collect();
+        all.sort_by_key(|(_, refused)| Reverse(refused.order));
         all
     }
 
@@ -83,13 +89,29 @@ impl RecentRefusals {
     }
 }
 
-// === impl State ===
+// === impl Refusals ===
 
-impl State {
+impl Refusals {
+    fn note(&mut self, sender: &str, refusal: &Refusal<'_>, order: u64) {
+        let key = (sender.to_owned(), refusal.reason);
+        if let Some(refused) = self.0.get_mut(&key) {
+            return refused.note(refusal, order);
+        }
+        if self.0.len() >= REFUSALS_MAX {
+            self.forget_one();
+        }
+        self.0.insert(key, Refused::new(refusal, order));
+    }
+
     fn forget_one(&mut self) {
-        let oldest = self.by_sender.iter().min_by_key(|(_, refused)| refused.order);
-        if let Some(oldest) = oldest.map(|(sender, _)| sender.clone()) {
-            self.by_sender.remove(&oldest);
+        let mut by_prefix: HashMap<Prefix, usize> = HashMap::new();
+        for refused in self.0.values() {
+            *by_prefix.entry(refused.prefix()).or_default() += 1;
+        }
+        let of_its_prefix = |refused: &Refused| by_prefix.get(&refused.prefix()).copied();
+        let gives_way = |(_, refused): &(&_, &Refused)| (of_its_prefix(refused), Reverse(refused.order));
+        if let Some(key) = self.0.iter().max_by_key(gives_way).map(|(key, _)| key.clone()) {
+            self.0.remove(&key);
         }
     }
 }
@@ -109,6 +131,11 @@ impl Refused {
         };
         refused.note(refusal, order);
         refused
+    }
+
+    /// Whoever has one address of an IPv6 network has many.
+    fn prefix(&self) -> Prefix {
+        Prefix::of(self.peer.ip(), 32, 64)
     }
 
     fn note(&mut self, refusal: &Refusal<'_>, order: u64) {
@@ -138,27 +165,57 @@ mod tests {
     }
 
     #[test]
-    fn the_last_refusal_of_each_sender_is_known_and_how_many_there_were() {
+    fn the_last_refusal_of_each_sender_and_reason_is_known_and_how_many_there_were() {
         let refusals = RecentRefusals::default();
-        refusals.note("loop-7", refusal("lanes[0].speed_kmh: 999 is above the maximum 300", 1));
-        refusals.note("mast", refusal("no JSON", 2));
-        refusals.note("loop-7", refusal(&"é".repeat(1000), 3));
+        let wrong = Refusal {
+            reason: "bad_credential",
+            ..refusal("unknown device", 0)
+        };
+        refusals.note("loop-7", true, wrong);
+        refusals.note(
+            "loop-7",
+            false,
+            refusal("lanes[0].speed_kmh: 999 is above the maximum 300", 1),
+        );
+        refusals.note("mast", false, refusal("no JSON", 2));
+        refusals.note("loop-7", false, refusal(&"é".repeat(1000), 3));
         let list = refusals.list();
-        let of = |at: usize| (&*list[at].0, list[at].1.times, list[at].1.at_ms);
-        assert_eq!((list.len(), of(0), of(1)), (2, ("loop-7", 2, 3), ("mast", 1, 2)));
+        let of = |at: usize| (&*list[at].0, list[at].1.reason, list[at].1.times, list[at].1.at_ms);
+        assert_eq!(list.len(), 3);
+        assert_eq!(of(0), ("loop-7", "out_of_range", 2, 3));
+        assert_eq!(of(1), ("mast", "out_of_range", 1, 2));
+        assert_eq!(of(2), ("loop-7", "bad_credential", 1, 0));
         assert_eq!(list[0].1.detail, "é".repeat(DETAIL_BYTES_MAX / 2));
     }
 
     #[test]
     fn who_was_refused_longest_ago_is_forgotten_first() {
         let refusals = RecentRefusals::default();
-        for number in 0..3 * SENDERS_MAX {
-            refusals.note(&number.to_string(), refusal("", 0));
-            refusals.note("always", refusal("", 0));
+        for number in 0..3 * REFUSALS_MAX {
+            refusals.note(&number.to_string(), false, refusal("", 0));
+            refusals.note("always", false, refusal("", 0));
         }
         let list = refusals.list();
-        assert_eq!(list.len(), SENDERS_MAX);
-        assert_eq!((&*list[0].0, list[0].1.times), ("always", 3 * SENDERS_MAX as u64));
-        assert_eq!(list[1].0, (3 * SENDERS_MAX - 1).to_string());
+        assert_eq!(list.len(), REFUSALS_MAX);
+        assert_eq!((&*list[0].0, list[0].1.times), ("always", 3 * REFUSALS_MAX as u64));
+        assert_eq!(list[1].0, (3 * REFUSALS_MAX - 1).to_string());
+    }
+
+    #[test]
+    fn who_invents_senders_pushes_out_neither_known_ones_nor_those_of_other_networks() {
+        let refusals = RecentRefusals::default();
+        refusals.note("loop-7", true, refusal("", 0));
+        let calm = Refusal {
+            peer: ([192, 0, 2, 8], 1).into(),
+            ..refusal("", 0)
+        };
+        refusals.note("calm", false, calm);
+        for number in 0..3 * REFUSALS_MAX {
+            refusals.note(&format!("invented-{number}"), false, refusal("", 0));
+        }
+        let list = refusals.list();
+        let has = |sender: &str| list.iter().any(|(name, _)| name == sender);
+        assert_eq!(list.len(), 1 + REFUSALS_MAX);
+        assert!(has("loop-7") && has("calm") && has("invented-299") && !has("invented-0"));
     }
 }

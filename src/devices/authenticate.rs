@@ -23,7 +23,7 @@ use super::{CertificateNames, Device, Devices, Register};
 use crate::message::Protocol;
 use crate::operate::clock::wall_s;
 use crate::operate::log_limit::LogLimit;
-use crate::operate::rate_limit::PrefixLimits;
+use crate::operate::rate_limit::{ClaimLimits, PrefixLimits};
 use crate::outcome::quoted;
 use crate::recent_refusals::{RecentRefusals, Refusal};
 
@@ -42,6 +42,8 @@ pub struct Authenticator {
     logged: Mutex<LogLimit<Instant>>,
     /// By the address of the sender.
     refused: PrefixLimits,
+    /// By the device that it says it is, known or not.
+    refused_by_id: ClaimLimits,
     refusals: Arc<RecentRefusals>,
 }
 
@@ -95,6 +97,7 @@ impl Authenticator {
             metrics,
             logged: Mutex::default(),
             refused,
+            refused_by_id: ClaimLimits::new(config.refused_credentials_per_minute),
             refusals,
         }
     }
@@ -191,7 +194,7 @@ impl Authenticator {
         {
             return proven(device, password);
         }
-        if self.refused.is_exceeded(peer.ip(), Instant::now().into_std()) {
+        if self.is_refused_often(claim.id, peer) {
             return Err(Denied::Busy);
         }
         let checked = self.checks.verify(known, claim.secret, salted, due).await;
@@ -201,6 +204,13 @@ impl Authenticator {
         };
         // The identities may have changed meanwhile.
         self.recheck(&Proven { device, credential })
+    }
+
+    /// Whether so much was refused to whoever is there, or to whoever says that it is this device, that no more passwords are verified
+    /// for it. It is asked of devices that are not known as well: nobody learns which are.
+    fn is_refused_often(&self, id: Option<&str>, peer: SocketAddr) -> bool {
+        let now = Instant::now().into_std();
+        self.refused.is_exceeded(peer.ip(), now) || id.is_some_and(|id| self.refused_by_id.is_exceeded(id, now))
     }
 
     fn salted(&self, digest: &Digest) -> Digest {
@@ -225,10 +235,16 @@ impl Authenticator {
             "(unknown)".to_owned()
         };
         if denied == Denied::BadCredential {
-            self.refused.charge(peer.ip(), Instant::now().into_std());
+            let now = Instant::now().into_std();
+            self.refused.charge(peer.ip(), now);
+            if !id.is_empty() {
+                self.refused_by_id.charge(id, now);
+            }
         }
+        let is_known = self.devices.has(id);
         self.refusals.note(
-            if self.devices.has(id) { id } else { "" },
+            if is_known { id } else { "" },
+            is_known,
             Refusal {
                 protocol,
                 peer,
@@ -426,7 +442,12 @@ mod tests {
     async fn after_many_refusals_a_network_has_no_more_passwords_verified() {
         let key = Key::generate();
         let records = vec![with_key("loop-7", &key), with_password("mast", "correct horse")];
-        let setup = setup(records, &quick());
+        // Of one id there may be as many as there are.
+        let config = Config {
+            refused_credentials_per_minute: 10_000,
+            ..quick()
+        };
+        let setup = setup(records, &config);
         let far: SocketAddr = ([192, 0, 2, 7], 1).into();
         let check = async |peer: SocketAddr, id: &str, secret: &str, expected: Result<&str, Denied>| {
             let claim = Claim {
@@ -445,9 +466,10 @@ mod tests {
         check(far, "mast", "correct horse", Err(Denied::Busy)).await;
         check(far, "nobody", "correct horse", Err(Denied::Busy)).await;
         check(far, "loop-7", key.reveal(), Ok("loop-7")).await;
-        let known = setup.authenticator.refusals.list();
-        let (sender, refused) = &known[known.len() - 1];
-        assert_eq!((&**sender, refused.reason, refused.peer), ("mast", "busy", far));
+        let listed = setup.authenticator.refusals.list();
+        let of_mast = listed.iter().filter(|(sender, _)| sender == "mast");
+        let of_mast: Vec<_> = of_mast.map(|(_, refused)| (refused.reason, refused.peer)).collect();
+        assert_eq!(of_mast, [("busy", far), ("bad_credential", far)]);
     }
 
     /// A certificate says who its sender is, and nothing that it says besides may differ.

@@ -25,6 +25,9 @@ pub struct Config {
     pub readings_per_second: u32,
     /// The same of bytes of messages.
     pub bytes_per_second: ByteSize,
+    /// Credentials refused per minute for a device id, known or not, as many at once; beyond it passwords of it that were not verified
+    /// before are not verified.
+    pub refused_credentials_per_minute: u32,
     /// Passwords verified at once; each costs tens of milliseconds of CPU and, usually, 19 MiB of memory.
     pub password_checks_max: usize,
 }
@@ -36,6 +39,7 @@ impl Default for Config {
             refusal_delay: Duration::from_secs(1),
             readings_per_second: 1000,
             bytes_per_second: ByteSize::mib(4),
+            refused_credentials_per_minute: 10,
             password_checks_max: 2,
         }
     }
@@ -59,6 +63,11 @@ impl Config {
         mistakes.require(in_bounds, "devices.refusal_delay", "must be from 100ms to 10s");
         let in_bounds = (1..=64).contains(&self.password_checks_max);
         mistakes.require(in_bounds, "devices.password_checks_max", "must be from 1 to 64");
+        mistakes.require(
+            self.refused_credentials_per_minute > 0,
+            "devices.refused_credentials_per_minute",
+            "must be above 0",
+        );
         mistakes.require(
             self.readings_per_second > 0,
             "devices.readings_per_second",

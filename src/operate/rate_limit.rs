@@ -3,8 +3,9 @@
 //! It is asked before, and charged with what has arrived, which may be more than the burst: then it is in debt, and says no until
 //! that is paid. What was refused is not charged. (The limiters of the crate `governor` refuse for ever what is larger than the
 //! burst, and cannot be asked without a charge.) [`RateLimit`] is one number, without a lock; [`PrefixLimits`] has one for each
-//! address prefix.
+//! address prefix, [`ClaimLimits`] one for each thing that somebody may claim.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -31,6 +32,18 @@ pub struct PrefixLimits {
     exempt: Networks,
     charged: Mutex<ByPrefix<RateLimit>>,
 }
+
+/// One limit for each thing that somebody may claim, such as a device id: so many a minute, and as many at once. Nobody can fill it by
+/// claiming more: there are two rows of limits, and a claim is at its limit when it is in both. In each it shares one with a few
+/// others.
+#[derive(Debug)]
+pub struct ClaimLimits {
+    per_minute: u32,
+    rows: [(RandomState, Box<[RateLimit]>); 2],
+}
+
+/// Limits of a row; 256 KiB.
+const ROW_LIMITS: usize = 32_768;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -104,6 +117,34 @@ impl PrefixLimits {
     }
 }
 
+// === impl ClaimLimits ===
+
+impl ClaimLimits {
+    pub fn new(per_minute: u32) -> Self {
+        let row = || std::iter::repeat_with(RateLimit::default).take(ROW_LIMITS).collect();
+        ClaimLimits {
+            per_minute,
+            rows: std::array::from_fn(|_| (RandomState::new(), row())),
+        }
+    }
+
+    /// Whether as many were charged as may be.
+    pub fn is_exceeded(&self, claim: &str, now: Instant) -> bool {
+        self.of(claim).all(|limit| !limit.wait(MINUTE, now).is_zero())
+    }
+
+    /// Charges it one.
+    pub fn charge(&self, claim: &str, now: Instant) {
+        self.of(claim)
+            .for_each(|limit| limit.charge(self.per_minute.into(), 60, now));
+    }
+
+    fn of(&self, claim: &str) -> impl Iterator<Item = &RateLimit> {
+        let at = move |hasher: &RandomState| hasher.hash_one(claim) as usize % ROW_LIMITS;
+        self.rows.iter().filter_map(move |(hasher, row)| row.get(at(hasher)))
+    }
+}
+
 fn at(now: Instant) -> u64 {
     nanos(now.saturating_duration_since(*STARTED))
 }
@@ -162,6 +203,21 @@ mod tests {
         check(one, 2, false);
         (0..100).for_each(|_| limits.charge([127, 0, 0, 1].into(), now));
         check([127, 0, 0, 1], 0, false);
+    }
+
+    #[test]
+    fn each_claim_has_a_limit_and_claims_of_others_do_not_use_it_up() {
+        let (limits, now) = (ClaimLimits::new(10), Instant::now());
+        (0..=10).for_each(|_| limits.charge("mast", now));
+        assert!(limits.is_exceeded("mast", now) && !limits.is_exceeded("loop-7", now));
+        // One every six seconds.
+        assert!(!limits.is_exceeded("mast", now + Duration::from_secs(6)));
+        // Invented ones: of a hundred others hardly one is at its limit in both rows.
+        for number in 0..3000 {
+            (0..=10).for_each(|_| limits.charge(&format!("invented-{number}"), now));
+        }
+        let hit = (0..100).filter(|number| limits.is_exceeded(&format!("loop-{number}"), now));
+        assert!(hit.count() <= 10);
     }
 
     #[test]

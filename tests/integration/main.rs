@@ -78,6 +78,8 @@ mod identities;
 
 mod who_may_send;
 
+mod shares;
+
 mod registry;
 
 mod tail;

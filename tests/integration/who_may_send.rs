@@ -211,6 +211,7 @@ impl Stage {
             // Until then passwords must be verified, on a slow machine too.
             config.devices.refusal_delay = refusal_delay;
             config.devices.password_checks_max = 64;
+            config.devices.refused_credentials_per_minute = 10_000;
             let strangers = identities == Identities::KnownAndStrangers;
             config.mqtt.allow_anonymous = strangers;
             config.coap.allow_anonymous = strangers;
