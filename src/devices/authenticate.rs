@@ -141,6 +141,29 @@ impl Authenticator {
         verified
     }
 
+    /// Which device has this key. A refusal is counted and logged; its sender is to be told so [`Authenticator::refusal_delay`] later.
+    ///
+    /// # Errors
+    /// None has it.
+    pub fn authenticate_key(&self, origin: (Protocol, SocketAddr), key: &[u8]) -> Result<Proven, Denied> {
+        let known = self.with_key(key);
+        known.inspect_err(|denied| self.note(origin, "", None, *denied))
+    }
+
+    fn with_key(&self, key: &[u8]) -> Result<Proven, Denied> {
+        if key.is_empty() || key.len() > SECRET_BYTES_MAX {
+            return Err(Denied::BadCredential);
+        }
+        let register = self.devices.register();
+        let (device, credential) = register.find_by_key(&digest(key)).ok_or(Denied::BadCredential)?;
+        proven(device, credential)
+    }
+
+    /// How long after a credential arrived it is refused.
+    pub fn refusal_delay(&self) -> Duration {
+        self.refusal_delay
+    }
+
     async fn verify_certificate(
         &self,
         (certificate, peer): (&CertificateNames, SocketAddr),
@@ -236,7 +259,10 @@ impl Authenticator {
         };
         if denied == Denied::BadCredential {
             let now = Instant::now().into_std();
-            self.refused.charge(peer.ip(), now);
+            // A source of UDP may be forged, and nobody is to be locked out by that.
+            if protocol != Protocol::Coap {
+                self.refused.charge(peer.ip(), now);
+            }
             if !id.is_empty() {
                 self.refused_by_id.charge(id, now);
             }

@@ -194,9 +194,15 @@ fn read_identities(config: &Config, kinds: Vec<&str>, findings: &mut Findings) -
             .warnings
             .extend(unknown.map(|mistake| format!("devices: {mistake}")));
     }
-    if config.coap.enabled && !config.coap.allow_anonymous {
-        let text = "coap: with devices.folder every message is refused (4.01), since CoAP has no credentials here yet; \
-                    coap.allow_anonymous accepts those for devices without an identity, or disable it";
+    if config.coap.enabled && !config.coap.allow_anonymous && !config.coap.key_in_query {
+        let text = "coap: with devices.folder every message is refused (4.01), since it has no credentials without DTLS; \
+                    coap.key_in_query accepts keys in plain text, coap.allow_anonymous messages for devices without an identity, \
+                    or disable it";
+        findings.warnings.push(text.to_owned());
+    }
+    if config.coap.enabled && config.coap.key_in_query && config.is_coap_beyond_loopback() {
+        let text =
+            "coap.key_in_query: keys cross the network in plain text, and whoever reads one can send as its device";
         findings.warnings.push(text.to_owned());
     }
     Some(register)

@@ -5,12 +5,13 @@
 use std::net::SocketAddr;
 
 use citygate::operate::config::Config;
+use citygate::operate::start;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
-use crate::harness::{Broker, TEST_TIMEOUT, TestGateway};
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, gateway};
 
 const READING: &[u8] = br#"{"temperature_c": 21.5}"#;
 const PATH: &str = "devices/roof-1/weather";
@@ -124,6 +125,57 @@ async fn who_connects_over_http_and_says_nothing_is_limited_as_over_mqtt() {
     let mut another = connect_from(loud, http).await;
     ask(&mut another).await;
     gateway.finish().await;
+}
+
+/// What `check` and a start say of these settings.
+async fn warnings(change: impl FnOnce(&mut Config)) -> Vec<String> {
+    let broker = Broker::mock();
+    let mut config = gateway::config(&broker, change);
+    let (_, findings) = start::prepare(&mut config).await;
+    let about = |text: &String| text.contains("limits.prefix") || text.contains("proxy_protocol");
+    findings.warnings.into_iter().filter(about).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn balancers_that_may_be_anybody_and_limits_that_limit_nothing_are_warned_of() {
+    let said = warnings(|config| {
+        config.mqtt.proxy_protocol = "10.0.0.0/8, 10.0.0.5, 192.0.2.0/24".parse().unwrap();
+        config.http.proxy_protocol = "fd00::/48, fd01::/56".parse().unwrap();
+        config.limits.prefix.connections_max = 10_000_000;
+    })
+    .await;
+    let starts = [
+        "mqtt.proxy_protocol: whoever is in 10.0.0.0/8 may claim",
+        "http.proxy_protocol: whoever is in fd00::/48 may claim",
+    ];
+    // Nobody else connects to loopback.
+    assert_eq!(said.len(), starts.len(), "{said:?}");
+    assert!(
+        said.iter().zip(starts).all(|(said, start)| said.starts_with(start)),
+        "{said:?}"
+    );
+    let open = |config: &mut Config| {
+        config.http.listen = SocketAddr::from(([0, 0, 0, 0], 0)).into();
+        (config.http.allow_plaintext, config.http.allow_anonymous) = (true, true);
+    };
+    let said = warnings(|config| {
+        open(config);
+        config.limits.prefix.connections_max = 10_000_000;
+        config.limits.prefix.connecting_max = 1;
+    })
+    .await;
+    assert_eq!(said.len(), 1, "{said:?}");
+    let start = "limits.prefix.connections_max: 10000000 is more than all connections that there can be (";
+    assert!(said[0].starts_with(start), "{said:?}");
+    let said = warnings(|config| {
+        open(config);
+        (
+            config.limits.prefix.connections_max,
+            config.limits.prefix.connecting_max,
+        ) = (10, 10);
+    })
+    .await;
+    assert!(said.is_empty(), "{said:?}");
 }
 
 /// A PROXY protocol header, version 2, of a connection over IPv4.

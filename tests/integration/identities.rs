@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
 use crate::harness::program::Program;
 use crate::harness::senders::{
-    DISABLED, Keys, MISSING, PASSWORD, READING, Says, WRONG, keys, send, with_identities, write_identities,
+    DISABLED, Keys, MISSING, PASSWORD, READING, Says, WRONG, keys, send, send_to, with_identities, write_identities,
 };
 use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, Via, eventually};
 
@@ -262,6 +262,35 @@ async fn no_good_reading_is_refused_while_identities_are_read_again() {
     gateway.finish().await;
 }
 
+/// It may write nothing then, of which nobody else would hear.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_does_not_exist_is_said_of_its_device_by_check_and_at_each_change() {
+    let folder = tempfile::tempdir().unwrap();
+    write_identities(folder.path());
+    let city = folder.path().join("city.toml");
+    let text = std::fs::read_to_string(&city).unwrap();
+    let program = Program::start_changed(&Broker::any(), |config| with_identities(config, folder.path()));
+    eventually("it is ready", async || {
+        program.try_admin("/readyz").await.filter(|said| said.starts_with("ok"))
+    })
+    .await;
+    assert!(!program.said().contains("does not exist"), "{}", program.said());
+    std::fs::write(&city, text.replace("\"weather\"", "\"wether\"")).unwrap();
+    let expected = format!(
+        "{}:1: device loop-7: kinds: \"wether\" does not exist; did you mean weather?; known kinds: ",
+        city.display()
+    );
+    eventually("it is logged", async || {
+        program.said().contains(&expected).then_some(())
+    })
+    .await;
+    assert!(
+        program.check().contains(&format!("devices: {expected}")),
+        "{}",
+        program.check()
+    );
+}
+
 /// Nobody who reads the log at its most detailed, `/status` or the metrics learns a key, a password, or a hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_credential_is_shown_anywhere() {
@@ -270,6 +299,7 @@ async fn no_credential_is_shown_anywhere() {
     let program = Program::start_changed(&Broker::any(), |config| {
         with_identities(config, folder.path());
         config.log.level = "trace".into();
+        config.coap.key_in_query = true;
     });
     eventually("it is ready", async || {
         program.try_admin("/readyz").await.filter(|said| said.starts_with("ok"))
@@ -292,6 +322,10 @@ async fn no_credential_is_shown_anywhere() {
         ] {
             request.body(READING).send().await.unwrap();
         }
+    }
+    for secret in [loop_7, wrong] {
+        let says = Says::Key(secret);
+        send_to(&program.addresses, Via::Coap, says, "devices/loop-7/weather").await;
     }
     // A mistake beside a credential.
     let city = folder.path().join("city.toml");

@@ -163,6 +163,38 @@ async fn what_may_not_be_written_is_told_so_beyond_the_allowance_too() {
     gateway.finish().await;
 }
 
+/// Over CoAP a wrong key is refused as late as elsewhere, while right ones are answered at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_keys_over_coap_are_refused_late_and_hold_nobody_up() {
+    let folder = identities();
+    let delay = Duration::from_secs(8);
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_identities(config, folder.path());
+        config.devices.refusal_delay = delay;
+        config.coap.key_in_query = true;
+    })
+    .await;
+    let path = "devices/loop-7/weather";
+    let began = std::time::Instant::now();
+    let wrong = async {
+        let told = send(&gateway, Via::Coap, Says::Key("cgk_none"), path).await;
+        // As much of the words as three times the bytes of the request allow.
+        let is_said = told.starts_with("4.01 unknown device") && format!("4.01 {WRONG}").starts_with(&told);
+        assert!(is_said && began.elapsed() >= delay, "{told}");
+    };
+    let right = async {
+        let told = send(&gateway, Via::Coap, Says::Key(keys().loop_7.reveal()), path).await;
+        (told, began.elapsed())
+    };
+    let ((told, elapsed), ()) = tokio::join!(right, wrong);
+    assert_eq!(told, "2.04");
+    assert!(elapsed < delay, "{elapsed:?}: it did not wait for the other");
+    let scrape = gateway.scrape();
+    let labels = [("protocol", "coap"), ("reason", "bad_credential")];
+    assert_eq!(scrape.sum("citygate_authentications_refused_total", &labels), 1);
+    gateway.finish().await;
+}
+
 async fn refusals(gateway: &TestGateway) -> Vec<Value> {
     let status: Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
     status["recent_refusals"].as_array().unwrap().clone()

@@ -122,6 +122,17 @@ nobody   | nothing                       | CoAP         | devices/loop-8/weather
 nobody   | nothing                       | CoAP         | devices/loop-7/nokind    | 4.01 <strangers>
 nobody   | nothing                       | CoAP         | nowhere                  | 4.01 <strangers>
 nobody   | nothing                       | CoAP         | devices/a b/weather      | 4.01 <strangers>
+loop-7   | its key, without an id        | CoAP         | devices/loop-7/weather   | 2.04
+loop-7   | its key, without an id        | CoAP         | devices/loop-7/traffic   | 4.03 device loop-7 may not write traffic; its kinds: weather
+loop-7   | its key, without an id        | CoAP         | devices/loop-8/weather   | 4.03 device loop-7 may not write for loop-8
+spare    | its other key, without an id  | CoAP         | devices/spare/weather    | 2.04
+north    | its key, without an id        | CoAP         | devices/mast-12/weather  | 2.04
+north    | its key, without an id        | CoAP         | devices/loop-7/weather   | 4.03 device north may not write for loop-7
+loop-7   | the hash of its key, without an id | CoAP    | devices/loop-7/weather   | 4.01 <wrong>
+mast     | its password, without an id   | CoAP         | devices/mast/weather     | 4.01 <wrong>
+nobody   | text cgk_none, without an id  | CoAP         | devices/loop-7/weather   | 4.01 <wrong>
+nobody   | an empty text, without an id  | CoAP         | devices/loop-7/weather   | 4.01 <wrong>
+off      | its key, without an id        | CoAP         | devices/off/weather      | 4.03 <disabled>
 
 nobody   | certificate of roof           | MQTTS 5      | devices/roof/weather     | 0x00
 nobody   | certificate of roof           | MQTTS 5      | devices/roof/traffic     | 0x87 device roof may not write traffic; its kinds: weather
@@ -143,7 +154,7 @@ loop-7   | its key                       | HTTPS        | devices/loop-7/weather
 nobody   | nothing                       | HTTPS        | devices/roof/weather     | 401 <missing>
 ";
 
-/// The same devices, and senders may say nothing of themselves.
+/// The same devices, and senders may say nothing of themselves; CoAP accepts no keys.
 const STRANGERS_ALLOWED: &str = "
 nobody   | nothing                       | MQTT 3.1.1   | devices/loop-8/weather   | PUBACK
 nobody   | nothing                       | MQTT 3.1.1   | devices/loop-7/weather   | closed
@@ -153,6 +164,7 @@ nobody   | nothing                       | HTTP         | devices/loop-8/weather
 nobody   | nothing                       | HTTP         | devices/loop-7/weather   | 401 <known>
 nobody   | nothing                       | CoAP         | devices/loop-8/weather   | 2.04
 nobody   | nothing                       | CoAP         | devices/loop-7/weather   | 4.01 <known>
+loop-7   | its key, without an id        | CoAP         | devices/loop-7/weather   | 4.01 <known>
 loop-7   | its key                       | MQTT 5       | devices/loop-7/weather   | 0x00
 loop-7   | its key                       | MQTT 5       | devices/loop-8/weather   | 0x87 device loop-7 may not write for loop-8
 loop-8   | text anything                 | MQTT 5       | devices/loop-8/weather   | CONNACK 0x86 <wrong>
@@ -216,6 +228,7 @@ impl Stage {
             config.mqtt.allow_anonymous = strangers;
             config.coap.allow_anonymous = strangers;
             config.http.allow_anonymous = strangers;
+            config.coap.key_in_query = identities == Identities::Known;
             authority.use_in(config);
             authority.issue(90);
             replace(&authority.file("ca.pem"), &authority.pem());
@@ -358,7 +371,9 @@ async fn check(identities: Identities, table: &'static str) {
             let expected = texts.fold(expected.to_owned(), |answer, (name, text)| answer.replace(name, text));
             let answer = stage.send(who, says, protocol, address).await;
             let row = format!("{who} | {says} | {protocol} | {address}");
-            (answer != expected).then(|| format!("{row}: {answer}\n  expected {expected}"))
+            // CoAP says no more than three times the bytes of the request, with every repetition.
+            let is_cut = protocol == "CoAP" && answer.len() >= 25 && expected.starts_with(&answer);
+            (answer != expected && !is_cut).then(|| format!("{row}: {answer}\n  expected {expected}"))
         });
     }
     let others: Vec<String> = sent.join_all().await.into_iter().flatten().collect();
@@ -440,13 +455,22 @@ async fn unknown_and_wrong_are_refused_in_the_same_words_and_in_the_same_time() 
     }
     // By protocol and answer: an answer of its own would have no other sort beside it.
     let mut times: BTreeMap<_, [Vec<Duration>; 3]> = BTreeMap::new();
-    for (answer, sort, elapsed) in sent.join_all().await {
+    // For some a busy machine has no time: they are told so, whoever they are (`a_storm_tells_nothing_of_who_has_a_password`).
+    let is_judged = |answer: &str| !answer.contains("too many passwords") && answer != "CONNACK 0x03";
+    let told = sent.join_all().await.into_iter();
+    for (answer, sort, elapsed) in told.filter(|((_, answer), ..)| is_judged(answer)) {
         times.entry(answer).or_default()[sort].push(elapsed);
     }
     for (answer, sorts) in times {
         for (one, other) in [(0, 1), (0, 2), (1, 2)] {
             let (a, b) = (&sorts[one], &sorts[other]);
-            assert_eq!((a.len(), b.len()), (SAMPLES, SAMPLES), "{answer:?}");
+            let enough = SAMPLES * 3 / 4;
+            assert!(
+                a.len() >= enough && b.len() >= enough,
+                "{answer:?}: {}, {}",
+                a.len(),
+                b.len()
+            );
             let score = rank_sum(a, b);
             let said = format!(
                 "{answer:?}: {} {:?}, {} {:?}",
@@ -465,7 +489,7 @@ async fn unknown_and_wrong_are_refused_in_the_same_words_and_in_the_same_time() 
     gateway.finish().await;
 }
 
-/// How many standard deviations two samples are apart by their ranks. Two of 40 without an overlap are 7.7 apart; chance alone comes
+/// How many standard deviations two samples are apart by their ranks. Two of 30 without an overlap are 6.6 apart; chance alone comes
 /// to 4.5 once in 150,000 times.
 fn rank_sum(a: &[Duration], b: &[Duration]) -> f64 {
     let (m, n) = (a.len() as f64, b.len() as f64);

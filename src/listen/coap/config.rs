@@ -25,6 +25,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// Listen beyond loopback without TLS.
     pub allow_plaintext: bool,
+    /// Accept a device's key in the query, `?key=…`: whoever sees the network reads it.
+    pub key_in_query: bool,
     /// Maximum datagram; a longer one is answered 4.13. Beyond 1472 bytes, IPv4 over Ethernet fragments.
     pub datagram_bytes_max: ByteSize,
     /// Maximum diagnostic payload beside an error code. In all, never more than three times the request's length is
@@ -66,6 +68,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 5683)).into(),
             allow_anonymous: false,
             allow_plaintext: false,
+            key_in_query: false,
             datagram_bytes_max: ByteSize::b(2048),
             diagnostic_bytes_max: 128,
             exchanges_max: 65_536,

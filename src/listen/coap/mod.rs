@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::addresses::show;
 use super::{Context, Error};
-use crate::message::{Inbound, Origin, Policy, Protocol};
+use crate::devices::{Denied, Proven};
+use crate::message::{Identity, Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Busy, Outcome};
 use crate::receipt::{Answer, Mailbox, Reply};
 
@@ -39,6 +40,8 @@ mod packet;
 
 mod peers;
 
+mod refused;
+
 mod resource;
 
 mod socket;
@@ -47,7 +50,8 @@ mod sockets;
 
 pub use config::Config;
 use counters::Counters;
-use exchange::{Exchanges, InboundRequest, Outgoing};
+use exchange::{Exchanges, InboundRequest, Outgoing, SenderKey};
+use refused::RefusedSenders;
 use resource::Links;
 pub use sockets::OWN_ADDRESSES_MAX;
 use sockets::Sockets;
@@ -76,6 +80,7 @@ struct Server {
     answers: Vec<(u64, Answer)>,
     out: Vec<Outgoing>,
     received: Vec<InboundRequest>,
+    refused: RefusedSenders,
     /// Set when told to stop: when to give up waiting for acknowledgements.
     stops_at: Option<Instant>,
     /// How long acknowledgements of separate responses are awaited then.
@@ -173,6 +178,12 @@ impl Server {
             answers: Vec::new(),
             out: Vec::new(),
             received: Vec::new(),
+            refused: RefusedSenders::new(
+                context
+                    .authenticator
+                    .as_ref()
+                    .map_or(Duration::ZERO, |known| known.refusal_delay()),
+            ),
             stops_at: None,
             context,
         })
@@ -194,6 +205,7 @@ impl Server {
                     }
                 }
             }
+            self.refuse_due();
             self.answer();
             let now = Instant::now();
             self.exchanges.on_timeout(now, &mut self.out);
@@ -207,7 +219,8 @@ impl Server {
     fn next_due(&self) -> Option<Instant> {
         // Once that is past, only an answer that is still owed keeps the thread here.
         let stops_at = self.stops_at.filter(|at| *at > Instant::now());
-        [self.exchanges.next_timeout(), stops_at, self.sockets.drops.next()]
+        let drops = self.sockets.drops.next();
+        [self.exchanges.next_timeout(), stops_at, drops, self.refused.next()]
             .into_iter()
             .flatten()
             .min()
@@ -233,13 +246,22 @@ impl Server {
     }
 
     /// Gives a message to the pipeline, which answers through the mailbox.
-    fn accept(&self, received: InboundRequest) {
+    fn accept(&mut self, received: InboundRequest) {
+        let sender = match self.identify(&received) {
+            Ok(sender) => sender,
+            Err(denied) => {
+                let InboundRequest { ticket, peer, path, .. } = received;
+                return self.refused.push(Instant::now(), ticket, peer, path, denied);
+            }
+        };
         let pipeline = &self.context.pipeline;
-        let origin = Origin::anonymous(Protocol::Coap, NAME, received.peer);
-        let mailbox = self.mailbox.clone();
-        let reply = received
-            .ticket
-            .map_or(Reply::Nobody, |ticket| Reply::To { mailbox, ticket });
+        let origin = Origin {
+            identity: sender
+                .as_ref()
+                .map_or(Identity::Anonymous, |known| Identity::Device(&known.device)),
+            ..Origin::anonymous(Protocol::Coap, NAME, received.peer)
+        };
+        let reply = self.reply(received.ticket);
         let draining = || self.stops_at.map(|_| Outcome::Busy(Busy::Draining));
         if let Some(outcome) = received.refusal.or_else(draining) {
             return pipeline.refuse(&origin, &received.path, outcome, reply);
@@ -255,6 +277,33 @@ impl Server {
             policy: Policy::default(),
         };
         pipeline.accept(&inbound, Some(permit), reply);
+    }
+
+    fn reply(&self, ticket: Option<u64>) -> Reply {
+        let mailbox = self.mailbox.clone();
+        ticket.map_or(Reply::Nobody, |ticket| Reply::To { mailbox, ticket })
+    }
+
+    /// Who sends, if it says so; `None`: it may be anonymous, or is refused anyway.
+    fn identify(&self, received: &InboundRequest) -> Result<Option<Proven>, Denied> {
+        match (&self.context.authenticator, &received.key) {
+            (Some(authenticator), Some(SenderKey(key))) if received.refusal.is_none() => {
+                let from = (Protocol::Coap, received.peer);
+                authenticator.authenticate_key(from, key).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Answers those whose key is refused, once that is due.
+    fn refuse_due(&mut self) {
+        let at_once = self.stops_at.is_some();
+        while let Some(refused) = self.refused.pop(Instant::now(), at_once) {
+            let origin = Origin::anonymous(Protocol::Coap, NAME, refused.peer);
+            let reply = self.reply(refused.ticket);
+            let pipeline = &self.context.pipeline;
+            pipeline.refuse(&origin, &refused.path, refused.outcome(), reply);
+        }
     }
 
     fn answer(&mut self) {

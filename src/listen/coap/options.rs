@@ -2,12 +2,13 @@
 //!
 //! A critical option that is unknown, repeated without leave or of a wrong length is refused; an elective one is
 //! ignored. Uri-Host and Uri-Port are accepted as they are (there is one virtual host). Uri-Query is accepted and, for a
-//! reading, ignored: its address is the path alone, and devices append hints of other products to it. Observe and every
-//! other elective option that is not named here has no effect.
+//! reading, ignored but for its sender's key: its address is the path alone, and devices append hints of other products to
+//! it. Observe and every other elective option that is not named here has no effect.
 
 use std::borrow::Cow;
 
 use coap_lite::{CoapOption, Packet};
+use zeroize::Zeroizing;
 
 pub const ECHO: u16 = 252;
 pub const LINK_FORMAT: u16 = 40;
@@ -121,6 +122,14 @@ pub fn queries(packet: &Packet) -> Vec<&str> {
         .collect()
 }
 
+/// The key in the query, `key=…`, of a device that says who it is by it. More than one are none that could be right.
+pub fn key(packet: &Packet) -> Option<Zeroizing<Vec<u8>>> {
+    let mut keys = values(packet, CoapOption::UriQuery).filter_map(|value| value.strip_prefix(b"key="));
+    let key = keys.next()?;
+    let only = keys.next().map_or(key, |_| &[]);
+    Some(Zeroizing::new(only.to_vec()))
+}
+
 /// The body's media type; empty if the request does not say. A format that has no plain media type here (unknown
 /// numbers, and those with a content coding such as 11050) is called `coap/<number>`.
 pub fn media_type(packet: &Packet) -> Cow<'static, str> {
@@ -197,6 +206,19 @@ mod tests {
             packet.add_option(CoapOption::from(*number), value.to_vec());
         }
         packet
+    }
+
+    #[test]
+    fn a_key_in_the_query_is_the_only_one() {
+        let check = |options: &[(u16, &[u8])], expected: Option<&[u8]>| {
+            let found = key(&packet(options));
+            assert_eq!(found.as_ref().map(|key| key.as_slice()), expected, "{options:?}");
+        };
+        check(&[], None);
+        check(&[(15, b"a=b"), (15, b"keys=c"), (11, b"key=d")], None);
+        check(&[(15, b"a=b"), (15, b"key=cgk_a=b")], Some(b"cgk_a=b"));
+        check(&[(15, b"key=")], Some(b""));
+        check(&[(15, b"key=cgk_a"), (15, b"key=cgk_a")], Some(b""));
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl Config {
             "drain.deadline",
             "must be longer than kafka.delivery_timeout, so that every reading gets its answer",
         );
+        require(
+            !self.coap.key_in_query || self.devices.folder.is_some(),
+            "coap.key_in_query",
+            "needs devices.folder",
+        );
         let in_flight = self.limits.in_flight_bytes;
         require(
             in_flight >= self.http.body_bytes_max && in_flight >= self.mqtt.packet_bytes_max,
@@ -203,6 +208,11 @@ impl Config {
     pub fn is_beyond_loopback(&self) -> bool {
         let [mqtt, _, http, _] = self.exposed();
         mqtt.is_beyond_loopback() || http.is_beyond_loopback()
+    }
+
+    pub fn is_coap_beyond_loopback(&self) -> bool {
+        let [_, coap, _, _] = self.exposed();
+        coap.is_beyond_loopback()
     }
 
     fn exposed(&self) -> [Exposed<'_>; 4] {

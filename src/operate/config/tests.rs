@@ -94,7 +94,7 @@ const NO_LIMITS: &str = "
     mqtt.enabled mqtt.listen
     coap.enabled
     http.enabled http.listen
-    mqtt.allow_anonymous mqtt.allow_plaintext coap.allow_anonymous coap.allow_plaintext
+    mqtt.allow_anonymous mqtt.allow_plaintext coap.allow_anonymous coap.allow_plaintext coap.key_in_query
     http.allow_anonymous http.allow_plaintext admin.allow_anonymous admin.allow_plaintext
     mqtt.tls http.tls admin.tls
     admin.enabled admin.listen
@@ -683,6 +683,16 @@ fn a_mistake_brings_no_second_one() {
 }
 
 #[test]
+fn keys_in_the_query_of_coap_are_those_of_devices() {
+    let mistakes = parse("coap.key_in_query = true", &[]).unwrap_err().join("\n");
+    assert!(
+        mistakes.contains("coap.key_in_query: needs devices.folder"),
+        "{mistakes}"
+    );
+    parse("coap.key_in_query = true\ndevices.folder = \"devices\"", &[]).unwrap();
+}
+
+#[test]
 fn beyond_loopback_what_is_open_must_be_meant() {
     let check = |text: &str, expected: &[&str]| {
         let config: Config = toml::from_str(text).unwrap();
@@ -727,6 +737,10 @@ fn beyond_loopback_what_is_open_must_be_meant() {
     check(
         &format!("{known}coap = {{listen = \"10.0.0.1:1\", allow_plaintext = true}}"),
         &[],
+    );
+    check(
+        &format!("{known}coap = {{listen = \"10.0.0.1:1\", key_in_query = true}}"),
+        &["coap.listen: 10.0.0.1:1 is beyond loopback, without TLS; coap.allow_plaintext = true says"],
     );
     let tls = "tls = {listen = \"10.0.0.1:2\"}";
     check(&format!("{known}mqtt = {{{tls}}}"), &[]);

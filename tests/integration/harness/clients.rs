@@ -259,8 +259,14 @@ fn request(method: RequestType, kind: MessageType, id: u16, token: &[u8], path: 
     packet.header.code = MessageClass::Request(method);
     packet.header.message_id = id;
     packet.set_token(token.to_vec());
+    let (path, query) = path
+        .split_once('?')
+        .map_or((path, None), |(path, query)| (path, Some(query)));
     for segment in path.split('/') {
         packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
+    }
+    for part in query.into_iter().flat_map(|query| query.split('&')) {
+        packet.add_option(CoapOption::UriQuery, part.as_bytes().to_vec());
     }
     packet
 }

@@ -90,10 +90,13 @@ pub async fn send_to(addresses: &Addresses, via: Via, says: Says<'_>, path: &str
             over_http(&reqwest::Client::new(), &url, says).await
         }
         Via::Coap => {
-            let answer = Client::connect(Via::Coap, addresses)
-                .await
-                .send(path, "", READING)
-                .await;
+            let query = match says {
+                Says::Key(key) => format!("?key={key}"),
+                Says::Nothing => String::new(),
+                Says::Login(..) | Says::Half(_) => panic!("CoAP has no place for an id"),
+            };
+            let mut client = Client::connect(Via::Coap, addresses).await;
+            let answer = client.send(&format!("{path}{query}"), "", READING).await;
             told(&answer.code, &answer.text)
         }
     }

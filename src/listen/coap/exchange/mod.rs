@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -20,6 +21,7 @@ use coap_lite::{MessageType, Packet};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slab::Slab;
+use zeroize::Zeroizing;
 
 use super::blocks::{Block, Blocks};
 use super::config::Config;
@@ -66,8 +68,20 @@ pub struct InboundRequest {
     pub body: Vec<u8>,
     /// Of the whole datagram.
     pub bytes: usize,
+    /// What its sender says who it is by, where that is looked for.
+    pub key: Option<SenderKey>,
     /// Set if the message is not to be accepted, whatever the pipeline thinks of it.
     pub refusal: Option<Outcome>,
+}
+
+/// A key that is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SenderKey(pub Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for SenderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// All exchanges of the listener.
@@ -301,6 +315,12 @@ impl Exchanges {
             peer: request.key.ends.peer,
             path,
             content_type: options::media_type(&packet),
+            key: self
+                .config
+                .key_in_query
+                .then(|| options::key(&packet))
+                .flatten()
+                .map(SenderKey),
             body: packet.payload,
             bytes: request.bytes,
             refusal: oversize.then(|| too_large(self.config.datagram_bytes())),
