@@ -97,7 +97,7 @@ async fn one_network_does_not_keep_the_others_out() {
     gateway.finish().await;
 }
 
-/// A connection over HTTP counts as one that has not said who it is until the head of a request was accepted.
+/// A connection over HTTP counts as one that has not said who it is until a request and its sender were accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_connects_over_http_and_says_nothing_is_limited_as_over_mqtt() {
     let gateway = TestGateway::start(&Broker::any(), |config| {
@@ -106,24 +106,34 @@ async fn who_connects_over_http_and_says_nothing_is_limited_as_over_mqtt() {
     })
     .await;
     let (http, loud) = (gateway.addresses.http.unwrap(), [127, 0, 3, 1]);
-    let ask = async |stream: &mut TcpStream| {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        let mut status = [0; 12];
-        stream.read_exact(&mut status).await.unwrap();
-        assert_eq!(&status, b"HTTP/1.1 200");
+    let ask = async |stream: &mut TcpStream, request: &str, status: &[u8; 12]| {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answered = [0; 12];
+        stream.read_exact(&mut answered).await.unwrap();
+        assert_eq!(&answered, status);
     };
+    let reading = std::str::from_utf8(READING).unwrap();
+    let length = reading.len();
+    let post = format!("POST /{PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{reading}");
     let mut silent = Vec::new();
     for _ in 0..3 {
         silent.push(connect_from(loud, http).await);
     }
     ends(connect_from(loud, http).await).await;
-    ask(&mut connect_from([127, 0, 3, 2], http).await).await;
-    // Who has asked for something counts among the connections alone.
+    ask(&mut connect_from([127, 0, 3, 2], http).await, &post, b"HTTP/1.1 204").await;
+    // To ask whether anybody is there proves nothing.
+    let mut greeted = silent.remove(0);
+    ask(&mut greeted, "GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 200").await;
+    ends(connect_from(loud, http).await).await;
+    // Who has sent a reading counts among the connections alone, of which there may be more.
     for stream in &mut silent {
-        ask(stream).await;
+        ask(stream, &post, b"HTTP/1.1 204").await;
     }
-    let mut another = connect_from(loud, http).await;
-    ask(&mut another).await;
+    for _ in 0..6 {
+        let mut another = connect_from(loud, http).await;
+        ask(&mut another, &post, b"HTTP/1.1 204").await;
+        silent.push(another);
+    }
     gateway.finish().await;
 }
 

@@ -76,7 +76,7 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
         Err(problem) => return Err(refuse_request(shared, problem, body.is_end_stream()).into()),
     };
     if is_greeting {
-        connection.has_said_who_it_is();
+        // It proves nothing: who asks for no more than this is still connecting.
         return Ok(greeting(shared, body.is_end_stream()));
     }
     let sender = match identify(shared, connection, &head.headers).await {
