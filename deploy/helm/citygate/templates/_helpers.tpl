@@ -34,6 +34,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ add (int .Values.preStopSeconds) (int $delay) (int $deadline) 60 $rewrite }}
 {{- end }}
 
+{{/* Probes of 2 s in which a start must be done, with the whole spool to be read. */}}
+{{- define "citygate.startupProbes" -}}
+{{- $spool := include "citygate.mebibytes" .Values.settings.spool.bytes_max | int -}}
+{{ div (add (div $spool (int .Values.storage.mebibytesPerSecond)) 60) 2 | add1 }}
+{{- end }}
+
+{{/* With an autoscaler: as many as there are. */}}
+{{- define "citygate.replicas" -}}
+{{- $replicas := int .Values.replicas -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "citygate.name" .) -}}
+{{- $replicas = max $replicas (int .Values.autoscaling.min) -}}
+{{- if $running }}{{ $replicas = int $running.spec.replicas }}{{ end -}}
+{{- end -}}
+{{ $replicas }}
+{{- end }}
+
 {{/* A value in TOML: numbers of values.yaml are floats to Helm. */}}
 {{- define "citygate.value" -}}
 {{- if kindIs "float64" . }}{{ if eq . (floor .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
@@ -137,6 +154,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and (ne $listener.clientCertificates "none") (or (not $listener.clientCa) (not $listener.tlsSecret)) }}
 {{- fail (printf "%s.clientCertificates: needs %s.tlsSecret and %s.clientCa" $name $name $name) }}
 {{- end }}
+{{- end }}
+{{- if not (or $values.mqtt.enabled $values.http.enabled $values.coap.enabled) }}
+{{- fail "mqtt, http, coap: one of them must be enabled" }}
+{{- end }}
+{{- if and $values.serviceMonitor.enabled (not $values.admin.open) (not $values.serviceMonitor.serverName) }}
+{{- fail "serviceMonitor.serverName: must be the name in the certificate of the admin port; Prometheus asks pods by their addresses" }}
 {{- end }}
 {{- if and (not $values.devices.secret) (not $values.devices.claim) (not $values.devices.anonymous) }}
 {{- fail "devices: who may send? Set devices.secret or devices.claim, or devices.anonymous=true inside a trusted network" }}
