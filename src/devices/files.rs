@@ -58,9 +58,18 @@ pub struct Found {
 /// Reads a folder. A device of `before` that has not changed goes on as it is.
 ///
 /// # Errors
-/// Everything that is wrong, up to a hundred mistakes.
+/// Everything that is wrong, up to a hundred mistakes; and no file at all where there were devices: a disk that is not mounted, a
+/// copy that failed, would lock out a city.
 pub fn read(folder: &Path, before: &Register) -> Result<Register, Mistakes> {
-    all(folder).finish(before)
+    let mut read = all(folder);
+    if read.files.is_empty() && read.mistakes.0.is_empty() && !before.is_empty() {
+        let text = format!(
+            "{} has no file *.toml or *.ndjson any more; leave an empty one if nobody is to send",
+            folder.display()
+        );
+        read.mistakes.push("devices.folder", text);
+    }
+    read.finish(before)
 }
 
 /// Reads a folder, for whoever changes it.

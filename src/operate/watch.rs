@@ -20,6 +20,9 @@ const SETTLED: Duration = Duration::from_millis(200);
 /// The same, while a file is being written: until it is closed, or for so long.
 const WRITTEN: Duration = Duration::from_secs(2);
 
+/// How often a folder that is gone, or was not watched for another reason, is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Changes are told at the latest after so many.
 const CHANGES_MAX: usize = 50;
 
@@ -38,6 +41,8 @@ pub struct Watch {
     hangups: Option<Signal>,
     watcher: Option<RecommendedWatcher>,
     folders: Vec<PathBuf>,
+    /// Those of them that could not be watched.
+    unwatched: Vec<PathBuf>,
 }
 
 impl Watch {
@@ -60,42 +65,62 @@ impl Watch {
 
     fn of(folders: &[PathBuf], names: Vec<OsString>, setting: &str) -> Self {
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
-        let watcher = match watch(folders, names, changed) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                warn!(%error, "changes of {setting} are not noticed; send SIGHUP after each");
-                None
-            }
-        };
-        Watch {
+        let watcher = watcher(names, changed);
+        if let Err(error) = &watcher {
+            warn!(%error, "changes of {setting} are not noticed; send SIGHUP after each");
+        }
+        let mut watch = Watch {
             changes,
             hangups: signal(SignalKind::hangup()).ok(),
-            watcher,
+            watcher: watcher.ok(),
             folders: folders.to_vec(),
-        }
+            unwatched: Vec::new(),
+        };
+        watch.watch_folders();
+        watch
     }
 
     /// The next change, or SIGHUP.
     pub async fn changed(&mut self) {
-        let Watch {
-            changes,
-            hangups,
-            watcher,
-            folders,
-        } = self;
-        tokio::select! {
-            Some(change) = changes.recv() => settled(change, changes).await,
-            () = hangup(hangups) => {}
-        }
-        // A folder that was replaced is another one.
-        if let Some(watcher) = watcher {
-            for folder in folders {
-                watcher.unwatch(folder).ok();
-                if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                    warn!(%error, "changes in {} are not noticed; send SIGHUP after each", folder.display());
+        loop {
+            let is_incomplete = !self.unwatched.is_empty();
+            tokio::select! {
+                Some(change) = self.changes.recv() => break settled(change, &mut self.changes).await,
+                () = hangup(&mut self.hangups) => break,
+                () = tokio::time::sleep(LOOK_AGAIN), if is_incomplete => {
+                    if self.find_again() {
+                        return;
+                    }
                 }
             }
         }
+        // A folder that was replaced is another one.
+        self.watch_folders();
+    }
+
+    /// Watches all of them anew; one that cannot be is said.
+    fn watch_folders(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let before = std::mem::take(&mut self.unwatched);
+        for folder in &self.folders {
+            watcher.unwatch(folder).ok();
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                if !before.contains(folder) {
+                    let (folder, every) = (folder.display(), LOOK_AGAIN);
+                    warn!(%error, "changes in {folder} are not noticed; it is looked for every {every:?}");
+                }
+                self.unwatched.push(folder.clone());
+            }
+        }
+    }
+
+    /// Whether one that was not watched is: what is in it may be new.
+    fn find_again(&mut self) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
+        let before = self.unwatched.len();
+        self.unwatched
+            .retain(|folder| watcher.watch(folder, RecursiveMode::NonRecursive).is_err());
+        self.unwatched.len() < before
     }
 }
 
@@ -122,12 +147,8 @@ async fn settled(first: Change, changes: &mut mpsc::Receiver<Change>) {
 }
 
 /// Folders are watched, not their files: editors and orchestrators replace those.
-fn watch(
-    folders: &[PathBuf],
-    names: Vec<OsString>,
-    changed: mpsc::Sender<Change>,
-) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+fn watcher(names: Vec<OsString>, changed: mpsc::Sender<Change>) -> notify::Result<RecommendedWatcher> {
+    notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let concerns = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default();
             names.iter().any(|wanted| wanted == name) || name.as_encoded_bytes().starts_with(b"..")
@@ -148,9 +169,33 @@ fn watch(
         };
         // With as many as wait, one more says nothing new.
         changed.try_send(change).ok();
-    })?;
-    for folder in folders {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change that is told, or nothing for ten seconds.
+    async fn told(watch: &mut Watch) -> bool {
+        tokio::time::timeout(Duration::from_secs(10), watch.changed())
+            .await
+            .is_ok()
     }
-    Ok(watcher)
+
+    #[tokio::test]
+    async fn a_folder_that_was_gone_is_watched_again() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, moved) = (root.path().join("devices"), root.path().join("moved"));
+        std::fs::create_dir(&folder).unwrap();
+        let mut watch = Watch::new(std::slice::from_ref(&folder), "devices.folder");
+        std::fs::rename(&folder, &moved).unwrap();
+        assert!(told(&mut watch).await, "that it is gone");
+        assert!(watch.unwatched.contains(&folder));
+        std::fs::rename(&moved, &folder).unwrap();
+        assert!(told(&mut watch).await, "that it is back");
+        std::fs::write(folder.join("a.toml"), "").unwrap();
+        assert!(told(&mut watch).await, "what changes in it then");
+        assert!(watch.unwatched.is_empty());
+    }
 }

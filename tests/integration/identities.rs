@@ -126,6 +126,21 @@ async fn a_change_of_the_files_reaches_live_connections_and_a_mistake_changes_no
     assert_eq!(gateway.scrape().sum("citygate_devices_last_reload_successful", &[]), 0);
     goes.publish(1, "devices/loop-7/weather", "", READING).await;
     assert!(matches!(goes.read().await, Reply::PubAck { reason: 0, .. }));
+    // No file at all is a mistake as well: a disk that is not mounted would lock out everybody.
+    let gone = tempfile::tempdir_in(folder.path()).unwrap();
+    let north_path = folder.path().join("north.ndjson");
+    for file in [&city, &north_path] {
+        std::fs::rename(file, gone.path().join(file.file_name().unwrap())).unwrap();
+    }
+    eventually("the missing files are said", async || {
+        let status: serde_json::Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+        let said = status["devices"]["mistakes"].as_str()?;
+        said.contains("has no file *.toml or *.ndjson any more").then_some(())
+    })
+    .await;
+    stays.publish(1, "devices/mast-3/weather", "", READING).await;
+    assert!(matches!(stays.read().await, Reply::PubAck { reason: 0, .. }));
+    std::fs::rename(gone.path().join("north.ndjson"), &north_path).unwrap();
     // Another key: whoever came with the old one is told to go, the others stay.
     let new = Key::generate();
     let changed = before.replace(&keys().loop_7.hash().to_string(), &new.hash().to_string());
