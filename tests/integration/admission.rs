@@ -11,7 +11,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::harness::mqtt::{self, Mqtt, Reply, Version};
-use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, gateway};
+use crate::harness::program::Program;
+use crate::harness::{Broker, TEST_TIMEOUT, TestGateway, eventually, gateway};
 
 const READING: &[u8] = br#"{"temperature_c": 21.5}"#;
 const PATH: &str = "devices/roof-1/weather";
@@ -250,4 +251,28 @@ async fn a_balancer_says_for_whom_it_connects() {
         .unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     gateway.finish().await;
+}
+
+/// A balancer whose setting was forgotten shuts out every device: that is in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_that_sends_no_header_is_named_in_the_log() {
+    let program = Program::start_changed(&Broker::any(), |config| {
+        config.mqtt.proxy_protocol = "127.0.0.1".parse().unwrap();
+    });
+    eventually("it runs", async || program.try_admin("/livez").await.map(drop)).await;
+    let mqtt = program.addresses.mqtt.unwrap();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(mqtt).await.unwrap();
+        stream
+            .write_all(b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x02ab")
+            .await
+            .unwrap();
+        ends(stream).await;
+    }
+    let said = program.said();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("connections of a balancer are closed"))
+        .collect();
+    assert!(lines.len() == 1 && lines[0].contains("balancer=127.0.0.1:"), "{said}");
 }

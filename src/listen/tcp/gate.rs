@@ -2,14 +2,18 @@
 //!
 //! Both are looked at before anything else of a connection is read. Without limits everybody is let in (the admin port).
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::net::TcpStream;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::admission::{Admission, Admitted, Connecting, ListenerAdmission};
 use super::proxy;
+use crate::operate::log_limit::LogLimit;
 use crate::operate::networks::Networks;
 
 /// See the module's documentation.
@@ -21,6 +25,7 @@ pub struct Gate {
     /// Balancers, which say for whom they connect.
     balancers: Networks,
     failed: Option<IntCounter>,
+    logged: Arc<Mutex<LogLimit<Instant>>>,
 }
 
 // === impl Gate ===
@@ -33,6 +38,7 @@ impl Gate {
             admission: Some(admission.of(listener)),
             balancers,
             failed: Some(failed.with_label_values(&[listener, "proxy_protocol"])),
+            logged: Arc::default(),
         }
     }
 
@@ -43,6 +49,7 @@ impl Gate {
             admission: None,
             balancers: Networks::default(),
             failed: None,
+            logged: Arc::default(),
         }
     }
 
@@ -66,9 +73,21 @@ impl Gate {
             Ok(source) => Some(source.filter(is_elsewhere).unwrap_or(balancer)),
             Err(error) => {
                 self.failed.iter().for_each(|failed| failed.inc());
-                debug!(%balancer, %error, listener = self.listener, "PROXY protocol header not accepted");
+                let listener = self.listener;
+                // Who says nothing may be a health check; who says something else shuts out every device behind it.
+                if error.kind() == ErrorKind::InvalidData && self.may_log(balancer) {
+                    warn!(%balancer, %error, listener, "connections of a balancer are closed: see proxy_protocol");
+                } else {
+                    debug!(%balancer, %error, listener, "PROXY protocol header not accepted");
+                }
                 None
             }
         }
+    }
+
+    /// Once a minute for each balancer.
+    fn may_log(&self, balancer: SocketAddr) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.allows(Instant::now(), &balancer.ip().to_string())
     }
 }
