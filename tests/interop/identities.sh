@@ -303,7 +303,8 @@ expect 'Java, MQTT 5, wrong key' '^refused 134 ' "$(of_java "$plain" loop-7 - - 
 expect 'Java, MQTT 5 over TLS, key' '^published$' "$(of_java "$secure" loop-7 "$work/ca.pem" - loop-7 "$key")"
 expect 'Java, MQTT 5 over TLS, password' '^published$' "$(of_java "$secure" mast "$work/ca.pem" - mast 'correct horse')"
 expect 'Java, MQTT 5 over TLS, certificate' '^published$' "$(of_java "$secure" mast-8 "$work/ca.pem" "$work/mast-8.p12" - -)"
-expect 'Java, MQTT 5 over TLS, revoked certificate' '^refused 0 ' "$(of_java "$secure" mast-8 "$work/ca.pem" "$work/revoked.p12" - -)"
+# With TLS 1.3 the handshake is over for the client when it hears of it: it lost its connection, or could not make one.
+expect 'Java, MQTT 5 over TLS, revoked certificate' '^refused (0|32109) ' "$(of_java "$secure" mast-8 "$work/ca.pem" "$work/revoked.p12" - -)"
 
 # No protocol below 1.2: the client may speak it, the gateway does not.
 offered() { openssl s_client -connect "localhost:$mqtts" -CAfile "$work/ca.pem" "$@" </dev/null 2>&1 | tr '\n' ' '; }
