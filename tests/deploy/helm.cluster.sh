@@ -157,6 +157,8 @@ case ${1:-} in
     IMAGES=${IMAGES:-} unshare --net --mount --pid --mount-proc --fork --kill-child "$here" inside "$@" || code=$?
     # What containers had; rmdir removes no group that somebody uses.
     find /sys/fs/cgroup -depth -type d -path '*/k8s.io*' -exec rmdir {} + 2>/dev/null || true
+    # The names of containers' network namespaces outlive them.
+    find /run/netns -maxdepth 1 -name 'cni-*' -newer containerd.toml -delete 2>/dev/null || true
     exit "$code"
     ;;
   inside) shift && inside "$@" ;;
