@@ -139,7 +139,7 @@ fn reserve(config: &Config, limit: u64) -> u64 {
     PROCESS
         + listeners(config)
         + kafka(config, limit)
-        + admin::CONNECTIONS_MAX as u64
+        + admin::connections_max(&config.admin) as u64
         + spool(config, open_segments(config, limit))
 }
 

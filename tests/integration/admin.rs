@@ -222,6 +222,42 @@ async fn silent_handshakes_do_not_keep_a_probe_out() {
     gateway.finish().await;
 }
 
+/// A probe that keeps its connection is the one that has been idle longest; strangers at the other listener have places of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_at_one_listener_take_no_place_of_the_other() {
+    let authority = Authority::new();
+    let gateway = TestGateway::start(&Broker::any(), |config| {
+        with_tls(config, &authority, ClientCertificates::None);
+        config.admin.tls.handshake_timeout = crate::harness::TEST_TIMEOUT * 2;
+    })
+    .await;
+    let mut probe = TcpStream::connect(gateway.addresses.admin.unwrap()).await.unwrap();
+    let mut ask = async || {
+        let request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        probe.write_all(request).await.unwrap();
+        let mut answer = [0; 12];
+        probe.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        // The rest of it: what ends the body is its last line.
+        while probe.read_u8().await.unwrap() != b'k' {}
+        assert_eq!(probe.read_u8().await.unwrap(), b'\n');
+    };
+    ask().await;
+    let tls = gateway.addresses.admin_tls.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..40 {
+        strangers.push(TcpStream::connect(tls).await.unwrap());
+    }
+    // There are sixteen places: these had to go.
+    for stranger in &mut strangers[..20] {
+        assert_eq!(stranger.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+    ask().await;
+    drop(strangers);
+    drop(probe);
+    gateway.finish().await;
+}
+
 /// Nobody who reads the log at its most detailed learns a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_is_shown_anywhere() {

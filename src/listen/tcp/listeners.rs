@@ -42,14 +42,18 @@ pub struct Listeners {
 impl Listeners {
     /// Binds all the addresses. The error names the first that cannot be bound, and the `listener` that wants it.
     pub fn bind(listener: &'static str, on: &ListenAddresses) -> Result<Self, Error> {
-        let mut listeners = Listeners {
+        let mut listeners = Listeners::none();
+        listeners.open(listener, on, None)?;
+        Ok(listeners)
+    }
+
+    fn none() -> Self {
+        Listeners {
             sockets: Vec::new(),
             addresses: Vec::new(),
             tls: None,
             turn: AtomicUsize::new(0),
-        };
-        listeners.open(listener, on, None)?;
-        Ok(listeners)
+        }
     }
 
     /// Binds the addresses of its TLS as well, if it has some. `alpn`: the protocols that are spoken above it.
@@ -74,6 +78,21 @@ impl Listeners {
             self.sockets.push((socket, tls.cloned()));
         }
         Ok(())
+    }
+
+    /// The sockets without TLS and those with it, where there are some, as listeners of their own.
+    pub fn by_tls(self) -> Vec<Self> {
+        let (mut plain, mut secured) = (Listeners::none(), Listeners::none());
+        for (address, (socket, tls)) in self.addresses.into_iter().zip(self.sockets) {
+            let part = if tls.is_some() { &mut secured } else { &mut plain };
+            part.tls.clone_from(&tls);
+            part.addresses.push(address);
+            part.sockets.push((socket, tls));
+        }
+        [plain, secured]
+            .into_iter()
+            .filter(|part| !part.sockets.is_empty())
+            .collect()
     }
 
     /// Its TLS, if it has one.

@@ -21,18 +21,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 type Stream = StallTimeout<Closable<Connection>>;
 
-/// What axum accepts from.
+/// What axum accepts from: the connections of all acceptors that were added.
 pub struct AdminListener {
+    made: mpsc::Sender<(Stream, Peer)>,
     ready: mpsc::Receiver<(Stream, Peer)>,
     address: SocketAddr,
-}
-
-/// Accepts connections of which at most as many as `idle` has are open, until the acceptor stops.
-pub fn listen(acceptor: Acceptor, idle: LongestIdle, tls: TlsMetrics, tasks: &TaskTracker) -> AdminListener {
-    let address = acceptor.addresses()[0];
-    let (made, ready) = mpsc::channel(1);
-    tasks.spawn(accept_all(acceptor, idle, tls, made, tasks.clone()));
-    AdminListener { ready, address }
 }
 
 async fn accept_all(
@@ -64,6 +57,27 @@ async fn secure(connection: Closable<Connection>, tls: TlsMetrics, ready: mpsc::
         .send((StallTimeout::with_both(connection, SILENCE_MAX), peer))
         .await
         .ok();
+}
+
+// === impl AdminListener ===
+
+impl AdminListener {
+    /// `address` is the one that it is known by.
+    pub fn new(address: SocketAddr) -> Self {
+        let (made, ready) = mpsc::channel(1);
+        AdminListener { made, ready, address }
+    }
+
+    /// Accepts connections of which at most as many as `idle` has are open, until the acceptor stops.
+    pub fn add(&self, acceptor: Acceptor, idle: LongestIdle, tls: &TlsMetrics, tasks: &TaskTracker) {
+        tasks.spawn(accept_all(
+            acceptor,
+            idle,
+            tls.clone(),
+            self.made.clone(),
+            tasks.clone(),
+        ));
+    }
 }
 
 impl Listener for AdminListener {

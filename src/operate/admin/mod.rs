@@ -29,6 +29,7 @@ mod metrics;
 
 use access::{Access, IsOperator, Operator, Peer, Scraper};
 pub use config::Config;
+use connections::AdminListener;
 pub use metrics::AdminMetrics;
 
 use crate::deliver::health::Health;
@@ -42,8 +43,15 @@ use crate::outcome::OutcomeKind;
 /// What this listener is called in the configuration and in logs.
 const NAME: &str = "admin";
 
-/// Connections open at once; one more is accepted in the place of the one that has been idle longest. As many descriptors are kept for them.
-pub const CONNECTIONS_MAX: usize = 16;
+/// Connections open at once, of the addresses without TLS and again of those with it: whoever uses up the one leaves the other alone.
+/// One more is accepted in the place of the one that has been idle longest.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How many connections of this port may be open at once: as many descriptors are kept for them.
+pub fn connections_max(config: &Config) -> usize {
+    let groups = if config.tls.listen.is_some() { 2 } else { 1 };
+    CONNECTIONS_MAX * groups
+}
 
 /// A bound admin port that does not serve yet.
 #[derive(Debug)]
@@ -122,19 +130,11 @@ impl Bound {
             .route("/readyz", get(readyz))
             .route("/status", get(status))
             .with_state(state);
-        let permits = ConnectionPermits::new(CONNECTIONS_MAX, Connections::new(CONNECTIONS_MAX), None);
-        let idle = LongestIdle::default();
-        let when_full = WhenFull::Replace(idle.clone());
-        let acceptor = Acceptor::new(
-            NAME,
-            self.listener,
-            permits,
-            when_full,
-            Gate::open(NAME),
-            None,
-            closing.clone(),
-        );
-        let listener = connections::listen(acceptor, idle, tls, &tasks);
+        let listener = AdminListener::new(self.listener.addresses()[0]);
+        for part in self.listener.by_tls() {
+            let idle = LongestIdle::default();
+            listener.add(acceptor(part, idle.clone(), closing.clone()), idle, &tls, &tasks);
+        }
         let served = axum::serve(listener, router.into_make_service_with_connect_info::<Peer>())
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;
@@ -142,6 +142,13 @@ impl Bound {
             warn!(%error, "admin listener ended");
         }
     }
+}
+
+/// Accepts as many connections as are permitted, and then one more in the place of the one that has been idle longest.
+fn acceptor(listeners: Listeners, idle: LongestIdle, closing: CancellationToken) -> Acceptor {
+    let permits = ConnectionPermits::new(CONNECTIONS_MAX, Connections::new(CONNECTIONS_MAX), None);
+    let when_full = WhenFull::Replace(idle);
+    Acceptor::new(NAME, listeners, permits, when_full, Gate::open(NAME), None, closing)
 }
 
 async fn metrics(_: Scraper, State(state): State<AdminState>) -> Response {
