@@ -205,11 +205,17 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         // Readings of a city are nobody else's business.
         options.read(true).mode(0o600);
+        // A pipe under a segment's name would be waited for until somebody writes to it.
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
         options
             .write(mode != Mode::Read)
             .create(mode == Mode::Create)
             .truncate(false);
-        Ok(Box::new(options.open(path)?))
+        let file = options.open(path)?;
+        match file.metadata()?.is_file() {
+            true => Ok(Box::new(file)),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")),
+        }
     }
 
     fn open_folder(&self, folder: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -312,6 +318,23 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("0000.segment");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        for mode in [Mode::Read, Mode::ReadWrite, Mode::Create] {
+            let error = RealDisk::default().open(&pipe, mode).unwrap_err();
+            assert_eq!(error.to_string(), "is no regular file", "{mode:?}");
+        }
+    }
 
     #[test]
     fn a_lock_that_is_held_for_a_moment_is_waited_for() {
