@@ -50,8 +50,14 @@ fn rest_bytes(fixed: &[u8]) -> io::Result<usize> {
     .ok_or_else(|| invalid("no PROXY protocol header of version 2"))
 }
 
-/// The source that a whole header names.
+/// The fixed part's byte of version 2 and the command LOCAL.
+const VERSION_AND_LOCAL: u8 = 0x20;
+
+/// The source that a whole header names. A balancer that speaks for itself may give any family; it is not looked at (§2.2).
 pub fn parse(header: &[u8]) -> io::Result<Option<SocketAddr>> {
+    if header.get(12) == Some(&VERSION_AND_LOCAL) {
+        return Ok(None);
+    }
     let header = Header::try_from(header).map_err(|error| invalid(&error.to_string()))?;
     match (header.command, header.addresses) {
         (Command::Local, _) => Ok(None),
@@ -99,6 +105,8 @@ mod tests {
         check(header(1, 0x21, &v6), Ok(Some("[fd00::7]:9"))).await;
         check(header(0, 0x00, &[]), Ok(None)).await;
         check(header(0, 0x11, &v4), Ok(None)).await;
+        check(header(0, 0x55, &[1, 2, 3]), Ok(None)).await;
+        check(header(0, 0x21, &v4), Ok(None)).await;
         check(header(1, 0x00, &[]), Err("names no IP address")).await;
         check(header(1, 0x31, &[0; 216]), Err("names no IP address")).await;
         check(header(1, 0x11, &v4[..8]), Err("")).await;
