@@ -26,6 +26,9 @@ use crate::message::{Inbound, Origin, Policy, Protocol};
 use crate::outcome::{Busy, Outcome, Reason, Rejection, quoted};
 use crate::receipt::{Answer, InFlightPermit, Mailbox, Reply};
 
+/// A body of a few readings, most of which has come with its head.
+const SMALL_BODY_BYTES: u64 = 4 * 1024;
+
 /// Why a request is not answered: its connection was reset while its body came.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was reset in the middle of a body")]
@@ -88,8 +91,14 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request<Incom
     let sender = sender.as_ref();
     let refuse = |outcome| refuse(shared, &connection.origin(sender), &path, outcome);
     if let Some(wait) = over_rate(shared, &connection.origin(sender)) {
-        // Its body is not read: that would be what its rate is to save.
-        return Err(refuse(Outcome::Busy(Busy::OverRate(wait))).closing().into());
+        let refused = refuse(Outcome::Busy(Busy::OverRate(wait)));
+        // A large body is not read: that would be what its rate is to save. A small one costs less than the connection.
+        let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
+        let is_read = is_small
+            && body::read(&shared.config, connection, &head.headers, body)
+                .await
+                .is_ok();
+        return Err(if is_read { refused } else { refused.closing() }.into());
     }
     if let Some(codings) = head::content_codings(&head.headers) {
         return Err(refuse_coded(shared, &connection.origin(sender), &path, &codings).into());
