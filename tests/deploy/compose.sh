@@ -129,7 +129,11 @@ drained() {
 inside() {
   local rounds=$1 round command report acknowledged lost
   trap 'compose down --volumes --timeout 5 >/dev/null 2>&1 || true' EXIT
-  images && say "images are built: citygate has $(docker image inspect --format '{{.Size}}' citygate:0.1.0 | numfmt --to=si)B"
+  local bytes
+  images && bytes=$(docker image inspect --format '{{.Size}}' citygate:0.1.0)
+  say "images are built: citygate has $(numfmt --to=si "$bytes")B"
+  # 30 MB, and what it would be based on elsewhere: the C library and the authorities.
+  ((bytes <= 33400000)) || fail "citygate's image has $bytes bytes"
   local up_began=$SECONDS
   compose up --wait --pull never >"$work/up.log" 2>&1 || { tail -n 20 "$work/up.log" && compose ps --all && compose logs --tail 3 && fail 'up --wait'; }
   say "up --wait took $((SECONDS - up_began)) s"
