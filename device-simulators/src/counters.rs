@@ -98,6 +98,19 @@ pub enum End {
     Unanswered,
 }
 
+// === impl End ===
+
+impl End {
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Acknowledged => "acknowledged",
+            End::Rejected => "rejected",
+            End::Busy => "busy",
+            End::Unanswered => "unanswered",
+        }
+    }
+}
+
 // === impl Counters ===
 
 impl Counters {

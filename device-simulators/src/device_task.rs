@@ -15,11 +15,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counters, End};
-use crate::devices::Moment;
-use crate::devices::faults::{Emission, Expected, Faulty, Labels};
+use crate::devices::faults::{Emission, Expected, Fault, Faulty, Labels};
+use crate::devices::{Device, Moment};
 use crate::fleet::{Transport, Uplinks};
 use crate::grades::Due;
 use crate::ledger::Account;
+use crate::ledger_file::{self, LedgerFile, Line};
 use crate::uplinks::{Answer, Protocol, Reading, Uplink};
 
 /// The first pause before a reading is sent again; it doubles up to `pause_max`.
@@ -38,6 +39,8 @@ pub(crate) struct DeviceTask {
     /// Makes a new uplink after a loss of power.
     pub(crate) uplinks: Arc<Uplinks>,
     pub(crate) counters: Arc<Counters>,
+    /// Where each end is written down as well.
+    pub(crate) ledger_file: Option<Arc<LedgerFile>>,
     pub(crate) pace: Pace,
     /// When the first reading is due.
     pub(crate) first_due: Instant,
@@ -241,6 +244,9 @@ impl DeviceTask {
         let end = end(&entry.answer);
         self.counters.ended(protocol, kind, end);
         let sequence = entry.reading.sequence;
+        if let Some(file) = &self.ledger_file {
+            file.note(&entry.line(self.device.device(), end));
+        }
         let set = match end {
             End::Acknowledged => &mut account.acknowledged,
             End::Rejected => &mut account.rejected,
@@ -262,6 +268,13 @@ impl DeviceTask {
 // === impl Pace ===
 
 impl Pace {
+    /// How often the device measures, in its own time.
+    pub(crate) fn interval(&self) -> Duration {
+        match *self {
+            Pace::Live { interval } | Pace::Slots { interval, .. } => interval,
+        }
+    }
+
     /// What is measured when the clock says `now_ms`.
     pub(crate) fn moment(&self, now_ms: i64) -> Moment {
         match *self {
@@ -326,6 +339,22 @@ impl Pending {
             answer: Answer::Unanswered {
                 because: "the device did not wait".to_owned(),
             },
+        }
+    }
+
+    fn line<'a>(&'a self, device: &'a Device, end: End) -> Line<'a> {
+        Line::Reading {
+            device: device.name(),
+            kind: device.kind().name(),
+            sequence: self.reading.sequence,
+            end: end.name(),
+            accepted: match self.expected {
+                Expected::Accepted => Some(true),
+                Expected::Rejected(_) => Some(false),
+                Expected::Either => None,
+            },
+            faults: self.labels.iter().map(Fault::name).collect(),
+            reading: ledger_file::json(&self.reading.json),
         }
     }
 }

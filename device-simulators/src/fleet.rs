@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Counters, Snapshot};
 use crate::device_task::{DeviceTask, Pace};
 use crate::devices::faults::{ClockLimits, FaultPlan, Faulty};
+use crate::devices::placement::{self, Placement};
 use crate::devices::{City, Device, Kind};
 use crate::ledger::{Account, Ledger};
+use crate::ledger_file::LedgerFile;
 use crate::uplinks::credentials::Credentials;
 use crate::uplinks::mqtt::{Quality, Version};
 use crate::uplinks::{Protocol, Uplink, coap, http, mqtt};
@@ -58,6 +60,8 @@ pub struct FleetConfig {
     pub batch_readings: usize,
     /// How long [`Fleet::stop`] waits for outstanding answers.
     pub stop_timeout: Duration,
+    /// Where the end of each reading is written down.
+    pub ledger_file: Option<Arc<LedgerFile>>,
 }
 
 /// One device of a fleet, and how it lives.
@@ -130,6 +134,7 @@ impl Default for FleetConfig {
             pause_max: Duration::from_secs(5),
             batch_readings: 5,
             stop_timeout: Duration::from_secs(10),
+            ledger_file: None,
         }
     }
 }
@@ -211,6 +216,15 @@ pub fn names(roster: &[RosterEntry]) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Where the devices of a roster stand.
+pub fn placements(roster: &[RosterEntry]) -> Vec<Placement> {
+    placement::placements(
+        roster
+            .iter()
+            .map(|entry| (entry.device.device(), entry.pace.interval())),
+    )
+}
+
 // === impl RosterEntry ===
 
 #[cfg(test)]
@@ -269,6 +283,7 @@ impl Fleet {
                 source: entry.source,
                 uplinks: Arc::clone(&uplinks),
                 counters: Arc::clone(&counters),
+                ledger_file: config.ledger_file.clone(),
                 loses_power: !entry.power_cuts.is_empty(),
                 back_since: None,
                 pace: entry.pace,

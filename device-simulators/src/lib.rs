@@ -30,6 +30,8 @@ pub mod timeline;
 
 pub mod ledger;
 
+pub mod ledger_file;
+
 pub mod balance;
 
 pub mod topic_reader;

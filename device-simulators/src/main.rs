@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
 use device_simulators::devices::{Kind, Kinds};
+use device_simulators::ledger_file::{LedgerFile, Line};
 use device_simulators::scenario::Scenario;
 use device_simulators::scenario::bundled;
 use device_simulators::scenario::roster;
@@ -118,7 +119,7 @@ struct Run {
     /// Client certificates: <device>.pem and <device>.key (PKCS #8) for each device that has one.
     #[arg(long, value_name = "FOLDER", requires = "tls_ca", help_heading = "Where to send")]
     certificates: Option<PathBuf>,
-    /// Print the devices instead, an object per line: {"id": "…", "kinds": ["…"]}, for `citygate devices import`.
+    /// Print the devices instead, an object per line: {"id": "…", "kinds": ["…"], "tags": {"district": "…", …}}, for `citygate devices import`.
     #[arg(long)]
     list_devices: bool,
     /// So long without any answer, and the run ends with a partial report.
@@ -175,6 +176,10 @@ struct Run {
     #[arg(long, value_name = "N", help_heading = "What to send")]
     seed: Option<u64>,
 
+    /// Write what is true of the run to this file, an object per line: where each device stands, what happens in the city, and each
+    /// reading with its faults and its answer.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -297,8 +302,8 @@ impl Run {
 
     /// Prints the devices that it would run.
     fn list(&self) -> anyhow::Result<()> {
-        let devices = match &self.scenario {
-            Some(name) => fleet::names(&roster::entries(&self.scenario(name)?, 0)),
+        let roster = match &self.scenario {
+            Some(name) => roster::entries(&self.scenario(name)?, 0),
             None => {
                 let kinds = self.source().select(&self.kinds)?;
                 FleetConfig {
@@ -308,11 +313,12 @@ impl Run {
                     http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
                     ..FleetConfig::default()
                 }
-                .device_names(&Protocol::ALL)
+                .roster()
             }
         };
-        for (id, kind) in devices {
-            println!("{}", serde_json::json!({ "id": id, "kinds": [kind] }));
+        for placement in fleet::placements(&roster) {
+            let (id, kind, tags) = (&placement.device, placement.kind, placement.tags());
+            println!("{}", serde_json::json!({ "id": id, "kinds": [kind], "tags": tags }));
         }
         Ok(())
     }
@@ -329,6 +335,7 @@ impl Run {
             coap: find(Protocol::Coap, &self.coap.clone().or(usual(Protocol::Coap, 5683))).await?,
             http: find(Protocol::Http, &self.http.clone().or(usual(Protocol::Http, 8080))).await?,
             credentials: self.credentials()?,
+            ledger_file: self.ledger_file()?,
             ..FleetConfig::default()
         };
         let outages = match self.freeze_pid {
@@ -337,7 +344,10 @@ impl Run {
         };
         let limits = self.limits(scenario.length());
         let reader = self.topic_reader_config(scenario.kinds());
-        runner::play(&scenario, fleet, reader, limits, outages).await
+        let file = fleet.ledger_file.clone();
+        let report = runner::play(&scenario, fleet, reader, limits, outages).await?;
+        finish(file.as_deref())?;
+        Ok(report)
     }
 
     async fn send(&self) -> anyhow::Result<Report> {
@@ -355,12 +365,30 @@ impl Run {
             coap: find(Protocol::Coap, &self.coap).await?,
             http: find(Protocol::Http, &self.http).await?,
             credentials: self.credentials()?,
+            ledger_file: self.ledger_file()?,
             ..FleetConfig::default()
         };
         let runner = Runner::plain(self.limits(Duration::from_secs(SECONDS)));
-        runner
-            .run(|| Fleet::start(fleet), self.topic_reader_config(kinds))
-            .await
+        let start = || {
+            let roster = fleet.roster();
+            if let Some(file) = &fleet.ledger_file {
+                fleet::placements(&roster)
+                    .iter()
+                    .for_each(|placement| file.note(&Line::Device(placement)));
+            }
+            Fleet::start_roster(&fleet, roster)
+        };
+        let report = runner.run(start, self.topic_reader_config(kinds)).await?;
+        finish(fleet.ledger_file.as_deref())?;
+        Ok(report)
+    }
+
+    fn ledger_file(&self) -> anyhow::Result<Option<Arc<LedgerFile>>> {
+        let file = self.ledger.as_ref().map(|path| {
+            let file = LedgerFile::create(path).with_context(|| format!("cannot write {}", path.display()));
+            file.map(Arc::new)
+        });
+        file.transpose()
     }
 
     fn credentials(&self) -> anyhow::Result<Arc<Credentials>> {
@@ -405,6 +433,13 @@ impl Scenarios {
         }
         Ok(())
     }
+}
+
+/// Nobody is to compute anything from half a ledger.
+fn finish(ledger: Option<&LedgerFile>) -> anyhow::Result<()> {
+    ledger
+        .map_or(Ok(()), LedgerFile::finish)
+        .context("the ledger is not whole")
 }
 
 /// The address, if there is one to find.

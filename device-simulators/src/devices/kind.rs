@@ -48,6 +48,11 @@ pub(super) trait Sensor: fmt::Debug + Send + Sync {
     /// The reading of the device that this sensor is in, as JSON.
     fn reading(&self, device: &Device, header: Header, moment: Moment) -> Vec<u8>;
 
+    /// Where on its road it counts, if it is a detector of one.
+    fn detector(&self) -> Option<traffic::Detector> {
+        None
+    }
+
     /// The field that the gateway judges by its clock, and how the device would say a time there, milliseconds since 1970.
     fn clock(&self, _device: &Device, ms: i64) -> Option<(&'static str, String)> {
         Some(("observed_at", ms.to_string()))

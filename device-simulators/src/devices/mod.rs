@@ -19,6 +19,7 @@ mod kind;
 mod kinds;
 mod math;
 mod noise;
+pub mod placement;
 mod quality;
 mod sun;
 pub mod traffic;

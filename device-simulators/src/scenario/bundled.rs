@@ -10,10 +10,11 @@ use super::Scenario;
 use crate::devices::Kinds;
 
 /// Name and text, by name.
-const SCENARIOS: [(&str, &str); 8] = [
+const SCENARIOS: [(&str, &str); 9] = [
     ("all_kinds", include_str!("../../scenarios/all_kinds.toml")),
     ("bad_firmware", include_str!("../../scenarios/bad_firmware.toml")),
     ("calm_day", include_str!("../../scenarios/calm_day.toml")),
+    ("city_week", include_str!("../../scenarios/city_week.toml")),
     ("flash_reconnect", include_str!("../../scenarios/flash_reconnect.toml")),
     ("kafka_outage", include_str!("../../scenarios/kafka_outage.toml")),
     ("night_batch", include_str!("../../scenarios/night_batch.toml")),

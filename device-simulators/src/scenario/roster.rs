@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::{Scenario, Start};
 use crate::device_task::Pace;
 use crate::devices::faults::{ClockLimits, Faulty};
-use crate::devices::{City, Device};
-use crate::fleet::RosterEntry;
+use crate::devices::{City, Device, placement};
+use crate::fleet::{self, RosterEntry};
+use crate::ledger_file::{LedgerFile, Line};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 const MINUTE_MS: i64 = 60_000;
@@ -62,6 +63,41 @@ pub fn entries(scenario: &Scenario, start_ms: i64) -> Vec<RosterEntry> {
         }
     }
     entries
+}
+
+/// What is true before anybody sends: who stands where, what happens in the city, who has no power when.
+pub fn write_down(scenario: &Scenario, start_ms: i64, roster: &[RosterEntry], file: &LedgerFile) {
+    file.note(&Line::City {
+        scenario: &scenario.name,
+        seed: scenario.seed,
+        start_ms,
+        end_ms: start_ms + milliseconds(scenario.duration),
+    });
+    for incident in &scenario.incidents {
+        file.note(&Line::Incident {
+            segment: placement::segment(incident.road),
+            position_m: incident.position_m,
+            at_ms: start_ms + incident.at_ms,
+            lasts_s: incident.lasts_s,
+            capacity_left: incident.capacity_left,
+        });
+    }
+    for front in &scenario.fronts {
+        file.note(&Line::Front {
+            at_ms: start_ms + front.at_ms,
+        });
+    }
+    for (entry, placement) in roster.iter().zip(fleet::placements(roster)) {
+        file.note(&Line::Device(&placement));
+        for &(from, until) in &entry.power_cuts {
+            let city_ms = |clock: Duration| start_ms + milliseconds(clock) * i64::from(scenario.speed);
+            file.note(&Line::Silence {
+                device: &placement.device,
+                from_ms: city_ms(from),
+                until_ms: city_ms(until),
+            });
+        }
+    }
 }
 
 fn city(scenario: &Scenario, start_ms: i64) -> City {

@@ -114,6 +114,9 @@ pub async fn play(
         info.speed
     );
     let roster = roster::entries(scenario, start_ms);
+    if let Some(file) = &fleet.ledger_file {
+        roster::write_down(scenario, start_ms, &roster, file);
+    }
     let report = Runner::new(limits, events(scenario), outages)
         .run(|| Fleet::start_roster(&fleet, roster), topic_reader)
         .await?;

@@ -32,6 +32,7 @@ fn the_shipped_scenarios_are_accepted() {
         ("all_kinds", 276, 60),
         ("bad_firmware", 220, 120),
         ("calm_day", 144, 360),
+        ("city_week", 144, 75),
         ("flash_reconnect", 600, 60),
         ("kafka_outage", 300, 60),
         ("night_batch", 1120, 60),

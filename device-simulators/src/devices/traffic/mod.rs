@@ -102,11 +102,20 @@ impl Detector {
     pub(super) fn spot(&self, city: &City) -> Spot {
         Road::of(city, self.road).spot(self.position_m)
     }
+
+    /// Of its road.
+    pub(super) fn lanes(&self, city: &City) -> u32 {
+        Road::of(city, self.road).lanes
+    }
 }
 
 impl Sensor for Detector {
     fn reading(&self, device: &Device, header: Header, moment: Moment) -> Vec<u8> {
         json(header, reading(&device.city, &device.noise, *self, moment))
+    }
+
+    fn detector(&self) -> Option<Detector> {
+        Some(*self)
     }
 }
 
