@@ -52,6 +52,8 @@ pub mod devices;
 
 pub mod catalogue;
 
+pub mod topics;
+
 pub mod outcome;
 
 pub mod dead_letter_allowance;

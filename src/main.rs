@@ -1,7 +1,7 @@
 //! The command line: flags, logging, runtime, exit codes.
 //!
-//! Exit codes: 0 all well; 1 something failed (the demo lost a reading, a check found a fault); 64 the configuration or
-//! the command line is wrong (`EX_USAGE`).
+//! Exit codes: 0 all well; 1 something failed (the demo lost a reading, a check found a fault, topics differ from their list); 64 the
+//! configuration or the command line is wrong (`EX_USAGE`); 69 Kafka could not be asked for its topics (`EX_UNAVAILABLE`).
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -13,12 +13,13 @@ use anyhow::Context;
 use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
-use citygate::operate::{check, drain_spool, health, identities, shutdown, tail};
+use citygate::operate::{check, drain_spool, health, identities, shutdown, tail, topics};
 use clap::{Parser, Subcommand};
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
 
 /// An ingestion gateway for a city's sensors: MQTT, CoAP and HTTP in, validated Avro in Kafka out.
 ///
@@ -70,6 +71,13 @@ enum Command {
         #[command(flatten)]
         options: identities::Options,
     },
+    /// Show which topics there are to be, how Kafka's differ, make them so, and compute how large all of it must be.
+    Topics {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: topics::Options,
+    },
     /// Try it: an embedded broker, a gateway and a fleet of simulated devices in one process, nothing to install.
     #[cfg(feature = "demo")]
     Demo(demo::Options),
@@ -78,7 +86,7 @@ enum Command {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// The TOML file; deploy/citygate.toml explains every setting. Without one, defaults and CITYGATE_* variables hold.
-    #[arg(long, short, value_name = "FILE", env = "CITYGATE_CONFIG")]
+    #[arg(long, short, value_name = "FILE", env = "CITYGATE_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -101,6 +109,7 @@ fn main() -> ExitCode {
             identities::run(&options, &config, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Topics { file, options } => with_config(file, |config| block_on(do_topics(config, options))),
         #[cfg(feature = "demo")]
         Command::Demo(options) => {
             start_logging(&demo::log());
@@ -225,6 +234,21 @@ async fn drain(config: Config, options: drain_spool::Options) -> anyhow::Result<
 async fn print_readings(config: Config, options: tail::Options) -> anyhow::Result<ExitCode> {
     tail::run(&config, &options).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn do_topics(config: Config, options: topics::Options) -> anyhow::Result<ExitCode> {
+    match topics::run(&options, config, &mut std::io::stdout()).await {
+        Ok(topics::End::Good) => Ok(ExitCode::SUCCESS),
+        Ok(topics::End::Differs) => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            eprintln!("citygate: {error}");
+            Ok(ExitCode::from(match error {
+                _ if error.is_usage() => USAGE,
+                _ if error.is_unavailable() => UNAVAILABLE,
+                _ => 1,
+            }))
+        }
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

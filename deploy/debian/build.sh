@@ -20,13 +20,15 @@ install -D -m 0644 -t "$root/usr/share/doc/citygate" deploy/README.md deploy/SEC
 for folder in prometheus alertmanager grafana; do
   install -D -m 0644 -t "$root/usr/share/doc/citygate/$folder" "deploy/$folder"/*
 done
+install -D -m 0644 deploy/kafka/topics.toml "$root/etc/citygate/topics.toml"
 install -D -m 0644 schemas/README.md "$root/usr/share/doc/citygate/schemas.md"
 install -D -m 0644 LICENSE "$root/usr/share/doc/citygate/copyright"
 install -d -m 0755 "$root/etc/citygate"
 sed -e 's|^state_dir = .*|state_dir = "/var/lib/citygate"|' -e 's|^folder = "schemas"|folder = "/usr/share/citygate/schemas"|' \
+  -e 's|"deploy/kafka/topics.toml"|"/etc/citygate/topics.toml"|' \
   deploy/citygate.toml >"$root/etc/citygate/citygate.toml"
 # A setting that was renamed must not leave the package with a path of the repository.
-for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"'; do
+for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"' '# topics_file = "/etc/citygate/topics.toml"'; do
   grep -qxF "$setting" "$root/etc/citygate/citygate.toml"
 done
 
@@ -34,7 +36,7 @@ libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')
 install -d -m 0755 "$root/DEBIAN"
 install -m 0755 -t "$root/DEBIAN" deploy/debian/{postinst,prerm,postrm}
 install -m 0644 -t "$root/DEBIAN" deploy/debian/templates
-echo /etc/citygate/citygate.toml >"$root/DEBIAN/conffiles"
+printf '/etc/citygate/%s\n' citygate.toml topics.toml >"$root/DEBIAN/conffiles"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: citygate
 Version: $version

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::operate::mistake::Mistakes;
 use crate::operate::secret::{self, Secret};
 use crate::operate::spelling;
+use crate::topics::topic::is_name;
+use crate::topics::{List, Topic};
 
 /// The `[kafka]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +34,13 @@ pub struct Config {
     pub dead_letter_topic: String,
     /// Create topics that are missing; until a topic exists, its readings are spooled (without a spool: answered busy).
     pub create_topics: bool,
+    /// The list of topics (`deploy/kafka/topics.toml`): how many partitions, replicas and what settings each has. It wins over
+    /// `partitions` and `replication_factor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topics_file: Option<PathBuf>,
+    /// What is in it.
+    #[serde(skip)]
+    pub topics: Option<Arc<List>>,
     /// Partitions of a topic created here; each one in use costs a request per `linger`.
     pub partitions: i32,
     /// Replicas of a topic created here; -1 is the cluster's default.
@@ -184,6 +193,8 @@ impl Default for Config {
             topic_prefix: "city.".into(),
             dead_letter_topic: "city.dead-letter".into(),
             create_topics: false,
+            topics_file: None,
+            topics: None,
             partitions: 3,
             replication_factor: -1,
             linger: Duration::from_millis(5),
@@ -213,12 +224,12 @@ impl Config {
             "is empty",
         );
         require(
-            is_topic(&self.dead_letter_topic),
+            is_name(&self.dead_letter_topic),
             "kafka.dead_letter_topic",
             "is not a Kafka topic name",
         );
         require(
-            self.topic_prefix.is_empty() || is_topic(&self.topic_prefix),
+            self.topic_prefix.is_empty() || is_name(&self.topic_prefix),
             "kafka.topic_prefix",
             "may hold only letters, digits, '.', '_' and '-'",
         );
@@ -294,6 +305,14 @@ impl Config {
             }
         }
         mistakes
+    }
+
+    /// What is planned for a topic: by the list, if there is one.
+    pub fn topic(&self, name: &str) -> Topic {
+        match &self.topics {
+            Some(list) => list.topic(name),
+            None => Topic::plain(name, self.partitions, self.replication_factor),
+        }
     }
 
     /// Hides what may be secret of the properties' values.
@@ -424,16 +443,6 @@ fn without_quotes(description: &str, key: &str) -> String {
         if is_value { "…" } else { piece }
     });
     pieces.collect::<Vec<_>>().join("\"")
-}
-
-/// Kafka's rule for topic names.
-fn is_topic(name: &str) -> bool {
-    (1..=249).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 #[cfg(test)]

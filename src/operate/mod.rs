@@ -2,7 +2,7 @@
 //!
 //! [`config`] composes the rooms' own settings; [`start`] looks at all of them before anything runs, at [`descriptors`] and at
 //! limits of the [`kernel`]; [`check`] is that without the run. [`health`] asks a gateway that runs, [`drain_spool`] sends what
-//! one left behind, [`tail`] shows what was delivered, [`identities`] changes who may write. [`metrics`], [`clock`], [`mistake`],
+//! one left behind, [`tail`] shows what was delivered, [`identities`] changes who may write, [`topics`] what Kafka has for it. [`metrics`], [`clock`], [`mistake`],
 //! [`networks`], [`rate_limit`], [`secret`], [`spelling`], [`log_limit`] and [`watch`] are nouns that every room may use; the
 //! other modules stand beside `gateway` and may know the rooms.
 
@@ -31,6 +31,8 @@ pub mod shutdown;
 pub mod state;
 
 pub mod tail;
+
+pub mod topics;
 
 // --- small things that every room may use
 pub mod clock;

@@ -80,6 +80,9 @@ cp "$work"/etc/tls/mqtt/* "$work/etc/tls/admin"
 cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/mqtt-client-ca"
 for secret in kafka-sasl.password registry-password admin-token metrics-token; do openssl rand -hex 24 >"$work/etc/secrets/$secret"; done
 cp -r schemas "$work/etc/schemas"
+mkdir "$work/etc/config"
+"$python" tests/deploy/helm.py topics "$work/all.yaml" >"$work/etc/config/topics.toml"
+cmp "$work/etc/config/topics.toml" deploy/kafka/topics.toml || fail 'the list of topics is not that of deploy/kafka'
 for values in open all scaled readme; do
   "$python" tests/deploy/helm.py configuration "$work/$values.yaml" | sed "s|/etc/citygate|$work/etc|; s|\"kafka[^\"]*:9[^\"]*\"|\"127.0.0.1:1\"|; s|registry:8081|127.0.0.1:1|" >"$work/$values.toml"
   CITYGATE_STATE_DIR=$work/state CITYGATE_SCHEMAS__FOLDER=schemas "$citygate" check --config "$work/$values.toml" >"$work/check" 2>&1 || true

@@ -60,6 +60,8 @@ mod refusals;
 
 mod topics;
 
+mod planned;
+
 mod hostile;
 
 mod incomplete;

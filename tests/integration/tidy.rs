@@ -25,10 +25,11 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
-const NOUNS: [&str; 16] = [
+const NOUNS: [&str; 17] = [
     "message",
     "receipt",
     "catalogue",
+    "topics",
     "outcome",
     "dead_letter_allowance",
     "recent_refusals",

@@ -29,13 +29,12 @@ pub enum Error {
     /// It says nothing of the largest batch that the topic accepts.
     #[error("the topic has no max.message.bytes")]
     NoLimit,
-    /// Topics are not created; `why` names each.
-    #[error("kafka does not create topics with {partitions} partitions and {replicas}: {why}")]
-    NotCreated {
-        partitions: i32,
-        replicas: String,
-        why: String,
-    },
+    /// Topics are not created; each is named, with its size.
+    #[error("kafka does not create {0}")]
+    NotCreated(String),
+    /// A change to topics was refused; what, and of which topic.
+    #[error("kafka does not {0}")]
+    NotChanged(String),
     /// Kafka is unavailable.
     #[error("{0}")]
     Unavailable(String),

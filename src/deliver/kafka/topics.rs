@@ -1,26 +1,23 @@
 //! What the cluster must offer: the topics of all kinds and the dead-letter topic.
 //!
 //! Checked at start, and every few seconds: a topic that is missing is named, and concerns its own readings only;
-//! settings that weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once. `create_topics`
-//! makes what is missing.
+//! settings that weaken the promise (`min.insync.replicas`, replication, retention) are said plainly once, and so is what differs
+//! from the list of topics. `create_topics` makes what is missing, as the list has it.
 
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::metadata::{Metadata, MetadataTopic};
-use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, block_on};
 use super::error::Error;
 use super::producer::Kafka;
+use super::topic_requests;
 use crate::deliver::config::Config;
 use crate::deliver::leaderless_partitions::{self, Leaderless};
 use crate::deliver::reason::Cause;
-
-/// How long an administrative request may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::topics::{Found, Topic, difference};
 
 /// Retention below which an outage of a consumer over a weekend loses readings.
 const RETENTION_ADVISED: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -29,9 +26,11 @@ const RETENTION_ADVISED: Duration = Duration::from_secs(3 * 24 * 3600);
 #[derive(Clone, Debug)]
 pub struct Wanted {
     topics: Vec<String>,
+    /// What is planned for each of them.
+    planned: Vec<Topic>,
+    /// What is planned is a list, and differences are told.
+    is_listed: bool,
     create: bool,
-    partitions: i32,
-    replication_factor: i32,
     /// Largest batch that the producer makes.
     batch_bytes: u64,
 }
@@ -84,10 +83,10 @@ impl Wanted {
     pub fn new(config: &Config, mut topics: Vec<String>) -> Self {
         topics.push(config.dead_letter_topic.clone());
         Wanted {
+            planned: topics.iter().map(|name| config.topic(name)).collect(),
             topics,
+            is_listed: config.topics.is_some(),
             create: config.create_topics,
-            partitions: config.partitions,
-            replication_factor: config.replication_factor,
             batch_bytes: config.batch_bytes.min(config.message_bytes_max()).as_u64(),
         }
     }
@@ -167,48 +166,10 @@ impl Wanted {
         self.ask_to_create(cluster, topics, true)
     }
 
-    fn ask_to_create(&self, cluster: &Cluster, topics: &[String], validate_only: bool) -> Result<(), Error> {
-        block_on(self.request_topics(cluster, topics, validate_only)).map_err(|why| {
-            let replicas = match self.replication_factor {
-                -1 => "the cluster's number of replicas".to_owned(),
-                factor => format!("{factor} replicas"),
-            };
-            let (partitions, why) = (self.partitions, why);
-            Error::NotCreated {
-                partitions,
-                replicas,
-                why,
-            }
-        })
-    }
-
-    /// The error is in words: it names each topic that is not created.
-    async fn request_topics(&self, cluster: &Cluster, names: &[String], validate_only: bool) -> Result<(), String> {
-        let admin = cluster.admin().map_err(|error| error.to_string())?;
-        let replication = || TopicReplication::Fixed(self.replication_factor);
-        let topics: Vec<_> = names
-            .iter()
-            .map(|name| NewTopic::new(name, self.partitions, replication()))
-            .collect();
-        let options = AdminOptions::new()
-            .request_timeout(Some(ADMIN_TIMEOUT))
-            .validate_only(validate_only);
-        let results = admin
-            .create_topics(&topics, &options)
-            .await
-            .map_err(|error| error.to_string())?;
-        let failed: Vec<_> = results
-            .into_iter()
-            .filter_map(Result::err)
-            // Another gateway of the same city was quicker.
-            .filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
-            .map(|(name, code)| format!("{name}: {code}"))
-            .collect();
-        if failed.is_empty() {
-            Ok(())
-        } else {
-            Err(failed.join(", "))
-        }
+    fn ask_to_create(&self, cluster: &Cluster, names: &[String], validate_only: bool) -> Result<(), Error> {
+        let topics = self.planned.iter().filter(|topic| names.contains(&topic.name));
+        let topics: Vec<&Topic> = topics.collect();
+        block_on(async { topic_requests::create(&cluster.admin()?, &topics, validate_only).await })
     }
 
     /// Logs settings of the topics that weaken the promise.
@@ -219,21 +180,36 @@ impl Wanted {
         }
     }
 
-    /// What of the topics' settings weakens the promise, in words.
+    /// What of the topics' settings weakens the promise or differs from the list, in words.
     ///
     /// # Errors
     /// The cluster does not say.
     pub async fn weaknesses(&self, kafka: &Kafka) -> Result<Vec<String>, Error> {
         let admin = kafka.cluster().admin()?;
-        let resources: Vec<_> = self.topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
-        let described = admin.describe_configs(&resources, &options).await?;
         let metadata = kafka.metadata().map_err(|why| Error::Unavailable(why.text))?;
-        let mut weaknesses = Vec::new();
-        for config in described.into_iter().flatten() {
-            weaknesses.extend(topic_weaknesses(&config, &metadata, self.batch_bytes));
+        let found = topic_requests::describe(&admin, &metadata, &self.topics).await?;
+        let of = |topic: &Topic| match found.get(&topic.name) {
+            Some(found) => self.weaknesses_of(topic, found),
+            None => Vec::new(),
+        };
+        Ok(self.planned.iter().flat_map(of).collect())
+    }
+
+    fn weaknesses_of(&self, topic: &Topic, found: &Found) -> Vec<String> {
+        let name = &topic.name;
+        let number = |key: &str| found.number(key);
+        let replicas = usize::try_from(found.replication).ok();
+        let mut weaknesses = settings_weaknesses(name, replicas, number("min.insync.replicas"), number("retention.ms"));
+        weaknesses.extend(batch_weakness(name, number("max.message.bytes"), self.batch_bytes));
+        if self.is_listed {
+            let differences = difference::differences(topic, Some(found));
+            weaknesses.extend(
+                differences
+                    .iter()
+                    .map(|one| format!("topic {name} {one} (kafka.topics_file)")),
+            );
         }
-        Ok(weaknesses)
+        weaknesses
     }
 }
 
@@ -241,22 +217,6 @@ impl Wanted {
 pub fn exists(metadata: &Metadata, name: &str) -> bool {
     let mut topics = metadata.topics().iter();
     topics.any(|topic| topic.name() == name && !topic.partitions().is_empty())
-}
-
-fn topic_weaknesses(config: &ConfigResource, metadata: &Metadata, batch_bytes: u64) -> Vec<String> {
-    let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &config.specifier else {
-        return Vec::new();
-    };
-    let number = |key: &str| {
-        config
-            .get(key)
-            .and_then(|entry| entry.value.as_ref()?.parse::<i64>().ok())
-    };
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    let replicas = topic.and_then(|topic| topic.partitions().iter().map(|one| one.replicas().len()).min());
-    let mut weaknesses = settings_weaknesses(name, replicas, number("min.insync.replicas"), number("retention.ms"));
-    weaknesses.extend(batch_weakness(name, number("max.message.bytes"), batch_bytes));
-    weaknesses
 }
 
 /// Pure: what these settings of one topic mean for the promise.

@@ -57,6 +57,12 @@ fn unknown<T: DeserializeOwned>(path: &[String], value: &DeValue<'_>) -> Mistake
     let full = |key: &str| name::<T>(&[table, &[key.to_owned()]].concat());
     let hint = |shown: String| format!("; did you mean {shown}?");
     match value {
+        // [topics.city.traffic]: the name was to be city.traffic.
+        DeValue::Table(_) if is_in_free_table::<T>(table) => {
+            let name = path[path.len() - 2..].join(".");
+            let text = format!("a name with dots must be in quotes: \"{name}\"");
+            Mistake::new(self::name::<T>(path), text)
+        }
         DeValue::Table(_) => {
             let hint = meant.map_or_else(String::new, |meant| hint(format!("[{}]", full(meant))));
             Mistake::new(format!("[{}]", name::<T>(path)), format!("no such table{hint}"))

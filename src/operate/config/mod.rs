@@ -26,6 +26,8 @@ mod log;
 
 mod parse;
 
+pub mod topics_file;
+
 use exposure::Exposed;
 pub use log::{Format, Log};
 
@@ -119,6 +121,7 @@ impl Config {
         }
         config.registry.cache_file = Some(config.state_dir.join("schema-ids.json"));
         let mut relations = config.kafka.read_files();
+        relations.extend(config.read_topics());
         relations.extend(config.registry.read_files());
         relations.extend(config.admin.read_files());
         relations.extend(config.relations());
@@ -126,6 +129,18 @@ impl Config {
         match read.mistakes.0.is_empty() {
             true => Ok(config),
             false => Err(read.mistakes),
+        }
+    }
+
+    /// Reads the list of topics, if there is to be one.
+    fn read_topics(&mut self) -> Mistakes {
+        let read = self.kafka.topics_file.as_deref().map(topics_file::read).transpose();
+        match read {
+            Ok(list) => {
+                self.kafka.topics = list;
+                Mistakes::default()
+            }
+            Err(mistakes) => mistakes,
         }
     }
 

@@ -87,8 +87,8 @@ impl<T> Read<T> {
         self.places.0.contains_key(name)
     }
 
-    /// Adds what settings cannot know of each other, each with the line of the first that it names and somebody set; but
-    /// not where a setting that it names could not be read, or all that could is a part of the file.
+    /// Adds what settings cannot know of each other, each with the line of the first that it names and somebody set, unless it has
+    /// one of another file; but not where a setting that it names could not be read, or all that could is a part of the file.
     pub(super) fn add(&mut self, relations: Mistakes) {
         let mistaken: Vec<String> = self.mistakes.0.iter().map(|mistake| mistake.path.clone()).collect();
         for relation in relations.0 {
@@ -99,7 +99,8 @@ impl<T> Read<T> {
             {
                 continue;
             }
-            let line = self.places.of(&relation).map(str::to_owned);
+            let line = relation.line.clone();
+            let line = line.or_else(|| self.places.of(&relation).map(str::to_owned));
             self.mistakes.0.push(Mistake { line, ..relation });
         }
     }

@@ -110,7 +110,12 @@ const NO_LIMITS: &str = "
 ";
 
 /// What is not set unless somebody sets it.
-const WITHOUT_DEFAULT: [(&str, &str); 3] = [("devices", "folder"), ("admin", "token"), ("admin", "metrics_token")];
+const WITHOUT_DEFAULT: [(&str, &str); 4] = [
+    ("devices", "folder"),
+    ("admin", "token"),
+    ("admin", "metrics_token"),
+    ("kafka", "topics_file"),
+];
 
 #[test]
 fn the_page_of_limits_names_every_setting_that_is_one() {

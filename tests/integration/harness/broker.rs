@@ -146,6 +146,24 @@ impl Broker {
         producer.flush(TIMEOUT).unwrap();
     }
 
+    /// Writes records into the first partition, so many to a batch, compressed by lz4.
+    pub fn produce_batches<'a>(&self, topic: &str, batch: usize, records: impl Iterator<Item = (&'a str, Vec<u8>)>) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .set("compression.type", "lz4")
+            .set("batch.num.messages", batch.to_string())
+            // A batch that is full is sent at once; the last one when it is flushed.
+            .set("linger.ms", "1000")
+            .create()
+            .unwrap();
+        for (key, value) in records {
+            producer
+                .send(BaseRecord::to(topic).key(key).payload(&value).partition(0))
+                .unwrap();
+        }
+        producer.flush(TIMEOUT).unwrap();
+    }
+
     /// Writes a record once more, as one of another time.
     ///
     /// # Errors
@@ -235,6 +253,22 @@ impl Broker {
             .for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
 
+    /// How many partitions a topic has; 0: it does not exist.
+    pub fn partitions(&self, topic: &str) -> usize {
+        let admin = self.admin();
+        let metadata = admin.inner().fetch_metadata(None, TIMEOUT).unwrap();
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        found.map_or(0, |found| found.partitions().len())
+    }
+
+    /// A topic's configuration as it is in force.
+    pub async fn setting(&self, topic: &str, key: &str) -> Option<String> {
+        let about = [ResourceSpecifier::Topic(topic)];
+        let described = self.admin().describe_configs(&about, &admin_options()).await.unwrap();
+        let config = described.into_iter().next().unwrap().unwrap();
+        config.get(key).and_then(|entry| entry.value.clone())
+    }
+
     /// Deletes a topic of a real Kafka.
     pub async fn delete_topic(&self, topic: &str) {
         let results = self.admin().delete_topics(&[topic], &admin_options()).await.unwrap();
@@ -248,6 +282,28 @@ impl Broker {
             .set("bootstrap.servers", &self.servers)
             .create()
             .unwrap()
+    }
+
+    /// Bytes of a topic's log on the disk of a Kafka of the test's own.
+    pub fn log_bytes(&self, topic: &str) -> u64 {
+        let mut bytes = 0;
+        let mut folders = vec![self.server().data.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let is_of_topic = |path: &std::path::Path| {
+                    let name = path.parent().and_then(|folder| folder.file_name()?.to_str());
+                    name.and_then(|name| name.rsplit_once('-'))
+                        .is_some_and(|(name, _)| name == topic)
+                };
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "log") && is_of_topic(&path) {
+                    bytes += path.metadata().unwrap().len();
+                }
+            }
+        }
+        bytes
     }
 
     /// SIGSTOP: connections stay, nothing is answered.

@@ -121,6 +121,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- range $property, $_ := $values.secrets.kafkaProperties }}{{ $_ := set $files $property (printf "/etc/citygate/secrets/kafka-%s" $property) }}{{ end -}}
 {{- $_ := set $settings.kafka "properties_files" $files -}}
 {{- end }}
+{{- if $values.topics.bundled }}{{ $_ := set $settings.kafka "topics_file" "/etc/citygate/config/topics.toml" }}{{ end -}}
+{{- if $values.topics.configMap }}{{ $_ := set $settings.kafka "topics_file" "/etc/citygate/topics/topics.toml" }}{{ end -}}
 {{- toYaml $settings -}}
 {{- end }}
 
@@ -165,6 +167,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail "devices: who may send? Set devices.secret or devices.claim, or devices.anonymous=true inside a trusted network" }}
 {{- end }}
 {{- if and $values.devices.secret $values.devices.claim }}{{ fail "devices: set secret or claim, not both" }}{{ end }}
+{{- if and $values.topics.bundled $values.topics.configMap }}{{ fail "topics: set bundled or configMap, not both" }}{{ end }}
 {{- if and (not $values.admin.open) (or (not $values.admin.tlsSecret) (not $values.admin.token)) }}
 {{- fail "admin: set admin.tlsSecret and admin.token, or admin.open=true inside a trusted network" }}
 {{- end }}
@@ -231,6 +234,9 @@ capabilities: {drop: [ALL]}
 {{- if .Values.schemas.configMap }}
 - {name: schemas, mountPath: /etc/citygate/schemas, readOnly: true}
 {{- end }}
+{{- if .Values.topics.configMap }}
+- {name: topics, mountPath: /etc/citygate/topics, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{- define "citygate.volumes" -}}
@@ -260,6 +266,10 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- with .Values.schemas.configMap }}
 - name: schemas
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- with .Values.topics.configMap }}
+- name: topics
   configMap: {name: {{ . }}}
 {{- end }}
 {{- end }}
