@@ -1,0 +1,227 @@
+-- Tables of everything that is computed from the readings, and the numbers by which it is judged.
+--
+-- `citygate store` runs the files of this folder in the order of their names, at start; each may be run any number of times.
+-- It has made its own tables before: those of the readings, city.<kind>, from the Avro schemas; city.device, where each device is
+-- and what it belongs to; city.stored, city.window_progress, city.window_due and city.outbox.
+--
+-- Every result is a function of the readings that were not late, of city.device and of the numbers below: not of the order in
+-- which readings arrived, nor of when or how often something was computed. Only `revision` counts how often a result changed.
+
+create index if not exists device_cabinet on city.device (cabinet) where cabinet is not null;
+
+-- The same by place: which device belongs to which segment, district, feeder and cell. Kept by a trigger.
+create table if not exists city.place (
+  device text not null,
+  scope text not null,
+  id text not null,
+  primary key (device, scope)
+);
+create index if not exists place_id on city.place (scope, id);
+
+create or replace function city.keep_places() returns trigger
+language plpgsql as $$
+begin
+  if tg_op <> 'INSERT' then
+    delete from city.place where device = old.device;
+  end if;
+  if tg_op <> 'DELETE' then
+    insert into city.place
+    select new.device, scope, id
+    from (values ('segment', new.segment), ('district', new.district), ('feeder', new.feeder), ('cell', new.cell)) p(scope, id) where id is not null
+    on conflict (device, scope) do update set id = excluded.id;
+  end if;
+  return null;
+end $$;
+create or replace trigger keep_places after insert or update or delete on city.device for each row execute function city.keep_places();
+insert into city.place
+select device, scope, id from city.device, lateral (values ('segment', segment), ('district', district), ('feeder', feeder), ('cell', cell)) p(scope, id)
+where id is not null on conflict do nothing;
+
+-- Up to where windows are computed. Apart from city.window_progress, whose row those who store readings wait for: close_windows()
+-- copies it there.
+create table if not exists city.computed (
+  kind text primary key,
+  computed_until timestamptz not null
+);
+
+-- === results ===
+
+-- Aggregates. `measure` is the name of the field, with its unit. What `weight` means depends on the measure: see city.measure.
+-- A value that turned out not to exist is null, so that its revision is remembered.
+create table if not exists city.aggregate_1m (
+  scope text not null,                       -- device, segment, district, feeder or cell
+  id text not null,
+  kind text not null,
+  window_start timestamptz not null,
+  measure text not null,
+  value double precision,
+  readings bigint not null,                  -- from so many
+  devices integer not null,                  -- of so many devices
+  weight double precision not null,
+  revision integer not null default 1,
+  primary key (window_start, scope, kind, id, measure)
+) partition by range (window_start);
+create index if not exists aggregate_1m_place on city.aggregate_1m (scope, id, window_start) where scope <> 'device';
+
+create table if not exists city.aggregate_15m (
+  like city.aggregate_1m including defaults,
+  primary key (window_start, scope, kind, id, measure)
+) partition by range (window_start);
+create index if not exists aggregate_15m_place on city.aggregate_15m (scope, id, window_start) where scope <> 'device';
+
+-- Readings that look wrong, one by one; episodes of them are in city.anomaly.
+create table if not exists city.anomaly_point (
+  device text not null,
+  kind text not null,
+  anomaly text not null,                     -- profile, stuck, jump, sentinel, silent, register_backwards
+  field text not null,                       -- '': of the reading as a whole
+  observed_at timestamptz not null,          -- 'infinity': of a device that is silent still
+  since timestamptz not null,                -- the first reading that shows it
+  value double precision,
+  expected double precision,
+  score double precision,                    -- how far beyond what is usual: of the rule's own limit, 1 and more
+  reason text not null,
+  kafka_partition integer,
+  kafka_offset bigint,
+  primary key (device, kind, anomaly, field, observed_at)
+);
+
+create index if not exists anomaly_point_time on city.anomaly_point (kind, anomaly, observed_at);
+
+create table if not exists city.anomaly (
+  id text primary key,                       -- kind|device|anomaly|field|observed_from
+  device text not null,
+  kind text not null,
+  anomaly text not null,
+  field text not null,
+  observed_from timestamptz not null,
+  observed_to timestamptz,                   -- null: it lasts
+  value double precision,
+  expected double precision,
+  score double precision,                    -- of the worst reading
+  points bigint not null,
+  reason text not null,
+  readings jsonb not null,                   -- the first 20: observed_at, kafka_partition, kafka_offset
+  withdrawn boolean not null default false,  -- readings that came later say otherwise
+  revision integer not null default 1
+);
+create index if not exists anomaly_device on city.anomaly (device, observed_from);
+create index if not exists anomaly_time on city.anomaly (observed_from);
+
+-- A device's own profile, of the days before `day`: of one hour, on workdays or on weekends.
+create table if not exists city.profile (
+  device text not null,
+  kind text not null,
+  measure text not null,
+  day date not null,                         -- local
+  hour integer not null,                     -- local
+  median double precision not null,
+  spread double precision not null,          -- 1.4826 × median absolute deviation: the standard deviation, were it a normal one
+  days integer not null,
+  primary key (day, hour, kind, device, measure)
+);
+
+-- Last reading of each device that was not late, of those that are computed.
+create table if not exists city.device_last (
+  device text not null,
+  kind text not null,
+  observed_at timestamptz not null,
+  kafka_partition integer,
+  kafka_offset bigint,
+  primary key (kind, device)
+);
+
+-- Windows that changed, for what is computed from aggregates: insights and alerts.
+create table if not exists city.changed (
+  kind text not null,
+  width text not null,                       -- 1m or 15m
+  scope text not null,
+  id text not null,
+  window_start timestamptz not null,
+  primary key (kind, width, scope, id, window_start)
+);
+
+-- === numbers by which is judged ===
+
+-- Numbers that a city may change; what is here already stays. Names are path-like: rule, kind, measure.
+create table if not exists city.threshold (
+  name text primary key,
+  value double precision not null,
+  unit text not null,
+  meaning text not null
+);
+
+create table if not exists city.setting (
+  name text primary key,
+  value text not null,
+  meaning text not null
+);
+
+insert into city.setting (name, value, meaning) values
+  ('time_zone', 'UTC', 'Of the city: its hours and weekends decide which profile a reading is compared with.')
+on conflict do nothing;
+
+insert into city.threshold (name, value, unit, meaning) values
+  ('close_after', 30, 's', 'A minute is closed so long after its end, measured by the receipt of the readings stored last.'),
+  ('predecessor_within', 604800, 's', 'A reading is compared with earlier ones only if they are not older than this.'),
+  ('episode_gap', 900, 's', 'Anomalous readings that follow one another within this are one anomaly.'),
+  ('compute.chunk', 900, 's', 'So much is computed at a time when much is to be computed.'),
+  ('publish.1m.device', 0, '0 or 1', 'Whether aggregates of one minute per device go to the topic: as many messages as readings.'),
+
+  ('register.gap', 21600, 's', 'Energy between two register readings further apart belongs to no window.'),
+  ('register.power_max', 100000, 'W', 'No more than this flows through a meter whose connection (device.capacity_w) is unknown.'),
+  ('register.power_margin', 1.5, '', 'Registers may move so many times faster than device.capacity_w allows, before it is an error.'),
+  ('register.least', 0.5, 'kWh', 'So much is always plausible between two readings: registers are rounded and read at odd times.'),
+
+  ('stuck.readings', 10, 'readings', 'So many equal readings in a row are a stuck device; at most 10 are compared.'),
+  ('stuck.empty_readings', 0, 'readings', 'So many readings in a row without a vehicle, by day, are a stuck counter; at most 10; 0: never. For motorways.'),
+  ('missing.speed', 0, '0 or 1', 'Whether a counter that counts vehicles without a speed is wrong: 1 where all detectors measure it.'),
+  ('stuck.energy', 0.002, 'kWh', 'A register that stands still is stuck only if the power would have moved it by this.'),
+
+  ('jump.traffic.speed_kmh', 40, 'km/h', 'One reading so far from the five before and from the next: no road does that within an interval.'),
+  ('jump.traffic.occupancy_percent', 30, '%', 'As above.'),
+  ('jump.traffic.flow_veh_h', 3000, 'veh/h', 'As above.'),
+  ('jump.weather.temperature_c', 6, 'degC', 'As above.'),
+  ('jump.weather.relative_humidity_percent', 20, '%', 'As above.'),
+  ('jump.weather.pressure_hpa', 8, 'hPa', 'As above.'),
+  ('jump.weather.wind_speed_m_s', 14, 'm/s', 'As above.'),
+  ('jump.weather.rain_mm', 8, 'mm', 'As above.'),
+  ('jump.energy.power_w', 15000, 'W', 'As above.'),
+  ('jump.energy.frequency_hz', 3, 'Hz', 'As above.'),
+
+  ('profile.days_least', 3, 'days', 'Warm-up: a profile of fewer days of the same sort judges nothing.'),
+  ('profile.days', 14, 'days', 'A profile is of so many days before the present one.'),
+  ('profile.score', 6, 'spreads', 'So many spreads from the median of the same hour on workdays, or on weekends, is an anomaly.'),
+  ('profile.relative', 0.05, 'share', 'The spread is at least this share of the median.'),
+  ('profile.traffic.flow_veh_h', 30, 'veh/h', 'The spread is at least this.'),
+  ('profile.traffic.speed_kmh', 4, 'km/h', 'The spread is at least this.'),
+  ('profile.weather.temperature_c', 3, 'degC', 'The spread is at least this.'),
+  ('profile.weather.pressure_hpa', 10, 'hPa', 'The spread is at least this.'),
+  ('profile.energy.power_w', 50, 'W', 'The spread is at least this.'),
+
+  ('silent.intervals', 3, 'intervals', 'A device that missed so many of its intervals is silent.'),
+  ('silent.least', 180, 's', 'But none is silent for less than this.')
+on conflict do nothing;
+
+create or replace function city.threshold_of(wanted text) returns double precision
+language sql stable as $$ select value from city.threshold where name = wanted $$;
+
+create or replace function city.seconds_of(wanted text) returns interval
+language sql stable as $$ select make_interval(secs => value) from city.threshold where name = wanted $$;
+
+-- The partition of each day between two times, made where it is missing. (Names of tables cannot be parameters.)
+create or replace function city.make_aggregate_partitions(from_at timestamptz, to_at timestamptz) returns void
+language plpgsql set timezone to 'UTC' as $$
+declare
+  day timestamptz;
+  parent text;
+begin
+  for day in select generate_series(date_trunc('day', from_at, 'UTC'), to_at, interval '1 day') loop
+    foreach parent in array array['aggregate_1m', 'aggregate_15m'] loop
+      if to_regclass(format('city.%s_%s', parent, to_char(day at time zone 'UTC', 'YYYYMMDD'))) is null then
+        execute format('create table city.%I partition of city.%I for values from (%L) to (%L)',
+          parent || '_' || to_char(day at time zone 'UTC', 'YYYYMMDD'), parent, day, day + interval '1 day');
+      end if;
+    end loop;
+  end loop;
+end $$;

@@ -1,0 +1,327 @@
+-- Alerts on the city: what somebody should do something about, once for each cause.
+--
+--   congestion       a segment is slow            storm, heavy_rain   a district, by its stations
+--   feeder_overload  a feeder, by its meters      cabinet_dead        all devices of a cabinet are silent
+--   district_silent  most detectors, stations or meters of a district are silent; a cabinet in it is then not an alert of its own
+-- A value over `on` in so many windows in a row raises an alert; only one beyond `off` in so many windows clears it, so that it does
+-- not come and go at the border. `critical` makes it severe. What is raised when follows from the windows, not from when one looks.
+
+insert into city.threshold (name, value, unit, meaning) values
+  ('congestion.on', 30, 'km/h', 'A segment slower than this is congested.'),
+  ('congestion.critical', 15, 'km/h', 'And severely, if slower than this.'),
+  ('congestion.off', 45, 'km/h', 'It flows again from this.'),
+  ('congestion.vehicles_least', 3, 'vehicles', 'Speeds of fewer vehicles in a minute say nothing.'),
+  ('congestion.windows_on', 3, 'minutes', 'In a row.'),
+  ('congestion.windows_off', 5, 'minutes', 'In a row.'),
+  ('storm.on', 20.8, 'm/s', 'Gusts of Beaufort 9.'),
+  ('storm.critical', 28.5, 'm/s', 'Gusts of Beaufort 11.'),
+  ('storm.off', 13.9, 'm/s', 'Gusts below Beaufort 7.'),
+  ('storm.windows_on', 1, 'windows of 15 minutes', 'In a row.'),
+  ('storm.windows_off', 2, 'windows of 15 minutes', 'In a row.'),
+  ('heavy_rain.on', 5, 'mm', 'In 15 minutes.'),
+  ('heavy_rain.critical', 10, 'mm', 'In 15 minutes.'),
+  ('heavy_rain.off', 2, 'mm', 'In 15 minutes.'),
+  ('heavy_rain.windows_on', 1, 'windows of 15 minutes', 'In a row.'),
+  ('heavy_rain.windows_off', 2, 'windows of 15 minutes', 'In a row.'),
+  ('feeder_overload.coincidence', 0.35, 'share', 'A feeder carries this share of what its connections do together.'),
+  ('feeder_overload.on', 1, 'share', 'Of that.'),
+  ('feeder_overload.critical', 1.2, 'share', 'Of that.'),
+  ('feeder_overload.off', 0.9, 'share', 'Of that.'),
+  ('feeder_overload.windows_on', 2, 'windows of 15 minutes', 'In a row.'),
+  ('feeder_overload.windows_off', 2, 'windows of 15 minutes', 'In a row.'),
+  ('cabinet_dead.devices_least', 2, 'devices', 'A cabinet of one device is a device.'),
+  ('cabinet_dead.hold', 180, 's', 'It must last so long: the devices of a dead district fall silent one after another.'),
+  ('cabinet_dead.off', 0.5, 'share', 'Until no more than this share of its devices is silent.'),
+  ('district_silent.devices_least', 3, 'devices', 'Of a kind, in a district.'),
+  ('district_silent.on', 0.8, 'share', 'So many of them are silent.'),
+  ('district_silent.off', 0.5, 'share', 'Until no more than this share is.'),
+  ('district_silent.lead', 900, 's', 'A cabinet in the district that died so long before it belongs to it.')
+on conflict do nothing;
+
+-- Moments at which a condition began to hold (is_on), or began not to.
+create table if not exists city.alert_event (
+  alert text not null,
+  scope text not null,
+  id text not null,
+  window_start timestamptz not null,
+  is_on boolean not null,
+  value double precision,
+  primary key (alert, scope, id, window_start)
+);
+create index if not exists alert_event_time on city.alert_event (alert, window_start);
+
+create table if not exists city.alert (
+  id text primary key,                       -- alert|subject|raised_at
+  alert text not null,
+  scope text not null,                       -- segment, district, feeder or cabinet
+  subject text not null,
+  district text,
+  severity text not null,                    -- warning or critical: the worst so far
+  raised_at timestamptz not null,
+  cleared_at timestamptz,                    -- null: it lasts
+  value double precision,                    -- the worst
+  reason text not null,
+  readings jsonb not null,                   -- windows or devices that it came from
+  caused_by text,                            -- the alert that it is a part of: then it is not published, or said to be over
+  published boolean not null,
+  withdrawn boolean not null default false,
+  revision integer not null default 1
+);
+create index if not exists alert_open on city.alert (alert, subject, raised_at);
+
+-- What jumps of meters add to the power of their feeder in a quarter of an hour: no overload, but a wrong reading.
+create or replace function city.jumps_w(feeder text, quarter timestamptz) returns double precision
+language sql stable as $$
+  select sum(a.value - p.expected order by p.device)
+  from (select device, avg(expected) as expected from city.anomaly_point
+    where kind = 'energy' and anomaly = 'jump' and field = 'power_w' and observed_at >= quarter and observed_at < quarter + interval '15 minutes' group by device) p
+  join city.place on place.device = p.device and place.scope = 'feeder' and place.id = feeder
+  join city.aggregate_15m a on a.window_start = quarter and a.scope = 'device' and a.kind = 'energy' and a.id = p.device and a.measure = 'power_w'
+$$;
+
+-- What is looked at: level 2 is critical, 1 is on, 0 is between, -1 is off.
+create or replace view city.condition as
+with limits as (
+  select split_part(name, '.', 1) as alert,
+    max(value) filter (where name like '%.on') as high, max(value) filter (where name like '%.critical') as critical,
+    max(value) filter (where name like '%.off') as off
+  from city.threshold group by 1
+)
+select case a.scope when 'device' then 'slow_detector' else 'congestion' end as alert, a.kind, '1m' as width, a.scope, a.id, a.window_start, a.value,
+  case when a.value < l.critical then 2 when a.value < l.high then 1 when a.value >= l.off then -1 else 0 end as level
+from city.aggregate_1m a join limits l on l.alert = 'congestion'
+where a.scope in ('segment', 'device') and a.kind = 'traffic' and a.measure = 'speed_kmh' and a.weight >= (select value from city.threshold where name = 'congestion.vehicles_least')
+union all
+select l.alert, a.kind, '15m', a.scope, a.id, a.window_start, a.value,
+  case when a.value >= l.critical then 2 when a.value >= l.high then 1 when a.value < l.off then -1 else 0 end
+from city.aggregate_15m a join limits l on (l.alert, a.measure) in (('storm', 'wind_gust_m_s'), ('heavy_rain', 'rain_mm'))
+where a.scope = 'district' and a.kind = 'weather' and a.value is not null
+union all
+select l.alert, a.kind, '15m', a.scope, a.id, a.window_start, load.share,
+  case when load.share >= l.critical then 2 when load.share >= l.high then 1 when load.share < l.off then -1 else 0 end
+from city.aggregate_15m a join limits l on l.alert = 'feeder_overload'
+join (select feeder, (select value from city.threshold where name = 'feeder_overload.coincidence') * sum(capacity_w) as capacity_w
+  from city.device where capacity_w > 0 and feeder is not null group by feeder) c on c.feeder = a.id
+cross join lateral (select (a.value - coalesce(city.jumps_w(a.id, a.window_start), 0)) / c.capacity_w as share) load
+where a.scope = 'feeder' and a.kind = 'energy' and a.measure = 'power_w' and a.value is not null;
+
+-- Whether the last `wanted` of these levels are all on (or off), within five hours.
+create or replace function city.all_of(levels integer[], times timestamptz[], wanted integer, is_on boolean) returns boolean
+language sql immutable as $$
+  select cardinality(levels) >= wanted and times[cardinality(times)] - times[cardinality(times) - wanted + 1] <= interval '5 hours'
+    and (select bool_and(case when is_on then level >= 1 else level = -1 end) from unnest(levels[cardinality(levels) - wanted + 1:]) level)
+$$;
+
+-- Events of the windows that changed, and of those whose last six windows have one of them.
+create or replace function city.find_events() returns void
+language plpgsql as $$
+begin
+  insert into work_touched
+  select alert, c.scope, c.id, c.width, min(c.window_start), max(c.window_start)
+  from taken_changed c
+  join (values ('congestion', 'traffic', '1m', 'segment'), ('slow_detector', 'traffic', '1m', 'device'), ('storm', 'weather', '15m', 'district'),
+    ('heavy_rain', 'weather', '15m', 'district'), ('feeder_overload', 'energy', '15m', 'feeder')) a(alert, kind, width, scope) using (kind, width, scope)
+  where c.scope <> 'device' or exists (select from city.device d where d.device = c.id and (cardinality(d.upstream) > 0 or cardinality(d.downstream) > 0))
+  group by 1, 2, 3, 4;
+
+  insert into work_event
+  with series as (
+    select t.alert, t.scope, t.id, c.window_start, c.value, t.from_at, t.to_at,
+      array_agg(c.level) over w as levels, array_agg(c.window_start) over w as times
+    from work_touched t join city.condition c on c.alert = t.alert and c.scope = t.scope and c.id = t.id
+      and c.window_start >= t.from_at - interval '11 hours' and c.window_start <= t.to_at + interval '11 hours'
+    window w as (partition by t.alert, t.scope, t.id order by c.window_start rows between 5 preceding and current row)
+  ), judged as (
+    select s.*, cardinality(levels) as last, o.value::integer as windows_on, f.value::integer as windows_off
+    from series s
+    join city.threshold o on o.name = replace(alert, 'slow_detector', 'congestion') || '.windows_on'
+    join city.threshold f on f.name = replace(alert, 'slow_detector', 'congestion') || '.windows_off'
+    where s.window_start >= from_at
+  )
+  -- An event is where a row of windows has just become long enough: the window before the row is another, or is too long ago.
+  select alert, scope, id, window_start, true, value from judged
+  where levels[last] >= 1 and (last = windows_on or levels[last - windows_on] < 1 or times[last - 1] - times[last - windows_on] > interval '5 hours')
+    and city.all_of(levels, times, windows_on, true)
+  union all
+  select alert, scope, id, window_start, false, value from judged
+  where levels[last] = -1 and (last = windows_off or levels[last - windows_off] <> -1 or times[last - 1] - times[last - windows_off] > interval '5 hours')
+    and city.all_of(levels, times, windows_off, false);
+
+  with gone as (
+    delete from city.alert_event e using work_touched t
+    where e.alert = t.alert and e.scope = t.scope and e.id = t.id and e.window_start >= t.from_at and e.window_start <= t.to_at + interval '11 hours'
+      and not exists (select from work_event w where (w.alert, w.scope, w.id, w.window_start, w.is_on) = (e.alert, e.scope, e.id, e.window_start, e.is_on))
+    returning e.alert, e.scope, e.id, e.window_start
+  ), found as (
+    insert into city.alert_event as e select * from work_event
+    on conflict (alert, scope, id, window_start) do update set is_on = excluded.is_on, value = excluded.value
+      where (e.is_on, e.value) is distinct from (excluded.is_on, excluded.value)
+    returning e.alert, e.scope, e.id, e.window_start
+  )
+  insert into work_event_changed select * from gone union select * from found;
+end $$;
+
+-- Alerts of the subjects touched, from the last event before that said off.
+create or replace function city.find_condition_alerts() returns void
+language plpgsql as $$
+begin
+  insert into work_alert
+  with subject as (
+    select t.alert, t.scope, t.id, coalesce((select max(window_start) from city.alert_event e
+      where (e.alert, e.scope, e.id) = (t.alert, t.scope, t.id) and not e.is_on and e.window_start < t.from_at), '-infinity') as base
+    from work_touched t where t.alert <> 'slow_detector'
+  ), events as (
+    select s.base, e.*, lag(e.is_on) over (partition by e.alert, e.scope, e.id order by e.window_start) as before
+    from subject s join city.alert_event e on (e.alert, e.scope, e.id) = (s.alert, s.scope, s.id) and e.window_start >= s.base
+  ), turns as (
+    select *, lead(window_start) over (partition by alert, scope, id order by window_start) as until
+    from events where is_on is distinct from before
+  ), raised as (
+    select t.alert, t.scope, t.id, t.window_start as raised_at, t.until as cleared_at, w.*
+    from turns t cross join lateral (
+      select (array_agg(c.value order by c.level desc, case when t.alert = 'congestion' then c.value else -c.value end, c.window_start))[1] as worst,
+        max(c.level) as level, jsonb_agg(c.window_start order by c.window_start) as windows
+      from city.condition c
+      where c.alert = t.alert and c.scope = t.scope and c.id = t.id and c.window_start >= t.window_start and c.window_start < coalesce(t.until, 'infinity')) w
+    where t.is_on
+  )
+  select alert, scope, id, case scope when 'district' then id else (select min(district) from city.device d where case r.scope when 'segment' then d.segment else d.feeder end = r.id) end,
+    case when level = 2 then 'critical' else 'warning' end, raised_at, cleared_at, worst,
+    case alert
+      when 'congestion' then format('segment %s: %s km/h at worst', id, round(worst::numeric, 1))
+      when 'storm' then format('district %s: gusts of %s m/s', id, round(worst::numeric, 1))
+      when 'heavy_rain' then format('district %s: %s mm of rain in 15 minutes', id, round(worst::numeric, 1))
+      else format('feeder %s: %s %% of what it carries', id, round(100 * worst::numeric))
+    end,
+    jsonb_build_object('windows', jsonb_path_query_array(windows, '$[0 to 19]')), null
+  from raised r;
+
+  insert into work_alert_gone
+  select a.id from city.alert a join work_touched t on (a.alert, a.scope, a.subject) = (t.alert, t.scope, t.id)
+  where a.raised_at >= coalesce((select max(window_start) from city.alert_event e
+    where (e.alert, e.scope, e.id) = (t.alert, t.scope, t.id) and not e.is_on and e.window_start < t.from_at), '-infinity');
+end $$;
+
+-- Of silences (city.anomaly): when so many devices of a cabinet, or of one kind in a district, are silent at once. A silence counts
+-- from when it was found: three intervals after the last reading. `now_at`: up to where all kinds are computed.
+create or replace function city.find_outages(now_at timestamptz) returns void
+language plpgsql as $$
+declare
+  -- Half an interval is what devices are early or late by.
+  intervals double precision := city.threshold_of('silent.intervals') + 0.5;
+  least_s double precision := city.threshold_of('silent.least');
+  hold interval := city.seconds_of('cabinet_dead.hold');
+  lead_time interval := city.seconds_of('district_silent.lead');
+begin
+  insert into work_alert
+  with groups as (
+    select 'cabinet_dead' as alert, 'cabinet' as scope, cabinet as id, '' as part, min(district) as district, count(*) as devices, count(*)::double precision as need,
+      count(*) * city.threshold_of('cabinet_dead.off') as rest
+    from city.device where cabinet is not null and interval_s is not null group by cabinet having count(*) >= city.threshold_of('cabinet_dead.devices_least')
+    union all
+    select 'district_silent', 'district', district, kind, district, count(*), count(*) * city.threshold_of('district_silent.on'), count(*) * city.threshold_of('district_silent.off')
+    from city.device where district is not null and interval_s is not null group by district, kind having count(*) >= city.threshold_of('district_silent.devices_least')
+  ), silences as (
+    select d.*, a.observed_from + make_interval(secs => greatest(intervals * d.interval_s, least_s)) as from_at, coalesce(a.observed_to, 'infinity') as to_at
+    from city.anomaly a join city.device d on d.device = a.device and d.kind = a.kind
+    where a.anomaly = 'silent' and not a.withdrawn
+  ), steps as (
+    select g.alert, g.scope, g.id, g.part, g.district, g.devices, g.need, g.rest, s.at, sum(s.step) as step
+    from groups g join lateral (
+      select unnest(array[from_at, to_at]) as at, unnest(array[1, -1]) as step from silences
+      where case g.alert when 'cabinet_dead' then cabinet = g.id else district = g.id and kind = g.part end) s on s.at < 'infinity'
+    group by g.alert, g.scope, g.id, g.part, g.district, g.devices, g.need, g.rest, s.at
+  ), counted as (
+    select *, sum(step) over (partition by alert, id, part order by at) as silent from steps
+  ), crossed as (
+    select *, case when silent >= need then true when silent <= rest then false end as is_on from counted
+  ), known as (
+    select *, lag(is_on) over (partition by alert, id, part order by at) as before from crossed where is_on is not null
+  ), turned as (
+    select *, lead(at) over (partition by alert, id, part order by at) as until from known where is_on is distinct from before
+  ), spans as (
+    select alert, scope, id, part, district, devices, silent, at as from_at, coalesce(until, 'infinity') as to_at from turned where is_on
+  ), merged as (
+    -- Detectors, stations and meters of one district that are silent at once are one alert.
+    select *, count(*) filter (where begins) over (partition by alert, id order by from_at, part) as island
+    from (select *, (from_at > max(to_at) over (partition by alert, id order by from_at, part rows between unbounded preceding and 1 preceding)) is not false as begins from spans) s
+  ), outages as (
+    select alert, scope, id, min(district) as district, min(from_at) as from_at, nullif(max(to_at), 'infinity') as to_at, sum(devices) as devices,
+      string_agg(distinct nullif(part, ''), ', ' order by nullif(part, '')) as kinds
+    from merged group by alert, scope, id, island
+  ), lasting as (
+    select *, case alert when 'cabinet_dead' then from_at + hold else from_at end as raised_at from outages
+    where alert <> 'cabinet_dead' or coalesce(to_at, now_at) > from_at + hold
+  )
+  select l.alert, l.scope, l.id, l.district, 'critical', l.raised_at, l.to_at, l.devices,
+    case l.alert when 'cabinet_dead' then format('cabinet %s: all its %s devices are silent', l.id, l.devices)
+      else format('district %s: its %s devices of %s are silent, or nearly all', l.id, l.devices, l.kinds) end,
+    jsonb_build_object('devices', (select jsonb_agg(device order by device) from (select device from city.device d
+      where case l.alert when 'cabinet_dead' then d.cabinet = l.id else d.district = l.id end order by device limit 50) of_it)),
+    (select 'district_silent|' || o.id || '|' || to_char(o.raised_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') from lasting o
+      where l.alert = 'cabinet_dead' and o.alert = 'district_silent' and o.id = l.district and l.from_at >= o.from_at - lead_time
+        and l.from_at < coalesce(o.to_at, 'infinity') order by o.raised_at limit 1)
+  from lasting l;
+
+  insert into work_alert_gone select id from city.alert where alert in ('cabinet_dead', 'district_silent');
+end $$;
+
+-- What of the alerts is new or different, and what is no more; one message for each. A part of another alert says that it is over.
+create or replace function city.merge_alerts() returns void
+language plpgsql as $$
+begin
+  with named as (
+    select alert || '|' || subject || '|' || to_char(raised_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as id, * from work_alert
+  ), written as (
+    insert into city.alert as a (id, alert, scope, subject, district, severity, raised_at, cleared_at, value, reason, readings, caused_by, published)
+    select id, alert, scope, subject, district, severity, raised_at, cleared_at, value, reason, readings, caused_by, caused_by is null from named
+    on conflict (id) do update
+      set severity = excluded.severity, cleared_at = excluded.cleared_at, value = excluded.value, reason = excluded.reason, readings = excluded.readings,
+        caused_by = excluded.caused_by, published = a.published or excluded.published, withdrawn = false, revision = a.revision + 1
+      where (a.severity, a.cleared_at, a.value, a.reason, a.readings, a.caused_by, a.withdrawn) is distinct from
+        (excluded.severity, excluded.cleared_at, excluded.value, excluded.reason, excluded.readings, excluded.caused_by, false)
+    returning a.*
+  ), gone as (
+    update city.alert a set withdrawn = true, revision = a.revision + 1
+    from (select distinct * from work_alert_gone) g
+    where a.id = g.id and not a.withdrawn and not exists (select from named n where n.id = a.id)
+    returning a.*
+  )
+  insert into city.outbox (topic, key, value)
+  select 'city.alerts', id, to_jsonb(c) - 'published'
+    || jsonb_build_object('state', case when withdrawn or caused_by is not null or cleared_at is not null then 'resolved' else 'firing' end)
+  from (select * from written where published union all select * from gone where published order by raised_at, id) c;
+end $$;
+
+-- Takes what changed, and makes insights and alerts of it.
+create or replace function city.judge_city() returns void
+language plpgsql set timezone to 'UTC' as $$
+begin
+  set local client_min_messages to warning;
+  create temp table if not exists taken_changed (kind text, width text, scope text, id text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_touched (alert text, scope text, id text, width text, from_at timestamptz, to_at timestamptz) on commit delete rows;
+  create temp table if not exists work_event (like city.alert_event) on commit delete rows;
+  create temp table if not exists work_event_changed (alert text, scope text, id text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_alert (alert text, scope text, subject text, district text, severity text, raised_at timestamptz, cleared_at timestamptz,
+    value double precision, reason text, readings jsonb, caused_by text) on commit delete rows;
+  create temp table if not exists work_alert_gone (id text) on commit delete rows;
+  create temp table if not exists work_insight (insight text, subject text, from_at timestamptz, to_at timestamptz, value double precision, unit text, reason text,
+    details jsonb) on commit delete rows;
+  create temp table if not exists work_insight_gone (insight text, subject text, from_at timestamptz) on commit delete rows;
+
+  with taken as (delete from city.changed returning *) insert into taken_changed select * from taken;
+  analyze taken_changed;
+  if exists (select from taken_changed where width <> 'silent') then
+    perform city.find_events();
+    perform city.find_condition_alerts();
+    perform city.find_rain_speed();
+    perform city.find_demand_supply();
+    perform city.find_queues();
+    perform city.find_demand_temperature();
+    perform city.merge_insights();
+  end if;
+  if exists (select from taken_changed where width = 'silent') or exists (select from city.anomaly where anomaly = 'silent' and observed_to is null and not withdrawn) then
+    perform city.find_outages((select min(computed_until) from city.computed));
+  end if;
+  perform city.merge_alerts();
+end $$;

@@ -1,0 +1,49 @@
+-- What dashboards ask. Each reads few windows by the primary keys, however long the tables are.
+
+-- Where computing stands: "now" of the city, which is the present less some 90 s while all is well.
+create or replace view city.v_progress as
+select kind, p.closed_until, c.computed_until, extract(epoch from now() - c.computed_until) as behind_s
+from city.window_progress p left join city.computed c using (kind);
+
+-- Districts by quarters of an hour, one column for each of the measures that people look at.
+create or replace view city.v_district_15m as
+select window_start, id as district,
+  max(value) filter (where kind = 'traffic' and measure = 'speed_kmh') as speed_kmh,
+  max(value) filter (where kind = 'traffic' and measure = 'flow_veh_h') as flow_veh_h,
+  max(value) filter (where kind = 'traffic' and measure = 'vehicle_count') as vehicle_count,
+  max(value) filter (where kind = 'weather' and measure = 'temperature_c') as temperature_c,
+  max(value) filter (where kind = 'weather' and measure = 'rain_mm') as rain_mm,
+  max(value) filter (where kind = 'weather' and measure = 'wind_speed_m_s') as wind_speed_m_s,
+  max(value) filter (where kind = 'weather' and measure = 'wind_direction_deg') as wind_direction_deg,
+  max(value) filter (where kind = 'energy' and measure = 'power_w') as power_w,
+  max(value) filter (where kind = 'energy' and measure = 'energy_import_kwh') as energy_import_kwh
+from city.aggregate_15m where scope = 'district' group by window_start, id;
+
+-- The latest of them, and what is wrong there.
+create or replace view city.v_city as
+with latest as (select max(window_start) as at from city.aggregate_15m where scope = 'district' and window_start >= (select min(computed_until) from city.computed) - interval '1 hour')
+select d.*, (select count(*) from city.alert a where a.district = d.district and a.cleared_at is null and not a.withdrawn and a.caused_by is null) as alerts_open
+from latest join city.v_district_15m d on d.window_start = latest.at;
+
+create or replace view city.v_alerts_open as
+select alert, subject, district, severity, raised_at, reason from city.alert
+where cleared_at is null and not withdrawn and caused_by is null;
+
+-- Devices: when each was last seen, and how much of what it should have sent in the last four complete quarters of an hour came.
+create or replace view city.v_device as
+with progress as (select kind, computed_until, city.floor_quarter(computed_until) as until from city.computed),
+counted as (
+  select a.kind, a.id as device, sum(readings) as readings
+  from progress p join city.aggregate_15m a on a.kind = p.kind and a.scope = 'device' and a.window_start >= p.until - interval '1 hour' and a.window_start < p.until
+  where (a.kind, a.measure) in (('traffic', 'occupancy_percent'), ('weather', 'pressure_hpa'), ('energy', 'power_w'))
+  group by a.kind, a.id
+)
+select d.device, d.kind, d.district, d.cabinet, l.observed_at as last_seen, extract(epoch from p.computed_until - l.observed_at) as unseen_s,
+  least(1, coalesce(c.readings, 0) * d.interval_s / 3600) as completeness,
+  exists (select from city.anomaly a where a.device = d.device and a.anomaly = 'silent' and a.observed_to is null and not a.withdrawn) as silent
+from city.device d left join progress p on p.kind = d.kind
+left join city.device_last l on l.kind = d.kind and l.device = d.device
+left join counted c on c.kind = d.kind and c.device = d.device;
+
+create or replace view city.v_anomalies as
+select observed_from, observed_to, anomaly, device, kind, field, value, expected, score, points, reason from city.anomaly where not withdrawn;
