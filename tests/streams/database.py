@@ -78,7 +78,8 @@ class Database:
     def run_jobs(self):
         for job in self.jobs:
             self.execute(job["sql"])
-        while self.one("""select exists (select from city.window_progress p join city.computed c using (kind) where c.computed_until < p.closed_until)
+        while self.one("""select exists (select from city.window_progress p left join city.computed c using (kind)
+            where p.closed_until is not null and (c.computed_until is null or c.computed_until < p.closed_until))
           or exists (select from city.window_due d join city.computed c using (kind) where d.window_start < c.computed_until)"""):
             for job in self.jobs:
                 self.execute(job["sql"])
