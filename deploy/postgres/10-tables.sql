@@ -107,6 +107,8 @@ create table if not exists city.anomaly (
 );
 create index if not exists anomaly_device on city.anomaly (device, observed_from);
 create index if not exists anomaly_time on city.anomaly (observed_from);
+create index if not exists anomaly_rule on city.anomaly (anomaly, observed_from);
+create index if not exists anomaly_lasting on city.anomaly (anomaly) where observed_to is null and not withdrawn;
 
 -- A device's own profile, of the days before `day`: of one hour, on workdays or on weekends.
 create table if not exists city.profile (
@@ -166,6 +168,9 @@ insert into city.threshold (name, value, unit, meaning) values
   ('predecessor_within', 604800, 's', 'A reading is compared with earlier ones only if they are not older than this.'),
   ('episode_gap', 900, 's', 'Anomalous readings that follow one another within this are one anomaly.'),
   ('compute.chunk', 900, 's', 'So much is computed at a time when much is to be computed.'),
+  ('keep.aggregate_1m', 30, 'days', 'Aggregates of one minute older than this are deleted, as partitions.'),
+  ('keep.aggregate_15m', 400, 'days', 'And of fifteen. Profiles need profile.days of them.'),
+  ('keep.results', 400, 'days', 'Anomalies, insights and alerts that ended before are deleted.'),
   ('publish.1m.device', 0, '0 or 1', 'Whether aggregates of one minute per device go to the topic: as many messages as readings.'),
 
   ('register.gap', 21600, 's', 'Energy between two register readings further apart belongs to no window.'),

@@ -144,7 +144,7 @@ end $$;
 
 -- What of the readings is to be computed again, as readings arrived in closed minutes: these minutes, and those of the nine
 -- readings that follow, for each of which one of the nine before has changed. Then the readings: of the minutes that were
--- closed since, of those to be computed again, and the nine before each.
+-- closed since, of those to be computed again, and the nine before each; of several for one instant the one received last.
 create or replace function city.load_traffic(from_at timestamptz, to_at timestamptz) returns void
 language plpgsql as $$
 declare
@@ -178,6 +178,12 @@ begin
   join city.traffic_reading r on r.device = first.device and r.observed_at >= ninth.at and r.observed_at < first.at
   where r.observed_at >= earliest - reach and r.observed_at < from_at
   on conflict do nothing;
+
+  analyze work_traffic;
+  delete from work_traffic w
+  using (select device, observed_at from work_traffic group by 1, 2 having count(*) > 1) again
+  where w.device = again.device and w.observed_at = again.observed_at and exists (select from work_traffic later
+    where later.device = w.device and later.observed_at = w.observed_at and (later.received_at, later.reading_id) > (w.received_at, w.reading_id));
 end $$;
 
 create or replace function city.load_weather(from_at timestamptz, to_at timestamptz) returns void
@@ -213,6 +219,12 @@ begin
   join city.weather_reading r on r.device = first.device and r.observed_at >= ninth.at and r.observed_at < first.at
   where r.observed_at >= earliest - reach and r.observed_at < from_at
   on conflict do nothing;
+
+  analyze work_weather;
+  delete from work_weather w
+  using (select device, observed_at from work_weather group by 1, 2 having count(*) > 1) again
+  where w.device = again.device and w.observed_at = again.observed_at and exists (select from work_weather later
+    where later.device = w.device and later.observed_at = w.observed_at and (later.received_at, later.reading_id) > (w.received_at, w.reading_id));
 end $$;
 
 create or replace function city.load_energy(from_at timestamptz, to_at timestamptz) returns void
@@ -248,11 +260,17 @@ begin
   join city.energy_reading r on r.device = first.device and r.observed_at >= ninth.at and r.observed_at < first.at
   where r.observed_at >= earliest - reach and r.observed_at < from_at
   on conflict do nothing;
+
+  analyze work_energy;
+  delete from work_energy w
+  using (select device, observed_at from work_energy group by 1, 2 having count(*) > 1) again
+  where w.device = again.device and w.observed_at = again.observed_at and exists (select from work_energy later
+    where later.device = w.device and later.observed_at = w.observed_at and (later.received_at, later.reading_id) > (w.received_at, w.reading_id));
 end $$;
 
 -- === readings as values ===
 
--- What all kinds have: the order of the readings, of several for one instant the one received last.
+-- What all kinds have: the order of the readings, and what of each is compared to find a device that is stuck.
 create or replace function city.fill_traffic() returns void
 language plpgsql as $$
 begin
@@ -261,13 +279,13 @@ begin
   select device, observed_at, row_number() over w, lag(observed_at) over w, quality,
     case when coalesce(vehicles, 0) > 0 or coalesce(flow, 0) > 0 then hashtextextended(concat_ws('|', vehicles, flow, speed, occupancy), 0) end,
     kafka_partition, kafka_offset, is_target
-  from (select distinct on (device, observed_at) * from work_traffic order by device, observed_at, received_at desc, reading_id desc) r
+  from work_traffic r
   window w as (partition by device order by observed_at);
 
   -- Speeds count as vehicles do: those counted, else those of the flow, else one. Nothing passes at no speed at all.
   insert into work_value
   select r.device, r.observed_at, v.measure, v.value, v.weight, r.is_target
-  from (select distinct on (device, observed_at) * from work_traffic order by device, observed_at, received_at desc, reading_id desc) r
+  from work_traffic r
   cross join lateral (values
     ('vehicle_count', vehicles, 1::double precision),
     ('flow_veh_h', coalesce(flow, vehicles * 3600 / nullif(seconds, 0)), coalesce(seconds, 60)),
@@ -284,13 +302,13 @@ begin
     case when num_nonnulls(temperature_c, relative_humidity_percent, pressure_hpa, wind_speed_m_s, wind_direction_deg, irradiance_w_m2) >= 3
       then hashtextextended(concat_ws('|', temperature_c, relative_humidity_percent, pressure_hpa, wind_speed_m_s, wind_direction_deg, irradiance_w_m2), 0) end,
     kafka_partition, kafka_offset, is_target
-  from (select distinct on (device, observed_at) * from work_weather order by device, observed_at, received_at desc, reading_id desc) r
+  from work_weather r
   window w as (partition by device order by observed_at);
 
   -- Gauges that weigh read a little below nothing: their sum is right, so each is added as it is.
   insert into work_value
   select r.device, r.observed_at, v.measure, v.value, v.weight, r.is_target
-  from (select distinct on (device, observed_at) * from work_weather order by device, observed_at, received_at desc, reading_id desc) r
+  from work_weather r
   cross join lateral (values
     ('temperature_c', temperature_c, 1::double precision),
     ('relative_humidity_percent', relative_humidity_percent, 1),
@@ -310,18 +328,18 @@ begin
   select device, observed_at, row_number() over w, lag(observed_at) over w, quality,
     case when power_w <> 0 then hashtextextended(concat_ws('|', power_w, energy_import_kwh, energy_export_kwh, frequency_hz, phases), 0) end,
     kafka_partition, kafka_offset, is_target
-  from (select distinct on (device, observed_at) * from work_energy order by device, observed_at, received_at desc, reading_id desc) r
+  from work_energy r
   window w as (partition by device order by observed_at);
 
   insert into work_value
   select r.device, r.observed_at, v.measure, v.value, 1, r.is_target
-  from (select distinct on (device, observed_at) * from work_energy order by device, observed_at, received_at desc, reading_id desc) r
+  from work_energy r
   cross join lateral (values
     ('power_w', power_w),
     ('demand_w', greatest(power_w, 0)),
     ('supply_w', greatest(-power_w, 0)),
     ('frequency_hz', frequency_hz)) v(measure, value)
-  where v.value is not null;
+  where v.value is not null and (r.is_target or v.measure in ('power_w', 'frequency_hz'));
 
   insert into work_register
   select device, observed_at, field, register, previous,
@@ -354,7 +372,7 @@ begin
   return query
   with registers as (
     select r.device, r.observed_at, v.field, v.register, o.number, r.is_target
-    from (select distinct on (e.device, e.observed_at) * from work_energy e order by e.device, e.observed_at, e.received_at desc, e.reading_id desc) r
+    from work_energy r
     join work_order o on o.device = r.device and o.observed_at = r.observed_at
     cross join lateral (values ('energy_import_kwh', r.energy_import_kwh), ('energy_export_kwh', r.energy_export_kwh)) v(field, register)
     where v.register is not null
@@ -642,9 +660,9 @@ begin
   perform city.make_aggregate_partitions(least(from_at, (select min(window_start) from taken_due)), to_at);
 
   case of_kind
-    when 'traffic' then perform city.load_traffic(from_at, to_at); analyze work_traffic; perform city.fill_traffic();
-    when 'weather' then perform city.load_weather(from_at, to_at); analyze work_weather; perform city.fill_weather();
-    when 'energy' then perform city.load_energy(from_at, to_at); analyze work_energy; perform city.fill_energy();
+    when 'traffic' then perform city.load_traffic(from_at, to_at); perform city.fill_traffic();
+    when 'weather' then perform city.load_weather(from_at, to_at); perform city.fill_weather();
+    when 'energy' then perform city.load_energy(from_at, to_at); perform city.fill_energy();
   end case;
   analyze work_value, work_order;
 
