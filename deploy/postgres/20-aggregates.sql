@@ -331,6 +331,8 @@ begin
   from work_energy r
   window w as (partition by device order by observed_at);
 
+  analyze work_order;
+
   insert into work_value
   select r.device, r.observed_at, v.measure, v.value, 1, r.is_target
   from work_energy r
@@ -350,6 +352,7 @@ begin
       when 'reset' then register
     end, step_max, verdict, is_target
   from city.register_steps();
+  analyze work_register;
   insert into work_value select device, observed_at, field, step, 1, is_target from work_register where step is not null;
 end $$;
 
