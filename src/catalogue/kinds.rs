@@ -89,7 +89,7 @@ impl Kind {
 }
 
 /// Confluent's wire format: a zero byte, then the schema id, big endian.
-fn confluent_header(id: u32) -> Vec<u8> {
+pub fn confluent_header(id: u32) -> Vec<u8> {
     let mut header = vec![0];
     header.extend_from_slice(&id.to_be_bytes());
     header

@@ -251,6 +251,14 @@ impl Definition {
             let path = path.to_owned();
             return Err(Error::LongTopic { path, topic });
         }
+        Definition::of_topic(path, &topic).map(|definition| Definition { name, ..definition })
+    }
+
+    /// The schema of a topic that is none of a kind; it is called as its topic.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no schema of a record.
+    pub fn of_topic(path: &Path, topic: &str) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
             path: path.to_owned(),
             source,
@@ -267,8 +275,8 @@ impl Definition {
         }
         let prefix = single_object_header(&plain).map_err(|error| not_a_schema(error.to_string()))?;
         Ok(Definition {
-            topic,
-            name,
+            topic: topic.to_owned(),
+            name: topic.to_owned(),
             text: text.into(),
             schema,
             prefix,

@@ -1,8 +1,6 @@
 //! `citygate tail`: readings out of Kafka again, one line of JSON each.
 //!
-//! A record says itself which schema it was written with: Avro's single-object encoding by a fingerprint, which must be
-//! that of a schema in the folder, Confluent's wire format by an id, which the registry knows. apache-avro decodes it and
-//! makes JSON of it: bytes, fixed and decimals are arrays of bytes (a decimal's: two's complement, big endian), dates are
+//! [`decoder`](crate::catalogue::decoder) decodes a record, and apache-avro makes JSON of it: bytes, fixed and decimals are arrays of bytes (a decimal's: two's complement, big endian), dates are
 //! days, times and timestamps numbers in the unit of their type, since midnight or 1970. Fields that are null are left
 //! out. What is no reading of the topic's kind, or cannot be decoded, is said on standard error, and passed over: any
 //! program may write to the topic.
@@ -10,17 +8,14 @@
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
-use apache_avro::Schema;
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::writer::datum::GenericDatumWriter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::catalogue::registry::{self, LookupError, lookup::Lookup};
+use crate::catalogue::decoder::{Decoder, Undecodable};
+use crate::catalogue::registry::{self, lookup::Lookup};
 use crate::catalogue::{Definition, schemas};
 use crate::deliver::consumer::{self, Consumed, Consumer};
-use crate::message::is_device_id;
 use crate::operate::config::Config;
 
 /// What to show.
@@ -48,6 +43,8 @@ pub enum Error {
     Schemas(Vec<schemas::Error>),
     #[error("unknown kind {kind}; known kinds: {known}")]
     UnknownKind { kind: String, known: String },
+    #[error("schemas: {0}")]
+    Names(#[from] Box<apache_avro::Error>),
     #[error(transparent)]
     Registry(#[from] registry::Error),
     /// Kafka does not answer, or refuses.
@@ -57,31 +54,6 @@ pub enum Error {
     NoTopic { servers: String, topics: String },
     #[error("standard output: {0}")]
     Output(io::Error),
-}
-
-/// A record that cannot be shown.
-#[derive(Debug, thiserror::Error)]
-enum Undecodable {
-    #[error("not a reading of {0}: its key is no device id")]
-    NoDevice(String),
-    #[error("not a reading of {kind}: it was written with the schema of {of}")]
-    OtherKind { kind: String, of: String },
-    #[error("not a reading of {kind}: schema {id} of the registry, with which it was written, is {name}")]
-    OtherSchema { kind: String, id: u32, name: String },
-    #[error("no schema in the folder has the fingerprint that it was written with")]
-    UnknownFingerprint,
-    #[error("it was written with schema {0} of a registry; set registry.url to find it there")]
-    NoRegistry(u32),
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    #[error("it begins neither as Avro's single-object encoding nor as Confluent's wire format")]
-    UnknownFormat,
-    #[error("it cannot be decoded: {0}")]
-    NotTheSchema(#[from] Box<apache_avro::Error>),
-    #[error("{0} bytes follow the reading")]
-    TooLong(usize),
-    #[error("it ends too early")]
-    TooShort,
 }
 
 /// How often it is looked whether anybody still reads the output.
@@ -97,12 +69,6 @@ struct Line<'a> {
     reading: Value,
 }
 
-/// Decodes records.
-struct Decoder<'a> {
-    schemas: &'a [Definition],
-    registry: Option<Lookup>,
-}
-
 /// Shows readings until there are enough, or nobody reads the output any more.
 ///
 /// # Errors
@@ -114,6 +80,7 @@ pub async fn run(config: &Config, options: &Options) -> Result<(), Error> {
     }
     let kinds = chosen(&found.definitions, &options.kinds)?;
     let registry = Lookup::new(&config.registry)?;
+    let decoder = Decoder::new(&found.definitions, registry)?;
     let consumer = Consumer::new(&config.kafka)?;
     let wanted: Vec<_> = kinds.iter().map(|kind| kind.topic.as_str()).collect();
     eprintln!(
@@ -129,10 +96,6 @@ pub async fn run(config: &Config, options: &Options) -> Result<(), Error> {
         });
     }
     eprintln!("reading {} at {}", topics.join(", "), config.kafka.bootstrap_servers);
-    let decoder = Decoder {
-        schemas: &found.definitions,
-        registry,
-    };
     match show(&consumer, &kinds, options, decoder).await {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         shown => shown.map_err(Error::Output),
@@ -156,12 +119,7 @@ fn chosen<'a>(all: &'a [Definition], names: &[String]) -> Result<Vec<&'a Definit
     names.into_iter().map(kind).collect()
 }
 
-async fn show(
-    consumer: &Consumer,
-    kinds: &[&Definition],
-    options: &Options,
-    mut decoder: Decoder<'_>,
-) -> io::Result<()> {
+async fn show(consumer: &Consumer, kinds: &[&Definition], options: &Options, mut decoder: Decoder) -> io::Result<()> {
     let mut output = io::stdout();
     let mut left = options.max.unwrap_or(u64::MAX);
     let mut said = String::new();
@@ -187,7 +145,7 @@ async fn show(
         if !options.device.as_ref().is_none_or(is_wanted) {
             continue;
         }
-        match decoder.reading(kind, &record).await {
+        match reading(&mut decoder, kind, &record).await {
             Err(why) => eprintln!("{}/{} at {}: {why}", record.topic, record.partition, record.offset),
             Ok((device, reading)) => {
                 let line = Line {
@@ -213,66 +171,15 @@ fn is_closed(output: &io::Stdout) -> bool {
     told > 0 && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-// === impl Decoder ===
-
-impl Decoder<'_> {
-    /// The device of a record in this kind's topic, and what it sent.
-    async fn reading<'r>(&mut self, kind: &Definition, record: &'r Consumed) -> Result<(&'r str, Value), Undecodable> {
-        let key = str::from_utf8(&record.key).ok();
-        let device = key.filter(|key| is_device_id(key));
-        let device = device.ok_or_else(|| Undecodable::NoDevice(kind.name.clone()))?;
-        let value = &*record.value;
-        let reading = match value {
-            [0xC3, 0x01, ..] => match value.strip_prefix(&*kind.prefix) {
-                Some(datum) => decoded(&kind.schema, datum),
-                None => Err(self.of_other_kind(kind, value)),
-            },
-            [0, a, b, c, d, datum @ ..] => {
-                let id = u32::from_be_bytes([*a, *b, *c, *d]);
-                let registry = self.registry.as_mut().ok_or(Undecodable::NoRegistry(id))?;
-                let schema = registry.schema(id).await?;
-                // Of whatever version: a kind's schema may change, its name does not.
-                if schema.name() != kind.schema.name() {
-                    return Err(Undecodable::OtherSchema {
-                        kind: kind.name.clone(),
-                        id,
-                        name: schema
-                            .name()
-                            .map_or_else(|| "no record".to_owned(), ToString::to_string),
-                    });
-                }
-                decoded(schema, datum)
-            }
-            _ => Err(Undecodable::UnknownFormat),
-        };
-        Ok((device, reading?))
-    }
-
-    fn of_other_kind(&self, kind: &Definition, value: &[u8]) -> Undecodable {
-        match self.schemas.iter().find(|other| value.starts_with(&other.prefix)) {
-            Some(other) => Undecodable::OtherKind {
-                kind: kind.name.clone(),
-                of: other.name.clone(),
-            },
-            None => Undecodable::UnknownFingerprint,
-        }
-    }
-}
-
-fn decoded(schema: &Schema, datum: &[u8]) -> Result<Value, Undecodable> {
-    let reader = GenericDatumReader::builder(schema).build().map_err(Box::new)?;
-    let mut rest = datum;
-    let value = reader.read_value(&mut rest).map_err(Box::new)?;
-    if !rest.is_empty() {
-        return Err(Undecodable::TooLong(rest.len()));
-    }
-    // Where bytes are missing apache-avro reads zeros. No writer needs fewer bytes than it does, so then it needs more.
-    let writer = GenericDatumWriter::builder(schema).build().map_err(Box::new)?;
-    let encoded = writer.write_value_to_vec(value.clone()).map_err(Box::new)?;
-    if encoded.len() > datum.len() {
-        return Err(Undecodable::TooShort);
-    }
-    Ok(without_nulls(Value::try_from(value).map_err(Box::new)?))
+/// The device of a record in this kind's topic, and what it sent.
+async fn reading<'r>(
+    decoder: &mut Decoder,
+    kind: &Definition,
+    record: &'r Consumed,
+) -> Result<(&'r str, Value), Undecodable> {
+    let decoded = decoder.reading(kind, &record.key, &record.value).await?;
+    let reading = Value::try_from(decoded.reading).map_err(Box::new)?;
+    Ok((decoded.device, without_nulls(reading)))
 }
 
 fn without_nulls(value: Value) -> Value {
@@ -289,31 +196,6 @@ fn without_nulls(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_datum_is_whole_or_is_not_shown() {
-        let schema = r#"{"type":"record","name":"R","fields":[
-            {"name":"text","type":"string"},
-            {"name":"number","type":["null","double"],"default":null},
-            {"name":"more","type":["null","long"],"default":null},
-            {"name":"items","type":{"type":"array","items":"long"}}]}"#;
-        let schema = Schema::parse_str(schema).unwrap();
-        let whole = [&[4, b'a', b'b', 2][..], &1.5f64.to_le_bytes(), &[0, 2, 14, 0]].concat();
-        let expected = serde_json::json!({"text": "ab", "number": 1.5, "items": [7]});
-        assert_eq!(decoded(&schema, &whole).unwrap(), expected);
-        for end in 0..whole.len() {
-            let shown = decoded(&schema, &whole[..end]);
-            assert!(shown.is_err(), "{end} of {} bytes: {shown:?}", whole.len());
-        }
-        let more = [&whole[..], &[0]].concat();
-        assert_eq!(
-            decoded(&schema, &more).unwrap_err().to_string(),
-            "1 bytes follow the reading"
-        );
-        // Other writers give the size of a block as well.
-        let sized = [&whole[..13], &[1, 2, 14, 0]].concat();
-        assert_eq!(decoded(&schema, &sized).unwrap(), expected);
-    }
 
     #[test]
     fn a_kind_that_is_named_twice_is_shown_once() {

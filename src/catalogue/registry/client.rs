@@ -102,6 +102,7 @@ impl Registry {
         let (status, answer) = self.send(request, SCHEMA_BYTES_MAX).await?;
         match answer["schema"].as_str() {
             Some(schema) if status.is_success() => Ok(schema.to_owned()),
+            _ if is_no_schema(status, &answer) => Err(LookupError::Unknown(id)),
             _ => Err(LookupError::Refused {
                 id,
                 refusal: refusal(status, &answer),
@@ -155,6 +156,11 @@ impl Registry {
 /// Of all 404, only these are a registry's word for "nothing is registered here".
 fn is_no_subject(status: StatusCode, answer: &Value) -> bool {
     status == StatusCode::NOT_FOUND && matches!(answer["error_code"].as_u64(), Some(40401 | 40402))
+}
+
+/// The same, for "no schema has this id".
+fn is_no_schema(status: StatusCode, answer: &Value) -> bool {
+    status == StatusCode::NOT_FOUND && answer["error_code"].as_u64() == Some(40403)
 }
 
 fn refusal(status: StatusCode, answer: &Value) -> Refusal {

@@ -39,6 +39,8 @@ pub enum LookupError {
     NoAnswer(#[from] Refusal),
     #[error("schema {id} of the registry: {refusal}")]
     Refused { id: u32, refusal: Refusal },
+    #[error("the registry has no schema {0}")]
+    Unknown(u32),
     #[error("schema {id} of the registry: {error}")]
     NotASchema { id: u32, error: Box<apache_avro::Error> },
 }
