@@ -13,7 +13,7 @@
 //! 5. The listener sends what [`acknowledge`] calls that outcome in its protocol, in the protocol's order.
 //!
 //! A positive answer therefore means the reading is safe, and `received = delivered + spooled + rejected + busy`
-//! whenever nothing is in flight.
+//! whenever nothing is in flight. [`store`] is another program's walk: from Kafka on, into PostgreSQL.
 //!
 //! # Who may know whom
 //! [`gateway`] knows every room. `listen` knows `pipeline`, `acknowledge` and the health of `deliver`; `pipeline` knows the stages; `authorize`,
@@ -42,6 +42,9 @@ pub mod route;
 pub mod deliver;
 
 pub mod acknowledge;
+
+// --- behind Kafka
+pub mod store;
 
 // --- nouns, which the stages share
 pub mod message;

@@ -14,7 +14,9 @@ use citygate::demo;
 use citygate::gateway::Gateway;
 use citygate::operate::config::{Config, Format, Log};
 use citygate::operate::{check, drain_spool, health, identities, shutdown, tail, topics};
+use citygate::store;
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
@@ -64,6 +66,10 @@ enum Command {
         #[command(flatten)]
         options: tail::Options,
     },
+    /// Store readings from Kafka in PostgreSQL ([store]), each once, and run the SQL that computes results; until SIGTERM or SIGINT.
+    ///
+    /// Several instances share the work. What is not stored stays in Kafka, for as long as its topic keeps it.
+    Store(ConfigFile),
     /// Add, show and change device identities: who may write, and with which key.
     Devices {
         #[command(flatten)]
@@ -105,6 +111,7 @@ fn main() -> ExitCode {
         Command::Health { file, options } => with_config(file, |config| block_on(ask_health(config, options))),
         Command::Drain { file, options } => with_config(file, |config| block_on(drain(config, options))),
         Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
+        Command::Store(file) => with_config(file, |config| block_on(store_readings(config))),
         Command::Devices { file, options } => with_config(file, |config| {
             identities::run(&options, &config, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
@@ -249,6 +256,35 @@ async fn do_topics(config: Config, options: topics::Options) -> anyhow::Result<E
             }))
         }
     }
+}
+
+async fn store_readings(config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = shutdown::Signals::new().context("signal handlers")?;
+    let closing = CancellationToken::new();
+    let sections = store::Sections {
+        store: &config.store,
+        kafka: &config.kafka,
+        schemas: &config.schemas,
+        registry: &config.registry,
+    };
+    let run = store::run(sections, closing.clone());
+    let mut run = std::pin::pin!(run);
+    tokio::select! {
+        ended = &mut run => ended?,
+        signal = signals.next() => {
+            tracing::info!(signal, "citygate store is shutting down");
+            closing.cancel();
+            tokio::select! {
+                ended = &mut run => ended?,
+                // Whoever asks again does not want to wait; what is not stored is stored by the next one.
+                signal = signals.next() => {
+                    tracing::warn!(signal, "citygate store ends at once");
+                    std::process::exit(1);
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

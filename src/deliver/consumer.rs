@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::Message;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tracing::debug;
 
@@ -45,13 +45,15 @@ pub struct Consumed {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    /// When it was written, in milliseconds since 1970.
+    pub timestamp_ms: i64,
     pub key: Vec<u8>,
     pub value: Vec<u8>,
 }
 
 /// What librdkafka tells of connections.
 #[derive(Debug)]
-struct ConnectionErrors {
+pub(super) struct ConnectionErrors {
     mask: Mask,
     failures: Mutex<Failures>,
 }
@@ -71,10 +73,7 @@ impl Consumer {
             .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "false");
         let servers = config.bootstrap_servers.clone();
-        let told = ConnectionErrors {
-            mask: config.mask(),
-            failures: Mutex::default(),
-        };
+        let told = ConnectionErrors::new(config);
         match client.create_with_context(told) {
             Ok(client) => Ok(Consumer { client, servers }),
             Err(error) => Err(Error::Refused {
@@ -132,20 +131,44 @@ impl Consumer {
         if record.is_some() {
             self.client.context().failures().are_over();
         }
-        Ok(record.map(|record| Consumed {
-            topic: record.topic().to_owned(),
-            partition: record.partition(),
-            offset: record.offset(),
-            key: record.key().unwrap_or_default().to_vec(),
-            value: record.payload().unwrap_or_default().to_vec(),
-        }))
+        Ok(record.map(|record| Consumed::of(&record)))
     }
 
     fn error(&self, error: &KafkaError) -> Error {
-        let servers = self.servers.clone();
-        let code = error.rdkafka_error_code();
-        let told = self.client.context().failures().reasons();
-        match code {
+        self.client.context().explain(&self.servers, error)
+    }
+}
+
+// === impl Consumed ===
+
+impl Consumed {
+    pub(super) fn of(record: &impl Message) -> Self {
+        Consumed {
+            topic: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+            timestamp_ms: record.timestamp().to_millis().unwrap_or_default(),
+            key: record.key().unwrap_or_default().to_vec(),
+            value: record.payload().unwrap_or_default().to_vec(),
+        }
+    }
+}
+
+// === impl ConnectionErrors ===
+
+impl ConnectionErrors {
+    pub(super) fn new(config: &Config) -> Self {
+        ConnectionErrors {
+            mask: config.mask(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// What to say of an error of a client that reads.
+    pub(super) fn explain(&self, servers: &str, error: &KafkaError) -> Error {
+        let servers = servers.to_owned();
+        let told = self.failures().reasons();
+        match error.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::AllBrokersDown
@@ -165,12 +188,8 @@ impl Consumer {
             },
         }
     }
-}
 
-// === impl ConnectionErrors ===
-
-impl ConnectionErrors {
-    fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
+    pub(super) fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

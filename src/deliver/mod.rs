@@ -45,7 +45,11 @@ pub mod kafka;
 
 pub mod encoded_record;
 
+pub mod group;
+
 pub mod probe;
+
+pub mod publisher;
 
 pub mod reason;
 

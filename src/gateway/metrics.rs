@@ -1,7 +1,7 @@
 //! All metrics of one gateway, put together from those of the rooms.
 //!
-//! Names, types, labels and help texts are a public contract: `tests/golden/metrics.txt` lists them, and a test compares
-//! it with the registry. `TEST_GOLDEN=write cargo test --lib golden` rewrites the list after a change that is meant.
+//! Names, types, labels and help texts are a public contract: `tests/golden/metrics.txt` lists them, with those of a store, and a
+//! test compares it with the registry. `TEST_GOLDEN=write cargo test --lib golden` rewrites the list after a change that is meant.
 
 use std::sync::Arc;
 
@@ -48,10 +48,19 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::operate::metrics::Declared;
+    use crate::store::StoreMetrics;
+
+    /// Those of a gateway, and those of a store, which is another process.
+    fn declared() -> Vec<Declared> {
+        let registry = Metrics::new().registry;
+        StoreMetrics::register(&registry);
+        registry.declared()
+    }
 
     #[test]
     fn the_metrics_are_those_of_the_golden_list() {
-        let declared = Metrics::new().registry.declared();
+        let declared = declared();
         let lines = declared.iter().map(|metric| {
             let labels = match metric.labels.join(", ") {
                 labels if labels.is_empty() => labels,
@@ -76,7 +85,7 @@ mod tests {
     /// Prometheus' conventions: what counts up ends in `_total`, nothing else does; base units only.
     #[test]
     fn names_follow_the_conventions_of_prometheus() {
-        for metric in Metrics::new().registry.declared() {
+        for metric in declared() {
             let name = metric.name;
             assert_eq!(metric.kind == "counter", name.ends_with("_total"), "{name}");
             for unit in [

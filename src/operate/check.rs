@@ -1,11 +1,12 @@
-//! `citygate check`: would `run` start, and would Kafka accept the readings?
+//! `citygate check`: would `run` start, would Kafka accept the readings, and could `store` store them?
 //!
-//! All that a start looks at ([`start`]), and then Kafka's topics, without which a gateway starts and waits. All findings
-//! at once. Nothing is changed: no topic is created, no schema registered, no file made, and addresses are let go at once.
+//! All that a start looks at ([`start`]), and then Kafka's topics, without which a gateway starts and waits; of a configuration with
+//! a database, the tables that it has and needs. All findings at once. Nothing is changed: no topic is created, no schema registered, no file made, and addresses are let go at once.
 
 use crate::gateway::bound::Bound;
 use crate::operate::config::Config;
 use crate::operate::start::{self, Findings};
+use crate::store;
 
 /// Looks at everything that the configuration names.
 pub async fn findings(mut config: Config) -> Findings {
@@ -17,6 +18,10 @@ pub async fn findings(mut config: Config) -> Findings {
         .push("file descriptors: this was the limit of this shell; a service has its own".into());
     // At once: a gateway may be about to start.
     prepared.bound = Bound::default();
+    let store = store::check::findings(&config.store, &prepared.definitions).await;
+    findings.errors.extend(store.errors.into_iter().map(start::Error::from));
+    findings.warnings.extend(store.warnings);
+    findings.ok.extend(store.ok);
     let Some(client) = prepared.client else {
         return findings;
     };

@@ -17,7 +17,7 @@ use crate::operate::descriptors::{self, Plan};
 use crate::operate::kernel;
 use crate::operate::mistake::Mistake;
 use crate::operate::state;
-use crate::validate;
+use crate::{store, validate};
 
 /// Networks of balancers that have fewer bits are likely to have others in them as well.
 const BALANCERS_IPV4_BITS: u8 = 24;
@@ -44,6 +44,9 @@ pub enum Error {
     /// The cluster cannot be used; only `check` asks it.
     #[error(transparent)]
     Cluster(#[from] deliver::probe::Unusable),
+    /// The store's database cannot be used; only `check` asks it.
+    #[error("store: {0}")]
+    Store(#[from] store::Error),
     #[error(transparent)]
     Listen(#[from] listen::Error),
     /// An identity file.

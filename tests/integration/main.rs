@@ -86,6 +86,12 @@ mod registry;
 
 mod tail;
 
+mod store;
+
+mod store_exactly_once;
+
+mod store_results;
+
 mod corpus;
 
 mod circles;

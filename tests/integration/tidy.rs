@@ -11,7 +11,7 @@ use crate::circles;
 use crate::harness::repository;
 
 /// The arrows of `src/lib.rs`: what a room's files may name by `crate::`. Nouns may be named by everybody.
-const MAY_KNOW: [(&str, &[&str]); 10] = [
+const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("listen", &["pipeline", "acknowledge", "listen", "deliver", "devices"]),
     ("pipeline", &["authorize", "decode", "validate", "route", "deliver"]),
     ("authorize", &[]),
@@ -22,6 +22,8 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     ("catalogue", &["validate"]),
     ("deliver", &["deliver", "route"]),
     ("acknowledge", &[]),
+    // Its port listens at addresses as a listener's; results become Avro as readings do.
+    ("store", &["store", "deliver", "listen", "validate"]),
     // It stands beside the listeners, and is given the same `Context`.
     ("operate::admin", &["deliver", "listen"]),
 ];
@@ -93,7 +95,8 @@ fn libraries_stay_in_their_rooms() {
     check("rdkafka::", &["deliver", "demo"]);
     check("rumqttd::", &["listen"]);
     check("coap_lite::", &["listen"]);
-    check("axum::", &["listen", "operate::admin"]);
+    check("axum::", &["listen", "operate::admin", "store"]);
+    check("tokio_postgres::", &["store"]);
     for quiet in [
         "authorize",
         "decode",

@@ -50,6 +50,7 @@ impl Exposed<'_> {
         {
             let without = match table {
                 "admin" => "without admin.token or client certificates whoever reaches it may read everything",
+                "store" => "whoever reaches it may read the metrics",
                 _ => "without devices.folder whoever reaches it may send readings of any device",
             };
             let text = format!(

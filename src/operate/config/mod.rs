@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::listen::{coap, http, in_flight_bytes, mqtt};
 use crate::operate::mistake::{Mistake, Mistakes};
 use crate::operate::{admin, shutdown};
-use crate::{catalogue, deliver, devices, validate};
+use crate::{catalogue, deliver, devices, store, validate};
 
 mod ask;
 
@@ -45,6 +45,7 @@ pub struct Config {
     pub kafka: deliver::Config,
     pub spool: deliver::spool::Config,
     pub replay: deliver::replay_threads::Config,
+    pub store: store::Config,
     pub schemas: catalogue::Config,
     pub registry: catalogue::registry::Config,
     pub clock: validate::Config,
@@ -68,6 +69,7 @@ impl Default for Config {
             kafka: Default::default(),
             spool: Default::default(),
             replay: Default::default(),
+            store: Default::default(),
             schemas: Default::default(),
             registry: Default::default(),
             clock: Default::default(),
@@ -124,6 +126,7 @@ impl Config {
         relations.extend(config.read_topics());
         relations.extend(config.registry.read_files());
         relations.extend(config.admin.read_files());
+        relations.extend(config.store.read_files());
         relations.extend(config.relations());
         read.add(relations);
         match read.mistakes.0.is_empty() {
@@ -158,6 +161,7 @@ impl Config {
         mistakes.extend(self.coap.mistakes());
         mistakes.extend(self.spool.mistakes());
         mistakes.extend(self.replay.mistakes());
+        mistakes.extend(self.store.mistakes());
         mistakes.extend(self.mqtt.mistakes());
         mistakes.extend(self.http.mistakes());
         mistakes.extend(self.admin.mistakes());
@@ -221,16 +225,16 @@ impl Config {
 
     /// Whether others than this machine reach a listener whose connections are limited by address prefix.
     pub fn is_beyond_loopback(&self) -> bool {
-        let [mqtt, _, http, _] = self.exposed();
+        let [mqtt, _, http, _, _] = self.exposed();
         mqtt.is_beyond_loopback() || http.is_beyond_loopback()
     }
 
     pub fn is_coap_beyond_loopback(&self) -> bool {
-        let [_, coap, _, _] = self.exposed();
+        let [_, coap, _, _, _] = self.exposed();
         coap.is_beyond_loopback()
     }
 
-    fn exposed(&self) -> [Exposed<'_>; 4] {
+    fn exposed(&self) -> [Exposed<'_>; 5] {
         macro_rules! exposed {
             ($table:ident, $tls_listen:expr, $authenticates:expr) => {
                 Exposed {
@@ -251,6 +255,16 @@ impl Config {
             exposed!(coap, None, has_identities),
             exposed!(http, http, has_identities),
             exposed!(admin, admin, self.admin.authenticates()),
+            Exposed {
+                table: "store",
+                enabled: self.store.is_enabled(),
+                listen: &self.store.listen,
+                tls_listen: None,
+                authenticates: false,
+                // It shows figures, and no reading.
+                allow_plaintext: true,
+                allow_anonymous: self.store.allow_anonymous,
+            },
         ]
     }
 
@@ -263,6 +277,7 @@ impl Config {
             ("http.tls.listen", self.http.enabled, self.http.tls.listen.as_ref()),
             ("admin.listen", self.admin.enabled, Some(&self.admin.listen)),
             ("admin.tls.listen", self.admin.enabled, self.admin.tls.listen.as_ref()),
+            ("store.listen", self.store.is_enabled(), Some(&self.store.listen)),
         ];
         let all = all.into_iter().filter(|one| one.1);
         let all: Vec<_> = all.filter_map(|(name, _, listen)| Some((name, listen?))).collect();

@@ -107,14 +107,18 @@ const NO_LIMITS: &str = "
     clock.max_ahead clock.max_age
     drain.delay
     log.level log.format
+    store.listen store.allow_anonymous store.group store.session_timeout store.batch_readings store.batch_interval store.retention
+    store.late_after store.sql_folder
 ";
 
 /// What is not set unless somebody sets it.
-const WITHOUT_DEFAULT: [(&str, &str); 4] = [
+const WITHOUT_DEFAULT: [(&str, &str); 6] = [
     ("devices", "folder"),
     ("admin", "token"),
     ("admin", "metrics_token"),
     ("kafka", "topics_file"),
+    ("store", "database_url"),
+    ("store", "instance"),
 ];
 
 #[test]

@@ -246,7 +246,12 @@ impl Broker {
 
     /// Makes a topic of a real Kafka by hand, as its operator does.
     pub async fn make_topic(&self, topic: &str) {
-        let new = NewTopic::new(topic, 3, TopicReplication::Fixed(1));
+        self.make_topic_of(topic, 3).await;
+    }
+
+    /// The same, with this number of partitions.
+    pub async fn make_topic_of(&self, topic: &str, partitions: i32) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         let results = self.admin().create_topics(&[new], &admin_options()).await.unwrap();
         results
             .into_iter()

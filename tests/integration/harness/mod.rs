@@ -12,10 +12,12 @@ pub mod fence;
 pub mod gateway;
 pub mod mqtt;
 pub mod panics;
+pub mod postgres;
 pub mod program;
 pub mod registry;
 pub mod scrape;
 pub mod senders;
+pub mod store;
 
 pub use broker::Broker;
 pub use clients::{Client, Via};

@@ -1,0 +1,147 @@
+//! The `[store]` table: which database, how batches are made, how long readings are kept.
+//!
+//! The database's URL holds its password, so it is a secret, and may be in a file. Without one there is no store: a gateway
+//! reads this table and does nothing with it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::listen::addresses::ListenAddresses;
+use crate::operate::mistake::Mistakes;
+use crate::operate::secret::Secret;
+
+/// The `[store]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where readings are stored: `postgresql://user:password@host/database?sslmode=require`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_url: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_url_file: Option<PathBuf>,
+    /// PEM file with the authority of the database's certificate, beside those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_ca: Option<PathBuf>,
+    /// Where `citygate store` serves /metrics, /livez and /readyz.
+    pub listen: ListenAddresses,
+    /// Listen beyond loopback, though whoever reaches it may read everything there, in plain text.
+    pub allow_anonymous: bool,
+    /// The consumer group, whose instances share the partitions.
+    pub group: String,
+    /// This instance's name in the group, if it keeps one: it then has its partitions again at once after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Time without a heartbeat after which the group gives an instance's partitions to the others.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub session_timeout: Duration,
+    /// Readings at which a batch is stored without waiting longer.
+    pub batch_readings: u32,
+    /// Time after which a batch is stored.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub batch_interval: Duration,
+    /// Readings observed longer ago are not stored; those that are stored are dropped then, by whole days (UTC).
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub retention: Duration,
+    /// A reading received longer after it was observed is late: stored and counted, but part of no aggregate.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub late_after: Duration,
+    /// Folder of the SQL files that compute results, of `jobs.toml`, and of the schemas of topics that results go to.
+    pub sql_folder: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            database_url: None,
+            database_url_file: None,
+            database_ca: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 9465)).into(),
+            allow_anonymous: false,
+            group: "citygate-store".into(),
+            instance: None,
+            session_timeout: Duration::from_secs(10),
+            batch_readings: 5_000,
+            batch_interval: Duration::from_millis(500),
+            retention: Duration::from_secs(400 * 24 * 60 * 60),
+            late_after: Duration::from_secs(60 * 60),
+            sql_folder: "deploy/postgres".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether there is a database.
+    pub fn is_enabled(&self) -> bool {
+        self.database_url.is_some()
+    }
+
+    /// What is wrong with this table. No mistake quotes the URL.
+    pub fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        let url = self.database_url.as_ref();
+        if let Some(Err(error)) = url.map(parse_url) {
+            mistakes.push("store.database_url, store.database_url_file", error);
+        }
+        let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
+        require(!self.group.trim().is_empty(), "store.group", "is empty");
+        require(
+            self.instance.as_ref().is_none_or(|name| !name.trim().is_empty()),
+            "store.instance",
+            "is empty; leave it out if the instance keeps no name",
+        );
+        require(
+            (Duration::from_secs(6)..=Duration::from_secs(300)).contains(&self.session_timeout),
+            "store.session_timeout",
+            "must be between 6s and 5m, as brokers accept it",
+        );
+        require(
+            (1..=100_000).contains(&self.batch_readings),
+            "store.batch_readings",
+            "must be between 1 and 100000",
+        );
+        require(
+            (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&self.batch_interval),
+            "store.batch_interval",
+            "must be between 1ms and 1m",
+        );
+        let day = Duration::from_secs(24 * 60 * 60);
+        require(
+            (day..=36_525 * day).contains(&self.retention),
+            "store.retention",
+            "must be between 24h and 876600h (100 years)",
+        );
+        mistakes
+    }
+
+    /// Puts the URL into its field if it is in a file.
+    pub fn read_files(&mut self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        let read = match (&self.database_url, self.database_url_file.take()) {
+            (_, None) => return mistakes,
+            (Some(_), Some(_)) => Err("store.database_url is set, too; keep one of them".to_owned()),
+            (None, Some(path)) => Secret::read(&path).map_err(|error| error.to_string()),
+        };
+        match read {
+            Ok(url) => self.database_url = Some(url),
+            Err(why) => mistakes.push("store.database_url_file", why),
+        }
+        mistakes
+    }
+}
+
+/// Reads a URL.
+///
+/// # Errors
+/// What is wrong with it, without quoting it.
+pub fn parse_url(url: &Secret) -> Result<tokio_postgres::Config, &'static str> {
+    const EXPECTED: &str = "is not understood; write postgresql://user:password@host:5432/database?sslmode=require, with %40 for an \
+                            @ in a password";
+    let config: tokio_postgres::Config = url.reveal().parse().map_err(|_| EXPECTED)?;
+    match config.get_hosts().is_empty() {
+        true => Err(EXPECTED),
+        false => Ok(config),
+    }
+}

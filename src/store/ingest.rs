@@ -1,0 +1,463 @@
+//! The loop that stores readings: read, decode, write, and begin again where the database says.
+//!
+//! What is true is in the database: after anything that may have gone wrong (a lost connection, a lost partition, a commit
+//! without an answer) the open batch is dropped, the offsets are asked for, and reading goes on from there. So nothing in memory
+//! has to be right for a reading to be stored once. While something is unavailable Kafka is polled all the same, so that the
+//! group keeps this instance, but nothing is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::assignment::Assignment;
+use super::batch::{Batch, Limits, Place};
+use super::config::Config;
+use super::database::Database;
+use super::error::Error;
+use super::json;
+use super::metrics::StoreMetrics;
+use super::status::{Part, Status};
+use super::tables::Tables;
+use super::write::{self, Stored};
+use crate::catalogue::Definition;
+use crate::catalogue::decoder::{Decoder, Undecodable};
+use crate::deliver::consumer::Consumed;
+use crate::deliver::group::{Change, Member};
+
+/// How long it is waited for a record at a time.
+const TURN: Duration = Duration::from_millis(100);
+
+/// How often it is looked how far behind the partitions are, and for which of them everything is stored.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long Kafka may take to say so.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often partitions of tables are made and dropped.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// How long it is waited before the next try: first, and at the most.
+const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A database that takes longer for a batch is unavailable.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What the loop works with.
+pub struct Ingest {
+    pub config: Config,
+    pub database: Database,
+    pub kinds: Vec<Definition>,
+    /// The topic of devices.
+    pub devices: Arc<str>,
+    pub member: Member,
+    pub decoder: Decoder,
+    pub metrics: StoreMetrics,
+    pub status: Arc<Status>,
+    pub closing: CancellationToken,
+    pub tables: Tables,
+    pub assignment: Assignment,
+}
+
+/// Why a batch is not added to any more.
+#[derive(Debug)]
+enum End {
+    /// It is full, or old enough.
+    Due,
+    Changed(Change),
+    Closing,
+}
+
+// === impl Ingest ===
+
+impl Ingest {
+    /// Stores readings until `closing`, whatever becomes unavailable meanwhile.
+    ///
+    /// # Errors
+    /// A table of a kind cannot hold its readings: no other try will change that.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let mut pause = PAUSE;
+        while !self.closing.is_cancelled() {
+            let began = Instant::now();
+            match self.session().await {
+                Ok(()) => break,
+                Err(wrong @ Error::Tables(_)) => return Err(wrong),
+                Err(failure) => self.note(&failure),
+            }
+            if began.elapsed() > 2 * PAUSE_MAX {
+                pause = PAUSE;
+            }
+            self.wait(pause).await;
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
+        // Leaving the group takes a moment.
+        tokio::task::block_in_place(|| drop(self));
+        Ok(())
+    }
+
+    fn note(&self, failure: &Error) {
+        self.metrics
+            .store_failures_total
+            .with_label_values(&[failure.reason()])
+            .inc();
+        if let Some(part) = failure.part() {
+            self.status.fault(part, &failure.to_string());
+        }
+        if matches!(failure, Error::Database(_)) {
+            self.metrics.store_database_up.set(0);
+        }
+    }
+
+    /// Lets time pass in which nothing is read.
+    async fn wait(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        self.stop_reading();
+        while Instant::now() < until && !self.closing.is_cancelled() {
+            // What may come is of partitions that are not read any more.
+            let _read = tokio::task::block_in_place(|| self.member.poll(TURN.min(pause)));
+            if let Some(change) = self.member.change() {
+                self.follow(change);
+            }
+        }
+    }
+
+    fn stop_reading(&self) {
+        if self.assignment.given.is_some()
+            && let Err(failure) = self.member.begin(&[])
+        {
+            self.status.fault(Part::Kafka, &failure.to_string());
+        }
+    }
+
+    /// What the group decided, while nothing is read.
+    fn follow(&mut self, change: Change) {
+        self.assignment = Assignment::default();
+        match change {
+            Change::Assigned(given) => {
+                self.assignment.given = Some(given);
+                self.stop_reading();
+            }
+            Change::Revoked => {
+                if let Err(failure) = self.member.release() {
+                    self.status.fault(Part::Kafka, &failure.to_string());
+                }
+            }
+        }
+    }
+
+    /// Stores readings over one connection, until something fails or the store closes.
+    async fn session(&mut self) -> Result<(), Error> {
+        let mut client = self.database.connect().await?;
+        self.tables.prepare(&self.database, &mut client, &self.kinds).await?;
+        self.learn_schemas(&client).await?;
+        let mut looked: Option<Instant> = None;
+        let mut kept: Option<Instant> = None;
+        self.begin(&client).await?;
+        self.status.well(Part::Database);
+        self.metrics.store_database_up.set(1);
+        loop {
+            if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
+                kept = Some(Instant::now());
+                let retention = self.config.retention;
+                self.tables
+                    .keep(&self.database, &mut client, &self.kinds, retention)
+                    .await?;
+            }
+            let mut batch = Batch::default();
+            let end = self.collect(&mut client, &mut batch).await?;
+            self.store(&mut client, batch).await?;
+            match end {
+                End::Due => {}
+                End::Changed(change) => self.change(&client, change).await?,
+                End::Closing => return Ok(()),
+            }
+            if looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
+                looked = Some(Instant::now());
+                self.look(&client).await?;
+            }
+        }
+    }
+
+    /// Schemas that the folder had before, and other instances' folders have.
+    async fn learn_schemas(&mut self, client: &Client) -> Result<(), Error> {
+        let ask = "select kind, header, schema from city.avro_schema order by since";
+        let known = client.query(ask, &[]).await;
+        let known = known.map_err(|error| self.database.error("city.avro_schema", error))?;
+        for row in known {
+            let (kind, header, text): (String, Vec<u8>, String) = (row.get(0), row.get(1), row.get(2));
+            let parsed = apache_avro::Schema::parse_str(&text).map_err(Box::new);
+            if let Err(wrong) = parsed.and_then(|schema| self.decoder.add(&kind, header, schema)) {
+                warn!(kind, %wrong, "a schema in city.avro_schema cannot be used");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all that this instance was given, from where the database says.
+    async fn begin(&mut self, client: &Client) -> Result<(), Error> {
+        let Some(given) = std::mem::take(&mut self.assignment).given else {
+            return Ok(());
+        };
+        let mut topics: BTreeMap<&str, Arc<str>> = BTreeMap::new();
+        for (topic, partition) in &given {
+            let topic = topics.entry(topic).or_insert_with(|| topic.as_str().into()).clone();
+            let from = self.offset(client, &topic, *partition).await?;
+            self.assignment.stored.insert((topic, *partition), from);
+        }
+        self.assignment.begun = self.assignment.stored.clone();
+        let from = self.assignment.stored.iter();
+        let from: Vec<_> = from
+            .map(|((topic, partition), offset)| (&**topic, *partition, *offset))
+            .collect();
+        self.member.begin(&from)?;
+        self.metrics.store_partitions.set(from.len() as i64);
+        self.metrics.store_lag_records.reset();
+        self.assignment.given = Some(given);
+        self.status.well(Part::Starting);
+        Ok(())
+    }
+
+    /// Where a partition is to be read from: behind what is stored; of one that never was, from its beginning.
+    async fn offset(&self, client: &Client, topic: &str, partition: i32) -> Result<i64, Error> {
+        let error = |error| self.database.error("city.kafka_offset", error);
+        let first =
+            "insert into city.kafka_offset (topic, partition, next_offset) values ($1, $2, 0) on conflict do nothing";
+        client.execute(first, &[&topic, &partition]).await.map_err(error)?;
+        let ask = "select next_offset from city.kafka_offset where topic = $1 and partition = $2";
+        Ok(client
+            .query_one(ask, &[&topic, &partition])
+            .await
+            .map_err(error)?
+            .get(0))
+    }
+
+    /// Does what the group decided, with everything stored that was read.
+    async fn change(&mut self, client: &Client, change: Change) -> Result<(), Error> {
+        match change {
+            Change::Revoked => {
+                self.assignment = Assignment::default();
+                self.metrics.store_partitions.set(0);
+                self.metrics.store_lag_records.reset();
+                self.member.release()?;
+            }
+            Change::Assigned(given) => {
+                info!(
+                    partitions = given.len(),
+                    "the group has given this instance its partitions"
+                );
+                self.assignment.given = Some(given);
+                self.begin(client).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds records to a batch until it is to be stored.
+    async fn collect(&mut self, client: &mut Client, batch: &mut Batch) -> Result<End, Error> {
+        let idle_until = Instant::now() + LOOK_INTERVAL;
+        let limits = Limits::new(&self.config, SystemTime::now());
+        loop {
+            if self.closing.is_cancelled() {
+                return Ok(End::Closing);
+            }
+            let until = batch
+                .began
+                .map_or(idle_until, |began| began + self.config.batch_interval);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || batch.is_full(self.config.batch_readings) {
+                return Ok(End::Due);
+            }
+            let polled = tokio::task::block_in_place(|| self.member.poll(left.min(TURN)));
+            if let Some(change) = self.member.change() {
+                return Ok(End::Changed(change));
+            }
+            match polled {
+                Ok(Some(record)) => self.add(client, batch, record, limits).await?,
+                Ok(None) => {}
+                // Told again for every attempt to connect; librdkafka goes on by itself.
+                Err(failure) => self.status.fault(Part::Kafka, &failure.to_string()),
+            }
+        }
+    }
+
+    async fn add(
+        &mut self,
+        client: &mut Client,
+        batch: &mut Batch,
+        record: Consumed,
+        limits: Limits,
+    ) -> Result<(), Error> {
+        self.status.well(Part::Kafka);
+        let Some((place, &stored)) = self.assignment.place(&record) else {
+            return Ok(()); // of a partition that was taken away
+        };
+        let place = place.clone();
+        self.assignment.begins(&place, &record, &self.metrics);
+        if place.0 == self.devices {
+            return self.add_device(batch, &place, stored, record).await;
+        }
+        let Some(kind) = self.kinds.iter().find(|kind| *kind.topic == *place.0) else {
+            return Ok(());
+        };
+        let decoded = self.decoder.reading(kind, &record.key, &record.value).await;
+        let (writer, reading) = match decoded {
+            Ok(decoded) => (decoded.writer, decoded.reading),
+            Err(why) if why.may_pass() => return Err(Error::Registry(why.to_string())),
+            Err(why) => {
+                poisoned(batch, &place, stored, record, &why);
+                return Ok(());
+            }
+        };
+        self.status.well(Part::Registry);
+        let layout = self.tables.layout(&self.database, client, &kind.name, &writer).await?;
+        let at = batch.add(&place, stored, record);
+        match layout {
+            Err(wrong) => batch.poison(at, wrong.reason(), wrong.to_string()),
+            Ok(layout) => {
+                if let Err(fault) = batch.reading(&place, at, &layout, &reading, limits) {
+                    batch.poison(at, fault.reason(), fault.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Devices in Avro become JSON first.
+    async fn add_device(
+        &mut self,
+        batch: &mut Batch,
+        place: &Place,
+        stored: i64,
+        mut record: Consumed,
+    ) -> Result<(), Error> {
+        if let [0, a, b, c, d, datum @ ..] = &*record.value {
+            let writer = self.decoder.by_id(u32::from_be_bytes([*a, *b, *c, *d])).await;
+            match writer.and_then(|writer| writer.decoded(datum)) {
+                Ok(value) => {
+                    let mut text = Vec::new();
+                    json::write(&mut text, &value);
+                    record.value = text;
+                }
+                Err(why) if why.may_pass() => return Err(Error::Registry(why.to_string())),
+                Err(why) => {
+                    poisoned(batch, place, stored, record, &why);
+                    return Ok(());
+                }
+            }
+        }
+        let at = batch.add(place, stored, record);
+        batch.device(at);
+        Ok(())
+    }
+
+    /// Stores a batch, if there is anything in it.
+    async fn store(&mut self, client: &mut Client, batch: Batch) -> Result<(), Error> {
+        let Some(began) = batch.began else {
+            return Ok(());
+        };
+        for rows in &batch.tables {
+            let days = rows.days();
+            self.tables
+                .make_days(&self.database, client, &rows.layout.kind, days)
+                .await?;
+        }
+        let in_database = Instant::now();
+        let kinds = &self.kinds;
+        let kind_of = |topic: &str| {
+            kinds
+                .iter()
+                .find(|kind| kind.topic == topic)
+                .map(|kind| kind.name.as_str().into())
+        };
+        let written = tokio::time::timeout(WRITE_TIMEOUT, write::write(&self.database, client, &batch, kind_of)).await;
+        let stored = match written {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(failure)) => {
+                if matches!(failure, Error::NoPartition) {
+                    self.tables.forget_days();
+                }
+                return Err(failure);
+            }
+            Err(_) => return Err(Error::Slow(WRITE_TIMEOUT)),
+        };
+        for (place, span) in &batch.spans {
+            if let Some(stored) = self.assignment.stored.get_mut(place) {
+                *stored = span.next;
+            }
+        }
+        self.count(&stored, began, in_database);
+        Ok(())
+    }
+
+    fn count(&self, stored: &Stored, began: Instant, in_database: Instant) {
+        let metrics = &self.metrics;
+        for (kind, counts) in &stored.kinds {
+            metrics.store_rows_total.with_label_values(&[kind]).inc_by(counts.rows);
+            metrics
+                .store_duplicates_total
+                .with_label_values(&[kind])
+                .inc_by(counts.duplicates);
+            metrics.store_late_total.with_label_values(&[kind]).inc_by(counts.late);
+        }
+        for (reason, count) in &stored.undecodable {
+            metrics
+                .store_undecodable_total
+                .with_label_values(&[reason])
+                .inc_by(*count);
+        }
+        metrics.store_devices_total.inc_by(stored.devices);
+        metrics.store_expired_total.inc_by(stored.expired);
+        let seconds = |part: &str, since: Instant| {
+            metrics
+                .store_batch_seconds
+                .with_label_values(&[part])
+                .observe(since.elapsed().as_secs_f64());
+        };
+        seconds("batch", began);
+        seconds("transaction", in_database);
+        let now = SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        metrics.store_last_commit_timestamp_seconds.set(now.as_secs_f64());
+    }
+
+    /// Looks how far behind each partition is, and notes those of which everything is stored.
+    async fn look(&mut self, client: &Client) -> Result<(), Error> {
+        let mut caught_up = Vec::new();
+        for ((topic, partition), stored) in &self.assignment.stored {
+            let now = SystemTime::now();
+            let asked = tokio::task::block_in_place(|| self.member.watermarks(topic, *partition, LOOK_TIMEOUT));
+            let (_, end) = match asked {
+                Ok(watermarks) => watermarks,
+                Err(failure) => {
+                    self.status.fault(Part::Kafka, &failure.to_string());
+                    return Ok(());
+                }
+            };
+            let labels = [&**topic, &partition.to_string()];
+            self.metrics
+                .store_lag_records
+                .with_label_values(&labels)
+                .set((end - stored).max(0));
+            if *stored >= end
+                && let Some(kind) = self.kinds.iter().find(|kind| *kind.topic == **topic)
+            {
+                caught_up.push((Arc::from(kind.name.as_str()), *partition, now));
+            }
+        }
+        if !self.assignment.stored.is_empty() {
+            self.status.well(Part::Kafka);
+        }
+        let noted = write::note_stored(client, &caught_up).await;
+        noted.map_err(|error| self.database.error("city.stored", error))?;
+        Ok(())
+    }
+}
+
+fn poisoned(batch: &mut Batch, place: &Place, stored: i64, record: Consumed, why: &Undecodable) {
+    let at = batch.add(place, stored, record);
+    batch.poison(at, why.reason(), why.to_string());
+}

@@ -1,0 +1,249 @@
+//! Results on their way to topics: what SQL puts into `city.outbox` is published, and deleted once Kafka has confirmed it.
+//!
+//! In the order of `id`, so that what is published last of a key is what was computed last; what Kafka does not confirm is
+//! published again, with all that follows it, and may then be in its topic twice. Of all instances one publishes. A topic is
+//! written with the default prefix, `city.aggregates`; `kafka.topic_prefix` takes the place of `city.`. A value is JSON, or Avro
+//! where the folder of the SQL has a schema of the topic's name; one that does not fit its schema is kept in `city.undecodable`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::{Client, Row};
+use tokio_util::sync::CancellationToken;
+
+use super::database::Database;
+use super::day;
+use super::metrics::StoreMetrics;
+use super::status::{Part, Status};
+use super::tables::LOCKS;
+use crate::catalogue::kinds::confluent_header;
+use crate::catalogue::registry;
+use crate::catalogue::schemas::{self, Definition};
+use crate::deliver;
+use crate::deliver::publisher::{Outgoing, Publisher};
+use crate::validate::{self, Program, Scratch, Validator};
+
+const LOCK_OUTBOX: i32 = 3;
+
+/// The prefix that is written in SQL.
+const PREFIX: &str = "city.";
+
+/// How many results are published at a time, and how often it is looked for some.
+const RESULTS_MAX: i64 = 1000;
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long it is waited after something has failed.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Publishes.
+pub struct Outbox {
+    pub database: Database,
+    pub kafka: deliver::Config,
+    pub registry: registry::Config,
+    /// Where schemas of topics are.
+    pub folder: PathBuf,
+    pub metrics: StoreMetrics,
+    pub status: Arc<Status>,
+    pub closing: CancellationToken,
+    /// By topic as it is written in SQL; none: values are JSON.
+    pub programs: BTreeMap<String, Option<Program>>,
+}
+
+/// A result that cannot be published.
+struct Misfit {
+    id: i64,
+    topic: String,
+    key: Option<String>,
+    value: String,
+    why: String,
+}
+
+// === impl Outbox ===
+
+impl Outbox {
+    /// Publishes until `closing`, while this instance has the lock.
+    pub async fn run(mut self) {
+        while !self.closing.is_cancelled() {
+            // Whatever keeps it from connecting, the loop that stores readings says.
+            if let Ok(client) = self.database.connect().await
+                && self.has_lock(&client).await
+            {
+                self.work(&client).await;
+            }
+            self.pause(PAUSE).await;
+        }
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+
+    async fn has_lock(&self, client: &Client) -> bool {
+        // Before the tables are made there is nothing to publish.
+        let ask =
+            format!("select to_regclass('city.outbox') is not null and pg_try_advisory_lock({LOCKS}, {LOCK_OUTBOX})");
+        client.query_one(&ask, &[]).await.is_ok_and(|row| row.get(0))
+    }
+
+    /// With the lock, until something fails.
+    async fn work(&mut self, client: &Client) {
+        let publisher = match Publisher::new(&self.kafka) {
+            Ok(publisher) => publisher,
+            Err(error) => return self.status.fault(Part::Publish, &error.to_string()),
+        };
+        while !client.is_closed() && !self.closing.is_cancelled() {
+            match self.publish(client, &publisher).await {
+                Ok(0) => {
+                    self.status.well(Part::Publish);
+                    self.pause(LOOK_INTERVAL).await;
+                }
+                Ok(_) => self.status.well(Part::Publish),
+                Err(why) => {
+                    self.metrics.store_publish_failures_total.inc();
+                    return self.status.fault(Part::Publish, &why);
+                }
+            }
+        }
+    }
+
+    /// Publishes what there is, up to a limit; how many results that were.
+    async fn publish(&mut self, client: &Client, publisher: &Publisher) -> Result<usize, String> {
+        let error = |error| self.database.error("city.outbox", error).to_string();
+        let ask = "select id, topic, key, value::text from city.outbox order by id limit $1";
+        let rows = client.query(ask, &[&RESULTS_MAX]).await.map_err(error)?;
+        self.metrics.store_outbox_rows.set(rows.len() as i64);
+        let (mut ids, mut records, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            match self.outgoing(row).await? {
+                Ok(record) => {
+                    ids.push(row.get::<_, i64>(0));
+                    records.push(record);
+                }
+                Err(misfit) => misfits.push(misfit),
+            }
+        }
+        let (confirmed, why) = match records.is_empty() {
+            true => (0, None),
+            false => tokio::task::block_in_place(|| publisher.publish(&records)),
+        };
+        let error = |error| self.database.error("city.outbox", error).to_string();
+        for misfit in &misfits {
+            keep(client, misfit).await.map_err(error)?;
+        }
+        let done: Vec<i64> = ids[..confirmed]
+            .iter()
+            .copied()
+            .chain(misfits.iter().map(|misfit| misfit.id))
+            .collect();
+        client
+            .execute("delete from city.outbox where id = any($1)", &[&done])
+            .await
+            .map_err(error)?;
+        for record in &records[..confirmed] {
+            self.metrics
+                .store_published_total
+                .with_label_values(&[&record.topic])
+                .inc();
+        }
+        match why {
+            Some(why) => Err(why.to_string()),
+            None => Ok(rows.len()),
+        }
+    }
+
+    /// # Errors
+    /// It cannot be known how its topic is written; the inner one: the result does not fit.
+    async fn outgoing(&mut self, row: &Row) -> Result<Result<Outgoing, Misfit>, String> {
+        let (written, key, value): (String, Option<String>, Option<String>) = (row.get(1), row.get(2), row.get(3));
+        let topic = self.topic(&written);
+        if !self.programs.contains_key(&written) {
+            let program = self.program(&written, &topic).await?;
+            self.programs.insert(written.clone(), program);
+        }
+        let program = self.programs.get(&written).and_then(Option::as_ref);
+        let value = match (value, program) {
+            (None, _) => None,
+            (Some(json), None) => Some(json.into_bytes()),
+            (Some(json), Some(program)) => match encoded(program, key.as_deref().unwrap_or_default(), &json) {
+                Ok(avro) => Some(avro),
+                Err(why) => {
+                    return Ok(Err(Misfit {
+                        id: row.get(0),
+                        topic,
+                        key,
+                        value: json,
+                        why,
+                    }));
+                }
+            },
+        };
+        Ok(Ok(Outgoing { topic, key, value }))
+    }
+
+    fn topic(&self, written: &str) -> String {
+        match written.strip_prefix(PREFIX) {
+            Some(name) => format!("{}{name}", self.kafka.topic_prefix),
+            None => written.to_owned(),
+        }
+    }
+
+    /// How values of a topic become Avro, if the folder has a schema of it; registered, if there is a registry.
+    async fn program(&self, written: &str, topic: &str) -> Result<Option<Program>, String> {
+        let path = self.folder.join(format!("{written}.avsc"));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let definition = Definition::of_topic(&path, topic).map_err(|error: schemas::Error| error.to_string())?;
+        let compiled = validate::compile(&definition.schema, &definition.text);
+        let mut program = compiled.map_err(|mistakes| format!("{}: {}", path.display(), mistakes.join("; ")))?;
+        program.prefix = match self.id(&definition).await? {
+            Some(id) => confluent_header(id),
+            None => definition.prefix,
+        };
+        Ok(Some(program))
+    }
+
+    async fn id(&self, definition: &Definition) -> Result<Option<u32>, String> {
+        let definitions = std::slice::from_ref(definition);
+        let asked = registry::ask(&self.registry, definitions)
+            .await
+            .map_err(|error| error.to_string())?;
+        let Some(asked) = asked else {
+            return Ok(None);
+        };
+        let ids = asked
+            .register(definitions)
+            .await
+            .map_err(|errors| super::error::lines(&errors))?;
+        Ok(ids.ids.values().next().copied())
+    }
+}
+
+fn encoded(program: &Program, key: &str, json: &str) -> Result<Vec<u8>, String> {
+    let validator = Validator::new(&validate::Config::default());
+    let mut scratch = Scratch::default();
+    let now_ms = day::micros(SystemTime::now()) / 1000;
+    match validator.reading(program, key, now_ms, json.as_bytes(), &mut scratch) {
+        Ok(()) => Ok(scratch.value().to_vec()),
+        Err(rejection) => Err(rejection.detail.to_string()),
+    }
+}
+
+/// Keeps a result that does not fit its topic's schema, as its row is deleted.
+async fn keep(client: &Client, misfit: &Misfit) -> Result<(), tokio_postgres::Error> {
+    let keep = "insert into city.undecodable (topic, partition, \"offset\", reason, detail, key, value) \
+                values ($1, -1, $2, 'result', $3, $4, $5) on conflict do nothing";
+    let key = misfit.key.as_ref().map(String::as_bytes);
+    client
+        .execute(
+            keep,
+            &[&misfit.topic, &misfit.id, &misfit.why, &key, &misfit.value.as_bytes()],
+        )
+        .await?;
+    Ok(())
+}
