@@ -83,7 +83,7 @@ async fn a_database_that_is_killed_has_each_reading_once() {
     for part in all.chunks(10_000) {
         city.produce_probes(part);
         let from = rows(&database).await;
-        await_rows(&database, from + 1_000).await;
+        await_rows(&database, (from + 1_000).min(10_000 * (killed + 1))).await;
         postgres.kill();
         eventually("the store says why it waits", async || {
             let (status, why) = store.get("/readyz").await?;
