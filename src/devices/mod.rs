@@ -28,6 +28,8 @@ pub mod metrics;
 
 mod password_checks;
 
+pub mod place;
+
 pub mod rate;
 
 pub mod record;

@@ -56,6 +56,7 @@ mod health;
 
 mod deadlines;
 
+mod places;
 mod refusals;
 
 mod topics;

@@ -26,7 +26,11 @@ use crate::devices::record::Record;
 use crate::devices::register::{Clash, Register};
 use crate::operate::config::Config;
 
+mod places;
+
 mod print;
+
+mod publish;
 
 use print::Printer;
 
@@ -113,6 +117,10 @@ enum Action {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Publish where devices stand, and what they belong to, to the topic of devices (<kafka.topic_prefix>devices).
+    ///
+    /// Out of the identities' tags (district, segment, upstream, feeder, …), or of a file. What is published again replaces what was.
+    Publish(publish::Options),
 }
 
 /// What a device proves itself with, if not with a new key.
@@ -174,6 +182,9 @@ struct Folder {
 /// It cannot be done; why. Nothing was changed then.
 pub fn run(options: &Options, config: &Config, output: &mut impl Write) -> anyhow::Result<()> {
     let path = options.folder.as_deref().or(config.devices.folder.as_deref());
+    if let Action::Publish(publish) = &options.action {
+        return publish::run(publish, path, &config.kafka, output);
+    }
     let path = path.context("no folder of identities: set devices.folder, or give --folder DIR")?;
     // Before the lock: a person may take long.
     let given = options.action.credentials().map_or(Ok(Given::default()), Given::read)?;
@@ -226,6 +237,8 @@ pub fn run(options: &Options, config: &Config, output: &mut impl Write) -> anyho
             folder.change(id, |record| record.certificates.extend(names))
         }
         Action::Remove { id } => folder.remove(id),
+        // It changes nothing here.
+        Action::Publish(_) => Ok(()),
     }
 }
 
