@@ -53,7 +53,10 @@ impl Publisher {
             ends: Mutex::default(),
         };
         let servers = config.bootstrap_servers.clone();
-        match config.producer(false).create_with_context(reports) {
+        let mut producer = config.producer(false);
+        // Nobody reads them; librdkafka's crate would log them.
+        producer.set("statistics.interval.ms", "0");
+        match producer.create_with_context(reports) {
             Ok(producer) => Ok(Publisher {
                 producer,
                 servers,
