@@ -622,7 +622,9 @@ create or replace function city.close_windows() returns void
 language sql as $$
   insert into city.window_progress as p (kind, closed_until, computed_until)
   select s.kind, city.floor_minute(min(received_at) - city.seconds_of('close_after')), min(c.computed_until)
-  from city.stored s left join city.computed c on c.kind = s.kind group by s.kind order by s.kind
+  from city.stored s left join city.computed c on c.kind = s.kind
+  -- Of another kind nothing is computed: its readings would be noted as due for ever.
+  where s.kind in (select m.kind from city.measure m) group by s.kind order by s.kind
   on conflict (kind) do update set closed_until = greatest(p.closed_until, excluded.closed_until), computed_until = excluded.computed_until
     where (p.closed_until is null or excluded.closed_until > p.closed_until) or p.computed_until is distinct from excluded.computed_until
 $$;

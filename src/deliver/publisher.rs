@@ -38,9 +38,19 @@ pub struct Publisher {
 
 struct Reports {
     told: ConnectionErrors,
-    /// Of each record of the list that is being sent.
-    ends: Mutex<Vec<Option<Result<(), KafkaError>>>>,
+    ends: Mutex<Ends>,
 }
+
+/// How the records of the list that is being sent have ended.
+#[derive(Default)]
+struct Ends {
+    /// Of which list: a report of an earlier one may come late.
+    list: usize,
+    of_records: Vec<Option<Result<(), KafkaError>>>,
+}
+
+/// Records of one list, at most: a report carries the number of the list above that of the record.
+const RECORDS_MAX: usize = 1 << 20;
 
 // === impl Publisher ===
 
@@ -72,10 +82,10 @@ impl Publisher {
     /// Sends records in their order; how many of them, from the first on, are confirmed, and why the next one is not.
     pub fn publish(&self, records: &[Outgoing]) -> (usize, Option<Error>) {
         let reports = self.producer.context();
-        *reports.ends() = vec![None; records.len()];
-        for (index, record) in records.iter().enumerate() {
-            if let Err(error) = self.send(index, record) {
-                reports.ends()[index] = Some(Err(error));
+        let list = reports.begin(records.len());
+        for (index, record) in records.iter().enumerate().take(RECORDS_MAX) {
+            if let Err(error) = self.send(list * RECORDS_MAX + index, record) {
+                reports.ends().of_records[index] = Some(Err(error));
                 break;
             }
             self.producer.poll(Duration::ZERO);
@@ -84,7 +94,7 @@ impl Publisher {
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             self.producer.poll(TURN);
         }
-        let ends = std::mem::take(&mut *reports.ends());
+        let ends = std::mem::take(&mut reports.ends().of_records);
         let confirmed = ends.iter().take_while(|end| matches!(end, Some(Ok(())))).count();
         let why = (confirmed < records.len()).then(|| match ends.into_iter().nth(confirmed).flatten() {
             Some(Err(error)) => self.explain(&error, &records[confirmed].topic),
@@ -93,8 +103,8 @@ impl Publisher {
         (confirmed, why)
     }
 
-    fn send(&self, index: usize, record: &Outgoing) -> Result<(), KafkaError> {
-        let mut message = BaseRecord::<str, [u8], usize>::with_opaque_to(&record.topic, index);
+    fn send(&self, number: usize, record: &Outgoing) -> Result<(), KafkaError> {
+        let mut message = BaseRecord::<str, [u8], usize>::with_opaque_to(&record.topic, number);
         if let Some(key) = &record.key {
             message = message.key(key.as_str());
         }
@@ -123,7 +133,15 @@ impl Publisher {
 // === impl Reports ===
 
 impl Reports {
-    fn ends(&self) -> MutexGuard<'_, Vec<Option<Result<(), KafkaError>>>> {
+    /// Of another list from now on; its number.
+    fn begin(&self, records: usize) -> usize {
+        let mut ends = self.ends();
+        ends.list = (ends.list + 1) % (usize::MAX / RECORDS_MAX);
+        ends.of_records = vec![None; records];
+        ends.list
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,13 +159,14 @@ impl ClientContext for Reports {
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let end = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
         if end.is_ok() {
             self.told.failures().are_over();
         }
-        // One of an earlier list may come late.
-        if let Some(of_record) = self.ends().get_mut(index) {
+        let mut ends = self.ends();
+        let is_of_this = ends.list == number / RECORDS_MAX;
+        if let Some(of_record) = ends.of_records.get_mut(number % RECORDS_MAX).filter(|_| is_of_this) {
             *of_record = Some(end);
         }
     }

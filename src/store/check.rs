@@ -41,12 +41,15 @@ pub async fn findings(config: &Config, kinds: &[Definition]) -> Findings {
             .push(format!("store.database_url: {}", database::MAY_BE_PLAIN));
     }
     match sql_folder::read(&config.sql_folder) {
-        Ok(sql) => findings.ok.push(format!(
-            "store: {} SQL files and {} jobs in {}",
-            sql.files.len(),
-            sql.jobs.len(),
-            config.sql_folder.display()
-        )),
+        Ok(sql) => match sql.warning(&config.sql_folder) {
+            Some(warning) => findings.warnings.push(warning),
+            None => findings.ok.push(format!(
+                "store: {} SQL files and {} jobs in {}",
+                sql.files.len(),
+                sql.jobs.len(),
+                config.sql_folder.display()
+            )),
+        },
         Err(error) => findings.errors.push(error.into()),
     }
     if let Err(error) = look(&database, kinds, &mut findings).await {

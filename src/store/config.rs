@@ -58,7 +58,7 @@ impl Default for Config {
             database_url: None,
             database_url_file: None,
             database_ca: None,
-            listen: SocketAddr::from(([127, 0, 0, 1], 9465)).into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 9466)).into(),
             allow_anonymous: false,
             group: "citygate-store".into(),
             instance: None,

@@ -19,6 +19,8 @@ use super::config::{self, Config};
 /// How long a server may take to accept a connection, and data that is sent to be acknowledged by its host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take in all until statements are accepted.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// After this silence it is looked whether the other host is still there.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -115,6 +117,17 @@ impl Database {
     /// # Errors
     /// The server does not answer, or refuses.
     pub async fn connect(&self) -> Result<Client, Error> {
+        // TLS and login as well: the library's own limit is that of TCP.
+        let connected = tokio::time::timeout(LOGIN_TIMEOUT, self.log_in()).await;
+        connected.unwrap_or_else(|_| {
+            Err(Error::Unavailable {
+                place: self.place.clone(),
+                why: format!("no login within {} s", LOGIN_TIMEOUT.as_secs()),
+            })
+        })
+    }
+
+    async fn log_in(&self) -> Result<Client, Error> {
         let unavailable = |error: &tokio_postgres::Error| Error::Unavailable {
             place: self.place.clone(),
             why: words(error),

@@ -27,6 +27,7 @@ use crate::catalogue::Definition;
 use crate::catalogue::decoder::{Decoder, Undecodable};
 use crate::deliver::consumer::Consumed;
 use crate::deliver::group::{Change, Member};
+use crate::message::is_device_id;
 
 /// How long it is waited for a record at a time.
 const TURN: Duration = Duration::from_millis(100);
@@ -168,11 +169,18 @@ impl Ingest {
             }
             let mut batch = Batch::default();
             let end = self.collect(&mut client, &mut batch).await?;
-            self.store(&mut client, batch).await?;
-            match end {
-                End::Due => {}
-                End::Changed(change) => self.change(&client, change).await?,
-                End::Closing => return Ok(()),
+            let stored = self.store(&mut client, batch).await;
+            match (stored, end) {
+                (Ok(()), End::Due) => {}
+                (Ok(()), End::Changed(change)) => self.change(&client, change).await?,
+                (Ok(()), End::Closing) => return Ok(()),
+                (Err(failure), end) => {
+                    // The group waits for an answer to what it has decided, whatever has failed.
+                    if let End::Changed(change) = end {
+                        self.follow(change);
+                    }
+                    return Err(failure);
+                }
             }
             if looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
                 looked = Some(Instant::now());
@@ -198,24 +206,27 @@ impl Ingest {
 
     /// Reads all that this instance was given, from where the database says.
     async fn begin(&mut self, client: &Client) -> Result<(), Error> {
-        let Some(given) = std::mem::take(&mut self.assignment).given else {
+        // What fails here is tried again with the next connection: until then it stays what the group gave.
+        let Some(given) = self.assignment.given.clone() else {
             return Ok(());
         };
+        let mut assignment = Assignment::default();
         let mut topics: BTreeMap<&str, Arc<str>> = BTreeMap::new();
         for (topic, partition) in &given {
             let topic = topics.entry(topic).or_insert_with(|| topic.as_str().into()).clone();
             let from = self.offset(client, &topic, *partition).await?;
-            self.assignment.stored.insert((topic, *partition), from);
+            assignment.stored.insert((topic, *partition), from);
         }
-        self.assignment.begun = self.assignment.stored.clone();
-        let from = self.assignment.stored.iter();
+        assignment.begun = assignment.stored.clone();
+        let from = assignment.stored.iter();
         let from: Vec<_> = from
             .map(|((topic, partition), offset)| (&**topic, *partition, *offset))
             .collect();
         self.member.begin(&from)?;
         self.metrics.store_partitions.set(from.len() as i64);
         self.metrics.store_lag_records.reset();
-        self.assignment.given = Some(given);
+        assignment.given = Some(given);
+        self.assignment = assignment;
         self.status.well(Part::Starting);
         Ok(())
     }
@@ -248,7 +259,10 @@ impl Ingest {
                     partitions = given.len(),
                     "the group has given this instance its partitions"
                 );
-                self.assignment.given = Some(given);
+                self.assignment = Assignment {
+                    given: Some(given),
+                    ..Assignment::default()
+                };
                 self.begin(client).await?;
             }
         }
@@ -333,6 +347,12 @@ impl Ingest {
         stored: i64,
         mut record: Consumed,
     ) -> Result<(), Error> {
+        let is_device = str::from_utf8(&record.key).is_ok_and(is_device_id);
+        if !is_device {
+            let at = batch.add(place, stored, record);
+            batch.poison(at, "device", "its key is no device id".to_owned());
+            return Ok(());
+        }
         if let [0, a, b, c, d, datum @ ..] = &*record.value {
             let writer = self.decoder.by_id(u32::from_be_bytes([*a, *b, *c, *d])).await;
             match writer.and_then(|writer| writer.decoded(datum)) {

@@ -33,26 +33,32 @@ const OWN: [(&str, SqlType); OWN_COLUMNS] = [
 const OF_READINGS: [&str; 3] = ["device", "observed_at", "received_at"];
 /// Columns that PostgreSQL gives every table.
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
-/// Tables of the schema `city` that are none of a kind.
-const TABLES: [&str; 18] = [
-    "kafka_offset",
-    "undecodable",
-    "stored",
-    "window_progress",
-    "window_due",
-    "outbox",
-    "device",
-    "avro_schema",
-    "aggregate_1m",
+/// Tables of the schema `city` that are none of a kind: of the store, and of deploy/postgres.
+const TABLES: [&str; 24] = [
     "aggregate_15m",
-    "anomaly",
-    "insight",
+    "aggregate_1m",
     "alert",
-    "late_count",
-    "device_profile",
-    "feeder",
-    "incident",
+    "alert_event",
+    "anomaly",
+    "anomaly_point",
+    "avro_schema",
+    "changed",
+    "computed",
+    "condition",
+    "device",
+    "device_last",
+    "insight",
+    "kafka_offset",
+    "measure",
+    "outbox",
+    "place",
     "profile",
+    "setting",
+    "stored",
+    "threshold",
+    "undecodable",
+    "window_due",
+    "window_progress",
 ];
 
 /// A type of PostgreSQL, as far as Avro has use for it.
@@ -282,7 +288,8 @@ fn may_be_null(schema: &Schema) -> bool {
 
 fn wrong_kind(kind: &str) -> Option<Error> {
     let kind = || kind.to_owned();
-    if TABLES.contains(&&*kind()) {
+    let is_of_results = kind().starts_with("v_") || kind().ends_with("_reading");
+    if is_of_results || TABLES.contains(&&*kind()) {
         return Some(Error::Table { kind: kind() });
     }
     (kind().len() + DAY_BYTES > NAME_BYTES_MAX).then(|| Error::LongKind { kind: kind() })

@@ -88,6 +88,9 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         return Err(Error::Schemas(found.errors));
     }
     let sql = sql_folder::read(&sections.store.sql_folder)?;
+    if let Some(warning) = sql.warning(&sections.store.sql_folder) {
+        warn!("{warning}");
+    }
     let tasks = TaskTracker::new();
     let database = Database::new(sections.store, tasks.clone())?;
     if database.may_be_plain() {

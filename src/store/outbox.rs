@@ -111,12 +111,29 @@ impl Outbox {
         }
     }
 
-    /// Publishes what there is, up to a limit; how many results that were.
+    /// Publishes what there is, up to a limit of each topic; how many results that were. One topic that is missing keeps no other
+    /// waiting for longer than it takes to find that out.
     async fn publish(&mut self, client: &Client, publisher: &Publisher) -> Result<usize, String> {
         let error = |error| self.database.error("city.outbox", error).to_string();
-        let ask = "select id, topic, key, value::text from city.outbox order by id limit $1";
-        let rows = client.query(ask, &[&RESULTS_MAX]).await.map_err(error)?;
-        self.metrics.store_outbox_rows.set(rows.len() as i64);
+        let ask = "select topic, count(*) from city.outbox group by topic order by topic";
+        let topics = client.query(ask, &[]).await.map_err(error)?;
+        let waiting = topics.iter().map(|row| row.get::<_, i64>(1)).sum();
+        self.metrics.store_outbox_rows.set(waiting);
+        let (mut published, mut failed) = (0, None);
+        for row in &topics {
+            match self.publish_topic(client, publisher, row.get(0)).await {
+                Ok(count) => published += count,
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        failed.map_or(Ok(published), Err)
+    }
+
+    /// The same of one topic.
+    async fn publish_topic(&mut self, client: &Client, publisher: &Publisher, topic: &str) -> Result<usize, String> {
+        let error = |error| self.database.error("city.outbox", error).to_string();
+        let ask = "select id, topic, key, value::text from city.outbox where topic = $1 order by id limit $2";
+        let rows = client.query(ask, &[&topic, &RESULTS_MAX]).await.map_err(error)?;
         let (mut ids, mut records, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
         for row in &rows {
             match self.outgoing(row).await? {

@@ -17,6 +17,19 @@ pub struct Sql {
     pub jobs: Vec<Job>,
 }
 
+impl Sql {
+    /// What to warn of, if there is nothing to compute.
+    pub fn warning(&self, folder: &Path) -> Option<String> {
+        let is_empty = self.files.is_empty() && self.jobs.is_empty();
+        is_empty.then(|| {
+            format!(
+                "store.sql_folder: {} has no SQL files and no jobs: readings are stored, and nothing is computed of them",
+                folder.display()
+            )
+        })
+    }
+}
+
 /// A statement that is run again and again.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

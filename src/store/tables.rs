@@ -237,7 +237,7 @@ pub async fn outlook(
 /// Others who change tables wait until this transaction has ended.
 async fn lock(transaction: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
     let wait =
-        format!("select pg_advisory_xact_lock({LOCKS}, {LOCK_TABLES}); set local lock_timeout = '{LOCK_TIMEOUT}'");
+        format!("set local lock_timeout = '{LOCK_TIMEOUT}'; select pg_advisory_xact_lock({LOCKS}, {LOCK_TABLES})");
     transaction.batch_execute(&wait).await
 }
 

@@ -183,3 +183,42 @@ async fn a_store_that_is_behind_the_database_stores_nothing_twice() {
     assert_stored(&database, &expected).await;
     store.finish().await;
 }
+
+/// What the group decides while nothing can be stored is done as soon as something can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_changes_while_the_database_is_gone_goes_on_when_it_is_back() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::own()) else {
+        return;
+    };
+    postgres.start();
+    let database = postgres.only_database();
+    let city = City::new(&broker, &database, 4).await;
+    let all = probes(0..12_000);
+    let first = city.store("batch_readings = 300");
+    city.produce_probes(&all[..4_000]);
+    await_rows(&database, 1_000).await;
+    postgres.kill();
+    city.produce_probes(&all[4_000..8_000]);
+    let mut second = city.store("batch_readings = 300");
+    let members = async |count: usize| {
+        eventually(&format!("{count} members"), async || {
+            (city.members() == (count, "Stable".to_owned())).then_some(())
+        })
+        .await;
+    };
+    members(2).await;
+    postgres.start();
+    await_rows(&database, 8_000).await;
+    postgres.kill();
+    second.kill();
+    city.produce_probes(&all[8_000..]);
+    members(1).await;
+    postgres.start();
+    await_rows(&database, all.len() as i64).await;
+    assert_stored(&database, &all).await;
+    eventually("all partitions", async || {
+        (first.metric("citygate_store_partitions", &[]).await == 4).then_some(())
+    })
+    .await;
+    first.finish().await;
+}

@@ -253,3 +253,35 @@ fn what_cannot_be_a_table_or_a_column_is_said() {
         "city.k: is no table of the store's: it has no column device text; rename it, or the kind"
     );
 }
+
+/// A kind of such a name would be written into a table of the results, or be in its place.
+#[test]
+fn no_kind_is_called_as_a_table_of_the_results() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = vec![std::fs::read_to_string(folder.join("src/store/tables.sql")).unwrap()];
+    for entry in std::fs::read_dir(folder.join("deploy/postgres")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    for line in texts.iter().flat_map(|text| text.lines()) {
+        let is_made = [
+            "create table",
+            "create unlogged table",
+            "create view",
+            "create or replace view",
+        ]
+        .iter()
+        .any(|made| line.starts_with(made));
+        if let (true, Some((_, name))) = (is_made, line.split_once(" city.")) {
+            found.insert(name.split([' ', '(', ';']).next().unwrap().to_owned());
+        }
+    }
+    assert!(found.len() > 25, "{found:?}");
+    for name in found {
+        assert!(super::wrong_kind(&name).is_some(), "a kind may be called {name}");
+    }
+    assert!(super::wrong_kind("traffic").is_none());
+}

@@ -14,6 +14,7 @@ use apache_avro::Schema;
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tempfile::TempDir;
 
@@ -109,6 +110,20 @@ impl City {
             };
         }
         self.producer.poll(Duration::ZERO);
+    }
+
+    /// How many stores are in the group, and its state, as Kafka says.
+    pub fn members(&self) -> (usize, String) {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create()
+            .unwrap();
+        let group = format!("{}store", self.topic_prefix);
+        let groups = consumer.fetch_group_list(Some(&group), TIMEOUT).unwrap();
+        let found = groups.groups().iter().find(|found| found.name() == group);
+        found.map_or((0, String::new()), |found| {
+            (found.members().len(), found.state().to_owned())
+        })
     }
 
     /// Until Kafka has all that was given.
