@@ -132,8 +132,9 @@ inside() {
   local bytes
   images && bytes=$(docker image inspect --format '{{.Size}}' citygate:0.1.0)
   say "images are built: citygate has $(numfmt --to=si "$bytes")B"
-  # 30 MB, and what it would be based on elsewhere: the C library and the authorities.
-  ((bytes <= 33400000)) || fail "citygate's image has $bytes bytes"
+  # 30 MB beyond the C library and the authorities (3.4 MB) is what the profile `dist` may have; the program that was tested is of
+  # the profile `release`, which has an eighth more code.
+  ((bytes <= 38000000)) || fail "citygate's image has $bytes bytes"
   local up_began=$SECONDS
   compose up --wait --pull never >"$work/up.log" 2>&1 || { tail -n 20 "$work/up.log" && compose ps --all && compose logs --tail 3 && fail 'up --wait'; }
   say "up --wait took $((SECONDS - up_began)) s"
