@@ -47,7 +47,7 @@ create table if not exists city.computed (
 -- === results ===
 
 -- Aggregates. `measure` is the name of the field, with its unit. What `weight` means depends on the measure: see city.measure.
--- A value that turned out not to exist is null, so that its revision is remembered.
+-- A value that was withdrawn is null, so that its revision is remembered.
 create table if not exists city.aggregate_1m (
   scope text not null,                       -- device, segment, district, feeder or cell
   id text not null,
@@ -143,7 +143,7 @@ create table if not exists city.changed (
   primary key (kind, width, scope, id, window_start)
 );
 
--- === numbers by which is judged ===
+-- === thresholds ===
 
 -- Numbers that a city may change; what is here already stays. Names are path-like: rule, kind, measure.
 create table if not exists city.threshold (
