@@ -40,7 +40,7 @@ enum Command {
     Run(ConfigFile),
     /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
     Check(ConfigFile),
-    /// Ask the running gateway of this configuration whether it runs, or accepts readings: exit code 0 or 1, and one line of why.
+    /// Ask the running gateway, or store, of this configuration whether it runs, or accepts readings: exit code 0 or 1, and one line of why.
     Health {
         #[command(flatten)]
         file: ConfigFile,
@@ -225,7 +225,7 @@ async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn ask_health(config: Config, options: health::Options) -> anyhow::Result<ExitCode> {
-    let answer = health::ask(&config.admin, &options).await;
+    let answer = health::ask(&config.admin, &config.store, &options).await;
     let is_yes = answer.is_ok();
     // On one stream, whatever it is: HEALTHCHECK and probes keep what they find there.
     println!("{}", answer.unwrap_or_else(|error| error.to_string()));
@@ -269,13 +269,13 @@ async fn store_readings(config: Config) -> anyhow::Result<ExitCode> {
     };
     let run = store::run(sections, closing.clone());
     let mut run = std::pin::pin!(run);
-    tokio::select! {
-        ended = &mut run => ended?,
+    let ended = tokio::select! {
+        ended = &mut run => ended,
         signal = signals.next() => {
             tracing::info!(signal, "citygate store is shutting down");
             closing.cancel();
             tokio::select! {
-                ended = &mut run => ended?,
+                ended = &mut run => ended,
                 // Whoever asks again does not want to wait; what is not stored is stored by the next one.
                 signal = signals.next() => {
                     tracing::warn!(signal, "citygate store ends at once");
@@ -283,8 +283,14 @@ async fn store_readings(config: Config) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+    };
+    match ended {
+        Err(error) if error.is_usage() => {
+            eprintln!("citygate: {error}");
+            Ok(ExitCode::from(USAGE))
+        }
+        ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

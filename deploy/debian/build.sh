@@ -13,22 +13,26 @@ chmod 0755 "$root"
 
 install -D -m 0755 "$program" "$root/usr/bin/citygate"
 strip "$root/usr/bin/citygate"
-install -D -m 0644 deploy/systemd/citygate.service "$root/lib/systemd/system/citygate.service"
+install -D -m 0644 -t "$root/lib/systemd/system" deploy/systemd/citygate.service deploy/systemd/citygate-store.service
 install -D -m 0644 deploy/systemd/citygate.sysctl "$root/usr/lib/sysctl.d/60-citygate.conf"
 install -D -m 0644 -t "$root/usr/share/citygate/schemas" schemas/*.avsc
+install -D -m 0644 -t "$root/usr/share/citygate/postgres" deploy/postgres/{*.sql,*.avsc,jobs.toml}
+install -D -m 0644 -t "$root/usr/share/citygate/postgres/setup" deploy/postgres/setup/*.sql
 install -D -m 0644 -t "$root/usr/share/doc/citygate" deploy/README.md deploy/SECURITY.md deploy/RUNBOOK.md
 for folder in prometheus alertmanager grafana; do
   install -D -m 0644 -t "$root/usr/share/doc/citygate/$folder" "deploy/$folder"/*
 done
 install -D -m 0644 deploy/kafka/topics.toml "$root/etc/citygate/topics.toml"
 install -D -m 0644 schemas/README.md "$root/usr/share/doc/citygate/schemas.md"
+install -D -m 0644 deploy/postgres/README.md "$root/usr/share/doc/citygate/postgres.md"
 install -D -m 0644 LICENSE "$root/usr/share/doc/citygate/copyright"
 install -d -m 0755 "$root/etc/citygate"
 sed -e 's|^state_dir = .*|state_dir = "/var/lib/citygate"|' -e 's|^folder = "schemas"|folder = "/usr/share/citygate/schemas"|' \
-  -e 's|"deploy/kafka/topics.toml"|"/etc/citygate/topics.toml"|' \
+  -e 's|"deploy/kafka/topics.toml"|"/etc/citygate/topics.toml"|' -e 's|^sql_folder = "deploy/postgres"|sql_folder = "/usr/share/citygate/postgres"|' \
   deploy/citygate.toml >"$root/etc/citygate/citygate.toml"
 # A setting that was renamed must not leave the package with a path of the repository.
-for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"' '# topics_file = "/etc/citygate/topics.toml"'; do
+for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"' '# topics_file = "/etc/citygate/topics.toml"' \
+  'sql_folder = "/usr/share/citygate/postgres"'; do
   grep -qxF "$setting" "$root/etc/citygate/citygate.toml"
 done
 
@@ -47,9 +51,11 @@ Maintainer: the citygate maintainers <citygate@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
 Depends: debconf (>= 0.5), libc6 (>= $libc), libgcc-s1, passwd
 Recommends: ca-certificates
+Suggests: postgresql
 Description: ingestion gateway for a city's sensors
  MQTT, CoAP and HTTP in, readings validated against Avro schemas, Kafka out. A positive answer means that a reading is
- acknowledged by all in-sync replicas or fsynced in the local spool.
+ acknowledged by all in-sync replicas or fsynced in the local spool. The service citygate-store, which is not enabled, stores readings
+ from Kafka in PostgreSQL.
 CONTROL
 
 mkdir -p "$out"

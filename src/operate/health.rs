@@ -1,7 +1,8 @@
-//! `citygate health`: asks the gateway of this configuration whether it runs, or accepts readings; for HEALTHCHECK and probes.
+//! `citygate health`: asks the gateway or the store of this configuration whether it runs and works; for HEALTHCHECK and probes.
 //!
-//! It asks `admin.listen`, which is plain text in every configuration and usually on loopback, with the operator's token where
-//! there is one: without it `/readyz` does not say why. A wildcard is asked on loopback. One line, and an answer in time or none.
+//! Of a gateway it asks `admin.listen`, which is plain text in every configuration and usually on loopback, with the operator's token
+//! where there is one: without it `/readyz` does not say why. Of a store it asks `store.listen`, which is open. A wildcard is asked
+//! on loopback. One line, and an answer in time or none.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::operate::admin;
+use crate::operate::secret::Secret;
+use crate::store;
 
 /// What is printed of an answer, at most.
 const SAID_BYTES_MAX: usize = 4096;
@@ -16,9 +19,12 @@ const SAID_BYTES_MAX: usize = 4096;
 /// What to ask.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Ask whether readings are accepted (/readyz), not only whether the gateway runs (/livez).
+    /// Ask whether readings are accepted, or by the store stored (/readyz), not only whether it runs (/livez).
     #[arg(long)]
     ready: bool,
+    /// Ask the store (store.listen) instead of the gateway (admin.listen).
+    #[arg(long, env = "CITYGATE_HEALTH_STORE")]
+    store: bool,
     /// How long the answer may take.
     #[arg(long, value_name = "DURATION", default_value = "3s")]
     timeout: SignedDuration,
@@ -29,29 +35,35 @@ pub struct Options {
 pub enum Error {
     #[error("admin.enabled is false, so there is nothing to ask; enable it")]
     Disabled,
-    #[error("admin.listen is {0}: which port that became is not known here; name one")]
-    AnyPort(SocketAddr),
+    #[error("{setting} is {address}: which port that became is not known here; name one")]
+    AnyPort { setting: &'static str, address: SocketAddr },
     #[error("{url} does not answer: {why}")]
     NoAnswer { url: String, why: String },
     #[error("{url} answers {status}: {said}")]
     No { url: String, status: u16, said: String },
 }
 
+/// Where to ask, and as whom.
+struct Port<'a> {
+    setting: &'static str,
+    listen: &'a [SocketAddr],
+    token: Option<&'a Secret>,
+}
+
 /// Asks once; what it said, if the answer is yes.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn ask(config: &admin::Config, options: &Options) -> Result<String, Error> {
-    if !config.enabled {
-        return Err(Error::Disabled);
-    }
-    let address = address(&config.listen);
+pub async fn ask(admin: &admin::Config, store: &store::Config, options: &Options) -> Result<String, Error> {
+    let port = port(admin, store, options.store)?;
+    let address = address(port.listen);
     if address.port() == 0 {
-        return Err(Error::AnyPort(address));
+        let setting = port.setting;
+        return Err(Error::AnyPort { setting, address });
     }
     let path = if options.ready { "readyz" } else { "livez" };
     let url = format!("http://{address}/{path}");
-    let (status, said) = get(&url, config, options.timeout.unsigned_abs())
+    let (status, said) = get(&url, port.token, options.timeout.unsigned_abs())
         .await
         .map_err(|error| Error::NoAnswer {
             url: url.clone(),
@@ -63,11 +75,27 @@ pub async fn ask(config: &admin::Config, options: &Options) -> Result<String, Er
     }
 }
 
-async fn get(url: &str, config: &admin::Config, timeout: Duration) -> Result<(u16, String), reqwest::Error> {
+fn port<'a>(admin: &'a admin::Config, store: &'a store::Config, is_store: bool) -> Result<Port<'a>, Error> {
+    match is_store {
+        true => Ok(Port {
+            setting: "store.listen",
+            listen: &store.listen,
+            token: None,
+        }),
+        false if !admin.enabled => Err(Error::Disabled),
+        false => Ok(Port {
+            setting: "admin.listen",
+            listen: &admin.listen,
+            token: admin.token.as_ref(),
+        }),
+    }
+}
+
+async fn get(url: &str, token: Option<&Secret>, timeout: Duration) -> Result<(u16, String), reqwest::Error> {
     // A proxy of the environment is for other machines.
     let client = reqwest::Client::builder().timeout(timeout).no_proxy().build()?;
     let mut request = client.get(url);
-    if let Some(token) = &config.token {
+    if let Some(token) = token {
         request = request.bearer_auth(token.reveal());
     }
     let mut response = request.send().await?;

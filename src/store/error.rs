@@ -52,6 +52,11 @@ pub fn lines(errors: &[impl ToString]) -> String {
 }
 
 impl Error {
+    /// Whether no database is named, or not as it must be: another start would find the same.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::Database(database::Error::NoUrl | database::Error::Url(_)))
+    }
+
     /// The `reason` label of metrics.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -167,7 +167,7 @@ prepare() { # CITYGATE SIMULATORS
   mkdir "$work/programs"
   cp "$1" "$work/programs/citygate"
   cp "$2" "$work/programs/device-simulators"
-  "$here/../../deploy/image/root.sh" "$work/programs/citygate" "$work/root/out/citygate" "$here/../../schemas"
+  "$here/../../deploy/image/root.sh" "$work/programs/citygate" "$work/root/out/citygate" "$here/../.."
   "$here/../../deploy/image/root.sh" "$work/programs/device-simulators" "$work/root/out/fleet"
   rm -r "$work/programs"
   "$here/../servers/kafka.sh" fetch

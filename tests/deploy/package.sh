@@ -2,8 +2,10 @@
 # The Debian package on a machine of its own: a small Debian with systemd in a container, without any network.
 #   tests/deploy/package.sh CITYGATE
 # What must hold: the service starts as its own user; it is started again after kill -9; an upgrade keeps the configuration and the
-# spool; a purge that is told nothing keeps readings that are not in Kafka, and one that is told yes deletes them. Kafka is not
-# there: every reading is spooled. Needs root, and Debian's systemd-container, mmdebstrap, curl and util-linux.
+# spool; a purge that is told nothing keeps readings that are not in Kafka, and one that is told yes deletes them. The store is not
+# enabled; without a database it says so and ends; with the machine's own PostgreSQL it makes its tables there, and is restarted by an
+# upgrade. Kafka does not exist: every reading is spooled, and none is stored. Needs root, and Debian's systemd-container, mmdebstrap,
+# curl and util-linux.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -85,10 +87,35 @@ install() { # VERSION
   inside DEBIAN_FRONTEND=noninteractive dpkg --force-confold --install /root/citygate.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail dpkg; }
 }
 
+state() { inside systemctl show --property "$1" --value citygate-store; } # PROPERTY
+await() { # WHAT COMMAND...
+  for ((tries = 0; tries < 300; tries++)); do
+    if "${@:2}" >/dev/null 2>&1; then return; fi
+    sleep 0.2
+  done
+  fail "$1 did not happen"
+}
+is() { [[ $(state "$1") == "$2" ]]; } # PROPERTY VALUE
+
+# As the superuser of the machine's PostgreSQL, and as the user of dashboards, who has a password.
+sql() { inside runuser -u postgres -- psql --no-psqlrc --tuples-only --no-align --dbname city --command "$1"; }
+read_only() { inside env PGPASSWORD="$grafana_password" psql --no-psqlrc --tuples-only --no-align --host 127.0.0.1 --username grafana --dbname city --command "$1"; }
+
+# What README.md says of a server with a PostgreSQL of its own, in its own commands; that is installed here already.
+documented() {
+  awk '/with a PostgreSQL on the same machine:$/ {here = 1} here && /^```$/ {exit} here && inside {print} here && /^```sh$/ {inside = 1}' \
+    deploy/README.md | grep -v '^apt' >"$machine/root/commands.sh"
+  grep -q roles.sql "$machine/root/commands.sh" || fail 'README.md does not say how the store has its database'
+  inside bash -euo pipefail /root/commands.sh >"$work/commands.log" 2>&1 || { cat "$work/commands.log" && fail 'what README.md says'; }
+  grafana_password=$(head -n 1 "$work/commands.log")
+}
+
 citygate=$1
-systemd-analyze security --offline=true --threshold=14 --no-pager deploy/systemd/citygate.service >"$work/security" ||
-  fail "the unit is more open than it was: $(tail -n 1 "$work/security")"
-tail -n 1 "$work/security"
+for unit in citygate citygate-store; do
+  systemd-analyze security --offline=true --threshold=14 --no-pager "deploy/systemd/$unit.service" >"$work/security" ||
+    fail "the unit is more open than it was: $(tail -n 1 "$work/security")"
+  tail -n 1 "$work/security"
+done
 boot
 
 install 0.1.0
@@ -98,6 +125,22 @@ until_ready
 echo "installed: it runs as $(inside ps -o user= -p "$(pid)"), with $(inside sh -c "grep -i '^max open files' /proc/$(pid)/limits" | awk '{print $4}') file descriptors"
 post 20
 holds 20
+
+if [[ $(inside systemctl is-enabled citygate-store 2>&1) != disabled ]] || ! is ActiveState inactive; then fail 'the store is enabled, or runs'; fi
+inside systemctl start citygate-store || true
+await 'the end of a store without a database' is ActiveState failed
+is ExecMainStatus 64 || fail "a store without a database ends with $(state ExecMainStatus)"
+inside journalctl --no-pager --unit citygate-store | grep -q 'store.database_url is not set' || fail 'the store does not say what to set'
+documented
+await 'the tables of the store' sql 'select from city.energy'
+await 'its SQL' sql 'select from city.v_city'
+inside citygate health --store --config /etc/citygate/citygate.toml >"$work/health" || fail "the store does not run: $(cat "$work/health")"
+if inside citygate health --store --ready --config /etc/citygate/citygate.toml >"$work/health"; then fail 'the store is ready without Kafka'; fi
+[[ $(read_only 'select count(*) from city.energy') == 0 ]] || fail 'the user of dashboards cannot read'
+if read_only 'begin read write; delete from city.energy' 2>"$work/refused"; then fail 'the user of dashboards may delete'; fi
+grep -q 'permission denied' "$work/refused" || fail "the user of dashboards: $(cat "$work/refused")"
+echo "the store: disabled; without a database it ends with 64; as README.md says it runs as $(inside ps -o user= -p "$(state MainPID)") and has" \
+  "its tables ($(sql "select count(*) from pg_tables where schemaname = 'city'")), which the user of dashboards reads; $(cat "$work/health")"
 
 killed=$(pid)
 inside kill -9 "$killed"
@@ -110,9 +153,10 @@ holds 20
 echo 'kill -9: it was started again, and the spool holds what it held'
 
 inside sed -i 's/^level = "info"/level = "warn"/' /etc/citygate/citygate.toml
-before=$(pid)
+before=$(pid) store_before=$(state MainPID)
 install 0.1.1
 until_ready
+is ActiveState active && [[ $(state MainPID) != "$store_before" ]] || fail 'the store was not restarted'
 if [[ $(pid) == "$before" ]] || ! inside dpkg-query -s citygate | grep -qx 'Version: 0.1.1'; then fail 'it was not upgraded'; fi
 inside grep -qxF 'level = "warn"' /etc/citygate/citygate.toml || fail 'the upgrade changed the configuration'
 holds 20
@@ -133,5 +177,6 @@ echo 'purge without an answer: the readings are kept, and the next installation 
 inside sh -c 'echo citygate citygate/delete-readings boolean true | debconf-set-selections'
 inside DEBIAN_FRONTEND=noninteractive dpkg --purge citygate >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail purge; }
 if inside test -e /var/lib/citygate -o -e /etc/citygate; then cat "$work/dpkg.log" && fail 'the purge left files'; fi
+if inside pgrep --exact citygate; then fail 'the purge left a process'; fi
 echo 'purge that is told yes: nothing is left'
 echo "ok     package: installed, killed, upgraded, downgraded, purged ($SECONDS s); no reading was lost"

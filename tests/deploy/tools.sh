@@ -36,7 +36,7 @@ MOD
   echo "$home"
 }
 
-# A root file system as a tar file, without what no container needs.
+# A root file system as a tar file, without what no container needs; PostgreSQL without its compiler, which is larger than all the rest.
 root() { # NAME PACKAGES
   local tar=$cache/roots/$release-$1.tar
   mkdir -p "$cache/roots"
@@ -45,7 +45,9 @@ root() { # NAME PACKAGES
   if [[ ! -e $tar || $(cat "$tar.packages" 2>/dev/null) != "$2" ]]; then
     mmdebstrap --quiet --format=tar --variant=minbase --include="$2" \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-      --dpkgopt='path-exclude=/usr/share/locale/*' "$release" "$tar.new" >&2
+      --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/lib/*/libLLVM*' \
+      --dpkgopt='path-exclude=/usr/lib/postgresql/*/lib/llvmjit*' --dpkgopt='path-exclude=/usr/lib/postgresql/*/lib/bitcode/*' \
+      "$release" "$tar.new" >&2
     mv "$tar.new" "$tar"
     echo "$2" >"$tar.packages"
   fi
@@ -54,7 +56,7 @@ root() { # NAME PACKAGES
 
 case ${1:-} in
   compose) compose ;;
-  base) root base ca-certificates,curl,haproxy,openssl,prometheus,prometheus-alertmanager,zlib1g ;;
-  system) root system ca-certificates,debconf,procps,systemd,systemd-sysv ;;
+  base) root base ca-certificates,curl,haproxy,openssl,postgresql-15,prometheus,prometheus-alertmanager,zlib1g ;;
+  system) root system ca-certificates,debconf,postgresql-15,procps,systemd,systemd-sysv ;;
   *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
 esac

@@ -1,15 +1,15 @@
-//! `citygate health` says of a running gateway what its admin port says, in one line and with the exit code of a probe.
+//! `citygate health` says of a running gateway or store what its own port says, in one line and with the exit code of a probe.
 //!
 //! The program asks the program, as a container's HEALTHCHECK does.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use citygate::operate::config::Config;
 
 use crate::harness::program::Program;
-use crate::harness::{Broker, eventually};
+use crate::harness::{Broker, eventually, free_ports};
 
 /// The exit code must be this, and its one line must contain these words.
 fn check(asked: &mut Command, code: i32, words: &str) {
@@ -87,5 +87,59 @@ async fn what_cannot_be_asked_is_said() {
         &mut ask("CITYGATE_ADMIN__LISTEN", "127.0.0.1:0"),
         1,
         "admin.listen is 127.0.0.1:0",
+    );
+    check(
+        ask("CITYGATE_STORE__LISTEN", "127.0.0.1:0").arg("--store"),
+        1,
+        "store.listen is 127.0.0.1:0",
+    );
+}
+
+/// A store listens elsewhere. It runs without Kafka and PostgreSQL, and is not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_asked_by_a_flag_or_by_the_environment() {
+    let [port] = free_ports();
+    let program = || {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_citygate"));
+        program.envs([
+            ("CITYGATE_STORE__LISTEN", format!("127.0.0.1:{port}").as_str()),
+            ("CITYGATE_STORE__DATABASE_URL", "postgresql://city@127.0.0.1:9/city"),
+            ("CITYGATE_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9"),
+        ]);
+        program
+    };
+    let mut store = program().arg("store").stderr(Stdio::null()).spawn().unwrap();
+    eventually("it runs", async || {
+        let asked = program().args(["health", "--store"]).output().unwrap();
+        asked.status.success().then_some(())
+    })
+    .await;
+    check(program().arg("health").env("CITYGATE_HEALTH_STORE", "true"), 0, "ok");
+    check(
+        program().args(["health", "--store", "--ready"]),
+        1,
+        "answers 503: start",
+    );
+    store.kill().unwrap();
+    store.wait().unwrap();
+    check(program().args(["health", "--store"]), 1, "Connection refused");
+}
+
+#[test]
+fn a_store_without_a_database_says_what_to_set_and_ends() {
+    let check = |url: Option<&str>, words: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_citygate"));
+        program
+            .arg("store")
+            .envs(url.map(|url| ("CITYGATE_STORE__DATABASE_URL", url)));
+        let Output { status, stderr, .. } = program.output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(64), "{said}");
+        assert!(said.contains(words), "{said:?} does not say {words:?}");
+    };
+    check(None, "store.database_url is not set");
+    check(
+        Some("mysql://city@localhost/city"),
+        "store.database_url, store.database_url_file",
     );
 }

@@ -20,7 +20,7 @@ const PREFIX: &str = "CITYGATE_";
 
 /// Variables of that prefix that are no settings: what the command line reads, and what the scripts and tests of the
 /// repository do.
-const NO_SETTINGS: [&str; 3] = ["CONFIG", "CACHE", "REQUIRE_KAFKA"];
+const NO_SETTINGS: [&str; 4] = ["CONFIG", "HEALTH_STORE", "CACHE", "REQUIRE_KAFKA"];
 
 /// What variables set.
 #[derive(Debug, Default)]
@@ -177,6 +177,7 @@ mod tests {
         check("CITYGATE_KAFAK__LINGER", "5ms", true);
         check("CITYGATE_CONFIG", "x", false);
         check("CITYGATE_CONFIGS", "x", true);
+        check("CITYGATE_HEALTH_STORE", "1", false);
         check("CITYGATE_REQUIRE_KAFKA", "1", false);
         check("HOME", "/root", false);
         check("CITYGATE_SERVICE_HOST", "10.0.0.1", false);
