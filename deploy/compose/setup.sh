@@ -1,13 +1,14 @@
 #!/bin/bash
-# The first run's job: an authority, the gateways' certificate, tokens, and identities of the demo's devices; what exists is kept.
-# All of it is in one volume; each service reads its own folder only, by its user (gateways 10001, fleet 10002, Prometheus 65534).
+# The first run's job: an authority, certificates of the gateways and of PostgreSQL, tokens, passwords, and identities of the demo's
+# devices; what exists is kept. All of it is in one volume; each service reads its own folder only, by its user (gateways 10001, fleet
+# 10002, store 10003, PostgreSQL 999, Prometheus 65534).
 set -euo pipefail
 
 secrets=/secrets devices=${DEMO_DEVICES:-300}
 umask 077
 cd "$secrets"
 chmod 0755 .
-mkdir -p authority gateway/devices prometheus fleet
+mkdir -p authority gateway/devices prometheus fleet postgres store
 chmod 0755 fleet
 
 # Files of one step get their names together, the one that is asked for last: a run that was ended halfway is done anew.
@@ -15,29 +16,32 @@ if [[ ! -e authority/key.pem || ! -e ca.pem ]]; then
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=citygate compose authority' \
     -keyout authority/key.new -out ca.new 2>/dev/null
   chmod 0644 ca.new
-  rm -f gateway/certificate.pem
+  rm -f {gateway,postgres}/certificate.pem
   mv ca.new ca.pem
   mv authority/key.new authority/key.pem
 fi
 
-if [[ ! -e gateway/certificate.pem || ! -e gateway/key.pem ]]; then
-  names=DNS:balancer,DNS:gateway-1,DNS:gateway-2,DNS:localhost,IP:127.0.0.1
-  if [[ -n ${PUBLIC_NAMES:-} ]]; then names+=,$PUBLIC_NAMES; fi
+certificate() { # FOLDER NAMES
+  if [[ -e $1/certificate.pem && -e $1/key.pem ]]; then return; fi
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=citygate' \
     -keyout key.new -out request.pem 2>/dev/null
-  printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\n' "$names" >names
+  printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\n' "$2" >names
   openssl x509 -req -in request.pem -CA ca.pem -CAkey authority/key.pem -CAcreateserial -CAserial authority/serial -days 825 \
     -extfile names -out own.pem 2>/dev/null
   cat own.pem ca.pem >chain.new
-  mv key.new gateway/key.pem
-  mv chain.new gateway/certificate.pem
+  mv key.new "$1/key.pem"
+  mv chain.new "$1/certificate.pem"
   rm -f request.pem own.pem names
-fi
+}
+certificate gateway "DNS:balancer,DNS:gateway-1,DNS:gateway-2,DNS:localhost,IP:127.0.0.1${PUBLIC_NAMES:+,$PUBLIC_NAMES}"
+certificate postgres DNS:postgres
 
-for token in gateway/admin-token gateway/metrics-token grafana-password; do
+for token in gateway/admin-token gateway/metrics-token grafana-password postgres/{password,citygate-password,grafana-password}; do
   if [[ ! -e $token ]]; then openssl rand -hex 24 >"$token"; fi
 done
 cp gateway/metrics-token prometheus/metrics-token
+cp postgres/grafana-password grafana-database-password
+echo "postgresql://citygate:$(<postgres/citygate-password)@postgres:5432/city?sslmode=require" >store/database-url
 
 if [[ ! -e fleet/keys.ndjson ]]; then
   device-simulators run --devices "$devices" --mqtt balancer:8883 --http balancer:8443 --list-devices >fleet/devices.ndjson
@@ -45,9 +49,11 @@ if [[ ! -e fleet/keys.ndjson ]]; then
   mv fleet/keys.new fleet/keys.ndjson
 fi
 
-# The users of the services: citygate, the fleet, Prometheus, Grafana.
+# The users of the services: citygate, the fleet, the store, PostgreSQL, Prometheus, Grafana.
 chown -R 10001:10001 gateway
 chown -R 10002:10002 fleet
+chown -R 10003:10003 store
+chown -R 999:999 postgres
 chown -R 65534:65534 prometheus
-chown 472:0 grafana-password
+chown 472:0 grafana-password grafana-database-password
 echo "set up: $(wc -l <fleet/keys.ndjson) devices, certificate valid until $(openssl x509 -noout -enddate -in gateway/certificate.pem)"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # deploy/compose.yaml, brought up by a real Docker engine, damaged and upgraded while a fleet sends through its balancer.
 #   tests/deploy/compose.sh [--long] CITYGATE SIMULATORS
-# What must hold: `up --wait` succeeds; a stranger is refused, a device is not; Prometheus sees both gateways; one of three brokers
-# is killed, a gateway is killed -9, both gateways are upgraded one after the other, and no acknowledged reading is lost. --long does
-# the damage six times over. The programs are those that were tested; third-party images are stand-ins (stand-ins/Dockerfile), and
+# What must hold: `up --wait` succeeds; a stranger is refused, a device is not; Prometheus sees both gateways and the store; one of three
+# brokers, a gateway, the store and PostgreSQL are killed -9, both gateways and the store are upgraded one after the other, no
+# acknowledged reading is lost, and each is one row in PostgreSQL; dashboards' queries are answered to the user who only reads. --long
+# does the damage six times over. The programs are those that were tested; third-party images are stand-ins (stand-ins/Dockerfile), and
 # Grafana's is empty. Needs root, the packages that docker.sh and tools.sh name, curl, jq and what tests/servers/ needs.
 set -euo pipefail
 
@@ -39,7 +40,7 @@ images() {
 # The tags are those of compose.yaml, so that it is used as it is.
 stand_ins() {
   local name tag
-  for name in kafka registry haproxy prometheus alertmanager grafana; do
+  for name in kafka registry postgres haproxy prometheus alertmanager grafana; do
     tag=$(sed -n "s|^ *image: \(.*$name.*:.*\)|\1|p" "$work/deploy/compose.yaml")
     [[ -n $tag ]] || fail "compose.yaml has no image for $name"
     echo "$name" "$tag"
@@ -91,11 +92,60 @@ documented() {
 watched() {
   local up
   for ((tries = 0; tries < 100; tries++)); do
-    up=$(curl -fsG http://127.0.0.1:9090/api/v1/query --data-urlencode 'query=sum(up{job="citygate"})' | jq -r '.data.result[0].value[1] // 0')
-    if [[ $up == 2 ]]; then return; fi
+    up=$(curl -fsG http://127.0.0.1:9090/api/v1/query --data-urlencode 'query=sum(up{job=~"citygate|citygate-store"})' | jq -r '.data.result[0].value[1] // 0')
+    if [[ $up == 3 ]]; then return; fi
     sleep 0.5
   done
-  fail "Prometheus sees $up gateways of 2"
+  fail "Prometheus sees $up of 2 gateways and a store"
+}
+
+# As PostgreSQL's superuser, and as Grafana does: over TLS, by the password of the user who only reads.
+sql() { compose exec -T postgres psql --no-psqlrc -At -v ON_ERROR_STOP=1 --username postgres --dbname city --command "$1"; }
+dashboard_sql() {
+  local password
+  password=$(cat "$(docker volume inspect --format '{{.Mountpoint}}' citygate_secrets)/grafana-database-password")
+  compose exec -T -e "PGPASSWORD=$password" postgres psql --no-psqlrc -At -v ON_ERROR_STOP=1 \
+    'host=postgres dbname=city user=grafana sslmode=verify-full sslrootcert=/secrets/ca.pem' "$@"
+}
+
+# Each reading that the fleet knows as acknowledged is a row, and none is two; what else is there was sent, and not acknowledged.
+stored() { # ACKNOWLEDGED
+  local kind rows missing
+  jq -r '.reading? // empty | select(.end == "acknowledged" and .accepted) | "\(.kind) \(.device) \(.sequence)"' "$work/ledger/run.ndjson" |
+    sort >"$work/acknowledged"
+  [[ $(wc -l <"$work/acknowledged") == "$1" ]] || fail "the ledger names $(wc -l <"$work/acknowledged") acknowledged readings of $1"
+  for ((tries = 0; tries < 60; tries++)); do
+    for kind in traffic weather energy; do sql "select '$kind', device, sequence from city.$kind where sequence is not null"; done |
+      tr '|' ' ' | sort >"$work/rows"
+    missing=$(comm -23 "$work/acknowledged" "$work/rows" | wc -l)
+    if ((missing == 0)); then break; fi
+    sleep 1
+  done
+  rows=$(comm -12 "$work/acknowledged" <(uniq "$work/rows") | wc -l)
+  ((missing == 0)) || fail "$missing acknowledged readings are no row, such as $(comm -23 "$work/acknowledged" "$work/rows" | head -n 1)"
+  [[ -z $(uniq -d "$work/rows") ]] || fail "a reading is two rows: $(uniq -d "$work/rows" | head -n 1)"
+  [[ $(sql 'select count(*) from city.undecodable') == 0 ]] || fail "records are no rows: $(sql 'select * from city.undecodable limit 1')"
+  say "$rows rows are the $1 acknowledged readings, $(comm -13 "$work/acknowledged" "$work/rows" | wc -l) more were sent and not acknowledged"
+}
+
+# Every query of the dashboards is answered to their user; those that need no more than a minute of readings have a row.
+shown() {
+  local asked=0 value
+  jq -r '.panels[].targets[]?.rawSql // empty' "$work/deploy/grafana/"{city,devices}.json |
+    sed -E 's/[$]__timeFilter\(([a-z_.]+)\)/\1 between now() - interval '"'1 day'"' and now()/g; s/$/;/' >"$work/queries.sql"
+  asked=$(wc -l <"$work/queries.sql")
+  dashboard_sql <"$work/queries.sql" >"$work/queries.log" 2>&1 || { cat "$work/queries.log" && fail 'a query of a dashboard is refused'; }
+  for ((tries = 0; tries < 90; tries++)); do
+    value=$(dashboard_sql -c "$(jq -r '.panels[] | select(.title == "Seen").targets[0].rawSql' "$work/deploy/grafana/devices.json")")
+    if ((value >= DEMO_DEVICES)); then break; fi
+    sleep 2
+  done
+  ((value >= DEMO_DEVICES)) || fail "the dashboard has seen $value devices of $DEMO_DEVICES"
+  value=$(dashboard_sql -c "$(jq -r '.panels[] | select(.title == "Districts").targets[0].rawSql' "$work/deploy/grafana/city.json" | head -n 1)")
+  ((value > 1)) || fail "the dashboard knows $value districts"
+  if dashboard_sql -c 'set default_transaction_read_only = off' -c 'delete from city.traffic' >"$work/queries.log" 2>&1; then fail 'the user of dashboards may delete'; fi
+  grep -q 'permission denied' "$work/queries.log" || { cat "$work/queries.log" && fail 'the user of dashboards'; }
+  say "the user of dashboards, who may not delete, is answered $asked queries; $value districts, $DEMO_DEVICES devices are seen"
 }
 
 memory() { docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' | sed 's/citygate-\(.*\)-1 /\1 /' | sort | sed 's/^/        /'; }
@@ -103,16 +153,20 @@ memory() { docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' | sed 's/
 upgrade() { # VERSION
   GATEWAY_1=citygate:$1 compose up --detach --no-deps --wait --pull never gateway-1 2>&1 | tail -n 1
   GATEWAY_1=citygate:$1 GATEWAY_2=citygate:$1 compose up --detach --no-deps --wait --pull never gateway-2 2>&1 | tail -n 1
+  STORE=citygate:$1 compose up --detach --no-deps --wait --pull never store 2>&1 | tail -n 1
 }
 
 damage() { # VERSION
   sleep 5
-  kill_process kafka-2 && say "a broker is killed" && sleep 8
+  kill_process kafka-2 && say "a broker is killed" && sleep 4
+  kill_process store && say "the store is killed -9" && sleep 4
   until_healthy kafka-2
-  kill_process gateway-1 && say "a gateway is killed -9" && sleep 3
+  kill_process gateway-1 && kill_process postgres && say "a gateway and PostgreSQL are killed -9" && sleep 3
   until_healthy gateway-1
-  say "it is back" && sleep 3
-  upgrade "$1" && say "both gateways are upgraded to $1"
+  until_healthy postgres
+  until_healthy store
+  say "all are back" && sleep 3
+  upgrade "$1" && say "both gateways and the store are upgraded to $1"
 }
 
 # A spool in use is refused; one whose gateway has ended is sent to Kafka.
@@ -126,6 +180,14 @@ drained() {
   say "a spool in use is not drained; that of a gateway which has ended is empty"
 }
 
+not_up() {
+  tail -n 20 "$work/up.log"
+  compose ps --all
+  compose logs --tail 3
+  compose logs gateway-1 gateway-2 store topics | grep -v ' INFO ' || true
+  fail 'up --wait'
+}
+
 inside() {
   local rounds=$1 round command report acknowledged lost
   trap 'compose down --volumes --timeout 5 >/dev/null 2>&1 || true' EXIT
@@ -136,13 +198,15 @@ inside() {
   # the profile `release`, which has an eighth more code.
   ((bytes <= 38000000)) || fail "citygate's image has $bytes bytes"
   local up_began=$SECONDS
-  compose up --wait --pull never >"$work/up.log" 2>&1 || { tail -n 20 "$work/up.log" && compose ps --all && compose logs --tail 3 && fail 'up --wait'; }
+  compose up --wait --pull never >"$work/up.log" 2>&1 || not_up
   say "up --wait took $((SECONDS - up_began)) s"
   identities && say "a stranger is refused, a device is accepted, and both are seen with their own address"
   documented && say "a device is added as README.md says, and its first reading accepted"
-  watched && say "Prometheus sees both gateways"
+  watched && say "Prometheus sees both gateways and the store"
+  compose --profile demo run --rm --no-deps places >"$work/places.log" 2>&1 || { cat "$work/places.log" && fail places; }
   mapfile -t command < <(compose --profile demo config --format json | jq -r '.services.fleet.command[]')
-  compose --profile demo run --detach --no-deps --name fleet fleet "${command[@]}" --json >/dev/null
+  install -d -m 777 "$work/ledger"
+  compose --profile demo run --detach --no-deps --name fleet --volume "$work/ledger:/ledger" fleet "${command[@]}" --json --ledger /ledger/run.ndjson >/dev/null
   say "the fleet sends" && sleep 3
   memory
   for ((round = 1; round <= rounds; round++)); do damage "0.1.$((round % 2))"; done
@@ -150,13 +214,17 @@ inside() {
   report=$(docker logs fleet 2>/dev/null | sed -n '/^{/,$p')
   read -r acknowledged lost < <(jq -r '"\(.acknowledged) \(.lost)"' <<<"$report")
   jq -c '{sent, acknowledged, busy, unanswered, in_kafka, duplicates, out_of_order, p50_ms, p99_ms, lost}' <<<"$report"
+  stored "$acknowledged"
+  shown
+  memory
   drained
-  for gateway in gateway-1 gateway-2; do
-    [[ $(docker inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$(container "$gateway")") == "0.1.$((rounds % 2))" ]] ||
-      fail "$gateway was not upgraded"
+  local upgraded
+  for upgraded in gateway-1 gateway-2 store; do
+    [[ $(docker inspect --format '{{index .Config.Labels "org.opencontainers.image.version"}}' "$(container "$upgraded")") == "0.1.$((rounds % 2))" ]] ||
+      fail "$upgraded was not upgraded"
   done
   ((acknowledged > 1000 && lost == 0)) || fail "of $acknowledged acknowledged readings $lost are lost"
-  echo "ok     compose: $acknowledged readings acknowledged, $lost lost ($((SECONDS - began)) s)"
+  echo "ok     compose: $acknowledged readings acknowledged, $lost lost, each a row ($((SECONDS - began)) s)"
 }
 
 # ------------------------------------------------------------------------------------------ outside
@@ -172,7 +240,7 @@ prepare() { # CITYGATE SIMULATORS
   rm -r "$work/programs"
   "$here/../servers/kafka.sh" fetch
   "$here/../servers/registry.sh" fetch
-  for name in kafka registry haproxy prometheus alertmanager grafana; do
+  for name in kafka registry postgres haproxy prometheus alertmanager grafana; do
     mkdir -p "$work/context/$name"
     cp "$here"/stand-ins/*.sh "$work/context/$name"
   done
