@@ -2,6 +2,7 @@
 
   helm.py kubernetes FILE ...    writes FILE.kubernetes: the manifests that are Kubernetes' own
   helm.py configuration FILE     prints the gateway's configuration
+  helm.py store FILE             prints the store's
   helm.py topics FILE            prints its list of topics
   helm.py rules FILE             prints the rules of the PrometheusRule
   helm.py pods FILE              prints a pod for every pod template
@@ -79,6 +80,8 @@ def main():
                 pathlib.Path(f"{file}.kubernetes").write_text(yaml.safe_dump_all(own))
         case ["configuration", file]:
             print(one_of(file, "ConfigMap")["data"]["citygate.toml"])
+        case ["store", file]:
+            print(one_of(file, "ConfigMap")["data"]["store.toml"])
         case ["topics", file]:
             print(one_of(file, "ConfigMap")["data"]["topics.toml"], end="")
         case ["rules", file]:

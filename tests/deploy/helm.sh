@@ -78,20 +78,28 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -s
 cp "$work"/etc/tls/mqtt/* "$work/etc/tls/http"
 cp "$work"/etc/tls/mqtt/* "$work/etc/tls/admin"
 cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/mqtt-client-ca"
+echo postgresql://citygate:hunter2@127.0.0.1:1/city >"$work/etc/secrets/database-url"
+cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/database-ca"
 for secret in kafka-sasl.password registry-password admin-token metrics-token; do openssl rand -hex 24 >"$work/etc/secrets/$secret"; done
 cp -r schemas "$work/etc/schemas"
 mkdir "$work/etc/config"
 "$python" tests/deploy/helm.py topics "$work/all.yaml" >"$work/etc/config/topics.toml"
 cmp "$work/etc/config/topics.toml" deploy/kafka/topics.toml || fail 'the list of topics is not that of deploy/kafka'
+here() { sed "s|/etc/citygate|$work/etc|; s|\"kafka[^\"]*:9[^\"]*\"|\"127.0.0.1:1\"|; s|registry:8081|127.0.0.1:1|"; }
 for values in open all scaled readme; do
-  "$python" tests/deploy/helm.py configuration "$work/$values.yaml" | sed "s|/etc/citygate|$work/etc|; s|\"kafka[^\"]*:9[^\"]*\"|\"127.0.0.1:1\"|; s|registry:8081|127.0.0.1:1|" >"$work/$values.toml"
+  "$python" tests/deploy/helm.py configuration "$work/$values.yaml" | here >"$work/$values.toml"
   CITYGATE_STATE_DIR=$work/state CITYGATE_SCHEMAS__FOLDER=schemas "$citygate" check --config "$work/$values.toml" >"$work/check" 2>&1 || true
   grep '^error' "$work/check" >"$work/errors" || true
   if ! grep -q . "$work/errors" || grep -vE '^error +(kafka|registry)' "$work/errors"; then cat "$work/check" && fail "the program does not accept the configuration: $values"; fi
 done
+# The store's, with which the Job of topics reads the list as well.
+"$python" tests/deploy/helm.py store "$work/all.yaml" | here >"$work/store.toml"
+CITYGATE_SCHEMAS__FOLDER=schemas CITYGATE_STORE__DATABASE_URL_FILE=$work/etc/secrets/database-url CITYGATE_STORE__DATABASE_CA=$work/etc/secrets/database-ca \
+  "$citygate" topics list --config "$work/store.toml" >"$work/listed" 2>&1 || { cat "$work/listed" && fail 'the program does not accept the configuration of the store'; }
+grep -q '^city.alerts: ' "$work/listed" || { cat "$work/listed" && fail 'the Job of topics does not know those of results'; }
 cmp <("$python" tests/deploy/helm.py rules "$work/all.yaml") <("$python" tests/deploy/helm.py yaml deploy/prometheus/rules.yaml) ||
   fail 'the rules are not those of deploy/prometheus'
-echo "ok     the program accepts what is rendered as its settings; the rules are those of deploy/prometheus"
+echo "ok     the program accepts what is rendered as its settings, of gateways and store; the rules are those of deploy/prometheus"
 
 if [[ ! -x $cache/k8s/bin/kube-apiserver ]] || ! command -v etcd >/dev/null; then
   echo "note   NOT DONE: no API SERVER was asked, as there is no $cache/k8s/bin/kube-apiserver, or no etcd (tests/deploy/helm.cluster.sh build: ten minutes)"

@@ -127,20 +127,46 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "citygate.toml" -}}
-{{ include "citygate.table" (dict "path" "" "table" (include "citygate.settings" . | fromYaml)) | trim }}
+{{ include "citygate.table" (dict "path" "" "table" (omit (include "citygate.settings" . | fromYaml) "store")) | trim }}
+{{- end }}
+
+{{/* What the store and the Job of topics read: what the gateways do, but for what only these need. Where the database is, is in their environment. */}}
+{{- define "citygate.storeToml" -}}
+{{- $settings := pick (include "citygate.settings" . | fromYaml) "kafka" "registry" "schemas" "log" -}}
+{{- $store := mergeOverwrite (deepCopy (.Values.settings.store | default dict)) (dict "listen" "0.0.0.0:9466" "allow_anonymous" true) -}}
+{{- $_ := set $settings "store" $store -}}
+{{ include "citygate.table" (dict "path" "" "table" $settings) | trim }}
 {{- end }}
 
 {{/* Keys of Secrets that become files: (file, secret, key) in YAML. */}}
 {{- define "citygate.secretFiles" -}}
-{{- $files := list -}}
+{{- $files := (include "citygate.kafkaSecretFiles" . | fromYaml).files | default list -}}
 {{- range $name := list "mqtt" "http" }}
 {{- with (get $.Values $name).clientCa }}{{ $files = append $files (dict "file" (printf "%s-client-ca" $name) "secret" .secret "key" .key) }}{{ end }}
 {{- end }}
-{{- range $file, $of := dict "admin-token" .Values.admin.token "metrics-token" .Values.admin.metricsToken "registry-password" .Values.secrets.registryPassword "registry-token" .Values.secrets.registryToken }}
+{{- range $file, $of := dict "admin-token" .Values.admin.token "metrics-token" .Values.admin.metricsToken }}
+{{- with $of }}{{ $files = append $files (dict "file" $file "secret" .secret "key" .key) }}{{ end }}
+{{- end }}
+{{- dict "files" $files | toYaml -}}
+{{- end }}
+
+{{/* Those of Kafka and of the registry alone. */}}
+{{- define "citygate.kafkaSecretFiles" -}}
+{{- $files := list -}}
+{{- range $file, $of := dict "registry-password" .Values.secrets.registryPassword "registry-token" .Values.secrets.registryToken }}
 {{- with $of }}{{ $files = append $files (dict "file" $file "secret" .secret "key" .key) }}{{ end }}
 {{- end }}
 {{- range $property, $of := .Values.secrets.kafkaProperties }}
 {{- $files = append $files (dict "file" (printf "kafka-%s" $property) "secret" $of.secret "key" $of.key) }}
+{{- end }}
+{{- dict "files" $files | toYaml -}}
+{{- end }}
+
+{{/* And those of the database. */}}
+{{- define "citygate.storeSecretFiles" -}}
+{{- $files := (include "citygate.kafkaSecretFiles" . | fromYaml).files | default list -}}
+{{- range $file, $of := dict "database-url" .Values.store.databaseUrl "database-ca" .Values.store.databaseCa }}
+{{- with $of }}{{ $files = append $files (dict "file" $file "secret" .secret "key" .key) }}{{ end }}
 {{- end }}
 {{- dict "files" $files | toYaml -}}
 {{- end }}
@@ -186,6 +212,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- range $values.drain.ordinals }}
 {{- if lt (int .) (int $values.replicas) }}{{ fail (printf "drain.ordinals: gateway %d runs (replicas is %d); only one that was scaled in can be drained" (int .) (int $values.replicas)) }}{{ end }}
 {{- end }}
+{{- end }}
+{{- if and $values.store.enabled (not $values.store.databaseUrl) }}
+{{- fail "store.databaseUrl: must name the key of a Secret with postgresql://citygate:password@host:5432/city?sslmode=require" }}
+{{- end }}
+{{- if and $values.topics.apply (not $values.topics.bundled) (not $values.topics.configMap) }}
+{{- fail "topics.apply: of which list? Set topics.bundled or topics.configMap" }}
 {{- end }}
 {{- if gt (int $values.autoscaling.min) (int $values.autoscaling.max) }}{{ fail "autoscaling.min: is above autoscaling.max" }}{{ end }}
 {{- end }}
@@ -239,6 +271,18 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{- define "citygate.secretVolume" -}}
+{{- with .files }}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- range . }}
+      - secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: {{ .file | quote }}}]}
+      {{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "citygate.volumes" -}}
 - name: config
   configMap: {name: {{ include "citygate.name" . }}}
@@ -248,15 +292,7 @@ capabilities: {drop: [ALL]}
   secret: {secretName: {{ . }}, defaultMode: 0440}
 {{- end }}
 {{- end }}
-{{- with (include "citygate.secretFiles" . | fromYaml).files }}
-- name: secrets
-  projected:
-    defaultMode: 0440
-    sources:
-      {{- range . }}
-      - secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: {{ .file | quote }}}]}
-      {{- end }}
-{{- end }}
+{{- include "citygate.secretVolume" (include "citygate.secretFiles" . | fromYaml) }}
 {{- if .Values.devices.secret }}
 - name: devices
   secret: {secretName: {{ .Values.devices.secret }}, defaultMode: 0440}
