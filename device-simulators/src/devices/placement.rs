@@ -56,6 +56,19 @@ pub struct Placement {
     pub interval_s: f64,
 }
 
+/// The city's districts: one of nine, by the compass.
+pub const DISTRICTS: [&str; 9] = [
+    "south-west",
+    "south",
+    "south-east",
+    "west",
+    "centre",
+    "east",
+    "north-west",
+    "north",
+    "north-east",
+];
+
 /// Of every device of a fleet, in its order; each with how often it measures.
 pub fn placements<'d>(devices: impl Iterator<Item = (&'d Device, Duration)>) -> Vec<Placement> {
     let devices: Vec<_> = devices.collect();
@@ -93,7 +106,7 @@ fn roads(devices: &[(&Device, Duration)]) -> BTreeMap<u64, Vec<(usize, f64)>> {
 fn alone(device: &Device, interval: Duration) -> Placement {
     let (latitude, longitude) = (device.location.latitude, device.location.longitude);
     let detector = device.sensor.detector();
-    let district = district(device, latitude, longitude);
+    let district = district(device).to_owned();
     let feeder = (1.0 + FEEDERS * device.noise.fixed("feeder")).floor();
     Placement {
         device: device.name.clone(),
@@ -122,20 +135,13 @@ pub fn segment(road: u64) -> String {
     format!("road-{road}")
 }
 
-/// One of nine, by the compass.
-fn district(device: &Device, latitude: f64, longitude: f64) -> String {
+/// In which of [`DISTRICTS`] a device stands.
+pub fn district(device: &Device) -> &'static str {
     let (middle_latitude, middle_longitude) = device.city.coordinates(super::Spot::CENTRE);
-    let third = |value: f64, middle: f64, names: [&'static str; 3]| {
-        let beyond = usize::from(value > -middle) + usize::from(value > middle);
-        names[beyond]
-    };
-    let south_north = third(latitude - middle_latitude, MIDDLE_DEG.0, ["south", "", "north"]);
-    let west_east = third(longitude - middle_longitude, MIDDLE_DEG.1, ["west", "", "east"]);
-    match (south_north, west_east) {
-        ("", "") => "centre".to_owned(),
-        ("", one) | (one, "") => one.to_owned(),
-        (one, other) => format!("{one}-{other}"),
-    }
+    let third = |value: f64, middle: f64| usize::from(value > -middle) + usize::from(value > middle);
+    let south_north = third(device.location.latitude - middle_latitude, MIDDLE_DEG.0);
+    let west_east = third(device.location.longitude - middle_longitude, MIDDLE_DEG.1);
+    DISTRICTS[3 * south_north + west_east]
 }
 
 // === impl Placement ===

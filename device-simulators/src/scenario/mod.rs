@@ -78,13 +78,15 @@ pub struct Group {
     pub faults: FaultPlan,
 }
 
-/// All devices of some groups are without power.
+/// All devices of some groups are without power, or those of them in one district.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PowerLoss {
     /// City time after the start.
     pub at: Duration,
     /// Indices of groups.
     pub groups: Vec<usize>,
+    /// One of the city's; everywhere, if None.
+    pub district: Option<&'static str>,
     /// By the clock.
     pub lasts: Duration,
     /// After that, one after another within so long, by the clock.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::parse::{Mistakes, Placed, Reader, Section};
 use super::{CLOCK_INTERVAL_MIN, Expect, Group, KafkaOutage, PowerLoss, Scenario, Start};
 use crate::devices::faults::{Fault, FaultPlan, FaultRule};
+use crate::devices::placement::DISTRICTS;
 use crate::devices::traffic::Incident;
 use crate::devices::weather::Front;
 use crate::devices::{Kind, Kinds};
@@ -387,6 +388,7 @@ fn event(
     let lasts = reader.need::<Time>(&mut section, "lasts", TIME);
     let groups = reader.take::<Vec<String>>(&mut section, "groups", "a list of names of groups");
     let back_within = reader.take::<Time>(&mut section, "back_within", TIME);
+    let district = district(reader, &mut section);
     let prefix = section.prefix();
     reader.end(section);
     let struck: Vec<usize> = match &groups {
@@ -411,20 +413,40 @@ fn event(
         What::PowerLoss => power_losses.push(PowerLoss {
             at,
             groups: struck,
+            district: district.map(|district| district.value),
             lasts,
             back_within: back_within.map_or(Duration::ZERO, |time| time.value.0),
         }),
         What::KafkaOutage => {
-            let of_devices = [groups.map(|groups| groups.at), back_within.map(|time| time.at)];
+            let of_devices = [
+                groups.map(|groups| groups.at),
+                back_within.map(|time| time.at),
+                district.map(|district| district.at),
+            ];
             for at in of_devices.into_iter().flatten() {
                 reader.mistake(
                     at,
-                    format!("{prefix}only a power_loss has groups and back_within: Kafka is one"),
+                    format!("{prefix}only a power_loss has groups, district and back_within: Kafka is one"),
                 );
             }
             kafka_outages.push(KafkaOutage { at, lasts });
         }
     }
+}
+
+/// Where power is lost, if not everywhere.
+fn district(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Option<Placed<&'static str>> {
+    let known = DISTRICTS.join(", ");
+    let Placed { at, value } = reader.take::<String>(section, "district", &known)?;
+    let found = DISTRICTS.into_iter().find(|name| *name == value);
+    if found.is_none() {
+        let prefix = section.prefix();
+        reader.mistake(
+            at,
+            format!("{prefix}district: unknown district {value:?}; known districts: {known}"),
+        );
+    }
+    found.map(|value| Placed { at, value })
 }
 
 fn expect(reader: &mut Reader<'_>, mut section: Section<'_>, groups: &[Group]) -> Expect {

@@ -47,6 +47,7 @@ pub fn entries(scenario: &Scenario, start_ms: i64) -> Vec<RosterEntry> {
             // Spread over an interval, or they would all send at once.
             let share = index as f64 / group.count as f64;
             let first = group.interval.mul_f64(share);
+            let power_cuts = power_cuts(scenario, number, index, &device);
             entries.push(RosterEntry {
                 device: Faulty::new(scenario.seed, device, &group.faults, ClockLimits::default()),
                 transport: group.transport,
@@ -58,7 +59,7 @@ pub fn entries(scenario: &Scenario, start_ms: i64) -> Vec<RosterEntry> {
                     slot: 0,
                 },
                 first_due: scenario.clock(first),
-                power_cuts: power_cuts(scenario, number, index),
+                power_cuts,
             });
         }
     }
@@ -115,9 +116,13 @@ fn city(scenario: &Scenario, start_ms: i64) -> City {
     city
 }
 
-/// From when to when after the start the `index`th device of a group has no power, by the clock.
-fn power_cuts(scenario: &Scenario, group: usize, index: usize) -> Vec<(Duration, Duration)> {
-    let losses = scenario.power_losses.iter().filter(|loss| loss.groups.contains(&group));
+/// From when to when after the start a device, the `index`th of its group, has no power, by the clock.
+fn power_cuts(scenario: &Scenario, group: usize, index: usize, device: &Device) -> Vec<(Duration, Duration)> {
+    let is_struck = |loss: &&super::PowerLoss| {
+        let is_there = loss.district.is_none_or(|name| name == placement::district(device));
+        loss.groups.contains(&group) && is_there
+    };
+    let losses = scenario.power_losses.iter().filter(is_struck);
     let cut = |loss: &super::PowerLoss| {
         let from = scenario.clock(loss.at);
         let late = loss.back_within.mul_f64((index as f64 * GOLDEN).fract());

@@ -226,7 +226,11 @@ fn events(scenario: &Scenario) -> VecDeque<(Duration, Event)> {
             .map(|g| g.count)
             .sum();
         let (lasts, within) = (loss.lasts.as_secs_f64(), loss.back_within.as_secs_f64());
-        let say = format!("{devices} devices lose power for {lasts} s, and come back within {within} s");
+        let who = match loss.district {
+            Some(district) => format!("those of {devices} devices that are in the district {district}"),
+            None => format!("{devices} devices"),
+        };
+        let say = format!("{who} lose power for {lasts} s, and come back within {within} s");
         events.push((scenario.clock(loss.at), Event::Say(say)));
     }
     for outage in &scenario.kafka_outages {

@@ -244,6 +244,10 @@ fn mistakes_are_named() {
         &["only a power_loss has groups"],
     );
     check(
+        &group("[[event]]\nwhat = 'power_loss'\nat = '1m'\nlasts = '1s'\ndistrict = 'harbour'"),
+        &["15:12: event 1: district: unknown district \"harbour\"; known districts: south-west, south,"],
+    );
+    check(
         &group(
             "[expect]\nlost = -1\nacknowledged_min = 98\n[expect.detected]\nspike = 1.0\n[expect.p99]\nmqttt = '1s'",
         ),
@@ -274,4 +278,28 @@ fn everybody_is_back_in_time_and_not_at_once() {
     assert!(back.iter().all(|back| (from..=from + loss.back_within).contains(back)));
     let early = back.iter().filter(|back| **back < from + loss.back_within / 2).count();
     assert!((250..350).contains(&early), "{early} of 600 in the first half");
+}
+
+#[test]
+fn a_district_loses_power_as_a_whole_and_nobody_else_does() {
+    let scenario = named("city_week");
+    let loss = scenario
+        .power_losses
+        .iter()
+        .find(|loss| loss.district.is_some())
+        .unwrap();
+    let roster = roster::entries(&scenario, 0);
+    let placements = crate::fleet::placements(&roster);
+    let from = scenario.clock(loss.at);
+    for (entry, placement) in roster.iter().zip(&placements) {
+        let is_struck = entry.power_cuts.contains(&(from, from + loss.lasts));
+        assert_eq!(is_struck, placement.district == "east", "{placement:?}");
+    }
+    let kinds = |kind: &str| {
+        placements
+            .iter()
+            .filter(|one| one.district == "east" && one.kind == kind)
+            .count()
+    };
+    assert!(kinds("traffic") > 30 && kinds("weather") >= 3 && kinds("energy") >= 3);
 }
