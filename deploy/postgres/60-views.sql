@@ -19,11 +19,12 @@ select window_start, id as district,
   max(value) filter (where kind = 'energy' and measure = 'energy_import_kwh') as energy_import_kwh
 from city.aggregate_15m where scope = 'district' group by window_start, id;
 
--- The latest of them, and what is wrong there.
+-- The latest of them, and what is wrong there. Its window is asked for by itself, so that the partitions of other days are left out.
 create or replace view city.v_city as
-with latest as (select max(window_start) as at from city.aggregate_15m where scope = 'district' and window_start >= (select min(computed_until) from city.computed) - interval '1 hour')
 select d.*, (select count(*) from city.alert a where a.district = d.district and a.cleared_at is null and not a.withdrawn and a.caused_by is null) as alerts_open
-from latest join city.v_district_15m d on d.window_start = latest.at;
+from city.v_district_15m d
+where d.window_start = (select max(window_start) from city.aggregate_15m
+  where scope = 'district' and window_start >= (select min(computed_until) from city.computed) - interval '1 hour');
 
 create or replace view city.v_alerts_open as
 select alert, subject, district, severity, raised_at, reason from city.alert
