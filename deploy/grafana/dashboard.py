@@ -21,15 +21,18 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 COMMITTED = pathlib.Path(__file__).with_name("citygate.json")
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-# Every selector begins so: the gateways that are chosen above the panels.
+# Every selector begins so: the gateways that are chosen above the panels; {S}: all stores.
 G = 'job="citygate",instance=~"$instance"'
+S = 'job="citygate-store"'
 # Queries whose answer is empty while all is well: they count what is refused, missing or damaged, by labels that only then exist.
 MAY_BE_EMPTY = set()
 
 
-def query(expression, legend="", instant=False):
-    target = prometheus.Dataquery().datasource(SOURCE).expr(expression.replace("{G", "{" + G).replace("[]", "[$__rate_interval]"))
+def query(expression, legend="", instant=False, may_be_empty=False):
+    target = prometheus.Dataquery().datasource(SOURCE).expr(expression.replace("{G", "{" + G).replace("{S", "{" + S).replace("[]", "[$__rate_interval]"))
     target = target.legend_format(legend) if legend else target
+    if may_be_empty:
+        MAY_BE_EMPTY.add(target.build().expr)
     return target.instant() if instant else target
 
 
@@ -152,6 +155,34 @@ def rows():
         panel(table.Panel().span(24).height(6), "Certificates", "dateTimeFromNow", "When each ends.",
               [query("sort(citygate_tls_certificate_expiry_timestamp_seconds{G} * 1000)", instant=True).format(PromQueryFormat.TABLE)]),
     ]
+    yield "Store", [
+        curve("Stored", "ops", "Rows, by kind.", query("sum by (kind) (rate(citygate_store_rows_total{S}[]))", "{{kind}}"), stacked=True),
+        curve("Behind", "s", "How old the oldest record is that may not be stored; up to 2 s while nothing waits.",
+              query("instance:citygate_store_behind:seconds{S}", "{{instance}}")),
+        curve("Not stored yet", "short", "Records, by topic.", query("sum by (topic) (citygate_store_lag_records{S})", "{{topic}}")),
+        curve("Does not work", "short", "1 for each part that has a fault; why, /readyz says.", query("citygate_store_fault{S}", "{{instance}} {{part}}"),
+              query("citygate_store_database_unavailable{S} == 1", "{{instance}} {{reason}}", may_be_empty=True)),
+        curve("A batch", "s", "99 in a hundred: from its first record to its commit, and of that in the database.",
+              query("histogram_quantile(0.99, sum by (le, part) (rate(citygate_store_batch_seconds_bucket{S}[])))", "{{part}}")),
+        curve("Not a row", "ops", "Undecodable (kept in city.undecodable), late (in no aggregate), duplicates, too old; failed transactions.",
+              query("sum by (reason) (rate(citygate_store_undecodable_total{S}[]))", "undecodable: {{reason}}", may_be_empty=True),
+              query("sum(rate(citygate_store_late_total{S}[]))", "late"), query("sum(rate(citygate_store_duplicates_total{S}[]))", "duplicates"),
+              query("sum(rate(citygate_store_expired_total{S}[]))", "too old"),
+              query("sum by (reason) (rate(citygate_store_failures_total{S}[]))", "failed: {{reason}}", may_be_empty=True)),
+        curve("Jobs", "s", "Since each succeeded last.",
+              query("time() - max by (job_name) (citygate_store_job_last_success_timestamp_seconds{S})", "{{job_name}}")),
+        curve("A job", "s", "Of each the mean.",
+              query("sum by (job_name) (rate(citygate_store_job_seconds_sum{S}[])) / sum by (job_name) (rate(citygate_store_job_seconds_count{S}[]))", "{{job_name}}"),
+              query("sum by (job_name) (rate(citygate_store_job_failures_total{S}[]))", "{{job_name}}: failed per second", may_be_empty=True)),
+        curve("Results", "ops", "Published, by topic.", query("sum by (topic) (rate(citygate_store_published_total{S}[]))", "{{topic}}")),
+        curve("Results not published", "short", "In city.outbox.", query("sum(citygate_store_outbox_rows{S})", "results"),
+              query("max(citygate_store_outbox_age_seconds{S})", "the oldest, in seconds")),
+        curve("Alertmanager", "short", "1 while it accepts alerts on the city.", query("max by (alertmanager) (citygate_store_alertmanager_up{S})", "{{alertmanager}}"),
+              query("sum by (alertmanager, reason) (rate(citygate_store_alertmanager_failures_total{S}[]))", "{{alertmanager}}: {{reason}} per second", may_be_empty=True)),
+        curve("Alerts on the city", "ops", "Told, by Alertmanager; each that lasts once a minute.",
+              query("sum by (alertmanager) (rate(citygate_store_alertmanager_alerts_total{S}[]))", "{{alertmanager}}")),
+    ]
+
 
 
 def build():

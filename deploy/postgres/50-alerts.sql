@@ -68,6 +68,8 @@ create table if not exists city.alert (
   revision integer not null default 1
 );
 create index if not exists alert_open on city.alert (alert, subject, raised_at);
+-- For what tells Alertmanager, every five seconds: what lasts, or ended lately.
+create index if not exists alert_lasting on city.alert (cleared_at) where not withdrawn and caused_by is null;
 
 -- What jumps of meters add to the power of their feeder in a quarter of an hour: no overload, but a wrong reading.
 create or replace function city.jumps_w(feeder text, quarter timestamptz) returns double precision

@@ -39,6 +39,8 @@ pub struct Span {
     pub expected: i64,
     /// That behind its last record.
     pub next: i64,
+    /// When its last record was written to Kafka, in milliseconds since 1970.
+    pub written_ms: i64,
     /// When the last reading was received, in microseconds since 1970; none if there is no reading.
     pub received_us: Option<i64>,
 }
@@ -114,9 +116,11 @@ impl Batch {
         let span = self.spans.entry(place.clone()).or_insert(Span {
             expected,
             next,
+            written_ms: record.timestamp_ms,
             received_us: None,
         });
         span.next = next;
+        span.written_ms = record.timestamp_ms;
         self.records.push(record);
         self.records.len() - 1
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::listen::addresses::ListenAddresses;
@@ -50,6 +51,9 @@ pub struct Config {
     pub late_after: Duration,
     /// Folder of the SQL files that compute results, of `jobs.toml`, and of the schemas of topics that results go to.
     pub sql_folder: PathBuf,
+    /// Each Alertmanager of a cluster, by the URL of its page, which may hold `user:password@`. They are told the alerts on the city
+    /// that are in the table `city.alert`; none: nobody is.
+    pub alertmanager_urls: Vec<Secret>,
 }
 
 impl Default for Config {
@@ -68,6 +72,7 @@ impl Default for Config {
             retention: Duration::from_secs(400 * 24 * 60 * 60),
             late_after: Duration::from_secs(60 * 60),
             sql_folder: "deploy/postgres".into(),
+            alertmanager_urls: Vec::new(),
         }
     }
 }
@@ -84,6 +89,9 @@ impl Config {
         let url = self.database_url.as_ref();
         if let Some(Err(error)) = url.map(parse_url) {
             mistakes.push("store.database_url, store.database_url_file", error);
+        }
+        if let Some(wrong) = self.alertmanager_urls.iter().find_map(|url| check_http_url(url).err()) {
+            mistakes.push("store.alertmanager_urls", wrong);
         }
         let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
         require(!self.group.trim().is_empty(), "store.group", "is empty");
@@ -143,5 +151,49 @@ pub fn parse_url(url: &Secret) -> Result<tokio_postgres::Config, &'static str> {
     match config.get_hosts().is_empty() {
         true => Err(EXPECTED),
         false => Ok(config),
+    }
+}
+
+fn check_http_url(url: &Secret) -> Result<(), &'static str> {
+    const EXPECTED: &str = "each must be the http or https URL of an Alertmanager's page, such as \"http://127.0.0.1:9093\", without '?' and '#'";
+    let url = Url::parse(url.reveal()).map_err(|_| EXPECTED)?;
+    let is_base = matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+    match (is_base, url.username(), url.password()) {
+        (true, "", Some(_)) => Err("one holds a password, but no user; write http://user:password@host"),
+        (true, _, _) => Ok(()),
+        (false, _, _) => Err(EXPECTED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_of_alertmanager_is_accepted_or_refused_without_being_quoted() {
+        let check = |url: &str, expected: Option<&str>| {
+            let wrong = Config {
+                alertmanager_urls: vec!["http://127.0.0.1:9093".into(), url.into()],
+                ..Config::default()
+            };
+            let mistakes = wrong.mistakes().0;
+            assert_eq!(mistakes.len(), usize::from(expected.is_some()), "{url}: {mistakes:?}");
+            for mistake in mistakes {
+                assert_eq!(mistake.path, "store.alertmanager_urls");
+                assert!(mistake.text.contains(expected.unwrap_or_default()), "{mistake}");
+                assert!(!mistake.text.contains("hunter2"), "{mistake}");
+            }
+        };
+        check("https://alerts.city.example/alertmanager/", None);
+        check("http://city:hunter2@[::1]:9093", None);
+        check("http://:hunter2@alerts:9093", Some("but no user"));
+        check("alerts:9093", Some("must be the http or https URL"));
+        check("ftp://city:hunter2@alerts", Some("must be the http or https URL"));
+        check(
+            "http://alerts:9093?token=hunter2",
+            Some("must be the http or https URL"),
+        );
+        check("http://alerts:hunter2", Some("must be the http or https URL"));
+        check("", Some("must be the http or https URL"));
     }
 }

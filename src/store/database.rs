@@ -27,6 +27,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The database schema that holds all tables of the store, and names what it locks.
 pub const SCHEMA: &str = "city";
 
+/// What `pg_advisory_lock` knows the store's locks by: "city", and the number of one.
+pub const LOCKS: i32 = 0x6369_7479;
+
 /// What to say of a URL that does not ask for TLS.
 pub const MAY_BE_PLAIN: &str = "without sslmode=require, readings and password may cross the network in plain text";
 
@@ -40,6 +43,30 @@ pub struct Database {
     tasks: TaskTracker,
 }
 
+/// Why the database accepts nothing: the `reason` label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Reason {
+    /// There is none, or it was lost.
+    Connection,
+    Timeout,
+    /// User, password, name of the database.
+    Login,
+    /// Or it recovers from a crash.
+    Starting,
+    Stopping,
+    /// Its disk, its memory, or its connections.
+    Full,
+    /// It is a standby.
+    ReadOnly,
+    /// A lock, a deadlock.
+    Conflict,
+    /// Something else of its own.
+    Server,
+    /// What was asked for.
+    Refused,
+}
+
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,7 +78,7 @@ pub enum Error {
     Authority { path: PathBuf, why: String },
     /// No connection, or it was lost.
     #[error("postgresql at {place}: {why}")]
-    Unavailable { place: String, why: String },
+    Unavailable { place: String, reason: Reason, why: String },
     /// The server refuses a statement.
     #[error("postgresql: {what}: {}", words(error))]
     Refused {
@@ -122,6 +149,7 @@ impl Database {
         connected.unwrap_or_else(|_| {
             Err(Error::Unavailable {
                 place: self.place.clone(),
+                reason: Reason::Timeout,
                 why: format!("no login within {} s", LOGIN_TIMEOUT.as_secs()),
             })
         })
@@ -130,6 +158,7 @@ impl Database {
     async fn log_in(&self) -> Result<Client, Error> {
         let unavailable = |error: &tokio_postgres::Error| Error::Unavailable {
             place: self.place.clone(),
+            reason: reason(error),
             why: words(error),
         };
         let client = match self.config.get_ssl_mode() {
@@ -155,19 +184,49 @@ impl Database {
     /// What to say of an error in doing something.
     pub fn error(&self, what: impl Into<String>, error: tokio_postgres::Error) -> Error {
         match error.code() {
-            None => Error::Unavailable {
-                place: self.place.clone(),
-                why: words(&error),
-            },
-            Some(code) if is_of_the_server(code) => Error::Unavailable {
-                place: self.place.clone(),
-                why: words(&error),
-            },
-            Some(_) => Error::Refused {
+            Some(code) if !is_of_the_server(code) => Error::Refused {
                 what: what.into(),
                 error: Box::new(error),
             },
+            _ => Error::Unavailable {
+                place: self.place.clone(),
+                reason: reason(&error),
+                why: words(&error),
+            },
         }
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Why the database accepts nothing.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::Unavailable { reason, .. } => *reason,
+            Error::Refused { error, .. } => reason(error),
+            Error::NoUrl | Error::Url(_) | Error::Authority { .. } => Reason::Login,
+        }
+    }
+}
+
+fn reason(error: &tokio_postgres::Error) -> Reason {
+    error.code().map_or(Reason::Connection, |code| reason_of(code.code()))
+}
+
+/// By the SQLSTATE of an error: its class, or the whole.
+fn reason_of(code: &str) -> Reason {
+    match (code.get(..2).unwrap_or_default(), code) {
+        (_, "57P03") => Reason::Starting,
+        (_, "57P01" | "57P02" | "57P05") => Reason::Stopping,
+        (_, "57014") => Reason::Timeout,
+        (_, "25006") => Reason::ReadOnly,
+        (_, "55P03") | ("40", _) => Reason::Conflict,
+        ("28" | "3D", _) => Reason::Login,
+        ("08", _) => Reason::Connection,
+        ("53", _) => Reason::Full,
+        ("57" | "58" | "XX", _) => Reason::Server,
+        _ => Reason::Refused,
     }
 }
 
@@ -215,6 +274,12 @@ fn place(config: &tokio_postgres::Config) -> String {
     hosts.collect::<Vec<_>>().join(", ")
 }
 
+/// Whether this connection has one of the store's locks, of which one instance at a time has each; it has it until it ends.
+pub async fn try_lock(client: &Client, lock: i32) -> bool {
+    let ask = format!("select pg_try_advisory_lock({LOCKS}, {lock})");
+    client.query_one(&ask, &[]).await.is_ok_and(|row| row.get(0))
+}
+
 /// A name in SQL, whatever letters it has.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -244,6 +309,25 @@ mod tests {
         check("postgresql://city:hunter2@db/city?hunter2=x", None);
         check("mysql://city:hunter2@db/city", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_reason_follows_from_the_code_of_an_error() {
+        let check = |codes: &[&str], expected: &str| {
+            for code in codes {
+                assert_eq!(<&str>::from(reason_of(code)), expected, "{code}");
+            }
+        };
+        check(&["57P03"], "starting");
+        check(&["57P01", "57P02"], "stopping");
+        check(&["57014"], "timeout");
+        check(&["53100", "53300"], "full");
+        check(&["25006"], "read_only");
+        check(&["28P01", "28000", "3D000"], "login");
+        check(&["40P01", "55P03"], "conflict");
+        check(&["08006"], "connection");
+        check(&["58030", "XX001", "57000"], "server");
+        check(&["42501", "42P01", "22003", ""], "refused");
     }
 
     #[test]

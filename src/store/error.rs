@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::status::Part;
-use super::{database, layout, serve, sql_folder};
+use super::{alerts, database, layout, serve, sql_folder};
 use crate::catalogue::{registry, schemas};
 use crate::deliver::consumer;
 
@@ -19,6 +19,8 @@ pub enum Error {
     Names(#[from] Box<apache_avro::Error>),
     #[error(transparent)]
     RegistryClient(#[from] registry::Error),
+    #[error(transparent)]
+    Alerts(#[from] alerts::Error),
     #[error(transparent)]
     Kafka(#[from] consumer::Error),
     #[error(transparent)]

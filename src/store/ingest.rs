@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::assignment::Assignment;
 use super::batch::{Batch, Limits, Place};
 use super::config::Config;
-use super::database::Database;
+use super::database::{Database, Reason};
 use super::error::Error;
 use super::json;
 use super::metrics::StoreMetrics;
@@ -107,9 +107,24 @@ impl Ingest {
         if let Some(part) = failure.part() {
             self.status.fault(part, &failure.to_string());
         }
-        if matches!(failure, Error::Database(_)) {
+        if failure.part() == Some(Part::Database) {
+            let reason: &str = match failure {
+                Error::Database(error) => error.reason().into(),
+                Error::Slow(_) => Reason::Timeout.into(),
+                _ => Reason::Refused.into(),
+            };
             self.metrics.store_database_up.set(0);
+            self.metrics.store_database_unavailable.reset();
+            let unavailable = &self.metrics.store_database_unavailable;
+            unavailable.with_label_values(&[reason]).set(1);
         }
+    }
+
+    /// Not before it has stored something, or has been seen to: a connection says nothing of a table that is locked.
+    fn note_database_works(&self) {
+        self.status.well(Part::Database);
+        self.metrics.store_database_up.set(1);
+        self.metrics.store_database_unavailable.reset();
     }
 
     /// Lets time pass in which nothing is read.
@@ -142,6 +157,7 @@ impl Ingest {
                 self.stop_reading();
             }
             Change::Revoked => {
+                self.show_no_partitions();
                 if let Err(failure) = self.member.release() {
                     self.status.fault(Part::Kafka, &failure.to_string());
                 }
@@ -157,8 +173,6 @@ impl Ingest {
         let mut looked: Option<Instant> = None;
         let mut kept: Option<Instant> = None;
         self.begin(&client).await?;
-        self.status.well(Part::Database);
-        self.metrics.store_database_up.set(1);
         loop {
             if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
                 kept = Some(Instant::now());
@@ -185,6 +199,7 @@ impl Ingest {
             if looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
                 looked = Some(Instant::now());
                 self.look(&client).await?;
+                self.note_database_works();
             }
         }
     }
@@ -211,10 +226,16 @@ impl Ingest {
             return Ok(());
         };
         let mut assignment = Assignment::default();
+        let known = write::stored(client).await;
+        let known = known.map_err(|error| self.database.error("city.stored", error))?;
+        self.show_no_partitions();
         let mut topics: BTreeMap<&str, Arc<str>> = BTreeMap::new();
         for (topic, partition) in &given {
             let topic = topics.entry(topic).or_insert_with(|| topic.as_str().into()).clone();
             let from = self.offset(client, &topic, *partition).await?;
+            let kind = kind_of(&self.kinds, &topic);
+            let stored = kind.and_then(|kind| known.get(&(kind.name.clone(), *partition)));
+            self.show_stored(&topic, *partition, stored.copied().unwrap_or(SystemTime::now()));
             assignment.stored.insert((topic, *partition), from);
         }
         assignment.begun = assignment.stored.clone();
@@ -224,7 +245,6 @@ impl Ingest {
             .collect();
         self.member.begin(&from)?;
         self.metrics.store_partitions.set(from.len() as i64);
-        self.metrics.store_lag_records.reset();
         assignment.given = Some(given);
         self.assignment = assignment;
         self.status.well(Part::Starting);
@@ -250,8 +270,7 @@ impl Ingest {
         match change {
             Change::Revoked => {
                 self.assignment = Assignment::default();
-                self.metrics.store_partitions.set(0);
-                self.metrics.store_lag_records.reset();
+                self.show_no_partitions();
                 self.member.release()?;
             }
             Change::Assigned(given) => {
@@ -313,7 +332,7 @@ impl Ingest {
         if place.0 == self.devices {
             return self.add_device(batch, &place, stored, record).await;
         }
-        let Some(kind) = self.kinds.iter().find(|kind| *kind.topic == *place.0) else {
+        let Some(kind) = kind_of(&self.kinds, &place.0) else {
             return Ok(());
         };
         let decoded = self.decoder.reading(kind, &record.key, &record.value).await;
@@ -386,12 +405,7 @@ impl Ingest {
         }
         let in_database = Instant::now();
         let kinds = &self.kinds;
-        let kind_of = |topic: &str| {
-            kinds
-                .iter()
-                .find(|kind| kind.topic == topic)
-                .map(|kind| kind.name.as_str().into())
-        };
+        let kind_of = |topic: &str| kind_of(kinds, topic).map(|kind| kind.name.as_str().into());
         let written = tokio::time::timeout(WRITE_TIMEOUT, write::write(&self.database, client, &batch, kind_of)).await;
         let stored = match written {
             Ok(Ok(stored)) => stored,
@@ -406,6 +420,8 @@ impl Ingest {
         for (place, span) in &batch.spans {
             if let Some(stored) = self.assignment.stored.get_mut(place) {
                 *stored = span.next;
+                let until = UNIX_EPOCH + Duration::from_millis(span.written_ms.unsigned_abs());
+                self.show_stored(&place.0, place.1, until);
             }
         }
         self.count(&stored, began, in_database);
@@ -438,9 +454,7 @@ impl Ingest {
         };
         seconds("batch", began);
         seconds("transaction", in_database);
-        let now = SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics.store_last_commit_timestamp_seconds.set(now.as_secs_f64());
     }
 
@@ -462,9 +476,11 @@ impl Ingest {
                 .store_lag_records
                 .with_label_values(&labels)
                 .set((end - stored).max(0));
-            if *stored >= end
-                && let Some(kind) = self.kinds.iter().find(|kind| *kind.topic == **topic)
-            {
+            if *stored < end {
+                continue;
+            }
+            self.show_stored(topic, *partition, now);
+            if let Some(kind) = kind_of(&self.kinds, topic) {
                 caught_up.push((Arc::from(kind.name.as_str()), *partition, now));
             }
         }
@@ -475,6 +491,23 @@ impl Ingest {
         noted.map_err(|error| self.database.error("city.stored", error))?;
         Ok(())
     }
+
+    fn show_no_partitions(&self) {
+        self.metrics.store_partitions.set(0);
+        self.metrics.store_lag_records.reset();
+        self.metrics.store_stored_until_timestamp_seconds.reset();
+    }
+
+    fn show_stored(&self, topic: &str, partition: i32, until: SystemTime) {
+        let gauge = &self.metrics.store_stored_until_timestamp_seconds;
+        let since_1970 = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let labels = [topic, &partition.to_string()];
+        gauge.with_label_values(&labels).set(since_1970.as_secs_f64());
+    }
+}
+
+fn kind_of<'a>(kinds: &'a [Definition], topic: &str) -> Option<&'a Definition> {
+    kinds.iter().find(|kind| kind.topic == topic)
 }
 
 fn poisoned(batch: &mut Batch, place: &Place, stored: i64, record: Consumed, why: &Undecodable) {

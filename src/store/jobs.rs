@@ -16,7 +16,7 @@ use super::database::{self, Database};
 use super::metrics::StoreMetrics;
 use super::sql_folder::{FILES, Sql};
 use super::status::{Part, Status};
-use super::tables::{LOCKS, Tables};
+use super::tables::Tables;
 use crate::catalogue::Definition;
 
 const LOCK_JOBS: i32 = 2;
@@ -45,10 +45,14 @@ impl Runner {
         if self.sql.files.is_empty() && self.sql.jobs.is_empty() {
             return;
         }
+        for job in &self.sql.jobs {
+            let interval = self.metrics.store_job_interval_seconds.with_label_values(&[&job.name]);
+            interval.set(job.every.as_secs_f64());
+        }
         while !self.closing.is_cancelled() {
             // Whatever keeps it from connecting, the loop that stores readings says.
             if let Ok(mut client) = self.database.connect().await
-                && self.has_lock(&client).await
+                && database::try_lock(&client, LOCK_JOBS).await
             {
                 info!("this instance runs the jobs");
                 self.metrics.store_runs_jobs.set(1);
@@ -64,11 +68,6 @@ impl Runner {
             () = tokio::time::sleep(time) => {}
             () = self.closing.cancelled() => {}
         }
-    }
-
-    async fn has_lock(&self, client: &Client) -> bool {
-        let ask = format!("select pg_try_advisory_lock({LOCKS}, {LOCK_JOBS})");
-        client.query_one(&ask, &[]).await.is_ok_and(|row| row.get(0))
     }
 
     /// With the lock, until the connection ends.

@@ -29,6 +29,10 @@ metrics! {
         store_missed_total: IntCounterVec["topic"],
         /// Records of a partition that are not stored yet, by topic and partition, of those that this instance has.
         store_lag_records: IntGaugeVec["topic", "partition"],
+        /// Until when everything that Kafka has of a partition is stored, in seconds since 1970, by topic and partition, of those that this
+        /// instance has: the time of the look that found nothing behind what is stored, else that of the last record stored. How old that is
+        /// is how far the store is behind, also while nothing can be looked at.
+        store_stored_until_timestamp_seconds: GaugeVec["topic", "partition"],
         /// Partitions that this instance has.
         store_partitions: IntGauge,
         /// Seconds from the first record of a batch to its commit (batch), and of these in the database (transaction).
@@ -38,21 +42,37 @@ metrics! {
         store_failures_total: IntCounterVec["reason"],
         /// 1 while PostgreSQL accepts readings.
         store_database_up: IntGauge,
+        /// 1 for the reason why PostgreSQL accepts no readings: connection (none, or lost), timeout, login, starting (or recovering), stopping,
+        /// full (disk, memory, connections), read_only, conflict (locks), server, refused (a statement).
+        store_database_unavailable: IntGaugeVec["reason"],
+        /// 1 while something does not work, by part: start, postgresql, kafka, registry (meanwhile nothing is stored); jobs, results,
+        /// alertmanager (readings are stored all the same). /readyz has the words.
+        store_fault: IntGaugeVec["part"],
         /// When a batch was stored last, in seconds since 1970.
         store_last_commit_timestamp_seconds: Gauge,
-        /// 1 on the instance that runs the jobs and publishes results.
+        /// 1 on the instance that runs the jobs.
         store_runs_jobs: IntGauge,
         /// Seconds that a job took, by its name; sql_files are the files run at start.
-        store_job_seconds: HistogramVec["job"] in SECONDS,
+        store_job_seconds: HistogramVec["job_name"] in SECONDS,
         /// Jobs that failed, by name.
-        store_job_failures_total: IntCounterVec["job"],
-        /// When a job succeeded last, in seconds since 1970.
-        store_job_last_success_timestamp_seconds: GaugeVec["job"],
+        store_job_failures_total: IntCounterVec["job_name"],
+        /// When a job succeeded last, in seconds since 1970, on the instance that ran it.
+        store_job_last_success_timestamp_seconds: GaugeVec["job_name"],
+        /// Seconds from the beginning of one run of a job to that of the next, on every instance, by name.
+        store_job_interval_seconds: GaugeVec["job_name"],
         /// Results published, by topic.
         store_published_total: IntCounterVec["topic"],
         /// Results that Kafka did not confirm; they are published again.
         store_publish_failures_total: IntCounter,
-        /// Results in city.outbox that are not published yet, as it was looked last; at most 1000 are counted.
+        /// Results in city.outbox that are not published yet, on the instance that publishes.
         store_outbox_rows: IntGauge,
+        /// Seconds since the oldest of them was put there; 0 if there is none.
+        store_outbox_age_seconds: Gauge,
+        /// Alerts on the city that an Alertmanager has accepted, counted each time that they were told, by its host and port.
+        store_alertmanager_alerts_total: IntCounterVec["alertmanager"],
+        /// Requests that an Alertmanager did not accept, by its host and port and by reason: timeout, connection, refused. They are sent again.
+        store_alertmanager_failures_total: IntCounterVec["alertmanager", "reason"],
+        /// 1 while an Alertmanager accepts alerts, by its host and port; on the instance that tells it.
+        store_alertmanager_up: IntGaugeVec["alertmanager"],
     }
 }

@@ -4,7 +4,8 @@
 //! [written](write) with its offsets in one transaction. A kind's table follows from its schema ([`layout`], [`tables`]), a row
 //! from a reading ([`row`]). What is no row is kept as it is. Several instances share the partitions; of two that both believe
 //! to have one, the database lets only one commit. [`jobs`] run the SQL files and scheduled statements on one of the instances,
-//! [`outbox`] publishes what they put into `city.outbox`. What is computed, the SQL says.
+//! [`outbox`] publishes what they put into `city.outbox`, and [`alerts`] tells Alertmanager what the city is alerted of. What is
+//! computed, the SQL says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::catalogue::registry::lookup::Lookup;
 use crate::catalogue::{registry, schemas};
 use crate::deliver::group::{Member, Membership};
 use crate::operate::metrics::Registry;
+
+mod alerts;
 
 mod assignment;
 
@@ -61,6 +64,7 @@ mod tables;
 
 mod write;
 
+use alerts::Alerts;
 pub use config::Config;
 use database::Database;
 pub use error::Error;
@@ -101,7 +105,7 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
     let registry = Arc::new(Registry::default());
     registry.add_process();
     let metrics = StoreMetrics::register(&registry);
-    let status = Arc::new(Status::starting());
+    let status = Arc::new(Status::starting(metrics.store_fault.clone()));
     let devices: Arc<str> = format!("{}devices", sections.kafka.topic_prefix).into();
     let topics = found
         .definitions
@@ -134,6 +138,7 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         failing: BTreeMap::new(),
     };
     tasks.spawn(runner.run());
+    Alerts::start(sections.store, database.clone(), &metrics, &status, &tasks, &closing)?;
     let outbox = Outbox {
         database: database.clone(),
         kafka: sections.kafka.clone(),

@@ -13,11 +13,10 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::database::Database;
+use super::database::{self, Database};
 use super::day;
 use super::metrics::StoreMetrics;
 use super::status::{Part, Status};
-use super::tables::LOCKS;
 use crate::catalogue::kinds::confluent_header;
 use crate::catalogue::registry;
 use crate::catalogue::schemas::{self, Definition};
@@ -71,6 +70,10 @@ impl Outbox {
                 && self.has_lock(&client).await
             {
                 self.work(&client).await;
+            } else {
+                // Another instance may publish now.
+                self.metrics.store_outbox_rows.set(0);
+                self.metrics.store_outbox_age_seconds.set(0.0);
             }
             self.pause(PAUSE).await;
         }
@@ -85,9 +88,9 @@ impl Outbox {
 
     async fn has_lock(&self, client: &Client) -> bool {
         // Before the tables are made there is nothing to publish.
-        let ask =
-            format!("select to_regclass('city.outbox') is not null and pg_try_advisory_lock({LOCKS}, {LOCK_OUTBOX})");
-        client.query_one(&ask, &[]).await.is_ok_and(|row| row.get(0))
+        let ask = "select to_regclass('city.outbox') is not null";
+        let is_made = client.query_one(ask, &[]).await.is_ok_and(|row| row.get(0));
+        is_made && database::try_lock(client, LOCK_OUTBOX).await
     }
 
     /// With the lock, until something fails.
@@ -115,10 +118,13 @@ impl Outbox {
     /// waiting for longer than it takes to find that out.
     async fn publish(&mut self, client: &Client, publisher: &Publisher) -> Result<usize, String> {
         let error = |error| self.database.error("city.outbox", error).to_string();
-        let ask = "select topic, count(*) from city.outbox group by topic order by topic";
+        let ask = "select topic, count(*), extract(epoch from now() - min(created_at))::double precision \
+                   from city.outbox group by topic order by topic";
         let topics = client.query(ask, &[]).await.map_err(error)?;
         let waiting = topics.iter().map(|row| row.get::<_, i64>(1)).sum();
         self.metrics.store_outbox_rows.set(waiting);
+        let age = topics.iter().map(|row| row.get::<_, f64>(2)).fold(0.0, f64::max);
+        self.metrics.store_outbox_age_seconds.set(age);
         let (mut published, mut failed) = (0, None);
         for row in &topics {
             match self.publish_topic(client, publisher, row.get(0)).await {

@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 use tracing::{info, warn};
 
-use super::database::{self, Database, SCHEMA, quoted};
+use super::database::{self, Database, LOCKS, SCHEMA, quoted};
 use super::day::{self, Day};
 use super::layout::{self, Existing, Plan};
 use super::row::Layout;
@@ -22,8 +22,6 @@ use crate::catalogue::decoder::Writer;
 /// The tables that are none of a kind.
 const OWN_TABLES: &str = include_str!("tables.sql");
 
-/// What `pg_advisory_lock` knows this store's locks by: "city", and one of these.
-pub const LOCKS: i32 = 0x6369_7479;
 const LOCK_TABLES: i32 = 1;
 
 /// How long a change waits for those who use the table.

@@ -308,6 +308,17 @@ async fn note_progress(
     note_stored(transaction, &progress).await
 }
 
+/// How far each kind's partitions are stored, as the database knows: see `city.stored`.
+///
+/// # Errors
+/// The database is unavailable or refuses.
+pub async fn stored(client: &impl GenericClient) -> Result<BTreeMap<(String, i32), SystemTime>, tokio_postgres::Error> {
+    let rows = client
+        .query("select kind, partition, received_at from city.stored", &[])
+        .await?;
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+}
+
 /// Notes when the last reading was received that is stored of each partition. It never goes back.
 ///
 /// # Errors

@@ -3,7 +3,8 @@
   watching.py receive FILE     prints the ports of a webhook and of a mail server, and serves until it is ended
   watching.py one-cause URL    gives an Alertmanager alerts that have one cause, and fails if more is active than the cause
 
-The receiver writes a line for each message: {"by": "webhook", "status": …, "alerts": [[name, instance, status], …]} or {"by": "mail", "subject": …}.
+The receiver writes a line for each message: {"by": "webhook", "status": …, "alerts": [[name, instance, status], …]} or {"by": "mail", "subject": …,
+"to": …}. What was posted to /city, which is for the city's people, is "by": "city", and has the subject where others have the instance.
 """
 
 import http.server
@@ -14,7 +15,7 @@ import threading
 import time
 import urllib.request
 
-# Alerts of one gateway at once, without "Citygate", and those of them that somebody is told.
+# Alerts of one gateway or store at once, without "Citygate", and those of them that somebody is told. Name=part has that label.
 ONE_CAUSE = [
     ("Down KafkaUnavailable ReadingsBusy SpoolFilling CertificateExpiring", "Down"),
     ("KafkaUnavailable KafkaTopicMissing KafkaPartitionsWithoutLeader SpoolFilling AnswersSlow", "KafkaUnavailable"),
@@ -33,6 +34,14 @@ ONE_CAUSE = [
     ("ReadingsBusy AnswersSlow", "ReadingsBusy"),
     ("DeadLettersRising DeadLettersSkipped", "DeadLettersRising"),
     ("CertificateExpired CertificateExpiring", "CertificateExpired"),
+    ("StoreDown StoreBehind StoreAlertmanagerUnavailable", "StoreDown"),
+    ("StoreDatabaseUnavailable StoreBehind StoreNotReading=start StoreJobsLate StoreResultsNotPublished StoreAlertmanagerUnavailable",
+     "StoreDatabaseUnavailable"),
+    ("StoreNotReading=registry StoreBehind", "StoreNotReading=registry"),
+    ("StoreJobsLate StoreBehind", "StoreJobsLate StoreBehind"),
+    ("StoreUndecodable StoreRecordsMissed StoreAlertmanagerUnavailable", "StoreUndecodable StoreRecordsMissed StoreAlertmanagerUnavailable"),
+    # Kafka is unavailable in rows above, and is the same for all.
+    ("StoreNotReading=kafka StoreResultsNotPublished StoreBehind", ""),
     # These have causes of their own.
     ("ReadingsUnaccounted DatagramsDropped DevicesRefused IdentitiesNotReloaded", "ReadingsUnaccounted DatagramsDropped DevicesRefused IdentitiesNotReloaded"),
 ]
@@ -48,8 +57,9 @@ def note(line):
 class Webhook(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        alerts = [[one["labels"]["alertname"], one["labels"].get("instance", ""), one["status"]] for one in sent["alerts"]]
-        note({"by": "webhook", "status": sent["status"], "alerts": alerts})
+        by, of = ("city", "subject") if self.path == "/city" else ("webhook", "instance")
+        alerts = [[one["labels"]["alertname"], one["labels"].get(of, ""), one["status"]] for one in sent["alerts"]]
+        note({"by": by, "status": sent["status"], "alerts": alerts})
         self.send_response(200)
         self.end_headers()
 
@@ -65,12 +75,16 @@ class Mail(socketserver.StreamRequestHandler):
 
     def handle(self):
         self.say("220 mail")
+        self.to = []
         for line in self.rfile:
             match line.split(None, 1)[0].upper() if line.split() else b"":
                 case b"DATA":
                     self.say("354 go on")
                     self.letter()
                     self.say("250 received")
+                case b"RCPT":
+                    self.to.append(line.decode().split("<")[1].split(">")[0])
+                    self.say("250 mail")
                 case b"QUIT":
                     self.say("221 end")
                     return
@@ -82,7 +96,7 @@ class Mail(socketserver.StreamRequestHandler):
             if line.rstrip(b"\r\n") == b".":
                 return
             if line.lower().startswith(b"subject:"):
-                note({"by": "mail", "subject": line.decode().split(":", 1)[1].strip()})
+                note({"by": "mail", "subject": line.decode().split(":", 1)[1].strip(), "to": self.to})
 
 
 def receive():
@@ -94,12 +108,17 @@ def receive():
 
 
 def one_cause(url):
-    """Each row is a gateway and a job of its own; a gateway beside it has the consequences without the cause, and keeps them."""
+    """Each row is a gateway or store, and a job, of its own; a gateway beside it has the consequences without the cause, and keeps them."""
     alerts, expected = [], set()
     for row, (together, told) in enumerate(ONE_CAUSE):
-        for name in together.split():
-            alerts.append({"alertname": f"Citygate{name}", "job": f"row-{row}", "instance": f"gateway-{row}"})
-        expected |= {(f"Citygate{name}", f"gateway-{row}") for name in told.split()}
+        for text in together.split():
+            name, _, part = text.partition("=")
+            alerts.append({"alertname": f"Citygate{name}", "job": f"row-{row}", "instance": f"gateway-{row}"} | ({"part": part} if part else {}))
+        expected |= {(f"Citygate{text.partition('=')[0]}", f"gateway-{row}") for text in told.split()}
+    # Of the city: critical is told, and what it was before is not; a segment beside it is slow as well.
+    for severity, subject in (("warning", "s1"), ("critical", "s1"), ("warning", "s2")):
+        alerts.append({"alertname": "CityCongestion", "severity": severity, "scope": "segment", "subject": subject, "district": "north", "instance": f"{subject} {severity}"})
+    expected |= {("CityCongestion", "s1 critical"), ("CityCongestion", "s2 warning")}
     alerts.append({"alertname": "CitygateSpoolFilling", "job": "row-1", "instance": "beside"})
     expected.add(("CitygateSpoolFilling", "beside"))
     body = json.dumps([{"labels": labels} for labels in alerts]).encode()

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# What watches a gateway, at work: rules, Alertmanager and dashboard as they are shipped, on 127.0.0.1.
+# What watches a gateway and a store, at work: rules, Alertmanager and dashboard as they are shipped, on 127.0.0.1.
 #   tests/deploy/watching.sh CITYGATE SIMULATORS KAFKA
 # promtool and amtool find no fault; the dashboard is what its code makes. Then Prometheus, Alertmanager, a receiver of webhooks and
-# mail, a gateway (admin port with TLS and a token) and 500 devices: every panel's query has rows; the gateway is killed, and one
-# alert arrives, and no other; it is started again, and the alert is taken back; no reading that was acknowledged is lost, and all
-# have an outcome. Durations of the shipped files are made ten times shorter and ports are replaced, nothing else. About 75 s.
+# mail, a gateway (admin port with TLS and a token), a store with PostgreSQL, and 500 devices: every panel's query has rows; an alert on
+# the city reaches the city's people once, and its end once, and no operator; the gateway is killed, and one alert arrives, and no other; it
+# is started again, and the alert is taken back; the same of PostgreSQL; no reading that was acknowledged is lost, all have an outcome, and
+# all that is in Kafka is stored. Durations of the shipped files are made ten times shorter and ports are replaced, nothing else. About 2 min.
 # Not proved: how Grafana draws it (there is none here).
-# CITYGATE, SIMULATORS are programs, KAFKA bootstrap servers; PYTHON has grafana-foundation-sdk; apt: prometheus prometheus-alertmanager.
+# CITYGATE, SIMULATORS are programs, KAFKA bootstrap servers; PYTHON has grafana-foundation-sdk; apt: prometheus prometheus-alertmanager
+# postgresql.
 set -euo pipefail
 
 citygate=$(realpath "$1")
@@ -16,16 +18,20 @@ cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
 work=$(mktemp -d)
 chmod 700 "$work"
+# PostgreSQL may run as another user, who must reach it.
+postgres=$(mktemp -d)
+chmod 755 "$postgres"
 running=()
 
 # shellcheck disable=SC2329 # the trap calls it
 finish() {
   local code=$?
   if ((${#running[@]})); then kill "${running[@]}" 2>/dev/null || true; fi
+  POSTGRES_DATA=$postgres/data tests/servers/postgres.sh kill || true
   wait || true
-  if ((code)); then tail -n 15 "$work"/{gateway,fleet,prometheus,alertmanager,receiver}.log >&2 || true; fi
+  if ((code)); then tail -n 15 "$work"/{gateway,store,fleet,prometheus,alertmanager,receiver}.log >&2 || true; fi
   if ((code)); then echo "FAILED ${failed:-}" >&2; fi
-  rm -rf "$work"
+  rm -rf "$work" "$postgres"
   exit "$code"
 }
 trap finish EXIT
@@ -73,10 +79,10 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -s
   -keyout "$work/key.pem" -out "$work/ca.pem" 2>/dev/null
 openssl rand -hex 24 >"$work/operators-token"
 openssl rand -hex 24 >"$work/metrics-token"
-read -r mqtt coap http admin watch_port alert_port < <("$python" - <<'PYTHON'
+read -r mqtt coap http admin watch_port alert_port store_port database_port < <("$python" - <<'PYTHON'
 import socket
 both = []
-while len(both) < 6:
+while len(both) < 8:
     tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
     tcp.bind(("127.0.0.1", 0))
     try:
@@ -110,13 +116,27 @@ folder = "$PWD/schemas"
 bootstrap_servers = "$kafka"
 topic_prefix = "$prefix"
 dead_letter_topic = "${prefix}dead-letter"
+topics_file = "$work/topics.toml"
 create_topics = true
+[store]
+database_url = "postgresql://city@127.0.0.1:$database_port/city?sslmode=disable"
+listen = "127.0.0.1:$store_port"
+group = "${prefix}store"
+sql_folder = "$PWD/deploy/postgres"
+alertmanager_urls = ["http://127.0.0.1:$alert_port"]
 TOML
+# As they are shipped, on one broker.
+sed "s/^\[topics\.\"city\./[topics.\"$prefix/; s/^\(replication\|min_insync_replicas\) = .*/\1 = 1/" deploy/kafka/topics.toml >"$work/topics.toml"
+"$citygate" topics apply --config "$work/citygate.toml" >"$work/topics.log" || { cat "$work/topics.log" && fail 'citygate topics apply'; }
+database() { POSTGRES_DATA=$postgres/data POSTGRES_PORT=$database_port tests/servers/postgres.sh "$@"; } # ACTION
+database start >"$work/postgres.log"
 start_gateway() {
   "$citygate" run --config "$work/citygate.toml" 2>>"$work/gateway.log" &
   gateway=$!
   running+=("$gateway")
 }
+"$citygate" store --config "$work/citygate.toml" 2>>"$work/store.log" &
+running+=($!)
 
 : >"$work/received"
 "$python" tests/deploy/watching.py receive "$work/received" >"$work/ports" 2>"$work/receiver.log" &
@@ -140,6 +160,7 @@ shorter deploy/prometheus/prometheus.yaml | sed "s/127.0.0.1:9093/127.0.0.1:$ale
 shorter deploy/alertmanager/alertmanager.yaml |
   sed "s|http://127.0.0.1:9095|http://127.0.0.1:$webhook|; s/127.0.0.1:25/127.0.0.1:$mail/" >"$work/alertmanager.yaml"
 echo "- targets: [\"127.0.0.1:$admin\"]" >"$work/targets.yaml"
+echo "- targets: [\"127.0.0.1:$store_port\"]" >"$work/stores.yaml"
 promtool check config "$work/prometheus.yaml" >"$work/promtool.log" || { cat "$work/promtool.log" && fail 'promtool check config'; }
 prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/tsdb" --web.listen-address="127.0.0.1:$watch_port" 2>"$work/prometheus.log" &
 running+=($!)
@@ -153,6 +174,7 @@ ask() { # QUERY: its values
 }
 answers() { [[ $(ask "$1") == "$2" ]]; } # QUERY VALUE
 await 30 'Kafka available, seen by Prometheus' answers 'citygate_kafka_up' 1
+await 60 'a store at work, seen by Prometheus' answers 'sum(citygate_store_runs_jobs) == 1 and max(citygate_store_fault) == 0 and count(citygate_store_job_last_success_timestamp_seconds) >= 4' 1
 
 "$simulators" run --mqtt "127.0.0.1:$mqtt" --coap "127.0.0.1:$coap" --http "127.0.0.1:$http" --kafka "$kafka" --topic-prefix "$prefix" \
   --devices 500 --seconds 50 --json >"$work/fleet.json" 2>"$work/fleet.log" &
@@ -161,20 +183,43 @@ running+=("$fleet")
 # A reading that is out of range, and answers over every protocol, so that there is something to see.
 curl -s -o /dev/null -d '{"power_w":-1e300}' "http://127.0.0.1:$http/devices/faulty-1/energy"
 await 30 'readings over all protocols' answers 'count(sum by (protocol) (rate(citygate_readings_received_total[30s])) > 0)' 3
+# A result (it says that there is none): what is computed takes minutes.
+database psql -c "insert into city.outbox (topic, key) values ('city.alerts', 'none')"
 await 20 'a curve of some length' answers 'min(count_over_time(citygate_mqtt_connections[1m])) >= bool 8' 1
+await 30 'rows of all kinds' answers 'count(sum by (kind) (rate(citygate_store_rows_total[30s])) > 0)' 3
+await 30 'a result that is published' answers 'count(rate(citygate_store_published_total[30s]))' 1
 "$python" deploy/grafana/dashboard.py --ask "http://127.0.0.1:$watch_port" | tee "$work/asked"
 if [[ -s $work/received ]]; then cat "$work/received" && fail 'something was alerted while all was well'; fi
+
+# A segment is congested, as the SQL would find it, and is not any more.
+database psql -c "insert into city.alert (id, alert, scope, subject, district, severity, raised_at, value, reason, readings, published) values
+  ('congestion|s-1', 'congestion', 'segment', 's-1', 'north', 'critical', now(), 9, 'segment s-1: 9 km/h at worst', '[]', true)"
+raised=$SECONDS
+of_city() { # STATUS: how many messages say so of the segment
+  jq -se "[.[] | select(.by == \"city\").alerts[] | select(. == [\"CityCongestion\", \"s-1\", \"$1\"])] | length" "$work/received"
+}
+said_once() { [[ $(of_city "$1") == 1 ]]; } # STATUS
+await 40 'the alert on the city' said_once firing
+told=$((SECONDS - raised))
+database psql -c "update city.alert set cleared_at = date_trunc('second', now())"
+cleared=$SECONDS
+await 40 'the end of the alert on the city' said_once resolved
+ended=$((SECONDS - cleared))
+await 10 'mail of it' jq -se '[.[] | select(.by == "mail" and .to == ["control-room@city.example"])] | length == 2' "$work/received"
+jq -se 'all(.[]; .by == "city" or .to == ["control-room@city.example"])' "$work/received" >/dev/null ||
+  { cat "$work/received" && fail 'somebody else was told of the city'; }
+echo "ok     an alert on the city: its people are told after $told s, and of its end $ended s after it, once each, and nobody else is"
 
 kill -9 "$gateway"
 wait "$gateway" 2>/dev/null || true
 killed=$SECONDS
-arrived() { jq -se "any(.[]; .by == \"webhook\" and any(.alerts[]; . == [\"CitygateDown\", \"127.0.0.1:$admin\", \"$1\"]))" "$work/received"; } # STATUS
-await 40 'the alert' arrived firing
+arrived() { jq -se "any(.[]; .by == \"webhook\" and any(.alerts[]; . == [\"$1\", \"127.0.0.1:$2\", \"$3\"]))" "$work/received"; } # ALERT PORT STATUS
+await 40 'the alert' arrived CitygateDown "$admin" firing
 alerted=$((SECONDS - killed))
 sleep 3 # would another one follow?
 start_gateway
 started=$SECONDS
-await 40 'the end of the alert' arrived resolved
+await 40 'the end of the alert' arrived CitygateDown "$admin" resolved
 cleared=$((SECONDS - started))
 # What it wrote to the spool while it was alone is in Kafka; the devices have sent what they had.
 wait "$fleet" || { cat "$work/fleet.json" && fail 'the fleet lost something'; }
@@ -183,6 +228,25 @@ await 20 'an empty spool' answers 'sum(citygate_spool_readings)' 0
 
 jq -se '[.[] | select(.by == "webhook").alerts[] | .[0:2]] | unique | length == 1' "$work/received" >/dev/null ||
   { cat "$work/received" && fail 'more than one alert'; }
-await 10 'mail of the alert and of its end' jq -se '[.[] | select(.by == "mail").subject | test("FIRING|RESOLVED")] | length >= 2 and all' "$work/received"
+await 10 'mail of the alert and of its end' jq -se '[.[] | select(.to == ["operations@city.example"]).subject | test("FIRING|RESOLVED")] | length >= 2 and all' "$work/received"
 echo "ok     gateway killed under 500 devices: one alert after $alerted s, taken back $cleared s after the start;" \
   "fleet: $(jq -c '{acknowledged, in_kafka, lost}' "$work/fleet.json"), all accounted for"
+
+database kill
+killed=$SECONDS
+await 60 'the alert of the database' arrived CitygateStoreDatabaseUnavailable "$store_port" firing
+alerted=$((SECONDS - killed))
+sleep 3 # would another one follow?
+database start >"$work/postgres.log"
+started=$SECONDS
+await 40 'the end of the alert of the database' arrived CitygateStoreDatabaseUnavailable "$store_port" resolved
+cleared=$((SECONDS - started))
+jq -se '[.[] | select(.by == "webhook").alerts[] | .[0]] | unique == ["CitygateDown", "CitygateStoreDatabaseUnavailable"]' "$work/received" >/dev/null ||
+  { cat "$work/received" && fail 'more than one alert of PostgreSQL'; }
+await 20 'all that is in Kafka stored' answers 'sum(citygate_store_lag_records)' 0
+in_kafka=$(jq .in_kafka "$work/fleet.json")
+stored=$(database psql -At -c 'select (select count(*) from city.traffic) + (select count(*) from city.weather) + (select count(*) from city.energy)')
+duplicates=$(ask 'sum(citygate_store_duplicates_total)')
+if ((stored + duplicates < in_kafka)); then fail "of $in_kafka records $stored are stored, and $duplicates are duplicates"; fi
+if ! said_once firing || ! said_once resolved; then cat "$work/received" && fail 'the alert on the city was told twice'; fi
+echo "ok     PostgreSQL killed: one alert after $alerted s, taken back $cleared s after the start; $stored rows and $duplicates duplicates of $in_kafka records"

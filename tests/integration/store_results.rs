@@ -63,13 +63,13 @@ async fn files_run_in_the_order_of_their_names_and_jobs_again_and_again() {
     .await;
     assert!(
         first
-            .metric("citygate_store_job_failures_total", &[("job", "wrong")])
+            .metric("citygate_store_job_failures_total", &[("job_name", "wrong")])
             .await
             >= 1
     );
     assert_eq!(
         first
-            .metric("citygate_store_job_failures_total", &[("job", "count")])
+            .metric("citygate_store_job_failures_total", &[("job_name", "count")])
             .await,
         0
     );
@@ -108,7 +108,7 @@ async fn a_file_that_fails_is_said_and_readings_are_stored() {
     .await;
     assert_eq!(
         store
-            .metric("citygate_store_job_failures_total", &[("job", "sql_files")])
+            .metric("citygate_store_job_failures_total", &[("job_name", "sql_files")])
             .await,
         1
     );

@@ -108,7 +108,7 @@ const NO_LIMITS: &str = "
     drain.delay
     log.level log.format
     store.listen store.allow_anonymous store.group store.session_timeout store.batch_readings store.batch_interval store.retention
-    store.late_after store.sql_folder
+    store.late_after store.sql_folder store.alertmanager_urls
 ";
 
 /// What is not set unless somebody sets it.

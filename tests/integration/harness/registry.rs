@@ -1,6 +1,6 @@
-//! What answers where a schema registry should be: one that behaves as told, over HTTP/1.1.
+//! What answers where a schema registry, or an Alertmanager, should be: one that behaves as told, over HTTP/1.1.
 //!
-//! A test says what is answered to a path, and sees what was asked, with its `Authorization`.
+//! A test says what is answered to a path, and sees what was asked, with its `Authorization` and body.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,6 +27,7 @@ struct State {
 pub struct Asked {
     pub path: String,
     pub authorization: Option<String>,
+    pub body: Vec<u8>,
 }
 
 /// As a registry answers that accepts everything, with the same id.
@@ -130,12 +131,14 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
                 _ => {}
             }
         }
-        reader.read_exact(&mut vec![0; length])?;
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
         let (status, content_type, body) = {
             let mut state = locked(state);
             state.asked.push(Asked {
                 path: path.clone(),
                 authorization,
+                body,
             });
             (state.answers)(&path)
         };
