@@ -24,6 +24,9 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// After this silence it is looked whether the other host is still there.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How long a statement waits for who holds a lock. What is stored, and jobs, hold theirs for moments.
+const LOCK_TIMEOUT: &str = "20s";
+
 /// The database schema that holds all tables of the store, and names what it locks.
 pub const SCHEMA: &str = "city";
 
@@ -272,6 +275,19 @@ fn place(config: &tokio_postgres::Config) -> String {
         }
     });
     hosts.collect::<Vec<_>>().join(", ")
+}
+
+/// From now on the server itself ends a statement that waits for a lock, or takes longer than this: one that is given up only here goes
+/// on there, and its connection with it.
+///
+/// # Errors
+/// The connection was lost.
+pub async fn limit(client: &Client, time: Duration) -> Result<(), tokio_postgres::Error> {
+    let settings = format!(
+        "set lock_timeout = '{LOCK_TIMEOUT}'; set statement_timeout = {}",
+        time.as_millis()
+    );
+    client.batch_execute(&settings).await
 }
 
 /// Whether this connection has one of the store's locks, of which one instance at a time has each; it has it until it ends.

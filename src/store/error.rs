@@ -44,7 +44,7 @@ pub enum Error {
     /// The partition of a day was dropped by another instance.
     #[error("a table's partition was dropped")]
     NoPartition,
-    #[error("postgresql did not store a batch within {0:?}")]
+    #[error("postgresql did not answer within {0:?}")]
     Slow(Duration),
 }
 

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::assignment::Assignment;
 use super::batch::{Batch, Limits, Place};
 use super::config::Config;
-use super::database::{Database, Reason};
+use super::database::{self, Database, Reason};
 use super::error::Error;
 use super::json;
 use super::metrics::StoreMetrics;
@@ -44,8 +44,8 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// A database that takes longer for a batch is unavailable.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// A database that takes longer for a batch, or for anything else that it is asked, is unavailable.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What the loop works with.
 pub struct Ingest {
@@ -168,25 +168,25 @@ impl Ingest {
     /// Stores readings over one connection, until something fails or the store closes.
     async fn session(&mut self) -> Result<(), Error> {
         let mut client = self.database.connect().await?;
-        self.tables.prepare(&self.database, &mut client, &self.kinds).await?;
-        self.learn_schemas(&client).await?;
+        let limited = database::limit(&client, DATABASE_TIMEOUT).await;
+        limited.map_err(|error| self.database.error("a limit of time", error))?;
+        in_time(self.tables.prepare(&self.database, &mut client, &self.kinds)).await?;
+        in_time(self.learn_schemas(&client)).await?;
         let mut looked: Option<Instant> = None;
         let mut kept: Option<Instant> = None;
-        self.begin(&client).await?;
+        in_time(self.begin(&client)).await?;
         loop {
             if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
                 kept = Some(Instant::now());
                 let retention = self.config.retention;
-                self.tables
-                    .keep(&self.database, &mut client, &self.kinds, retention)
-                    .await?;
+                in_time(self.tables.keep(&self.database, &mut client, &self.kinds, retention)).await?;
             }
             let mut batch = Batch::default();
             let end = self.collect(&mut client, &mut batch).await?;
             let stored = self.store(&mut client, batch).await;
             match (stored, end) {
                 (Ok(()), End::Due) => {}
-                (Ok(()), End::Changed(change)) => self.change(&client, change).await?,
+                (Ok(()), End::Changed(change)) => in_time(self.change(&client, change)).await?,
                 (Ok(()), End::Closing) => return Ok(()),
                 (Err(failure), end) => {
                     // The group waits for an answer to what it has decided, whatever has failed.
@@ -198,7 +198,7 @@ impl Ingest {
             }
             if looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
                 looked = Some(Instant::now());
-                self.look(&client).await?;
+                in_time(self.look(&client)).await?;
                 self.note_database_works();
             }
         }
@@ -345,7 +345,7 @@ impl Ingest {
             }
         };
         self.status.well(Part::Registry);
-        let layout = self.tables.layout(&self.database, client, &kind.name, &writer).await?;
+        let layout = in_time(self.tables.layout(&self.database, client, &kind.name, &writer)).await?;
         let at = batch.add(&place, stored, record);
         match layout {
             Err(wrong) => batch.poison(at, wrong.reason(), wrong.to_string()),
@@ -399,24 +399,17 @@ impl Ingest {
         };
         for rows in &batch.tables {
             let days = rows.days();
-            self.tables
-                .make_days(&self.database, client, &rows.layout.kind, days)
-                .await?;
+            let made = self.tables.make_days(&self.database, client, &rows.layout.kind, days);
+            in_time(made).await?;
         }
         let in_database = Instant::now();
         let kinds = &self.kinds;
         let kind_of = |topic: &str| kind_of(kinds, topic).map(|kind| kind.name.as_str().into());
-        let written = tokio::time::timeout(WRITE_TIMEOUT, write::write(&self.database, client, &batch, kind_of)).await;
-        let stored = match written {
-            Ok(Ok(stored)) => stored,
-            Ok(Err(failure)) => {
-                if matches!(failure, Error::NoPartition) {
-                    self.tables.forget_days();
-                }
-                return Err(failure);
-            }
-            Err(_) => return Err(Error::Slow(WRITE_TIMEOUT)),
-        };
+        let written = in_time(write::write(&self.database, client, &batch, kind_of)).await;
+        if matches!(written, Err(Error::NoPartition)) {
+            self.tables.forget_days();
+        }
+        let stored = written?;
         for (place, span) in &batch.spans {
             if let Some(stored) = self.assignment.stored.get_mut(place) {
                 *stored = span.next;
@@ -504,6 +497,12 @@ impl Ingest {
         let labels = [topic, &partition.to_string()];
         gauge.with_label_values(&labels).set(since_1970.as_secs_f64());
     }
+}
+
+/// What the database does, or that it took too long.
+async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let done = tokio::time::timeout(DATABASE_TIMEOUT, work).await;
+    done.unwrap_or(Err(Error::Slow(DATABASE_TIMEOUT)))
 }
 
 fn kind_of<'a>(kinds: &'a [Definition], topic: &str) -> Option<&'a Definition> {

@@ -25,6 +25,11 @@ const LOCK_JOBS: i32 = 2;
 const ASK_INTERVAL: Duration = Duration::from_secs(5);
 const FILES_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long a job may take; those of this repository stop by themselves far sooner. Files may take as long as they need: they make indexes.
+const JOB_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// A server that has not answered by then never will.
+const NO_ANSWER: Duration = Duration::from_secs(11 * 60);
+
 /// Runs them.
 pub struct Runner {
     pub database: Database,
@@ -78,6 +83,9 @@ impl Runner {
             }
             self.pause(FILES_AGAIN).await;
         }
+        if database::limit(client, JOB_TIMEOUT).await.is_err() {
+            return;
+        }
         let jobs = self.sql.jobs.clone();
         let mut due: Vec<Instant> = vec![Instant::now(); jobs.len()];
         while !client.is_closed() && !self.closing.is_cancelled() {
@@ -90,7 +98,9 @@ impl Runner {
             }
             due[next] = Instant::now() + jobs[next].every;
             let began = Instant::now();
-            let done = client.batch_execute(&jobs[next].sql).await;
+            let Ok(done) = tokio::time::timeout(NO_ANSWER, client.batch_execute(&jobs[next].sql)).await else {
+                return;
+            };
             self.note(
                 client,
                 &jobs[next].name,

@@ -223,3 +223,74 @@ async fn a_result_whose_topic_is_missing_waits_for_it() {
     assert_eq!(values.last().unwrap(), b"2");
     store.finish().await;
 }
+
+/// Somebody's `alter table` that waits, a backup, a forgotten transaction: the store neither hangs nor is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_lock_gives_up_says_so_and_goes_on_later() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::shared()) else {
+        return;
+    };
+    let database = postgres.database().await;
+    let city = City::new(&broker, &database, 1).await;
+    sql(
+        &city,
+        "10-tables.sql",
+        "create table if not exists city.run (name text);",
+    );
+    let jobs = "[[job]]\nname = \"count\"\nevery = \"100ms\"\nsql = \"insert into city.run values ('job')\"\n";
+    sql(&city, "jobs.toml", jobs);
+    let store = city.store("");
+    store.await_ready().await;
+    eventually("the job has run", async || {
+        (database.count("city.run").await > 0).then_some(())
+    })
+    .await;
+    eventually("the database is seen to work", async || {
+        (store.metric("citygate_store_database_up", &[]).await == 1).then_some(())
+    })
+    .await;
+    let holder = database.connect().await;
+    holder
+        .batch_execute("begin; lock table city.run, city.probe in access exclusive mode")
+        .await
+        .unwrap();
+    let now = now_ms();
+    let probe = Probe {
+        device: "p".into(),
+        observed_ms: now,
+        received_ms: now,
+        number: 1,
+    };
+    city.produce_probes(&[probe]);
+    city.flush();
+    eventually("both give up, and say why", async || {
+        let (status, said) = store.get("/readyz").await?;
+        let timeout = "canceling statement due to lock timeout";
+        (status == 503 && said.contains("postgresql: ") && said.matches(timeout).count() == 1).then_some(())
+    })
+    .await;
+    let conflict = [("reason", "conflict")];
+    assert_eq!(store.metric("citygate_store_database_unavailable", &conflict).await, 1);
+    assert_eq!(store.metric("citygate_store_database_up", &[]).await, 0);
+    let failures = [("job_name", "count")];
+    eventually("the job has failed", async || {
+        (store.metric("citygate_store_job_failures_total", &failures).await > 0).then_some(())
+    })
+    .await;
+    let runs = {
+        holder.batch_execute("rollback").await.unwrap();
+        database.count("city.run").await
+    };
+    eventually("it is stored, and the job runs", async || {
+        (database.count("city.probe").await == 1 && database.count("city.run").await > runs).then_some(())
+    })
+    .await;
+    eventually("it says so", async || {
+        let (status, said) = store.get("/readyz").await?;
+        (status == 200 && said == "ok\n").then_some(())
+    })
+    .await;
+    assert_eq!(store.metric("citygate_store_database_unavailable", &[]).await, 0);
+    assert_eq!(store.metric("citygate_store_fault", &[]).await, 0);
+    store.finish().await;
+}
