@@ -28,7 +28,8 @@ build() {
   mkdir -p "$cache"
   cd "$cache"
   if [[ ! -e go.sum ]]; then
-    module >go.mod
+    module >go.mod.new # not go.mod at once: an empty one stops the go command
+    mv go.mod.new go.mod
     printf '//go:build tools\n\npackage tools\n\nimport (\n' >tools.go
     for program in "${programs[@]}"; do printf '\t_ "k8s.io/kubernetes/cmd/%s"\n' "$program" >>tools.go; done
     echo ')' >>tools.go
