@@ -1,7 +1,7 @@
 -- Readings and devices that look wrong, each with its reason and the readings that show it.
 --
 -- A rule looks at one reading, the nine before it and the one after, so that a reading that arrives after its time changes a
--- known few. What it finds are points, one reading each; points that follow one another are one anomaly.
+-- known few. Jumps and stuck values are looked for in the devices that city.find_doubtful() names. What it finds are points, one reading each; points that follow one another are one anomaly.
 --   sentinel            the device sent a code for "no reading", or a value that cannot be: the gateway noted it in `quality`
 --   jump                one reading far from the five before, and the next is back: no road, sky or home does that
 --   stuck               ten readings in a row that are equal in all that lives, while the clock goes on
@@ -62,7 +62,7 @@ begin
       lag(v.value) over w as value, lag(v.observed_at) over w as at, lag(o.number) over w as at_number,
       lag(o.number, 6) over w as oldest_number,
       array[lag(v.value, 2) over w, lag(v.value, 3) over w, lag(v.value, 4) over w, lag(v.value, 5) over w, lag(v.value, 6) over w] as before
-    from work_value v join limits l using (measure) join work_order o using (device, observed_at)
+    from work_doubtful join work_value v using (device) join limits l using (measure) join work_order o using (device, observed_at)
     window w as (partition by v.device, v.measure order by v.observed_at)
   ), isolated as (
     -- The median is asked only of the few that leap from the reading before, and back.
@@ -94,7 +94,7 @@ begin
   with runs as (
     select device, observed_at, is_target, fingerprint, kafka_partition, kafka_offset, lag(fingerprint, wanted - 1) over w as first,
       lag(observed_at, wanted - 1) over w as since, array_agg(fingerprint) over (w rows between 9 preceding and current row) as fingerprints
-    from work_order window w as (partition by device order by observed_at)
+    from work_order join work_doubtful using (device) window w as (partition by device order by observed_at)
   ), equal as (
     select * from runs
     where is_target and fingerprint = first and observed_at - since <= reach
@@ -114,7 +114,8 @@ begin
   with runs as (
     select o.device, o.observed_at, o.is_target, o.kafka_partition, o.kafka_offset, lag(o.observed_at, wanted_empty - 1) over w as since,
       array_agg(coalesce(v.value, -1)) over (w rows between 9 preceding and current row) as flows
-    from work_order o left join work_value v on v.device = o.device and v.observed_at = o.observed_at and v.measure = 'flow_veh_h'
+    from work_doubtful join work_order o using (device)
+    left join work_value v on v.device = o.device and v.observed_at = o.observed_at and v.measure = 'flow_veh_h'
     window w as (partition by o.device order by o.observed_at)
   )
   select device, of_kind, 'stuck', '', observed_at, since, 0, null, 1,
@@ -138,7 +139,7 @@ begin
     end,
     o.kafka_partition, o.kafka_offset
   from work_register r join work_order o on o.device = r.device and o.observed_at = r.observed_at
-  where r.is_target and verdict in ('implausible', 'reset', 'backwards');
+  where verdict in ('implausible', 'reset', 'backwards');
 end $$;
 
 -- Silences that ended with one of the targets.
@@ -336,9 +337,14 @@ begin
     where a.kind = of_kind and (a.device, a.anomaly, a.field) = (s.device, s.anomaly, s.field) and not a.withdrawn
       and not exists (select from named n where n.id = a.id)
     returning a.*
+  ), differs as (
+    select * from written union all select * from gone
+  ), noted as (
+    -- For alerts, which look at silences from there on.
+    insert into city.changed select distinct of_kind, 'silent', 'device', device, observed_from from differs where anomaly = 'silent' on conflict do nothing
   )
   insert into city.outbox (topic, key, value)
-  select 'city.anomalies', id, to_jsonb(c) from (select * from written union all select * from gone order by observed_from, id) c;
+  select 'city.anomalies', id, to_jsonb(c) from (select * from differs order by observed_from, id) c;
 end $$;
 
 create or replace function city.find_anomalies(of_kind text, from_at timestamptz, to_at timestamptz) returns void
@@ -357,5 +363,4 @@ begin
   perform city.find_unusual(of_kind, city.floor_quarter(from_at), city.floor_quarter(to_at));
   perform city.replace_points(of_kind);
   perform city.replace_anomalies(of_kind);
-  insert into city.changed select distinct of_kind, 'silent', 'device', device, timestamptz 'epoch' from work_subject where anomaly = 'silent' on conflict do nothing;
 end $$;

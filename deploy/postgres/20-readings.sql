@@ -1,0 +1,188 @@
+-- Readings, as far as they are computed with: views of them, and which of them a run of the computation needs.
+--
+-- A rule looks at a reading and at most nine before it. Two are loaded for every device; the rest only of devices that are
+-- doubtful: whose readings repeat, leap, or lack a register. So what is computed for a city of well devices costs a third.
+
+create or replace function city.floor_minute(at timestamptz) returns timestamptz
+language sql immutable as $$ select date_bin('1 minute', at, timestamptz '2000-01-01 00:00:00+00') $$;
+
+create or replace function city.floor_quarter(at timestamptz) returns timestamptz
+language sql immutable as $$ select date_bin('15 minutes', at, timestamptz '2000-01-01 00:00:00+00') $$;
+
+-- === readings, as far as they are computed with ===
+
+-- A value of the lanes, added: null unless every lane has it, as a part would look like the whole.
+create or replace function city.sum_of_lanes(lanes jsonb, field text) returns double precision
+language sql immutable as $$
+  select case when bool_and(jsonb_typeof(lane -> field) = 'number') then sum((lane ->> field)::double precision order by at) end
+  from jsonb_array_elements(lanes) with ordinality l(lane, at)
+$$;
+
+-- The lanes' speeds: harmonic, weighted with their vehicles or else their flow.
+create or replace function city.speed_of_lanes(lanes jsonb) returns double precision
+language sql immutable as $$
+  select case when sum(vehicles order by at) > 0 then sum(vehicles order by at) / sum(vehicles / speed order by at) end
+  from jsonb_array_elements(lanes) with ordinality l(lane, at)
+  cross join lateral (select (lane ->> 'speed_kmh')::double precision,
+    coalesce((lane ->> 'vehicle_count')::double precision, (lane ->> 'flow_veh_h')::double precision / 60)) v(speed, vehicles)
+  where speed > 0 and vehicles > 0
+$$;
+
+-- Minutes are found by time, devices by the unique index (device, observed_at, reading_id). A kind that this city does not have
+-- has no table, and gets no view.
+do $$ begin
+if to_regclass('city.traffic') is not null then
+  create index if not exists traffic_observed_at on city.traffic using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16);
+  create or replace view city.traffic_reading as
+  select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, quality,
+    interval_s as seconds,
+    coalesce(vehicle_count::double precision, city.sum_of_lanes(lanes, 'vehicle_count')) as vehicles,
+    coalesce(flow_veh_h, city.sum_of_lanes(lanes, 'flow_veh_h')) as flow,
+    coalesce(speed_kmh, city.speed_of_lanes(lanes)) as speed,
+    occupancy_percent as occupancy
+  from city.traffic where not is_late;
+end if;
+if to_regclass('city.weather') is not null then
+  create index if not exists weather_observed_at on city.weather using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16);
+  create or replace view city.weather_reading as
+  select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, quality,
+    temperature_c, relative_humidity_percent, pressure_hpa, wind_speed_m_s, wind_gust_m_s, wind_direction_deg, rain_mm, irradiance_w_m2
+  from city.weather where not is_late;
+end if;
+if to_regclass('city.energy') is not null then
+  create index if not exists energy_observed_at on city.energy using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16);
+  create or replace view city.energy_reading as
+  select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, quality,
+    power_w, energy_import_kwh, energy_export_kwh, frequency_hz, phases
+  from city.energy where not is_late;
+end if;
+end $$;
+
+-- === the work of one run ===
+
+-- Tables that live as long as the connection, emptied for each piece of work.
+create or replace function city.begin_work() returns void
+language plpgsql set client_min_messages to warning as $$
+begin
+  create temp table if not exists taken_due (device text, window_start timestamptz) on commit delete rows;
+  -- What is to be computed again, of single devices.
+  create temp table if not exists work_span (device text, from_at timestamptz, to_at timestamptz) on commit delete rows;
+  -- Where the targets of a device begin, and the devices of which more than two readings before that are needed.
+  create temp table if not exists work_first (device text, at timestamptz) on commit delete rows;
+  create temp table if not exists work_doubtful (device text primary key) on commit delete rows;
+  -- All readings that are needed: the targets, and those before each of them.
+  create temp table if not exists work_traffic (device text, observed_at timestamptz, received_at timestamptz, reading_id bigint,
+    kafka_partition integer, kafka_offset bigint, quality jsonb, seconds double precision, vehicles double precision,
+    flow double precision, speed double precision, occupancy double precision, is_target boolean,
+    unique (device, observed_at, reading_id)) on commit delete rows;
+  create temp table if not exists work_weather (device text, observed_at timestamptz, received_at timestamptz, reading_id bigint,
+    kafka_partition integer, kafka_offset bigint, quality jsonb, temperature_c double precision,
+    relative_humidity_percent double precision, pressure_hpa double precision, wind_speed_m_s double precision,
+    wind_gust_m_s double precision, wind_direction_deg double precision, rain_mm double precision,
+    irradiance_w_m2 double precision, is_target boolean, unique (device, observed_at, reading_id)) on commit delete rows;
+  create temp table if not exists work_energy (device text, observed_at timestamptz, received_at timestamptz, reading_id bigint,
+    kafka_partition integer, kafka_offset bigint, quality jsonb, power_w double precision, energy_import_kwh double precision,
+    energy_export_kwh double precision, frequency_hz double precision, phases jsonb, is_target boolean,
+    unique (device, observed_at, reading_id)) on commit delete rows;
+  -- One row per device and instant, numbered: what a rule calls "the reading before" is not more than nine before.
+  create temp table if not exists work_order (device text, observed_at timestamptz, number bigint, previous_at timestamptz,
+    quality jsonb, fingerprint bigint, kafka_partition integer, kafka_offset bigint, is_target boolean) on commit delete rows;
+  create temp table if not exists work_value (device text, observed_at timestamptz, measure text, value double precision,
+    weight double precision, is_target boolean) on commit delete rows;
+  -- Registers, and what moved them.
+  create temp table if not exists work_register (device text, observed_at timestamptz, field text, register double precision,
+    previous double precision, step double precision, step_max double precision, verdict text, has_both boolean) on commit delete rows;
+  -- New values of aggregates, and those that differ from what was.
+  create temp table if not exists work_fresh (scope text, id text, window_start timestamptz, measure text, value double precision,
+    readings bigint, devices integer, weight double precision) on commit delete rows;
+  create temp table if not exists work_device (device text, window_start timestamptz, measure text, value double precision,
+    readings bigint, weight double precision) on commit delete rows;
+  create temp table if not exists work_affected (scope text, id text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_needed (device text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_changed (width text, scope text, id text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_point (like city.anomaly_point) on commit delete rows;
+  create temp table if not exists work_subject (device text, anomaly text, field text) on commit delete rows;
+  truncate taken_due, work_span, work_first, work_doubtful, work_traffic, work_weather, work_energy, work_order, work_value, work_register,
+    work_fresh, work_changed, work_point, work_subject;
+end $$;
+
+-- === which readings ===
+
+-- The targets: readings of the minutes that were closed since, and of those in which something arrived after; with these minutes
+-- go the nine readings that follow, for each of which one of the nine before has changed. Then the two before the first target
+-- of each device: of most devices no more is needed.
+create or replace function city.load_readings(of_kind text, from_at timestamptz, to_at timestamptz) returns void
+language plpgsql as $$
+declare
+  -- Said again where a join says it, so that partitions are left out when it is planned: there may be hundreds of days.
+  earliest timestamptz := least(from_at, (select min(window_start) from taken_due));
+begin
+  execute format($sql$
+    insert into work_span
+    select device, window_start, greatest(window_start + interval '1 minute', least($1, (
+      select city.floor_minute(max(observed_at)) + interval '1 minute' from (
+        select distinct observed_at from city.%1$I r
+        where r.device = due.device and r.observed_at >= due.window_start + interval '1 minute' and r.observed_at < $1 and r.observed_at >= $2
+        order by observed_at limit 9) next)))
+    from taken_due due where window_start < $1 $sql$, of_kind || '_reading') using from_at, earliest;
+
+  execute format('insert into %I select r.*, true from city.%I r where r.observed_at >= $1 and r.observed_at < $2',
+    'work_' || of_kind, of_kind || '_reading') using from_at, to_at;
+  execute format($sql$
+    insert into %I
+    select r.*, true from work_span s join city.%I r on r.device = s.device and r.observed_at >= s.from_at and r.observed_at < s.to_at
+    where r.observed_at >= $2 and r.observed_at < $1
+    on conflict do nothing $sql$, 'work_' || of_kind, of_kind || '_reading') using from_at, earliest;
+
+  execute format('insert into work_first select distinct device, $1 from %I where observed_at >= $1 union select device, from_at from work_span',
+    'work_' || of_kind) using from_at;
+  analyze work_first;
+  execute format($sql$
+    insert into %I
+    select r.*, false from work_first f cross join lateral (
+      select * from city.%I r
+      where r.device = f.device and r.observed_at < f.at and r.observed_at >= f.at - $3 and r.observed_at >= $2 - $3 and r.observed_at < $1
+      order by r.observed_at desc, r.received_at desc, r.reading_id desc limit 2) r
+    on conflict do nothing $sql$, 'work_' || of_kind, of_kind || '_reading')
+    using from_at, earliest, city.seconds_of('predecessor_within');
+  perform city.keep_last_received(of_kind);
+end $$;
+
+-- Of the doubtful devices everything once more, with the nine readings before.
+create or replace function city.load_doubtful(of_kind text, from_at timestamptz, to_at timestamptz) returns void
+language plpgsql as $$
+declare
+  earliest timestamptz := least(from_at, (select min(window_start) from taken_due));
+begin
+  delete from work_first f where not exists (select from work_doubtful d where d.device = f.device);
+  delete from work_span s where not exists (select from work_doubtful d where d.device = s.device);
+  analyze work_first;
+  execute format('delete from %I w where not exists (select from work_doubtful d where d.device = w.device)', 'work_' || of_kind);
+  execute format($sql$
+    insert into %1$I
+    select r.*, false
+    from work_first f
+    cross join lateral (select min(observed_at) as at from (
+      select distinct observed_at from city.%2$I r
+      where r.device = f.device and r.observed_at < f.at and r.observed_at >= f.at - $3 and r.observed_at >= $2 - $3 and r.observed_at < $1
+      order by observed_at desc limit 9) before) ninth
+    join city.%2$I r on r.device = f.device and r.observed_at >= ninth.at and r.observed_at < f.at
+    where r.observed_at >= $2 - $3 and r.observed_at < $1
+    on conflict do nothing $sql$, 'work_' || of_kind, of_kind || '_reading')
+    using from_at, earliest, city.seconds_of('predecessor_within');
+  perform city.keep_last_received(of_kind);
+end $$;
+
+-- Of several readings for one instant the one received last. Their devices are doubtful: of these two there may be a third.
+create or replace function city.keep_last_received(of_kind text) returns void
+language plpgsql as $$
+begin
+  execute format('analyze %I', 'work_' || of_kind);
+  execute format($sql$
+    with again as (select device, observed_at from %1$I group by 1, 2 having count(*) > 1), gone as (
+      delete from %1$I w
+      using again where w.device = again.device and w.observed_at = again.observed_at and exists (select from %1$I later
+        where later.device = w.device and later.observed_at = w.observed_at and (later.received_at, later.reading_id) > (w.received_at, w.reading_id))
+    )
+    insert into work_doubtful select distinct device from again on conflict do nothing $sql$, 'work_' || of_kind);
+end $$;

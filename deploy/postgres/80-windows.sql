@@ -1,0 +1,93 @@
+-- Which windows are closed, computed, and computed again.
+--
+-- A minute is closed by city.close_windows() and computed by city.compute_windows(); a reading that arrives after makes its minute,
+-- and whatever depends on it, be computed again.
+
+-- Closes the minutes that ended `close_after` before what is stored. In a transaction of its own: whoever stores a reading
+-- after it sees that its minute is closed.
+create or replace function city.close_windows() returns void
+language sql as $$
+  insert into city.window_progress as p (kind, closed_until, computed_until)
+  select s.kind, city.floor_minute(min(received_at) - city.seconds_of('close_after')), min(c.computed_until)
+  from city.stored s left join city.computed c on c.kind = s.kind
+  -- Of another kind nothing is computed: its readings would be noted as due for ever.
+  where s.kind in (select m.kind from city.measure m) group by s.kind order by s.kind
+  on conflict (kind) do update set closed_until = greatest(p.closed_until, excluded.closed_until), computed_until = excluded.computed_until
+    where (p.closed_until is null or excluded.closed_until > p.closed_until) or p.computed_until is distinct from excluded.computed_until
+$$;
+
+-- Where a kind begins: at the minute of its first reading.
+create or replace function city.first_minute(of_kind text) returns timestamptz
+language plpgsql as $$
+begin
+  return city.floor_minute(case of_kind
+    when 'traffic' then (select min(observed_at) from city.traffic where not is_late)
+    when 'weather' then (select min(observed_at) from city.weather where not is_late)
+    when 'energy' then (select min(observed_at) from city.energy where not is_late)
+  end);
+end $$;
+
+-- Computes what of a kind was closed since, and what is to be computed again; false if that was nothing.
+create or replace function city.compute_kind(of_kind text) returns boolean
+language plpgsql set timezone to 'UTC' as $$
+declare
+  closed timestamptz;
+  from_at timestamptz;
+  to_at timestamptz;
+begin
+  select closed_until into closed from city.window_progress where kind = of_kind;
+  select computed_until into from_at from city.computed where kind = of_kind;
+  if from_at is null then
+    from_at := city.first_minute(of_kind);
+  end if;
+  if closed is null or from_at is null or (from_at >= closed and not exists (select from city.window_due where kind = of_kind)) then
+    return false;
+  end if;
+  from_at := least(from_at, closed);
+  to_at := least(closed, from_at + city.seconds_of('compute.chunk'));
+
+  perform city.begin_work();
+  with taken as (delete from city.window_due where kind = of_kind returning device, window_start)
+  insert into taken_due select distinct * from taken;
+  perform city.make_aggregate_partitions(least(from_at, (select min(window_start) from taken_due)), to_at);
+
+  perform city.load_readings(of_kind, from_at, to_at);
+  perform city.fill(of_kind);
+  perform city.find_doubtful(of_kind);
+  if exists (select from work_doubtful) then
+    perform city.load_doubtful(of_kind, from_at, to_at);
+    delete from work_order o using work_doubtful d where o.device = d.device;
+    delete from work_value v using work_doubtful d where v.device = d.device;
+    delete from work_register r using work_doubtful d where r.device = d.device;
+    perform city.fill(of_kind);
+  end if;
+
+  perform city.aggregate_devices(of_kind);
+  perform city.merge_1m(of_kind, from_at);
+  perform city.aggregate_quarters(of_kind, city.floor_quarter(from_at), city.floor_quarter(to_at));
+  perform city.merge_15m(of_kind, city.floor_quarter(from_at));
+  analyze work_changed;
+  perform city.aggregate_places(of_kind, '1m', from_at, to_at);
+  perform city.merge_1m(of_kind, from_at);
+  perform city.aggregate_places(of_kind, '15m', city.floor_quarter(from_at), city.floor_quarter(to_at));
+  perform city.merge_15m(of_kind, city.floor_quarter(from_at));
+  perform city.publish_aggregates(of_kind);
+
+  perform city.find_anomalies(of_kind, from_at, to_at);
+  perform city.note_changes(of_kind);
+  insert into city.computed values (of_kind, to_at) on conflict (kind) do update set computed_until = excluded.computed_until;
+  return true;
+end $$;
+
+-- All kinds, until everything that is closed is computed, or for some 20 s: what is left waits for the next run.
+create or replace function city.compute_windows() returns void
+language plpgsql as $$
+declare
+  of_kind text;
+  until timestamptz := clock_timestamp() + interval '20 seconds';
+begin
+  foreach of_kind in array array['traffic', 'weather', 'energy'] loop
+    while to_regclass('city.' || of_kind) is not null and clock_timestamp() < until and city.compute_kind(of_kind) loop
+    end loop;
+  end loop;
+end $$;
