@@ -30,6 +30,14 @@ begin
     from (values ('segment', new.segment), ('district', new.district), ('feeder', new.feeder), ('cell', new.cell)) p(scope, id) where id is not null
     on conflict (device, scope) do update set id = excluded.id;
   end if;
+  -- Outages of the groups that it left or joined are judged again, from here on.
+  insert into city.changed
+  select d.kind, 'silent', g.scope, g.id, coalesce((select computed_until from city.computed c where c.kind = d.kind), 'infinity')
+  from (select old.* where tg_op <> 'INSERT' union select new.* where tg_op <> 'DELETE') d
+  cross join lateral (values ('cabinet', d.cabinet), ('district', d.district)) g(scope, id)
+  where g.id is not null and d.kind is not null
+    and (tg_op <> 'UPDATE' or (old.kind, old.cabinet, old.district, old.interval_s) is distinct from (new.kind, new.cabinet, new.district, new.interval_s))
+  on conflict do nothing;
   return null;
 end $$;
 create or replace trigger keep_places after insert or update or delete on city.device for each row execute function city.keep_places();
@@ -109,6 +117,7 @@ create index if not exists anomaly_device on city.anomaly (device, observed_from
 create index if not exists anomaly_time on city.anomaly (observed_from);
 create index if not exists anomaly_rule on city.anomaly (anomaly, observed_from);
 create index if not exists anomaly_lasting on city.anomaly (anomaly) where observed_to is null and not withdrawn;
+create index if not exists anomaly_silent_until on city.anomaly (observed_to) where anomaly = 'silent' and not withdrawn;
 
 -- A device's own profile, of the days before `day`: of one hour, on workdays or on weekends.
 create table if not exists city.profile (
@@ -136,7 +145,7 @@ create table if not exists city.device_last (
 -- Windows that changed, for what is computed from aggregates: insights and alerts.
 create table if not exists city.changed (
   kind text not null,
-  width text not null,                       -- 1m or 15m
+  width text not null,                       -- 1m or 15m; silent: a silence of the device, from window_start on
   scope text not null,
   id text not null,
   window_start timestamptz not null,

@@ -1,8 +1,7 @@
 -- Alerts on the city: what somebody should do something about, once for each cause.
 --
 --   congestion       a segment is slow            storm, heavy_rain   a district, by its stations
---   feeder_overload  a feeder, by its meters      cabinet_dead        all devices of a cabinet are silent
---   district_silent  most detectors, stations or meters of a district are silent; a cabinet in it is then not an alert of its own
+--   feeder_overload  a feeder, by its meters      and outages, in 55-outages.sql
 -- A value over `on` in so many windows in a row raises an alert; only one beyond `off` in so many windows clears it, so that it does
 -- not come and go at the border. `critical` makes it severe. What is raised when follows from the windows, not from when one looks.
 
@@ -28,14 +27,7 @@ insert into city.threshold (name, value, unit, meaning) values
   ('feeder_overload.critical', 1.2, 'share', 'Of that.'),
   ('feeder_overload.off', 0.9, 'share', 'Of that.'),
   ('feeder_overload.windows_on', 2, 'windows of 15 minutes', 'In a row.'),
-  ('feeder_overload.windows_off', 2, 'windows of 15 minutes', 'In a row.'),
-  ('cabinet_dead.devices_least', 2, 'devices', 'A cabinet of one device is a device.'),
-  ('cabinet_dead.hold', 180, 's', 'It must last so long: the devices of a dead district fall silent one after another.'),
-  ('cabinet_dead.off', 0.5, 'share', 'Until no more than this share of its devices is silent.'),
-  ('district_silent.devices_least', 3, 'devices', 'Of a kind, in a district.'),
-  ('district_silent.on', 0.8, 'share', 'So many of them are silent.'),
-  ('district_silent.off', 0.5, 'share', 'Until no more than this share is.'),
-  ('district_silent.lead', 900, 's', 'A cabinet in the district that died so long before it belongs to it.')
+  ('feeder_overload.windows_off', 2, 'windows of 15 minutes', 'In a row.')
 on conflict do nothing;
 
 -- Moments at which a condition began to hold (is_on), or began not to.
@@ -53,7 +45,7 @@ create index if not exists alert_event_time on city.alert_event (alert, window_s
 create table if not exists city.alert (
   id text primary key,                       -- alert|subject|raised_at
   alert text not null,
-  scope text not null,                       -- segment, district, feeder or cabinet
+  scope text not null,                       -- segment, district, feeder, cabinet or city
   subject text not null,
   district text,
   severity text not null,                    -- warning or critical: the worst so far
@@ -204,70 +196,6 @@ begin
     where (e.alert, e.scope, e.id) = (t.alert, t.scope, t.id) and not e.is_on and e.window_start < t.from_at), '-infinity');
 end $$;
 
--- Of silences (city.anomaly): when so many devices of a cabinet, or of one kind in a district, are silent at once. A silence counts
--- from when it was found: three intervals after the last reading. `now_at`: up to where all kinds are computed.
-create or replace function city.find_outages(now_at timestamptz) returns void
-language plpgsql as $$
-declare
-  -- Half an interval is what devices are early or late by.
-  intervals double precision := city.threshold_of('silent.intervals') + 0.5;
-  least_s double precision := city.threshold_of('silent.least');
-  hold interval := city.seconds_of('cabinet_dead.hold');
-  lead_time interval := city.seconds_of('district_silent.lead');
-begin
-  insert into work_alert
-  with groups as (
-    select 'cabinet_dead' as alert, 'cabinet' as scope, cabinet as id, '' as part, min(district) as district, count(*) as devices, count(*)::double precision as need,
-      count(*) * city.threshold_of('cabinet_dead.off') as rest
-    from city.device where cabinet is not null and interval_s is not null group by cabinet having count(*) >= city.threshold_of('cabinet_dead.devices_least')
-    union all
-    select 'district_silent', 'district', district, kind, district, count(*), count(*) * city.threshold_of('district_silent.on'), count(*) * city.threshold_of('district_silent.off')
-    from city.device where district is not null and interval_s is not null group by district, kind having count(*) >= city.threshold_of('district_silent.devices_least')
-  ), silences as (
-    select d.*, a.observed_from + make_interval(secs => greatest(intervals * d.interval_s, least_s)) as from_at, coalesce(a.observed_to, 'infinity') as to_at
-    from city.anomaly a join city.device d on d.device = a.device and d.kind = a.kind
-    where a.anomaly = 'silent' and not a.withdrawn
-  ), steps as (
-    select g.alert, g.scope, g.id, g.part, g.district, g.devices, g.need, g.rest, s.at, sum(s.step) as step
-    from groups g join lateral (
-      select unnest(array[from_at, to_at]) as at, unnest(array[1, -1]) as step from silences
-      where case g.alert when 'cabinet_dead' then cabinet = g.id else district = g.id and kind = g.part end) s on s.at < 'infinity'
-    group by g.alert, g.scope, g.id, g.part, g.district, g.devices, g.need, g.rest, s.at
-  ), counted as (
-    select *, sum(step) over (partition by alert, id, part order by at) as silent from steps
-  ), crossed as (
-    select *, case when silent >= need then true when silent <= rest then false end as is_on from counted
-  ), known as (
-    select *, lag(is_on) over (partition by alert, id, part order by at) as before from crossed where is_on is not null
-  ), turned as (
-    select *, lead(at) over (partition by alert, id, part order by at) as until from known where is_on is distinct from before
-  ), spans as (
-    select alert, scope, id, part, district, devices, silent, at as from_at, coalesce(until, 'infinity') as to_at from turned where is_on
-  ), merged as (
-    -- Detectors, stations and meters of one district that are silent at once are one alert.
-    select *, count(*) filter (where begins) over (partition by alert, id order by from_at, part) as island
-    from (select *, (from_at > max(to_at) over (partition by alert, id order by from_at, part rows between unbounded preceding and 1 preceding)) is not false as begins from spans) s
-  ), outages as (
-    select alert, scope, id, min(district) as district, min(from_at) as from_at, nullif(max(to_at), 'infinity') as to_at, sum(devices) as devices,
-      string_agg(distinct nullif(part, ''), ', ' order by nullif(part, '')) as kinds
-    from merged group by alert, scope, id, island
-  ), lasting as (
-    select *, case alert when 'cabinet_dead' then from_at + hold else from_at end as raised_at from outages
-    where alert <> 'cabinet_dead' or coalesce(to_at, now_at) > from_at + hold
-  )
-  select l.alert, l.scope, l.id, l.district, 'critical', l.raised_at, l.to_at, l.devices,
-    case l.alert when 'cabinet_dead' then format('cabinet %s: all its %s devices are silent', l.id, l.devices)
-      else format('district %s: its %s devices of %s are silent, or nearly all', l.id, l.devices, l.kinds) end,
-    jsonb_build_object('devices', (select jsonb_agg(device order by device) from (select device from city.device d
-      where case l.alert when 'cabinet_dead' then d.cabinet = l.id else d.district = l.id end order by device limit 50) of_it)),
-    (select 'district_silent|' || o.id || '|' || to_char(o.raised_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') from lasting o
-      where l.alert = 'cabinet_dead' and o.alert = 'district_silent' and o.id = l.district and l.from_at >= o.from_at - lead_time
-        and l.from_at < coalesce(o.to_at, 'infinity') order by o.raised_at limit 1)
-  from lasting l;
-
-  insert into work_alert_gone select id from city.alert where alert in ('cabinet_dead', 'district_silent');
-end $$;
-
 -- What of the alerts is new or different, and what is no more; one message for each. A part of another alert says that it is over.
 create or replace function city.merge_alerts() returns void
 language plpgsql as $$
@@ -307,6 +235,9 @@ begin
   create temp table if not exists work_alert (alert text, scope text, subject text, district text, severity text, raised_at timestamptz, cleared_at timestamptz,
     value double precision, reason text, readings jsonb, caused_by text) on commit delete rows;
   create temp table if not exists work_alert_gone (id text) on commit delete rows;
+  create temp table if not exists work_group (alert text, scope text, id text, hold interval, base timestamptz) on commit delete rows;
+  create temp table if not exists work_outage (alert text, scope text, id text, hold interval, district text, from_at timestamptz, to_at timestamptz, devices bigint,
+    kinds text) on commit delete rows;
   create temp table if not exists work_insight (insight text, subject text, from_at timestamptz, to_at timestamptz, value double precision, unit text, reason text,
     details jsonb) on commit delete rows;
   create temp table if not exists work_insight_gone (insight text, subject text, from_at timestamptz) on commit delete rows;
@@ -322,7 +253,7 @@ begin
     perform city.find_demand_temperature();
     perform city.merge_insights();
   end if;
-  if exists (select from taken_changed where width = 'silent') or exists (select from city.anomaly where anomaly = 'silent' and observed_to is null and not withdrawn) then
+  if exists (select from taken_changed where width = 'silent') then
     perform city.find_outages((select min(computed_until) from city.computed));
   end if;
   perform city.merge_alerts();
