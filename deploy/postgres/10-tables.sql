@@ -180,6 +180,7 @@ insert into city.threshold (name, value, unit, meaning) values
   ('keep.aggregate_1m', 30, 'days', 'Aggregates of one minute older than this are deleted, as partitions.'),
   ('keep.aggregate_15m', 400, 'days', 'And of fifteen. Profiles need profile.days of them.'),
   ('keep.results', 400, 'days', 'Anomalies, insights and alerts that ended before are deleted.'),
+  ('keep.undecodable', 90, 'days', 'Records that could not be stored, with their reasons.'),
   ('publish.1m.device', 0, '0 or 1', 'Whether aggregates of one minute per device go to the topic: as many messages as readings.'),
 
   ('register.gap', 21600, 's', 'Energy between two register readings further apart belongs to no window.'),

@@ -24,5 +24,6 @@ begin
   delete from city.insight where to_at < results_from;
   delete from city.alert where cleared_at < results_from;
   delete from city.alert_event where window_start < results_from;
+  delete from city.undecodable where stored_at < now() - make_interval(days => city.threshold_of('keep.undecodable')::integer);
   delete from city.profile where day < (now_at - interval '2 days')::date;
 end $$;

@@ -3,12 +3,12 @@
 -- A minute is closed by city.close_windows() and computed by city.compute_windows(); a reading that arrives after makes its minute,
 -- and whatever depends on it, be computed again.
 
--- Closes the minutes that ended `close_after` before what is stored. In a transaction of its own: whoever stores a reading
--- after it sees that its minute is closed.
+-- Closes the minutes that ended `close_after` before what is stored, or before now, if a gateway's clock is ahead. In a transaction
+-- of its own: whoever stores a reading after it sees that its minute is closed.
 create or replace function city.close_windows() returns void
 language sql as $$
   insert into city.window_progress as p (kind, closed_until, computed_until)
-  select s.kind, city.floor_minute(min(received_at) - city.seconds_of('close_after')), min(c.computed_until)
+  select s.kind, city.floor_minute(least(min(received_at), now()) - city.seconds_of('close_after')), min(c.computed_until)
   from city.stored s left join city.computed c on c.kind = s.kind
   -- Of another kind nothing is computed: its readings would be noted as due for ever.
   where s.kind in (select m.kind from city.measure m) group by s.kind order by s.kind

@@ -19,7 +19,6 @@ class Database:
         self.connection = psycopg.connect(url, autocommit=True)
         self.jobs = tomllib.loads((FOLDER / "jobs.toml").read_text())["job"]
         self.execute("drop schema if exists city cascade")
-        self.execute("create schema city")
         self.execute(tables.OWN)
         for kind in KINDS:
             self.execute("insert into city.window_progress (kind) values (%s)", kind)

@@ -1,4 +1,4 @@
-"""Tables of the readings, as `citygate store` makes them, derived from the Avro schemas by their documented rules.
+"""Tables as `citygate store` makes them: its own from its file, those of the readings from the Avro schemas by their documented rules.
 
 A reimplementation, so that what is computed in SQL can be tested without the store; that the store makes the same is its own test.
 """
@@ -49,15 +49,7 @@ def columns(kind):
 
 
 # Those that do not depend on the kinds.
-OWN = """
-create table city.device (device text primary key, kind text, latitude double precision, longitude double precision, segment text,
-  position_m double precision, upstream text[], downstream text[], lane_count integer, district text, feeder text, cell text, operator text,
-  interval_s double precision, cabinet text, capacity_w double precision, valid_from timestamptz);
-create table city.stored (kind text not null, partition integer not null, received_at timestamptz not null, primary key (kind, partition));
-create table city.window_progress (kind text primary key, closed_until timestamptz, computed_until timestamptz);
-create table city.window_due (kind text not null, device text not null, window_start timestamptz not null);
-create table city.outbox (id bigserial primary key, topic text not null, key text, value jsonb, created_at timestamptz not null default now());
-"""
+OWN = (SCHEMAS.parent / "src" / "store" / "tables.sql").read_text()
 
 
 def statements(kind, days):
