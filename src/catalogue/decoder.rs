@@ -37,6 +37,11 @@ struct Known {
     writer: Arc<Writer>,
 }
 
+/// The header of Avro's single-object encoding, if a record begins with one: two bytes, and the schema's fingerprint.
+pub fn header(value: &[u8]) -> Option<&[u8]> {
+    value.get(..10).filter(|header| header.starts_with(&[0xC3, 0x01]))
+}
+
 /// A schema that readings were written with, ready to read them.
 pub struct Writer {
     schema: &'static Schema,
@@ -250,6 +255,14 @@ impl Undecodable {
     /// Whether the same record may be decodable later: nothing is known of its schema yet.
     pub fn may_pass(&self) -> bool {
         matches!(self, Undecodable::NoAnswer(_))
+    }
+
+    /// Whether only its schema is missing, which may become known.
+    pub fn wants_schema(&self) -> bool {
+        matches!(
+            self,
+            Undecodable::UnknownFingerprint | Undecodable::NoRegistry(_) | Undecodable::UnknownId(_)
+        )
     }
 
     /// The `reason` label of metrics.

@@ -76,6 +76,8 @@ pub struct Poison {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub began: Option<Instant>,
+    /// Its records were kept as they are before: they leave where they were kept, and no partition gets further by them.
+    pub is_again: bool,
     pub records: Vec<Consumed>,
     bytes: usize,
     pub spans: BTreeMap<Place, Span>,
@@ -104,6 +106,14 @@ impl Limits {
 // === impl Batch ===
 
 impl Batch {
+    /// Of records that were kept as they are.
+    pub fn again() -> Self {
+        Batch {
+            is_again: true,
+            ..Batch::default()
+        }
+    }
+
     pub fn is_full(&self, readings_max: u32) -> bool {
         self.records.len() >= readings_max as usize || self.bytes >= BYTES_MAX
     }
@@ -112,15 +122,17 @@ impl Batch {
     pub fn add(&mut self, place: &Place, expected: i64, record: Consumed) -> usize {
         self.began.get_or_insert_with(Instant::now);
         self.bytes += record.key.len() + record.value.len();
-        let next = record.offset + 1;
-        let span = self.spans.entry(place.clone()).or_insert(Span {
-            expected,
-            next,
-            written_ms: record.timestamp_ms,
-            received_us: None,
-        });
-        span.next = next;
-        span.written_ms = record.timestamp_ms;
+        if !self.is_again {
+            let next = record.offset + 1;
+            let span = self.spans.entry(place.clone()).or_insert(Span {
+                expected,
+                next,
+                written_ms: record.timestamp_ms,
+                received_us: None,
+            });
+            span.next = next;
+            span.written_ms = record.timestamp_ms;
+        }
         self.records.push(record);
         self.records.len() - 1
     }

@@ -121,6 +121,11 @@ impl Config {
             "store.retention",
             "must be between 24h and 876600h (100 years)",
         );
+        require(
+            (Duration::from_secs(60)..=self.retention).contains(&self.late_after),
+            "store.late_after",
+            "must be between 1m and store.retention",
+        );
         mistakes
     }
 

@@ -5,7 +5,7 @@
 //! has to be right for a reading to be stored once. While something is unavailable Kafka is polled all the same, so that the
 //! group keeps this instance, but nothing is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::again::Cursor;
 use super::assignment::Assignment;
 use super::batch::{Batch, Limits, Place};
 use super::config::Config;
@@ -24,7 +25,7 @@ use super::status::{Part, Status};
 use super::tables::Tables;
 use super::write::{self, Stored};
 use crate::catalogue::Definition;
-use crate::catalogue::decoder::{Decoder, Undecodable};
+use crate::catalogue::decoder::{self, Decoder, Undecodable};
 use crate::deliver::consumer::Consumed;
 use crate::deliver::group::{Change, Member};
 use crate::message::is_device_id;
@@ -47,6 +48,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A database that takes longer for a batch, or for anything else that it is asked, is unavailable.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long a schema that is nowhere is not looked for again, and how many such are remembered.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+const UNKNOWN_MAX: usize = 1000;
+
 /// What the loop works with.
 pub struct Ingest {
     pub config: Config,
@@ -61,6 +66,10 @@ pub struct Ingest {
     pub closing: CancellationToken,
     pub tables: Tables,
     pub assignment: Assignment,
+    /// Headers of schemas that were looked for, and are not known.
+    pub unknown: HashMap<Vec<u8>, Instant>,
+    /// Records that are to be tried again, from here on.
+    pub again: Option<Cursor>,
 }
 
 /// Why a batch is not added to any more.
@@ -175,12 +184,14 @@ impl Ingest {
         let mut looked: Option<Instant> = None;
         let mut kept: Option<Instant> = None;
         in_time(self.begin(&client)).await?;
+        self.again = Some(Cursor::first());
         loop {
             if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
                 kept = Some(Instant::now());
                 let retention = self.config.retention;
                 in_time(self.tables.keep(&self.database, &mut client, &self.kinds, retention)).await?;
             }
+            self.try_again(&mut client).await?;
             let mut batch = Batch::default();
             let end = self.collect(&mut client, &mut batch).await?;
             let stored = self.store(&mut client, batch).await;
@@ -332,6 +343,20 @@ impl Ingest {
         if place.0 == self.devices {
             return self.add_device(batch, &place, stored, record).await;
         }
+        self.look_for_schema(client, &record.value).await?;
+        self.add_reading(client, batch, &place, stored, record, limits).await
+    }
+
+    /// Adds a record of a kind's topic.
+    async fn add_reading(
+        &mut self,
+        client: &mut Client,
+        batch: &mut Batch,
+        place: &Place,
+        stored: i64,
+        record: Consumed,
+        limits: Limits,
+    ) -> Result<(), Error> {
         let Some(kind) = kind_of(&self.kinds, &place.0) else {
             return Ok(());
         };
@@ -340,20 +365,74 @@ impl Ingest {
             Ok(decoded) => (decoded.writer, decoded.reading),
             Err(why) if why.may_pass() => return Err(Error::Registry(why.to_string())),
             Err(why) => {
-                poisoned(batch, &place, stored, record, &why);
+                poisoned(batch, place, stored, record, &why);
                 return Ok(());
             }
         };
         self.status.well(Part::Registry);
         let layout = in_time(self.tables.layout(&self.database, client, &kind.name, &writer)).await?;
-        let at = batch.add(&place, stored, record);
+        let at = batch.add(place, stored, record);
         match layout {
             Err(wrong) => batch.poison(at, wrong.reason(), wrong.to_string()),
             Ok(layout) => {
-                if let Err(fault) = batch.reading(&place, at, &layout, &reading, limits) {
+                if let Err(fault) = batch.reading(place, at, &layout, &reading, limits) {
                     batch.poison(at, fault.reason(), fault.to_string());
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Stores the next of the records that were kept for want of a schema, as far as it is known now.
+    async fn try_again(&mut self, client: &mut Client) -> Result<(), Error> {
+        let Some(cursor) = self.again.take() else {
+            return Ok(());
+        };
+        let read = async {
+            cursor
+                .read(client)
+                .await
+                .map_err(|error| self.database.error("city.undecodable", error).into())
+        };
+        let Some((records, next)) = in_time(read).await? else {
+            return Ok(());
+        };
+        let mut batch = Batch::again();
+        let limits = Limits::new(&self.config, SystemTime::now());
+        for record in records {
+            let place = (Arc::from(record.topic.as_str()), record.partition);
+            let Some(kind) = kind_of(&self.kinds, &place.0) else {
+                continue;
+            };
+            let decoded = self.decoder.reading(kind, &record.key, &record.value).await;
+            // What wants its schema still stays where it is.
+            if !decoded.is_err_and(|why| why.wants_schema() || why.may_pass()) {
+                self.add_reading(client, &mut batch, &place, 0, record, limits).await?;
+            }
+        }
+        if !batch.records.is_empty() {
+            let records = batch.records.len();
+            self.store(client, batch).await?;
+            info!(records, "records whose schema was not known are stored");
+        }
+        self.again = Some(next);
+        Ok(())
+    }
+
+    /// Where a record's schema is not known: another instance may have noted it since, from a newer folder.
+    async fn look_for_schema(&mut self, client: &Client, value: &[u8]) -> Result<(), Error> {
+        let Some(header) = decoder::header(value) else {
+            return Ok(());
+        };
+        let is_recent = |at: &Instant| at.elapsed() < UNKNOWN_FOR;
+        if self.decoder.writer(header).is_some() || self.unknown.get(header).is_some_and(is_recent) {
+            return Ok(());
+        }
+        in_time(self.learn_schemas(client)).await?;
+        if self.decoder.writer(header).is_some() {
+            self.again = Some(Cursor::first());
+        } else if self.unknown.len() < UNKNOWN_MAX || self.unknown.contains_key(header) {
+            self.unknown.insert(header.to_vec(), Instant::now());
         }
         Ok(())
     }

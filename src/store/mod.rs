@@ -7,7 +7,7 @@
 //! [`outbox`] publishes what they put into `city.outbox`, and [`alerts`] tells Alertmanager what the city is alerted of. What is
 //! computed, the SQL says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use crate::catalogue::registry::lookup::Lookup;
 use crate::catalogue::{registry, schemas};
 use crate::deliver::group::{Member, Membership};
 use crate::operate::metrics::Registry;
+
+mod again;
 
 mod alerts;
 
@@ -166,6 +168,8 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         closing: closing.clone(),
         tables: tables::Tables::default(),
         assignment: assignment::Assignment::default(),
+        unknown: HashMap::new(),
+        again: None,
     };
     // A task of its own, since it blocks while it reads.
     let stored = tasks.spawn(ingest.run()).await;

@@ -67,6 +67,9 @@ pub async fn write(
     if raise_offsets(&transaction, batch).await.map_err(error)? < batch.spans.len() as u64 {
         return Err(Error::Fenced);
     }
+    if batch.is_again {
+        leave_kept(&transaction, batch).await.map_err(error)?;
+    }
     let mut stored = Stored {
         expired: batch.expired,
         ..Stored::default()
@@ -125,6 +128,17 @@ async fn raise_offsets(transaction: &Transaction<'_>, batch: &Batch) -> Result<u
     transaction
         .execute(raise, &[&topics, &partitions, &expected, &next])
         .await
+}
+
+/// The records are not kept any more, but as rows, or once more with a new reason.
+async fn leave_kept(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), tokio_postgres::Error> {
+    let leave = "delete from city.undecodable u using unnest($1::text[], $2::int[], $3::bigint[]) as k(topic, partition, at) \
+                 where (u.topic, u.partition, u.\"offset\") = (k.topic, k.partition, k.at)";
+    let topics: Vec<&str> = batch.records.iter().map(|record| record.topic.as_str()).collect();
+    let partitions: Vec<i32> = batch.records.iter().map(|record| record.partition).collect();
+    let offsets: Vec<i64> = batch.records.iter().map(|record| record.offset).collect();
+    transaction.execute(leave, &[&topics, &partitions, &offsets]).await?;
+    Ok(())
 }
 
 /// Until when the windows of the batch's kinds are closed, in microseconds since 1970; of those that ever were.

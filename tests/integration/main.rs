@@ -89,6 +89,8 @@ mod tail;
 
 mod store;
 
+mod store_again;
+
 mod store_alerts;
 
 mod store_exactly_once;
