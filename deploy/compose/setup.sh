@@ -34,6 +34,11 @@ certificate() { # FOLDER NAMES
   rm -f request.pem own.pem names
 }
 certificate gateway "DNS:balancer,DNS:gateway-1,DNS:gateway-2,DNS:localhost,IP:127.0.0.1${PUBLIC_NAMES:+,$PUBLIC_NAMES}"
+for name in ${PUBLIC_NAMES//,/ }; do
+  if ! openssl x509 -noout -ext subjectAltName -in gateway/certificate.pem | tr -d ' ' | sed 's/IPAddress:/IP:/g' | tr ',' '\n' | grep -qxF "$name"; then
+    echo "warning: the gateways' certificate lacks $name; to have a new one: rm /secrets/gateway/certificate.pem, and this job again" >&2
+  fi
+done
 certificate postgres DNS:postgres
 
 for token in gateway/admin-token gateway/metrics-token grafana-password postgres/{password,citygate-password,grafana-password}; do

@@ -429,8 +429,8 @@ impl Known {
         }
     }
 
-    /// Logs how it is, unless that is what the log says last; each cause once a minute, however often it comes and goes.
-    /// Whether it did.
+    /// Logs how it is, unless that is what the log says last; each cause once a minute, however often it comes and goes, and its
+    /// end at once. Whether it did.
     fn say(&mut self, now: Instant) -> bool {
         let (what, why) = match self.health() {
             Health::Starting => return false,
@@ -441,7 +441,11 @@ impl Known {
             Health::Down(why) => ("readings are answered busy", why),
         };
         let text = format!("{what}: {why}");
-        if self.said == text || !self.logged.allows(now, &format!("{what}: {}", self.kafka.causes())) {
+        if self.said == text {
+            return false;
+        }
+        let is_over = self.kafka == Kafkas::Up;
+        if !is_over && !self.logged.allows(now, &format!("{what}: {}", self.kafka.causes())) {
             return false;
         }
         self.said = text;
@@ -590,10 +594,9 @@ mod tests {
             true,
         );
         check(60, refused("kafka at b:1 refuses"), Spool::Accepts, true);
-        check(61, None, Spool::Accepts, false);
-        // Nothing changes any more, and the log is told in the end.
+        // Whatever the log says last is how it is.
+        check(61, None, Spool::Accepts, true);
         check(62, None, Spool::Accepts, false);
-        check(63, None, Spool::Accepts, true);
         check(200, None, Spool::Accepts, false);
         check(201, refused("kafka at b:1 refuses"), Spool::Accepts, true);
         check(202, refused("kafka at a:1 refuses"), Spool::Accepts, false);
