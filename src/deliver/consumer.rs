@@ -1,4 +1,4 @@
-//! A consumer of the gateway's own topics, for tools that show what is in them.
+//! A consumer of the gateway's own topics, for whoever shows what is in them, or how far they reach.
 //!
 //! It connects as the producer does, with the same properties. It joins no group, commits nothing and creates no topic.
 //! What librdkafka says is logged without the properties' secrets, and why Kafka does not answer is said in the words of
@@ -132,6 +132,21 @@ impl Consumer {
             self.client.context().failures().are_over();
         }
         Ok(record.map(|record| Consumed::of(&record)))
+    }
+
+    /// The offset behind the last record of a partition. While nothing is assigned no fetch is waited for: behind one that waits
+    /// for records the answer takes up to half a second.
+    ///
+    /// # Errors
+    /// Kafka does not answer within this time.
+    pub fn end(&self, topic: &str, partition: i32, within: Duration) -> Result<i64, Error> {
+        let asked = self.client.fetch_watermarks(topic, partition, within.min(TIMEOUT));
+        if asked.is_ok() {
+            self.client.context().failures().are_over();
+        }
+        // What librdkafka tells of its connections waits for somebody to poll.
+        self.client.poll(Duration::ZERO);
+        asked.map(|(_, end)| end).map_err(|error| self.error(&error))
     }
 
     fn error(&self, error: &KafkaError) -> Error {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::config::Config;
-use super::consumer::{ConnectionErrors, Consumed, Error, TIMEOUT};
+use super::consumer::{ConnectionErrors, Consumed, Error};
 
 /// Whom the group knows this member as.
 #[derive(Clone, Copy, Debug)]
@@ -141,22 +141,6 @@ impl Member {
     /// librdkafka refuses.
     pub fn release(&self) -> Result<(), Error> {
         self.client.unassign().map_err(|error| self.error(&error))
-    }
-
-    /// The first offset that a partition still has, and the one behind its last record.
-    ///
-    /// # Errors
-    /// Kafka does not answer within this time.
-    pub fn watermarks(&self, topic: &str, partition: i32, within: Duration) -> Result<(i64, i64), Error> {
-        let asked = Instant::now();
-        let answered = self.client.fetch_watermarks(topic, partition, within.min(TIMEOUT));
-        if answered.is_ok() {
-            self.client.context().told.failures().are_over();
-        }
-        answered.map_err(|error| {
-            tracing::debug!(topic, partition, took = ?asked.elapsed(), %error, "no watermarks");
-            self.error(&error)
-        })
     }
 
     fn error(&self, error: &KafkaError) -> Error {

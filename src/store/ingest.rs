@@ -26,7 +26,7 @@ use super::tables::Tables;
 use super::write::{self, Stored};
 use crate::catalogue::Definition;
 use crate::catalogue::decoder::{self, Decoder, Undecodable};
-use crate::deliver::consumer::Consumed;
+use crate::deliver::consumer::{Consumed, Consumer};
 use crate::deliver::group::{Change, Member};
 use crate::message::is_device_id;
 
@@ -60,6 +60,8 @@ pub struct Ingest {
     /// The topic of devices.
     pub devices: Arc<str>,
     pub member: Member,
+    /// Asked where the partitions end, apart from the member, where the question would wait behind fetches.
+    pub ends: Consumer,
     pub decoder: Decoder,
     pub metrics: StoreMetrics,
     pub status: Arc<Status>,
@@ -211,7 +213,7 @@ impl Ingest {
                 let began = Instant::now();
                 in_time(self.look(&client)).await?;
                 self.note_database_works();
-                // Where Kafka is slow it is looked seldom, so that nine tenths of the time go into storing.
+                // Where Kafka is slow it is looked seldom: nine tenths of the time go into storing.
                 look_at = Instant::now() + LOOK_INTERVAL.max(9 * began.elapsed());
             }
         }
@@ -537,9 +539,9 @@ impl Ingest {
         let mut caught_up = Vec::new();
         for ((topic, partition), stored) in &self.assignment.stored {
             let now = SystemTime::now();
-            let asked = tokio::task::block_in_place(|| self.member.watermarks(topic, *partition, LOOK_TIMEOUT));
-            let (_, end) = match asked {
-                Ok(watermarks) => watermarks,
+            let asked = tokio::task::block_in_place(|| self.ends.end(topic, *partition, LOOK_TIMEOUT));
+            let end = match asked {
+                Ok(end) => end,
                 Err(failure) => {
                     self.status.fault(Part::Kafka, &failure.to_string());
                     return Ok(());

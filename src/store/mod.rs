@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::catalogue::decoder::Decoder;
 use crate::catalogue::registry::lookup::Lookup;
 use crate::catalogue::{registry, schemas};
+use crate::deliver::consumer::Consumer;
 use crate::deliver::group::{Member, Membership};
 use crate::operate::metrics::Registry;
 
@@ -121,6 +122,7 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         session_timeout: sections.store.session_timeout,
     };
     let member = Member::join(sections.kafka, membership, &topics)?;
+    let ends = Consumer::new(sections.kafka)?;
     info!(
         listen = ?bound.addresses(),
         topics = topics.join(", "),
@@ -162,6 +164,7 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         kinds: found.definitions.clone(),
         devices,
         member,
+        ends,
         decoder,
         metrics,
         status,
