@@ -79,8 +79,8 @@ begin
   from work_energy r
   cross join lateral (values
     ('power_w', power_w),
-    ('demand_w', greatest(power_w, 0)),
-    ('supply_w', greatest(-power_w, 0)),
+    ('demand_w', case when power_w is not null then greatest(power_w, 0) end),
+    ('supply_w', case when power_w is not null then greatest(-power_w, 0) end),
     ('frequency_hz', frequency_hz)) v(measure, value)
   where v.value is not null and (r.is_target or v.measure in ('power_w', 'frequency_hz'));
 
