@@ -193,6 +193,7 @@ insert into city.threshold (name, value, unit, meaning) values
   ('missing.speed', 0, '0 or 1', 'Whether a counter that counts vehicles without a speed is wrong: 1 where all detectors measure it.'),
   ('stuck.energy', 0.002, 'kWh', 'A register that stands still is stuck only if the power would have moved it by this.'),
 
+  ('jump.intervals', 2.5, 'intervals', 'Only readings are compared that are no further apart, where the interval is known.'),
   ('jump.traffic.speed_kmh', 40, 'km/h', 'One reading so far from the five before and from the next: no road does that within an interval.'),
   ('jump.traffic.occupancy_percent', 30, '%', 'As above.'),
   ('jump.traffic.flow_veh_h', 3000, 'veh/h', 'As above.'),

@@ -50,15 +50,19 @@ begin
   end if;
 end $$;
 
--- A reading is judged when the next one is known: `previous_at` of a target.
+-- A reading is judged when the next one is known: `previous_at` of a target. And only between readings that follow one another: in
+-- what two missing ones leave open, a queue may have come and gone. One that is there for a single reading is no fault either: vehicles
+-- that are slow cover the detector for longer, and a value that is wrong is wrong alone.
 create or replace function city.find_jumps(of_kind text) returns void
 language plpgsql as $$
+declare
+  intervals double precision := city.threshold_of('jump.intervals');
 begin
   insert into work_point
   with limits as (
     select substr(name, length('jump.' || of_kind) + 2) as measure, value as jump from city.threshold where name like 'jump.' || of_kind || '.%'
   ), neighbours as (
-    select v.device, v.measure, l.jump, v.is_target, o.number, v.value as next,
+    select v.device, v.measure, l.jump, v.is_target, o.number, v.value as next, v.observed_at as next_at, lag(v.observed_at, 2) over w as before_at,
       lag(v.value) over w as value, lag(v.observed_at) over w as at, lag(o.number) over w as at_number,
       lag(o.number, 6) over w as oldest_number,
       array[lag(v.value, 2) over w, lag(v.value, 3) over w, lag(v.value, 4) over w, lag(v.value, 5) over w, lag(v.value, 6) over w] as before
@@ -76,7 +80,12 @@ begin
       round(value::numeric, 3), round(usual::numeric, 3), round(next::numeric, 3), jump),
     o.kafka_partition, o.kafka_offset
   from isolated i join work_order o on o.device = i.device and o.observed_at = i.at
-  where abs(value - usual) > jump and abs(next - usual) < jump and sign(value - usual) = sign(value - next);
+  left join city.device d on d.device = i.device and d.kind = of_kind
+  where greatest(next_at - at, at - before_at) <= make_interval(secs => intervals * d.interval_s) is not false
+    and abs(value - usual) > jump and abs(next - usual) < jump and sign(value - usual) = sign(value - next)
+    and not exists (select from neighbours other where (i.measure, other.measure) in (('speed_kmh', 'occupancy_percent'), ('occupancy_percent', 'speed_kmh'))
+      and other.device = i.device and other.at = i.at and sign(other.value - other.before[1]) = -sign(i.value - usual)
+      and abs(other.value - other.before[1]) > other.jump / 3);
 end $$;
 
 -- Equal fingerprints in a row. Of a meter the register must have stood still where the power would have moved it. On a motorway a
