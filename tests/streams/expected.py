@@ -24,15 +24,21 @@ def accepted(ledger, kind, closed_until):
 
 def lanes_or(reading, field):
     value = reading.get(field)
-    parts = [lane[field] for lane in reading.get("lanes", ())]
+    parts = [lane.get(field) for lane in reading.get("lanes", ())]
     return value if value is not None or not parts or None in parts else sum(parts)
+
+
+def lane_vehicles(lane):
+    flow = lane.get("flow_veh_h")
+    return lane["vehicle_count"] if lane.get("vehicle_count") is not None else flow and flow / 60
 
 
 def traffic(reading):
     vehicles, flow = lanes_or(reading, "vehicle_count"), lanes_or(reading, "flow_veh_h")
     speed = reading["speed_kmh"]
     if speed is None and reading["lanes"]:
-        passed = [(lane["vehicle_count"], lane["speed_kmh"]) for lane in reading["lanes"] if lane["vehicle_count"] and lane["speed_kmh"]]
+        passed = [(lane_vehicles(lane), lane.get("speed_kmh")) for lane in reading["lanes"]]
+        passed = [(count, km_h) for count, km_h in passed if count and km_h]
         hours = sum(count / km_h for count, km_h in passed)
         speed = sum(count for count, _ in passed) / hours if passed else None
     seconds = reading["interval_s"]
@@ -42,7 +48,8 @@ def traffic(reading):
         flow = vehicles * 3600 / seconds
     if flow is not None:
         yield "flow_veh_h", flow, seconds
-    weight = vehicles if vehicles is not None else (flow or 0) * seconds / 3600
+    # Where nobody counts, each speed weighs the same.
+    weight = vehicles if vehicles is not None else 1 if flow is None else flow * seconds / 3600
     if speed and weight > 0:
         yield "speed_kmh", speed, weight
     if reading["occupancy_percent"] is not None:
@@ -53,8 +60,9 @@ def weather(reading):
     for field in ("temperature_c", "relative_humidity_percent", "pressure_hpa", "wind_speed_m_s", "wind_gust_m_s", "rain_mm", "irradiance_w_m2"):
         if reading[field] is not None:
             yield field, reading[field], 1
-    if reading["wind_speed_m_s"] > 0:
-        yield "wind_direction_deg", reading["wind_direction_deg"], reading["wind_speed_m_s"]
+    length = 1 if reading["wind_speed_m_s"] is None else reading["wind_speed_m_s"]
+    if length > 0 and reading["wind_direction_deg"] is not None:
+        yield "wind_direction_deg", reading["wind_direction_deg"], length
 
 
 def energy(reading):
@@ -74,7 +82,7 @@ def register_steps(ledger, readings):
         reading["steps"] = {}
         for field in REGISTERS:
             wrong = field == "energy_import_kwh" and (device, reading["observed_at"]) in ledger.wrong_registers
-            if wrong:
+            if wrong or reading[field] is None:
                 continue
             before = last.get((device, field))
             last[device, field] = (reading["observed_at"], reading[field])
@@ -133,8 +141,8 @@ def floor(when, width):
     return start + (when - start) // width * width
 
 
-def aggregates(ledger, kind, closed_until, width):
-    """(scope, id, window, measure) -> (value, readings, devices)"""
+def sums(ledger, kind, closed_until, width):
+    """What belongs to one window: of devices, (device, window, measure) -> Sum; of places, (scope, id, window, measure) -> [Sum]."""
     end = floor(closed_until, width)
     readings = accepted(ledger, kind, closed_until)
     if kind == "energy":
@@ -147,12 +155,18 @@ def aggregates(ledger, kind, closed_until, width):
         if window + width <= end or width == MINUTE:
             for measure, value, weight in values(reading):
                 of_device[reading["device"], window, measure].pairs.append((value, weight))
-    found, of_place = {}, collections.defaultdict(list)
+    of_place = collections.defaultdict(list)
     for (device, window, measure), one in of_device.items():
-        found["device", device, window, measure] = (one.value(measure), len(one.pairs), 1)
         for scope in ("segment", "district", "feeder", "cell"):
             if devices[device][scope]:
                 of_place[scope, devices[device][scope], window, measure].append(one)
-    for (scope, place, window, measure), sums in of_place.items():
-        found[scope, place, window, measure] = (of_places(measure, sums), sum(len(one.pairs) for one in sums), len(sums))
+    return of_device, of_place
+
+
+def aggregates(ledger, kind, closed_until, width):
+    """(scope, id, window, measure) -> (value, readings, devices)"""
+    of_device, of_place = sums(ledger, kind, closed_until, width)
+    found = {("device", *key): (one.value(key[2]), len(one.pairs), 1) for key, one in of_device.items()}
+    for (scope, place, window, measure), parts in of_place.items():
+        found[scope, place, window, measure] = (of_places(measure, parts), sum(len(one.pairs) for one in parts), len(parts))
     return {key: value for key, value in found.items() if value[0] is not None}
