@@ -500,7 +500,7 @@ async fn a_store_without_a_database_says_what_to_set() {
         assert!(said.contains(expected), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     };
-    check("", 1, "citygate: store.database_url is not set; it names the database");
+    check("", 64, "citygate: store.database_url is not set; it names the database");
     check(
         "database_url = \"mysql://city:hunter2@db/city\"",
         64,
