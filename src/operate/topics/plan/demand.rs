@@ -27,6 +27,7 @@ pub struct KindShare {
     pub json_bytes: f64,
     pub avro_bytes: f64,
     pub log_bytes: LogBytes,
+    pub row_bytes: f64,
 }
 
 /// `traffic=0.2,weather=0.1,energy=0.7`, with the bytes of a reading in Avro where they are not known: `parking=0.1:120`. Shares count
@@ -76,6 +77,7 @@ fn kind(text: &str) -> Result<KindShare, String> {
         json_bytes: size.json_bytes,
         avro_bytes: size.avro_bytes,
         log_bytes: size.log_bytes,
+        row_bytes: size.row_bytes,
     })
 }
 
@@ -86,6 +88,7 @@ fn scaled(known: KindSize, avro_bytes: f64) -> KindSize {
         json_bytes: known.json_bytes * factor,
         avro_bytes,
         log_bytes: known.log_bytes.map(|(batch, bytes)| (batch, bytes * factor)),
+        row_bytes: known.row_bytes * factor,
         ..known
     }
 }

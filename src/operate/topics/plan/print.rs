@@ -276,10 +276,8 @@ fn storage_rows(sized: &[Sizing]) -> Vec<Row> {
             sized,
             |one| bytes(one.storage.bytes_per_month),
             format!(
-                "{} bytes for a row: {} and {} × Avro (assumed)",
-                each(sized, |one| short(one.storage.bytes_per_row)),
-                given::ROW_BYTES,
-                given::ROW_OF_AVRO
+                "{} bytes for a row with its index entries (measured)",
+                each(sized, |one| short(one.storage.bytes_per_row))
             ),
         ),
         row(

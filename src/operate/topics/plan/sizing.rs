@@ -225,9 +225,8 @@ fn kafka(demand: &Demand, topics: &[TopicSize], partitions: u64) -> KafkaSize {
 }
 
 fn storage(demand: &Demand, readings_per_s: f64) -> StorageSize {
-    let avro: f64 = demand.kinds.iter().map(|kind| kind.share * kind.avro_bytes).sum();
     let rows_per_day = readings_per_s * DAY_S;
-    let bytes_per_row = given::ROW_BYTES + given::ROW_OF_AVRO * avro;
+    let bytes_per_row = demand.kinds.iter().map(|kind| kind.share * kind.row_bytes).sum();
     let peak = readings_per_s * given::PEAK;
     StorageSize {
         store_instances: up(peak / given::STORE_ROWS_PER_S) + 1,
