@@ -31,13 +31,12 @@ begin
     on conflict (device, scope) do update set id = excluded.id;
   end if;
   -- Outages of the groups that it left or joined are judged again, from here on.
-  insert into city.changed
-  select d.kind, 'silent', g.scope, g.id, coalesce((select computed_until from city.computed c where c.kind = d.kind), 'infinity')
+  insert into city.changed_group
+  select d.kind, g.scope, g.id, coalesce((select computed_until from city.computed c where c.kind = d.kind), 'infinity')
   from (select old.* where tg_op <> 'INSERT' union select new.* where tg_op <> 'DELETE') d
   cross join lateral (values ('cabinet', d.cabinet), ('district', d.district)) g(scope, id)
   where g.id is not null and d.kind is not null
-    and (tg_op <> 'UPDATE' or (old.kind, old.cabinet, old.district, old.interval_s) is distinct from (new.kind, new.cabinet, new.district, new.interval_s))
-  on conflict do nothing;
+    and (tg_op <> 'UPDATE' or (old.kind, old.cabinet, old.district, old.interval_s) is distinct from (new.kind, new.cabinet, new.district, new.interval_s));
   return null;
 end $$;
 create or replace trigger keep_places after insert or update or delete on city.device for each row execute function city.keep_places();
@@ -150,6 +149,15 @@ create table if not exists city.changed (
   id text not null,
   window_start timestamptz not null,
   primary key (kind, width, scope, id, window_start)
+);
+
+-- Cabinets and districts that a device joined or left. Without a constraint, so that who stores a device neither waits for a job nor
+-- leaves its row out because of one that the job is deleting.
+create table if not exists city.changed_group (
+  kind text not null,
+  scope text not null,
+  id text not null,
+  from_at timestamptz not null
 );
 
 -- === thresholds ===

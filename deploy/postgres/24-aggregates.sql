@@ -45,6 +45,7 @@ on conflict do nothing;
 create or replace function city.aggregate_devices(of_kind text) returns void
 language plpgsql as $$
 begin
+  insert into work_again select distinct 'device', device, city.floor_minute(observed_at) from work_order where is_target;
   insert into work_fresh
   select 'device', device, window_start, measure,
     case over_time
@@ -78,6 +79,8 @@ language plpgsql as $$
 declare
   earliest timestamptz := city.floor_quarter((select min(window_start) from work_changed));
 begin
+  insert into work_again
+  select distinct 'device', id, city.floor_quarter(window_start) from work_changed where width = '1m' and scope = 'device';
   insert into work_fresh
   select 'device', id, quarter, measure,
     case over_time
@@ -105,12 +108,12 @@ begin
   group by id, quarter, measure, over_time;
 end $$;
 
--- What of work_fresh differs from what the table has; and what it has of windows computed again that is no more. `from_at`: from
+-- What of work_fresh differs from what the table has; and what it has of work_again that is no more. `from_at`: from
 -- there on windows are computed for the first time.
 create or replace function city.merge_1m(of_kind text, from_at timestamptz) returns void
 language plpgsql as $$
 declare
-  earliest timestamptz := (select min(window_start) from work_fresh);
+  earliest timestamptz := (select min(window_start) from work_again);
 begin
   with merged as (
     insert into city.aggregate_1m as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
@@ -121,7 +124,7 @@ begin
     returning a.scope, a.id, a.window_start
   ), vanished as (
     update city.aggregate_1m a set value = null, readings = 0, devices = 0, weight = 0, revision = a.revision + 1
-    from (select distinct scope, id, window_start from work_fresh where window_start < from_at) again
+    from (select distinct * from work_again where window_start < from_at) again
     where a.kind = of_kind and a.scope = again.scope and a.id = again.id and a.window_start = again.window_start and a.value is not null
       and a.window_start >= earliest and a.window_start < from_at
       and not exists (select from work_fresh f where f.scope = a.scope and f.id = a.id and f.window_start = a.window_start and f.measure = a.measure)
@@ -129,13 +132,13 @@ begin
   )
   insert into work_changed
   select distinct '1m', scope, id, window_start from (select * from merged union all select * from vanished) c;
-  truncate work_fresh;
+  truncate work_fresh, work_again;
 end $$;
 
 create or replace function city.merge_15m(of_kind text, from_at timestamptz) returns void
 language plpgsql as $$
 declare
-  earliest timestamptz := (select min(window_start) from work_fresh);
+  earliest timestamptz := (select min(window_start) from work_again);
 begin
   with merged as (
     insert into city.aggregate_15m as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
@@ -146,7 +149,7 @@ begin
     returning a.scope, a.id, a.window_start
   ), vanished as (
     update city.aggregate_15m a set value = null, readings = 0, devices = 0, weight = 0, revision = a.revision + 1
-    from (select distinct scope, id, window_start from work_fresh where window_start < from_at) again
+    from (select distinct * from work_again where window_start < from_at) again
     where a.kind = of_kind and a.scope = again.scope and a.id = again.id and a.window_start = again.window_start and a.value is not null
       and a.window_start >= earliest and a.window_start < from_at
       and not exists (select from work_fresh f where f.scope = a.scope and f.id = a.id and f.window_start = a.window_start and f.measure = a.measure)
@@ -154,7 +157,7 @@ begin
   )
   insert into work_changed
   select distinct '15m', scope, id, window_start from (select * from merged union all select * from vanished) c;
-  truncate work_fresh;
+  truncate work_fresh, work_again;
 end $$;
 
 -- Of each place one of whose devices changed, from all its devices: of windows that are computed for the first time all of them,
@@ -169,6 +172,7 @@ begin
   select distinct p.scope, p.id, c.window_start from work_changed c join city.place p on p.device = c.id
   where c.width = of_width and c.scope = 'device' and c.window_start < from_at;
   analyze work_affected;
+  insert into work_again select * from work_affected;
   insert into work_needed
   select distinct p.device, f.window_start from work_affected f join city.place p on p.scope = f.scope and p.id = f.id;
   analyze work_needed;

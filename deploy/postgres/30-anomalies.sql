@@ -83,9 +83,10 @@ begin
   left join city.device d on d.device = i.device and d.kind = of_kind
   where greatest(next_at - at, at - before_at) <= make_interval(secs => intervals * d.interval_s) is not false
     and abs(value - usual) > jump and abs(next - usual) < jump and sign(value - usual) = sign(value - next)
-    and not exists (select from neighbours other where (i.measure, other.measure) in (('speed_kmh', 'occupancy_percent'), ('occupancy_percent', 'speed_kmh'))
-      and other.device = i.device and other.at = i.at and sign(other.value - other.before[1]) = -sign(i.value - usual)
-      and abs(other.value - other.before[1]) > other.jump / 3);
+    and not exists (select from work_value other join work_value earlier using (device, measure) join limits l using (measure)
+      where (i.measure, other.measure) in (('speed_kmh', 'occupancy_percent'), ('occupancy_percent', 'speed_kmh'))
+        and other.device = i.device and other.observed_at = i.at and earlier.observed_at = o.previous_at
+        and sign(other.value - earlier.value) = -sign(i.value - usual) and abs(other.value - earlier.value) > l.jump / 3);
 end $$;
 
 -- Equal fingerprints in a row. Of a meter the register must have stood still where the power would have moved it. On a motorway a
@@ -159,6 +160,9 @@ declare
   intervals double precision := city.threshold_of('silent.intervals') + 0.5;
   least_s double precision := city.threshold_of('silent.least');
 begin
+  -- A silence may be longer than what other rules look back.
+  execute format('update work_order o set previous_at = (select max(r.observed_at) from city.%I r where r.device = o.device and r.observed_at < o.observed_at)
+    where o.is_target and o.previous_at is null', of_kind || '_reading');
   insert into work_point
   select o.device, of_kind, 'silent', '', observed_at, previous_at, extract(epoch from observed_at - previous_at), interval_s,
     extract(epoch from observed_at - previous_at) / greatest(intervals * interval_s, least_s),
@@ -171,7 +175,8 @@ begin
   select distinct on (device) device, of_kind, observed_at, kafka_partition, kafka_offset from work_order where is_target order by device, observed_at desc
   on conflict (kind, device) do update
     set observed_at = excluded.observed_at, kafka_partition = excluded.kafka_partition, kafka_offset = excluded.kafka_offset
-    where excluded.observed_at > l.observed_at;
+    where (excluded.observed_at, excluded.kafka_partition, excluded.kafka_offset) is distinct from (l.observed_at, l.kafka_partition, l.kafka_offset)
+      and excluded.observed_at >= l.observed_at;
 end $$;
 
 -- Silences that last: points at 'infinity', of the devices whose last reading is too long before `now_at`, where computing stands.
@@ -200,7 +205,7 @@ begin
     from silent
     on conflict (device, kind, anomaly, field, observed_at) do update
       set since = excluded.since, reason = excluded.reason, kafka_partition = excluded.kafka_partition, kafka_offset = excluded.kafka_offset
-      where city.anomaly_point.since <> excluded.since
+      where (city.anomaly_point.since, city.anomaly_point.kafka_offset) is distinct from (excluded.since, excluded.kafka_offset)
     returning device
   )
   insert into work_subject select device, 'silent', '' from over union select device, 'silent', '' from begun;
@@ -291,8 +296,8 @@ begin
     on conflict (device, kind, anomaly, field, observed_at) do update
       set since = excluded.since, value = excluded.value, expected = excluded.expected, score = excluded.score, reason = excluded.reason,
         kafka_partition = excluded.kafka_partition, kafka_offset = excluded.kafka_offset
-      where (p.since, p.value, p.expected, p.score, p.reason) is distinct from
-        (excluded.since, excluded.value, excluded.expected, excluded.score, excluded.reason)
+      where (p.since, p.value, p.expected, p.score, p.reason, p.kafka_partition, p.kafka_offset) is distinct from
+        (excluded.since, excluded.value, excluded.expected, excluded.score, excluded.reason, excluded.kafka_partition, excluded.kafka_offset)
     returning p.device, p.anomaly, p.field, p.observed_at
   ), differs as (
     select * from gone union select * from usual union select * from found

@@ -243,6 +243,7 @@ begin
   create temp table if not exists work_insight_gone (insight text, subject text, from_at timestamptz) on commit delete rows;
 
   with taken as (delete from city.changed returning *) insert into taken_changed select * from taken;
+  with taken as (delete from city.changed_group returning *) insert into taken_changed select distinct kind, 'silent', scope, id, from_at from taken;
   analyze taken_changed;
   if exists (select from taken_changed where width <> 'silent') then
     perform city.find_events();

@@ -56,13 +56,15 @@ declare
   least_s double precision := city.threshold_of('silent.least');
 begin
   insert into work_outage
-  with members as (
-    select g.alert, g.id, '' as part, d.* from work_group g join city.device d on g.scope = 'cabinet' and d.cabinet = g.id and d.interval_s is not null
+  with known as (
+    -- Of others nobody can say that they are silent.
+    select * from city.device where interval_s is not null and kind in (select m.kind from city.measure m)
+  ), members as (
+    select g.alert, g.id, '' as part, d.* from work_group g join known d on g.scope = 'cabinet' and d.cabinet = g.id
     union all
-    select g.alert, g.id, d.kind, d.* from work_group g join city.place p on g.scope = 'district' and p.scope = 'district' and p.id = g.id
-      join city.device d on d.device = p.device and d.interval_s is not null
+    select g.alert, g.id, d.kind, d.* from work_group g join known d on g.scope = 'district' and d.district = g.id
     union all
-    select g.alert, g.id, d.kind, d.* from work_group g join city.device d on g.scope = 'city' and d.interval_s is not null
+    select g.alert, g.id, d.kind, d.* from work_group g join known d on g.scope = 'city'
   ), groups as (
     select alert, id, part, min(district) as district, count(*) as devices, count(*) * city.threshold_of(alert || '.on') as need,
       count(*) * city.threshold_of(alert || '.off') as rest
@@ -80,17 +82,17 @@ begin
     select *, sum(step) over (partition by alert, id, part order by at) as silent from steps
   ), crossed as (
     select c.*, g.district, g.devices, case when silent >= need then true when silent <= rest then false end as is_on from counted c join groups g using (alert, id, part)
-  ), known as (
+  ), decided as (
     select *, lag(is_on) over (partition by alert, id, part order by at) as before from crossed where is_on is not null
   ), turned as (
-    select *, coalesce(lead(at) over (partition by alert, id, part order by at), 'infinity') as until from known where is_on is distinct from before
+    select *, coalesce(lead(at) over (partition by alert, id, part order by at), 'infinity') as until from decided where is_on is distinct from before
   ), merged as (
     -- Detectors, stations and meters of one place that are silent at once are one outage.
     select *, count(*) filter (where begins) over (partition by alert, id order by at, part) as island
     from (select *, (at > max(until) over (partition by alert, id order by at, part rows between unbounded preceding and 1 preceding)) is not false as begins
       from turned where is_on) s
   )
-  select alert, g.scope, id, g.hold, min(district), min(at), nullif(max(until), 'infinity'), sum(devices), string_agg(distinct nullif(part, ''), ', ' order by nullif(part, ''))
+  select alert, g.scope, id, g.hold, case when g.scope <> 'city' then min(district) end, min(at), nullif(max(until), 'infinity'), sum(devices), string_agg(distinct nullif(part, ''), ', ' order by nullif(part, ''))
   from merged join work_group g using (alert, id) group by alert, g.scope, id, g.hold, island;
 end $$;
 
@@ -105,7 +107,8 @@ begin
   insert into city.changed
   select d.kind, 'silent', 'device', d.device, o.from_at
   from work_outage o cross join lateral (
-    select device, kind from city.device where case o.scope when 'cabinet' then cabinet = o.id when 'district' then district = o.id else true end order by device limit 1) d
+    select device, kind from city.device where case o.scope when 'cabinet' then cabinet = o.id when 'district' then district = o.id else true end
+      and kind in (select m.kind from city.measure m) order by device limit 1) d
   where o.to_at is null and now_at <= o.from_at + o.hold and o.hold > interval '0' on conflict do nothing;
   delete from work_outage where coalesce(to_at, now_at) <= from_at + hold and hold > interval '0';
 

@@ -48,7 +48,9 @@ begin
 
   perform city.begin_work();
   with taken as (delete from city.window_due where kind = of_kind returning device, window_start)
-  insert into taken_due select distinct * from taken;
+  insert into taken_due select distinct * from taken
+  -- Of older minutes the others of their quarter are deleted.
+  where window_start >= closed - make_interval(days => city.threshold_of('keep.aggregate_1m')::integer);
   perform city.make_aggregate_partitions(least(from_at, (select min(window_start) from taken_due)), to_at);
 
   perform city.load_readings(of_kind, from_at, to_at);

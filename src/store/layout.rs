@@ -34,7 +34,7 @@ const OF_READINGS: [&str; 3] = ["device", "observed_at", "received_at"];
 /// Columns that PostgreSQL gives every table.
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 /// Tables of the schema `city` that are none of a kind: of the store, and of deploy/postgres.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 25] = [
     "aggregate_15m",
     "aggregate_1m",
     "alert",
@@ -43,6 +43,7 @@ const TABLES: [&str; 24] = [
     "anomaly_point",
     "avro_schema",
     "changed",
+    "changed_group",
     "computed",
     "condition",
     "device",
