@@ -178,7 +178,9 @@ impl Database {
                 client
             }
         };
-        let settings = "set time zone 'UTC'; set client_min_messages = warning";
+        // The server, too, notices that this host is gone: until then it keeps its locks.
+        let settings = "set time zone 'UTC'; set client_min_messages = warning; set tcp_keepalives_idle = 30; \
+                        set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3; set tcp_user_timeout = 60000";
         let set = client.batch_execute(settings).await;
         set.map_err(|error| unavailable(&error))?;
         Ok(client)

@@ -56,13 +56,17 @@ impl Runner {
         }
         while !self.closing.is_cancelled() {
             // Whatever keeps it from connecting, the loop that stores readings says.
-            if let Ok(mut client) = self.database.connect().await
-                && database::try_lock(&client, LOCK_JOBS).await
-            {
-                info!("this instance runs the jobs");
-                self.metrics.store_runs_jobs.set(1);
-                self.work(&mut client).await;
-                self.metrics.store_runs_jobs.set(0);
+            if let Ok(mut client) = self.database.connect().await {
+                if database::try_lock(&client, LOCK_JOBS).await {
+                    info!("this instance runs the jobs");
+                    self.metrics.store_runs_jobs.set(1);
+                    self.work(&mut client).await;
+                    self.metrics.store_runs_jobs.set(0);
+                } else {
+                    // Another instance runs them, and says what fails.
+                    self.failing.clear();
+                    self.status.well(Part::Jobs);
+                }
             }
             self.pause(ASK_INTERVAL).await;
         }

@@ -66,14 +66,17 @@ impl Outbox {
     pub async fn run(mut self) {
         while !self.closing.is_cancelled() {
             // Whatever keeps it from connecting, the loop that stores readings says.
-            if let Ok(client) = self.database.connect().await
-                && self.has_lock(&client).await
-            {
+            let Ok(client) = self.database.connect().await else {
+                self.pause(PAUSE).await;
+                continue;
+            };
+            if self.has_lock(&client).await {
                 self.work(&client).await;
             } else {
-                // Another instance may publish now.
+                // Another instance publishes, and says what fails.
                 self.metrics.store_outbox_rows.set(0);
                 self.metrics.store_outbox_age_seconds.set(0.0);
+                self.status.well(Part::Publish);
             }
             self.pause(PAUSE).await;
         }

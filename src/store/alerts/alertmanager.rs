@@ -71,7 +71,12 @@ impl Alertmanager {
     pub fn new(number: usize, base: &Secret, metrics: StoreMetrics, status: Arc<Status>) -> Result<Self, Error> {
         let base = base.reveal().trim_end_matches('/');
         let url = Url::parse(&format!("{base}/api/v2/alerts")).map_err(|error| Error::Url(error.to_string()))?;
-        let client = Client::builder().timeout(TIMEOUT).build().map_err(Error::Client)?;
+        let client = Client::builder()
+            .timeout(TIMEOUT)
+            // Alerts are no page: whoever redirects them, and answers the GET that it becomes, has not accepted any.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(Error::Client)?;
         let port = url.port_or_known_default().unwrap_or_default();
         Ok(Alertmanager {
             number,

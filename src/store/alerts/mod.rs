@@ -85,12 +85,14 @@ impl Alerts {
     async fn run(mut self) {
         while !self.closing.is_cancelled() {
             // Whatever keeps it from connecting, the loop that stores readings says.
-            if let Ok(client) = self.database.connect().await
-                && has_lock(&client).await
-            {
-                self.work(&client).await;
-                // Another instance may tell now, and know better.
-                self.told.send_replace(None);
+            if let Ok(client) = self.database.connect().await {
+                if has_lock(&client).await {
+                    self.work(&client).await;
+                    // Another instance may tell now, and know better.
+                    self.told.send_replace(None);
+                } else {
+                    self.status.well(Part::Alerts);
+                }
             }
             self.pause(ASK_INTERVAL).await;
         }
