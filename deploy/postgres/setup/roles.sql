@@ -29,4 +29,7 @@ create schema if not exists city authorization citygate;
 grant all on schema city to citygate;
 grant usage on schema city to grafana;
 grant select on all tables in schema city to grafana;
+-- Locks by number are the store's, and large objects would be writing: both are everybody's by default.
+select format('revoke execute on function %s from public', oid::regprocedure), format('grant execute on function %s to citygate', oid::regprocedure)
+from pg_proc where pronamespace = 'pg_catalog'::regnamespace and (proname like '%advisory%lock%' or proname like 'lo\_%' or proname in ('lowrite', 'loread')) \gexec
 alter default privileges for role citygate in schema city grant select on tables to grafana;
