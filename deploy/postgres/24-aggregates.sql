@@ -79,6 +79,7 @@ language plpgsql as $$
 declare
   earliest timestamptz := city.floor_quarter((select min(window_start) from work_changed));
 begin
+  analyze work_changed;
   insert into work_again
   select distinct 'device', id, city.floor_quarter(window_start) from work_changed where width = '1m' and scope = 'device';
   insert into work_fresh
@@ -100,9 +101,10 @@ begin
     select a.id, c.quarter, a.measure, m.over_time, a.value, a.weight, a.readings, a.window_start
     from (select distinct id, city.floor_quarter(window_start) as quarter from work_changed
       where width = '1m' and scope = 'device' and city.floor_quarter(window_start) < from_at) c
-    join city.aggregate_1m a on a.scope = 'device' and a.kind = of_kind and a.id = c.id
-      and a.window_start >= c.quarter and a.window_start < c.quarter + interval '15 minutes' and a.value is not null
-      and a.window_start >= earliest and a.window_start < from_at
+    -- Minute by minute, as they are found by: a range would be read with the minutes of all others.
+    cross join generate_series(0, 14) minute
+    join city.aggregate_1m a on a.window_start = c.quarter + make_interval(mins => minute) and a.scope = 'device' and a.kind = of_kind and a.id = c.id
+      and a.value is not null and a.window_start >= earliest and a.window_start < from_at
     join city.measure m on m.kind = of_kind and m.measure = a.measure
     order by 1, 2, 3, 4, 8) o
   group by id, quarter, measure, over_time;
@@ -115,6 +117,8 @@ language plpgsql as $$
 declare
   earliest timestamptz := (select min(window_start) from work_again);
 begin
+  -- Or each row of the one is compared with all of the other.
+  analyze work_fresh, work_again;
   with merged as (
     insert into city.aggregate_1m as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
     select scope, id, of_kind, window_start, measure, value, readings, devices, weight from work_fresh
@@ -140,6 +144,8 @@ language plpgsql as $$
 declare
   earliest timestamptz := (select min(window_start) from work_again);
 begin
+  -- Or each row of the one is compared with all of the other.
+  analyze work_fresh, work_again;
   with merged as (
     insert into city.aggregate_15m as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
     select scope, id, of_kind, window_start, measure, value, readings, devices, weight from work_fresh
