@@ -160,6 +160,8 @@ def rows():
         curve("Behind", "s", "How old the oldest record is that may not be stored; up to 2 s while nothing waits.",
               query("instance:citygate_store_behind:seconds{S}", "{{instance}}")),
         curve("Not stored yet", "short", "Records, by topic.", query("sum by (topic) (citygate_store_lag_records{S})", "{{topic}}")),
+        curve("Partitions", "short", "Those that stores have, and those that their topics have: as many, or readings are not stored.",
+              query("sum(citygate_store_partitions{S})", "stores"), query("sum(max by (topic) (citygate_store_topic_partitions{S}))", "topics")),
         curve("Does not work", "short", "1 for each part that has a fault; why, /readyz says.", query("citygate_store_fault{S}", "{{instance}} {{part}}"),
               query("citygate_store_database_unavailable{S} == 1", "{{instance}} {{reason}}", may_be_empty=True)),
         curve("A batch", "s", "99 in a hundred: from its first record to its commit, and of that in the database.",

@@ -149,6 +149,16 @@ impl Consumer {
         asked.map(|(_, end)| end).map_err(|error| self.error(&error))
     }
 
+    /// How many partitions a topic has; 0: Kafka does not have it.
+    ///
+    /// # Errors
+    /// Kafka did not answer in time, or refuses.
+    pub fn partitions(&self, topic: &str, within: Duration) -> Result<usize, Error> {
+        let asked = self.client.fetch_metadata(Some(topic), within.min(TIMEOUT));
+        let metadata = asked.map_err(|error| self.error(&error))?;
+        Ok(metadata.topics().first().map_or(0, |found| found.partitions().len()))
+    }
+
     fn error(&self, error: &KafkaError) -> Error {
         self.client.context().explain(&self.servers, error)
     }

@@ -38,6 +38,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long Kafka may take to say so.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often it is asked how many partitions the topics have.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How often partitions of tables are made and dropped.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -184,6 +187,7 @@ impl Ingest {
         in_time(self.tables.prepare(&self.database, &mut client, &self.kinds)).await?;
         in_time(self.learn_schemas(&client)).await?;
         let mut look_at = Instant::now();
+        let mut topics_at = Instant::now();
         let mut kept: Option<Instant> = None;
         in_time(self.begin(&client)).await?;
         self.again = Some(Cursor::first());
@@ -215,6 +219,10 @@ impl Ingest {
                 self.note_database_works();
                 // Where Kafka is slow it is looked seldom: nine tenths of the time go into storing.
                 look_at = Instant::now() + LOOK_INTERVAL.max(9 * began.elapsed());
+            }
+            if topics_at <= Instant::now() {
+                self.count_partitions();
+                topics_at = Instant::now() + TOPICS_INTERVAL;
             }
         }
     }
@@ -566,6 +574,20 @@ impl Ingest {
         let noted = write::note_stored(client, &caught_up).await;
         noted.map_err(|error| self.database.error("city.stored", error))?;
         Ok(())
+    }
+
+    /// Of all topics, also while this instance has none of their partitions. Of one that Kafka says nothing of it stays as it was: that Kafka
+    /// does not answer, others notice.
+    fn count_partitions(&self) {
+        let topics = self.kinds.iter().map(|kind| &*kind.topic).chain([&*self.devices]);
+        for topic in topics {
+            let asked = tokio::task::block_in_place(|| self.ends.partitions(topic, LOOK_TIMEOUT));
+            let Ok(partitions) = asked else {
+                return;
+            };
+            let gauge = self.metrics.store_topic_partitions.with_label_values(&[topic]);
+            gauge.set(partitions as i64);
+        }
     }
 
     fn show_no_partitions(&self) {

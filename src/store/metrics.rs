@@ -35,6 +35,8 @@ metrics! {
         store_stored_until_timestamp_seconds: GaugeVec["topic", "partition"],
         /// Partitions that this instance has.
         store_partitions: IntGauge,
+        /// Partitions that a topic has, by topic, of all topics that are read, on every instance: together the instances should have so many.
+        store_topic_partitions: IntGaugeVec["topic"],
         /// Seconds from the first record of a batch to its commit (batch), and of these in the database (transaction).
         store_batch_seconds: HistogramVec["part"] in SECONDS,
         /// Transactions that failed and were or will be tried again, by reason: unavailable, refused, fenced (another instance has the

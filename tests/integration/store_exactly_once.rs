@@ -139,6 +139,15 @@ async fn two_stores_share_the_partitions_and_one_has_them_all_when_the_other_is_
     second.kill();
     city.produce_probes(&all[40_000..]);
     partitions(&first, 6).await;
+    // What each should have together with the others.
+    let topic = city.topic("probe");
+    eventually("it knows how many the topic has", async || {
+        let has = first
+            .metric("citygate_store_topic_partitions", &[("topic", &topic)])
+            .await;
+        (has == 6).then_some(())
+    })
+    .await;
     second.start_again();
     partitions(&second, 3).await;
     city.flush();
