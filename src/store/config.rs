@@ -1,10 +1,10 @@
 //! The `[store]` table: which database, how batches are made, how long readings are kept.
 //!
-//! The database's URL holds its password, so it is a secret, and may be in a file. Without one there is no store: a gateway
-//! reads this table and does nothing with it.
+//! The database's URL holds its password, so it is a secret, and may be in a file; likewise those of Alertmanagers. Without a
+//! database there is no store: a gateway reads this table and does nothing with it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -54,6 +54,9 @@ pub struct Config {
     /// Each Alertmanager of a cluster, by the URL of its page, which may hold `user:password@`. They are told the alerts on the city
     /// that are in the table `city.alert`; none: nobody is.
     pub alertmanager_urls: Vec<Secret>,
+    /// File with these URLs instead, one in each line, so that no password is in the configuration. Read once at start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alertmanager_urls_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -73,6 +76,7 @@ impl Default for Config {
             late_after: Duration::from_secs(60 * 60),
             sql_folder: "deploy/postgres".into(),
             alertmanager_urls: Vec::new(),
+            alertmanager_urls_file: None,
         }
     }
 }
@@ -91,7 +95,7 @@ impl Config {
             mistakes.push("store.database_url, store.database_url_file", error);
         }
         if let Some(wrong) = self.alertmanager_urls.iter().find_map(|url| check_http_url(url).err()) {
-            mistakes.push("store.alertmanager_urls", wrong);
+            mistakes.push("store.alertmanager_urls, store.alertmanager_urls_file", wrong);
         }
         let mut require = |good: bool, path: &str, text: &str| mistakes.require(good, path, text);
         require(!self.group.trim().is_empty(), "store.group", "is empty");
@@ -129,19 +133,41 @@ impl Config {
         mistakes
     }
 
-    /// Puts the URL into its field if it is in a file.
+    /// Puts URLs that are in files into their fields.
     pub fn read_files(&mut self) -> Mistakes {
         let mut mistakes = Mistakes::default();
-        let read = match (&self.database_url, self.database_url_file.take()) {
-            (_, None) => return mistakes,
-            (Some(_), Some(_)) => Err("store.database_url is set, too; keep one of them".to_owned()),
-            (None, Some(path)) => Secret::read(&path).map_err(|error| error.to_string()),
-        };
-        match read {
-            Ok(url) => self.database_url = Some(url),
-            Err(why) => mistakes.push("store.database_url_file", why),
+        if let Some(path) = self.database_url_file.take() {
+            let read = match &self.database_url {
+                Some(_) => Err("store.database_url is set, too; keep one of them".to_owned()),
+                None => Secret::read(&path).map_err(|error| error.to_string()),
+            };
+            match read {
+                Ok(url) => self.database_url = Some(url),
+                Err(why) => mistakes.push("store.database_url_file", why),
+            }
+        }
+        if let Some(path) = self.alertmanager_urls_file.take() {
+            let read = match self.alertmanager_urls.is_empty() {
+                true => read_lines(&path),
+                false => Err("store.alertmanager_urls is set, too; keep one of them".to_owned()),
+            };
+            match read {
+                Ok(urls) => self.alertmanager_urls = urls,
+                Err(why) => mistakes.push("store.alertmanager_urls_file", why),
+            }
         }
         mistakes
+    }
+}
+
+/// The lines of a file that hold anything.
+fn read_lines(path: &Path) -> Result<Vec<Secret>, String> {
+    let text = Secret::read(path).map_err(|error| error.to_string())?;
+    let lines = text.reveal().lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<Secret> = lines.map(Secret::from).collect();
+    match lines.is_empty() {
+        true => Err(format!("{} has no line with a URL", path.display())),
+        false => Ok(lines),
     }
 }
 
@@ -184,7 +210,7 @@ mod tests {
             let mistakes = wrong.mistakes().0;
             assert_eq!(mistakes.len(), usize::from(expected.is_some()), "{url}: {mistakes:?}");
             for mistake in mistakes {
-                assert_eq!(mistake.path, "store.alertmanager_urls");
+                assert_eq!(mistake.path, "store.alertmanager_urls, store.alertmanager_urls_file");
                 assert!(mistake.text.contains(expected.unwrap_or_default()), "{mistake}");
                 assert!(!mistake.text.contains("hunter2"), "{mistake}");
             }
@@ -200,5 +226,41 @@ mod tests {
         );
         check("http://alerts:hunter2", Some("must be the http or https URL"));
         check("", Some("must be the http or https URL"));
+    }
+    #[test]
+    fn urls_of_alertmanagers_may_be_in_a_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("urls");
+        let check = |content: &str, set: &[&str], expected: Result<&[&str], &str>| {
+            std::fs::write(&file, content).unwrap();
+            let mut config = Config {
+                alertmanager_urls: set.iter().map(|url| Secret::from(*url)).collect(),
+                alertmanager_urls_file: Some(file.clone()),
+                ..Config::default()
+            };
+            let mistakes = config.read_files().0;
+            match expected {
+                Ok(urls) => {
+                    assert_eq!(mistakes.len(), 0, "{mistakes:?}");
+                    let read: Vec<&str> = config.alertmanager_urls.iter().map(Secret::reveal).collect();
+                    assert_eq!(read, urls);
+                }
+                Err(words) => {
+                    assert_eq!(mistakes[0].path, "store.alertmanager_urls_file");
+                    assert!(mistakes[0].text.contains(words), "{mistakes:?}");
+                    assert!(!mistakes[0].text.contains("hunter2"), "{mistakes:?}");
+                }
+            }
+        };
+        let one = "https://city:hunter2@alerts:9093/";
+        check(one, &[], Ok(&[one]));
+        check(
+            &format!("{one}\r\n\n  http://other:9093\n"),
+            &[],
+            Ok(&[one, "http://other:9093"]),
+        );
+        check(one, &[one], Err("store.alertmanager_urls is set, too"));
+        check("\n\n", &[], Err("no line with a URL"));
+        check("", &[], Err("is empty"));
     }
 }

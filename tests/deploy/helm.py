@@ -3,6 +3,7 @@
   helm.py kubernetes FILE ...    writes FILE.kubernetes: the manifests that are Kubernetes' own
   helm.py configuration FILE     prints the gateway's configuration
   helm.py store FILE             prints the store's
+  helm.py egress FILE NAME       prints the ports that this NetworkPolicy lets connections leave to
   helm.py topics FILE            prints its list of topics
   helm.py rules FILE             prints the rules of the PrometheusRule
   helm.py pods FILE              prints a pod for every pod template
@@ -82,6 +83,9 @@ def main():
             print(one_of(file, "ConfigMap")["data"]["citygate.toml"])
         case ["store", file]:
             print(one_of(file, "ConfigMap")["data"]["store.toml"])
+        case ["egress", file, name]:
+            policy = next(one for one in manifests(file) if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == name)
+            print(*(port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]))
         case ["topics", file]:
             print(one_of(file, "ConfigMap")["data"]["topics.toml"], end="")
         case ["rules", file]:

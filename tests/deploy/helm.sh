@@ -80,6 +80,7 @@ cp "$work"/etc/tls/mqtt/* "$work/etc/tls/admin"
 cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/mqtt-client-ca"
 echo postgresql://citygate:hunter2@127.0.0.1:1/city >"$work/etc/secrets/database-url"
 cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/database-ca"
+printf 'https://city:hunter2@127.0.0.1:1/\nhttp://127.0.0.1:2\n' >"$work/etc/secrets/alertmanager-urls"
 for secret in kafka-sasl.password registry-password admin-token metrics-token; do openssl rand -hex 24 >"$work/etc/secrets/$secret"; done
 cp -r schemas "$work/etc/schemas"
 mkdir "$work/etc/config"
@@ -95,8 +96,22 @@ done
 # The store's, with which the Job of topics reads the list as well.
 "$python" tests/deploy/helm.py store "$work/all.yaml" | here >"$work/store.toml"
 CITYGATE_SCHEMAS__FOLDER=schemas CITYGATE_STORE__DATABASE_URL_FILE=$work/etc/secrets/database-url CITYGATE_STORE__DATABASE_CA=$work/etc/secrets/database-ca \
+  CITYGATE_STORE__ALERTMANAGER_URLS_FILE=$work/etc/secrets/alertmanager-urls \
   "$citygate" topics list --config "$work/store.toml" >"$work/listed" 2>&1 || { cat "$work/listed" && fail 'the program does not accept the configuration of the store'; }
 grep -q '^city.alerts: ' "$work/listed" || { cat "$work/listed" && fail 'the Job of topics does not know those of results'; }
+grep -qF '{name: CITYGATE_STORE__ALERTMANAGER_URLS_FILE, value: /etc/citygate/secrets/alertmanager-urls}' "$work/all.yaml" ||
+  fail 'the store is not told where the URLs of Alertmanagers are'
+# The store may connect to Alertmanagers if it tells any, however they are named, and not otherwise.
+store=(--set "networkPolicy.enabled=true,store.enabled=true,store.databaseUrl.secret=a,store.databaseUrl.key=b")
+leaves() { # PORTS VALUES...
+  quiet helm template city "$chart" "${@:2}" >"$work/policy.yaml"
+  local ports
+  ports=$("$python" tests/deploy/helm.py egress "$work/policy.yaml" city-store)
+  if [[ $ports != "$1" ]]; then fail "the store may connect to $ports, not $1: ${*:2}"; fi
+}
+leaves 5432 "${open[@]}" "${store[@]}"
+leaves '5432 9093' "${open[@]}" "${store[@]}" --set-json 'settings.store.alertmanager_urls=["http://alerts:9093"]'
+leaves '5433 9094' "${all[@]}"
 cmp <("$python" tests/deploy/helm.py rules "$work/all.yaml") <("$python" tests/deploy/helm.py yaml deploy/prometheus/rules.yaml) ||
   fail 'the rules are not those of deploy/prometheus'
 echo "ok     the program accepts what is rendered as its settings, of gateways and store; the rules are those of deploy/prometheus"

@@ -142,8 +142,10 @@ async fn an_alertmanager_that_is_unavailable_is_told_everything_later_and_the_ot
     let (first, second, gone) = (alertmanager(), alertmanager(), alertmanager());
     first.change(always(503, "text/plain", "not\nyet"));
     gone.stop();
-    let urls = [&first, &second, &gone].map(|one| format!("http://city:hunter2@{}/am", one.address));
-    let store = city.store(&format!("alertmanager_urls = {urls:?}"));
+    let urls = [&first, &second, &gone].map(|one| format!("http://city:hunter2@{}/am\n", one.address));
+    let file = city.sql().join("alertmanagers");
+    std::fs::write(&file, urls.concat()).unwrap();
+    let store = city.store(&format!("alertmanager_urls_file = {file:?}"));
     store.await_ready().await;
     raise(&database, "s1", "now()").await;
     eventually("the second one is told", async || {

@@ -112,13 +112,14 @@ const NO_LIMITS: &str = "
 ";
 
 /// What is not set unless somebody sets it.
-const WITHOUT_DEFAULT: [(&str, &str); 6] = [
+const WITHOUT_DEFAULT: [(&str, &str); 7] = [
     ("devices", "folder"),
     ("admin", "token"),
     ("admin", "metrics_token"),
     ("kafka", "topics_file"),
     ("store", "database_url"),
     ("store", "instance"),
+    ("store", "alertmanager_urls_file"),
 ];
 
 #[test]

@@ -207,7 +207,9 @@ impl Failure {
         let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
         let words: String = line.chars().take(WORDS_MAX).collect();
         let advice = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; user and password are part of its URL",
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "; user and password are part of its URL (store.alertmanager_urls_file keeps them out of the configuration)"
+            }
             StatusCode::NOT_FOUND => "; its URL must be that of Alertmanager's own page, with its path",
             _ => "",
         };

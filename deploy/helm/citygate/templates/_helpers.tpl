@@ -162,10 +162,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- dict "files" $files | toYaml -}}
 {{- end }}
 
-{{/* And those of the database. */}}
+{{/* And those of the database and of Alertmanagers. */}}
 {{- define "citygate.storeSecretFiles" -}}
 {{- $files := (include "citygate.kafkaSecretFiles" . | fromYaml).files | default list -}}
-{{- range $file, $of := dict "database-url" .Values.store.databaseUrl "database-ca" .Values.store.databaseCa }}
+{{- range $file, $of := dict "database-url" .Values.store.databaseUrl "database-ca" .Values.store.databaseCa "alertmanager-urls" .Values.store.alertmanagerUrls }}
 {{- with $of }}{{ $files = append $files (dict "file" $file "secret" .secret "key" .key) }}{{ end }}
 {{- end }}
 {{- dict "files" $files | toYaml -}}
@@ -215,6 +215,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if and $values.store.enabled (not $values.store.databaseUrl) }}
 {{- fail "store.databaseUrl: must name the key of a Secret with postgresql://citygate:password@host:5432/city?sslmode=require" }}
+{{- end }}
+{{- if and $values.store.alertmanagerUrls ($values.settings.store | default dict).alertmanager_urls }}
+{{- fail "store.alertmanagerUrls: settings.store.alertmanager_urls is set, too; keep one of them" }}
 {{- end }}
 {{- if and $values.topics.apply (not $values.topics.bundled) (not $values.topics.configMap) }}
 {{- fail "topics.apply: of which list? Set topics.bundled or topics.configMap" }}
