@@ -6,15 +6,16 @@
 //! [`Undecodable`], of which only some may be different tomorrow ([`Undecodable::may_pass`]). apache-avro does the decoding.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Instant;
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use strum::IntoStaticStr;
 
+use super::missing::Missing;
 use super::registry::LookupError;
 use super::registry::lookup::Lookup;
 use super::schemas::Definition;
@@ -27,6 +28,10 @@ pub struct Decoder {
     known: Vec<Known>,
     registry: Option<Lookup>,
     by_id: HashMap<u32, Arc<Writer>>,
+    /// Ids of which the registry said that it has no schema, or none that can be used.
+    missing: Missing<u32, Arc<LookupError>>,
+    /// The registry has one of these now.
+    has_found: bool,
 }
 
 /// A schema by the header of its single-object encoding.
@@ -40,6 +45,14 @@ struct Known {
 /// The header of Avro's single-object encoding, if a record begins with one: two bytes, and the schema's fingerprint.
 pub fn header(value: &[u8]) -> Option<&[u8]> {
     value.get(..10).filter(|header| header.starts_with(&[0xC3, 0x01]))
+}
+
+/// The schema's id in a registry, if a record begins as Confluent's wire format.
+pub fn registry_id(value: &[u8]) -> Option<u32> {
+    match value {
+        [0, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => None,
+    }
 }
 
 /// A schema that readings were written with, ready to read them.
@@ -72,7 +85,7 @@ pub enum Undecodable {
     #[error("it was written with schema {0} of a registry; set registry.url to find it there")]
     NoRegistry(u32),
     #[error(transparent)]
-    UnknownId(LookupError),
+    UnknownId(Arc<LookupError>),
     #[error(transparent)]
     NoAnswer(LookupError),
     #[error("it begins neither as Avro's single-object encoding nor as Confluent's wire format")]
@@ -101,6 +114,8 @@ impl Decoder {
             known: Vec::new(),
             registry,
             by_id: HashMap::new(),
+            missing: Missing::default(),
+            has_found: false,
         };
         for kind in definitions {
             decoder.add(&kind.name, kind.prefix.clone(), kind.schema.clone())?;
@@ -183,19 +198,42 @@ impl Decoder {
         }
     }
 
-    /// The schema that the registry has under this id.
+    /// The schema that the registry has under this id. That it has none is remembered for a short time.
     ///
     /// # Errors
     /// There is no registry, it does not answer, or it has none.
     pub async fn by_id(&mut self, id: u32) -> Result<Arc<Writer>, Undecodable> {
-        match self.by_id.entry(id) {
-            Entry::Occupied(known) => Ok(known.get().clone()),
-            Entry::Vacant(unknown) => {
-                let registry = self.registry.as_ref().ok_or(Undecodable::NoRegistry(id))?;
-                let schema = registry.schema(id).await.map_err(Undecodable::of_lookup)?;
-                Ok(unknown.insert(Arc::new(Writer::new(schema)?)).clone())
+        if let Some(known) = self.by_id.get(&id) {
+            return Ok(known.clone());
+        }
+        if let Some(why) = self.missing.recent(&id, Instant::now()) {
+            return Err(Undecodable::UnknownId(why.clone()));
+        }
+        let registry = self.registry.as_ref().ok_or(Undecodable::NoRegistry(id))?;
+        let found = registry.schema(id).await.and_then(|schema| {
+            let writer = Writer::new(schema);
+            writer.map_err(|error| LookupError::NotASchema { id, error })
+        });
+        match found {
+            Ok(writer) => {
+                self.has_found |= self.missing.found(&id);
+                let writer = Arc::new(writer);
+                self.by_id.insert(id, writer.clone());
+                Ok(writer)
+            }
+            Err(error) => {
+                let why = Undecodable::of_lookup(error);
+                if let Undecodable::UnknownId(why) = &why {
+                    self.missing.note(id, why.clone(), Instant::now());
+                }
+                Err(why)
             }
         }
+    }
+
+    /// Whether a schema has been found since the last call that was missing before.
+    pub fn has_found(&mut self) -> bool {
+        std::mem::take(&mut self.has_found)
     }
 }
 
@@ -248,7 +286,7 @@ impl Undecodable {
     fn of_lookup(error: LookupError) -> Self {
         match error {
             LookupError::NoAnswer(_) | LookupError::Refused { .. } => Undecodable::NoAnswer(error),
-            LookupError::Unknown(_) | LookupError::NotASchema { .. } => Undecodable::UnknownId(error),
+            LookupError::Unknown(_) | LookupError::NotASchema { .. } => Undecodable::UnknownId(error.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A kind's schema, compiled program, topic and counters are one entry of an immutable snapshot ([`kinds`]). A message
 //! holds the snapshot with which it came in until it is answered for; [`Catalogue::replace`] swaps the whole in one step, for
 //! those that come after it. [`schemas`] reads the files that define kinds, [`registry`] asks a schema registry for
-//! their ids, and [`decoder`] reads what was written with one of them. What a schema means is left to `validate`.
+//! their ids, and [`decoder`] reads what was written with one of them ([`missing`]: what none has). What a schema means is left to `validate`.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 pub mod decoder;
 mod fingerprint;
 pub mod kinds;
+pub mod missing;
 pub mod registry;
 pub mod schemas;
 

@@ -5,7 +5,7 @@
 //! has to be right for a reading to be stored once. While something is unavailable Kafka is polled all the same, so that the
 //! group keeps this instance, but nothing is read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::again::Cursor;
+use super::again::Again;
 use super::assignment::Assignment;
 use super::batch::{Batch, Limits, Place};
 use super::config::Config;
@@ -26,6 +26,7 @@ use super::tables::Tables;
 use super::write::{self, Stored};
 use crate::catalogue::Definition;
 use crate::catalogue::decoder::{self, Decoder, Undecodable};
+use crate::catalogue::missing::Missing;
 use crate::deliver::consumer::{Consumed, Consumer};
 use crate::deliver::group::{Change, Member};
 use crate::message::is_device_id;
@@ -51,10 +52,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A database that takes longer for a batch, or for anything else that it is asked, is unavailable.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a schema that is nowhere is not looked for again, and how many such are remembered.
-const UNKNOWN_FOR: Duration = Duration::from_secs(10);
-const UNKNOWN_MAX: usize = 1000;
-
 /// What the loop works with.
 pub struct Ingest {
     pub config: Config,
@@ -72,9 +69,8 @@ pub struct Ingest {
     pub tables: Tables,
     pub assignment: Assignment,
     /// Headers of schemas that were looked for, and are not known.
-    pub unknown: HashMap<Vec<u8>, Instant>,
-    /// Records that are to be tried again, from here on.
-    pub again: Option<Cursor>,
+    pub missing: Missing<Vec<u8>, ()>,
+    pub again: Again,
 }
 
 /// Why a batch is not added to any more.
@@ -190,7 +186,7 @@ impl Ingest {
         let mut topics_at = Instant::now();
         let mut kept: Option<Instant> = None;
         in_time(self.begin(&client)).await?;
-        self.again = Some(Cursor::first());
+        self.again = Again::new(Instant::now());
         loop {
             if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
                 kept = Some(Instant::now());
@@ -397,29 +393,41 @@ impl Ingest {
 
     /// Stores the next of the records that were kept for want of a schema, as far as it is known now.
     async fn try_again(&mut self, client: &mut Client) -> Result<(), Error> {
-        let Some(cursor) = self.again.take() else {
+        if self.decoder.has_found() {
+            self.again = Again::new(Instant::now());
+        }
+        let Some(cursor) = self.again.due(Instant::now()) else {
             return Ok(());
         };
         let read = async {
-            cursor
-                .read(client)
-                .await
-                .map_err(|error| self.database.error("city.undecodable", error).into())
+            let read = cursor.read(client).await;
+            read.map_err(|error| self.database.error("city.undecodable", error).into())
         };
-        let Some((records, next)) = in_time(read).await? else {
+        let records = in_time(read).await?;
+        if records.is_empty() {
+            self.again.end();
             return Ok(());
-        };
+        }
         let mut batch = Batch::again();
         let limits = Limits::new(&self.config, SystemTime::now());
         for record in records {
+            self.again.pass(&record);
             let place = (Arc::from(record.topic.as_str()), record.partition);
             let Some(kind) = kind_of(&self.kinds, &place.0) else {
                 continue;
             };
-            let decoded = self.decoder.reading(kind, &record.key, &record.value).await;
-            // What wants its schema still stays where it is.
-            if !decoded.is_err_and(|why| why.wants_schema() || why.may_pass()) {
-                self.add_reading(client, &mut batch, &place, 0, record, limits).await?;
+            if self.again.has_no_answer(&record.value) {
+                continue;
+            }
+            match self.decoder.reading(kind, &record.key, &record.value).await {
+                Err(why) if why.may_pass() => {
+                    // What has to be stored now is not kept waiting by more than one request.
+                    self.again.note_no_answer(&record.value, &why, Instant::now());
+                    break;
+                }
+                // What wants its schema still stays where it is.
+                Err(why) if why.wants_schema() => {}
+                _ => self.add_reading(client, &mut batch, &place, 0, record, limits).await?,
             }
         }
         if !batch.records.is_empty() {
@@ -427,7 +435,6 @@ impl Ingest {
             self.store(client, batch).await?;
             info!(records, "records whose schema was not known are stored");
         }
-        self.again = Some(next);
         Ok(())
     }
 
@@ -436,15 +443,15 @@ impl Ingest {
         let Some(header) = decoder::header(value) else {
             return Ok(());
         };
-        let is_recent = |at: &Instant| at.elapsed() < UNKNOWN_FOR;
-        if self.decoder.writer(header).is_some() || self.unknown.get(header).is_some_and(is_recent) {
+        let header = header.to_vec();
+        if self.decoder.writer(&header).is_some() || self.missing.recent(&header, Instant::now()).is_some() {
             return Ok(());
         }
         in_time(self.learn_schemas(client)).await?;
-        if self.decoder.writer(header).is_some() {
-            self.again = Some(Cursor::first());
-        } else if self.unknown.len() < UNKNOWN_MAX || self.unknown.contains_key(header) {
-            self.unknown.insert(header.to_vec(), Instant::now());
+        if self.decoder.writer(&header).is_some() {
+            self.again = Again::new(Instant::now());
+        } else {
+            self.missing.note(header, (), Instant::now());
         }
         Ok(())
     }

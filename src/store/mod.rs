@@ -7,14 +7,16 @@
 //! [`outbox`] publishes what they put into `city.outbox`, and [`alerts`] tells Alertmanager what the city is alerted of. What is
 //! computed, the SQL says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::catalogue::decoder::Decoder;
+use crate::catalogue::missing::Missing;
 use crate::catalogue::registry::lookup::Lookup;
 use crate::catalogue::{registry, schemas};
 use crate::deliver::consumer::Consumer;
@@ -171,8 +173,8 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         closing: closing.clone(),
         tables: tables::Tables::default(),
         assignment: assignment::Assignment::default(),
-        unknown: HashMap::new(),
-        again: None,
+        missing: Missing::default(),
+        again: again::Again::new(Instant::now()),
     };
     // A task of its own, since it blocks while it reads.
     let stored = tasks.spawn(ingest.run()).await;
