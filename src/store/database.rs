@@ -292,12 +292,6 @@ pub async fn limit(client: &Client, time: Duration) -> Result<(), tokio_postgres
     client.batch_execute(&settings).await
 }
 
-/// Whether this connection has one of the store's locks, of which one instance at a time has each; it has it until it ends.
-pub async fn try_lock(client: &Client, lock: i32) -> bool {
-    let ask = format!("select pg_try_advisory_lock({LOCKS}, {lock})");
-    client.query_one(&ask, &[]).await.is_ok_and(|row| row.get(0))
-}
-
 /// A name in SQL, whatever letters it has.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

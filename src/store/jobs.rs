@@ -1,29 +1,26 @@
 //! The SQL that computes results: files that are run at start, and statements that are run again and again.
 //!
-//! Of all instances one runs them, that which has a lock of the database; when its connection ends another takes over. They run one
-//! after the other, each in the transactions that it says itself. What fails is counted, said once, and tried again
-//! at its next time; storing readings waits for nothing of it. What there is, [`sql_folder`](super::sql_folder) reads.
+//! Of all instances one runs them, the [`leader`](super::leader). They run one after the other, each in the transactions that it says
+//! itself. What fails is counted, said once, and tried again at its next time; storing readings waits for nothing of it. What there is, [`sql_folder`](super::sql_folder) reads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::database::{self, Database};
+use super::leader::{Lock, Turn, Work};
 use super::metrics::StoreMetrics;
-use super::sql_folder::{FILES, Sql};
-use super::status::{Part, Status};
+use super::sql_folder::{FILES, Job, Sql};
+use super::status::Part;
 use super::tables::Tables;
 use crate::catalogue::Definition;
 
-const LOCK_JOBS: i32 = 2;
-
-/// How often it is asked for the lock, and how soon files that failed are run again.
-const ASK_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon files that failed are run again.
 const FILES_AGAIN: Duration = Duration::from_secs(30);
+/// How often it is seen to that the connection is alive, where there are no jobs.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a job may take; those of this repository stop by themselves far sooner. Files may take as long as they need: they make indexes.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -32,87 +29,56 @@ const NO_ANSWER: Duration = Duration::from_secs(11 * 60);
 
 /// Runs them.
 pub struct Runner {
-    pub database: Database,
-    pub kinds: Vec<Definition>,
-    pub sql: Sql,
-    pub metrics: StoreMetrics,
-    pub status: Arc<Status>,
-    pub closing: CancellationToken,
+    database: Database,
+    kinds: Vec<Definition>,
+    sql: Sql,
+    metrics: StoreMetrics,
+    /// When each job is to be run; none: the files were not run yet.
+    due: Option<Vec<Instant>>,
     /// What failed when it was run last, with the words for it.
-    pub failing: BTreeMap<String, String>,
+    failing: BTreeMap<String, String>,
 }
 
 // === impl Runner ===
 
 impl Runner {
-    /// Runs the SQL until `closing`, while this instance has the lock.
-    pub async fn run(mut self) {
-        if self.sql.files.is_empty() && self.sql.jobs.is_empty() {
-            return;
-        }
-        for job in &self.sql.jobs {
-            let interval = self.metrics.store_job_interval_seconds.with_label_values(&[&job.name]);
+    pub fn new(database: Database, kinds: Vec<Definition>, sql: Sql, metrics: StoreMetrics) -> Self {
+        for job in &sql.jobs {
+            let interval = metrics.store_job_interval_seconds.with_label_values(&[&job.name]);
             interval.set(job.every.as_secs_f64());
         }
-        while !self.closing.is_cancelled() {
-            // Whatever keeps it from connecting, the loop that stores readings says.
-            if let Ok(mut client) = self.database.connect().await {
-                if database::try_lock(&client, LOCK_JOBS).await {
-                    info!("this instance runs the jobs");
-                    self.metrics.store_runs_jobs.set(1);
-                    self.work(&mut client).await;
-                    self.metrics.store_runs_jobs.set(0);
-                } else {
-                    // Another instance runs them, and says what fails.
-                    self.failing.clear();
-                    self.status.well(Part::Jobs);
-                }
-            }
-            self.pause(ASK_INTERVAL).await;
+        Runner {
+            database,
+            kinds,
+            sql,
+            metrics,
+            due: None,
+            failing: BTreeMap::new(),
         }
     }
 
-    async fn pause(&self, time: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = self.closing.cancelled() => {}
+    /// Whether there is anything to run.
+    pub fn has_work(&self) -> bool {
+        !self.sql.files.is_empty() || !self.sql.jobs.is_empty()
+    }
+
+    /// How it is after something was run.
+    fn turn_over(&self, pause: Duration) -> Turn {
+        let words = self.failing.iter().map(|(job, why)| format!("{job}: {why}"));
+        let words = words.collect::<Vec<_>>().join("; ");
+        Turn {
+            pause,
+            fault: Some(words).filter(|words| !words.is_empty()),
         }
     }
 
-    /// With the lock, until the connection ends.
-    async fn work(&mut self, client: &mut Client) {
-        while !self.run_files(client).await {
-            if client.is_closed() || self.closing.is_cancelled() {
-                return;
-            }
-            self.pause(FILES_AGAIN).await;
-        }
-        if database::limit(client, JOB_TIMEOUT).await.is_err() {
-            return;
-        }
-        let jobs = self.sql.jobs.clone();
-        let mut due: Vec<Instant> = vec![Instant::now(); jobs.len()];
-        while !client.is_closed() && !self.closing.is_cancelled() {
-            let Some(next) = (0..jobs.len()).min_by_key(|job| due[*job]) else {
-                return self.pause(ASK_INTERVAL).await;
-            };
-            self.pause(due[next].saturating_duration_since(Instant::now())).await;
-            if self.closing.is_cancelled() {
-                return;
-            }
-            due[next] = Instant::now() + jobs[next].every;
-            let began = Instant::now();
-            let Ok(done) = tokio::time::timeout(NO_ANSWER, client.batch_execute(&jobs[next].sql)).await else {
-                return;
-            };
-            self.note(
-                client,
-                &jobs[next].name,
-                began,
-                done.map_err(|error| database::words(&error)),
-            )
-            .await;
-        }
+    async fn run_job(&mut self, client: &mut Client, job: &Job) -> Result<(), String> {
+        let began = Instant::now();
+        let asked = tokio::time::timeout(NO_ANSWER, client.batch_execute(&job.sql)).await;
+        let done = asked.map_err(|_| format!("{}: no answer within {NO_ANSWER:?}", job.name))?;
+        let done = done.map_err(|error| database::words(&error));
+        self.note(client, &job.name, began, done).await;
+        Ok(())
     }
 
     /// Runs the files; whether all of them succeeded.
@@ -162,12 +128,47 @@ impl Runner {
                 client.batch_execute("rollback").await.ok();
             }
         }
-        match self.failing.is_empty() {
-            true => self.status.well(Part::Jobs),
-            false => {
-                let words = self.failing.iter().map(|(job, why)| format!("{job}: {why}"));
-                self.status.fault(Part::Jobs, &words.collect::<Vec<_>>().join("; "));
+    }
+}
+
+impl Work for Runner {
+    const LOCK: Lock = Lock::Jobs;
+    const PART: Part = Part::Jobs;
+
+    async fn begin(&mut self, _: &mut Client) -> Result<(), String> {
+        info!("this instance runs the jobs");
+        self.metrics.store_runs_jobs.set(1);
+        self.due = None;
+        Ok(())
+    }
+
+    /// The files, until all of them have succeeded; then the job that is due.
+    async fn turn(&mut self, client: &mut Client) -> Result<Turn, String> {
+        let Some(due) = &mut self.due else {
+            if !self.run_files(client).await {
+                return Ok(self.turn_over(FILES_AGAIN));
             }
-        }
+            let limited = database::limit(client, JOB_TIMEOUT).await;
+            limited.map_err(|error| database::words(&error))?;
+            self.due = Some(vec![Instant::now(); self.sql.jobs.len()]);
+            return Ok(self.turn_over(Duration::ZERO));
+        };
+        let Some(next) = (0..due.len()).min_by_key(|job| due[*job]) else {
+            return Ok(Turn::well(IDLE));
+        };
+        let job = self.sql.jobs[next].clone();
+        due[next] = Instant::now() + job.every;
+        self.run_job(client, &job).await?;
+        let next = self.due.iter().flatten().min().copied();
+        let pause = next.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+        Ok(self.turn_over(pause))
+    }
+
+    fn end(&mut self) {
+        self.metrics.store_runs_jobs.set(0);
+    }
+
+    fn is_elsewhere(&mut self) {
+        self.failing.clear();
     }
 }

@@ -1,22 +1,21 @@
 //! Results on their way to topics: what SQL puts into `city.outbox` is published, and deleted once Kafka has confirmed it.
 //!
 //! In the order of `id`, so that what is published last of a key is what was computed last; what Kafka does not confirm is
-//! published again, with all that follows it, and may then be in its topic twice. Of all instances one publishes. A topic is
-//! written with the default prefix, `city.aggregates`; `kafka.topic_prefix` takes the place of `city.`. A value is JSON, or Avro
+//! published again, with all that follows it, and may then be in its topic twice: each at least once, and of each key what is newest
+//! last. Of all instances one publishes, the [`leader`](super::leader). A topic is written with the default prefix, `city.aggregates`; `kafka.topic_prefix` takes the place of `city.`. A value is JSON, or Avro
 //! where the folder of the SQL has a schema of the topic's name; one that does not fit its schema is kept in `city.undecodable`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::{Client, Row};
-use tokio_util::sync::CancellationToken;
 
-use super::database::{self, Database};
+use super::database::Database;
 use super::day;
+use super::leader::{Lock, Turn, Work};
 use super::metrics::StoreMetrics;
-use super::status::{Part, Status};
+use super::status::Part;
 use crate::catalogue::kinds::confluent_header;
 use crate::catalogue::registry;
 use crate::catalogue::schemas::{self, Definition};
@@ -24,17 +23,12 @@ use crate::deliver;
 use crate::deliver::publisher::{Outgoing, Publisher};
 use crate::validate::{self, Program, Scratch, Validator};
 
-const LOCK_OUTBOX: i32 = 3;
-
 /// The prefix that is written in SQL.
 const PREFIX: &str = "city.";
 
 /// How many results are published at a time, and how often it is looked for some.
 const RESULTS_MAX: i64 = 1000;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long it is waited after something has failed.
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// Publishes.
 pub struct Outbox {
@@ -44,8 +38,8 @@ pub struct Outbox {
     /// Where schemas of topics are.
     pub folder: PathBuf,
     pub metrics: StoreMetrics,
-    pub status: Arc<Status>,
-    pub closing: CancellationToken,
+    /// While this instance publishes.
+    pub publisher: Option<Publisher>,
     /// By topic as it is written in SQL; none: values are JSON.
     pub programs: BTreeMap<String, Option<Program>>,
 }
@@ -62,64 +56,9 @@ struct Misfit {
 // === impl Outbox ===
 
 impl Outbox {
-    /// Publishes until `closing`, while this instance has the lock.
-    pub async fn run(mut self) {
-        while !self.closing.is_cancelled() {
-            // Whatever keeps it from connecting, the loop that stores readings says.
-            let Ok(client) = self.database.connect().await else {
-                self.pause(PAUSE).await;
-                continue;
-            };
-            if self.has_lock(&client).await {
-                self.work(&client).await;
-            } else {
-                // Another instance publishes, and says what fails.
-                self.metrics.store_outbox_rows.set(0);
-                self.metrics.store_outbox_age_seconds.set(0.0);
-                self.status.well(Part::Publish);
-            }
-            self.pause(PAUSE).await;
-        }
-    }
-
-    async fn pause(&self, time: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = self.closing.cancelled() => {}
-        }
-    }
-
-    async fn has_lock(&self, client: &Client) -> bool {
-        // Before the tables are made there is nothing to publish.
-        let ask = "select to_regclass('city.outbox') is not null";
-        let is_made = client.query_one(ask, &[]).await.is_ok_and(|row| row.get(0));
-        is_made && database::try_lock(client, LOCK_OUTBOX).await
-    }
-
-    /// With the lock, until something fails.
-    async fn work(&mut self, client: &Client) {
-        let publisher = match Publisher::new(&self.kafka) {
-            Ok(publisher) => publisher,
-            Err(error) => return self.status.fault(Part::Publish, &error.to_string()),
-        };
-        while !client.is_closed() && !self.closing.is_cancelled() {
-            match self.publish(client, &publisher).await {
-                Ok(0) => {
-                    self.status.well(Part::Publish);
-                    self.pause(LOOK_INTERVAL).await;
-                }
-                Ok(_) => self.status.well(Part::Publish),
-                Err(why) => {
-                    self.metrics.store_publish_failures_total.inc();
-                    return self.status.fault(Part::Publish, &why);
-                }
-            }
-        }
-    }
-
     /// Publishes what there is, up to a limit of each topic; how many results that were. One topic that is missing keeps no other
     /// waiting for longer than it takes to find that out.
-    async fn publish(&mut self, client: &Client, publisher: &Publisher) -> Result<usize, String> {
+    async fn publish(&mut self, client: &Client) -> Result<usize, String> {
         let error = |error| self.database.error("city.outbox", error).to_string();
         let ask = "select topic, count(*), extract(epoch from now() - min(created_at))::double precision \
                    from city.outbox group by topic order by topic";
@@ -130,7 +69,7 @@ impl Outbox {
         self.metrics.store_outbox_age_seconds.set(age);
         let (mut published, mut failed) = (0, None);
         for row in &topics {
-            match self.publish_topic(client, publisher, row.get(0)).await {
+            match self.publish_topic(client, row.get(0)).await {
                 Ok(count) => published += count,
                 Err(why) => failed = failed.or(Some(why)),
             }
@@ -139,7 +78,7 @@ impl Outbox {
     }
 
     /// The same of one topic.
-    async fn publish_topic(&mut self, client: &Client, publisher: &Publisher, topic: &str) -> Result<usize, String> {
+    async fn publish_topic(&mut self, client: &Client, topic: &str) -> Result<usize, String> {
         let error = |error| self.database.error("city.outbox", error).to_string();
         let ask = "select id, topic, key, value::text from city.outbox where topic = $1 order by id limit $2";
         let rows = client.query(ask, &[&topic, &RESULTS_MAX]).await.map_err(error)?;
@@ -153,9 +92,9 @@ impl Outbox {
                 Err(misfit) => misfits.push(misfit),
             }
         }
-        let (confirmed, why) = match records.is_empty() {
-            true => (0, None),
-            false => tokio::task::block_in_place(|| publisher.publish(&records)),
+        let (confirmed, why) = match &self.publisher {
+            Some(publisher) if !records.is_empty() => tokio::task::block_in_place(|| publisher.publish(&records)),
+            _ => (0, None),
         };
         let error = |error| self.database.error("city.outbox", error).to_string();
         for misfit in &misfits {
@@ -247,6 +186,47 @@ impl Outbox {
             .await
             .map_err(|errors| super::error::lines(&errors))?;
         Ok(ids.ids.values().next().copied())
+    }
+}
+
+impl Work for Outbox {
+    const LOCK: Lock = Lock::Outbox;
+    const PART: Part = Part::Publish;
+
+    async fn begin(&mut self, _: &mut Client) -> Result<(), String> {
+        let publisher = Publisher::new(&self.kafka).map_err(|error| error.to_string())?;
+        self.publisher = Some(publisher);
+        Ok(())
+    }
+
+    async fn turn(&mut self, client: &mut Client) -> Result<Turn, String> {
+        // Before the tables are made there is nothing to publish.
+        let ask = "select to_regclass('city.outbox') is not null";
+        let asked = client.query_one(ask, &[]).await;
+        let is_made: bool = asked
+            .map_err(|error| self.database.error("city.outbox", error).to_string())?
+            .get(0);
+        if !is_made {
+            return Ok(Turn::well(LOOK_INTERVAL));
+        }
+        match self.publish(client).await {
+            Ok(0) => Ok(Turn::well(LOOK_INTERVAL)),
+            Ok(_) => Ok(Turn::well(Duration::ZERO)),
+            Err(why) => {
+                self.metrics.store_publish_failures_total.inc();
+                Err(why)
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        // What it still has to send would come behind what another instance sends.
+        tokio::task::block_in_place(|| drop(self.publisher.take()));
+    }
+
+    fn is_elsewhere(&mut self) {
+        self.metrics.store_outbox_rows.set(0);
+        self.metrics.store_outbox_age_seconds.set(0.0);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records that were kept because their schema was not known, read again from `city.undecodable`.
 //!
-//! Some at a time, in the order of their places in Kafka. What is made of them is the business of [`ingest`](super::ingest): of two
+//! Some at a time, in the order of their places in Kafka. What is made of them is the business of [`records`](super::records): of two
 //! instances that store the same one the second finds its row there. Those of which the registry says nothing are tried again once
 //! all have been read, later and later; no more than one request waits for it at a time, which `registry.timeout` ends. Kafka's own
 //! time of a record is not kept: for a schema without times it is when the record was kept.
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error};
 use tracing::{info, warn};
 
-use super::day;
 use crate::catalogue::decoder::{Undecodable, registry_id};
 use crate::deliver::consumer::Consumed;
+use crate::store::day;
 
 /// Records read at a time.
 const RECORDS_MAX: i64 = 500;
@@ -48,17 +48,19 @@ pub struct Cursor {
 
 // === impl Again ===
 
-impl Again {
+impl Default for Again {
     /// All of them, from now on.
-    pub fn new(now: Instant) -> Self {
+    fn default() -> Self {
         Again {
             cursor: Some(Cursor::first()),
-            at: now,
+            at: Instant::now(),
             pause: PAUSE,
             unanswered: BTreeSet::new(),
         }
     }
+}
 
+impl Again {
     /// Behind which record reading goes on, if it does now.
     pub fn due(&self, now: Instant) -> Option<&Cursor> {
         self.cursor.as_ref().filter(|_| self.at <= now)
@@ -157,8 +159,8 @@ mod tests {
     fn what_the_registry_does_not_answer_is_read_again_later_and_later() {
         // Any answer that is none.
         let why = Undecodable::NoAnswer(LookupError::Unknown(7));
-        let mut now = Instant::now();
-        let mut again = Again::new(now);
+        let mut again = Again::default();
+        let mut now = again.at;
         let mut pauses = Vec::new();
         for _ in 0..4 {
             assert!(again.due(now).is_some_and(|cursor| cursor.offset == -1));

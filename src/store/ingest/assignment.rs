@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use tracing::{error, warn};
 
-use super::batch::Place;
-use super::metrics::StoreMetrics;
 use crate::deliver::consumer::Consumed;
+use crate::store::batch::Place;
+use crate::store::metrics::StoreMetrics;
 
 /// The partitions that this instance has.
 #[derive(Debug, Default)]

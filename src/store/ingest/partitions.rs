@@ -1,0 +1,178 @@
+//! The partitions that the group gives this instance: where each is read from, how far it is stored, and what metrics say of it.
+//!
+//! The group's decisions are followed at once while nothing is read, and otherwise when everything that was read is stored. Where a
+//! partition begins the database says, where it ends Kafka.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::Client;
+use tracing::info;
+
+use super::assignment::Assignment;
+use super::{Ingest, kind_of};
+use crate::deliver::group::Change;
+use crate::store::error::Error;
+use crate::store::status::Part;
+use crate::store::write;
+
+/// How long Kafka may take to say where a partition ends, or how many a topic has.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Ingest {
+    pub(super) fn stop_reading(&self) {
+        if self.memory.assignment.given.is_some()
+            && let Err(failure) = self.member.begin(&[])
+        {
+            self.status.fault(Part::Kafka, &failure.to_string());
+        }
+    }
+
+    /// What the group decided, while nothing is read.
+    pub(super) fn follow(&mut self, change: Change) {
+        self.memory.assignment = Assignment::default();
+        match change {
+            Change::Assigned(given) => {
+                self.memory.assignment.given = Some(given);
+                self.stop_reading();
+            }
+            Change::Revoked => {
+                self.show_no_partitions();
+                if let Err(failure) = self.member.release() {
+                    self.status.fault(Part::Kafka, &failure.to_string());
+                }
+            }
+        }
+    }
+
+    /// Reads all that this instance was given, from where the database says.
+    pub(super) async fn begin(&mut self, client: &Client) -> Result<(), Error> {
+        // What fails here is tried again with the next connection: until then it stays what the group gave.
+        let Some(given) = self.memory.assignment.given.clone() else {
+            return Ok(());
+        };
+        let mut assignment = Assignment::default();
+        let known = write::stored(client).await;
+        let known = known.map_err(|error| self.database.error("city.stored", error))?;
+        self.show_no_partitions();
+        let mut topics: BTreeMap<&str, Arc<str>> = BTreeMap::new();
+        for (topic, partition) in &given {
+            let topic = topics.entry(topic).or_insert_with(|| topic.as_str().into()).clone();
+            let from = self.offset(client, &topic, *partition).await?;
+            let kind = kind_of(&self.kinds, &topic);
+            let stored = kind.and_then(|kind| known.get(&(kind.name.clone(), *partition)));
+            self.show_stored(&topic, *partition, stored.copied().unwrap_or(SystemTime::now()));
+            assignment.stored.insert((topic, *partition), from);
+        }
+        assignment.begun = assignment.stored.clone();
+        let from = assignment.stored.iter();
+        let from: Vec<_> = from
+            .map(|((topic, partition), offset)| (&**topic, *partition, *offset))
+            .collect();
+        self.member.begin(&from)?;
+        self.metrics.store_partitions.set(from.len() as i64);
+        assignment.given = Some(given);
+        self.memory.assignment = assignment;
+        self.status.well(Part::Starting);
+        Ok(())
+    }
+
+    /// Where a partition is to be read from: behind what is stored; of one that never was, from its beginning.
+    async fn offset(&self, client: &Client, topic: &str, partition: i32) -> Result<i64, Error> {
+        let error = |error| self.database.error("city.kafka_offset", error);
+        let first =
+            "insert into city.kafka_offset (topic, partition, next_offset) values ($1, $2, 0) on conflict do nothing";
+        client.execute(first, &[&topic, &partition]).await.map_err(error)?;
+        let ask = "select next_offset from city.kafka_offset where topic = $1 and partition = $2";
+        Ok(client
+            .query_one(ask, &[&topic, &partition])
+            .await
+            .map_err(error)?
+            .get(0))
+    }
+
+    /// Does what the group decided, with everything stored that was read.
+    pub(super) async fn change(&mut self, client: &Client, change: Change) -> Result<(), Error> {
+        match change {
+            Change::Revoked => {
+                self.memory.assignment = Assignment::default();
+                self.show_no_partitions();
+                self.member.release()?;
+            }
+            Change::Assigned(given) => {
+                info!(
+                    partitions = given.len(),
+                    "the group has given this instance its partitions"
+                );
+                self.memory.assignment = Assignment {
+                    given: Some(given),
+                    ..Assignment::default()
+                };
+                self.begin(client).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks how far behind each partition is, and notes those of which everything is stored.
+    pub(super) async fn look(&mut self, client: &Client) -> Result<(), Error> {
+        let mut caught_up = Vec::new();
+        for ((topic, partition), stored) in &self.memory.assignment.stored {
+            let now = SystemTime::now();
+            let asked = tokio::task::block_in_place(|| self.ends.end(topic, *partition, LOOK_TIMEOUT));
+            let end = match asked {
+                Ok(end) => end,
+                Err(failure) => {
+                    self.status.fault(Part::Kafka, &failure.to_string());
+                    return Ok(());
+                }
+            };
+            let labels = [&**topic, &partition.to_string()];
+            self.metrics
+                .store_lag_records
+                .with_label_values(&labels)
+                .set((end - stored).max(0));
+            if *stored < end {
+                continue;
+            }
+            self.show_stored(topic, *partition, now);
+            if let Some(kind) = kind_of(&self.kinds, topic) {
+                caught_up.push((Arc::from(kind.name.as_str()), *partition, now));
+            }
+        }
+        if !self.memory.assignment.stored.is_empty() {
+            self.status.well(Part::Kafka);
+        }
+        let noted = write::note_stored(client, &caught_up).await;
+        noted.map_err(|error| self.database.error("city.stored", error))?;
+        Ok(())
+    }
+
+    /// Of all topics, also while this instance has none of their partitions. Of one that Kafka says nothing of it stays as it was: that Kafka
+    /// does not answer, others notice.
+    pub(super) fn count_partitions(&self) {
+        let topics = self.kinds.iter().map(|kind| &*kind.topic).chain([&*self.devices]);
+        for topic in topics {
+            let asked = tokio::task::block_in_place(|| self.ends.partitions(topic, LOOK_TIMEOUT));
+            let Ok(partitions) = asked else {
+                return;
+            };
+            let gauge = self.metrics.store_topic_partitions.with_label_values(&[topic]);
+            gauge.set(partitions as i64);
+        }
+    }
+
+    fn show_no_partitions(&self) {
+        self.metrics.store_partitions.set(0);
+        self.metrics.store_lag_records.reset();
+        self.metrics.store_stored_until_timestamp_seconds.reset();
+    }
+
+    pub(super) fn show_stored(&self, topic: &str, partition: i32, until: SystemTime) {
+        let gauge = &self.metrics.store_stored_until_timestamp_seconds;
+        let since_1970 = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let labels = [topic, &partition.to_string()];
+        gauge.with_label_values(&labels).set(since_1970.as_secs_f64());
+    }
+}
