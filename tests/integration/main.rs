@@ -95,6 +95,8 @@ mod store_alerts;
 
 mod store_exactly_once;
 
+mod store_leader;
+
 mod store_results;
 
 mod corpus;

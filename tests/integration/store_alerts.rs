@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::postgres::{Database, Postgres};
-use crate::harness::registry::{FakeRegistry, always};
+use crate::harness::registry::{FakeRegistry, always, redirecting};
 use crate::harness::store::City;
 use crate::harness::{Broker, eventually, repository};
 
@@ -226,4 +226,48 @@ async fn one_instance_tells_and_when_it_is_killed_another() {
     })
     .await;
     second.finish().await;
+}
+
+/// Whoever follows a redirect with a GET, as it is usual, is answered by a page, and has told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_refused_and_said() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::shared()) else {
+        return;
+    };
+    let database = postgres.database().await;
+    make_table(&database).await;
+    raise(&database, "s1", "now()").await;
+    let city = City::new(&broker, &database, 1).await;
+    let page = alertmanager();
+    let first = FakeRegistry::start(redirecting(&page.url()));
+    let store = city.store(&format!(
+        "alertmanager_urls = [\"http://city:hunter2@{}/am\"]",
+        first.address
+    ));
+    store.await_ready().await;
+    let words = format!("ok; alertmanager: {}: HTTP 302", first.address);
+    eventually("it says so", async || {
+        let (status, said) = store.get("/readyz").await?;
+        (status == 200 && said.starts_with(&words)).then_some(())
+    })
+    .await;
+    let address = first.address.to_string();
+    let labels = [("alertmanager", &*address)];
+    assert_eq!(store.metric("citygate_store_alertmanager_up", &labels).await, 0);
+    assert_eq!(
+        store.metric("citygate_store_alertmanager_alerts_total", &labels).await,
+        0
+    );
+    let labels = [("alertmanager", &*address), ("reason", "refused")];
+    eventually("it is tried again", async || {
+        let failures = store
+            .metric("citygate_store_alertmanager_failures_total", &labels)
+            .await;
+        (failures >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(page.asked().len(), 0);
+    let said = store.said();
+    assert!(said.contains("HTTP 302") && !said.contains("hunter2"), "{said}");
+    store.finish().await;
 }

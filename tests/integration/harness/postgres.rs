@@ -81,6 +81,19 @@ impl Postgres {
         run(&self.data, self.port, "kill");
     }
 
+    /// Runs a file of SQL as the superuser.
+    pub fn run_file(&self, file: &Path) {
+        let status = Command::new(script("postgres.sh"))
+            .args(["psql", "-q", "-U", "postgres", "-d", "postgres", "-f"])
+            .arg(file)
+            .env("POSTGRES_DATA", &self.data)
+            .env("POSTGRES_PORT", self.port.to_string())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{}: {status}", file.display());
+    }
+
     /// The database that exists as soon as the server has started.
     pub fn only_database(&self) -> Database {
         Database {

@@ -39,6 +39,11 @@ pub fn accepting(path: &str, id: u32) -> Answer {
     (200, "application/vnd.schemaregistry.v1+json", body)
 }
 
+/// As a proxy answers that sends everybody elsewhere.
+pub fn redirecting(to: &str) -> impl Fn(&str) -> Answer + Send + use<> {
+    always(302, "text/plain", to)
+}
+
 /// The same for every path.
 pub fn always(status: u16, content_type: &'static str, body: &str) -> impl Fn(&str) -> Answer + Send + use<> {
     let body = body.to_owned();
@@ -143,9 +148,14 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             (state.answers)(&path)
         };
         let bytes = body.len();
+        // Where a redirect leads is its body as well.
+        let location = match status {
+            300..400 => format!("location: {body}\r\n"),
+            _ => String::new(),
+        };
         write!(
             writer,
-            "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {bytes}\r\n\r\n{body}"
+            "HTTP/1.1 {status} X\r\n{location}content-type: {content_type}\r\ncontent-length: {bytes}\r\n\r\n{body}"
         )?;
     }
 }
