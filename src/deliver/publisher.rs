@@ -29,6 +29,17 @@ pub struct Outgoing {
     pub value: Option<Vec<u8>>,
 }
 
+/// Why a record is not confirmed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unconfirmed {
+    /// Kafka does not accept it as it is, or as part of its batch: if it is sent alone, it shows which. The `reason` label of metrics.
+    #[error("{error}")]
+    Unacceptable { reason: &'static str, error: Error },
+    /// It may be confirmed another time.
+    #[error(transparent)]
+    Failed(Error),
+}
+
 /// See the module.
 pub struct Publisher {
     producer: BaseProducer<Reports>,
@@ -80,7 +91,7 @@ impl Publisher {
     }
 
     /// Sends records in their order; how many of them, from the first on, are confirmed, and why the next one is not.
-    pub fn publish(&self, records: &[Outgoing]) -> (usize, Option<Error>) {
+    pub fn publish(&self, records: &[Outgoing]) -> (usize, Option<Unconfirmed>) {
         let reports = self.producer.context();
         let list = reports.begin(records.len());
         for (index, record) in records.iter().enumerate().take(RECORDS_MAX) {
@@ -98,7 +109,10 @@ impl Publisher {
         let confirmed = ends.iter().take_while(|end| matches!(end, Some(Ok(())))).count();
         let why = (confirmed < records.len()).then(|| match ends.into_iter().nth(confirmed).flatten() {
             Some(Err(error)) => self.explain(&error, &records[confirmed].topic),
-            _ => Error::Unreachable(format!("kafka at {} did not confirm in time", self.servers)),
+            _ => Unconfirmed::Failed(Error::Unreachable(format!(
+                "kafka at {} did not confirm in time",
+                self.servers
+            ))),
         });
         (confirmed, why)
     }
@@ -114,18 +128,26 @@ impl Publisher {
         self.producer.send(message).map_err(|(error, _)| error)
     }
 
-    fn explain(&self, error: &KafkaError, topic: &str) -> Error {
+    fn explain(&self, error: &KafkaError, topic: &str) -> Unconfirmed {
+        use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp, MessageSizeTooLarge, MessageTimedOut};
         let context = self.producer.context();
+        let refused = |code: RDKafkaErrorCode| Error::Refused {
+            servers: self.servers.clone(),
+            why: format!("{topic}: {code}"),
+        };
+        let unacceptable = |reason, code| Unconfirmed::Unacceptable {
+            reason,
+            error: refused(code),
+        };
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageTimedOut) => {
+            Some(code @ MessageSizeTooLarge) => unacceptable("too_large", code),
+            Some(code @ (InvalidRecord | InvalidTimestamp)) => unacceptable("not_accepted", code),
+            Some(MessageTimedOut) => {
                 let timeout = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
-                context.told.explain(&self.servers, &timeout)
+                Unconfirmed::Failed(context.told.explain(&self.servers, &timeout))
             }
-            Some(code) => Error::Refused {
-                servers: self.servers.clone(),
-                why: format!("{topic}: {code}"),
-            },
-            None => context.told.explain(&self.servers, error),
+            Some(code) => Unconfirmed::Failed(refused(code)),
+            None => Unconfirmed::Failed(context.told.explain(&self.servers, error)),
         }
     }
 }

@@ -21,7 +21,8 @@ metrics! {
         store_late_total: IntCounterVec["kind"],
         /// Readings not stored, as they were observed longer ago than store.retention.
         store_expired_total: IntCounter,
-        /// Records that are no row and are kept in city.undecodable, by reason.
+        /// Records that are no row, and results that cannot be published (result: not as its schema, too_large, not_accepted by Kafka), which are
+        /// kept in city.undecodable, by reason.
         store_undecodable_total: IntCounterVec["reason"],
         /// Records of devices written to city.device, those that end one included.
         store_devices_total: IntCounter,

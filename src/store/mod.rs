@@ -7,7 +7,7 @@
 //! scheduled statements, [`outbox`] publishes what they put into `city.outbox`, and [`alerts`] tells Alertmanager what the city is
 //! alerted of. What is computed, the SQL says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -176,6 +176,7 @@ fn lead(
         metrics: metrics.clone(),
         publisher: None,
         programs: BTreeMap::new(),
+        told: BTreeSet::new(),
     };
     tasks.spawn(leader.clone().lead(outbox));
     Ok(())

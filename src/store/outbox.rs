@@ -1,15 +1,17 @@
 //! Results on their way to topics: what SQL puts into `city.outbox` is published, and deleted once Kafka has confirmed it.
 //!
-//! In the order of `id`, so that what is published last of a key is what was computed last; what Kafka does not confirm is
-//! published again, with all that follows it, and may then be in its topic twice: each at least once, and of each key what is newest
-//! last. Of all instances one publishes, the [`leader`](super::leader). A topic is written with the default prefix, `city.aggregates`; `kafka.topic_prefix` takes the place of `city.`. A value is JSON, or Avro
-//! where the folder of the SQL has a schema of the topic's name; one that does not fit its schema is kept in `city.undecodable`.
+//! In the order of `id`, each at least once: what Kafka does not confirm is published again, with all that follows it, so that of each
+//! key what was computed last is last. Of all instances one publishes, the [`leader`](super::leader). One that loses its connection
+//! while Kafka does not answer can send what it has begun for as long as `kafka.delivery_timeout`, beside the one that took over: only
+//! then may an older result come last. A value is JSON, or Avro where the folder of the SQL has a schema of the topic's name. One that
+//! does not fit its schema, or that Kafka does not accept as it is, even alone, is kept in `city.undecodable`; those behind it go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, Transaction};
+use tracing::warn;
 
 use super::database::Database;
 use super::day;
@@ -20,10 +22,10 @@ use crate::catalogue::kinds::confluent_header;
 use crate::catalogue::registry;
 use crate::catalogue::schemas::{self, Definition};
 use crate::deliver;
-use crate::deliver::publisher::{Outgoing, Publisher};
+use crate::deliver::publisher::{Outgoing, Publisher, Unconfirmed};
 use crate::validate::{self, Program, Scratch, Validator};
 
-/// The prefix that is written in SQL.
+/// The prefix of topics that is written in SQL; `kafka.topic_prefix` takes its place.
 const PREFIX: &str = "city.";
 
 /// How many results are published at a time, and how often it is looked for some.
@@ -42,6 +44,8 @@ pub struct Outbox {
     pub publisher: Option<Publisher>,
     /// By topic as it is written in SQL; none: values are JSON.
     pub programs: BTreeMap<String, Option<Program>>,
+    /// Topics and reasons of results that could not be published: said once each.
+    pub told: BTreeSet<(String, &'static str)>,
 }
 
 /// A result that cannot be published.
@@ -49,8 +53,19 @@ struct Misfit {
     id: i64,
     topic: String,
     key: Option<String>,
-    value: String,
+    value: Option<String>,
+    /// The `reason` label of metrics.
+    reason: &'static str,
     why: String,
+}
+
+/// Results of a topic, as they are sent.
+#[derive(Default)]
+struct Prepared {
+    /// Of each record, its number and value in the outbox.
+    rows: Vec<(i64, Option<String>)>,
+    records: Vec<Outgoing>,
+    misfits: Vec<Misfit>,
 }
 
 // === impl Outbox ===
@@ -58,7 +73,7 @@ struct Misfit {
 impl Outbox {
     /// Publishes what there is, up to a limit of each topic; how many results that were. One topic that is missing keeps no other
     /// waiting for longer than it takes to find that out.
-    async fn publish(&mut self, client: &Client) -> Result<usize, String> {
+    async fn publish(&mut self, client: &mut Client) -> Result<usize, String> {
         let error = |error| self.database.error("city.outbox", error).to_string();
         let ask = "select topic, count(*), extract(epoch from now() - min(created_at))::double precision \
                    from city.outbox group by topic order by topic";
@@ -78,46 +93,76 @@ impl Outbox {
     }
 
     /// The same of one topic.
-    async fn publish_topic(&mut self, client: &Client, topic: &str) -> Result<usize, String> {
+    async fn publish_topic(&mut self, client: &mut Client, topic: &str) -> Result<usize, String> {
         let error = |error| self.database.error("city.outbox", error).to_string();
         let ask = "select id, topic, key, value::text from city.outbox where topic = $1 order by id limit $2";
         let rows = client.query(ask, &[&topic, &RESULTS_MAX]).await.map_err(error)?;
-        let (mut ids, mut records, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
+        let mut prepared = Prepared::default();
         for row in &rows {
             match self.outgoing(row).await? {
                 Ok(record) => {
-                    ids.push(row.get::<_, i64>(0));
-                    records.push(record);
+                    prepared.rows.push((row.get(0), row.get(3)));
+                    prepared.records.push(record);
                 }
-                Err(misfit) => misfits.push(misfit),
+                Err(misfit) => prepared.misfits.push(misfit),
             }
         }
-        let (confirmed, why) = match &self.publisher {
-            Some(publisher) if !records.is_empty() => tokio::task::block_in_place(|| publisher.publish(&records)),
-            _ => (0, None),
-        };
+        let (confirmed, why) = tokio::task::block_in_place(|| self.send(&mut prepared));
         let error = |error| self.database.error("city.outbox", error).to_string();
-        for misfit in &misfits {
-            keep(client, misfit).await.map_err(error)?;
-        }
-        let done: Vec<i64> = ids[..confirmed]
-            .iter()
-            .copied()
-            .chain(misfits.iter().map(|misfit| misfit.id))
-            .collect();
-        client
-            .execute("delete from city.outbox where id = any($1)", &[&done])
-            .await
-            .map_err(error)?;
-        for record in &records[..confirmed] {
-            self.metrics
-                .store_published_total
-                .with_label_values(&[&record.topic])
-                .inc();
-        }
+        finish(client, &prepared, confirmed).await.map_err(error)?;
+        self.count(&prepared, confirmed);
         match why {
             Some(why) => Err(why.to_string()),
-            None => Ok(rows.len()),
+            None => Ok(confirmed + prepared.misfits.len()),
+        }
+    }
+
+    /// How many are confirmed, and why the next one is not. One that is not accepted even alone is a misfit, and ends the list.
+    fn send(&self, prepared: &mut Prepared) -> (usize, Option<Unconfirmed>) {
+        let Some(publisher) = self.publisher.as_ref().filter(|_| !prepared.records.is_empty()) else {
+            return (0, None);
+        };
+        let (confirmed, why) = publisher.publish(&prepared.records);
+        let Some(Unconfirmed::Unacceptable { .. }) = why else {
+            return (confirmed, why);
+        };
+        let Outgoing { topic, key, .. } = &prepared.records[confirmed];
+        match publisher.publish(&prepared.records[confirmed..=confirmed]).1 {
+            None => (confirmed + 1, None),
+            Some(Unconfirmed::Unacceptable { reason, error }) => {
+                let (id, value) = prepared.rows[confirmed].clone();
+                prepared.misfits.push(Misfit {
+                    id,
+                    topic: topic.clone(),
+                    key: key.clone(),
+                    value,
+                    reason,
+                    why: error.to_string(),
+                });
+                (confirmed, None)
+            }
+            failed => (confirmed, failed),
+        }
+    }
+
+    fn count(&mut self, prepared: &Prepared, confirmed: usize) {
+        for record in &prepared.records[..confirmed] {
+            let published = self.metrics.store_published_total.with_label_values(&[&record.topic]);
+            published.inc();
+        }
+        for Misfit {
+            topic, reason, id, why, ..
+        } in &prepared.misfits
+        {
+            self.metrics.store_undecodable_total.with_label_values(&[reason]).inc();
+            if self.told.insert((topic.clone(), reason)) {
+                warn!(
+                    topic,
+                    id,
+                    why,
+                    "a result cannot be published and is kept in city.undecodable; further ones are counted, not logged"
+                );
+            }
         }
     }
 
@@ -141,7 +186,8 @@ impl Outbox {
                         id: row.get(0),
                         topic,
                         key,
-                        value: json,
+                        value: Some(json),
+                        reason: "result",
                         why,
                     }));
                 }
@@ -240,15 +286,30 @@ fn encoded(program: &Program, key: &str, json: &str) -> Result<Vec<u8>, String> 
     }
 }
 
-/// Keeps a result that does not fit its topic's schema, as its row is deleted.
-async fn keep(client: &Client, misfit: &Misfit) -> Result<(), tokio_postgres::Error> {
+/// Deletes what is published, and keeps elsewhere what cannot be, in one transaction.
+async fn finish(client: &mut Client, prepared: &Prepared, confirmed: usize) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    for misfit in &prepared.misfits {
+        keep(&transaction, misfit).await?;
+    }
+    let published = prepared.rows[..confirmed].iter().map(|(id, _)| *id);
+    let done: Vec<i64> = published
+        .chain(prepared.misfits.iter().map(|misfit| misfit.id))
+        .collect();
+    let delete = "delete from city.outbox where id = any($1)";
+    transaction.execute(delete, &[&done]).await?;
+    transaction.commit().await
+}
+
+async fn keep(transaction: &Transaction<'_>, misfit: &Misfit) -> Result<(), tokio_postgres::Error> {
     let keep = "insert into city.undecodable (topic, partition, \"offset\", reason, detail, key, value) \
-                values ($1, -1, $2, 'result', $3, $4, $5) on conflict do nothing";
+                values ($1, -1, $2, $3, $4, $5, $6) on conflict do nothing";
     let key = misfit.key.as_ref().map(String::as_bytes);
-    client
+    let value = misfit.value.as_ref().map(String::as_bytes);
+    transaction
         .execute(
             keep,
-            &[&misfit.topic, &misfit.id, &misfit.why, &key, &misfit.value.as_bytes()],
+            &[&misfit.topic, &misfit.id, &misfit.reason, &misfit.why, &key, &value],
         )
         .await?;
     Ok(())

@@ -224,6 +224,84 @@ async fn a_result_whose_topic_is_missing_waits_for_it() {
     store.finish().await;
 }
 
+/// One that Kafka does not accept as it is keeps those behind it waiting for ever, if it is not put elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_kafka_does_not_accept_is_kept_and_those_behind_it_are_published() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::shared()) else {
+        return;
+    };
+    let database = postgres.database().await;
+    let city = City::new(&broker, &database, 1).await;
+    let (alerts, aggregates) = (city.topic("alerts"), city.topic("aggregates"));
+    broker
+        .make_topic_with(&alerts, 1, &[("max.message.bytes", "20000")])
+        .await;
+    broker
+        .make_topic_with(&aggregates, 1, &[("cleanup.policy", "compact")])
+        .await;
+    let store = city.store("");
+    store.await_ready().await;
+    // Digits of hashes do not become small enough by compression. The second is too large for the broker, the third for the producer already.
+    let text =
+        |hashes: u32| format!("(select to_jsonb(string_agg(md5(n::text), '')) from generate_series(1, {hashes}) n)");
+    // Together the last thirty are too large for a batch, none of them for itself.
+    let add = format!(
+        "insert into city.outbox (topic, key, value) values ('city.alerts', 'a', '1'), ('city.alerts', 'a', {}), \
+         ('city.alerts', 'a', {}), ('city.alerts', 'a', '2'), ('city.aggregates', null, '3'), ('city.aggregates', 'b', '4'); \
+         insert into city.outbox (topic, key, value) select 'city.alerts', 'c', to_jsonb(n || \
+         (select string_agg(md5((n * 1000 + m)::text), '') from generate_series(1, 60) m)) from generate_series(100, 129) n",
+        text(2_000),
+        text(40_000),
+    );
+    database.execute(&add).await;
+    eventually("the outbox is empty", async || {
+        (database.count("city.outbox").await == 0).then_some(())
+    })
+    .await;
+    let kept: Vec<String> = database
+        .column("select topic || ' ' || partition || ' ' || reason || ' ' || length(value) from city.undecodable order by \"offset\"")
+        .await;
+    let expected = [
+        format!("{alerts} -1 too_large {}", 2 + 32 * 2_000),
+        format!("{alerts} -1 too_large {}", 2 + 32 * 40_000),
+        format!("{aggregates} -1 not_accepted 1"),
+    ];
+    assert_eq!(kept, expected);
+    let values = |topic: &str, key: &str| {
+        let mut values: Vec<String> = Vec::new();
+        for record in read_all(&city.servers, topic)
+            .into_iter()
+            .filter(|record| record.key == key)
+        {
+            let value = String::from_utf8(record.value).unwrap();
+            // At least once: what was sent behind one that is not accepted is sent again.
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        values
+    };
+    assert_eq!(values(&alerts, "a"), ["1", "2"]);
+    assert_eq!(values(&aggregates, "b"), ["4"]);
+    let numbers: Vec<i32> = values(&alerts, "c")
+        .iter()
+        .map(|text| text.get(1..4).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(numbers, (100..130).collect::<Vec<_>>());
+    let counted = async |reason| {
+        store
+            .metric("citygate_store_undecodable_total", &[("reason", reason)])
+            .await
+    };
+    assert_eq!([counted("too_large").await, counted("not_accepted").await], [2, 1]);
+    // Said once for each topic and reason, and over.
+    let said = store.said();
+    assert_eq!(said.matches("a result cannot be published").count(), 2, "{said}");
+    let (status, words) = store.get("/readyz").await.unwrap();
+    assert_eq!((status, words.as_str()), (200, "ok\n"));
+    store.finish().await;
+}
+
 /// Somebody's `alter table` that waits, a backup, a forgotten transaction: the store neither hangs nor is silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_lock_gives_up_says_so_and_goes_on_later() {

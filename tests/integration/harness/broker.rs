@@ -251,7 +251,13 @@ impl Broker {
 
     /// The same, with this number of partitions.
     pub async fn make_topic_of(&self, topic: &str, partitions: i32) {
+        self.make_topic_with(topic, partitions, &[]).await;
+    }
+
+    /// The same, with these settings.
+    pub async fn make_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         let results = self.admin().create_topics(&[new], &admin_options()).await.unwrap();
         results
             .into_iter()
