@@ -97,15 +97,19 @@ begin
     readings bigint, devices integer, weight double precision) on commit delete rows;
   create temp table if not exists work_device (device text, window_start timestamptz, measure text, value double precision,
     readings bigint, weight double precision) on commit delete rows;
+  -- Of work_fresh what is computed again.
+  create temp table if not exists work_kept (window_start timestamptz, scope text, id text, measure text,
+    primary key (window_start, scope, id, measure)) on commit delete rows;
   -- Windows that were computed before and are computed again: what they have no value of any more is withdrawn.
-  create temp table if not exists work_again (scope text, id text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_again (window_start timestamptz, scope text, id text,
+    primary key (window_start, scope, id)) on commit delete rows;
   create temp table if not exists work_affected (scope text, id text, window_start timestamptz) on commit delete rows;
-  create temp table if not exists work_needed (device text, window_start timestamptz) on commit delete rows;
+  create temp table if not exists work_needed (window_start timestamptz, device text, primary key (window_start, device)) on commit delete rows;
   create temp table if not exists work_changed (width text, scope text, id text, window_start timestamptz) on commit delete rows;
   create temp table if not exists work_point (like city.anomaly_point) on commit delete rows;
   create temp table if not exists work_subject (device text, anomaly text, field text) on commit delete rows;
   truncate taken_due, work_span, work_first, work_doubtful, work_traffic, work_weather, work_energy, work_order, work_value, work_register,
-    work_fresh, work_again, work_changed, work_point, work_subject;
+    work_fresh, work_kept, work_again, work_changed, work_point, work_subject;
 end $$;
 
 -- === which readings ===

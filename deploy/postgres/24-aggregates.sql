@@ -40,12 +40,15 @@ insert into city.measure (kind, measure, over_time, over_places, unit, meaning) 
 on conflict do nothing;
 
 -- === aggregates from values ===
+--
+-- Partitions that grow look empty to the planner, who would compare each of their rows with all of another table: hence enable_seqscan,
+-- and keys of what they are joined with. And without jit, which costs of scans that are not to be would set off.
 
 -- Of each device, in the minutes of the targets.
-create or replace function city.aggregate_devices(of_kind text) returns void
+create or replace function city.aggregate_devices(of_kind text, from_at timestamptz) returns void
 language plpgsql as $$
 begin
-  insert into work_again select distinct 'device', device, city.floor_minute(observed_at) from work_order where is_target;
+  insert into work_again select distinct city.floor_minute(observed_at), 'device', device from work_order where is_target and observed_at < from_at;
   insert into work_fresh
   select 'device', device, window_start, measure,
     case over_time
@@ -75,13 +78,15 @@ $$;
 
 -- Of each device, in the quarters of an hour that are complete: from the minutes.
 create or replace function city.aggregate_quarters(of_kind text, from_at timestamptz, to_at timestamptz) returns void
-language plpgsql as $$
+language plpgsql set enable_seqscan to off set jit to off as $$
 declare
   earliest timestamptz := city.floor_quarter((select min(window_start) from work_changed));
+  latest timestamptz := (select max(window_start) + interval '15 minutes' from work_changed where window_start < from_at);
 begin
   analyze work_changed;
   insert into work_again
-  select distinct 'device', id, city.floor_quarter(window_start) from work_changed where width = '1m' and scope = 'device';
+  select distinct city.floor_quarter(window_start), 'device', id from work_changed
+  where width = '1m' and scope = 'device' and city.floor_quarter(window_start) < from_at;
   insert into work_fresh
   select 'device', id, quarter, measure,
     case over_time
@@ -104,104 +109,86 @@ begin
     -- Minute by minute, as they are found by: a range would be read with the minutes of all others.
     cross join generate_series(0, 14) minute
     join city.aggregate_1m a on a.window_start = c.quarter + make_interval(mins => minute) and a.scope = 'device' and a.kind = of_kind and a.id = c.id
-      and a.value is not null and a.window_start >= earliest and a.window_start < from_at
+      and a.value is not null and a.window_start >= earliest and a.window_start < least(from_at, latest)
     join city.measure m on m.kind = of_kind and m.measure = a.measure
     order by 1, 2, 3, 4, 8) o
   group by id, quarter, measure, over_time;
 end $$;
 
--- What of work_fresh differs from what the table has; and what it has of work_again that is no more. `from_at`: from
--- there on windows are computed for the first time.
-create or replace function city.merge_1m(of_kind text, from_at timestamptz) returns void
-language plpgsql as $$
+-- What of work_fresh differs from what the table has; and what it has of work_again that is no more. `of_width`: 1m or 15m. `from_at`: from
+-- there on windows are computed for the first time. (Planned each time, with the times: other days are not looked at.)
+create or replace function city.merge_fresh(of_kind text, of_width text, from_at timestamptz) returns void
+language plpgsql set enable_seqscan to off set jit to off as $$
 declare
-  earliest timestamptz := (select min(window_start) from work_again);
+  earliest timestamptz;
+  latest timestamptz;
 begin
-  -- Or each row of the one is compared with all of the other.
-  analyze work_fresh, work_again;
-  with merged as (
-    insert into city.aggregate_1m as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
-    select scope, id, of_kind, window_start, measure, value, readings, devices, weight from work_fresh
-    on conflict (window_start, scope, kind, id, measure) do update
-      set value = excluded.value, readings = excluded.readings, devices = excluded.devices, weight = excluded.weight, revision = a.revision + 1
-      where (a.value, a.readings, a.devices, a.weight) is distinct from (excluded.value, excluded.readings, excluded.devices, excluded.weight)
-    returning a.scope, a.id, a.window_start
-  ), vanished as (
-    update city.aggregate_1m a set value = null, readings = 0, devices = 0, weight = 0, revision = a.revision + 1
-    from (select distinct * from work_again where window_start < from_at) again
-    where a.kind = of_kind and a.scope = again.scope and a.id = again.id and a.window_start = again.window_start and a.value is not null
-      and a.window_start >= earliest and a.window_start < from_at
-      and not exists (select from work_fresh f where f.scope = a.scope and f.id = a.id and f.window_start = a.window_start and f.measure = a.measure)
-    returning a.scope, a.id, a.window_start
-  )
-  insert into work_changed
-  select distinct '1m', scope, id, window_start from (select * from merged union all select * from vanished) c;
-  truncate work_fresh, work_again;
+  select min(window_start), max(window_start) into earliest, latest from work_again;
+  insert into work_kept select window_start, scope, id, measure from work_fresh where window_start < from_at;
+  analyze work_fresh, work_again, work_kept;
+  execute format($sql$
+    with merged as (
+      insert into city.%1$I as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
+      select scope, id, $1, window_start, measure, value, readings, devices, weight from work_fresh
+      on conflict (window_start, scope, kind, id, measure) do update
+        set value = excluded.value, readings = excluded.readings, devices = excluded.devices, weight = excluded.weight, revision = a.revision + 1
+        where (a.value, a.readings, a.devices, a.weight) is distinct from (excluded.value, excluded.readings, excluded.devices, excluded.weight)
+      returning a.scope, a.id, a.window_start
+    ), vanished as (
+      update city.%1$I a set value = null, readings = 0, devices = 0, weight = 0, revision = a.revision + 1
+      from work_again again
+      where a.kind = $1 and a.scope = again.scope and a.id = again.id and a.window_start = again.window_start and a.value is not null
+        and a.window_start between $2 and $3
+        and not exists (select from work_kept k where k.window_start = a.window_start and k.scope = a.scope and k.id = a.id and k.measure = a.measure)
+      returning a.scope, a.id, a.window_start
+    )
+    insert into work_changed
+    select distinct $4, scope, id, window_start from (select * from merged union all select * from vanished) c $sql$, 'aggregate_' || of_width)
+    using of_kind, earliest, latest, of_width;
+  truncate work_fresh, work_again, work_kept;
 end $$;
 
-create or replace function city.merge_15m(of_kind text, from_at timestamptz) returns void
+-- Which places are affected, and the values of all their devices: in windows that are computed for the first time of all places, in
+-- earlier ones of those one of whose devices changed.
+create or replace function city.find_affected(of_width text, from_at timestamptz) returns void
 language plpgsql as $$
-declare
-  earliest timestamptz := (select min(window_start) from work_again);
 begin
-  -- Or each row of the one is compared with all of the other.
-  analyze work_fresh, work_again;
-  with merged as (
-    insert into city.aggregate_15m as a (scope, id, kind, window_start, measure, value, readings, devices, weight)
-    select scope, id, of_kind, window_start, measure, value, readings, devices, weight from work_fresh
-    on conflict (window_start, scope, kind, id, measure) do update
-      set value = excluded.value, readings = excluded.readings, devices = excluded.devices, weight = excluded.weight, revision = a.revision + 1
-      where (a.value, a.readings, a.devices, a.weight) is distinct from (excluded.value, excluded.readings, excluded.devices, excluded.weight)
-    returning a.scope, a.id, a.window_start
-  ), vanished as (
-    update city.aggregate_15m a set value = null, readings = 0, devices = 0, weight = 0, revision = a.revision + 1
-    from (select distinct * from work_again where window_start < from_at) again
-    where a.kind = of_kind and a.scope = again.scope and a.id = again.id and a.window_start = again.window_start and a.value is not null
-      and a.window_start >= earliest and a.window_start < from_at
-      and not exists (select from work_fresh f where f.scope = a.scope and f.id = a.id and f.window_start = a.window_start and f.measure = a.measure)
-    returning a.scope, a.id, a.window_start
-  )
-  insert into work_changed
-  select distinct '15m', scope, id, window_start from (select * from merged union all select * from vanished) c;
-  truncate work_fresh, work_again;
-end $$;
-
--- Of each place one of whose devices changed, from all its devices: of windows that are computed for the first time all of them,
--- of earlier ones those of the affected places. What is joined is copied first: the planner has seen no minute that is new.
-create or replace function city.aggregate_places(of_kind text, of_width text, from_at timestamptz, to_at timestamptz) returns void
-language plpgsql as $$
-declare
-  earliest timestamptz := (select min(window_start) from work_changed where width = of_width);
-begin
-  truncate work_device, work_affected, work_needed;
+  truncate work_affected, work_needed;
   insert into work_affected
   select distinct p.scope, p.id, c.window_start from work_changed c join city.place p on p.device = c.id
   where c.width = of_width and c.scope = 'device' and c.window_start < from_at;
   analyze work_affected;
-  insert into work_again select * from work_affected;
+  insert into work_again select window_start, scope, id from work_affected;
   insert into work_needed
-  select distinct p.device, f.window_start from work_affected f join city.place p on p.scope = f.scope and p.id = f.id;
+  select distinct f.window_start, p.device from work_affected f join city.place p on p.scope = f.scope and p.id = f.id;
   analyze work_needed;
+end $$;
 
-  if of_width = '1m' then
+create or replace function city.load_devices(of_kind text, of_width text, from_at timestamptz, to_at timestamptz) returns void
+language plpgsql set enable_seqscan to off set jit to off as $$
+declare
+  earliest timestamptz;
+  latest timestamptz;
+begin
+  select min(window_start), max(window_start) into earliest, latest from work_affected;
+  truncate work_device;
+  execute format($sql$
     insert into work_device
-    select a.id, a.window_start, a.measure, a.value, a.readings, a.weight from city.aggregate_1m a
-    where a.scope = 'device' and a.kind = of_kind and a.window_start >= from_at and a.window_start < to_at and a.value is not null
+    select a.id, a.window_start, a.measure, a.value, a.readings, a.weight from city.%1$I a
+    where a.scope = 'device' and a.kind = $1 and a.window_start >= $2 and a.window_start < $3 and a.value is not null
     union all
-    select a.id, a.window_start, a.measure, a.value, a.readings, a.weight from work_needed n join city.aggregate_1m a
-      on a.window_start = n.window_start and a.scope = 'device' and a.kind = of_kind and a.id = n.device and a.value is not null
-    where a.window_start >= earliest and a.window_start < from_at;
-  else
-    insert into work_device
-    select a.id, a.window_start, a.measure, a.value, a.readings, a.weight from city.aggregate_15m a
-    where a.scope = 'device' and a.kind = of_kind and a.window_start >= from_at and a.window_start < to_at and a.value is not null
-    union all
-    select a.id, a.window_start, a.measure, a.value, a.readings, a.weight from work_needed n join city.aggregate_15m a
-      on a.window_start = n.window_start and a.scope = 'device' and a.kind = of_kind and a.id = n.device and a.value is not null
-    where a.window_start >= earliest and a.window_start < from_at;
-  end if;
+    select a.id, a.window_start, a.measure, a.value, a.readings, a.weight from work_needed n join city.%1$I a
+      on a.window_start = n.window_start and a.scope = 'device' and a.kind = $1 and a.id = n.device and a.value is not null
+    where a.window_start between $4 and $5 $sql$, 'aggregate_' || of_width)
+    using of_kind, from_at, to_at, earliest, latest;
   analyze work_device;
+end $$;
 
+create or replace function city.aggregate_places(of_kind text, of_width text, from_at timestamptz, to_at timestamptz) returns void
+language plpgsql as $$
+begin
+  perform city.find_affected(of_width, from_at);
+  perform city.load_devices(of_kind, of_width, from_at, to_at);
   insert into work_fresh
   select scope, id, window_start, measure,
     case over_places
@@ -222,7 +209,7 @@ end $$;
 
 -- One message for each window of a device or place: all its measures, and how often they have been computed.
 create or replace function city.publish_aggregates(of_kind text) returns void
-language plpgsql as $$
+language plpgsql set enable_seqscan to off set jit to off as $$
 begin
   insert into city.outbox (topic, key, value)
   select 'city.aggregates', c.scope || '/' || c.id || '/' || of_kind, jsonb_build_object('scope', c.scope, 'id', c.id, 'kind', of_kind,

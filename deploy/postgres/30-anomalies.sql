@@ -244,7 +244,7 @@ end $$;
 
 -- Quarters of an hour that were computed in this run, against the profile. Their points are at the end of the quarter.
 create or replace function city.find_unusual(of_kind text, from_at timestamptz, to_at timestamptz) returns void
-language plpgsql as $$
+language plpgsql set enable_seqscan to off set jit to off as $$
 declare
   zone text := (select value from city.setting where name = 'time_zone');
   score_least double precision := city.threshold_of('profile.score');
@@ -263,11 +263,14 @@ begin
       case when extract(isodow from p.day) >= 6 then 'weekend' else 'workday' end, round(p.median::numeric, 2), p.days),
     null, null
   from (select distinct id, window_start from work_changed where width = '15m' and scope = 'device') c
-  join city.aggregate_15m a on a.window_start = c.window_start and a.scope = 'device' and a.kind = of_kind and a.id = c.id
+  -- By their keys; `offset 0`: not the other way round.
+  cross join lateral (
+    select * from city.aggregate_15m f where f.window_start = c.window_start and f.scope = 'device' and f.kind = of_kind and f.id = c.id
+      and f.window_start between earliest and latest offset 0) a
   join city.threshold t on t.name = 'profile.' || of_kind || '.' || a.measure
   join city.profile p on p.day = (a.window_start at time zone zone)::date and p.hour = extract(hour from a.window_start at time zone zone)
     and p.kind = of_kind and p.device = a.id and p.measure = a.measure
-  where a.window_start between earliest and latest and abs(a.value - p.median) > score_least * greatest(p.spread, t.value, share * abs(p.median));
+  where abs(a.value - p.median) > score_least * greatest(p.spread, t.value, share * abs(p.median));
 end $$;
 
 -- The points of the targets as they are now, in place of those that were.

@@ -34,6 +34,7 @@ declare
   closed timestamptz;
   from_at timestamptz;
   to_at timestamptz;
+  chunk interval := city.seconds_of('compute.chunk');
 begin
   select closed_until into closed from city.window_progress where kind = of_kind;
   select computed_until into from_at from city.computed where kind = of_kind;
@@ -44,10 +45,14 @@ begin
     return false;
   end if;
   from_at := least(from_at, closed);
-  to_at := least(closed, from_at + city.seconds_of('compute.chunk'));
+  to_at := least(closed, from_at + chunk);
 
   perform city.begin_work();
-  with taken as (delete from city.window_due where kind = of_kind returning device, window_start)
+  -- In pieces too: after an outage it may be days of all devices.
+  with taken as (
+    delete from city.window_due
+    where kind = of_kind and window_start < (select city.floor_quarter(min(window_start)) + chunk from city.window_due where kind = of_kind)
+    returning device, window_start)
   insert into taken_due select distinct * from taken
   -- Of older minutes the others of their quarter are deleted.
   where window_start >= closed - make_interval(days => city.threshold_of('keep.aggregate_1m')::integer);
@@ -64,15 +69,15 @@ begin
     perform city.fill(of_kind);
   end if;
 
-  perform city.aggregate_devices(of_kind);
-  perform city.merge_1m(of_kind, from_at);
+  perform city.aggregate_devices(of_kind, from_at);
+  perform city.merge_fresh(of_kind, '1m', from_at);
   perform city.aggregate_quarters(of_kind, city.floor_quarter(from_at), city.floor_quarter(to_at));
-  perform city.merge_15m(of_kind, city.floor_quarter(from_at));
+  perform city.merge_fresh(of_kind, '15m', city.floor_quarter(from_at));
   analyze work_changed;
   perform city.aggregate_places(of_kind, '1m', from_at, to_at);
-  perform city.merge_1m(of_kind, from_at);
+  perform city.merge_fresh(of_kind, '1m', from_at);
   perform city.aggregate_places(of_kind, '15m', city.floor_quarter(from_at), city.floor_quarter(to_at));
-  perform city.merge_15m(of_kind, city.floor_quarter(from_at));
+  perform city.merge_fresh(of_kind, '15m', city.floor_quarter(from_at));
   perform city.publish_aggregates(of_kind);
 
   perform city.find_anomalies(of_kind, from_at, to_at);
@@ -81,15 +86,21 @@ begin
   return true;
 end $$;
 
--- All kinds, until everything that is closed is computed, or for some 20 s: what is left waits for the next run.
+-- All kinds in turn, so that none waits for all of another, until everything that is closed is computed, or for some 20 s: what is
+-- left waits for the next run.
 create or replace function city.compute_windows() returns void
 language plpgsql as $$
 declare
   of_kind text;
   until timestamptz := clock_timestamp() + interval '20 seconds';
+  more boolean := true;
 begin
-  foreach of_kind in array array['traffic', 'weather', 'energy'] loop
-    while to_regclass('city.' || of_kind) is not null and clock_timestamp() < until and city.compute_kind(of_kind) loop
+  while more and clock_timestamp() < until loop
+    more := false;
+    foreach of_kind in array array['traffic', 'weather', 'energy'] loop
+      if to_regclass('city.' || of_kind) is not null and city.compute_kind(of_kind) then
+        more := true;
+      end if;
     end loop;
   end loop;
 end $$;

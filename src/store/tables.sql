@@ -46,7 +46,8 @@ create table if not exists city.window_due (
   device text not null,
   window_start timestamptz not null
 );
-create index if not exists window_due_kind on city.window_due (kind);
+create index if not exists window_due_start on city.window_due (kind, window_start);
+drop index if exists city.window_due_kind; -- of earlier versions: without the time
 
 -- Results on their way to topics: published in the order of id, then deleted.
 create table if not exists city.outbox (

@@ -142,7 +142,7 @@ await 60 'the store is ready' curl -fs "http://127.0.0.1:$stored/readyz"
 await 60 'the gateway has Kafka' eval "curl -fs http://127.0.0.1:$admin/metrics | grep -q '^citygate_kafka_up 1'"
 await 60 'every device has its place' eval "[[ \$(sql 'select count(*) from city.device') == $(wc -l <"$work/places.ndjson") ]]"
 # Days without a reading are computed in larger pieces.
-sql "update city.threshold set value = 21600 where name = 'compute.chunk'"
+sql "update city.threshold set value = 86400 where name = 'compute.chunk'"
 echo "ok     servers, gateway and store are ready after $((SECONDS - began)) s"
 
 if [[ -n $kills ]]; then
