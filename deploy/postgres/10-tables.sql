@@ -205,6 +205,7 @@ insert into city.threshold (name, value, unit, meaning) values
   ('jump.traffic.speed_kmh', 40, 'km/h', 'One reading so far from the five before and from the next: no road does that within an interval.'),
   ('jump.traffic.occupancy_percent', 30, '%', 'As above.'),
   ('jump.traffic.flow_veh_h', 3000, 'veh/h', 'As above.'),
+  ('jump.lane_flow_veh_h', 2000, 'veh/h', 'But of flow for each lane this, if it is more: when an accident is cleared, every lane is full for a while.'),
   ('jump.weather.temperature_c', 6, 'degC', 'As above.'),
   ('jump.weather.relative_humidity_percent', 20, '%', 'As above.'),
   ('jump.weather.pressure_hpa', 8, 'hPa', 'As above.'),

@@ -57,16 +57,18 @@ create or replace function city.find_jumps(of_kind text) returns void
 language plpgsql as $$
 declare
   intervals double precision := city.threshold_of('jump.intervals');
+  lane_flow double precision := city.threshold_of('jump.lane_flow_veh_h');
 begin
   insert into work_point
   with limits as (
     select substr(name, length('jump.' || of_kind) + 2) as measure, value as jump from city.threshold where name like 'jump.' || of_kind || '.%'
   ), neighbours as (
-    select v.device, v.measure, l.jump, v.is_target, o.number, v.value as next, v.observed_at as next_at, lag(v.observed_at, 2) over w as before_at,
+    select v.device, v.measure, case v.measure when 'flow_veh_h' then greatest(l.jump, lane_flow * d.lane_count) else l.jump end as jump, v.is_target, o.number, v.value as next, v.observed_at as next_at, lag(v.observed_at, 2) over w as before_at,
       lag(v.value) over w as value, lag(v.observed_at) over w as at, lag(o.number) over w as at_number,
       lag(o.number, 6) over w as oldest_number,
       array[lag(v.value, 2) over w, lag(v.value, 3) over w, lag(v.value, 4) over w, lag(v.value, 5) over w, lag(v.value, 6) over w] as before
     from work_doubtful join work_value v using (device) join limits l using (measure) join work_order o using (device, observed_at)
+    left join city.device d on d.device = v.device and d.kind = of_kind
     window w as (partition by v.device, v.measure order by v.observed_at)
   ), isolated as (
     -- The median is asked only of the few that leap from the reading before, and back.

@@ -21,6 +21,7 @@ GAP_INTERVALS = 2.5
 # What a jump must exceed to be one, by the table of thresholds.
 JUMPS = {"speed_kmh": 40, "occupancy_percent": 30, "flow_veh_h": 3000, "temperature_c": 6, "relative_humidity_percent": 20, "pressure_hpa": 8,
          "wind_speed_m_s": 14, "rain_mm": 8, "power_w": 15000, "frequency_hz": 3}
+LANE_FLOW_VEH_H = 2000
 
 
 def at(ms):
@@ -102,6 +103,7 @@ class FleetLedger:
     def note_faults(self):
         self.labels, self.unseen = [], collections.Counter()
         self.interval = {row["device"]: datetime.timedelta(seconds=row["interval_s"]) for row in self.devices}
+        self.lanes = {row["device"]: row.get("lane_count") for row in self.devices}
         for kind, device, readings in self.series():
             self.note_nulls(device, readings)
             self.note_spikes(kind, device, readings)
@@ -130,7 +132,7 @@ class FleetLedger:
                 self.label("register_backwards" if fell else "jump", device, reading, reading, "energy_import_kwh")
             elif any(abs(other["observed_at"] - reading["observed_at"]) > GAP_INTERVALS * self.interval[device] for other in around):
                 self.unseen["spike beside readings that are missing"] += 1
-            elif field := leaping(around, reading):
+            elif field := leaping(around, reading, self.lanes.get(device) or 0):
                 self.label("jump", device, reading, reading, field)
             else:
                 self.unseen["spike in a lane, a phase, or of less than a rule's limit"] += 1
@@ -160,9 +162,11 @@ def registers(around, reading):
     return len(values) < 2 or values[0] <= reading["energy_import_kwh"] <= values[1]
 
 
-def leaping(around, reading):
+def leaping(around, reading, lanes):
     """The field that is beyond a jump's limit from both neighbours, on the same side."""
     for field, limit in JUMPS.items():
+        if field == "flow_veh_h":
+            limit = max(limit, LANE_FLOW_VEH_H * lanes)
         values = [other.get(field) for other in around]
         if reading.get(field) is not None and len(values) == 2 and None not in values:
             leaps = [reading[field] - value for value in values]
