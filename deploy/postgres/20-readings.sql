@@ -103,7 +103,6 @@ begin
   -- Windows that were computed before and are computed again: what they have no value of any more is withdrawn.
   create temp table if not exists work_again (window_start timestamptz, scope text, id text,
     primary key (window_start, scope, id)) on commit delete rows;
-  create temp table if not exists work_affected (scope text, id text, window_start timestamptz) on commit delete rows;
   create temp table if not exists work_needed (window_start timestamptz, device text, primary key (window_start, device)) on commit delete rows;
   create temp table if not exists work_changed (width text, scope text, id text, window_start timestamptz) on commit delete rows;
   create temp table if not exists work_point (like city.anomaly_point) on commit delete rows;

@@ -41,8 +41,8 @@ on conflict do nothing;
 
 -- === aggregates from values ===
 --
--- Partitions that grow look empty to the planner, who would compare each of their rows with all of another table: hence enable_seqscan,
--- and keys of what they are joined with. And without jit, which costs of scans that are not to be would set off.
+-- A partition that grows still looks empty to the planner, which would compare each of its rows with all rows of another table. So
+-- enable_seqscan is off where one is read, and what it is joined with has keys; jit is off because the planner's penalty for scans would start it.
 
 -- Of each device, in the minutes of the targets.
 create or replace function city.aggregate_devices(of_kind text, from_at timestamptz) returns void
@@ -153,14 +153,13 @@ end $$;
 create or replace function city.find_affected(of_width text, from_at timestamptz) returns void
 language plpgsql as $$
 begin
-  truncate work_affected, work_needed;
-  insert into work_affected
-  select distinct p.scope, p.id, c.window_start from work_changed c join city.place p on p.device = c.id
+  truncate work_needed;
+  insert into work_again
+  select distinct c.window_start, p.scope, p.id from work_changed c join city.place p on p.device = c.id
   where c.width = of_width and c.scope = 'device' and c.window_start < from_at;
-  analyze work_affected;
-  insert into work_again select window_start, scope, id from work_affected;
+  analyze work_again;
   insert into work_needed
-  select distinct f.window_start, p.device from work_affected f join city.place p on p.scope = f.scope and p.id = f.id;
+  select distinct a.window_start, p.device from work_again a join city.place p on p.scope = a.scope and p.id = a.id;
   analyze work_needed;
 end $$;
 
@@ -170,7 +169,7 @@ declare
   earliest timestamptz;
   latest timestamptz;
 begin
-  select min(window_start), max(window_start) into earliest, latest from work_affected;
+  select min(window_start), max(window_start) into earliest, latest from work_again;
   truncate work_device;
   execute format($sql$
     insert into work_device
@@ -202,7 +201,7 @@ begin
   from (
     select p.scope, p.id, d.window_start, d.measure, m.over_places, d.value, d.readings, d.weight
     from work_device d join city.place p on p.device = d.device join city.measure m on m.kind = of_kind and m.measure = d.measure
-    where d.window_start >= from_at or (p.scope, p.id, d.window_start) in (select scope, id, window_start from work_affected)
+    where d.window_start >= from_at or (p.scope, p.id, d.window_start) in (select scope, id, window_start from work_again)
     order by p.scope, p.id, d.window_start, d.measure, m.over_places, d.device) o
   group by scope, id, window_start, measure, over_places;
 end $$;
