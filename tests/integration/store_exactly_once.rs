@@ -131,11 +131,16 @@ async fn two_stores_share_the_partitions_and_one_has_them_all_when_the_other_is_
     await_rows(&database, 500).await;
     // It joins while the first has a batch open.
     let mut second = city.store(settings);
-    city.produce_probes(&all[20_000..40_000]);
     partitions(&first, 3).await;
     partitions(&second, 3).await;
+    // Only now, or the first may have stored all of it alone.
+    city.produce_probes(&all[20_000..40_000]);
     let from = rows(&database).await;
     await_rows(&database, (from + 2_000).min(40_000)).await;
+    eventually("the second has stored some", async || {
+        (second.metric("citygate_store_rows_total", &[]).await > 0).then_some(())
+    })
+    .await;
     second.kill();
     city.produce_probes(&all[40_000..]);
     partitions(&first, 6).await;
