@@ -4,7 +4,7 @@
 //! configuration or the command line is wrong (`EX_USAGE`); 69 Kafka could not be asked for its topics (`EX_UNAVAILABLE`).
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -91,9 +91,24 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ConfigFile {
-    /// The TOML file; deploy/citygate.toml explains every setting. Without one, defaults and CITYGATE_* variables hold.
+    /// The TOML file; deploy/citygate.toml explains every setting. Without one it is /etc/citygate/citygate.toml, if that
+    /// exists; else defaults and CITYGATE_* variables hold.
     #[arg(long, short, value_name = "FILE", env = "CITYGATE_CONFIG", global = true)]
     config: Option<PathBuf>,
+}
+
+/// The configuration of the package: on its machine every command means the service's settings.
+const INSTALLED: &str = "/etc/citygate/citygate.toml";
+
+impl ConfigFile {
+    fn path(self) -> Option<PathBuf> {
+        self.config.or_else(|| existing(Path::new(INSTALLED)))
+    }
+}
+
+/// A file that this user may not look at counts as there: to be told so is better than to go by other settings.
+fn existing(file: &Path) -> Option<PathBuf> {
+    file.try_exists().unwrap_or(true).then(|| file.to_owned())
 }
 
 fn main() -> ExitCode {
@@ -133,7 +148,7 @@ fn main() -> ExitCode {
 }
 
 fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    match Config::load(file.config.as_deref()) {
+    match Config::load(file.path().as_deref()) {
         Ok(config) => {
             start_logging(&config.log);
             act(config)
@@ -148,6 +163,7 @@ fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<Exit
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Before anything starts: as the first process of a container it would not be ended by a signal without a handler.
     let mut signals = shutdown::Signals::new().context("signal handlers")?;
+    shutdown::outlive_hangups().context("signal handlers")?;
     // A task of its own, since it waits for the disk, too.
     let mut start = TaskTracker::new().spawn(Gateway::start(config));
     let started = tokio::select! {
@@ -322,5 +338,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_configuration_is_that_of_the_package_only_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("citygate.toml");
+        assert_eq!(super::existing(&file), None);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(super::existing(&file), Some(file.clone()));
+        // Below a file nothing can be looked for, as below a folder that is closed to this user.
+        let hidden = file.join("citygate.toml");
+        assert_eq!(super::existing(&hidden), Some(hidden));
     }
 }

@@ -18,14 +18,7 @@ install -D -m 0644 deploy/systemd/citygate.sysctl "$root/usr/lib/sysctl.d/60-cit
 install -D -m 0644 -t "$root/usr/share/citygate/schemas" schemas/*.avsc
 install -D -m 0644 -t "$root/usr/share/citygate/postgres" deploy/postgres/{*.sql,*.avsc,jobs.toml}
 install -D -m 0644 -t "$root/usr/share/citygate/postgres/setup" deploy/postgres/setup/*.sql
-install -D -m 0644 -t "$root/usr/share/doc/citygate" deploy/README.md deploy/SECURITY.md deploy/RUNBOOK.md
-for folder in prometheus alertmanager grafana; do
-  install -D -m 0644 -t "$root/usr/share/doc/citygate/$folder" "deploy/$folder"/*
-done
 install -D -m 0644 deploy/kafka/topics.toml "$root/etc/citygate/topics.toml"
-install -D -m 0644 schemas/README.md "$root/usr/share/doc/citygate/schemas.md"
-install -D -m 0644 deploy/postgres/README.md "$root/usr/share/doc/citygate/postgres.md"
-install -D -m 0644 LICENSE "$root/usr/share/doc/citygate/copyright"
 install -d -m 0755 "$root/etc/citygate"
 sed -e 's|^state_dir = .*|state_dir = "/var/lib/citygate"|' -e 's|^folder = "schemas"|folder = "/usr/share/citygate/schemas"|' \
   -e 's|"deploy/kafka/topics.toml"|"/etc/citygate/topics.toml"|' -e 's|^sql_folder = "deploy/postgres"|sql_folder = "/usr/share/citygate/postgres"|' \
@@ -34,6 +27,23 @@ sed -e 's|^state_dir = .*|state_dir = "/var/lib/citygate"|' -e 's|^folder = "sch
 for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"' '# topics_file = "/etc/citygate/topics.toml"' \
   'sql_folder = "/usr/share/citygate/postgres"'; do
   grep -qxF "$setting" "$root/etc/citygate/citygate.toml"
+done
+
+# The pages, with what they name beside them as in the repository.
+docs=$root/usr/share/doc/citygate
+install -D -m 0644 LICENSE "$docs/copyright"
+install -D -m 0644 -t "$docs" deploy/*.md "$root/etc/citygate/citygate.toml"
+for folder in prometheus alertmanager grafana kafka; do install -D -m 0644 -t "$docs/$folder" "deploy/$folder"/*; done
+install -D -m 0644 -t "$docs/postgres" deploy/postgres/README.md
+install -D -m 0644 -t "$docs/schemas" schemas/README.md
+sed -i 's|](\.\./schemas/|](schemas/|g' "$docs"/*.md
+sed -i 's|](\.\./deploy/|](../|g' "$docs/schemas/README.md"
+sed -i 's|deploy/RUNBOOK.md|/usr/share/doc/citygate/RUNBOOK.md|' "$docs/prometheus"/*.yaml
+# What the package does not have is named without a link.
+for page in "$docs"/*.md "$docs"/*/*.md; do
+  while read -r target; do
+    if [[ ! -e $(dirname "$page")/$target ]]; then sed -i "s|\[\([^]]*\)\](${target}[^)]*)|\1|g" "$page"; fi
+  done < <(grep -oP '\]\(\K[^)#:]+(?=[#)])' "$page" | sort -u)
 done
 
 libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
 /// The `[drain]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +29,24 @@ impl Default for Config {
             deadline: Duration::from_secs(20),
         }
     }
+}
+
+/// SIGHUP does not end this process from now on: a gateway that has nothing to read again ends by it no more than one that has.
+/// Whatever is read again listens to the signal by itself ([`watch`](crate::operate::watch)).
+///
+/// # Errors
+/// The process may not install signal handlers.
+pub fn outlive_hangups() -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    // Nothing waits for it: it ends with the process.
+    TaskTracker::new().spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!(
+                "SIGHUP: identities, certificates and revocation lists are read again; settings at the next start"
+            );
+        }
+    });
+    Ok(())
 }
 
 /// SIGTERM and SIGINT to this process, from now on: none is missed between two questions.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real one-node Kubernetes (etcd, API server, controller manager, scheduler, proxy, kubelet with containerd and runc) in a network
-# namespace of its own, and in one of processes: bridges, iptables rules, mounts and shims vanish with them.
+# namespace of its own, and in those of processes and mounts: bridges, iptables rules, shims, and files under /run, /var/lib and /var/log
+# vanish with them.
 #   tests/deploy/helm.cluster.sh build                     the programs, from the Go module proxy, into CITYGATE_CACHE/k8s/bin: ten minutes
 #   tests/deploy/helm.cluster.sh run FOLDER COMMAND...     runs the command there, with KUBECONFIG set and FOLDER for everything that is written
 # IMAGES (for `run`) are tar balls of images to import; one must be localhost/pause:1. `run` needs root, and kubectl on the PATH; apt: etcd-server
@@ -115,7 +116,9 @@ end() {
 }
 
 inside() { # COMMAND...
-  local ip=10.203.0.1 bin=$cache/bin tries image
+  local ip=10.203.0.1 bin=$cache/bin tries image folder
+  # What kubelet, containerd and CNI write at fixed places.
+  for folder in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
   ip link set lo up
   ip link add node0 type bridge
   ip addr add "$ip/24" dev node0
@@ -158,10 +161,8 @@ case ${1:-} in
     IMAGES=${IMAGES:-} unshare --net --mount --pid --mount-proc --fork --kill-child "$here" inside "$@" || code=$?
     # What containers had; rmdir removes no group that somebody uses.
     find /sys/fs/cgroup -depth -type d -path '*/k8s.io*' -exec rmdir {} + 2>/dev/null || true
-    # The names of containers' network namespaces outlive them.
-    find /run/netns -maxdepth 1 -name 'cni-*' -newer containerd.toml -delete 2>/dev/null || true
     exit "$code"
     ;;
   inside) shift && inside "$@" ;;
-  *) sed -n '2,8s/^# //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
 esac

@@ -9,19 +9,21 @@
   helm.py pods FILE              prints a pod for every pod template
   helm.py operator               prints definitions of the Prometheus operator's kinds, as loose as can be
   helm.py yaml FILE              prints the file as `rules` prints
-  helm.py image TAR NAME FOLDER PROGRAM    makes an image of one layer, as `docker save` would
+  helm.py image TAR NAME FOLDER PROGRAM    makes an image of one layer, as `docker save` would, with the environment of deploy/Dockerfile
 """
 
 import hashlib
 import io
 import json
 import pathlib
+import re
 import sys
 import tarfile
 
 import yaml
 
 OPERATOR = "monitoring.coreos.com"
+DOCKERFILE = pathlib.Path(__file__).parents[2] / "deploy/Dockerfile"
 
 
 def manifests(file):
@@ -62,7 +64,8 @@ def image(tar, name, folder, program):
     with tarfile.open(fileobj=layer, mode="w") as files:
         files.add(folder, arcname=".")
     digest = hashlib.sha256(layer.getvalue()).hexdigest()
-    settings = {"Entrypoint": [program], "User": "10001:10001", "Env": ["CITYGATE_SCHEMAS__FOLDER=/usr/share/citygate/schemas"]}
+    environment = re.findall(r"\b(CITYGATE_\w+=/\S+)", DOCKERFILE.read_text())
+    settings = {"Entrypoint": [program], "User": "10001:10001", "Env": environment}
     config = {"architecture": "amd64", "os": "linux", "config": settings, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     parts = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode(), "layer.tar": layer.getvalue()}

@@ -114,6 +114,9 @@ leaves '5432 9093' "${open[@]}" "${store[@]}" --set-json 'settings.store.alertma
 leaves '5433 9094' "${all[@]}"
 cmp <("$python" tests/deploy/helm.py rules "$work/all.yaml") <("$python" tests/deploy/helm.py yaml deploy/prometheus/rules.yaml) ||
   fail 'the rules are not those of deploy/prometheus'
+helm template city "$chart" "${all[@]}" --set prometheusRule.runbook=https://wiki.example/RUNBOOK.md 2>/dev/null >"$work/linked.yaml"
+grep -q 'runbook_url: https://wiki.example/RUNBOOK.md#citygatedown$' "$work/linked.yaml" || fail 'alerts do not lead to the runbook that a value names'
+if grep -q 'deploy/RUNBOOK.md' "$work/linked.yaml"; then fail 'an alert leads to another runbook than the value names'; fi
 echo "ok     the program accepts what is rendered as its settings, of gateways and store; the rules are those of deploy/prometheus"
 
 if [[ ! -x $cache/k8s/bin/kube-apiserver ]] || ! command -v etcd >/dev/null; then

@@ -142,6 +142,22 @@ grep -q 'permission denied' "$work/refused" || fail "the user of dashboards: $(c
 echo "the store: disabled; without a database it ends with 64; as README.md says it runs as $(inside ps -o user= -p "$(state MainPID)") and has" \
   "its tables ($(sql "select count(*) from pg_tables where schemaname = 'city'")), which the user of dashboards reads; $(cat "$work/health")"
 
+# What a person does there: a command without --config means the service's, and a reload is none that ends it.
+inside runuser -u citygate -- citygate check >"$work/check" 2>&1 || true
+grep -q 'spool: /var/lib/citygate/spool' "$work/check" || { cat "$work/check" && fail 'a command does not find the configuration of the service'; }
+before=$(pid)
+inside systemctl reload citygate
+await 'the reload' inside sh -c "journalctl --no-pager --unit citygate | grep -q 'SIGHUP: identities'"
+[[ $(pid) == "$before" ]] || fail 'a reload ends the gateway'
+until_ready
+# This small Debian installs no documentation.
+dpkg-deb --extract "$machine/root/citygate.deb" "$work/content"
+dead=$(cd "$work/content/usr/share/doc/citygate" && for page in *.md */*.md; do
+  while read -r target; do if [[ ! -e $(dirname "$page")/$target ]]; then echo "$page: $target"; fi; done < <(grep -oP '\]\(\K[^)#:]+(?=[#)])' "$page")
+done)
+[[ -z $dead ]] || fail "links of the pages lead nowhere: $dead"
+echo "commands find the service's configuration, a reload ends nothing, and $(find "$work/content/usr/share/doc" -name '*.md' | wc -l) pages have no dead link"
+
 killed=$(pid)
 inside kill -9 "$killed"
 for ((tries = 0; tries < 100; tries++)); do

@@ -202,6 +202,20 @@ async fn sigterm_ends_the_program_with_exit_code_0() {
     }
 }
 
+/// An operator reloads a gateway that has neither identities nor certificates: it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_ends_no_program() {
+    let mut program = Program::start(&Broker::mock()).await;
+    program.signal("HUP");
+    eventually("it says what is read again", async || {
+        program.said().contains("SIGHUP: identities").then_some(())
+    })
+    .await;
+    let mut client = program.client(Via::Http).await;
+    assert!(client.send("devices/still/weather", "", GOOD).await.is_yes(Via::Http));
+    assert!(program.runs());
+}
+
 /// The registry is asked, and does not answer: the program is told to end, and does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_a_start_that_waits() {

@@ -70,6 +70,7 @@ mod incomplete;
 mod balance;
 
 mod leaderless;
+mod links;
 
 mod kinds;
 

@@ -312,16 +312,17 @@ async fn a_list_that_is_wrong_and_a_kafka_that_does_not_answer_are_told_apart() 
 /// What a page shows of a command, which its comment names.
 #[test]
 fn tables_of_the_pages_are_what_the_program_prints() {
-    let page = std::fs::read_to_string(repository().join("deploy/README.md")).unwrap();
+    let page = |name: &str| std::fs::read_to_string(repository().join("deploy").join(name)).unwrap();
+    let pages = ["TOPICS.md", "SIZING.md"].map(page).concat();
     let mut commands = 0;
-    for part in page.split("<!-- citygate topics ").skip(1) {
+    for part in pages.split("<!-- citygate topics ").skip(1) {
         let (command, rest) = part.split_once(" -->\n").unwrap();
         let (shown, _) = rest.split_once("<!-- end -->").unwrap();
         let arguments: Vec<_> = command.split_whitespace().collect();
         let printed = program(&arguments);
         assert_eq!(
             shown, printed,
-            "deploy/README.md: write there what this prints: citygate topics {command}"
+            "deploy/TOPICS.md, SIZING.md: write there what this prints: citygate topics {command}"
         );
         commands += 1;
     }
@@ -331,7 +332,7 @@ fn tables_of_the_pages_are_what_the_program_prints() {
 /// Each listed topic is a node of the picture, with its key, partitions, retention and owner; and no other is.
 #[test]
 fn the_picture_shows_every_topic_as_it_is_listed() {
-    let page = std::fs::read_to_string(repository().join("deploy/README.md")).unwrap();
+    let page = std::fs::read_to_string(repository().join("deploy/TOPICS.md")).unwrap();
     let (picture, _) = page.split_once("```mermaid").unwrap().1.split_once("```").unwrap();
     let labels = picture
         .split("[(\"")

@@ -120,7 +120,7 @@ fn every_alert_has_a_section_in_the_runbook_and_the_runbook_has_no_other() {
         }
         let link = format!("deploy/RUNBOOK.md#{}", alert.to_lowercase());
         assert!(
-            rules.contains(&format!("runbook: \"{link}\"")),
+            rules.contains(&format!("runbook_url: \"{link}\"")),
             "{alert} does not name {link}"
         );
     }

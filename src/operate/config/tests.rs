@@ -1,5 +1,5 @@
 //! What a configuration accepts, and how its mistakes are reported: all at once, each with its place and what is
-//! expected. The example file `deploy/citygate.toml` and the page of limits in `deploy/README.md` are checked against
+//! expected. The example file `deploy/citygate.toml`, the pages of `deploy/` and the schema of the chart are checked against
 //! the settings that exist.
 
 use super::*;
@@ -88,6 +88,40 @@ fn the_example_file_explains_every_setting_with_its_default() {
     }
 }
 
+/// A setting is refused by the chart where its name is wrong, not only by the gateway that would start with it.
+#[test]
+fn the_chart_knows_the_names_of_all_settings() {
+    fn compare(schema: &serde_json::Value, path: &[String]) {
+        let names: HashSet<String> = ask::names::<Config>(path).into_iter().collect();
+        // What the chart sets itself is refused as a whole; of a table of any names every one is right.
+        if names.is_empty() || schema == false {
+            return;
+        }
+        assert_eq!(schema["additionalProperties"], false, "{path:?}");
+        let properties = schema["properties"].as_object().unwrap();
+        let known: HashSet<String> = properties.keys().cloned().collect();
+        // state_dir and the admin port are the chart's.
+        let missing: Vec<_> = names
+            .difference(&known)
+            .filter(|name| *name != "state_dir" && *name != "admin")
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "values.schema.json has no {missing:?} in settings {path:?}"
+        );
+        for (name, inner) in properties {
+            assert!(
+                names.contains(name),
+                "values.schema.json: {path:?} {name} does not exist"
+            );
+            compare(inner, &[path, std::slice::from_ref(name)].concat());
+        }
+    }
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../deploy/helm/citygate/values.schema.json")).unwrap();
+    compare(&schema["properties"]["settings"], &[]);
+}
+
 /// Settings that bound nothing: switches, addresses, names, the sizes of steps, and which times are right.
 const NO_LIMITS: &str = "
     state_dir
@@ -124,8 +158,15 @@ const WITHOUT_DEFAULT: [(&str, &str); 7] = [
 
 #[test]
 fn the_page_of_limits_names_every_setting_that_is_one() {
-    let page = include_str!("../../../deploy/README.md");
-    let named: Vec<_> = page.split('`').skip(1).step_by(2).collect();
+    // Each by itself: an odd number of marks must not change what is a name in the next one.
+    let pages = [
+        include_str!("../../../deploy/LIMITS.md"),
+        include_str!("../../../deploy/SPOOL.md"),
+        include_str!("../../../deploy/MESSAGES.md"),
+        include_str!("../../../deploy/README.md"),
+    ];
+    let names = |page: &'static str| page.split('`').skip(1).step_by(2);
+    let named: Vec<_> = pages.into_iter().flat_map(names).collect();
     // Every other setting is a limit.
     let no_limits: HashSet<&str> = NO_LIMITS.split_whitespace().collect();
     let defaults = tables(&Config::default());
@@ -137,7 +178,7 @@ fn the_page_of_limits_names_every_setting_that_is_one() {
         };
         for name in fields {
             let is_there = named.contains(&name.as_str()) || no_limits.contains(name.as_str());
-            assert!(is_there, "{name} is not in deploy/README.md");
+            assert!(is_there, "{name} is on no page of deploy/");
             known.insert(name);
         }
     }
@@ -147,7 +188,7 @@ fn the_page_of_limits_names_every_setting_that_is_one() {
     for (table, field) in named.iter().filter_map(|name| name.split_once('.')) {
         let has_default = defaults.get(table).is_none_or(|table| table.get(field).is_some());
         let known = has_default || WITHOUT_DEFAULT.contains(&(table, field));
-        assert!(known, "deploy/README.md names {table}.{field}, which does not exist");
+        assert!(known, "a page of deploy/ names {table}.{field}, which does not exist");
     }
 }
 

@@ -96,7 +96,7 @@ struct Form {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Print a table in Markdown; those of deploy/README.md are made so.
+    /// Print a table in Markdown; that of deploy/TOPICS.md is made so.
     #[arg(long)]
     markdown: bool,
 }

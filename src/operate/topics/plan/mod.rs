@@ -50,7 +50,7 @@ pub struct Options {
     /// Print JSON.
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// Print a table in Markdown; that of deploy/README.md is made so.
+    /// Print a table in Markdown; that of deploy/SIZING.md is made so.
     #[arg(long)]
     markdown: bool,
 }
