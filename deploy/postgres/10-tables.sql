@@ -234,18 +234,21 @@ language sql stable as $$ select value from city.threshold where name = wanted $
 create or replace function city.seconds_of(wanted text) returns interval
 language sql stable as $$ select make_interval(secs => value) from city.threshold where name = wanted $$;
 
--- The partition of each day between two times, made where it is missing. (Names of tables cannot be parameters.)
+-- The partition of each day between two times, made where it is missing: attached, so that nobody who reads waits for it. (Names of
+-- tables cannot be parameters.)
 create or replace function city.make_aggregate_partitions(from_at timestamptz, to_at timestamptz) returns void
 language plpgsql set timezone to 'UTC' as $$
 declare
   day timestamptz;
   parent text;
+  partition text;
 begin
   for day in select generate_series(date_trunc('day', from_at, 'UTC'), to_at, interval '1 day') loop
     foreach parent in array array['aggregate_1m', 'aggregate_15m'] loop
-      if to_regclass(format('city.%s_%s', parent, to_char(day at time zone 'UTC', 'YYYYMMDD'))) is null then
-        execute format('create table city.%I partition of city.%I for values from (%L) to (%L)',
-          parent || '_' || to_char(day at time zone 'UTC', 'YYYYMMDD'), parent, day, day + interval '1 day');
+      partition := parent || to_char(day at time zone 'UTC', '_YYYYMMDD');
+      if to_regclass('city.' || partition) is null then
+        execute format('create table city.%I (like city.%I including defaults including constraints including indexes)', partition, parent);
+        execute format('alter table city.%I attach partition city.%I for values from (%L) to (%L)', parent, partition, day, day + interval '1 day');
       end if;
     end loop;
   end loop;

@@ -3,7 +3,8 @@
 --   congestion       a segment is slow            storm, heavy_rain   a district, by its stations
 --   feeder_overload  a feeder, by its meters      and outages, in 55-outages.sql
 -- A value over `on` in so many windows in a row raises an alert; only one beyond `off` in so many windows clears it, so that it does
--- not come and go at the border. `critical` makes it severe. What is raised when follows from the windows, not from when one looks.
+-- not come and go at the border. `critical` makes it severe. After five hours without a window nothing is known: an alert is over
+-- then. What is raised when follows from the windows, not from when one looks.
 
 insert into city.threshold (name, value, unit, meaning) values
   ('congestion.on', 30, 'km/h', 'A segment slower than this is congested.'),
@@ -30,7 +31,12 @@ insert into city.threshold (name, value, unit, meaning) values
   ('feeder_overload.windows_off', 2, 'windows of 15 minutes', 'In a row.')
 on conflict do nothing;
 
--- Moments at which a condition began to hold (is_on), or began not to.
+-- Which windows each condition is looked for in.
+create or replace view city.condition_input (alert, kind, width, scope) as
+values ('congestion', 'traffic', '1m', 'segment'), ('slow_detector', 'traffic', '1m', 'device'), ('storm', 'weather', '15m', 'district'),
+  ('heavy_rain', 'weather', '15m', 'district'), ('feeder_overload', 'energy', '15m', 'feeder');
+
+-- Moments at which a condition began to hold (is_on), or began not to; without a value: as nothing was measured.
 create table if not exists city.alert_event (
   alert text not null,
   scope text not null,
@@ -106,22 +112,50 @@ language sql immutable as $$
     and (select bool_and(case when is_on then level >= 1 else level = -1 end) from unnest(levels[cardinality(levels) - wanted + 1:]) level)
 $$;
 
--- Events of the windows that changed, and of those whose last six windows have one of them.
-create or replace function city.find_events() returns void
+-- The windows that changed; and the last ones of alerts that last, when there is none for five hours since: time alone ends those.
+create or replace function city.find_touched() returns void
 language plpgsql as $$
 begin
   insert into work_touched
-  select alert, c.scope, c.id, c.width, min(c.window_start), max(c.window_start)
-  from taken_changed c
-  join (values ('congestion', 'traffic', '1m', 'segment'), ('slow_detector', 'traffic', '1m', 'device'), ('storm', 'weather', '15m', 'district'),
-    ('heavy_rain', 'weather', '15m', 'district'), ('feeder_overload', 'energy', '15m', 'feeder')) a(alert, kind, width, scope) using (kind, width, scope)
-  where c.scope <> 'device' or exists (select from city.device d where d.device = c.id and (cardinality(d.upstream) > 0 or cardinality(d.downstream) > 0))
+  select alert, scope, id, width, min(window_start), max(window_start)
+  from (
+    select alert, c.scope, c.id, c.width, c.window_start
+    from taken_changed c join city.condition_input using (kind, width, scope)
+    where c.scope <> 'device' or exists (select from city.device d where d.device = c.id and (cardinality(d.upstream) > 0 or cardinality(d.downstream) > 0))
+    union all
+    select a.alert, a.scope, a.subject, i.width, (select max(window_start) from city.condition c
+      where c.alert = a.alert and c.scope = a.scope and c.id = a.subject and c.window_start >= a.raised_at)
+    from city.alert a join city.condition_input i using (alert, scope) join city.computed k using (kind)
+    where a.cleared_at is null and not a.withdrawn and a.raised_at < k.computed_until - interval '5 hours 15 minutes'
+      and not exists (select from city.condition c where c.alert = a.alert and c.scope = a.scope and c.id = a.subject
+        and c.window_start >= k.computed_until - interval '5 hours 15 minutes')
+  ) t where window_start is not null
   group by 1, 2, 3, 4;
 
+  -- Where none is within the five hours before, and what held then has not ended: from the window before.
+  update work_touched t set from_at = b.window_start
+  from (
+    select alert, scope, id, (select max(window_start) from city.condition c
+      where c.alert = t.alert and c.scope = t.scope and c.id = t.id and c.window_start >= e.window_start and c.window_start < t.from_at) as window_start
+    from work_touched t cross join lateral (
+      select is_on, window_start from city.alert_event e
+      where (e.alert, e.scope, e.id) = (t.alert, t.scope, t.id) and e.window_start < t.from_at order by window_start desc limit 1) e
+    where t.alert <> 'slow_detector' and e.is_on
+      and not exists (select from city.condition c where c.alert = t.alert and c.scope = t.scope and c.id = t.id
+        and c.window_start >= t.from_at - interval '5 hours' and c.window_start < t.from_at)
+  ) b
+  where (b.alert, b.scope, b.id) = (t.alert, t.scope, t.id) and b.window_start is not null;
+end $$;
+
+-- Events of the windows touched, and of those whose last six windows have one of them.
+create or replace function city.find_events() returns void
+language plpgsql as $$
+begin
   insert into work_event
   with series as (
     select t.alert, t.scope, t.id, c.window_start, c.value, t.from_at, t.to_at,
-      array_agg(c.level) over w as levels, array_agg(c.window_start) over w as times
+      array_agg(c.level) over w as levels, array_agg(c.window_start) over w as times,
+      lead(c.window_start) over (partition by t.alert, t.scope, t.id order by c.window_start) as next_at
     from work_touched t join city.condition c on c.alert = t.alert and c.scope = t.scope and c.id = t.id
       and c.window_start >= t.from_at - interval '11 hours' and c.window_start <= t.to_at + interval '11 hours'
     window w as (partition by t.alert, t.scope, t.id order by c.window_start rows between 5 preceding and current row)
@@ -132,14 +166,22 @@ begin
     join city.threshold f on f.name = replace(alert, 'slow_detector', 'congestion') || '.windows_off'
     where s.window_start >= from_at
   )
-  -- An event is where a row of windows has just become long enough: the window before the row is another, or is too long ago.
+  -- An event is where a row of windows has just become long enough: the row that ends one window earlier is none, or too long ago.
   select alert, scope, id, window_start, true, value from judged
-  where levels[last] >= 1 and (last = windows_on or levels[last - windows_on] < 1 or times[last - 1] - times[last - windows_on] > interval '5 hours')
+  where levels[last] >= 1 and (last = windows_on or levels[last - windows_on] < 1 or times[last - 1] - times[last - windows_on] > interval '5 hours'
+      or times[last] - times[last - 1] > interval '5 hours')
     and city.all_of(levels, times, windows_on, true)
   union all
   select alert, scope, id, window_start, false, value from judged
-  where levels[last] = -1 and (last = windows_off or levels[last - windows_off] <> -1 or times[last - 1] - times[last - windows_off] > interval '5 hours')
-    and city.all_of(levels, times, windows_off, false);
+  where levels[last] = -1 and (last = windows_off or levels[last - windows_off] <> -1 or times[last - 1] - times[last - windows_off] > interval '5 hours'
+      or times[last] - times[last - 1] > interval '5 hours')
+    and city.all_of(levels, times, windows_off, false)
+  union all
+  -- (A window that begins five hours later is computed a quarter of an hour after that.)
+  select alert, scope, id, s.window_start + interval '5 hours', false, null
+  from series s join city.condition_input i using (alert, scope) join city.computed k using (kind)
+  where alert <> 'slow_detector' and s.window_start + interval '5 hours' between from_at and to_at + interval '11 hours'
+    and coalesce(next_at, k.computed_until - interval '15 minutes') > s.window_start + interval '5 hours';
 
   with gone as (
     delete from city.alert_event e using work_touched t
@@ -168,10 +210,11 @@ begin
     select s.base, e.*, lag(e.is_on) over (partition by e.alert, e.scope, e.id order by e.window_start) as before
     from subject s join city.alert_event e on (e.alert, e.scope, e.id) = (s.alert, s.scope, s.id) and e.window_start >= s.base
   ), turns as (
-    select *, lead(window_start) over (partition by alert, scope, id order by window_start) as until
+    select *, lead(window_start) over w as until, lead(window_start) over w is not null and lead(value) over w is null as is_unknown
     from events where is_on is distinct from before
+    window w as (partition by alert, scope, id order by window_start)
   ), raised as (
-    select t.alert, t.scope, t.id, t.window_start as raised_at, t.until as cleared_at, w.*
+    select t.alert, t.scope, t.id, t.window_start as raised_at, t.until as cleared_at, t.is_unknown, w.*
     from turns t cross join lateral (
       select (array_agg(c.value order by c.level desc, case when t.alert = 'congestion' then c.value else -c.value end, c.window_start))[1] as worst,
         max(c.level) as level, jsonb_agg(c.window_start order by c.window_start) as windows
@@ -186,7 +229,7 @@ begin
       when 'storm' then format('district %s: gusts of %s m/s', id, round(worst::numeric, 1))
       when 'heavy_rain' then format('district %s: %s mm of rain in 15 minutes', id, round(worst::numeric, 1))
       else format('feeder %s: %s %% of what it carries', id, round(100 * worst::numeric))
-    end,
+    end || case when is_unknown then '; nothing was measured for five hours' else '' end,
     jsonb_build_object('windows', jsonb_path_query_array(windows, '$[0 to 19]')), null
   from raised r;
 
@@ -245,9 +288,12 @@ begin
   with taken as (delete from city.changed returning *) insert into taken_changed select * from taken;
   with taken as (delete from city.changed_group returning *) insert into taken_changed select distinct kind, 'silent', scope, id, from_at from taken;
   analyze taken_changed;
-  if exists (select from taken_changed where width <> 'silent') then
+  perform city.find_touched();
+  if exists (select from work_touched) then
     perform city.find_events();
     perform city.find_condition_alerts();
+  end if;
+  if exists (select from taken_changed where width <> 'silent') then
     perform city.find_rain_speed();
     perform city.find_demand_supply();
     perform city.find_queues();

@@ -34,7 +34,7 @@ const OF_READINGS: [&str; 3] = ["device", "observed_at", "received_at"];
 /// Columns that PostgreSQL gives every table.
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 /// Tables of the schema `city` that are none of a kind: of the store, and of deploy/postgres.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 26] = [
     "aggregate_15m",
     "aggregate_1m",
     "alert",
@@ -46,6 +46,7 @@ const TABLES: [&str; 25] = [
     "changed_group",
     "computed",
     "condition",
+    "condition_input",
     "device",
     "device_last",
     "insight",

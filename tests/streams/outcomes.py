@@ -49,7 +49,7 @@ def silences(ledger):
 # === conditions ===
 
 
-def condition_alerts(ledger, closed):
+def condition_alerts(ledger, closed, computed_until):
     of_kind = {}
     for alert, condition in CONDITIONS.items():
         key = (condition.kind, condition.width)
@@ -61,7 +61,7 @@ def condition_alerts(ledger, closed):
                 if alert != "congestion" or sum(weight for part in parts for _, weight in part.pairs) >= THRESHOLDS["congestion.vehicles_least"]:
                     series[place].append((window, level(alert, expected.of_places(measure, parts))))
         for place, levels in series.items():
-            yield from of_levels(alert, place, sorted(levels))
+            yield from of_levels(alert, place, sorted(levels), computed_until)
 
 
 def level(alert, value):
@@ -71,9 +71,13 @@ def level(alert, value):
     return 2 if value >= critical else 1 if value >= on else -1 if value < off else 0
 
 
-def of_levels(alert, place, levels):
+def of_levels(alert, place, levels, computed_until):
+    """`levels`: (window, level) of one place. What lasts when there is no window for long is over then."""
     raised = None
     for number, (window, _) in enumerate(levels):
+        if raised is not None and window - levels[number - 1][0] > WITHIN:
+            yield alert_of(alert, place, levels[raised:number], levels[number - 1][0] + WITHIN)
+            raised = None
         wanted = int(THRESHOLDS[f"{alert}.windows_on" if raised is None else f"{alert}.windows_off"])
         last = levels[max(0, number + 1 - wanted):number + 1]
         if len(last) < wanted or window - last[0][0] > WITHIN:
@@ -84,7 +88,8 @@ def of_levels(alert, place, levels):
             yield alert_of(alert, place, levels[raised:number], window)
             raised = None
     if raised is not None:
-        yield alert_of(alert, place, levels[raised:], None)
+        over = levels[-1][0] + WITHIN
+        yield alert_of(alert, place, levels[raised:], over if over < computed_until - expected.QUARTER else None)
 
 
 def alert_of(alert, place, levels, cleared_at):

@@ -4,7 +4,7 @@
 # Aggregates are compared row by row with an independent computation, anomalies by precision and recall with what was injected,
 # insights and alerts with what happened; all of it once more in another order, and computed twice; every panel of the dashboards
 # of the city is asked. Then the labels of a road authority on real loops, where real payloads are at hand (TEST_CORPUS), and
-# outages as cases, and readings that correct one another in any order. PYTHON has psycopg and fastavro; apt: postgresql.
+# conditions and outages as cases, and readings that correct one another in any order. PYTHON has psycopg and fastavro; apt: postgresql.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -31,5 +31,6 @@ url=$(tests/servers/postgres.sh start)
 asked=$("$python" deploy/grafana/city.py --ask "$url" 2026-11-02 2026-11-06)
 echo "ok     $asked"
 "$python" tests/streams/loops.py "$url"
+"$python" tests/streams/conditions.py "$url"
 "$python" tests/streams/outages.py "$url"
 "$python" tests/streams/corrections.py "$url"
