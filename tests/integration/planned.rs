@@ -141,6 +141,29 @@ async fn a_fresh_cluster_becomes_what_is_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_kafka_refuses_is_named_and_the_others_are_made() {
+    let Some(kafka) = Broker::shared() else { return };
+    let planned = Planned::new(&kafka);
+    // The test's cluster is one broker; the topic that is refused comes before others.
+    planned.list(&LIST.replace("cleanup = \"compact\"", "cleanup = \"compact\"\nreplication = 30"));
+    let said = planned.lines(&["apply"], 1);
+    let (refused, made): (Vec<_>, Vec<_>) = said.iter().partition(|line| line.starts_with("refused"));
+    assert_eq!(refused.len(), 1, "{said:?}");
+    assert!(
+        refused[0].starts_with("refused   devices: kafka does not create") && refused[0].contains("30"),
+        "{refused:?}"
+    );
+    assert_eq!(made.len(), 4, "{said:?}");
+    assert_eq!(kafka.partitions(&planned.topic("weather")), 2);
+    assert_eq!(
+        planned.lines(&["diff"], 1),
+        ["differs   devices does not exist; listed with 2 partitions and 30 replicas"]
+    );
+    planned.list(LIST);
+    planned.lines(&["apply"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_added_when_that_is_said_and_never_removed() {
     let Some(kafka) = Broker::shared() else { return };
     let planned = Planned::new(&kafka);

@@ -39,3 +39,15 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(String),
 }
+
+// === impl Error ===
+
+impl Error {
+    /// Whether it concerns one topic, so that others may be changed all the same.
+    pub fn is_of_a_topic(&self) -> bool {
+        matches!(
+            self,
+            Error::Topic(_) | Error::NoAnswer | Error::NotCreated(_) | Error::NotChanged(_)
+        )
+    }
+}

@@ -24,9 +24,6 @@ pub enum Error {
     /// Kafka does not answer, or not about topics.
     #[error(transparent)]
     Unavailable(kafka::Error),
-    /// It refuses a change; those before it were made.
-    #[error(transparent)]
-    Refused(kafka::Error),
     /// Nobody reads what is printed.
     #[error(transparent)]
     Print(#[from] std::io::Error),

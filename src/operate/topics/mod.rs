@@ -59,8 +59,9 @@ enum Action {
     },
     /// Create what is missing and change settings, so that the cluster's topics are those of the list. `diff` says what it would do.
     ///
-    /// Exit code 0: they are the same now; 1: something differs still, and is named; 69: Kafka cannot be asked. No topic gets
-    /// fewer partitions or another number of replicas. Settings that were made by hand and are not listed stay.
+    /// Exit code 0: they are the same now; 1: something differs still, and is named, with Kafka's reason where it refused; 69: Kafka
+    /// cannot be asked. One topic that is refused does not stop the others. No topic gets fewer partitions or another number of
+    /// replicas. Settings that were made by hand and are not listed stay.
     Apply {
         #[command(flatten)]
         file: FileOption,
@@ -197,14 +198,12 @@ async fn ask(operator: &Operator, planned: Vec<Topic>, prefix: &str) -> Result<C
 async fn apply(config: &Config, allowed: Allowed, json: bool, out: &mut dyn Write) -> Result<End, Error> {
     let (operator, comparison) = compare(config).await?;
     let (changes, left) = changes::changes(&comparison, allowed);
-    for change in &changes {
-        make(&operator, change).await.map_err(Error::Refused)?;
-        print::change(change, json, out)?;
-    }
+    let is_nothing_to_do = changes.is_empty();
+    let made = make_all(&operator, changes, json, out).await?;
     for Left { topic, why } in &left {
         print::left(topic, why, json, out)?;
     }
-    let (comparison, remaining) = look_again(config, &operator, &changes).await?;
+    let (comparison, remaining) = look_again(config, &operator, &made).await?;
     for topic in remaining {
         print::left(
             &topic,
@@ -213,11 +212,34 @@ async fn apply(config: &Config, allowed: Allowed, json: bool, out: &mut dyn Writ
             out,
         )?;
     }
-    if changes.is_empty() && left.is_empty() {
+    if is_nothing_to_do && left.is_empty() {
         print::nothing_to_do(json, out)?;
     }
     let wanted_deleted = allowed.delete_unlisted && !comparison.unlisted.is_empty();
     Ok(if wanted_deleted { End::Differs } else { end(&comparison) })
+}
+
+/// Makes one change after the other, also when Kafka refuses one of them; those that were made.
+async fn make_all(
+    operator: &Operator,
+    changes: Vec<Change>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Vec<Change>, Error> {
+    let mut made = Vec::new();
+    for change in changes {
+        match make(operator, &change).await {
+            Ok(()) => {
+                print::change(&change, json, out)?;
+                made.push(change);
+            }
+            Err(refusal) if refusal.is_of_a_topic() => {
+                print::refused(change.topic(), &refusal.to_string(), json, out)?;
+            }
+            Err(failure) => return Err(Error::Unavailable(failure)),
+        }
+    }
+    Ok(made)
 }
 
 async fn make(operator: &Operator, change: &Change) -> Result<(), kafka::Error> {

@@ -94,6 +94,11 @@ pub(super) fn left(topic: &str, why: &str, json: bool, out: &mut dyn Write) -> i
     line("left", topic, why, json, out)
 }
 
+/// A change that Kafka does not make.
+pub(super) fn refused(topic: &str, why: &str, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    line("refused", topic, why, json, out)
+}
+
 pub(super) fn nothing_to_do(json: bool, out: &mut dyn Write) -> io::Result<()> {
     match json {
         true => Ok(()),
