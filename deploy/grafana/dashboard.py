@@ -75,13 +75,13 @@ def rows():
         number("In the spool", "short", "Readings that are not in Kafka yet.", "sum(citygate_spool_readings{G})", bad_from=1),
         number("Spool lasts", "s", "At the rate at which devices send now, were Kafka unavailable.", "min(citygate_spool_remaining_seconds{G})", bad_below=1800),
     ]
-    yield "The law", [
+    yield "Accounting", [
         curve("Readings by outcome", "ops", "received = delivered + spooled + rejected + busy, once nothing is in flight.",
               query("sum by (outcome) (rate(citygate_readings_total{G}[]))", "{{outcome}}"), stacked=True),
         curve("Received, and ended", "ops", "The two lie on each other.",
               query("sum(rate(citygate_readings_received_total{G}[]))", "received"),
               query("sum(rate(citygate_readings_total{G}[]))", "ended")),
-        curve("Unanswered", "short", "Per gateway. One that does not come down to 0 when devices are silent breaks the law.",
+        curve("Unanswered", "short", "Per gateway. One that does not come down to 0 when devices are silent means readings without an outcome.",
               query("instance:citygate_readings_unanswered:sum{G}", "{{instance}}"),
               query("sum by (instance) (citygate_receipts_dropped_total{G})", "{{instance}}: receipts dropped (a fault)")),
     ]
@@ -184,7 +184,6 @@ def rows():
         curve("Alerts on the city", "ops", "Told, by Alertmanager; each that lasts once a minute.",
               query("sum by (alertmanager) (rate(citygate_store_alertmanager_alerts_total{S}[]))", "{{alertmanager}}")),
     ]
-
 
 
 def build():
