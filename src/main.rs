@@ -39,7 +39,12 @@ enum Command {
     /// Run the gateway until SIGTERM or SIGINT; it then answers what it has accepted, and ends.
     Run(ConfigFile),
     /// Validate configuration, schemas, registry and Kafka topics, and print everything that is wrong at once.
-    Check(ConfigFile),
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        options: check::Options,
+    },
     /// Ask the running gateway, or store, of this configuration whether it runs, or accepts readings: exit code 0 or 1, and one line of why.
     Health {
         #[command(flatten)]
@@ -122,7 +127,7 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Run(file) => with_config(file, |config| block_on(run(config))),
-        Command::Check(file) => with_config(file, |config| block_on(print_findings(config))),
+        Command::Check { file, options } => with_config(file, |config| block_on(print_findings(config, options))),
         Command::Health { file, options } => with_config(file, |config| block_on(ask_health(config, options))),
         Command::Drain { file, options } => with_config(file, |config| block_on(drain(config, options))),
         Command::Tail { file, options } => with_config(file, |config| block_on(print_readings(config, options))),
@@ -222,8 +227,8 @@ async fn wait_before_end(gateway: &Gateway, signals: &mut shutdown::Signals) {
     }
 }
 
-async fn print_findings(config: Config) -> anyhow::Result<ExitCode> {
-    let findings = check::findings(config).await;
+async fn print_findings(config: Config, options: check::Options) -> anyhow::Result<ExitCode> {
+    let findings = check::findings(config, options).await;
     for line in &findings.errors {
         println!("error    {line}");
     }

@@ -14,25 +14,19 @@ chmod 0755 "$root"
 install -D -m 0755 "$program" "$root/usr/bin/citygate"
 strip "$root/usr/bin/citygate"
 install -D -m 0644 -t "$root/lib/systemd/system" deploy/systemd/citygate.service deploy/systemd/citygate-store.service
-install -D -m 0644 deploy/systemd/citygate.sysctl "$root/usr/lib/sysctl.d/60-citygate.conf"
+# Early in the order, so that whatever a machine's own files say wins.
+install -D -m 0644 deploy/systemd/citygate.sysctl "$root/usr/lib/sysctl.d/10-citygate.conf"
 install -D -m 0644 -t "$root/usr/share/citygate/schemas" schemas/*.avsc
 install -D -m 0644 -t "$root/usr/share/citygate/postgres" deploy/postgres/{*.sql,*.avsc,jobs.toml}
 install -D -m 0644 -t "$root/usr/share/citygate/postgres/setup" deploy/postgres/setup/*.sql
-install -D -m 0644 deploy/kafka/topics.toml "$root/etc/citygate/topics.toml"
-install -d -m 0755 "$root/etc/citygate"
-sed -e 's|^state_dir = .*|state_dir = "/var/lib/citygate"|' -e 's|^folder = "schemas"|folder = "/usr/share/citygate/schemas"|' \
-  -e 's|"deploy/kafka/topics.toml"|"/etc/citygate/topics.toml"|' -e 's|^sql_folder = "deploy/postgres"|sql_folder = "/usr/share/citygate/postgres"|' \
-  deploy/citygate.toml >"$root/etc/citygate/citygate.toml"
-# A setting that was renamed must not leave the package with a path of the repository.
-for setting in 'state_dir = "/var/lib/citygate"' 'folder = "/usr/share/citygate/schemas"' '# topics_file = "/etc/citygate/topics.toml"' \
-  'sql_folder = "/usr/share/citygate/postgres"'; do
-  grep -qxF "$setting" "$root/etc/citygate/citygate.toml"
-done
+install -D -m 0644 -t "$root/usr/share/citygate" deploy/kafka/topics.toml
+# Short, so that upgrades of the package hardly ever change it: dpkg asks nobody, and new defaults hold.
+install -D -m 0644 -t "$root/etc/citygate" deploy/debian/citygate.toml
 
 # The pages, with what they name beside them as in the repository.
 docs=$root/usr/share/doc/citygate
 install -D -m 0644 LICENSE "$docs/copyright"
-install -D -m 0644 -t "$docs" deploy/*.md "$root/etc/citygate/citygate.toml"
+install -D -m 0644 -t "$docs" deploy/*.md deploy/citygate.toml
 for folder in prometheus alertmanager grafana kafka; do install -D -m 0644 -t "$docs/$folder" "deploy/$folder"/*; done
 install -D -m 0644 -t "$docs/postgres" deploy/postgres/README.md
 install -D -m 0644 -t "$docs/schemas" schemas/README.md
@@ -50,7 +44,7 @@ libc=$(dpkg-query -W -f '${Version}' libc6 | sed 's/-.*//')
 install -d -m 0755 "$root/DEBIAN"
 install -m 0755 -t "$root/DEBIAN" deploy/debian/{postinst,prerm,postrm}
 install -m 0644 -t "$root/DEBIAN" deploy/debian/templates
-printf '/etc/citygate/%s\n' citygate.toml topics.toml >"$root/DEBIAN/conffiles"
+echo /etc/citygate/citygate.toml >"$root/DEBIAN/conffiles"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: citygate
 Version: $version

@@ -12,6 +12,7 @@ use crate::devices::{self, Register};
 use crate::gateway::bound::Bound;
 use crate::gateway::metrics::Metrics;
 use crate::listen;
+use crate::listen::tls::Tls;
 use crate::operate::config::Config;
 use crate::operate::descriptors::{self, Plan};
 use crate::operate::kernel;
@@ -86,23 +87,26 @@ impl Findings {
     }
 }
 
+/// What files alone say.
+struct Read {
+    plan: Option<Plan>,
+    metrics: Arc<Metrics>,
+    definitions: Vec<Definition>,
+    kinds: Option<Vec<Kind>>,
+    identities: Option<Register>,
+}
+
 /// Looks at everything, and holds `config` to the file descriptors that there are.
 pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
     let mut findings = Findings::default();
-    findings.warnings.extend(config.warnings.iter().map(Mistake::to_string));
-    let plan = descriptors(config, &mut findings);
-    findings.warnings.extend(kernel::warnings(config));
-    let metrics = Arc::new(Metrics::new());
-    let definitions = read_schemas(config, &mut findings);
-    let kinds = kinds::compile(&definitions, &metrics.tallies);
-    let kinds = kinds.map_err(|errors| findings.fail(errors)).ok();
+    let Read {
+        plan,
+        metrics,
+        definitions,
+        kinds,
+        identities,
+    } = read(config, &mut findings);
     let registry = ask_registry(config, &definitions, &mut findings).await;
-    let identities = read_identities(
-        config,
-        definitions.iter().map(|kind| &*kind.name).collect(),
-        &mut findings,
-    );
-    look_at_prefixes(config, plan.as_ref(), &mut findings);
     look_at_state(config, &mut findings);
     look_at_spool(config, &mut findings);
     let client = deliver::Client::new(&config.kafka, config.spool.enabled, &metrics.deliver.kafka);
@@ -123,6 +127,48 @@ pub async fn prepare(config: &mut Config) -> (Prepared, Findings) {
         client,
     };
     (prepared, findings)
+}
+
+/// Looks at what is in files alone: schemas, identities, certificates, and what their limits need. Nobody is asked, and neither an
+/// address nor the spool is tried, so that a gateway may run meanwhile.
+pub fn look_at_files(config: &mut Config) -> Findings {
+    let mut findings = Findings::default();
+    read(config, &mut findings);
+    let listeners = [
+        ("mqtt", config.mqtt.enabled, &config.mqtt.tls),
+        ("http", config.http.enabled, &config.http.tls),
+        ("admin", true, &config.admin.tls),
+    ];
+    for (listener, _, tls) in listeners
+        .into_iter()
+        .filter(|(_, enabled, tls)| *enabled && tls.listen.is_some())
+    {
+        match Tls::new(listener, tls, &[]) {
+            Ok(tls) => findings.warnings.extend(tls.warnings()),
+            Err(error) => findings.errors.push(error.into()),
+        }
+    }
+    findings
+}
+
+fn read(config: &mut Config, findings: &mut Findings) -> Read {
+    findings.warnings.extend(config.warnings.iter().map(Mistake::to_string));
+    let plan = descriptors(config, findings);
+    findings.warnings.extend(kernel::warnings(config));
+    let metrics = Arc::new(Metrics::new());
+    let definitions = read_schemas(config, findings);
+    let kinds = kinds::compile(&definitions, &metrics.tallies);
+    let kinds = kinds.map_err(|errors| findings.fail(errors)).ok();
+    let names = definitions.iter().map(|kind| &*kind.name).collect();
+    let identities = read_identities(config, names, findings);
+    look_at_prefixes(config, plan.as_ref(), findings);
+    Read {
+        plan,
+        metrics,
+        definitions,
+        kinds,
+        identities,
+    }
 }
 
 fn descriptors(config: &mut Config, findings: &mut Findings) -> Option<Plan> {

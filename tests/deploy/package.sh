@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The Debian package on a machine of its own: a small Debian with systemd in a container, without any network.
 #   tests/deploy/package.sh CITYGATE
-# What must hold: the service starts as its own user; it is started again after kill -9; an upgrade keeps the configuration and the
-# spool; a purge that is told nothing keeps readings that are not in Kafka, and one that is told yes deletes them. The store is not
+# What must hold: the service starts as its own user; it is started again after kill -9; an upgrade asks nothing, keeps an edited
+# configuration and the spool, and restarts nothing where the new version would not start; what is removed and installed again is enabled as
+# before; a purge that is told nothing keeps readings that are not in Kafka, and one that is told yes deletes them. The store is not
 # enabled; without a database it says so and ends; with the machine's own PostgreSQL it makes its tables there, and is restarted by an
 # upgrade. Kafka does not exist: every reading is spooled, and none is stored. Needs root, and Debian's systemd-container, mmdebstrap,
 # curl and util-linux.
@@ -84,7 +85,7 @@ install() { # VERSION
   local package
   package=$(COMPRESSION=none deploy/debian/build.sh "$citygate" "$1" "$work" 2>"$work/build.log") || { cat "$work/build.log" && fail 'no package'; }
   cp "$package" "$machine/root/citygate.deb"
-  inside DEBIAN_FRONTEND=noninteractive dpkg --force-confold --install /root/citygate.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail dpkg; }
+  inside DEBIAN_FRONTEND=noninteractive dpkg --install /root/citygate.deb </dev/null >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail dpkg; }
 }
 
 state() { inside systemctl show --property "$1" --value citygate-store; } # PROPERTY
@@ -142,6 +143,24 @@ grep -q 'permission denied' "$work/refused" || fail "the user of dashboards: $(c
 echo "the store: disabled; without a database it ends with 64; as README.md says it runs as $(inside ps -o user= -p "$(state MainPID)") and has" \
   "its tables ($(sql "select count(*) from pg_tables where schemaname = 'city'")), which the user of dashboards reads; $(cat "$work/health")"
 
+# A dump, and its restore where not even the users are known, in the page's own commands.
+block() { awk -v wanted="$1" '/^```sh$/ {seen++; inside = 1; next} /^```$/ {inside = 0} inside && seen == wanted' deploy/BACKUP.md; }
+tables=$(sql "select count(*) from pg_tables where schemaname = 'city'")
+block 2 >"$machine/root/commands.sh"
+grep -q pg_dump "$machine/root/commands.sh" || fail 'BACKUP.md does not say how the database is dumped'
+{
+  echo 'cd /root'
+  cat "$machine/root/commands.sh"
+  echo 'systemctl stop citygate-store'
+  printf 'runuser -u postgres -- %s\n' 'dropdb --force city' 'dropuser citygate' 'dropuser grafana'
+  block 3
+} >"$machine/root/restore.sh"
+inside GRAFANA_PASSWORD="$grafana_password" bash -euo pipefail /root/restore.sh >"$work/commands.log" 2>&1 || { cat "$work/commands.log" && fail 'what BACKUP.md says'; }
+await 'the store after the restore' inside citygate health --store --config /etc/citygate/citygate.toml
+[[ $(sql "select count(*) from pg_tables where schemaname = 'city'") == "$tables" && $(read_only 'select count(*) from city.energy') == 0 ]] || fail 'the restore lacks tables'
+if read_only 'begin read write; delete from city.energy' 2>"$work/refused"; then fail 'after a restore the user of dashboards may delete'; fi
+echo "dump and restore, as BACKUP.md says: $tables tables, with their users and rights"
+
 # What a person does there: a command without --config means the service's, and a reload is none that ends it.
 inside runuser -u citygate -- citygate check >"$work/check" 2>&1 || true
 grep -q 'spool: /var/lib/citygate/spool' "$work/check" || { cat "$work/check" && fail 'a command does not find the configuration of the service'; }
@@ -168,13 +187,14 @@ until_ready
 holds 20
 echo 'kill -9: it was started again, and the spool holds what it held'
 
-inside sed -i 's/^level = "info"/level = "warn"/' /etc/citygate/citygate.toml
+edited='log.level = "warn" # as this machine wants it'
+inside sed -i "1i $edited" /etc/citygate/citygate.toml
 before=$(pid) store_before=$(state MainPID)
 install 0.1.1
 until_ready
 is ActiveState active && [[ $(state MainPID) != "$store_before" ]] || fail 'the store was not restarted'
 if [[ $(pid) == "$before" ]] || ! inside dpkg-query -s citygate | grep -qx 'Version: 0.1.1'; then fail 'it was not upgraded'; fi
-inside grep -qxF 'level = "warn"' /etc/citygate/citygate.toml || fail 'the upgrade changed the configuration'
+inside grep -qxF "$edited" /etc/citygate/citygate.toml || fail 'the upgrade changed the configuration'
 holds 20
 echo 'upgrade: it was restarted with its configuration, and the spool holds what it held'
 
@@ -182,6 +202,29 @@ install 0.1.0
 until_ready
 holds 20
 echo 'downgrade: the same'
+
+inside sed -i '1i unknown.setting = 1' /etc/citygate/citygate.toml
+before=$(pid) store_before=$(state MainPID)
+install 0.1.1
+for words in 'nothing is restarted' unknown; do
+  grep -q "$words" "$work/dpkg.log" || { cat "$work/dpkg.log" && fail 'an upgrade does not say that its program would not start'; }
+done
+[[ $(pid) == "$before" && $(state MainPID) == "$store_before" ]] || fail 'an upgrade ended services that would not start again'
+inside sed -i 1d /etc/citygate/citygate.toml
+inside runuser -u citygate -- citygate check --files >"$work/check" || { cat "$work/check" && fail 'what is in files is wrong'; }
+inside systemctl restart citygate citygate-store
+until_ready
+holds 20
+echo 'an upgrade whose program would not start: the services run on, and what is wrong is said'
+
+inside DEBIAN_FRONTEND=noninteractive dpkg --remove citygate </dev/null >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail remove; }
+if inside pgrep --exact citygate; then fail 'a removal left a process'; fi
+install 0.1.1
+until_ready
+holds 20
+await 'the store, which was enabled' is ActiveState active
+inside grep -qxF "$edited" /etc/citygate/citygate.toml || fail 'the removal changed the configuration'
+echo 'removed and installed again: both services are enabled and run, and the spool holds what it held'
 
 inside DEBIAN_FRONTEND=noninteractive dpkg --purge citygate >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log" && fail purge; }
 grep -q 'is kept: its spool holds readings' "$work/dpkg.log" || { cat "$work/dpkg.log" && fail 'the purge says nothing of readings'; }

@@ -32,7 +32,7 @@ struct Ground {
 }
 
 /// Settings in place of the good ones, by section; and what is special about the process.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Fault {
     settings: Vec<(&'static str, String)>,
     environment: Vec<(&'static str, String)>,
@@ -112,7 +112,9 @@ impl Ground {
         let script = format!(r#"{}exec timeout 60 "$0" "$@""#, limit.unwrap_or_default());
         let mut asked = Command::new("bash");
         asked
-            .args(["-c", &script, program, command, "--config"])
+            .args(["-c", &script, program])
+            .args(command.split(' '))
+            .arg("--config")
             .arg(self.path("citygate.toml"))
             .envs(fault.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path())
@@ -631,6 +633,48 @@ async fn a_check_does_not_disturb_a_gateway_that_runs() {
             "{said}"
         );
     }
+    // What can be looked at beside it is in order.
+    let of_files = program.command("check").arg("--files").output().unwrap();
+    let said = String::from_utf8(of_files.stdout).unwrap();
+    assert!(
+        of_files.status.success() && said.contains("ok       schemas: "),
+        "{said}"
+    );
+    assert!(!said.contains("error") && !said.contains("kafka"), "{said}");
     send().await;
     assert_eq!(program.admin("/readyz").await.0, 200);
+}
+
+#[test]
+fn a_check_of_files_says_what_is_wrong_in_them_and_asks_nobody() {
+    let check = |fault: &Fault, broken_schema: Option<&str>, expected: &[&str]| {
+        let here = Ground::new();
+        if let Some(text) = broken_schema {
+            here.schema("energy.avsc", Some(text));
+        }
+        let mut fault = fault.clone();
+        // None of them is there: whoever asked would say so.
+        fault.settings.push(("registry.url", "\"http://127.0.0.1:9\"".into()));
+        fault
+            .settings
+            .push(("store.database_url", "\"postgresql://nobody@127.0.0.1:9/city\"".into()));
+        here.write_config(&fault);
+        let before = here.contents();
+        let checked = here.ask("check --files", &fault);
+        let said: Vec<_> = lines(&checked.stdout)
+            .into_iter()
+            .filter(|line| line.starts_with("error"))
+            .collect();
+        assert_eq!(checked.status.code(), Some(i32::from(!expected.is_empty())), "{said:?}");
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for words in expected {
+            assert!(
+                said.iter().any(|line| line.contains(words)),
+                "{words} is not in {said:?}"
+            );
+        }
+        assert!(here.contents() == before, "a file was changed");
+    };
+    check(&Fault::default(), None, &[]);
+    check(&Fault::default(), Some("{"), &["energy"]);
 }
