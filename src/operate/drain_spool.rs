@@ -29,13 +29,14 @@ const SAY_INTERVAL: Duration = Duration::from_secs(5);
 /// What to send.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The spool's folder; without it the one of the configuration.
+    /// The spool's folder; without it the one of the configuration. Folders that readings were saved into beside it
+    /// (spool.rescued-1, …) come first.
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
     /// Give up once nothing has been acknowledged for so long.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     timeout: SignedDuration,
-    /// Send nothing: say how much it holds; exit code 0 if that is nothing, and no damaged bytes are in it, and no readings were saved beside it.
+    /// Send nothing: say how much it holds; exit code 0 if that is nothing, and no damaged bytes are in it.
     #[arg(long)]
     dry_run: bool,
 }
@@ -68,7 +69,8 @@ enum End {
     Failed,
 }
 
-/// Sends all that the spool holds; false: some of it stays, or the disk failed, which has been said.
+/// Sends all that the spool holds, and before it what was saved into folders beside it when its files were taken away; false: some of it
+/// stays, or the disk failed, which has been said.
 ///
 /// # Errors
 /// See [`Error`].
@@ -76,15 +78,39 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
     if let Some(folder) = &options.spool {
         config.spool.folder.clone_from(folder);
     }
-    let folder = state::absolute(&config.spool.folder);
     look(&mut config)?;
-    if options.dry_run {
-        let held = held(&config)?;
-        println!("{folder} holds {held} readings");
-        let is_damaged = say_what_is_damaged(&config);
-        return Ok(!say_what_is_beside(&config) && held == 0 && !is_damaged);
+    // One that is in use is refused before anything beside it is sent.
+    held(&config)?;
+    let mut is_all = true;
+    // What was saved beside it is older than what it holds.
+    let mut folders = spool::left_beside(&config.spool.folder, &RealDisk::default());
+    folders.push(config.spool.folder.clone());
+    for folder in folders {
+        config.spool.folder = folder;
+        if options.dry_run {
+            is_all &= say_what_it_holds(&config)?;
+            continue;
+        }
+        let (is_empty, end) = drain(&mut config, options, signals).await?;
+        is_all &= is_empty;
+        if matches!(end, End::Signal(_)) {
+            return Ok(false);
+        }
     }
-    let deliver = Arc::new(open(&mut config)?);
+    Ok(is_all)
+}
+
+/// Whether that is nothing, not even damaged bytes.
+fn say_what_it_holds(config: &Config) -> Result<bool, Error> {
+    let held = held(config)?;
+    println!("{} holds {held} readings", state::absolute(&config.spool.folder));
+    Ok(!say_what_is_damaged(config) && held == 0)
+}
+
+/// Sends what one folder holds; whether nothing stays, and why it ended.
+async fn drain(config: &mut Config, options: &Options, signals: &mut Signals) -> Result<(bool, End), Error> {
+    let folder = state::absolute(&config.spool.folder);
+    let deliver = Arc::new(open(config)?);
     let held = left(&deliver);
     println!(
         "{folder} holds {held} readings; kafka is {}",
@@ -103,21 +129,9 @@ pub async fn run(mut config: Config, options: &Options, signals: &mut Signals) -
     if places > 0 {
         println!("{places} damaged places were found, and the log says what they held");
     }
-    say_what_is_damaged(&config);
-    let is_all = !say_what_is_beside(&config);
-    Ok(is_all && left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false))
-}
-
-/// Readings that were saved from this spool into folders beside it: they are sent by another call. Whether there are any.
-fn say_what_is_beside(config: &Config) -> bool {
-    let beside = spool::left_beside(&config.spool.folder, &RealDisk::default());
-    for folder in &beside {
-        let folder = folder.display();
-        println!(
-            "{folder} holds readings that were saved when files of this spool were taken away: drain it as well, with --spool {folder}"
-        );
-    }
-    !beside.is_empty()
+    say_what_is_damaged(config);
+    let is_empty = left == 0 && matches!(end, End::Empty) && is_closed.unwrap_or(false);
+    Ok((is_empty, end))
 }
 
 /// Files of bytes that a start, or an earlier call, could not read and moved there. Whether there are any.

@@ -208,8 +208,8 @@ done_in "scaled in while Kafka is frozen: $stranded readings are on the volume t
 
 kill -CONT "$(cat "$KAFKA_DATA/pid")"
 upgrade --set 'drain.ordinals={1}'
-await 180 'the end of the Job' kubectl wait --for=condition=Complete job/city-drain-1 --timeout=1s
-kubectl logs job/city-drain-1 | tail -n 1
+await 180 'the end of the Job' kubectl wait --for=condition=Complete job --selector citygate/ordinal=1 --timeout=1s
+kubectl logs --selector citygate/ordinal=1 | tail -n 1
 [[ $(left) == 0 ]] || fail 'the Job left readings'
 done_in 'a Job has sent them to Kafka'
 

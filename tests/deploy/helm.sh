@@ -78,6 +78,10 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -s
 cp "$work"/etc/tls/mqtt/* "$work/etc/tls/http"
 cp "$work"/etc/tls/mqtt/* "$work/etc/tls/admin"
 cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/mqtt-client-ca"
+printf '[ca]\ndefault_ca = own\n[own]\ndatabase = %s\ncrlnumber = %s\ndefault_md = sha256\ndefault_crl_days = 30\ncrl_extensions = of\n[of]\nauthorityKeyIdentifier = keyid\n' \
+  "$work/revoked" "$work/number" >"$work/authority"
+: >"$work/revoked" && echo 01 >"$work/number"
+openssl ca -gencrl -config "$work/authority" -cert "$work/etc/tls/mqtt/tls.crt" -keyfile "$work/etc/tls/mqtt/tls.key" -out "$work/etc/secrets/mqtt-client-crl" 2>/dev/null
 echo postgresql://citygate:hunter2@127.0.0.1:1/city >"$work/etc/secrets/database-url"
 cp "$work/etc/tls/mqtt/tls.crt" "$work/etc/secrets/database-ca"
 printf 'https://city:hunter2@127.0.0.1:1/\nhttp://127.0.0.1:2\n' >"$work/etc/secrets/alertmanager-urls"
@@ -109,6 +113,10 @@ leaves() { # PORTS VALUES...
   ports=$("$python" tests/deploy/helm.py egress "$work/policy.yaml" city-store)
   if [[ $ports != "$1" ]]; then fail "the store may connect to $ports, not $1: ${*:2}"; fi
 }
+# Another image is another Job of a drain; the same values are the same one.
+drains() { quiet helm template city "$chart" "${open[@]}" --set 'drain.ordinals={3}' "$@" | sed -n 's/^  name: \(city-drain-.*\)/\1/p'; }
+[[ $(drains) == city-drain-3-* && $(drains) == "$(drains)" && $(drains) != "$(drains --set image.tag=0.2.0)" && $(drains) != "$(drains --set drain.folder=spool.rescued-1)" ]] ||
+  fail 'a drain of another image would change a Job, which cannot be changed'
 leaves 5432 "${open[@]}" "${store[@]}"
 leaves '5432 9093' "${open[@]}" "${store[@]}" --set-json 'settings.store.alertmanager_urls=["http://alerts:9093"]'
 leaves '5433 9094' "${all[@]}"

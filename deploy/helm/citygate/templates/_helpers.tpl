@@ -95,11 +95,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $tls "certificate" (printf "/etc/citygate/tls/%s/tls.crt" $name) -}}
 {{- $_ := set $tls "key" (printf "/etc/citygate/tls/%s/tls.key" $name) -}}
 {{- if $listener.clientCa }}{{ $_ := set $tls "client_ca" (printf "/etc/citygate/secrets/%s-client-ca" $name) }}{{ end -}}
+{{- if $listener.clientCrl }}{{ $_ := set $tls "crl" (printf "/etc/citygate/secrets/%s-client-crl" $name) }}{{ end -}}
 {{- $_ := set $table "tls" $tls -}}
 {{- end }}
 {{- $_ := set $settings $name (mergeOverwrite (deepCopy (get $settings $name | default dict)) $table) -}}
 {{- end }}
-{{- $coap := dict "enabled" $values.coap.enabled "listen" (ternary "0.0.0.0:5683" "127.0.0.1:5683" $values.coap.enabled) "allow_plaintext" $values.coap.enabled "allow_anonymous" $values.coap.enabled -}}
+{{- $coap := dict "enabled" $values.coap.enabled "listen" (ternary "0.0.0.0:5683" "127.0.0.1:5683" $values.coap.enabled) "allow_plaintext" $values.coap.enabled "allow_anonymous" (and $values.coap.enabled $values.devices.anonymous) -}}
 {{- $_ := set $settings "coap" (mergeOverwrite (deepCopy ($settings.coap | default dict)) $coap) -}}
 {{- $admin := dict "listen" (ternary "0.0.0.0:9464" "127.0.0.1:9464" $values.admin.open) -}}
 {{- if $values.admin.open }}{{ $_ := set $admin "allow_plaintext" true }}{{ $_ := set $admin "allow_anonymous" true }}{{ end -}}
@@ -143,6 +144,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $files := (include "citygate.kafkaSecretFiles" . | fromYaml).files | default list -}}
 {{- range $name := list "mqtt" "http" }}
 {{- with (get $.Values $name).clientCa }}{{ $files = append $files (dict "file" (printf "%s-client-ca" $name) "secret" .secret "key" .key) }}{{ end }}
+{{- with (get $.Values $name).clientCrl }}{{ $files = append $files (dict "file" (printf "%s-client-crl" $name) "secret" .secret "key" .key) }}{{ end }}
 {{- end }}
 {{- range $file, $of := dict "admin-token" .Values.admin.token "metrics-token" .Values.admin.metricsToken }}
 {{- with $of }}{{ $files = append $files (dict "file" $file "secret" .secret "key" .key) }}{{ end }}
@@ -182,6 +184,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and (ne $listener.clientCertificates "none") (or (not $listener.clientCa) (not $listener.tlsSecret)) }}
 {{- fail (printf "%s.clientCertificates: needs %s.tlsSecret and %s.clientCa" $name $name $name) }}
 {{- end }}
+{{- if and $listener.clientCrl (eq $listener.clientCertificates "none") }}
+{{- fail (printf "%s.clientCrl: needs %s.clientCertificates" $name $name) }}
+{{- end }}
+{{- end }}
+{{- if and $values.coap.enabled (not $values.devices.anonymous) (not ($values.settings.coap | default dict).key_in_query) }}
+{{- fail "coap: every message would be refused, as it has no credentials; set devices.anonymous=true or settings.coap.key_in_query=true inside a trusted network" }}
 {{- end }}
 {{- if not (or $values.mqtt.enabled $values.http.enabled $values.coap.enabled) }}
 {{- fail "mqtt, http, coap: one of them must be enabled" }}
@@ -208,10 +216,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if lt (include "citygate.seconds" $values.settings.drain.delay | int) 7 }}
 {{- fail "settings.drain.delay: must be 7s at least, as readiness fails after three probes of 2 s" }}
 {{- end }}
-{{- if not $values.autoscaling.enabled }}
+{{- $replicas := include "citygate.replicas" . | int -}}
 {{- range $values.drain.ordinals }}
-{{- if lt (int .) (int $values.replicas) }}{{ fail (printf "drain.ordinals: gateway %d runs (replicas is %d); only one that was scaled in can be drained" (int .) (int $values.replicas)) }}{{ end }}
-{{- end }}
+{{- if lt (int .) $replicas }}{{ fail (printf "drain.ordinals: gateway %d runs (there are %d); only one that was scaled in can be drained" (int .) $replicas) }}{{ end }}
 {{- end }}
 {{- if and $values.store.enabled (not $values.store.databaseUrl) }}
 {{- fail "store.databaseUrl: must name the key of a Secret with postgresql://citygate:password@host:5432/city?sslmode=require" }}
