@@ -80,11 +80,16 @@ impl Trust {
         lists.sort_by_key(|list| std::cmp::Reverse(list.issued_s));
         let ders: Vec<_> = lists.iter().map(|list| list.der.clone()).collect();
         let mut verifiers = Vec::new();
-        for (authorities, lists) in keys::by_key(&authorities, &ders) {
-            let verifier = verifier(config.client_certificates, &authorities, &lists, provider);
-            verifiers.push(verifier.map_err(|why| Error::Rustls {
-                path: path.to_owned(),
-                why,
+        for (authorities, of_them) in keys::by_key(&authorities, &ders) {
+            let verifier = verifier(config.client_certificates, &authorities, &of_them, provider);
+            verifiers.push(verifier.map_err(|wrong| {
+                let list = lists.iter().find(|list| of_them.contains(&&list.der));
+                let (path, why) = match wrong {
+                    Wrong::Authority(why) => (path, why),
+                    Wrong::List(why) => (list.map_or(path, |list| &list.path), why),
+                };
+                let path = path.to_owned();
+                Error::Rustls { path, why }
             })?);
         }
         let replaced_by = lists
@@ -128,16 +133,23 @@ impl Trust {
     }
 }
 
+/// Which file rustls does not accept, and why.
+enum Wrong {
+    Authority(String),
+    List(String),
+}
+
 /// What asks for a client's certificate and accepts those of these authorities.
 fn verifier(
     how: ClientCertificates,
     authorities: &[&CertificateDer<'static>],
     lists: &[&CertificateRevocationListDer<'static>],
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
-        roots.add((*authority).clone()).map_err(|error| error.to_string())?;
+        let added = roots.add((*authority).clone());
+        added.map_err(|error| Wrong::Authority(error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
         .with_crls(lists.iter().copied().cloned());
@@ -145,7 +157,7 @@ fn verifier(
         ClientCertificates::Required => builder,
         ClientCertificates::Optional | ClientCertificates::None => builder.allow_unauthenticated(),
     };
-    builder.build().map_err(|error| error.to_string())
+    builder.build().map_err(|error| Wrong::List(error.to_string()))
 }
 
 /// All lists of a file.
