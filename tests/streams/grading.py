@@ -42,11 +42,12 @@ def faults(database, ledger):
         right = [one for one in found[anomaly] if any(meets(one, other) for other in true[anomaly])]
         precision, recall = len(right) / max(1, len(found[anomaly])), len(caught) / max(1, len(true[anomaly]))
         print(f"ok     {anomaly}: precision {precision:.3f} of {len(found[anomaly])} found, recall {recall:.3f} of {len(true[anomaly])} injected")
+        for what, some in (("wrong", [one for one in found[anomaly] if one not in right]), ("missed", [one for one in true[anomaly] if one not in caught])):
+            if some:
+                print(f"   {what}:", *(f"{device} {from_at:%a %H:%M}" for device, from_at, _ in some[:8]))
         # Of a few, one says nothing.
         if len(found[anomaly]) - len(right) > max(1, 0.05 * len(found[anomaly])) or len(true[anomaly]) - len(caught) > max(1, 0.1 * len(true[anomaly])):
             failed.append(anomaly)
-            print("   wrong:", [one for one in found[anomaly] if one not in right][:8])
-            print("   missed:", [one for one in true[anomaly] if one not in caught][:8])
     print(f"note   not graded: {dict(ledger.unseen)}")
     if failed:
         raise SystemExit(f"FAILED precision and recall of {failed}")
