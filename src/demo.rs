@@ -6,7 +6,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let bootstrap = broker.bootstrap_servers();
     let gateway = start_gateway(config, &bootstrap).await?;
     let topic_reader = start_topic_reader(&bootstrap, simulated.clone()).await?;
-    invite(gateway.addresses(), &kinds, &bootstrap);
+    let program = std::env::current_exe().context("the path of this program")?;
+    eprintln!(
+        "{}",
+        invitation(&options, gateway.addresses(), &kinds, &bootstrap, &program)?
+    );
 
     let started = Instant::now();
     let fleet = Fleet::start(fleet_config(&options, simulated, gateway.addresses()))?;
@@ -190,8 +194,14 @@ fn fleet_config(options: &Options, kinds: Vec<devices::Kind>, addresses: Address
     }
 }
 
-/// Where to try it by hand while it runs.
-fn invite(addresses: Addresses, kinds: &[Definition], bootstrap: &str) {
+/// What to type in another terminal while it runs: each line that begins with two spaces is one command, to be pasted as it is.
+fn invitation(
+    options: &Options,
+    addresses: Addresses,
+    kinds: &[Definition],
+    bootstrap: &str,
+    program: &Path,
+) -> anyhow::Result<String> {
     let port = |address: Option<SocketAddr>| address.map_or(0, |address| address.port());
     let (mqtt, coap, http, admin) = (
         port(addresses.mqtt),
@@ -208,16 +218,33 @@ fn invite(addresses: Addresses, kinds: &[Definition], bootstrap: &str) {
             "coap-client-notls -m post -t 50 -e '{{\"power_w\":-512.5}}' coap://127.0.0.1:{coap}/devices/mine/energy"
         ),
     ];
-    eprintln!("A city is sending. Send something yourself while it runs:");
     let is_accepted = |way: &&String| kinds.iter().any(|kind| way.contains(&format!("mine/{}", kind.name)));
-    ways.iter().filter(is_accepted).for_each(|way| eprintln!("  {way}"));
+    let ways: String = ways
+        .iter()
+        .filter(is_accepted)
+        .map(|way| format!("  {way}\n"))
+        .collect();
     let topic = kinds.last().map_or("", |kind| kind.topic.as_str());
-    eprintln!(
-        "and look:
-  kcat -b {bootstrap} -t {topic} -C -e -o -5 -f '%k: %S bytes at offset %o\\n'
-  curl http://127.0.0.1:{admin}/metrics     curl http://127.0.0.1:{admin}/status
-"
+    // Whole paths: another terminal may be in another folder.
+    let (program, schemas) = (program.display(), std::path::absolute(&options.schemas)?);
+    let settings = format!(
+        "CITYGATE_KAFKA__BOOTSTRAP_SERVERS={bootstrap} CITYGATE_SCHEMAS__FOLDER={}",
+        schemas.display()
     );
+    let until = match options.seconds {
+        0 => "until Ctrl-C ends it".to_owned(),
+        seconds => format!("for {seconds} s, or until Ctrl-C with --seconds 0"),
+    };
+    Ok(format!(
+        "A city is sending, {until}. Meanwhile send something yourself, in another terminal:
+{ways}and look at it as it is in Kafka, by the gateway's own command, or the last records of a topic as bytes (they are Avro):
+  {settings} {program} tail --device mine --from-beginning --max 1
+  kcat -b {bootstrap} -t {topic} -C -e -q -o -5 -f '%k: %S bytes at offset %o\\n'
+or at what the gateway says of itself:
+  curl http://127.0.0.1:{admin}/metrics
+  curl http://127.0.0.1:{admin}/status
+"
+    ))
 }
 
 /// A line that renews itself on a terminal, a line a second elsewhere; until the time is over or someone presses Ctrl-C.
@@ -246,4 +273,60 @@ async fn watch(fleet: &Fleet, topic_reader: &TopicReader, started: Instant, seco
         if on_terminal { "\n" } else { "" }
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn commands(arguments: &[&str]) -> Vec<String> {
+        let options = Line::parse_from([&["demo"], arguments].concat()).options;
+        let kinds = read_schemas(&config(&options)).unwrap();
+        let text = invitation(
+            &options,
+            Addresses::default(),
+            &kinds,
+            "127.0.0.1:9092",
+            Path::new("/bin/citygate"),
+        )
+        .unwrap();
+        let commands = text.lines().filter_map(|line| line.strip_prefix("  "));
+        commands.map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn each_line_of_the_invitation_is_one_command() {
+        let starts: Vec<_> = commands(&[])
+            .iter()
+            .map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect();
+        let own = "CITYGATE_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:9092";
+        assert_eq!(
+            starts,
+            [
+                "curl",
+                "mosquitto_pub",
+                "coap-client-notls",
+                own,
+                "kcat",
+                "curl",
+                "curl"
+            ]
+        );
+    }
+
+    #[test]
+    fn only_kinds_that_are_accepted_are_in_the_invitation() {
+        let commands = commands(&["--kinds", "energy"]);
+        assert!(commands[0].contains("/devices/mine/energy"), "{commands:?}");
+        assert!(!commands.iter().any(|line| line.contains("weather")), "{commands:?}");
+    }
 }
