@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes the root file system of an image: a program, the libraries it links, and what they read; no shell, no package manager.
-#   root.sh PROGRAM FOLDER [REPOSITORY]       makes FOLDER, and FOLDER-state, which is empty; of REPOSITORY it has schemas, SQL, topics
+#   root.sh PROGRAM FOLDER [REPOSITORY]       makes FOLDER, and FOLDER-state, the empty folder for state with those above it; of REPOSITORY it has schemas, SQL, topics
 # All times are SOURCE_DATE_EPOCH, so that the same program gives the same layer.
 set -eu
 
 program=$1 root=$2 repository=${3:-}
-mkdir -p "$root/usr/bin" "$root/etc/ssl/certs" "$root/tmp" "$root-state"
+mkdir -p "$root/usr/bin" "$root/etc/ssl/certs" "$root/tmp" "$root-state/var/lib/citygate"
 install -m 0755 "$program" "$root/usr/bin/"
 strip "$root/usr/bin/$(basename "$program")"
 

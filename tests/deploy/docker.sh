@@ -9,7 +9,7 @@ if [[ -z ${DOCKER_ROOT:-} ]]; then
   DOCKER_ROOT=$(mktemp -d)
   remove=$DOCKER_ROOT
 fi
-export DOCKER_ROOT DOCKER_HOST=unix://$DOCKER_ROOT/docker.sock DOCKER_BUILDKIT=0 DOCKER_CGROUP=/citygate-docker-$$
+export DOCKER_ROOT DOCKER_HOST=unix://$DOCKER_ROOT/docker.sock DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} DOCKER_CGROUP=/citygate-docker-$$
 mkdir -p "$DOCKER_ROOT"
 
 # What is left of an engine that was killed: its own processes name this folder, those of containers are in its cgroups.
