@@ -2,15 +2,22 @@
 # A Docker engine of its own in a network namespace of its own: bridges, iptables rules and published ports end with it.
 #   docker.sh COMMAND...        runs COMMAND there; 127.0.0.1 is the namespace's own, and nothing else can be reached
 # Needs root, and Debian's docker.io, containerd, runc, iptables and iproute2. DOCKER_ROOT (default: a new folder, removed at the
-# end) keeps images. DOCKER_CONFIG is the folder with the compose plugin (tools.sh compose).
+# end) keeps images: a folder that is empty, new, or of an earlier call. DOCKER_CONFIG is the folder with the compose plugin (tools.sh compose).
 set -euo pipefail
 
 if [[ -z ${DOCKER_ROOT:-} ]]; then
   DOCKER_ROOT=$(mktemp -d)
   remove=$DOCKER_ROOT
 fi
+# At the end every process is killed whose command names this folder, so it must be nobody else's.
+DOCKER_ROOT=$(realpath --canonicalize-missing "$DOCKER_ROOT")
+if [[ -e $DOCKER_ROOT && ! -e $DOCKER_ROOT/.of-docker.sh && -n $(ls --almost-all "$DOCKER_ROOT") ]]; then
+  echo "docker.sh: DOCKER_ROOT=$DOCKER_ROOT is neither empty nor of an earlier call: name another folder" >&2
+  exit 2
+fi
 export DOCKER_ROOT DOCKER_HOST=unix://$DOCKER_ROOT/docker.sock DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} DOCKER_CGROUP=/citygate-docker-$$
 mkdir -p "$DOCKER_ROOT"
+touch "$DOCKER_ROOT/.of-docker.sh"
 
 # What is left of an engine that was killed: its own processes name this folder, those of containers are in its cgroups.
 finish() {
