@@ -48,11 +48,36 @@ cp gateway/metrics-token prometheus/metrics-token
 cp postgres/grafana-password grafana-database-password
 echo "postgresql://citygate:$(<postgres/citygate-password)@postgres:5432/city?sslmode=require" >store/database-url
 
-if [[ ! -e fleet/keys.ndjson ]]; then
-  device-simulators run --devices "$devices" --mqtt balancer:8883 --http balancer:8443 --list-devices >fleet/devices.ndjson
-  citygate devices --folder gateway/devices --json import fleet/devices.ndjson >fleet/keys.new
-  mv fleet/keys.new fleet/keys.ndjson
-fi
+# The demo's devices have a file of identities of their own, so that it can be replaced together with their keys: when either is
+# missing, and when the demo has other devices than before. A device of somebody else is never replaced.
+demo() {
+  local identities=gateway/devices/demo.ndjson made=demo.new
+  rm -rf "$made"
+  mkdir -p "$made/new" "$made/all"
+  if ((devices > 0)); then
+    device-simulators run --devices "$devices" --mqtt balancer:8883 --http balancer:8443 --list-devices >"$made/devices.ndjson"
+  else
+    : >"$made/devices.ndjson"
+  fi
+  if [[ -e fleet/keys.ndjson && -e $identities ]] && cmp -s "$made/devices.ndjson" fleet/devices.ndjson; then return; fi
+  citygate devices --folder "$made/new" --json import "$made/devices.ndjson" >"$made/keys.ndjson"
+  cp -R gateway/devices/. "$made/all"
+  cp "$made/new/devices.ndjson" "$made/all/demo.ndjson"
+  if ! citygate devices --folder "$made/all" list >/dev/null 2>"$made/mistakes"; then
+    echo "warning: the demo's devices stay as they are: $(head -n 1 "$made/mistakes")" >&2
+    return
+  fi
+  # keys.ndjson last: a run that was ended halfway is done anew.
+  rm -f fleet/keys.ndjson
+  chown 10001:10001 "$made/new/devices.ndjson"
+  mv "$made/new/devices.ndjson" "$identities"
+  mv "$made/devices.ndjson" fleet/devices.ndjson
+  mv "$made/keys.ndjson" fleet/keys.ndjson
+  echo "the demo has new identities: $devices devices"
+}
+demo
+rm -rf demo.new
+touch fleet/keys.ndjson fleet/devices.ndjson
 
 # The users of the services: citygate, the fleet, the store, PostgreSQL, Prometheus, Grafana.
 chown -R 10001:10001 gateway
@@ -61,4 +86,4 @@ chown -R 10003:10003 store
 chown -R 999:999 postgres
 chown -R 65534:65534 prometheus
 chown 472:0 grafana-password grafana-database-password
-echo "set up: $(wc -l <fleet/keys.ndjson) devices, certificate valid until $(openssl x509 -noout -enddate -in gateway/certificate.pem)"
+echo "set up: $(wc -l <fleet/keys.ndjson) devices of the demo, certificate valid until $(openssl x509 -noout -enddate -in gateway/certificate.pem)"
