@@ -61,6 +61,8 @@ mod refusals;
 
 mod topics;
 
+mod composed;
+
 mod planned;
 
 mod hostile;
