@@ -126,8 +126,11 @@ class FleetLedger:
             around = [readings[other] for other in (number - 1, number + 1) if 0 <= other < len(readings)]
             if any(note["source"] == "gateway" for note in reading["quality"]):
                 continue
-            if kind == "energy" and not registers(around, reading):
-                fell = all(reading["energy_import_kwh"] < other["energy_import_kwh"] for other in around)
+            # A spike beside it says nothing of its own register.
+            sides = (reversed(readings[:number]), readings[number + 1:])
+            true = [one for one in (next((other for other in side if "spike" not in other["faults"]), None) for side in sides) if one]
+            if kind == "energy" and not registers(true, reading):
+                fell = all(reading["energy_import_kwh"] < other["energy_import_kwh"] for other in true)
                 self.wrong_registers.add((device, reading["observed_at"]))
                 self.label("register_backwards" if fell else "jump", device, reading, reading, "energy_import_kwh")
             elif any(abs(other["observed_at"] - reading["observed_at"]) > GAP_INTERVALS * self.interval[device] for other in around):
