@@ -101,7 +101,7 @@ class FleetLedger:
     # === faults, as what can be seen of them ===
 
     def note_faults(self):
-        self.labels, self.unseen = [], collections.Counter()
+        self.labels, self.spiked, self.unseen = [], [], collections.Counter()
         self.interval = {row["device"]: datetime.timedelta(seconds=row["interval_s"]) for row in self.devices}
         self.lanes = {row["device"]: row.get("lane_count") for row in self.devices}
         for kind, device, readings in self.series():
@@ -123,6 +123,7 @@ class FleetLedger:
         for number, reading in enumerate(readings):
             if "spike" not in reading["faults"]:
                 continue
+            self.spiked.append((device, reading["observed_at"], reading["observed_at"]))
             around = [readings[other] for other in (number - 1, number + 1) if 0 <= other < len(readings)]
             if any(note["source"] == "gateway" for note in reading["quality"]):
                 continue
