@@ -85,6 +85,8 @@ begin
   left join city.device d on d.device = i.device and d.kind = of_kind
   where greatest(next_at - at, at - before_at) <= make_interval(secs => intervals * d.interval_s) is not false
     and abs(value - usual) > jump and abs(next - usual) < jump and sign(value - usual) = sign(value - next)
+    -- The last reading of a queue is far from what is usual as well, but not from the one before.
+    and abs(value - before[1]) > 0.5 * abs(value - usual)
     and not exists (select from work_value other join work_value earlier using (device, measure) join limits l using (measure)
       where (i.measure, other.measure) in (('speed_kmh', 'occupancy_percent'), ('occupancy_percent', 'speed_kmh'))
         and other.device = i.device and other.observed_at = i.at and earlier.observed_at = o.previous_at
