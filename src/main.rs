@@ -168,7 +168,8 @@ fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<Exit
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Before anything starts: as the first process of a container it would not be ended by a signal without a handler.
     let mut signals = shutdown::Signals::new().context("signal handlers")?;
-    shutdown::outlive_hangups().context("signal handlers")?;
+    let read_again = "identities, certificates and revocation lists are read again; settings at the next start";
+    shutdown::outlive_hangups(read_again).context("signal handlers")?;
     // A task of its own, since it waits for the disk, too.
     let mut start = TaskTracker::new().spawn(Gateway::start(config));
     let started = tokio::select! {
@@ -281,6 +282,7 @@ async fn do_topics(config: Config, options: topics::Options) -> anyhow::Result<E
 
 async fn store_readings(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = shutdown::Signals::new().context("signal handlers")?;
+    shutdown::outlive_hangups("settings, schemas and SQL are read at the next start").context("signal handlers")?;
     let closing = CancellationToken::new();
     let sections = store::Sections {
         store: &config.store,

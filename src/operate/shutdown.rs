@@ -31,19 +31,17 @@ impl Default for Config {
     }
 }
 
-/// SIGHUP does not end this process from now on: a gateway that has nothing to read again ends by it no more than one that has.
-/// Whatever is read again listens to the signal by itself ([`watch`](crate::operate::watch)).
+/// SIGHUP does not end this process from now on, but says what it reads again: one that has nothing to read ends by it no more than
+/// one that has. Whatever is read again listens to the signal by itself ([`watch`](crate::operate::watch)).
 ///
 /// # Errors
 /// The process may not install signal handlers.
-pub fn outlive_hangups() -> std::io::Result<()> {
+pub fn outlive_hangups(says: &'static str) -> std::io::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
     // Nothing waits for it: it ends with the process.
     TaskTracker::new().spawn(async move {
         while hangups.recv().await.is_some() {
-            tracing::info!(
-                "SIGHUP: identities, certificates and revocation lists are read again; settings at the next start"
-            );
+            tracing::info!("SIGHUP: {says}");
         }
     });
     Ok(())

@@ -479,6 +479,12 @@ async fn a_store_that_starts_before_its_database_says_so_and_stores_everything_l
     let check = store.command("check");
     let said = String::from_utf8(check.stdout).unwrap();
     assert!(said.contains("error    store: postgresql at 127.0.0.1:"), "{said}");
+    // Whoever reloads all that is citygate's ends nothing.
+    store.signal("HUP");
+    eventually("it says what is not read again", async || {
+        store.said().contains("SIGHUP: settings").then_some(())
+    })
+    .await;
     postgres.start();
     await_count(&database, "city.probe", 500).await;
     store.await_ready().await;

@@ -164,6 +164,8 @@ fn the_page_of_limits_names_every_setting_that_is_one() {
         include_str!("../../../deploy/SPOOL.md"),
         include_str!("../../../deploy/MESSAGES.md"),
         include_str!("../../../deploy/README.md"),
+        include_str!("../../../deploy/ACCESS.md"),
+        include_str!("../../../deploy/STORE.md"),
     ];
     let names = |page: &'static str| page.split('`').skip(1).step_by(2);
     let named: Vec<_> = pages.into_iter().flat_map(names).collect();

@@ -241,9 +241,13 @@ pub async fn assert_stored(database: &Database, probes: &[Probe]) {
 // === impl Store ===
 
 impl Store {
+    pub fn signal(&self, signal: &str) {
+        chaos::signal(self.child.id(), signal);
+    }
+
     /// SIGKILL, and its end.
     pub fn kill(&mut self) {
-        chaos::signal(self.child.id(), "KILL");
+        self.signal("KILL");
         self.child.wait().unwrap();
     }
 
@@ -254,7 +258,7 @@ impl Store {
 
     /// SIGTERM, and whether it ended well.
     pub async fn finish(mut self) {
-        chaos::signal(self.child.id(), "TERM");
+        self.signal("TERM");
         let status = eventually("the store ends", async || self.child.try_wait().unwrap()).await;
         assert!(status.success(), "{status}: {}", self.said());
     }
