@@ -93,7 +93,8 @@ def topic_bytes(topic):
 
 
 def planned(given, devices, interval_s, kinds):
-    plan = subprocess.run([given.citygate, "topics", "plan", "--json", "--devices", str(devices), "--interval", f"{int(1000 * interval_s)}ms", "--kinds", kinds],
+    plan = subprocess.run([given.citygate, "topics", "plan", "--json", "--devices", str(devices), "--interval", f"{int(1000 * interval_s)}ms", "--kinds", kinds,
+                           "--gateways", "1"],
                           check=True, capture_output=True, text=True)
     found = json.loads(plan.stdout)
     return found[0] if isinstance(found, list) else found

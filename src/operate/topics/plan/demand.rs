@@ -16,6 +16,8 @@ pub struct Demand {
     pub retention_days: f64,
     /// Share of the devices that keep a connection open.
     pub connected: f64,
+    /// None: as many as are needed, and one more.
+    pub gateways: Option<u64>,
 }
 
 /// A kind's devices, and the size of a reading.

@@ -47,6 +47,9 @@ pub struct Options {
     /// What share of the devices keeps a connection open.
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]
     connected: f64,
+    /// How many gateways share the readings: the more there are, the smaller Kafka's batches. Default: as many as are needed, and one more.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    gateways: Option<u64>,
     /// Print JSON.
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
@@ -72,6 +75,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
         replication: options.replication,
         retention_days,
         connected: options.connected,
+        gateways: options.gateways,
     });
     let demands: Vec<_> = demands.collect();
     let sized: Vec<_> = demands.iter().map(sizing::size).collect();

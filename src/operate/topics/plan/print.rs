@@ -261,7 +261,7 @@ fn storage_rows(sized: &[Sizing]) -> Vec<Row> {
             sized,
             |one| one.storage.store_instances.to_string(),
             format!(
-                "{} rows/s each (assumed), and one may be down",
+                "{} rows/s each (half of what was measured), and one may be down",
                 short(given::STORE_ROWS_PER_S)
             ),
         ),
@@ -285,7 +285,7 @@ fn storage_rows(sized: &[Sizing]) -> Vec<Row> {
             sized,
             |one| one.storage.postgres_servers.to_string(),
             format!(
-                "{} rows/s each (assumed); of more than one each has its own kinds or districts",
+                "{} rows/s each, stored and computed (from a measurement at 2,000/s); of more than one each has its own kinds or districts",
                 short(given::POSTGRES_ROWS_PER_S)
             ),
         ),

@@ -121,14 +121,17 @@ fn gateways(demand: &Demand, readings_per_s: f64) -> GatewaySize {
     let by_connections = up(connections / given::GATEWAY_CONNECTIONS);
     let needed = by_cpu.max(by_connections);
     let why = match by_connections > by_cpu {
+        _ if demand.gateways.is_some() => format!("given; needed are {needed}, and one may be down"),
         true => format!("{by_connections} for the connections, and one may be down"),
         false => format!("{by_cpu} for the CPU, and one may be down"),
     };
+    // One of those that are needed may be down: what they cost is of the others.
+    let at_work = demand.gateways.unwrap_or(needed);
     GatewaySize {
-        gateways: needed + 1,
+        gateways: demand.gateways.unwrap_or(needed + 1),
         why,
-        cores_used: used(needed),
-        cpu_us_per_reading: cost(needed),
+        cores_used: used(at_work),
+        cpu_us_per_reading: cost(at_work),
         connections,
         in_bytes_per_s: demand
             .kinds
@@ -255,6 +258,7 @@ mod tests {
             replication: 3,
             retention_days: 7.0,
             connected: 1.0,
+            gateways: None,
         })
     }
 
