@@ -145,11 +145,19 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
+        // As `| head` ends it.
+        Err(error) if nobody_reads(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("citygate: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever read what is printed has seen enough.
+fn nobody_reads(error: &anyhow::Error) -> bool {
+    let of_pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(of_pipe)
 }
 
 fn with_config(file: ConfigFile, act: impl FnOnce(Config) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
@@ -269,6 +277,7 @@ async fn do_topics(config: Config, options: topics::Options) -> anyhow::Result<E
     match topics::run(&options, config, &mut std::io::stdout()).await {
         Ok(topics::End::Good) => Ok(ExitCode::SUCCESS),
         Ok(topics::End::Differs) => Ok(ExitCode::FAILURE),
+        Err(error @ topics::Error::Print(_)) => Err(error.into()),
         Err(error) => {
             eprintln!("citygate: {error}");
             Ok(ExitCode::from(match error {
