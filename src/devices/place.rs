@@ -83,6 +83,15 @@ pub enum Mistake {
     Unknown(String),
 }
 
+/// Numbers that are of no device: field, least and most.
+pub const RANGES: [(&str, f64, f64); 5] = [
+    ("latitude", -90.0, 90.0),
+    ("longitude", -180.0, 180.0),
+    ("position_m", 0.0, 10_000_000.0),
+    ("interval_s", 0.001, 366.0 * 86_400.0),
+    ("capacity_w", 0.0, 1e12),
+];
+
 /// All fields but the id, as columns of the database are called.
 pub const FIELDS: [&str; 16] = [
     "kind",
@@ -142,25 +151,18 @@ impl Place {
     /// # Errors
     /// The first that cannot.
     pub fn checked(self) -> Result<Self, Mistake> {
-        for (field, value, least, most) in [
-            ("latitude", self.latitude, -90.0, 90.0),
-            ("longitude", self.longitude, -180.0, 180.0),
-            ("position_m", self.position_m, 0.0, 10_000_000.0),
-            ("interval_s", self.interval_s, 0.001, 366.0 * 86_400.0),
-            ("capacity_w", self.capacity_w, 0.0, 1e12),
-        ] {
-            let Some(value) = value else { continue };
-            if !(least..=most).contains(&value) {
-                let value = value.to_string();
-                return Err(Mistake::OutOfRange {
-                    field,
-                    value,
-                    least,
-                    most,
-                });
-            }
-        }
-        Ok(self)
+        let values = [
+            self.latitude,
+            self.longitude,
+            self.position_m,
+            self.interval_s,
+            self.capacity_w,
+        ];
+        let mistake = RANGES
+            .iter()
+            .zip(values)
+            .find_map(|(range, value)| out_of(range, value?));
+        mistake.map_or(Ok(self), Err)
     }
 
     fn set(&mut self, field: &str, text: &str) -> Result<(), Mistake> {
@@ -186,6 +188,22 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The first number of a device that cannot be, of an object whose other fields may be anything.
+pub fn mistake_of(object: &serde_json::Value) -> Option<Mistake> {
+    RANGES
+        .iter()
+        .find_map(|range| out_of(range, object.get(range.0)?.as_f64()?))
+}
+
+fn out_of(&(field, least, most): &(&'static str, f64, f64), value: f64) -> Option<Mistake> {
+    (!(least..=most).contains(&value)).then(|| Mistake::OutOfRange {
+        field,
+        value: value.to_string(),
+        least,
+        most,
+    })
 }
 
 fn number(field: &'static str, text: &str) -> Result<f64, Mistake> {

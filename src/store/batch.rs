@@ -49,6 +49,8 @@ pub struct Span {
 #[derive(Debug)]
 pub struct Rows {
     pub layout: Arc<Layout>,
+    /// Some are of days for which the table has no partition, and gets none: they are kept as records.
+    pub has_detached: bool,
     pub bytes: Vec<u8>,
     pub rows: Vec<Row>,
 }
@@ -83,7 +85,7 @@ pub struct Batch {
     pub spans: BTreeMap<Place, Span>,
     pub tables: Vec<Rows>,
     pub poison: Vec<Poison>,
-    /// Records of the topic of devices, of each the last.
+    /// Records of the topic of devices, of each device the last.
     pub devices: BTreeMap<Vec<u8>, usize>,
     pub expired: u64,
     /// By kind, of readings that were in this batch before.
@@ -162,7 +164,8 @@ impl Batch {
             return Err(Fault::Ahead);
         }
         if let Some(span) = self.spans.get_mut(place) {
-            span.received_us = Some(key.received_us);
+            // Of one that is no row after all, too; PostgreSQL has no time that lies far before 1970.
+            span.received_us = Some(key.received_us.max(0));
         }
         if key.day() < limits.first {
             self.expired += 1;
@@ -202,10 +205,29 @@ impl Batch {
         self.poison.push(Poison { record, reason, detail });
     }
 
+    /// Of a batch of kept records the last one is not in it, if it is still kept for this reason: when that began is known.
+    pub fn leave_as_it_was(&mut self, reason: &str) {
+        let last = self.records.len().wrapping_sub(1);
+        if self
+            .poison
+            .last()
+            .is_some_and(|poison| poison.record == last && poison.reason == reason)
+        {
+            self.poison.pop();
+            self.records.pop();
+        }
+    }
+
     /// A record that was added is what is known of a device, or that it is none any more.
     pub fn device(&mut self, record: usize) {
-        let key = self.records[record].key.clone();
-        self.devices.insert(key, record);
+        let said = &self.records[record];
+        let known = self.devices.get(&said.key).map(|known| &self.records[*known]);
+        // In another partition a later one may come first.
+        let is_older =
+            known.is_some_and(|known| known.partition != said.partition && known.timestamp_ms > said.timestamp_ms);
+        if !is_older {
+            self.devices.insert(said.key.clone(), record);
+        }
     }
 }
 
@@ -215,6 +237,7 @@ impl Rows {
     fn new(layout: Arc<Layout>) -> Self {
         Rows {
             layout,
+            has_detached: false,
             bytes: Vec::new(),
             rows: Vec::new(),
         }

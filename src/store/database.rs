@@ -62,8 +62,10 @@ pub enum Reason {
     Full,
     /// It is a standby.
     ReadOnly,
-    /// A lock, a deadlock.
+    /// A lock, a deadlock, another store.
     Conflict,
+    /// Its clock and that of this host differ.
+    Clocks,
     /// Something else of its own.
     Server,
     /// What was asked for.

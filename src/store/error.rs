@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::status::Part;
 use super::{alerts, database, layout, serve, sql_folder};
 use crate::catalogue::{registry, schemas};
@@ -39,13 +41,16 @@ pub enum Error {
     #[error("{0}")]
     Registry(String),
     /// Another instance has stored what this one was about to.
-    #[error("another instance has a partition that this one had")]
+    #[error("another store has stored what this one was about to: of another group, with the same database?")]
     Fenced,
     /// The partition of a day was dropped by another instance.
     #[error("a table's partition was dropped")]
     NoPartition,
     #[error("postgresql did not answer within {0:?}")]
     Slow(Duration),
+    /// By one of them readings would be taken for too old, or for too new, and old ones be dropped.
+    #[error("the clocks of this host and of postgresql differ by {0:#}: nothing is stored until they agree")]
+    Clocks(SignedDuration),
 }
 
 /// A line for each.
@@ -65,19 +70,24 @@ impl Error {
             Error::Database(database::Error::Refused { .. }) => "refused",
             Error::Fenced => "fenced",
             Error::NoPartition => "partition",
+            Error::Clocks(_) => "clocks",
             Error::Registry(_) | Error::RegistryClient(_) => "registry",
             Error::Kafka(_) => "kafka",
             _ => "unavailable",
         }
     }
 
-    /// What does not work; of what is in order right after, nothing.
-    pub fn part(&self) -> Option<Part> {
+    /// Whether it is in order right after, as long as it does not come again and again.
+    pub fn may_happen(&self) -> bool {
+        matches!(self, Error::Fenced | Error::NoPartition)
+    }
+
+    /// What does not work.
+    pub fn part(&self) -> Part {
         match self {
-            Error::Fenced | Error::NoPartition => None,
-            Error::Registry(_) | Error::RegistryClient(_) => Some(Part::Registry),
-            Error::Kafka(_) => Some(Part::Kafka),
-            _ => Some(Part::Database),
+            Error::Registry(_) | Error::RegistryClient(_) => Part::Registry,
+            Error::Kafka(_) => Part::Kafka,
+            _ => Part::Database,
         }
     }
 }

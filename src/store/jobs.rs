@@ -78,7 +78,21 @@ impl Runner {
         let done = asked.map_err(|_| format!("{}: no answer within {NO_ANSWER:?}", job.name))?;
         let done = done.map_err(|error| database::words(&error));
         self.note(client, &job.name, began, done).await;
+        self.show_computed(client).await;
         Ok(())
+    }
+
+    /// Of the kinds that are read: whatever else was computed once stands still as it should.
+    async fn show_computed(&self, client: &Client) {
+        let ask = "select kind, extract(epoch from computed_until)::double precision from city.window_progress \
+                   where computed_until is not null and kind = any($1::text[])";
+        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.name.as_str()).collect();
+        // What keeps it from answering keeps the next job from it, too.
+        let asked = tokio::time::timeout(NO_ANSWER, client.query(ask, &[&kinds])).await;
+        for row in asked.ok().and_then(Result::ok).iter().flatten() {
+            let until = &self.metrics.store_computed_until_timestamp_seconds;
+            until.with_label_values(&[row.get::<_, &str>(0)]).set(row.get(1));
+        }
     }
 
     /// Runs the files; whether all of them succeeded.
@@ -166,6 +180,7 @@ impl Work for Runner {
 
     fn end(&mut self) {
         self.metrics.store_runs_jobs.set(0);
+        self.metrics.store_computed_until_timestamp_seconds.reset();
     }
 
     fn is_elsewhere(&mut self) {

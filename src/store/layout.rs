@@ -34,7 +34,7 @@ const OF_READINGS: [&str; 3] = ["device", "observed_at", "received_at"];
 /// Columns that PostgreSQL gives every table.
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 /// Tables of the schema `city` that are none of a kind: of the store, and of deploy/postgres.
-const TABLES: [&str; 26] = [
+const TABLES: [&str; 27] = [
     "aggregate_15m",
     "aggregate_1m",
     "alert",
@@ -48,6 +48,7 @@ const TABLES: [&str; 26] = [
     "condition",
     "condition_input",
     "device",
+    "device_gone",
     "device_last",
     "insight",
     "kafka_offset",
@@ -393,8 +394,10 @@ pub fn plan(kind: &str, wanted: &[Column], existing: Option<&[Existing]>) -> Res
 fn too_narrow(kind: &str, column: &Column, is: &Existing) -> Error {
     let is_wider = SqlType::parse(&is.sql_type).is_some_and(|is| column.sql_type.holds(is));
     let hint = match is_wider {
+        // The views that use the column, the SQL files make again.
         true => format!(
-            "with the store stopped, run: alter table {} alter column {} type {}",
+            "with the store stopped, run: drop view if exists {} cascade; alter table {} alter column {} type {}",
+            table(&format!("{kind}_reading")),
             table(kind),
             quoted(&column.name),
             column.sql_type

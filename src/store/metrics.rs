@@ -41,12 +41,13 @@ metrics! {
         /// Seconds from the first record of a batch to its commit (batch), and of these in the database (transaction).
         store_batch_seconds: HistogramVec["part"] in SECONDS,
         /// Transactions that failed and were or will be tried again, by reason: unavailable, refused, fenced (another instance has the
-        /// partition), partition (one was dropped meanwhile), registry, kafka.
+        /// partition), partition (one was dropped meanwhile), clocks, registry, kafka.
         store_failures_total: IntCounterVec["reason"],
         /// 1 while PostgreSQL accepts readings.
         store_database_up: IntGauge,
         /// 1 for the reason why PostgreSQL accepts no readings: connection (none, or lost), timeout, login, starting (or recovering), stopping,
-        /// full (disk, memory, connections), read_only, conflict (locks), server, refused (a statement).
+        /// full (disk, memory, connections), read_only, conflict (locks, another store), clocks (its own and this host's differ), server, refused
+        /// (a statement).
         store_database_unavailable: IntGaugeVec["reason"],
         /// 1 while something does not work, by part: start, postgresql, kafka, registry (meanwhile nothing is stored); jobs, results,
         /// alertmanager (readings are stored all the same). /readyz has the words.
@@ -63,6 +64,8 @@ metrics! {
         store_job_last_success_timestamp_seconds: GaugeVec["job_name"],
         /// Seconds from the beginning of one run of a job to that of the next, on every instance, by name.
         store_job_interval_seconds: GaugeVec["job_name"],
+        /// Until when windows of a kind are computed, in seconds since 1970, by kind; on the instance that runs the jobs.
+        store_computed_until_timestamp_seconds: GaugeVec["kind"],
         /// Results published, by topic.
         store_published_total: IntCounterVec["topic"],
         /// Results that Kafka did not confirm; they are published again.

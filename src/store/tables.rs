@@ -26,6 +26,8 @@ const LOCK_TABLES: i32 = 1;
 
 /// How long a change waits for those who use the table.
 const LOCK_TIMEOUT: &str = "10s";
+/// The same of dropping a partition: whoever comes meanwhile, to store or to read, waits behind it.
+const DROP_TIMEOUT: &str = "1s";
 
 /// How long before midnight the partitions of the next day are made.
 const AHEAD: Duration = Duration::from_secs(6 * 60 * 60);
@@ -36,6 +38,8 @@ pub struct Tables {
     /// By kind and by the address of the schema that readings were written with.
     layouts: HashMap<(String, usize), Result<Arc<Layout>, layout::Error>>,
     days: BTreeSet<(Arc<str>, Day)>,
+    /// Of these somebody has taken the partition out of the table: it holds no row of them.
+    detached: BTreeSet<(Arc<str>, Day)>,
 }
 
 // === impl Tables ===
@@ -53,7 +57,7 @@ impl Tables {
     ) -> Result<(), super::error::Error> {
         let error = |error| database.error("the store's own tables", error);
         let transaction = client.transaction().await.map_err(error)?;
-        lock(&transaction).await.map_err(error)?;
+        lock(&transaction, LOCK_TIMEOUT).await.map_err(error)?;
         transaction.batch_execute(OWN_TABLES).await.map_err(error)?;
         transaction.commit().await.map_err(error)?;
         let mut wrong = Vec::new();
@@ -126,7 +130,7 @@ impl Tables {
         let table = layout::table(kind);
         let error = |error| database.error(table.clone(), error);
         let transaction = client.transaction().await.map_err(error)?;
-        lock(&transaction).await.map_err(error)?;
+        lock(&transaction, LOCK_TIMEOUT).await.map_err(error)?;
         let existing = existing(&transaction, kind).await.map_err(error)?;
         let plan = layout::plan(kind, &wanted, existing.as_deref());
         for statement in plan.iter().flat_map(|plan| &plan.statements) {
@@ -137,7 +141,7 @@ impl Tables {
         Ok(plan)
     }
 
-    /// Makes the partitions of these days.
+    /// Makes the partitions of these days; whether each of them is in its table now: one that was detached stays so.
     ///
     /// # Errors
     /// The database is unavailable or refuses.
@@ -147,19 +151,30 @@ impl Tables {
         client: &mut Client,
         kind: &Arc<str>,
         days: impl IntoIterator<Item = Day>,
-    ) -> Result<(), super::error::Error> {
+    ) -> Result<bool, super::error::Error> {
+        let mut all_attached = true;
         for day in days {
-            if !self.days.contains(&(kind.clone(), day)) {
-                make_day(client, kind, day)
-                    .await
-                    .map_err(|error| database.error(format!("a partition of {}", layout::table(kind)), error))?;
-                self.days.insert((kind.clone(), day));
+            let day = (kind.clone(), day);
+            if self.days.contains(&day) {
+                continue;
             }
+            if !self.detached.contains(&day) {
+                let made = make_day(client, kind, day.1).await;
+                let is_attached =
+                    made.map_err(|error| database.error(format!("a partition of {}", layout::table(kind)), error))?;
+                let known = if is_attached {
+                    &mut self.days
+                } else {
+                    &mut self.detached
+                };
+                known.insert(day.clone());
+            }
+            all_attached &= !self.detached.contains(&day);
         }
-        Ok(())
+        Ok(all_attached)
     }
 
-    /// Makes the partitions that will be needed soon, and drops those that are too old.
+    /// Makes the partitions that will be needed soon, and drops those before `first`. What was found to be wrong is looked at again.
     ///
     /// # Errors
     /// The database is unavailable or refuses.
@@ -168,25 +183,32 @@ impl Tables {
         database: &Database,
         client: &mut Client,
         kinds: &[Definition],
-        retention: Duration,
+        first: Day,
     ) -> Result<(), super::error::Error> {
+        self.layouts.retain(|_, layout| layout.is_ok());
+        self.detached.clear();
         let now = SystemTime::now();
         let soon = [now, now + AHEAD].map(|time| Day::of(day::micros(time)));
         for kind in kinds {
             let name = Arc::from(kind.name.as_str());
             self.make_days(database, client, &name, soon).await?;
-            let first = Day::first_kept(now, retention);
+        }
+        self.days.retain(|(_, day)| *day >= first);
+        for kind in kinds {
             let dropped = drop_before(client, &kind.name, first).await;
-            dropped
+            let dropped = dropped
                 .map_err(|error| database.error(format!("an old partition of {}", layout::table(&kind.name)), error))?;
-            self.days.retain(|(_, day)| *day >= first);
+            if !dropped {
+                break; // one who reads for long, such as a dump, reads all of them
+            }
         }
         Ok(())
     }
 
-    /// Another instance has dropped a partition.
+    /// Another instance has dropped a partition, or somebody has detached one.
     pub fn forget_days(&mut self) {
         self.days.clear();
+        self.detached.clear();
     }
 }
 
@@ -233,9 +255,8 @@ pub async fn outlook(
 }
 
 /// Others who change tables wait until this transaction has ended.
-async fn lock(transaction: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
-    let wait =
-        format!("set local lock_timeout = '{LOCK_TIMEOUT}'; select pg_advisory_xact_lock({LOCKS}, {LOCK_TABLES})");
+async fn lock(transaction: &impl GenericClient, within: &str) -> Result<(), tokio_postgres::Error> {
+    let wait = format!("set local lock_timeout = '{within}'; select pg_advisory_xact_lock({LOCKS}, {LOCK_TABLES})");
     transaction.batch_execute(&wait).await
 }
 
@@ -258,20 +279,29 @@ async fn existing(client: &impl GenericClient, kind: &str) -> Result<Option<Vec<
     Ok((!rows.is_empty()).then(|| existing.collect()))
 }
 
-async fn make_day(client: &mut Client, kind: &str, day: Day) -> Result<(), tokio_postgres::Error> {
+/// Makes the partition of a day; whether it is in the table: of a table of its name that is not, it is somebody else who decides.
+async fn make_day(client: &mut Client, kind: &str, day: Day) -> Result<bool, tokio_postgres::Error> {
     let (Some(suffix), Some(from), Some(to)) = (day.suffix(), day.date(), day.next().date()) else {
-        return Ok(()); // no such day can be in a row
+        return Ok(true); // no such day can be in a row
     };
     let name = format!("{kind}{suffix}");
     let partition = layout::table(&name);
     let transaction = client.transaction().await?;
-    lock(&transaction).await?;
-    let known = "select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+    lock(&transaction, LOCK_TIMEOUT).await?;
+    let known = "select i.inhparent is not null from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+                 left join pg_catalog.pg_inherits i on i.inhrelid = c.oid and not i.inhdetachpending \
                  where n.nspname = $1 and c.relname = $2";
-    let is_there = transaction
+    let found = transaction
         .query_typed(known, &[(&SCHEMA, Type::TEXT), (&name, Type::TEXT)])
         .await?;
-    if is_there.is_empty() {
+    let is_attached = found.first().map(|row| row.get(0));
+    if is_attached == Some(false) {
+        warn!(
+            partition = name,
+            "a day's partition is detached: its readings are kept in city.undecodable until it is attached, or has another name"
+        );
+    }
+    if is_attached.is_none() {
         let table = layout::table(kind);
         let statements = format!(
             "create table {partition} (like {table} including defaults including constraints including indexes);\
@@ -280,10 +310,12 @@ async fn make_day(client: &mut Client, kind: &str, day: Day) -> Result<(), tokio
         transaction.batch_execute(&statements).await?;
         info!(partition = name, "a partition is made");
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(is_attached.unwrap_or(true))
 }
 
-async fn drop_before(client: &mut Client, kind: &str, first: Day) -> Result<(), tokio_postgres::Error> {
+/// Drops the partitions of earlier days; false if somebody uses the table for so long that not all could be.
+async fn drop_before(client: &mut Client, kind: &str, first: Day) -> Result<bool, tokio_postgres::Error> {
     let partitions = "select c.relname from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid \
                       join pg_catalog.pg_class p on p.oid = i.inhparent \
                       join pg_catalog.pg_namespace n on n.oid = p.relnamespace \
@@ -297,7 +329,7 @@ async fn drop_before(client: &mut Client, kind: &str, first: Day) -> Result<(), 
             continue;
         }
         let transaction = client.transaction().await?;
-        lock(&transaction).await?;
+        lock(&transaction, DROP_TIMEOUT).await?;
         let drop = format!("drop table if exists {}", layout::table(&name));
         match transaction.batch_execute(&drop).await {
             Ok(()) => {
@@ -314,11 +346,12 @@ async fn drop_before(client: &mut Client, kind: &str, first: Day) -> Result<(), 
                     why = database::words(&error),
                     "an old partition is not dropped yet"
                 );
+                return Ok(false);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A temporary table of a transaction, like a kind's.

@@ -1,4 +1,5 @@
 -- The tables that `citygate store` itself needs; those of the kinds it makes from their schemas. Each statement may be run again.
+-- A column that a table did not have from the beginning is added below it once more, for databases that exist.
 
 create schema if not exists city;
 
@@ -57,6 +58,7 @@ create table if not exists city.outbox (
   value jsonb,
   created_at timestamptz not null default now()
 );
+create index if not exists outbox_topic on city.outbox (topic, id);
 
 -- Where devices are, and what they belong to: the last record of each in the topic of devices.
 create table if not exists city.device (
@@ -76,7 +78,17 @@ create table if not exists city.device (
   interval_s double precision,
   cabinet text,
   capacity_w double precision,
-  valid_from timestamptz
+  valid_from timestamptz,
+  kafka_partition integer,                   -- of that record, and when it was written
+  written_at timestamptz
+);
+alter table city.device add column if not exists kafka_partition integer, add column if not exists written_at timestamptz;
+
+-- Devices that were withdrawn, by the record without a value.
+create table if not exists city.device_gone (
+  device text primary key,
+  kafka_partition integer not null,
+  written_at timestamptz not null
 );
 
 -- Every schema that readings were written with, by the header of Avro's single-object encoding: the folder has only the present ones.

@@ -173,7 +173,7 @@ async fn copy(transaction: &Transaction<'_>, rows: &Rows) -> Result<Copied, toki
                 refused: Vec::new(),
             })
         }
-        Err(error) if database::is_of_the_data(&error) && !database::is_without_partition(&error) => {
+        Err(error) if is_of_the_rows(&error, rows) => {
             transaction.batch_execute("rollback to savepoint straight").await?;
             copy_by_parts(transaction, rows).await
         }
@@ -215,15 +215,16 @@ async fn copy_by_parts(transaction: &Transaction<'_>, rows: &Rows) -> Result<Cop
                     .await?;
                 continue;
             }
-            Err(error) if !database::is_of_the_data(&error) || database::is_without_partition(&error) => {
-                return Err(error);
-            }
+            Err(error) if !is_of_the_rows(&error, rows) => return Err(error),
             Err(error) => {
                 transaction.batch_execute("rollback to savepoint part").await?;
                 match part.len() {
                     1 => copied.refused.push(Poison {
                         record: rows.rows[part.start].record,
-                        reason: "refused",
+                        reason: match database::is_without_partition(&error) {
+                            true => "detached",
+                            false => "refused",
+                        },
                         detail: database::words(&error),
                     }),
                     length => parts.extend([part.start + length / 2..part.end, part.start..part.start + length / 2]),
@@ -232,6 +233,11 @@ async fn copy_by_parts(transaction: &Transaction<'_>, rows: &Rows) -> Result<Cop
         }
     }
     Ok(copied)
+}
+
+/// Whether one of the rows is the cause. Without a partition they are where that is known before; else it was dropped meanwhile.
+fn is_of_the_rows(error: &tokio_postgres::Error, rows: &Rows) -> bool {
+    database::is_of_the_data(error) && (rows.has_detached || !database::is_without_partition(error))
 }
 
 async fn copy_into(
@@ -280,16 +286,17 @@ async fn note_due(
     Ok(())
 }
 
-/// Keeps records as they are.
+/// Keeps records as they are; those that were kept before, since then.
 async fn keep_records(
     transaction: &Transaction<'_>,
     batch: &Batch,
     poison: &[&Poison],
 ) -> Result<(), tokio_postgres::Error> {
-    let keep = "insert into city.undecodable (topic, partition, \"offset\", reason, detail, key, value) \
-                values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
+    let keep = "insert into city.undecodable (topic, partition, \"offset\", reason, detail, key, value, stored_at) \
+                values ($1, $2, $3, $4, $5, $6, $7, coalesce($8, now())) on conflict do nothing";
     for one in poison {
         let record = &batch.records[one.record];
+        let since = batch.is_again.then(|| time(record.timestamp_ms.saturating_mul(1000)));
         let detail = one.detail.replace('\0', "\u{fffd}");
         transaction
             .execute(
@@ -302,6 +309,7 @@ async fn keep_records(
                     &detail,
                     &record.key,
                     &record.value,
+                    &since,
                 ],
             )
             .await?;
@@ -333,7 +341,8 @@ pub async fn stored(client: &impl GenericClient) -> Result<BTreeMap<(String, i32
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
-/// Notes when the last reading was received that is stored of each partition. It never goes back.
+/// Notes when the last reading was received that is stored of each partition. It never goes back, and is never ahead of the database's
+/// clock: windows would close before what a gateway with a right clock received is stored.
 ///
 /// # Errors
 /// The database is unavailable, or refuses.
@@ -342,8 +351,9 @@ pub async fn note_stored(
     progress: &[(Arc<str>, i32, SystemTime)],
 ) -> Result<(), tokio_postgres::Error> {
     let note = "insert into city.stored as s (kind, partition, received_at) \
-                select * from unnest($1::text[], $2::int[], $3::timestamptz[]) \
-                on conflict (kind, partition) do update set received_at = greatest(s.received_at, excluded.received_at)";
+                select kind, partition, least(received_at, now()) \
+                from unnest($1::text[], $2::int[], $3::timestamptz[]) as n(kind, partition, received_at) \
+                on conflict (kind, partition) do update set received_at = least(greatest(s.received_at, excluded.received_at), now())";
     let kinds: Vec<&str> = progress.iter().map(|(kind, _, _)| &**kind).collect();
     let partitions: Vec<i32> = progress.iter().map(|(_, partition, _)| *partition).collect();
     let times: Vec<SystemTime> = progress.iter().map(|(_, _, time)| *time).collect();

@@ -35,14 +35,15 @@ ONE_CAUSE = [
     ("DeadLettersRising DeadLettersSkipped", "DeadLettersRising"),
     ("CertificateExpired CertificateExpiring", "CertificateExpired"),
     ("StoreDown StoreBehind StoreAlertmanagerUnavailable", "StoreDown"),
-    ("StoreDatabaseUnavailable StoreBehind StoreNotReading=start StoreJobsLate StoreResultsNotPublished StoreAlertmanagerUnavailable StorePartitionsUnassigned",
+    ("StoreDatabaseUnavailable StoreBehind StoreNotReading=start StoreJobsLate StoreNotComputed StoreResultsNotPublished StoreAlertmanagerUnavailable StorePartitionsUnassigned",
      "StoreDatabaseUnavailable"),
     ("StorePartitionsUnassigned StoreNotReading=start", "StoreNotReading=start"),
     # Another store has not taken over what one had that is down or missing: two things to do.
     ("StoreMissing StorePartitionsUnassigned", "StoreMissing StorePartitionsUnassigned"),
     ("StoreAbsent StoreRecordsMissed", "StoreAbsent StoreRecordsMissed"),
     ("StoreNotReading=registry StoreBehind", "StoreNotReading=registry"),
-    ("StoreJobsLate StoreBehind", "StoreJobsLate StoreBehind"),
+    ("StoreJobsLate StoreBehind StoreNotComputed", "StoreJobsLate StoreBehind"),
+    ("StoreNotComputed StoreUndecodable", "StoreNotComputed StoreUndecodable"),
     ("StoreUndecodable StoreRecordsMissed StoreAlertmanagerUnavailable", "StoreUndecodable StoreRecordsMissed StoreAlertmanagerUnavailable"),
     # That Kafka is unavailable to gateways in rows above is no reason: it may be their network. To all of them: see the rules.
     ("StoreNotReading=kafka StoreResultsNotPublished StoreBehind StorePartitionsUnassigned", "StoreNotReading=kafka"),
@@ -52,7 +53,7 @@ ONE_CAUSE = [
 
 # Those that are of all gateways or stores together: they have no instance.
 OF_ALL = "GatewayMissing DeadLettersRising DeadLettersSkipped DevicesRefused StoreMissing StoreAbsent StorePartitionsUnassigned StoreRecordsMissed " \
-    "StoreUndecodable StoreJobsLate"
+    "StoreUndecodable StoreJobsLate StoreNotComputed"
 
 write_lock = threading.Lock()
 

@@ -100,6 +100,8 @@ mod store_exactly_once;
 
 mod store_leader;
 
+mod store_operated;
+
 mod store_results;
 
 mod corpus;

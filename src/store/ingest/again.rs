@@ -1,4 +1,5 @@
-//! Records that were kept because their schema was not known, read again from `city.undecodable`.
+//! Records that were kept for want of something that may come: their schema, a column, a partition, the right time. They are read
+//! again from `city.undecodable`, at each start and every ten minutes.
 //!
 //! Some at a time, in the order of their places in Kafka. What is made of them is the business of [`records`](super::records): of two
 //! instances that store the same one the second finds its row there. Those of which the registry says nothing are tried again once
@@ -22,9 +23,16 @@ const RECORDS_MAX: i64 = 500;
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How records are kept whose schema is not known: the reasons for which
-/// [`wants_schema`](crate::catalogue::decoder::Undecodable::wants_schema) holds.
-const REASONS: [&str; 3] = ["unknown_fingerprint", "no_registry", "unknown_id"];
+/// For what: no schema ([`wants_schema`](crate::catalogue::decoder::Undecodable::wants_schema)), a column that is too narrow, a day's
+/// partition that was detached, a day that had not come.
+const REASONS: [&str; 6] = [
+    "unknown_fingerprint",
+    "no_registry",
+    "unknown_id",
+    "table",
+    "detached",
+    "ahead",
+];
 
 /// How far they have been read, and what is missing for them.
 #[derive(Debug)]
@@ -61,6 +69,11 @@ impl Default for Again {
 }
 
 impl Again {
+    /// All of them once more, if all have been read.
+    pub fn restart(&mut self) {
+        self.cursor.get_or_insert_with(Cursor::first);
+    }
+
     /// Behind which record reading goes on, if it does now.
     pub fn due(&self, now: Instant) -> Option<&Cursor> {
         self.cursor.as_ref().filter(|_| self.at <= now)
@@ -113,12 +126,12 @@ impl Cursor {
         }
     }
 
-    /// The records behind it, up to a limit.
+    /// The records behind it, up to a limit, each with the reason for which it is kept.
     ///
     /// # Errors
     /// The database is unavailable, or refuses.
-    pub async fn read(&self, client: &Client) -> Result<Vec<Consumed>, Error> {
-        let ask = "select topic, partition, \"offset\", coalesce(key, ''), coalesce(value, ''), stored_at \
+    pub async fn read(&self, client: &Client) -> Result<Vec<(Consumed, String)>, Error> {
+        let ask = "select topic, partition, \"offset\", coalesce(key, ''), coalesce(value, ''), stored_at, reason \
                    from city.undecodable where reason = any($1) and (topic, partition, \"offset\") > ($2, $3, $4) \
                    order by topic, partition, \"offset\" limit $5";
         let rows = client
@@ -127,13 +140,16 @@ impl Cursor {
                 &[&&REASONS[..], &self.topic, &self.partition, &self.offset, &RECORDS_MAX],
             )
             .await?;
-        let records = rows.iter().map(|row| Consumed {
-            topic: row.get(0),
-            partition: row.get(1),
-            offset: row.get(2),
-            key: row.get(3),
-            value: row.get(4),
-            timestamp_ms: day::micros(row.get(5)) / 1000,
+        let records = rows.iter().map(|row| {
+            let record = Consumed {
+                topic: row.get(0),
+                partition: row.get(1),
+                offset: row.get(2),
+                key: row.get(3),
+                value: row.get(4),
+                timestamp_ms: day::micros(row.get(5)) / 1000,
+            };
+            (record, row.get(6))
         });
         Ok(records.collect())
     }

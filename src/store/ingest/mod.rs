@@ -6,15 +6,18 @@
 //! group keeps this instance, but nothing is read. Which partitions there are and how far they are is in [`partitions`], what a
 //! record becomes in [`records`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::SignedDuration;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Limits};
 use super::config::Config;
 use super::database::{self, Database, Reason};
+use super::day::{self, Day};
 use super::error::Error;
 use super::metrics::StoreMetrics;
 use super::status::{Part, Status};
@@ -52,6 +55,12 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// How far the clocks of this host and of the database may be apart.
+const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_mins(5);
+
+/// So many times in a row, what may happen once is a fault.
+const HAPPENED_MAX: u32 = 3;
+
 /// A database that takes longer for a batch, or for anything else that it is asked, is unavailable.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -80,6 +89,12 @@ pub struct Memory {
     /// Headers of schemas that were looked for, and are not known.
     missing: Missing<Vec<u8>, ()>,
     again: Again,
+    /// Whether Kafka said of every partition, when it was asked last, where it ends.
+    is_kafka_whole: bool,
+    /// How often in a row a batch was not stored for what may happen once.
+    happened: u32,
+    /// How many partitions each topic had when it was asked last.
+    partitions: BTreeMap<Arc<str>, usize>,
 }
 
 /// Why a batch is not added to any more.
@@ -118,18 +133,24 @@ impl Ingest {
         Ok(())
     }
 
-    fn note(&self, failure: &Error) {
+    fn note(&mut self, failure: &Error) {
         self.metrics
             .store_failures_total
             .with_label_values(&[failure.reason()])
             .inc();
-        if let Some(part) = failure.part() {
-            self.status.fault(part, &failure.to_string());
+        if failure.may_happen() {
+            self.memory.happened += 1;
+            if self.memory.happened < HAPPENED_MAX {
+                return;
+            }
         }
-        if failure.part() == Some(Part::Database) {
+        self.status.fault(failure.part(), &failure.to_string());
+        if failure.part() == Part::Database {
             let reason: &str = match failure {
                 Error::Database(error) => error.reason().into(),
                 Error::Slow(_) => Reason::Timeout.into(),
+                Error::Clocks(_) => Reason::Clocks.into(),
+                Error::Fenced | Error::NoPartition => Reason::Conflict.into(),
                 _ => Reason::Refused.into(),
             };
             self.metrics.store_database_up.set(0);
@@ -164,6 +185,7 @@ impl Ingest {
         let mut client = self.database.connect().await?;
         let limited = database::limit(&client, DATABASE_TIMEOUT).await;
         limited.map_err(|error| self.database.error("a limit of time", error))?;
+        in_time(self.compare_clocks(&client)).await?;
         in_time(self.memory.tables.prepare(&self.database, &mut client, &self.kinds)).await?;
         in_time(self.learn_schemas(&client)).await?;
         let mut look_at = Instant::now();
@@ -172,16 +194,6 @@ impl Ingest {
         in_time(self.begin(&client)).await?;
         self.memory.again = Again::default();
         loop {
-            if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
-                kept = Some(Instant::now());
-                let retention = self.config.retention;
-                in_time(
-                    self.memory
-                        .tables
-                        .keep(&self.database, &mut client, &self.kinds, retention),
-                )
-                .await?;
-            }
             self.try_again(&mut client).await?;
             let mut batch = Batch::default();
             let end = self.collect(&mut client, &mut batch).await?;
@@ -206,9 +218,36 @@ impl Ingest {
                 look_at = Instant::now() + LOOK_INTERVAL.max(9 * began.elapsed());
             }
             if topics_at <= Instant::now() {
-                self.count_partitions();
+                in_time(self.count_partitions(&client)).await?;
                 topics_at = Instant::now() + TOPICS_INTERVAL;
             }
+            // After something was stored: whoever reads an old partition for hours keeps no reading waiting.
+            if kept.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
+                kept = Some(Instant::now());
+                in_time(self.keep(&mut client)).await?;
+            }
+        }
+    }
+
+    /// Partitions of days are made and dropped, and what could not be stored for a table's sake is tried again.
+    async fn keep(&mut self, client: &mut Client) -> Result<(), Error> {
+        self.compare_clocks(client).await?;
+        let first = Day::first_kept(SystemTime::now(), self.config.retention);
+        let tables = &mut self.memory.tables;
+        tables.keep(&self.database, client, &self.kinds, first).await?;
+        self.memory.again.restart();
+        Ok(())
+    }
+
+    /// By a wrong clock all that is stored would be dropped, or all that comes taken for too old or too new.
+    async fn compare_clocks(&self, client: &Client) -> Result<(), Error> {
+        let asked = client.query_one("select clock_timestamp()", &[]).await;
+        let theirs = asked.map_err(|error| self.database.error("its clock", error))?;
+        let apart = day::micros(SystemTime::now()).saturating_sub(day::micros(theirs.get(0)));
+        let apart = SignedDuration::from_micros(apart).abs();
+        match apart > CLOCKS_APART_MAX {
+            true => Err(Error::Clocks(SignedDuration::from_secs(apart.as_secs()))),
+            false => Ok(()),
         }
     }
 
@@ -241,17 +280,17 @@ impl Ingest {
     }
 
     /// Stores a batch, if there is anything in it.
-    async fn store(&mut self, client: &mut Client, batch: Batch) -> Result<(), Error> {
+    async fn store(&mut self, client: &mut Client, mut batch: Batch) -> Result<(), Error> {
         let Some(began) = batch.began else {
             return Ok(());
         };
-        for rows in &batch.tables {
+        for rows in &mut batch.tables {
             let days = rows.days();
             let made = self
                 .memory
                 .tables
                 .make_days(&self.database, client, &rows.layout.kind, days);
-            in_time(made).await?;
+            rows.has_detached = !in_time(made).await?;
         }
         let in_database = Instant::now();
         let kinds = &self.kinds;
@@ -261,6 +300,7 @@ impl Ingest {
             self.memory.tables.forget_days();
         }
         let stored = written?;
+        self.memory.happened = 0;
         for (place, span) in &batch.spans {
             if let Some(stored) = self.memory.assignment.stored.get_mut(place) {
                 *stored = span.next;

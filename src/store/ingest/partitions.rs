@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Client;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::assignment::Assignment;
 use super::{Ingest, kind_of};
@@ -17,8 +17,9 @@ use crate::store::error::Error;
 use crate::store::status::Part;
 use crate::store::write;
 
-/// How long Kafka may take to say where a partition ends, or how many a topic has.
+/// How long Kafka may take to say where a partition ends, or how many a topic has; and how long after it did not say that of another.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Ingest {
     pub(super) fn stop_reading(&self) {
@@ -115,17 +116,20 @@ impl Ingest {
         Ok(())
     }
 
-    /// Looks how far behind each partition is, and notes those of which everything is stored.
+    /// Looks how far behind each partition is, and notes those of which everything is stored. One without a leader keeps no other from
+    /// being noted: their windows wait for it.
     pub(super) async fn look(&mut self, client: &Client) -> Result<(), Error> {
         let mut caught_up = Vec::new();
+        let mut failed = None;
         for ((topic, partition), stored) in &self.memory.assignment.stored {
             let now = SystemTime::now();
-            let asked = tokio::task::block_in_place(|| self.ends.end(topic, *partition, LOOK_TIMEOUT));
+            let within = failed.as_ref().map_or(LOOK_TIMEOUT, |_| LOOK_AGAIN_TIMEOUT);
+            let asked = tokio::task::block_in_place(|| self.ends.end(topic, *partition, within));
             let end = match asked {
                 Ok(end) => end,
                 Err(failure) => {
-                    self.status.fault(Part::Kafka, &failure.to_string());
-                    return Ok(());
+                    failed.get_or_insert_with(|| format!("{topic}, partition {partition}: {failure}"));
+                    continue;
                 }
             };
             let labels = [&**topic, &partition.to_string()];
@@ -141,9 +145,12 @@ impl Ingest {
                 caught_up.push((Arc::from(kind.name.as_str()), *partition, now));
             }
         }
-        if !self.memory.assignment.stored.is_empty() {
-            self.status.well(Part::Kafka);
+        match &failed {
+            Some(why) => self.status.fault(Part::Kafka, why),
+            None if self.memory.assignment.stored.is_empty() => {}
+            None => self.status.well(Part::Kafka),
         }
+        self.memory.is_kafka_whole = failed.is_none();
         let noted = write::note_stored(client, &caught_up).await;
         noted.map_err(|error| self.database.error("city.stored", error))?;
         Ok(())
@@ -151,16 +158,44 @@ impl Ingest {
 
     /// Of all topics, also while this instance has none of their partitions. Of one that Kafka says nothing of it stays as it was: that Kafka
     /// does not answer, others notice.
-    pub(super) fn count_partitions(&self) {
-        let topics = self.kinds.iter().map(|kind| &*kind.topic).chain([&*self.devices]);
+    pub(super) async fn count_partitions(&mut self, client: &Client) -> Result<(), Error> {
+        let topics = self.kinds.iter().map(|kind| kind.topic.as_str().into());
+        let topics: Vec<Arc<str>> = topics.chain([self.devices.clone()]).collect();
         for topic in topics {
-            let asked = tokio::task::block_in_place(|| self.ends.partitions(topic, LOOK_TIMEOUT));
+            let asked = tokio::task::block_in_place(|| self.ends.partitions(&topic, LOOK_TIMEOUT));
             let Ok(partitions) = asked else {
-                return;
+                return Ok(());
             };
-            let gauge = self.metrics.store_topic_partitions.with_label_values(&[topic]);
+            let gauge = self.metrics.store_topic_partitions.with_label_values(&[&topic]);
             gauge.set(partitions as i64);
+            if partitions > 0 && self.memory.partitions.get(&topic) != Some(&partitions) {
+                self.forget_beyond(client, &topic, partitions).await?;
+                self.memory.partitions.insert(topic, partitions);
+            }
         }
+        Ok(())
+    }
+
+    /// A topic that was made anew may have fewer partitions: windows would wait for ever for those that it had.
+    async fn forget_beyond(&self, client: &Client, topic: &str, partitions: usize) -> Result<(), Error> {
+        let error = |error| self.database.error("partitions of earlier topics", error);
+        let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+        let offsets = "delete from city.kafka_offset where topic = $1 and partition >= $2";
+        let gone = client.execute(offsets, &[&topic, &partitions]).await.map_err(error)?;
+        if let Some(kind) = kind_of(&self.kinds, topic) {
+            let stored = "delete from city.stored where kind = $1 and partition >= $2";
+            client
+                .execute(stored, &[&kind.name, &partitions])
+                .await
+                .map_err(error)?;
+        }
+        if gone > 0 {
+            warn!(
+                topic,
+                partitions, gone, "the topic has fewer partitions than it had: those are forgotten"
+            );
+        }
+        Ok(())
     }
 
     fn show_no_partitions(&self) {

@@ -42,15 +42,19 @@ impl Ingest {
         record: Consumed,
         limits: Limits,
     ) -> Result<(), Error> {
-        self.status.well(Part::Kafka);
+        if self.memory.is_kafka_whole {
+            self.status.well(Part::Kafka);
+        }
         let Some((place, &stored)) = self.memory.assignment.place(&record) else {
             return Ok(()); // of a partition that was taken away
         };
         let place = place.clone();
-        self.memory.assignment.begins(&place, &record, &self.metrics);
+        // Of devices Kafka keeps the last record of each: that earlier ones are deleted is as it must be.
         if place.0 == self.devices {
+            self.memory.assignment.begun.remove(&place);
             return self.add_device(batch, &place, stored, record).await;
         }
+        self.memory.assignment.begins(&place, &record, &self.metrics);
         self.look_for_schema(client, &record.value).await?;
         self.add_reading(client, batch, &place, stored, record, limits).await
     }
@@ -109,7 +113,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Stores the next of the records that were kept for want of a schema, as far as it is known now.
+    /// Stores the next of the records that were kept for want of something, as far as it is there now.
     pub(super) async fn try_again(&mut self, client: &mut Client) -> Result<(), Error> {
         if self.decoder.has_found() {
             self.memory.again = Again::default();
@@ -128,7 +132,7 @@ impl Ingest {
         }
         let mut batch = Batch::again();
         let limits = Limits::new(&self.config, SystemTime::now());
-        for record in records {
+        for (record, reason) in records {
             self.memory.again.pass(&record);
             let place = (Arc::from(record.topic.as_str()), record.partition);
             let Some(kind) = kind_of(&self.kinds, &place.0) else {
@@ -145,13 +149,16 @@ impl Ingest {
                 }
                 // What wants its schema still stays where it is.
                 Err(why) if why.wants_schema() => {}
-                _ => self.add_reading(client, &mut batch, &place, 0, record, limits).await?,
+                _ => {
+                    self.add_reading(client, &mut batch, &place, 0, record, limits).await?;
+                    batch.leave_as_it_was(&reason);
+                }
             }
         }
         if !batch.records.is_empty() {
             let records = batch.records.len();
             self.store(client, batch).await?;
-            info!(records, "records whose schema was not known are stored");
+            info!(records, "records that were kept are stored, or kept for another reason");
         }
         Ok(())
     }

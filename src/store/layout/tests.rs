@@ -181,8 +181,8 @@ fn a_table_only_gains_columns_and_never_asks_for_more_than_before() {
         &int,
         &long,
         Err(
-            "city.k: column x is integer, and the schema's field needs bigint; with the store stopped, run: alter table \
-             city.\"k\" alter column \"x\" type bigint",
+            "city.k: column x is integer, and the schema's field needs bigint; with the store stopped, run: drop view if exists \
+             city.\"k_reading\" cascade; alter table city.\"k\" alter column \"x\" type bigint",
         ),
     );
     check(
@@ -197,8 +197,8 @@ fn a_table_only_gains_columns_and_never_asks_for_more_than_before() {
         &decimal(8),
         &decimal(10),
         Err(
-            "city.k: column x is numeric(8,2), and the schema's field needs numeric(10,2); with the store stopped, run: alter \
-             table city.\"k\" alter column \"x\" type numeric(10,2)",
+            "city.k: column x is numeric(8,2), and the schema's field needs numeric(10,2); with the store stopped, run: drop view if \
+             exists city.\"k_reading\" cascade; alter table city.\"k\" alter column \"x\" type numeric(10,2)",
         ),
     );
 }

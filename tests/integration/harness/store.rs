@@ -57,6 +57,8 @@ pub struct Store {
     child: Child,
     folder: TempDir,
     port: u16,
+    /// How far its clock is.
+    ahead: Option<&'static str>,
 }
 
 // === impl City ===
@@ -112,6 +114,15 @@ impl City {
         self.producer.poll(Duration::ZERO);
     }
 
+    /// The same to one partition, as if it were written at another time.
+    pub fn produce_to(&self, topic: &str, partition: i32, written_ms: i64, key: &str, value: &[u8]) {
+        let record = BaseRecord::to(topic).partition(partition).timestamp(written_ms);
+        self.producer
+            .send(record.key(key).payload(value))
+            .map_err(|(error, _)| error)
+            .unwrap();
+    }
+
     /// How many stores are in the group, and its state, as Kafka says.
     pub fn members(&self) -> (usize, String) {
         let consumer: BaseConsumer = ClientConfig::new()
@@ -151,15 +162,25 @@ impl City {
         )
     }
 
+    /// A store whose clock is ahead, as `faketime` has it, such as `+400d`.
+    pub fn store_ahead(&self, ahead: &'static str) -> Store {
+        self.start("", Some(ahead))
+    }
+
     /// A store; `more`: settings of its `[store]` table.
     pub fn store(&self, more: &str) -> Store {
+        self.start(more, None)
+    }
+
+    fn start(&self, more: &str, ahead: Option<&'static str>) -> Store {
         let folder = TempDir::new().unwrap();
         let [port] = super::free_ports();
         std::fs::write(folder.path().join("citygate.toml"), self.configuration(port, more)).unwrap();
         Store {
-            child: spawn(folder.path()),
+            child: spawn(folder.path(), ahead),
             folder,
             port,
+            ahead,
         }
     }
 }
@@ -253,7 +274,7 @@ impl Store {
 
     /// Starts it again, with the same configuration.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.folder.path());
+        self.child = spawn(self.folder.path(), self.ahead);
     }
 
     /// SIGTERM, and whether it ended well.
@@ -322,13 +343,23 @@ impl Drop for Store {
     }
 }
 
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, ahead: Option<&str>) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
         .open(folder.join("log"))
         .unwrap();
-    Command::new(env!("CARGO_BIN_EXE_citygate"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_citygate"));
+    if let Some(ahead) = ahead {
+        // The program itself would stand between the store and its signals; deadlines go by the other clock.
+        let told = Command::new("faketime")
+            .args(["-f", "+0", "printenv", "LD_PRELOAD"])
+            .output()
+            .unwrap();
+        command.env("LD_PRELOAD", String::from_utf8(told.stdout).unwrap().trim());
+        command.envs([("FAKETIME", ahead), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+    }
+    command
         .args(["store", "--config"])
         .arg(folder.join("citygate.toml"))
         .stdin(Stdio::null())
