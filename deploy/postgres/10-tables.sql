@@ -7,7 +7,33 @@
 -- Every result is a function of the readings that were not late, of city.device and of the numbers below: not of the order in
 -- which readings arrived, nor of when or how often something was computed. Only `revision` counts how often a result changed.
 
+-- A number, as far as it is computed with. PostgreSQL refuses a product, quotient or square that no double precision can hold, and with it all
+-- that is computed in the same statement: of 1e-310 km/h, which a device may send, or of 1e300. Nothing in a city is as much as 1e15 of its unit:
+-- that, or what is no number, is none. And less than 1e-9 is nothing. What is computed of such numbers (products of three, squares) can be held.
+create or replace function city.usable(value double precision) returns double precision
+language sql immutable as $$ select case when abs(value) <= 1e15 then case when abs(value) >= 1e-9 then value else 0 end end $$;
+
 create index if not exists device_cabinet on city.device (cabinet) where cabinet is not null;
+
+-- The same of what is known of devices; an interval is one of up to a year, as times are added to it.
+create or replace function city.keep_usable() returns trigger
+language plpgsql as $$
+begin
+  new.latitude := case when abs(new.latitude) <= 90 then city.usable(new.latitude) end;
+  new.longitude := case when abs(new.longitude) <= 180 then city.usable(new.longitude) end;
+  new.position_m := city.usable(new.position_m);
+  new.capacity_w := city.usable(new.capacity_w);
+  new.interval_s := case when new.interval_s between 0.001 and 31622400 then new.interval_s end;
+  new.valid_from := case when new.valid_from between '1900-01-01 00:00:00+00' and '2200-01-01 00:00:00+00' then new.valid_from end;
+  return new;
+end $$;
+create or replace trigger keep_usable before insert or update on city.device for each row execute function city.keep_usable();
+-- Those that were there before.
+update city.device set device = device
+where (latitude, longitude, position_m, capacity_w) is distinct from
+    (city.usable(latitude), city.usable(longitude), city.usable(position_m), city.usable(capacity_w))
+  or (abs(latitude) <= 90) is false or (abs(longitude) <= 180) is false or (interval_s between 0.001 and 31622400) is false
+  or (valid_from between '1900-01-01 00:00:00+00' and '2200-01-01 00:00:00+00') is false;
 
 -- The same by place: which device belongs to which segment, district, feeder and cell. Kept by a trigger.
 create table if not exists city.place (

@@ -11,51 +11,84 @@ language sql immutable as $$ select date_bin('15 minutes', at, timestamptz '2000
 
 -- === readings, as far as they are computed with ===
 
+create or replace function city.number_in(value jsonb, field text) returns double precision
+language sql immutable as $$ select case when jsonb_typeof(value -> field) = 'number' then city.usable((value ->> field)::double precision) end $$;
+
 -- A value of the lanes, added: null unless every lane has it, as a part would look like the whole.
 create or replace function city.sum_of_lanes(lanes jsonb, field text) returns double precision
 language sql immutable as $$
-  select case when bool_and(jsonb_typeof(lane -> field) = 'number') then sum((lane ->> field)::double precision order by at) end
-  from jsonb_array_elements(lanes) with ordinality l(lane, at)
+  select case when bool_and(city.number_in(lane, field) is not null) then sum(city.number_in(lane, field) order by at) end
+  from jsonb_array_elements(case when jsonb_typeof(lanes) = 'array' then lanes end) with ordinality l(lane, at)
 $$;
 
 -- The lanes' speeds: harmonic, weighted with their vehicles or else their flow.
 create or replace function city.speed_of_lanes(lanes jsonb) returns double precision
 language sql immutable as $$
   select case when sum(vehicles order by at) > 0 then sum(vehicles order by at) / sum(vehicles / speed order by at) end
-  from jsonb_array_elements(lanes) with ordinality l(lane, at)
-  cross join lateral (select (lane ->> 'speed_kmh')::double precision,
-    coalesce((lane ->> 'vehicle_count')::double precision, (lane ->> 'flow_veh_h')::double precision / 60)) v(speed, vehicles)
-  where speed > 0 and vehicles > 0
+  from jsonb_array_elements(case when jsonb_typeof(lanes) = 'array' then lanes end) with ordinality l(lane, at)
+  cross join lateral (select city.number_in(lane, 'speed_kmh'), coalesce(city.number_in(lane, 'vehicle_count'), city.number_in(lane, 'flow_veh_h') / 60)) v(speed, vehicles)
+  where speed >= 0.001 and vehicles > 0
 $$;
+
+-- Fields that are computed with, and that a schema of this city does not have, or not as a number (a list): null in what is computed.
+create table if not exists city.missing_field (
+  kind text not null,
+  field text not null,
+  primary key (kind, field)
+);
+delete from city.missing_field;
+
+-- How a view has a field of a kind, as what city.usable() leaves of a number, or as JSON.
+create or replace function city.field_of(of_kind text, field text, of_type text) returns text
+language plpgsql as $$
+declare
+  has text := (select case when atttypid = 'jsonb'::regtype then 'jsonb' when atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'float4'::regtype,
+      'float8'::regtype, 'numeric'::regtype) then 'double precision' end
+    from pg_attribute where attrelid = to_regclass('city.' || quote_ident(of_kind)) and attname = field and attnum > 0 and not attisdropped);
+begin
+  if has is distinct from of_type then
+    raise warning 'the schema of % has no % that is %: what is computed from it is not computed', of_kind, field,
+      case of_type when 'jsonb' then 'a list' else 'a number' end;
+    insert into city.missing_field values (of_kind, field) on conflict do nothing;
+    return 'null::' || of_type;
+  end if;
+  return format(case of_type when 'jsonb' then '%I' else 'city.usable(%I::double precision)' end, field);
+end $$;
 
 -- Minutes are found by time, devices by the unique index (device, observed_at, reading_id). A kind that this city does not have
 -- has no table, and gets no view.
-do $$ begin
-if to_regclass('city.traffic') is not null then
-  create index if not exists traffic_observed_at on city.traffic using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16);
-  create or replace view city.traffic_reading as
-  select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, quality,
-    interval_s as seconds,
-    coalesce(vehicle_count::double precision, city.sum_of_lanes(lanes, 'vehicle_count')) as vehicles,
-    coalesce(flow_veh_h, city.sum_of_lanes(lanes, 'flow_veh_h')) as flow,
-    coalesce(speed_kmh, city.speed_of_lanes(lanes)) as speed,
-    occupancy_percent as occupancy
-  from city.traffic where not is_late;
-end if;
-if to_regclass('city.weather') is not null then
-  create index if not exists weather_observed_at on city.weather using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16);
-  create or replace view city.weather_reading as
-  select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, quality,
-    temperature_c, relative_humidity_percent, pressure_hpa, wind_speed_m_s, wind_gust_m_s, wind_direction_deg, rain_mm, irradiance_w_m2
-  from city.weather where not is_late;
-end if;
-if to_regclass('city.energy') is not null then
-  create index if not exists energy_observed_at on city.energy using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16);
-  create or replace view city.energy_reading as
-  select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, quality,
-    power_w, energy_import_kwh, energy_export_kwh, frequency_hz, phases
-  from city.energy where not is_late;
-end if;
+do $$
+declare
+  of_kind text;
+  fields text;
+begin
+  foreach of_kind in array array['traffic', 'weather', 'energy'] loop
+    if to_regclass('city.' || of_kind) is null then
+      continue;
+    end if;
+    execute format('create index if not exists %I on city.%I using brin (observed_at timestamptz_minmax_multi_ops) with (pages_per_range = 16)',
+      of_kind || '_observed_at', of_kind);
+    case of_kind
+      when 'traffic' then
+        -- An interval without a length is none.
+        fields := format($fields$case when %1$s >= 0.001 then %1$s end as seconds, coalesce(%2$s, city.sum_of_lanes(%6$s, 'vehicle_count')) as vehicles,
+            coalesce(%3$s, city.sum_of_lanes(%6$s, 'flow_veh_h')) as flow, coalesce(%4$s, city.speed_of_lanes(%6$s)) as speed, %5$s as occupancy$fields$,
+          city.field_of('traffic', 'interval_s', 'double precision'), city.field_of('traffic', 'vehicle_count', 'double precision'),
+          city.field_of('traffic', 'flow_veh_h', 'double precision'), city.field_of('traffic', 'speed_kmh', 'double precision'),
+          city.field_of('traffic', 'occupancy_percent', 'double precision'), city.field_of('traffic', 'lanes', 'jsonb'));
+      when 'weather' then
+        fields := (select string_agg(format('%s as %I', city.field_of('weather', field, 'double precision'), field), ', ' order by at)
+          from unnest(array['temperature_c', 'relative_humidity_percent', 'pressure_hpa', 'wind_speed_m_s', 'wind_gust_m_s', 'wind_direction_deg', 'rain_mm',
+            'irradiance_w_m2']) with ordinality f(field, at));
+      when 'energy' then
+        fields := (select string_agg(format('%s as %I', city.field_of('energy', field, of_type), field), ', ' order by at)
+          from unnest(array['power_w', 'energy_import_kwh', 'energy_export_kwh', 'frequency_hz', 'phases'],
+            array['double precision', 'double precision', 'double precision', 'double precision', 'jsonb']) with ordinality f(field, of_type, at));
+    end case;
+    execute format('create or replace view city.%I as
+      select device, observed_at, received_at, reading_id, kafka_partition, kafka_offset, %s as quality, %s from city.%I where not is_late',
+      of_kind || '_reading', city.field_of(of_kind, 'quality', 'jsonb'), fields, of_kind);
+  end loop;
 end $$;
 
 -- === the work of one run ===

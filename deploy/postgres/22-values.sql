@@ -23,14 +23,14 @@ begin
   from work_traffic r
   window w as (partition by device order by observed_at);
 
-  -- Speeds count as vehicles do: those counted, else those of the flow, else one. Nothing passes at no speed at all.
+  -- Speeds count as vehicles do: those counted, else those of the flow, else one. Nothing passes at no speed at all: a metre in an hour is none.
   insert into work_value
   select r.device, r.observed_at, v.measure, v.value, v.weight, r.is_target
   from work_traffic r
   cross join lateral (values
     ('vehicle_count', vehicles, 1::double precision),
-    ('flow_veh_h', coalesce(flow, vehicles * 3600 / nullif(seconds, 0)), coalesce(seconds, 60)),
-    ('speed_kmh', case when speed > 0 then speed end, coalesce(vehicles, flow * coalesce(seconds, 60) / 3600, 1)),
+    ('flow_veh_h', coalesce(flow, vehicles * 3600 / seconds), coalesce(seconds, 60)),
+    ('speed_kmh', case when speed >= 0.001 then speed end, coalesce(vehicles, flow * coalesce(seconds, 60) / 3600, 1)),
     ('occupancy_percent', occupancy, coalesce(seconds, 60))) v(measure, value, weight)
   where v.value is not null and v.weight > 0;
 end $$;

@@ -16,15 +16,14 @@ language sql as $$
     where (p.closed_until is null or excluded.closed_until > p.closed_until) or p.computed_until is distinct from excluded.computed_until
 $$;
 
--- Where a kind begins: at the minute of its first reading.
+-- Where a kind begins: at the minute of its first reading. (Of that kind only: a city may have no table of another.)
 create or replace function city.first_minute(of_kind text) returns timestamptz
 language plpgsql as $$
+declare
+  first timestamptz;
 begin
-  return city.floor_minute(case of_kind
-    when 'traffic' then (select min(observed_at) from city.traffic where not is_late)
-    when 'weather' then (select min(observed_at) from city.weather where not is_late)
-    when 'energy' then (select min(observed_at) from city.energy where not is_late)
-  end);
+  execute format('select min(observed_at) from city.%I where not is_late', of_kind) into first;
+  return city.floor_minute(first);
 end $$;
 
 -- Computes what of a kind was closed since, and what is to be computed again; false if that was nothing.
