@@ -188,13 +188,35 @@ create table if not exists city.changed_group (
 
 -- === thresholds ===
 
--- Numbers that a city may change; what is here already stays. Names are path-like: rule, kind, measure.
+-- Numbers that a city may change; a value that is here already stays. Names are path-like: rule, kind, measure. `default_value` is that of
+-- this version: where it is another, a city changed it, or an earlier version had another one (see city.v_threshold).
 create table if not exists city.threshold (
   name text primary key,
   value double precision not null,
   unit text not null,
   meaning text not null
 );
+alter table city.threshold add column if not exists default_value double precision;
+
+-- Of more than six windows in a row find_events() sees none: such an alert would never be raised, and nobody would say so.
+create or replace function city.keep_threshold() returns trigger
+language plpgsql as $$
+begin
+  if new.value is distinct from city.usable(new.value) then
+    raise exception 'city.threshold: % is %: it must be 0, or a number between 1e-9 and 1e15', new.name, new.value using errcode = 'check_violation';
+  end if;
+  if new.name ~ '\.windows_(on|off)$' and new.value not in (1, 2, 3, 4, 5, 6) then
+    raise exception 'city.threshold: % is %: it must be a whole number from 1 to 6', new.name, new.value using errcode = 'check_violation';
+  end if;
+  if new.name = 'compute.chunk' and new.value < 60 then
+    raise exception 'city.threshold: % is %: it must be at least 60, or nothing is computed', new.name, new.value using errcode = 'check_violation';
+  end if;
+  if tg_op = 'INSERT' then
+    new.default_value := new.value;
+  end if;
+  return new;
+end $$;
+create or replace trigger keep_threshold before insert or update of name, value on city.threshold for each row execute function city.keep_threshold();
 
 create table if not exists city.setting (
   name text primary key,
@@ -206,11 +228,12 @@ insert into city.setting (name, value, meaning) values
   ('time_zone', 'UTC', 'Of the city: its hours and weekends decide which profile a reading is compared with.')
 on conflict do nothing;
 
-insert into city.threshold (name, value, unit, meaning) values
+insert into city.threshold as t (name, value, unit, meaning) values
   ('close_after', 30, 's', 'A minute is closed so long after its end, measured by the receipt of the readings stored last.'),
   ('predecessor_within', 604800, 's', 'A reading is compared with earlier ones only if they are not older than this.'),
   ('episode_gap', 900, 's', 'Anomalous readings that follow one another within this are one anomaly.'),
   ('compute.chunk', 900, 's', 'So much is computed at a time when much is to be computed.'),
+  ('stands_still', 3600, 's', 'A kind that is computed so much less far than another (and by two chunks) is not waited for.'),
   ('keep.aggregate_1m', 30, 'days', 'Aggregates of one minute older than this are deleted, as partitions.'),
   ('keep.aggregate_15m', 400, 'days', 'And of fifteen. Profiles need profile.days of them.'),
   ('keep.results', 400, 'days', 'Anomalies, insights and alerts that ended before are deleted.'),
@@ -252,7 +275,8 @@ insert into city.threshold (name, value, unit, meaning) values
 
   ('silent.intervals', 3, 'intervals', 'A device that missed so many of its intervals is silent.'),
   ('silent.least', 180, 's', 'But none is silent for less than this.')
-on conflict do nothing;
+on conflict (name) do update set default_value = excluded.default_value, unit = excluded.unit, meaning = excluded.meaning
+  where (t.default_value, t.unit, t.meaning) is distinct from (excluded.default_value, excluded.unit, excluded.meaning);
 
 create or replace function city.threshold_of(wanted text) returns double precision
 language sql stable as $$ select value from city.threshold where name = wanted $$;

@@ -19,7 +19,7 @@ create table if not exists city.measure (
   primary key (kind, measure)
 );
 
-insert into city.measure (kind, measure, over_time, over_places, unit, meaning) values
+insert into city.measure as m (kind, measure, over_time, over_places, unit, meaning) values
   ('traffic', 'vehicle_count', 'sum', 'sum', 'vehicles', 'Counted by the detectors: one that passes two of them counts twice.'),
   ('traffic', 'flow_veh_h', 'mean', 'mean_of_devices', 'veh/h', 'Weight: seconds of the interval. Of a place: of its mean detector.'),
   ('traffic', 'speed_kmh', 'harmonic', 'harmonic', 'km/h', 'Space-mean speed. Weight: vehicles.'),
@@ -37,7 +37,10 @@ insert into city.measure (kind, measure, over_time, over_places, unit, meaning) 
   ('energy', 'supply_w', 'mean', 'sum', 'W', 'What is fed in: -power_w where it is below 0.'),
   ('energy', 'energy_import_kwh', 'sum', 'sum', 'kWh', 'Differences of the register, in the minute of the later reading.'),
   ('energy', 'energy_export_kwh', 'sum', 'sum', 'kWh', 'As above.')
-on conflict do nothing;
+-- No setting, but what this version computes.
+on conflict (kind, measure) do update
+  set over_time = excluded.over_time, over_places = excluded.over_places, unit = excluded.unit, meaning = excluded.meaning
+  where (m.over_time, m.over_places, m.unit, m.meaning) is distinct from (excluded.over_time, excluded.over_places, excluded.unit, excluded.meaning);
 
 -- === aggregates from values ===
 --

@@ -21,7 +21,7 @@ create table if not exists city.insight (
 );
 create index if not exists insight_time on city.insight (insight, from_at);
 
-insert into city.threshold (name, value, unit, meaning) values
+insert into city.threshold as t (name, value, unit, meaning) values
   ('rain.wet', 0.2, 'mm', 'Rain of a quarter of an hour in which a district is called wet.'),
   ('rain.dry', 0.05, 'mm', 'And up to which it is dry.'),
   ('rain.windows_least', 4, 'windows', 'So many dry quarters of an hour are needed to compare with.'),
@@ -29,7 +29,8 @@ insert into city.threshold (name, value, unit, meaning) values
   ('demand.days_least', 3, 'days', 'And of so many at least.'),
   ('queue.hop_max', 1200, 's', 'A queue that needs longer from a detector to the next is another queue.'),
   ('queue.detectors_least', 3, 'detectors', 'It must reach so many.')
-on conflict do nothing;
+on conflict (name) do update set default_value = excluded.default_value, unit = excluded.unit, meaning = excluded.meaning
+  where (t.default_value, t.unit, t.meaning) is distinct from (excluded.default_value, excluded.unit, excluded.meaning);
 
 -- New findings in place of those of the same subjects and times; `work_insight` has them, `work_insight_gone` what they replace.
 create or replace function city.merge_insights() returns void

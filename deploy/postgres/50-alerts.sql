@@ -6,30 +6,31 @@
 -- not come and go at the border. `critical` makes it severe. After five hours without a window nothing is known: an alert is over
 -- then. What is raised when follows from the windows, not from when one looks.
 
-insert into city.threshold (name, value, unit, meaning) values
+insert into city.threshold as t (name, value, unit, meaning) values
   ('congestion.on', 30, 'km/h', 'A segment slower than this is congested.'),
   ('congestion.critical', 15, 'km/h', 'And severely, if slower than this.'),
   ('congestion.off', 45, 'km/h', 'It flows again from this.'),
   ('congestion.vehicles_least', 3, 'vehicles', 'Speeds of fewer vehicles in a minute say nothing.'),
-  ('congestion.windows_on', 3, 'minutes', 'In a row.'),
-  ('congestion.windows_off', 5, 'minutes', 'In a row.'),
+  ('congestion.windows_on', 3, 'minutes', 'In a row, 1 to 6.'),
+  ('congestion.windows_off', 5, 'minutes', 'In a row, 1 to 6.'),
   ('storm.on', 20.8, 'm/s', 'Gusts of Beaufort 9.'),
   ('storm.critical', 28.5, 'm/s', 'Gusts of Beaufort 11.'),
   ('storm.off', 13.9, 'm/s', 'Gusts below Beaufort 7.'),
-  ('storm.windows_on', 1, 'windows of 15 minutes', 'In a row.'),
-  ('storm.windows_off', 2, 'windows of 15 minutes', 'In a row.'),
+  ('storm.windows_on', 1, 'windows of 15 minutes', 'In a row, 1 to 6.'),
+  ('storm.windows_off', 2, 'windows of 15 minutes', 'In a row, 1 to 6.'),
   ('heavy_rain.on', 5, 'mm', 'In 15 minutes.'),
   ('heavy_rain.critical', 10, 'mm', 'In 15 minutes.'),
   ('heavy_rain.off', 2, 'mm', 'In 15 minutes.'),
-  ('heavy_rain.windows_on', 1, 'windows of 15 minutes', 'In a row.'),
-  ('heavy_rain.windows_off', 2, 'windows of 15 minutes', 'In a row.'),
+  ('heavy_rain.windows_on', 1, 'windows of 15 minutes', 'In a row, 1 to 6.'),
+  ('heavy_rain.windows_off', 2, 'windows of 15 minutes', 'In a row, 1 to 6.'),
   ('feeder_overload.coincidence', 0.35, 'share', 'A feeder carries this share of what its connections do together.'),
   ('feeder_overload.on', 1, 'share', 'Of that.'),
   ('feeder_overload.critical', 1.2, 'share', 'Of that.'),
   ('feeder_overload.off', 0.9, 'share', 'Of that.'),
-  ('feeder_overload.windows_on', 2, 'windows of 15 minutes', 'In a row.'),
-  ('feeder_overload.windows_off', 2, 'windows of 15 minutes', 'In a row.')
-on conflict do nothing;
+  ('feeder_overload.windows_on', 2, 'windows of 15 minutes', 'In a row, 1 to 6.'),
+  ('feeder_overload.windows_off', 2, 'windows of 15 minutes', 'In a row, 1 to 6.')
+on conflict (name) do update set default_value = excluded.default_value, unit = excluded.unit, meaning = excluded.meaning
+  where (t.default_value, t.unit, t.meaning) is distinct from (excluded.default_value, excluded.unit, excluded.meaning);
 
 -- Which windows each condition is looked for in.
 create or replace view city.condition_input (alert, kind, width, scope) as
@@ -160,7 +161,7 @@ begin
       and c.window_start >= t.from_at - interval '11 hours' and c.window_start <= t.to_at + interval '11 hours'
     window w as (partition by t.alert, t.scope, t.id order by c.window_start rows between 5 preceding and current row)
   ), judged as (
-    select s.*, cardinality(levels) as last, o.value::integer as windows_on, f.value::integer as windows_off
+    select s.*, cardinality(levels) as last, greatest(1, least(6, o.value))::integer as windows_on, greatest(1, least(6, f.value))::integer as windows_off
     from series s
     join city.threshold o on o.name = replace(alert, 'slow_detector', 'congestion') || '.windows_on'
     join city.threshold f on f.name = replace(alert, 'slow_detector', 'congestion') || '.windows_off'

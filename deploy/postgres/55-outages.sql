@@ -6,7 +6,7 @@
 -- A cabinet that dies with its district, and a district that is silent with the city, are part of that alert (`caused_by`).
 -- Only what changed is judged: groups with a silence that is new, longer or withdrawn, from the moment at which it began.
 
-insert into city.threshold (name, value, unit, meaning) values
+insert into city.threshold as t (name, value, unit, meaning) values
   ('cabinet_dead.devices_least', 2, 'devices', 'A cabinet of one device is a device.'),
   ('cabinet_dead.hold', 180, 's', 'It must last so long: the devices of a dead district fall silent one after another.'),
   ('cabinet_dead.on', 1, 'share', 'So many of its devices are silent.'),
@@ -22,7 +22,8 @@ insert into city.threshold (name, value, unit, meaning) values
   ('city_silent.on', 0.8, 'share', 'So many of them are silent.'),
   ('city_silent.off', 0.5, 'share', 'Until no more than this share is.'),
   ('city_silent.lead', 1800, 's', 'A district or cabinet that fell silent so long before it belongs to it.')
-on conflict do nothing;
+on conflict (name) do update set default_value = excluded.default_value, unit = excluded.unit, meaning = excluded.meaning
+  where (t.default_value, t.unit, t.meaning) is distinct from (excluded.default_value, excluded.unit, excluded.meaning);
 
 -- The groups of the devices whose silences changed, or to which devices came and went, and from when on each is judged: `base`. Then it was no outage, as the alerts
 -- say; of silences that last beyond it all is looked at.
