@@ -77,6 +77,33 @@ create table if not exists city.computed (
   computed_until timestamptz not null
 );
 
+-- What could not be computed, and why: of compute_windows() a kind of readings, of judge_city() conditions or outages. Each is computed in a
+-- block of its own, so that what fails keeps nothing else from being computed, and is tried again each time. raise_failures() makes the job fail.
+create table if not exists city.failure (
+  job text not null,
+  part text not null,
+  reason text not null,
+  since timestamptz not null default now(),
+  primary key (job, part)
+);
+
+create or replace function city.note_failure(of_job text, of_part text, message text, context text) returns void
+language sql as $$
+  insert into city.failure as f (job, part, reason) values (of_job, of_part, concat_ws(', in ', message, substring(context from 'function (city\.\w+)')))
+  on conflict (job, part) do update set reason = excluded.reason where f.reason <> excluded.reason
+$$;
+
+-- After that was committed which could be computed: see jobs.toml.
+create or replace function city.raise_failures(of_job text) returns void
+language plpgsql as $$
+declare
+  reasons text := (select string_agg(format('%s: %s', part, reason), '; ' order by part) from city.failure where job = of_job);
+begin
+  if reasons is not null then
+    raise exception '%', reasons;
+  end if;
+end $$;
+
 -- === results ===
 
 -- Aggregates. `measure` is the name of the field, with its unit. What `weight` means depends on the measure: see city.measure.
@@ -283,6 +310,21 @@ language sql stable as $$ select value from city.threshold where name = wanted $
 
 create or replace function city.seconds_of(wanted text) returns interval
 language sql stable as $$ select make_interval(secs => value) from city.threshold where name = wanted $$;
+
+-- Up to where the city is computed: all of its kinds but those that stand still. A kind does where it is read no more (its schema was removed, or
+-- its topic), where its readings are stored no more, or where its computing fails: one such must not keep outages from being found, and what is
+-- old from being deleted, for ever. It is seen from what is computed, not from what is stored, as that is right whatever the reason is. Kinds that catch up after an
+-- outage do so in turn, a chunk each, so that they are not taken for ones that stand still; and what is found without one is found
+-- again with it, when its silences and windows become known.
+create or replace function city.computed_until() returns timestamptz
+language sql stable as $$
+  select min(computed_until) from city.computed
+  where computed_until >= (select max(computed_until) from city.computed) - greatest(city.seconds_of('stands_still'), 2 * city.seconds_of('compute.chunk'))
+$$;
+
+-- Up to where it is known of each kind what happened; of one that stands still, that nothing did.
+create or replace view city.known_until as
+select kind, greatest(computed_until, (select city.computed_until())) as known_until from city.computed;
 
 -- The partition of each day between two times, made where it is missing: attached, so that nobody who reads waits for it. (Names of
 -- tables cannot be parameters.)

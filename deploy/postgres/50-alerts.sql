@@ -126,10 +126,10 @@ begin
     union all
     select a.alert, a.scope, a.subject, i.width, (select max(window_start) from city.condition c
       where c.alert = a.alert and c.scope = a.scope and c.id = a.subject and c.window_start >= a.raised_at)
-    from city.alert a join city.condition_input i using (alert, scope) join city.computed k using (kind)
-    where a.cleared_at is null and not a.withdrawn and a.raised_at < k.computed_until - interval '5 hours 15 minutes'
+    from city.alert a join city.condition_input i using (alert, scope) join city.known_until k using (kind)
+    where a.cleared_at is null and not a.withdrawn and a.raised_at < k.known_until - interval '5 hours 15 minutes'
       and not exists (select from city.condition c where c.alert = a.alert and c.scope = a.scope and c.id = a.subject
-        and c.window_start >= k.computed_until - interval '5 hours 15 minutes')
+        and c.window_start >= k.known_until - interval '5 hours 15 minutes')
   ) t where window_start is not null
   group by 1, 2, 3, 4;
 
@@ -180,9 +180,9 @@ begin
   union all
   -- (A window that begins five hours later is computed a quarter of an hour after that.)
   select alert, scope, id, s.window_start + interval '5 hours', false, null
-  from series s join city.condition_input i using (alert, scope) join city.computed k using (kind)
+  from series s join city.condition_input i using (alert, scope) join city.known_until k using (kind)
   where alert <> 'slow_detector' and s.window_start + interval '5 hours' between from_at and to_at + interval '11 hours'
-    and coalesce(next_at, k.computed_until - interval '15 minutes') > s.window_start + interval '5 hours';
+    and coalesce(next_at, k.known_until - interval '15 minutes') > s.window_start + interval '5 hours';
 
   with gone as (
     delete from city.alert_event e using work_touched t
@@ -267,9 +267,29 @@ begin
   from (select * from written where published union all select * from gone where published order by raised_at, id) c;
 end $$;
 
--- Takes what changed, and makes insights and alerts of it.
+create or replace function city.judge_conditions() returns void
+language plpgsql as $$
+begin
+  perform city.find_touched();
+  if exists (select from work_touched) then
+    perform city.find_events();
+    perform city.find_condition_alerts();
+  end if;
+  if exists (select from taken_changed where width <> 'silent') then
+    perform city.find_rain_speed();
+    perform city.find_demand_supply();
+    perform city.find_queues();
+    perform city.find_demand_temperature();
+    perform city.merge_insights();
+  end if;
+end $$;
+
+-- Takes what changed, and makes insights and alerts of it; of conditions and of outages each for itself: what fails is judged again.
 create or replace function city.judge_city() returns void
 language plpgsql set timezone to 'UTC' as $$
+declare
+  message text;
+  context text;
 begin
   set local client_min_messages to warning;
   create temp table if not exists taken_changed (kind text, width text, scope text, id text, window_start timestamptz) on commit delete rows;
@@ -289,20 +309,24 @@ begin
   with taken as (delete from city.changed returning *) insert into taken_changed select * from taken;
   with taken as (delete from city.changed_group returning *) insert into taken_changed select distinct kind, 'silent', scope, id, from_at from taken;
   analyze taken_changed;
-  perform city.find_touched();
-  if exists (select from work_touched) then
-    perform city.find_events();
-    perform city.find_condition_alerts();
-  end if;
-  if exists (select from taken_changed where width <> 'silent') then
-    perform city.find_rain_speed();
-    perform city.find_demand_supply();
-    perform city.find_queues();
-    perform city.find_demand_temperature();
-    perform city.merge_insights();
-  end if;
-  if exists (select from taken_changed where width = 'silent') then
-    perform city.find_outages((select min(computed_until) from city.computed));
-  end if;
+  begin
+    perform city.judge_conditions();
+    delete from city.failure where (job, part) = ('judge_city', 'conditions');
+  exception when others then
+    get stacked diagnostics message = message_text, context = pg_exception_context;
+    perform city.note_failure('judge_city', 'conditions', message, context);
+    insert into city.changed select * from taken_changed where width <> 'silent' on conflict do nothing;
+  end;
+  begin
+    if exists (select from taken_changed where width = 'silent') then
+      perform city.find_outages(city.computed_until());
+    end if;
+    delete from city.failure where (job, part) = ('judge_city', 'outages');
+  exception when others then
+    get stacked diagnostics message = message_text, context = pg_exception_context;
+    perform city.note_failure('judge_city', 'outages', message, context);
+    insert into city.changed select * from taken_changed where width = 'silent' and scope = 'device' on conflict do nothing;
+    insert into city.changed_group select kind, scope, id, window_start from taken_changed where width = 'silent' and scope <> 'device';
+  end;
   perform city.merge_alerts();
 end $$;

@@ -97,7 +97,7 @@ begin
   from merged join work_group g using (alert, id) group by alert, g.scope, id, g.hold, island;
 end $$;
 
--- `now_at`: up to where all kinds are computed.
+-- `now_at`: up to where the city is computed.
 create or replace function city.find_outages(now_at timestamptz) returns void
 language plpgsql as $$
 begin

@@ -5,6 +5,21 @@ create or replace view city.v_progress as
 select kind, p.closed_until, c.computed_until, extract(epoch from now() - c.computed_until) as behind_s
 from city.window_progress p left join city.computed c using (kind);
 
+-- What a person should look at, as something is not computed; no row while all is well.
+create or replace view city.v_trouble as
+select 'stands still' as trouble, c.kind as subject, c.computed_until as since,
+  format('computed up to %s, stored up to %s; the city is computed up to %s', c.computed_until,
+    coalesce((select min(received_at) from city.stored s where s.kind = c.kind)::text, 'nowhere'), city.computed_until()) as reason
+from city.computed c where c.computed_until < city.computed_until()
+union all
+select 'fails', part, since, reason from city.failure
+union all
+select 'missing field', kind || '.' || field, null, 'the schema of this city does not have it as it is computed with' from city.missing_field;
+
+-- Thresholds that are not as this version has them: the city changed them, or an earlier version had others.
+create or replace view city.v_threshold as
+select name, value, default_value, unit, meaning from city.threshold where value is distinct from default_value;
+
 -- Districts by quarters of an hour, one column for each of the measures that people look at.
 create or replace view city.v_district_15m as
 select window_start, id as district,
@@ -24,7 +39,7 @@ create or replace view city.v_city as
 select d.*, (select count(*) from city.alert a where a.district = d.district and a.cleared_at is null and not a.withdrawn and a.caused_by is null) as alerts_open
 from city.v_district_15m d
 where d.window_start = (select max(window_start) from city.aggregate_15m
-  where scope = 'district' and window_start >= (select min(computed_until) from city.computed) - interval '1 hour');
+  where scope = 'district' and window_start >= (select city.computed_until()) - interval '1 hour');
 
 create or replace view city.v_alerts_open as
 select alert, subject, district, severity, raised_at, reason from city.alert

@@ -1,9 +1,9 @@
--- What is old is deleted: aggregates as partitions of a day, the rest as rows. How old, is measured from where computing stands.
+-- What is old is deleted: aggregates as partitions of a day, the rest as rows. How old, is measured from where computing stands, not of a kind that stands still.
 
 create or replace function city.drop_old() returns void
 language plpgsql set timezone to 'UTC' as $$
 declare
-  now_at timestamptz := (select min(computed_until) from city.computed);
+  now_at timestamptz := city.computed_until();
   results_from timestamptz := now_at - make_interval(days => city.threshold_of('keep.results')::integer);
   old record;
 begin

@@ -86,19 +86,31 @@ begin
 end $$;
 
 -- All kinds in turn, so that none waits for all of another, until everything that is closed is computed, or for some 20 s: what is
--- left waits for the next run.
+-- left waits for the next run. So does a kind that fails, whose failure is noted; the others go on.
 create or replace function city.compute_windows() returns void
 language plpgsql as $$
 declare
   of_kind text;
   until timestamptz := clock_timestamp() + interval '20 seconds';
   more boolean := true;
+  failed text[] := '{}';
+  message text;
+  context text;
 begin
   while more and clock_timestamp() < until loop
     more := false;
     foreach of_kind in array array['traffic', 'weather', 'energy'] loop
-      if to_regclass('city.' || of_kind) is not null and city.compute_kind(of_kind) then
-        more := true;
+      if to_regclass('city.' || of_kind) is not null and of_kind <> all (failed) then
+        begin
+          if city.compute_kind(of_kind) then
+            more := true;
+          end if;
+          delete from city.failure where (job, part) = ('compute_windows', of_kind);
+        exception when others then
+          get stacked diagnostics message = message_text, context = pg_exception_context;
+          perform city.note_failure('compute_windows', of_kind, message, context);
+          failed := failed || of_kind;
+        end;
       end if;
     end loop;
   end loop;
