@@ -168,12 +168,13 @@ begin
   execute format('update work_order o set previous_at = (select max(r.observed_at) from city.%I r where r.device = o.device and r.observed_at < o.observed_at)
     where o.is_target and o.previous_at is null', of_kind || '_reading');
   insert into work_point
-  select o.device, of_kind, 'silent', '', observed_at, previous_at, extract(epoch from observed_at - previous_at), interval_s,
-    extract(epoch from observed_at - previous_at) / greatest(intervals * interval_s, least_s),
-    format('no reading for %s s, one every %s s is expected', round(extract(epoch from observed_at - previous_at)), interval_s),
-    o.kafka_partition, o.kafka_offset
+  select o.device, of_kind, 'silent', '', observed_at, since, seconds, interval_s, seconds / greatest(intervals * interval_s, least_s),
+    format('no reading for %s s, one every %s s is expected', round(seconds), interval_s), o.kafka_partition, o.kafka_offset
   from work_order o join city.device d on d.device = o.device and d.kind = of_kind
-  where is_target and extract(epoch from observed_at - previous_at) > greatest(intervals * interval_s, least_s);
+  -- A device that comes back was not silent before it was there again.
+  cross join lateral (select case when d.valid_from > previous_at and d.valid_from <= observed_at then d.valid_from else previous_at end) s(since)
+  cross join lateral (select extract(epoch from observed_at - since)) t(seconds)
+  where is_target and seconds > greatest(intervals * interval_s, least_s);
 
   insert into city.device_last as l (device, kind, observed_at, kafka_partition, kafka_offset)
   select distinct on (device) device, of_kind, observed_at, kafka_partition, kafka_offset from work_order where is_target order by device, observed_at desc
@@ -192,10 +193,11 @@ declare
   least_s double precision := city.threshold_of('silent.least');
 begin
   with silent as (
-    select d.device, coalesce(l.observed_at, d.valid_from) as since, d.interval_s, l.kafka_partition, l.kafka_offset
+    -- Not since before it was there: its last reading may be from another time.
+    select d.device, greatest(l.observed_at, d.valid_from) as since, d.interval_s, l.kafka_partition, l.kafka_offset
     from city.device d left join city.device_last l on l.kind = of_kind and l.device = d.device
     where d.kind = of_kind and d.interval_s is not null
-      and coalesce(l.observed_at, d.valid_from) + make_interval(secs => greatest(intervals * d.interval_s, least_s)) < now_at
+      and greatest(l.observed_at, d.valid_from) + make_interval(secs => greatest(intervals * d.interval_s, least_s)) < now_at
   ), over as (
     delete from city.anomaly_point p
     where kind = of_kind and anomaly = 'silent' and observed_at = 'infinity'
