@@ -4,7 +4,8 @@
 # Aggregates are compared row by row with an independent computation, anomalies by precision and recall with what was injected,
 # insights and alerts with what happened; all of it once more in another order, and computed twice; every panel of the dashboards
 # of the city is asked. Then the labels of a road authority on real loops, where real payloads are at hand (TEST_CORPUS), and
-# conditions and outages as cases, and readings that correct one another in any order. PYTHON has psycopg and fastavro; apt: postgresql.
+# conditions and outages as cases, readings that correct one another in any order, numbers at the ends of what can be held, and what fails.
+# All of it as the user, and with the settings, of deploy/postgres/setup/roles.sql, in a session far from UTC. PYTHON has psycopg and fastavro; apt: postgresql.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,6 +27,18 @@ trap finish EXIT
 chmod 755 "$work" # PostgreSQL runs as another user where this is root
 
 url=$(tests/servers/postgres.sh start)
+root=(tests/servers/postgres.sh psql -U postgres -d postgres)
+# As a cluster of PostgreSQL 14 is: everybody may write in public.
+"${root[@]}" -d city -c 'grant create on schema public to public'
+"${root[@]}" -f deploy/postgres/setup/roles.sql >/dev/null
+"${root[@]}" -f deploy/postgres/setup/roles.sql >/dev/null # any number of times
+"${root[@]}" -c "alter role citygate set timezone = 'America/New_York'"
+url=${url/city@/citygate@}
+said=$("${root[@]}" -d city -At -c "select has_schema_privilege('grafana', 'public', 'create')" -c '\connect - citygate' -c 'show search_path' -c 'show timezone' | tr '\n' ' ')
+if [[ $said != 'f pg_catalog, pg_temp America/New_York ' ]]; then
+  echo "FAILED roles.sql: grafana may write in public, and citygate has as path and zone: $said" >&2
+  exit 1
+fi
 "$python" tests/streams/streams.py "$url" "$@"
 "$python" deploy/grafana/city.py --check
 asked=$("$python" deploy/grafana/city.py --ask "$url" 2026-11-02 2026-11-06)

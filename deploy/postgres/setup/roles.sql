@@ -1,4 +1,4 @@
--- Makes the database `city` and its two users. PostgreSQL's superuser runs it with psql, any number of times:
+-- Makes the database `city` and its two users. PostgreSQL's superuser runs it with psql (15 or newer, for \getenv), any number of times:
 --   CITYGATE_PASSWORD=… GRAFANA_PASSWORD=… psql -f roles.sql
 -- `citygate` owns the database; the store logs in as it, on the same machine also without a password, as the user of that name.
 -- `grafana` reads what is in the schema `city`, and can change nothing. A password that is not given stays as it is.
@@ -24,7 +24,13 @@ revoke all on database city from public;
 grant all on database city to citygate;
 grant connect on database city to grafana;
 
+-- Names without a schema are PostgreSQL's own, or of temporary tables: nobody who may create things elsewhere is called in their place.
+alter role citygate in database city set search_path = pg_catalog, pg_temp;
+alter role grafana in database city set search_path = pg_catalog, pg_temp;
+
 \connect city
+-- Everybody may write there in a cluster of PostgreSQL 14, and in one upgraded from it.
+select 'revoke create on schema public from public' where to_regnamespace('public') is not null \gexec
 create schema if not exists city authorization citygate;
 grant all on schema city to citygate;
 grant usage on schema city to grafana;
