@@ -76,9 +76,16 @@ def alerts(database, ledger):
     silent_district(ledger, found)
 
 
+def happened(what, judged):
+    """The scenario has one of each: a week without says nothing of the rule."""
+    if not judged:
+        raise SystemExit(f"FAILED there is no {what} in this week that could be judged")
+
+
 def congested(database, ledger, found):
     """Of each incident: its road is congested, or a queue grew on it; if most of the readings came that would show it, as devices that have
-    to wait for answers leave some out."""
+    to wait for answers leave some out. One at least is judged."""
+    judged = 0
     queues = database.rows("select subject, from_at, to_at, value, reason from city.insight where insight = 'queue_upstream' and not withdrawn")
     segment = {row["device"]: row["segment"] for row in ledger.devices}
     for one in ledger.incidents:
@@ -95,8 +102,11 @@ def congested(database, ledger, found):
             continue
         if not of_road and not queued:
             raise SystemExit(f"FAILED of the incident {one} nothing was found")
+        judged += 1
         print(f"ok     incident on {one['segment']} at {one['at']:%a %H:%M}: congestion raised {', '.join(f'{alert.raised_at:%H:%M}' for alert in of_road) or 'never'}; "
               f"{', '.join(queue[4] for queue in queued) or 'no queue of three detectors'}")
+
+    happened("incident", judged)
 
 
 def stormy(ledger, found):
@@ -105,10 +115,12 @@ def stormy(ledger, found):
         if len(districts) < 3:
             raise SystemExit(f"FAILED of the front of {front} only {districts} have a storm that was cleared")
         print(f"ok     front at {front:%a %H:%M}: storm in {', '.join(sorted(districts))}, all cleared")
+    happened("front", len(ledger.fronts))
 
 
 def silent_district(ledger, found):
     """Each district all of whose devices lose their power at once: one alert, named, and cleared."""
+    judged = 0
     cut = collections.defaultdict(set)
     for device, from_at, until in ledger.silences:
         cut[from_at, until].add(device)
@@ -125,6 +137,8 @@ def silent_district(ledger, found):
                 continue
             if len(of_it) != 1 or of_it[0].cleared_at is None:
                 raise SystemExit(f"FAILED the district {name} was silent from {from_at} to {until}: {of_it}")
+            judged += 1
             cabinets = {row["cabinet"] for row in ledger.devices if row["district"] == name and row["cabinet"]}
             print(f"ok     district {name} silent from {from_at:%a %H:%M}: one alert, raised {of_it[0].raised_at:%H:%M}, cleared {of_it[0].cleared_at:%a %H:%M}, "
                   f"for {len(districts[name])} devices and {len(cabinets)} cabinets")
+    happened("silence of all of a district", judged)

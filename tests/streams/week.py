@@ -56,11 +56,14 @@ def main():
     aggregates(database, wanted)
     print(f"ok     {sum(map(len, wanted.values()))} aggregates of one minute and of fifteen, of devices, segments, districts, feeders and cells, equal to an "
           "independent computation")
-    messages(database, cluster, wanted)
+    records = {topic: cluster.read(topic) for topic in ("city.aggregates", "city.anomalies", "city.alerts")}
+    message_values(records["city.aggregates"], wanted)
+    for topic in ("city.anomalies", "city.alerts"):
+        message_rows(database, topic, records[topic])
     grading.silences(database, ledger)
     grading.alerts(database, ledger)
     grading.faults(database, ledger)
-    spoiled(database, ledger, wanted)
+    spoiled(database, ledger, wanted, records)
 
 
 class Answers:
@@ -154,8 +157,8 @@ def aggregates(database, wanted):
             raise SystemExit(f"FAILED {table} of {kind}: {len(wrong)} of {len(due)} rows differ")
 
 
-def spoiled(database, ledger, wanted):
-    """What is compared is spoiled in a transaction that is rolled back: each time somebody must say so."""
+def spoiled(database, ledger, wanted, records):
+    """What is compared is spoiled, tables in a transaction that is rolled back: each time somebody must say so."""
     weather = {key: due for key, due in wanted.items() if key == ("weather", expected.QUARTER)}
     first = "(scope, id, kind, window_start, measure) = (select scope, id, kind, window_start, measure from city.aggregate_15m where kind = 'weather' limit 1)"
     cases = [
@@ -171,10 +174,18 @@ def spoiled(database, ledger, wanted):
          lambda: grading.silences(database, ledger), "FAILED silences"),
         ("an alert is raised later", "update city.alert set raised_at = raised_at + interval '1 minute' where id = (select min(id) from city.alert where caused_by is null and not withdrawn)",
          lambda: grading.alerts(database, ledger), "FAILED alerts"),
+        ("no sentinel was found", "update city.anomaly set withdrawn = true where anomaly = 'sentinel'",
+         lambda: grading.faults(database, ledger), "precision and recall of ['sentinel']"),
+        ("no queue and no alert is there", "delete from city.insight", lambda: grading.congested(database, ledger, set()), "incident"),
+        ("no storm is there", None, lambda: grading.stormy(ledger, set()), "FAILED of the front"),
+        ("no silent district is there", None, lambda: grading.silent_district(ledger, set()), "FAILED the district"),
+        ("a message has another value", None, lambda: message_values(other_value(records["city.aggregates"]), wanted), "FAILED city.aggregates: 1 of"),
+        ("a message is missing", None, lambda: message_rows(database, "city.anomalies", records["city.anomalies"][:-1]), "FAILED messages of city.anomalies"),
+        ("a message has other words", None, lambda: message_rows(database, "city.alerts", other_words(records["city.alerts"])), "FAILED messages of city.alerts"),
     ]
     for what, statement, check, said in cases:
         with database.connection.transaction(force_rollback=True), contextlib.redirect_stdout(io.StringIO()):
-            changed = database.connection.execute(statement).rowcount
+            changed = statement is None or database.connection.execute(statement).rowcount
             try:
                 check()
                 failure = "nothing"
@@ -182,7 +193,7 @@ def spoiled(database, ledger, wanted):
                 failure = str(error)
         if not changed or said not in failure:
             raise SystemExit(f"FAILED where {what} ({changed} rows): {failure}")
-    print(f"ok     {len(cases)} spoiled tables were told: {', '.join(case[0] for case in cases)}")
+    print(f"ok     {len(cases)} spoiled tables and topics were told: {', '.join(case[0] for case in cases)}")
 
 
 def alike(one, other, measure):
@@ -193,10 +204,23 @@ def alike(one, other, measure):
     return math.isclose(one[0], other[0], rel_tol=1e-9, abs_tol=1e-6)
 
 
-def messages(database, cluster, wanted):
-    """Of a key and window the message with the highest revision says what was computed; of an anomaly or alert, what its row says."""
+def other_value(records):
+    """The last record that has a value of a quarter of an hour has another one."""
+    number = max(number for number, record in enumerate(records) if record.value["window_s"] == 900 and any(one["value"] is not None for one in record.value["measures"].values()))
+    value = records[number].value
+    measure = next(name for name, one in value["measures"].items() if one["value"] is not None)
+    other = value["measures"][measure] | {"readings": value["measures"][measure]["readings"] + 1}
+    return [*records[:number], records[number]._replace(value=value | {"revision": 10**6, "measures": value["measures"] | {measure: other}}), *records[number + 1:]]
+
+
+def other_words(records):
+    return [*records[:-1], records[-1]._replace(value=records[-1].value | {"reason": "nothing"})]
+
+
+def message_values(records, wanted):
+    """Of a key and window the message with the highest revision says what was computed."""
     latest, count = {}, 0
-    for record in cluster.read("city.aggregates"):
+    for record in records:
         value, count = record.value, count + 1
         key = (value["kind"], value["scope"], value["id"], value["window_s"], value["window_start"])
         if record.key != f"{value['scope']}/{value['id']}/{value['kind']}":
@@ -214,19 +238,22 @@ def messages(database, cluster, wanted):
     if wrong or not due:
         raise SystemExit(f"FAILED city.aggregates: {len(wrong)} of {len(due)} values differ, such as {wrong[0]}: {due.get(wrong[0])}, {said.get(wrong[0])}")
     print(f"ok     {count} messages of city.aggregates: the last of each window says the same {len(due)} values")
-    for table, own in (("anomaly", ""), ("alert", "where published")):
-        of_id = {}
-        for record in cluster.read({"anomaly": "city.anomalies", "alert": "city.alerts"}[table]):
-            if record.key not in of_id or of_id[record.key]["revision"] <= record.value["revision"]:
-                of_id[record.key] = record.value
-        ends = "observed_to" if table == "anomaly" else "cleared_at"
-        found = {row[0]: row[1:] for row in database.rows(f"select id, revision, withdrawn, {ends}, reason from city.{table} {own}")}
-        last = {key: (value["revision"], value["withdrawn"], value[ends], value["reason"]) for key, value in of_id.items()}
-        truncated = {key: (*row[:2], row[2] and row[2].replace(microsecond=row[2].microsecond // 1000 * 1000), row[3]) for key, row in found.items()}
-        if last != truncated:
-            wrong = next(key for key in last.keys() | truncated.keys() if last.get(key) != truncated.get(key))
-            raise SystemExit(f"FAILED messages of {table}: {wrong} is {last.get(wrong)}, in the table {truncated.get(wrong)}")
-        print(f"ok     the last message of each of {len(last)} keys of city.{table} is its row")
+
+
+def message_rows(database, topic, records):
+    """Of an anomaly or alert the message with the highest revision says what its row says."""
+    table, ends, own = {"city.anomalies": ("anomaly", "observed_to", ""), "city.alerts": ("alert", "cleared_at", "where published")}[topic]
+    of_id = {}
+    for record in records:
+        if record.key not in of_id or of_id[record.key]["revision"] <= record.value["revision"]:
+            of_id[record.key] = record.value
+    found = {row[0]: row[1:] for row in database.rows(f"select id, revision, withdrawn, {ends}, reason from city.{table} {own}")}
+    last = {key: (value["revision"], value["withdrawn"], value[ends], value["reason"]) for key, value in of_id.items()}
+    truncated = {key: (*row[:2], row[2] and row[2].replace(microsecond=row[2].microsecond // 1000 * 1000), row[3]) for key, row in found.items()}
+    if last != truncated:
+        wrong = next(key for key in last.keys() | truncated.keys() if last.get(key) != truncated.get(key))
+        raise SystemExit(f"FAILED messages of {topic}: {wrong} is {last.get(wrong)}, in the table {truncated.get(wrong)}")
+    print(f"ok     the last message of each of {len(last)} keys of city.{table} is its row")
 
 
 if __name__ == "__main__":
