@@ -35,7 +35,9 @@ class Database:
         return self.connection.execute(statement, parameters or None)
 
     def rows(self, statement, *parameters):
-        return self.execute(statement, *parameters).fetchall()
+        """With times in UTC, whatever zone the session is in."""
+        return [tuple(value.astimezone(datetime.UTC) if isinstance(value, datetime.datetime) else value for value in row)
+                for row in self.execute(statement, *parameters).fetchall()]
 
     def one(self, statement, *parameters):
         return self.rows(statement, *parameters)[0][0]
