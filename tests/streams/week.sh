@@ -65,6 +65,9 @@ began=$SECONDS
 kafka=$(tests/servers/kafka.sh start 3)
 registry=$(tests/servers/registry.sh start)
 database=$(tests/servers/postgres.sh start)
+# The store as the user that a city has for it.
+tests/servers/postgres.sh psql -U postgres -d postgres -f deploy/postgres/setup/roles.sql >/dev/null
+database=${database/city@/citygate@}
 cat >"$work/citygate.toml" <<TOML
 state_dir = "$work/state"
 [mqtt]
@@ -105,7 +108,7 @@ start_store() {
   disown # or the shell says each time that it was killed
 }
 
-sql() { tests/servers/postgres.sh psql -At -c "$1"; }
+sql() { tests/servers/postgres.sh psql -U citygate -At -c "$1"; }
 
 # Kills one after another, each when so many more readings are stored, or the fleet is done; what is killed is started again.
 kill_again_and_again() {
