@@ -34,7 +34,7 @@ const OF_READINGS: [&str; 3] = ["device", "observed_at", "received_at"];
 /// Columns that PostgreSQL gives every table.
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 /// Tables of the schema `city` that are none of a kind: of the store, and of deploy/postgres.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 29] = [
     "aggregate_15m",
     "aggregate_1m",
     "alert",
@@ -50,9 +50,11 @@ const TABLES: [&str; 27] = [
     "device",
     "device_gone",
     "device_last",
+    "failure",
     "insight",
     "kafka_offset",
     "measure",
+    "missing_field",
     "outbox",
     "place",
     "profile",
