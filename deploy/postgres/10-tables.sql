@@ -323,7 +323,7 @@ language sql stable as $$
 $$;
 
 -- Up to where it is known of each kind what happened; of one that stands still, that nothing did.
-create or replace view city.known_until as
+create or replace view city.v_known_until as
 select kind, greatest(computed_until, (select city.computed_until())) as known_until from city.computed;
 
 -- The partition of each day between two times, made where it is missing: attached, so that nobody who reads waits for it. (Names of

@@ -126,7 +126,7 @@ begin
     union all
     select a.alert, a.scope, a.subject, i.width, (select max(window_start) from city.condition c
       where c.alert = a.alert and c.scope = a.scope and c.id = a.subject and c.window_start >= a.raised_at)
-    from city.alert a join city.condition_input i using (alert, scope) join city.known_until k using (kind)
+    from city.alert a join city.condition_input i using (alert, scope) join city.v_known_until k using (kind)
     where a.cleared_at is null and not a.withdrawn and a.raised_at < k.known_until - interval '5 hours 15 minutes'
       and not exists (select from city.condition c where c.alert = a.alert and c.scope = a.scope and c.id = a.subject
         and c.window_start >= k.known_until - interval '5 hours 15 minutes')
@@ -180,7 +180,7 @@ begin
   union all
   -- (A window that begins five hours later is computed a quarter of an hour after that.)
   select alert, scope, id, s.window_start + interval '5 hours', false, null
-  from series s join city.condition_input i using (alert, scope) join city.known_until k using (kind)
+  from series s join city.condition_input i using (alert, scope) join city.v_known_until k using (kind)
   where alert <> 'slow_detector' and s.window_start + interval '5 hours' between from_at and to_at + interval '11 hours'
     and coalesce(next_at, k.known_until - interval '15 minutes') > s.window_start + interval '5 hours';
 
