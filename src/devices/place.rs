@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 /// One device. Nothing but its id has to be known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,9 +80,14 @@ pub enum Mistake {
         least: f64,
         most: f64,
     },
+    #[error("{field}: has {bytes} bytes, or a NUL; a text has at most {TEXT_BYTES_MAX}")]
+    Text { field: &'static str, bytes: usize },
     #[error("unknown field {0:?}; known fields: {known}", known = FIELDS.join(", "))]
     Unknown(String),
 }
+
+/// Of a text, or a list as JSON: they are names, and indexed.
+pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// Numbers that are of no device: field, least and most.
 pub const RANGES: [(&str, f64, f64); 5] = [
@@ -146,7 +152,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Itself, if its numbers can be.
+    /// Itself, if its numbers and texts can be.
     ///
     /// # Errors
     /// The first that cannot.
@@ -158,11 +164,11 @@ impl Place {
             self.interval_s,
             self.capacity_w,
         ];
-        let mistake = RANGES
-            .iter()
-            .zip(values)
-            .find_map(|(range, value)| out_of(range, value?));
-        mistake.map_or(Ok(self), Err)
+        // JSON has no NaN.
+        let mut numbers = RANGES.iter().zip(values);
+        let number = numbers.find_map(|(range, value)| out_of(range, value?));
+        let object = serde_json::to_value(&self).unwrap_or_default();
+        number.or_else(|| mistake_of(&object)).map_or(Ok(self), Err)
     }
 
     fn set(&mut self, field: &str, text: &str) -> Result<(), Mistake> {
@@ -190,11 +196,21 @@ impl Place {
     }
 }
 
-/// The first number of a device that cannot be, of an object whose other fields may be anything.
-pub fn mistake_of(object: &serde_json::Value) -> Option<Mistake> {
-    RANGES
+/// The first number or text of a device that cannot be, of an object whose other fields may be anything.
+pub fn mistake_of(object: &Json) -> Option<Mistake> {
+    let number = RANGES
         .iter()
-        .find_map(|range| out_of(range, object.get(range.0)?.as_f64()?))
+        .find_map(|range| out_of(range, object.get(range.0)?.as_f64()?));
+    let text = |field: &&'static str| match object.get(*field)? {
+        Json::String(text) => no_text(field, text),
+        other => no_text(field, &other.to_string()),
+    };
+    number.or_else(|| FIELDS.iter().find_map(text))
+}
+
+fn no_text(field: &'static str, text: &str) -> Option<Mistake> {
+    let bytes = text.len();
+    (bytes > TEXT_BYTES_MAX || text.contains('\0')).then_some(Mistake::Text { field, bytes })
 }
 
 fn out_of(&(field, least, most): &(&'static str, f64, f64), value: f64) -> Option<Mistake> {
@@ -248,6 +264,12 @@ mod tests {
         check(&[("lane_count", "2.5")], r#"lane_count: "2.5" is no whole number"#);
         check(&[("latitude", "north")], r#"latitude: "north" is no number"#);
         check(&[("latitude", "91")], "latitude: 91 is not between -90 and 90");
+        check(
+            &[("cabinet", &"x".repeat(1025))],
+            "cabinet: has 1025 bytes, or a NUL; a text has at most 1024",
+        );
+        check(&[("upstream", &"a ".repeat(300))], "upstream: has 1201 bytes");
+        check(&[("district", "a\0b")], "district: has 3 bytes, or a NUL");
         check(&[("interval_s", "NaN")], "interval_s: NaN is not between 0.001 and");
         check(
             &[("valid_from", "yesterday")],

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
+use tokio_postgres::config::Host;
 
 use crate::listen::addresses::ListenAddresses;
 use crate::operate::mistake::Mistakes;
@@ -179,9 +180,16 @@ pub fn parse_url(url: &Secret) -> Result<tokio_postgres::Config, &'static str> {
     const EXPECTED: &str = "is not understood; write postgresql://user:password@host:5432/database?sslmode=require, with %40 for an \
                             @ in a password";
     let config: tokio_postgres::Config = url.reveal().parse().map_err(|_| EXPECTED)?;
-    match config.get_hosts().is_empty() {
-        true => Err(EXPECTED),
-        false => Ok(config),
+    // What follows the first @ of a password would be shown with the host.
+    let is_host = |host: &Host| match host {
+        Host::Tcp(name) => !name.contains('@'),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    };
+    match config.get_hosts() {
+        [] => Err(EXPECTED),
+        hosts if hosts.iter().all(is_host) => Ok(config),
+        _ => Err(EXPECTED),
     }
 }
 

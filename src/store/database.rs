@@ -180,9 +180,10 @@ impl Database {
                 client
             }
         };
-        // The server, too, notices that this host is gone: until then it keeps its locks.
+        // The server, too, notices that this host, or this process, is gone: until then it keeps its locks, and goes on with what it was asked.
         let settings = "set time zone 'UTC'; set client_min_messages = warning; set tcp_keepalives_idle = 30; \
-                        set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3; set tcp_user_timeout = 60000";
+                        set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3; set tcp_user_timeout = 60000; \
+                        set client_connection_check_interval = '2s'";
         let set = client.batch_execute(settings).await;
         set.map_err(|error| unavailable(&error))?;
         Ok(client)

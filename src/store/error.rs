@@ -43,6 +43,12 @@ pub enum Error {
     /// Another instance has stored what this one was about to.
     #[error("another store has stored what this one was about to: of another group, with the same database?")]
     Fenced,
+    /// Its offsets begin anew: what is known of the old ones is forgotten.
+    #[error("{topic}, partition {partition}: the topic was made anew, and is read from its beginning")]
+    MadeAnew { topic: String, partition: i32 },
+    /// A client of a topic that was deleted does not always notice that there is one again.
+    #[error("{topic}, partition {partition}: there are records, and Kafka sends none; the group is joined anew")]
+    Stalled { topic: String, partition: i32 },
     /// The partition of a day was dropped by another instance.
     #[error("a table's partition was dropped")]
     NoPartition,
@@ -71,6 +77,7 @@ impl Error {
             Error::Fenced => "fenced",
             Error::NoPartition => "partition",
             Error::Clocks(_) => "clocks",
+            Error::MadeAnew { .. } | Error::Stalled { .. } => "topic",
             Error::Registry(_) | Error::RegistryClient(_) => "registry",
             Error::Kafka(_) => "kafka",
             _ => "unavailable",
@@ -79,14 +86,14 @@ impl Error {
 
     /// Whether it is in order right after, as long as it does not come again and again.
     pub fn may_happen(&self) -> bool {
-        matches!(self, Error::Fenced | Error::NoPartition)
+        matches!(self, Error::Fenced | Error::NoPartition | Error::MadeAnew { .. })
     }
 
     /// What does not work.
     pub fn part(&self) -> Part {
         match self {
             Error::Registry(_) | Error::RegistryClient(_) => Part::Registry,
-            Error::Kafka(_) => Part::Kafka,
+            Error::Kafka(_) | Error::MadeAnew { .. } | Error::Stalled { .. } => Part::Kafka,
             _ => Part::Database,
         }
     }

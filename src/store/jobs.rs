@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tracing::info;
 
 use super::database::{self, Database};
@@ -33,6 +34,8 @@ pub struct Runner {
     kinds: Vec<Definition>,
     sql: Sql,
     metrics: StoreMetrics,
+    /// When the files were run last.
+    files_at: Option<Instant>,
     /// When each job is to be run; none: the files were not run yet.
     due: Option<Vec<Instant>>,
     /// What failed when it was run last, with the words for it.
@@ -52,6 +55,7 @@ impl Runner {
             kinds,
             sql,
             metrics,
+            files_at: None,
             due: None,
             failing: BTreeMap::new(),
         }
@@ -76,6 +80,14 @@ impl Runner {
         let began = Instant::now();
         let asked = tokio::time::timeout(NO_ANSWER, client.batch_execute(&job.sql)).await;
         let done = asked.map_err(|_| format!("{}: no answer within {NO_ANSWER:?}", job.name))?;
+        let is_made = !done.as_ref().is_err_and(|error| error.code().is_some_and(is_missing));
+        if !is_made && self.files_at.is_none_or(|at| at.elapsed() > FILES_AGAIN) {
+            info!(
+                job = job.name,
+                "what it needs is not there: the SQL files are run again"
+            );
+            self.due = None;
+        }
         let done = done.map_err(|error| database::words(&error));
         self.note(client, &job.name, began, done).await;
         self.show_computed(client).await;
@@ -98,6 +110,7 @@ impl Runner {
     /// Runs the files; whether all of them succeeded.
     async fn run_files(&mut self, client: &mut Client) -> bool {
         let began = Instant::now();
+        self.files_at = Some(began);
         let done = self.try_files(client).await;
         let is_done = done.is_ok();
         self.note(client, FILES, began, done).await;
@@ -138,11 +151,23 @@ impl Runner {
             Err(why) => {
                 self.metrics.store_job_failures_total.with_label_values(&[job]).inc();
                 self.failing.insert(job.to_owned(), why);
-                // It may have begun a transaction.
-                client.batch_execute("rollback").await.ok();
+                // One that it has begun, and that has failed, refuses everything.
+                if client.batch_execute("select").await.is_err() {
+                    client.batch_execute("rollback").await.ok();
+                }
             }
         }
     }
+}
+
+/// A function, a table, a column: somebody has dropped it, or a whole schema.
+fn is_missing(code: &SqlState) -> bool {
+    let missing = [
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+    ];
+    missing.contains(code)
 }
 
 impl Work for Runner {

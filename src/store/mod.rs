@@ -18,7 +18,6 @@ use crate::catalogue::decoder::Decoder;
 use crate::catalogue::registry::lookup::Lookup;
 use crate::catalogue::{Definition, registry, schemas};
 use crate::deliver::consumer::Consumer;
-use crate::deliver::group::{Member, Membership};
 use crate::operate::metrics::Registry;
 
 mod alerts;
@@ -69,7 +68,7 @@ use alerts::Alerts;
 pub use config::Config;
 use database::Database;
 pub use error::Error;
-use ingest::Ingest;
+use ingest::{Group, Ingest};
 use jobs::Runner;
 use leader::Leader;
 pub use metrics::StoreMetrics;
@@ -111,7 +110,11 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
     registry.add_process();
     let metrics = StoreMetrics::register(&registry);
     let status = Arc::new(Status::starting(metrics.store_fault.clone()));
-    let member = folders.member(&sections)?;
+    let group = Group {
+        kafka: sections.kafka.clone(),
+        topics: folders.topics().into_iter().map(str::to_owned).collect(),
+    };
+    let member = group.join(sections.store)?;
     let ends = Consumer::new(sections.kafka)?;
     info!(
         listen = ?bound.addresses(),
@@ -133,6 +136,7 @@ pub async fn run(sections: Sections<'_>, closing: CancellationToken) -> Result<(
         database: leader.database.clone(),
         kinds: folders.kinds,
         devices: folders.devices,
+        group,
         member,
         ends,
         decoder,
@@ -205,14 +209,5 @@ impl Folders {
     fn topics(&self) -> Vec<&str> {
         let kinds = self.kinds.iter().map(|kind| kind.topic.as_str());
         kinds.chain([&*self.devices]).collect()
-    }
-
-    fn member(&self, sections: &Sections<'_>) -> Result<Member, Error> {
-        let membership = Membership {
-            group: &sections.store.group,
-            instance: sections.store.instance.as_deref(),
-            session_timeout: sections.store.session_timeout,
-        };
-        Ok(Member::join(sections.kafka, membership, &self.topics())?)
     }
 }

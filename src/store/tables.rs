@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_postgres::types::Type;
+use sha2::{Digest as _, Sha256};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient};
 use tracing::{info, warn};
 
@@ -56,10 +57,14 @@ impl Tables {
         kinds: &[Definition],
     ) -> Result<(), super::error::Error> {
         let error = |error| database.error("the store's own tables", error);
-        let transaction = client.transaction().await.map_err(error)?;
-        lock(&transaction, LOCK_TIMEOUT).await.map_err(error)?;
-        transaction.batch_execute(OWN_TABLES).await.map_err(error)?;
-        transaction.commit().await.map_err(error)?;
+        if !own_are_made(client).await.map_err(error)? {
+            let transaction = client.transaction().await.map_err(error)?;
+            lock(&transaction, LOCK_TIMEOUT).await.map_err(error)?;
+            transaction.batch_execute(OWN_TABLES).await.map_err(error)?;
+            let made = format!("comment on table {SCHEMA}.kafka_offset is '{}'", own_tables());
+            transaction.batch_execute(&made).await.map_err(error)?;
+            transaction.commit().await.map_err(error)?;
+        }
         let mut wrong = Vec::new();
         for kind in kinds {
             let planned = self.adapt(database, client, &kind.name, &kind.schema).await?;
@@ -252,6 +257,32 @@ pub async fn outlook(
         format!("these tables {outcome}: {}", tables.join(", "))
     });
     Ok((tables.chain(lines).collect(), errors))
+}
+
+/// What the comment on the first of the store's tables says once the tables are as this version wants them: the beginning of a SHA-256.
+fn own_tables() -> String {
+    let digest = Sha256::digest(OWN_TABLES);
+    let digits: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("citygate store, tables {digits}")
+}
+
+/// Whether nothing is to be made. To make it once more would wait for a job that uses the tables, for as long as that takes.
+async fn own_are_made(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let made = "create table if not exists city.";
+    let tables = OWN_TABLES
+        .lines()
+        .filter_map(|line| line.strip_prefix(made)?.strip_suffix(" ("));
+    let tables: Vec<String> = tables.map(|table| format!("{SCHEMA}.{table}")).collect();
+    let ask = "select coalesce(obj_description(to_regclass($2), 'pg_class') = $1, false) \
+               and not exists (select from unnest($3::text[]) t where to_regclass(t) is null)";
+    let first = format!("{SCHEMA}.kafka_offset");
+    let parameters = [
+        (&own_tables() as &(dyn ToSql + Sync), Type::TEXT),
+        (&first, Type::TEXT),
+        (&tables, Type::TEXT_ARRAY),
+    ];
+    let row = client.query_typed(ask, &parameters).await?;
+    Ok(row.first().is_some_and(|row| row.get(0)))
 }
 
 /// Others who change tables wait until this transaction has ended.

@@ -8,8 +8,11 @@ create table if not exists city.kafka_offset (
   topic text not null,
   partition integer not null,
   next_offset bigint not null,
+  written_ms bigint,                         -- when the record before next_offset was written, milliseconds since 1970: by it a topic made anew
+  written_next bigint,                       -- is known. Of the next_offset that it was noted with: whoever sets another one need not know it
   primary key (topic, partition)
 );
+alter table city.kafka_offset add column if not exists written_ms bigint, add column if not exists written_next bigint;
 
 -- Records that are no reading that a table can hold, as they are in Kafka.
 create table if not exists city.undecodable (

@@ -115,18 +115,21 @@ fn in_table(database: &Database, kind: &str, error: tokio_postgres::Error) -> Er
 
 /// How many of the batch's partitions were where they were believed to be.
 async fn raise_offsets(transaction: &Transaction<'_>, batch: &Batch) -> Result<u64, tokio_postgres::Error> {
-    let raise = "update city.kafka_offset o set next_offset = span.next \
-                 from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as span(topic, partition, expected, next) \
+    let raise = "update city.kafka_offset o set next_offset = span.next, written_ms = span.written_ms, written_next = span.next \
+                 from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[]) \
+                   as span(topic, partition, expected, next, written_ms) \
                  where o.topic = span.topic and o.partition = span.partition and o.next_offset = span.expected";
-    let (mut topics, mut partitions, mut expected, mut next) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut topics, mut partitions) = (Vec::new(), Vec::new());
+    let (mut expected, mut next, mut written) = (Vec::new(), Vec::new(), Vec::new());
     for ((topic, partition), span) in &batch.spans {
         topics.push(&**topic);
         partitions.push(*partition);
         expected.push(span.expected);
         next.push(span.next);
+        written.push(span.written_ms);
     }
     transaction
-        .execute(raise, &[&topics, &partitions, &expected, &next])
+        .execute(raise, &[&topics, &partitions, &expected, &next, &written])
         .await
 }
 

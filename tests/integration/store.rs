@@ -430,6 +430,7 @@ async fn devices_are_what_their_last_record_says() {
     say("b", json!({"kind": "weather"}));
     say("c", json!({"kind": "weather", "latitude": "north"}));
     say("e", json!({"kind": "weather", "interval_s": 1e300}));
+    say("f", json!({"district": "x".repeat(20_000)}));
     city.produce(&topic, "d", b"no JSON");
     say(
         "a",
@@ -438,7 +439,7 @@ async fn devices_are_what_their_last_record_says() {
     );
     city.flush();
     await_count(&database, "city.device", 2).await;
-    await_count(&database, "city.undecodable", 3).await;
+    await_count(&database, "city.undecodable", 4).await;
     city.produce(&topic, "b", b"");
     city.flush();
     eventually("b is gone", async || {
@@ -455,7 +456,7 @@ async fn devices_are_what_their_last_record_says() {
         json!({"device": "a", "kind": "traffic", "segment": "ring-1", "position_m": 120.5, "upstream": ["b", "c"], "lane_count": 2,
             "valid_from": "2026-11-28T00:00:00+00:00"})
     );
-    assert_eq!(kept(&database).await, [("device".to_owned(), 3)]);
+    assert_eq!(kept(&database).await, [("device".to_owned(), 4)]);
     store.finish().await;
 }
 

@@ -247,3 +247,100 @@ async fn a_column_that_a_view_uses_is_widened_as_the_error_says() {
     await_rows(&database, NUMBERS, &["2147483648"]).await;
     store.finish().await;
 }
+
+/// Offsets begin anew with a topic: what they were of the other one says nothing, whether it is shorter now or longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_is_read_from_its_beginning() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::shared()) else {
+        return;
+    };
+    let database = postgres.database().await;
+    let city = City::new(&broker, &database, 1).await;
+    let topic = city.topic("probe");
+    let produce = |numbers: std::ops::Range<i64>| {
+        let now = now_ms();
+        let probes: Vec<_> = numbers.map(|number| probe(number, now - number)).collect();
+        city.produce_probes(&probes);
+        city.flush();
+    };
+    let rows = "select count(*)::text from city.probe";
+    let store = city.store("");
+    produce(0..20);
+    await_rows(&database, rows, &["20"]).await;
+
+    // While the store runs, and shorter than what is stored.
+    broker.delete_topic(&topic).await;
+    broker.await_gone(&topic).await;
+    broker.make_topic_of(&topic, 1).await;
+    produce(20..25);
+    await_rows(&database, rows, &["25"]).await;
+    assert!(store.said().contains("it was made anew"), "{}", store.said());
+    store.finish().await;
+
+    // While it is stopped, and longer.
+    broker.delete_topic(&topic).await;
+    broker.await_gone(&topic).await;
+    broker.make_topic_of(&topic, 1).await;
+    produce(25..65);
+    let store = city.store("");
+    await_rows(&database, rows, &["65"]).await;
+    assert!(store.said().contains("it was made anew"), "{}", store.said());
+    store.finish().await;
+
+    // The same topic once more: nothing is read twice.
+    let store = city.store("");
+    produce(65..66);
+    await_rows(&database, rows, &["66"]).await;
+    assert!(!store.said().contains("it was made anew"), "{}", store.said());
+    assert_eq!(store.metric("citygate_store_duplicates_total", &[]).await, 0);
+    store.finish().await;
+}
+
+/// Whoever runs SQL that never ends is not waited for once it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_has_asked_for_ends_with_it() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::shared()) else {
+        return;
+    };
+    let database = postgres.database().await;
+    let city = City::new(&broker, &database, 1).await;
+    std::fs::create_dir_all(city.sql()).unwrap();
+    let file = city.sql().join("10-long.sql");
+    std::fs::write(&file, "select pg_sleep(1000)").unwrap();
+    let store = city.store("");
+    let asleep = "select count(*)::text from pg_stat_activity \
+                  where datname = current_database() and query = 'select pg_sleep(1000)' and state = 'active'";
+    await_rows(&database, asleep, &["1"]).await;
+    store.finish().await;
+    await_rows(&database, asleep, &["0"]).await;
+    std::fs::write(&file, "select 1").unwrap();
+    let store = city.store("");
+    eventually("the next one runs the jobs", async || {
+        store.said().contains("this instance runs the jobs").then_some(())
+    })
+    .await;
+    store.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_jobs_need_is_made_again_after_somebody_has_dropped_it() {
+    let (Some(broker), Some(postgres)) = (Broker::shared(), Postgres::shared()) else {
+        return;
+    };
+    let database = postgres.database().await;
+    let city = City::new(&broker, &database, 1).await;
+    std::fs::create_dir_all(city.sql()).unwrap();
+    let made = "create or replace function city.job() returns void language sql as $$ \
+                insert into city.outbox (topic, key) values ('none', 'x') $$";
+    std::fs::write(city.sql().join("10-made.sql"), made).unwrap();
+    let job = "[[job]]\nname = \"job\"\nevery = \"200ms\"\nsql = \"select city.job()\"\n";
+    std::fs::write(city.sql().join("jobs.toml"), job).unwrap();
+    let store = city.store("");
+    let runs = "select (count(*) > 3)::text from city.outbox";
+    await_rows(&database, runs, &["true"]).await;
+    database
+        .execute("drop function city.job; delete from city.outbox")
+        .await;
+    await_rows(&database, runs, &["true"]).await;
+    store.finish().await;
+}

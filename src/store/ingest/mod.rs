@@ -26,8 +26,9 @@ use super::write::{self, Stored};
 use crate::catalogue::Definition;
 use crate::catalogue::decoder::Decoder;
 use crate::catalogue::missing::Missing;
+use crate::deliver;
 use crate::deliver::consumer::Consumer;
-use crate::deliver::group::{Change, Member};
+use crate::deliver::group::{Change, Member, Membership};
 use again::Again;
 use assignment::Assignment;
 
@@ -71,6 +72,7 @@ pub struct Ingest {
     pub kinds: Vec<Definition>,
     /// The topic of devices.
     pub devices: Arc<str>,
+    pub group: Group,
     pub member: Member,
     /// Asked where the partitions end, apart from the member, where the question would wait behind fetches.
     pub ends: Consumer,
@@ -79,6 +81,12 @@ pub struct Ingest {
     pub status: Arc<Status>,
     pub closing: CancellationToken,
     pub memory: Memory,
+}
+
+/// The group that it is a member of, to join it.
+pub struct Group {
+    pub kafka: deliver::Config,
+    pub topics: Vec<String>,
 }
 
 /// What it knows, and can find out again.
@@ -120,7 +128,12 @@ impl Ingest {
             match self.session().await {
                 Ok(()) => break,
                 Err(wrong @ Error::Tables(_)) => return Err(wrong),
-                Err(failure) => self.note(&failure),
+                Err(failure) => {
+                    self.note(&failure);
+                    if matches!(failure, Error::MadeAnew { .. } | Error::Stalled { .. }) {
+                        self.join_anew()?;
+                    }
+                }
             }
             if began.elapsed() > 2 * PAUSE_MAX {
                 pause = PAUSE;
@@ -130,6 +143,16 @@ impl Ingest {
         }
         // Leaving the group takes a moment.
         tokio::task::block_in_place(|| drop(self));
+        Ok(())
+    }
+
+    /// A client that has known a topic before it was made anew may never read the new one.
+    fn join_anew(&mut self) -> Result<(), Error> {
+        self.memory.assignment = Assignment::default();
+        self.show_no_partitions();
+        let joined = self.group.join(&self.config)?;
+        // The one before leaves the group, which takes a moment.
+        tokio::task::block_in_place(|| self.member = joined);
         Ok(())
     }
 
@@ -340,6 +363,22 @@ impl Ingest {
         seconds("transaction", in_database);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics.store_last_commit_timestamp_seconds.set(now.as_secs_f64());
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    /// # Errors
+    /// librdkafka does not accept the properties.
+    pub fn join(&self, config: &Config) -> Result<Member, Error> {
+        let membership = Membership {
+            group: &config.group,
+            instance: config.instance.as_deref(),
+            session_timeout: config.session_timeout,
+        };
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        Ok(Member::join(&self.kafka, membership, &topics)?)
     }
 }
 

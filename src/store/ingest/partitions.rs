@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, Begun};
 use super::{Ingest, kind_of};
 use crate::deliver::group::Change;
+use crate::store::batch::Place;
 use crate::store::error::Error;
 use crate::store::status::Part;
 use crate::store::write;
@@ -20,6 +21,13 @@ use crate::store::write;
 /// How long Kafka may take to say where a partition ends, or how many a topic has; and how long after it did not say that of another.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// So many looks in a row must find that a topic ends before what is stored of it.
+const LOOKS_MAX: u32 = 3;
+/// For so long no record of a partition may come that has some.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+const MADE_ANEW: &str = "the topic is not the one that is stored: it was made anew, and is read from its beginning";
 
 impl Ingest {
     pub(super) fn stop_reading(&self) {
@@ -60,16 +68,16 @@ impl Ingest {
         let mut topics: BTreeMap<&str, Arc<str>> = BTreeMap::new();
         for (topic, partition) in &given {
             let topic = topics.entry(topic).or_insert_with(|| topic.as_str().into()).clone();
-            let from = self.offset(client, &topic, *partition).await?;
+            let begun = self.offset(client, &topic, *partition).await?;
             let kind = kind_of(&self.kinds, &topic);
             let stored = kind.and_then(|kind| known.get(&(kind.name.clone(), *partition)));
             self.show_stored(&topic, *partition, stored.copied().unwrap_or(SystemTime::now()));
-            assignment.stored.insert((topic, *partition), from);
+            assignment.stored.insert((topic.clone(), *partition), begun.next);
+            assignment.begun.insert((topic, *partition), begun);
         }
-        assignment.begun = assignment.stored.clone();
-        let from = assignment.stored.iter();
+        let from = assignment.begun.iter();
         let from: Vec<_> = from
-            .map(|((topic, partition), offset)| (&**topic, *partition, *offset))
+            .map(|((topic, partition), begun)| (&**topic, *partition, begun.from()))
             .collect();
         self.member.begin(&from)?;
         self.metrics.store_partitions.set(from.len() as i64);
@@ -80,17 +88,31 @@ impl Ingest {
     }
 
     /// Where a partition is to be read from: behind what is stored; of one that never was, from its beginning.
-    async fn offset(&self, client: &Client, topic: &str, partition: i32) -> Result<i64, Error> {
+    async fn offset(&self, client: &Client, topic: &str, partition: i32) -> Result<Begun, Error> {
         let error = |error| self.database.error("city.kafka_offset", error);
         let first =
             "insert into city.kafka_offset (topic, partition, next_offset) values ($1, $2, 0) on conflict do nothing";
         client.execute(first, &[&topic, &partition]).await.map_err(error)?;
-        let ask = "select next_offset from city.kafka_offset where topic = $1 and partition = $2";
-        Ok(client
-            .query_one(ask, &[&topic, &partition])
-            .await
-            .map_err(error)?
-            .get(0))
+        let ask = "select next_offset, case when written_next = next_offset then written_ms end \
+                   from city.kafka_offset where topic = $1 and partition = $2";
+        let row = client.query_one(ask, &[&topic, &partition]).await.map_err(error)?;
+        Ok(Begun {
+            next: row.get(0),
+            written_ms: row.get(1),
+        })
+    }
+
+    /// Another topic of this name has taken the place of what is stored: it is read from its beginning.
+    pub(super) async fn made_anew(&self, client: &Client, place: &Place, stored: i64) -> Error {
+        let (topic, partition) = (&*place.0, place.1);
+        let forget = "update city.kafka_offset set next_offset = 0, written_ms = null, written_next = null \
+                      where topic = $1 and partition = $2 and next_offset = $3";
+        if let Err(error) = client.execute(forget, &[&topic, &partition, &stored]).await {
+            return self.database.error("city.kafka_offset", error).into();
+        }
+        warn!(topic, partition, stored, "{MADE_ANEW}");
+        let topic = topic.to_owned();
+        Error::MadeAnew { topic, partition }
     }
 
     /// Does what the group decided, with everything stored that was read.
@@ -118,10 +140,15 @@ impl Ingest {
 
     /// Looks how far behind each partition is, and notes those of which everything is stored. One without a leader keeps no other from
     /// being noted: their windows wait for it.
+    ///
+    /// # Errors
+    /// The database is unavailable; a partition is another one than what is stored is of, or is not sent.
     pub(super) async fn look(&mut self, client: &Client) -> Result<(), Error> {
         let mut caught_up = Vec::new();
         let mut failed = None;
-        for ((topic, partition), stored) in &self.memory.assignment.stored {
+        let partitions = self.memory.assignment.stored.clone();
+        for (place, stored) in &partitions {
+            let (topic, partition) = place;
             let now = SystemTime::now();
             let within = failed.as_ref().map_or(LOOK_TIMEOUT, |_| LOOK_AGAIN_TIMEOUT);
             let asked = tokio::task::block_in_place(|| self.ends.end(topic, *partition, within));
@@ -137,7 +164,26 @@ impl Ingest {
                 .store_lag_records
                 .with_label_values(&labels)
                 .set((end - stored).max(0));
-            if *stored < end {
+            if *stored == end {
+                self.memory.assignment.doubtful.remove(place);
+            } else if *stored > end {
+                // A leader that has just become one may not know yet how far its followers are.
+                if self
+                    .memory
+                    .assignment
+                    .is_doubtful(place, *stored, LOOKS_MAX, Duration::ZERO)
+                {
+                    return Err(self.made_anew(client, place, *stored).await);
+                }
+            } else {
+                if self
+                    .memory
+                    .assignment
+                    .is_doubtful(place, *stored, LOOKS_MAX, STALLED_AFTER)
+                {
+                    let (topic, partition) = (topic.to_string(), *partition);
+                    return Err(Error::Stalled { topic, partition });
+                }
                 continue;
             }
             self.show_stored(topic, *partition, now);
@@ -198,7 +244,7 @@ impl Ingest {
         Ok(())
     }
 
-    fn show_no_partitions(&self) {
+    pub(super) fn show_no_partitions(&self) {
         self.metrics.store_partitions.set(0);
         self.metrics.store_lag_records.reset();
         self.metrics.store_stored_until_timestamp_seconds.reset();

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tracing::{info, warn};
 
 use super::again::Again;
+use super::assignment::{First, note_missed};
 use super::{Ingest, in_time, kind_of};
 use crate::catalogue::decoder::{self, Undecodable};
 use crate::deliver::consumer::Consumed;
@@ -49,12 +50,17 @@ impl Ingest {
             return Ok(()); // of a partition that was taken away
         };
         let place = place.clone();
-        // Of devices Kafka keeps the last record of each: that earlier ones are deleted is as it must be.
+        match self.memory.assignment.first(&place, stored, &record) {
+            First::Next => {}
+            First::Known => return Ok(()),
+            First::OfAnother => return Err(self.made_anew(client, &place, stored).await),
+            // Of devices Kafka keeps the last record of each: that earlier ones are deleted is as it must be.
+            First::Behind(_) if place.0 == self.devices => {}
+            First::Behind(missed) => note_missed(&place, missed, &self.metrics),
+        }
         if place.0 == self.devices {
-            self.memory.assignment.begun.remove(&place);
             return self.add_device(batch, &place, stored, record).await;
         }
-        self.memory.assignment.begins(&place, &record, &self.metrics);
         self.look_for_schema(client, &record.value).await?;
         self.add_reading(client, batch, &place, stored, record, limits).await
     }

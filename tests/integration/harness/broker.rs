@@ -288,6 +288,14 @@ impl Broker {
             .for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
 
+    /// Until Kafka has deleted it.
+    pub async fn await_gone(&self, topic: &str) {
+        super::eventually("the topic is gone", async || {
+            (self.partitions(topic) == 0).then_some(())
+        })
+        .await;
+    }
+
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         ClientConfig::new()
             .set("bootstrap.servers", &self.servers)
