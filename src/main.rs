@@ -3,7 +3,7 @@
 //! Exit codes: 0 all well; 1 something failed (the demo lost a reading, a check found a fault, topics differ from their list); 64 the
 //! configuration or the command line is wrong (`EX_USAGE`); 69 Kafka could not be asked for its topics (`EX_UNAVAILABLE`).
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -238,14 +238,15 @@ async fn wait_before_end(gateway: &Gateway, signals: &mut shutdown::Signals) {
 
 async fn print_findings(config: Config, options: check::Options) -> anyhow::Result<ExitCode> {
     let findings = check::findings(config, options).await;
+    let mut output = std::io::stdout().lock();
     for line in &findings.errors {
-        println!("error    {line}");
+        writeln!(output, "error    {line}")?;
     }
     for line in &findings.warnings {
-        println!("warning  {line}");
+        writeln!(output, "warning  {line}")?;
     }
     for line in &findings.ok {
-        println!("ok       {line}");
+        writeln!(output, "ok       {line}")?;
     }
     Ok(if findings.errors.is_empty() {
         ExitCode::SUCCESS
@@ -258,7 +259,7 @@ async fn ask_health(config: Config, options: health::Options) -> anyhow::Result<
     let answer = health::ask(&config.admin, &config.store, &options).await;
     let is_yes = answer.is_ok();
     // On one stream, whatever it is: HEALTHCHECK and probes keep what they find there.
-    println!("{}", answer.unwrap_or_else(|error| error.to_string()));
+    writeln!(std::io::stdout(), "{}", answer.unwrap_or_else(|error| error.to_string())).ok();
     Ok(if is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -25,7 +25,10 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Place>> {
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let places = if is_csv { of_csv(&text) } else { of_objects(&text) };
-    let places = places.with_context(|| name.to_string())?;
+    let places = places.with_context(|| match is_csv {
+        true => name.to_string(),
+        false => format!("{name}, an object per line as its name does not end with .csv"),
+    })?;
     let mut known = BTreeSet::new();
     for (line, place) in &places {
         let device = &place.device;
