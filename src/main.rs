@@ -259,7 +259,12 @@ async fn ask_health(config: Config, options: health::Options) -> anyhow::Result<
     let answer = health::ask(&config.admin, &config.store, &options).await;
     let is_yes = answer.is_ok();
     // On one stream, whatever it is: HEALTHCHECK and probes keep what they find there.
-    writeln!(std::io::stdout(), "{}", answer.unwrap_or_else(|error| error.to_string())).ok();
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        answer.unwrap_or_else(|error| error.to_string())
+    )
+    .ok();
     Ok(if is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

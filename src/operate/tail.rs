@@ -50,7 +50,9 @@ pub enum Error {
     /// Kafka does not answer, or refuses.
     #[error(transparent)]
     Kafka(#[from] consumer::Error),
-    #[error("kafka at {servers} does not have {topics}; `citygate topics apply` creates it, and a gateway with kafka.create_topics = true")]
+    #[error(
+        "kafka at {servers} does not have {topics}; `citygate topics apply` creates it, and a gateway with kafka.create_topics = true"
+    )]
     NoTopic { servers: String, topics: String },
     #[error("standard output: {0}")]
     Output(io::Error),
