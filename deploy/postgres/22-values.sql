@@ -146,8 +146,8 @@ begin
         and (l.before < l.before_that or l.before > l.before_that + l.two_steps_max) then 'recovers'
       when l.register between l.before and l.before + l.step_max then 'counts'
       when l.register > l.before then 'implausible'
-      when l.capacity - l.before + l.register <= l.step_max then 'rollover'
-      when l.register <= l.step_max then 'reset'
+      when l.register >= 0 and l.capacity - l.before + l.register <= l.step_max then 'rollover'
+      when l.register between 0 and l.step_max then 'reset'
       else 'backwards'
     end,
     l.number - l.two_number = 2 is true

@@ -46,6 +46,8 @@ on conflict (kind, measure) do update
 --
 -- A partition that grows still looks empty to the planner, which would compare each of its rows with all rows of another table. So
 -- enable_seqscan is off where one is read, and what it is joined with has keys; jit is off because the planner's penalty for scans would start it.
+--
+-- A `case` does not keep an aggregate within it from being computed: all of a statement are, of each group. A `filter` does.
 
 -- Of each device, in the minutes of the targets.
 create or replace function city.aggregate_devices(of_kind text, from_at timestamptz) returns void
@@ -57,12 +59,14 @@ begin
     case over_time
       when 'sum' then sum(value)
       when 'max' then max(value)
-      when 'mean' then sum(value * weight) / nullif(sum(weight), 0)
-      when 'harmonic' then sum(weight) / sum(weight / nullif(value, 0))
-      when 'direction' then city.degrees_of(sum(weight * sind(value)), sum(weight * cosd(value)))
+      when 'mean' then sum(value * weight) filter (where over_time = 'mean') / nullif(sum(weight), 0)
+      when 'harmonic' then sum(weight) / sum(weight / nullif(value, 0)) filter (where over_time = 'harmonic')
+      when 'direction' then city.degrees_of(sum(weight * sind(value)) filter (where over_time = 'direction'),
+        sum(weight * cosd(value)) filter (where over_time = 'direction'))
     end,
     count(*), 1,
-    case over_time when 'direction' then sqrt(sum(weight * sind(value)) ^ 2 + sum(weight * cosd(value)) ^ 2) else sum(weight) end
+    case over_time when 'direction' then sqrt((sum(weight * sind(value)) filter (where over_time = 'direction')) ^ 2
+      + (sum(weight * cosd(value)) filter (where over_time = 'direction')) ^ 2) else sum(weight) end
   from (
     -- In one order, so that the last digit of a sum does not depend on the order in which readings arrived.
     select v.device, city.floor_minute(v.observed_at) as window_start, v.measure, m.over_time, v.value, v.weight
@@ -95,12 +99,14 @@ begin
     case over_time
       when 'sum' then sum(value)
       when 'max' then max(value)
-      when 'mean' then sum(value * weight) / nullif(sum(weight), 0)
-      when 'harmonic' then sum(weight) / sum(weight / nullif(value, 0))
-      when 'direction' then city.degrees_of(sum(weight * sind(value)), sum(weight * cosd(value)))
+      when 'mean' then sum(value * weight) filter (where over_time = 'mean') / nullif(sum(weight), 0)
+      when 'harmonic' then sum(weight) / sum(weight / nullif(value, 0)) filter (where over_time = 'harmonic')
+      when 'direction' then city.degrees_of(sum(weight * sind(value)) filter (where over_time = 'direction'),
+        sum(weight * cosd(value)) filter (where over_time = 'direction'))
     end,
     sum(readings), 1,
-    case over_time when 'direction' then sqrt(sum(weight * sind(value)) ^ 2 + sum(weight * cosd(value)) ^ 2) else sum(weight) end
+    case over_time when 'direction' then sqrt((sum(weight * sind(value)) filter (where over_time = 'direction')) ^ 2
+      + (sum(weight * cosd(value)) filter (where over_time = 'direction')) ^ 2) else sum(weight) end
   from (
     select a.id, city.floor_quarter(a.window_start) as quarter, a.measure, m.over_time, a.value, a.weight, a.readings, a.window_start
     from city.aggregate_1m a join city.measure m on m.kind = of_kind and m.measure = a.measure
@@ -197,8 +203,9 @@ begin
       when 'sum' then sum(value)
       when 'max' then max(value)
       when 'mean_of_devices' then avg(value)
-      when 'harmonic' then sum(weight) / sum(weight / nullif(value, 0))
-      when 'direction_of_devices' then city.degrees_of(sum(weight / readings * sind(value)), sum(weight / readings * cosd(value)))
+      when 'harmonic' then sum(weight) / sum(weight / nullif(value, 0)) filter (where over_places = 'harmonic')
+      when 'direction_of_devices' then city.degrees_of(sum(weight / readings * sind(value)) filter (where over_places = 'direction_of_devices'),
+        sum(weight / readings * cosd(value)) filter (where over_places = 'direction_of_devices'))
     end,
     sum(readings), count(*), sum(weight)
   from (

@@ -145,7 +145,7 @@ language plpgsql as $$
 begin
   insert into work_point
   select r.device, 'energy', case when verdict = 'implausible' then 'jump' else 'register_backwards' end, field, r.observed_at, r.observed_at,
-    register, previous, abs(register - previous) / step_max,
+    register, previous, abs(register - previous) / greatest(step_max, 1e-9),
     case verdict
       when 'implausible' then format('%s rose from %s to %s; no more than %s can have flowed', field, previous, register, round(step_max::numeric, 3))
       when 'reset' then format('%s began again at %s after %s: another meter, or one that was reset', field, register, previous)
@@ -263,7 +263,7 @@ begin
   end if;
   insert into work_point
   select a.id, of_kind, 'profile', a.measure, a.window_start + interval '15 minutes', a.window_start, a.value, p.median,
-    abs(a.value - p.median) / greatest(p.spread, t.value, share * abs(p.median)) / score_least,
+    abs(a.value - p.median) / greatest(p.spread, t.value, share * abs(p.median), 1e-9) / greatest(score_least, 1e-9),
     format('%s is %s in the quarter of an hour from %s; usual at this hour of a %s: %s, by the median of %s days', a.measure,
       round(a.value::numeric, 2), to_char(a.window_start at time zone zone, 'HH24:MI'),
       case when extract(isodow from p.day) >= 6 then 'weekend' else 'workday' end, round(p.median::numeric, 2), p.days),

@@ -194,7 +194,7 @@ begin
   ), longest as (
     select distinct on (origin, began) * from queue order by origin, began, cardinality(detectors) desc, metres desc, detectors
   )
-  select 'queue_upstream', origin, began, tail_since, metres / extract(epoch from tail_since - began) * 3.6, 'km/h',
+  select 'queue_upstream', origin, began, tail_since, metres / nullif(extract(epoch from tail_since - began), 0) * 3.6, 'km/h',
     format('the queue at %s reached %s, %s m upstream over %s detectors, within %s s', origin, tail, round(metres), cardinality(detectors),
       extract(epoch from tail_since - began)::integer),
     jsonb_build_object('detectors', detectors, 'slow_since', times, 'length_m', metres)

@@ -103,7 +103,7 @@ select l.alert, a.kind, '15m', a.scope, a.id, a.window_start, load.share,
 from city.aggregate_15m a join limits l on l.alert = 'feeder_overload'
 join (select feeder, (select value from city.threshold where name = 'feeder_overload.coincidence') * sum(capacity_w) as capacity_w
   from city.device where capacity_w > 0 and feeder is not null group by feeder) c on c.feeder = a.id
-cross join lateral (select (a.value - coalesce(city.jumps_w(a.id, a.window_start), 0)) / c.capacity_w as share) load
+cross join lateral (select (a.value - coalesce(city.jumps_w(a.id, a.window_start), 0)) / nullif(c.capacity_w, 0) as share) load
 where a.scope = 'feeder' and a.kind = 'energy' and a.measure = 'power_w' and a.value is not null;
 
 -- Whether the last `wanted` of these levels are all on (or off), within five hours.

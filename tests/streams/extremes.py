@@ -105,21 +105,86 @@ CASES = [
     ("weather", {"temperature_c": math.nan, "rain_mm": math.inf, "pressure_hpa": 1e16, "irradiance_w_m2": 1e15}, {"irradiance_w_m2": (1e15, 1)}),
     ("energy", {"power_w": 1e300}, {}),
     ("energy", {"power_w": -1e-320}, {"power_w": (0, 1), "demand_w": (0, 1), "supply_w": (0, 1)}),
+    ("energy", {"power_w": 5e-324}, {"power_w": (0, 1), "demand_w": (0, 1), "supply_w": (0, 1)}),
+    ("traffic", {"interval_s": 5e-324, "speed_kmh": 50, "vehicle_count": 5, "flow_veh_h": 100}, {"vehicle_count": (5, 1), "flow_veh_h": (100, 60), "speed_kmh": (50, 5)}),
+    ("energy", {"interval_s": 5e-324, "power_w": -70}, {"power_w": (-70, 1), "demand_w": (0, 1), "supply_w": (70, 1)}),
+    ("weather", {"interval_s": 5e-324, "rain_mm": 0.2, "wind_speed_m_s": 1e15, "wind_direction_deg": 90},
+     {"rain_mm": (0.2, 1), "wind_speed_m_s": (1e15, 1), "wind_direction_deg": (90, 1e15)}),
+    ("energy", [{"energy_import_kwh": 1e308, "energy_export_kwh": 1e308}] * 2, {}),
+    ("energy", [{"energy_import_kwh": 1e15, "energy_export_kwh": 5e-324}] * 2, {"energy_import_kwh": (0, 1), "energy_export_kwh": (0, 1)}),
+    ("energy", [{"energy_import_kwh": 1e15}, {"energy_import_kwh": -1e15}, {"energy_import_kwh": 1e-9}], {}),
 ]
+# Each measure that is a field as what is no number, and as a zero with a sign.
+WEIGHTS = {"flow_veh_h": 60, "occupancy_percent": 60}
+for kind, measures in (("traffic", ("vehicle_count", "flow_veh_h", "speed_kmh", "occupancy_percent")),
+                       ("weather", ("temperature_c", "relative_humidity_percent", "pressure_hpa", "wind_speed_m_s", "wind_gust_m_s", "wind_direction_deg", "rain_mm", "irradiance_w_m2")),
+                       ("energy", ("power_w", "energy_import_kwh", "energy_export_kwh"))):
+    for measure in measures:
+        nothing = dict.fromkeys(("power_w", "demand_w", "supply_w"), (0, 1)) if measure == "power_w" else {measure: (0, WEIGHTS.get(measure, 1))}
+        if measure != "vehicle_count":  # which is a whole number
+            CASES += [(kind, [{measure: number}] * 2, {}) for number in NOT_NUMBERS]
+            CASES.append((kind, [{measure: -0.0}] * 2, {} if measure == "speed_kmh" else nothing))
+
+# Of what city.usable() lets through, the values and weights at the ends, with what is made of them: veh/h of a count and an interval, vehicles
+# of a flow and an interval; and so many devices of each.
+VALUES = (0, -3.6e-21, 3.6e-21, -1e-9, 1e-9, 0.001, 1, 90, -1e15, 1e15, -3.6e21, 3.6e21)
+OF_WEIGHT = (2.7e-16, 1e-9, 1, 1e15, 2.8e26)
+DEVICES = 100_000
 
 
 def cases(url):
-    """Each on a device of its own."""
+    """Each on a device of its own, the readings a minute apart."""
     database = corrections.fresh(url, [dict(corrections.devices()[0], device=f"case-{number}", kind=kind) for number, (kind, _, _) in enumerate(CASES)])
     for kind in KINDS:
-        database.store(kind, [{"device": f"case-{number}", "observed_at": START, "received_at": START, "is_late": False, "reading_id": number, "kafka_partition": 0,
-                               "kafka_offset": number, **fields} for number, (of_kind, fields, _) in enumerate(CASES) if of_kind == kind], END)
+        rows = []
+        for number, (of_kind, given, _) in enumerate(CASES):
+            for minute, fields in enumerate(given if isinstance(given, list) else [given]):
+                at = START + datetime.timedelta(minutes=minute)
+                if of_kind == kind:
+                    rows.append({"device": f"case-{number}", "observed_at": at, "received_at": at, "is_late": False, "reading_id": len(rows), "kafka_partition": 0,
+                                 "kafka_offset": len(rows), **fields})
+        database.store(kind, rows, END)
     database.run_jobs()
-    for number, (kind, fields, expected) in enumerate(CASES):
-        found = {measure: values for measure, *values in database.rows(
-            "select measure, value, weight from city.aggregate_1m where scope = 'device' and id = %s and value is not null", f"case-{number}")}
-        if found.keys() != expected.keys() or not all(math.isclose(is_, must, rel_tol=1e-9) for name in found for is_, must in zip(found[name], expected[name])):
-            raise SystemExit(f"FAILED {kind} {fields}: {found}, expected {expected}")
+    for number, (kind, given, expected) in enumerate(CASES):
+        rows = database.rows("select measure, value, weight from city.aggregate_1m where scope = 'device' and id = %s and value is not null", f"case-{number}")
+        found = {measure: values for measure, *values in rows}
+        if found.keys() != expected.keys() or not all(math.isclose(is_, must, rel_tol=1e-9) for measure, *values in rows for is_, must in zip(values, expected[measure])):
+            raise SystemExit(f"FAILED {kind} {given}: {rows}, expected {expected}")
+
+
+def aggregates(url):
+    """Each value with each weight, one reading and all in one minute; then of a place with so many devices. None fails, and none is without end."""
+    database = corrections.fresh(url, corrections.devices())
+    quarter = START + datetime.timedelta(minutes=15)
+    count = 0
+    for kind in KINDS:
+        with database.connection.transaction(force_rollback=True):
+            database.execute("select city.begin_work(), city.make_aggregate_partitions(%s, %s)", START, START)
+            database.execute("""insert into work_value
+              select device, %s + number * interval '1 ms', measure, value, weight, true from (
+                select measure, value, weight, row_number() over (partition by measure order by value, weight) as number
+                from city.measure, unnest(%s::float8[]) value, unnest(%s::float8[]) weight where kind = %s and (over_time <> 'harmonic' or value >= 0.001)) v
+              cross join lateral (values ('one-' || number), ('all')) d(device)""", START, [float(value) for value in VALUES], [float(weight) for weight in OF_WEIGHT], kind)
+            database.execute("select city.aggregate_devices(%s, %s), city.merge_fresh(%s, '1m', %s)", kind, START, kind, START)
+            database.execute("select city.aggregate_quarters(%s, %s, %s), city.merge_fresh(%s, '15m', %s)", kind, START, quarter, kind, START)
+            database.execute("""insert into city.aggregate_1m
+              select scope, id || '/' || copy, kind, window_start, measure, value, readings, devices, weight, 1
+              from city.aggregate_1m cross join generate_series(1, %s / (select count(distinct id) from city.aggregate_1m)) copy
+              where measure in ('speed_kmh', 'flow_veh_h', 'wind_direction_deg', 'power_w')""", DEVICES)
+            database.execute("insert into city.place select distinct id, 'district', 'd' from city.aggregate_1m")
+            for width in ("1m", "15m"):
+                database.execute("select city.aggregate_places(%s, %s, %s, %s), city.merge_fresh(%s, %s, %s)", kind, width, START, quarter, kind, width, START)
+                odd = database.rows(f"select * from city.aggregate_{width} where not abs(value) < 1e60 or not weight < 1e60 limit 3")
+                if odd:
+                    raise SystemExit(f"FAILED aggregates of {kind}: {odd}")
+                count += database.one(f"select count(*) from city.aggregate_{width}")
+    return count
+
+
+def of_devices(database):
+    rows = database.results()
+    return [*(row for row in rows["aggregate_1m"] + rows["aggregate_15m"] if row[0] == "device" and not row[1].startswith("edge-")),
+            *(row for row in rows["anomaly"] if "|edge-" not in row[0])]
 
 
 def check(url, seed):
@@ -139,16 +204,11 @@ def check(url, seed):
     return count, len(is_)
 
 
-def of_devices(database):
-    rows = database.results()
-    return [*(row for row in rows["aggregate_1m"] + rows["aggregate_15m"] if row[0] == "device" and not row[1].startswith("edge-")),
-            *(row for row in rows["anomaly"] if "|edge-" not in row[0])]
-
-
 def main(url, seed):
     cases(url)
+    edges = aggregates(url)
     count, others = check(url, seed)
-    print(f"ok     extremes: {len(CASES)} readings; {count} results of a small city with numbers at the ends of what can be held, the same in the course of time "
+    print(f"ok     extremes: {len(CASES)} devices as cases; {edges} aggregates of values and weights at the ends, of {DEVICES} devices too; {count} results of a small city with numbers at the ends of what can be held, the same in the course of time "
           f"and at once, and {others} of other devices as without them (seed {seed})")
 
 
