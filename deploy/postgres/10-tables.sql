@@ -183,6 +183,8 @@ create table if not exists city.profile (
   days integer not null,
   primary key (day, hour, kind, device, measure)
 );
+-- Made for the device alone, when a reading came late: that of others may not be made yet.
+alter table city.profile add column if not exists of_one boolean not null default false;
 
 -- Last reading of each device that was not late, of those that are computed.
 create table if not exists city.device_last (

@@ -217,6 +217,14 @@ begin
   insert into work_subject select device, 'silent', '' from over union select device, 'silent', '' from begun;
 end $$;
 
+-- The quarters of an hour of the same hour of so many days before, of the same sort of day.
+create or replace function city.quarters_before(day date, hour integer, days integer, zone text) returns table (of_day date, window_start timestamptz)
+language sql stable as $$
+  select before.day, (before.day + make_interval(hours => hour, mins => minutes)) at time zone zone
+  from generate_series(1, days) back cross join lateral (select quarters_before.day - back) before(day) cross join unnest(array[0, 15, 30, 45]) minutes
+  where (extract(isodow from before.day) >= 6) = (extract(isodow from quarters_before.day) >= 6)
+$$;
+
 -- The profiles that the quarters from from_at to to_at are compared with: of the same hour of earlier days of the same sort, as
 -- far as they are not made yet. What they are made of was closed the day before, so that they are made once.
 create or replace function city.make_profiles(of_kind text, from_at timestamptz, to_at timestamptz) returns void
@@ -228,13 +236,12 @@ declare
 begin
   insert into city.profile (device, kind, measure, day, hour, median, spread, days)
   with wanted as (
-    select distinct local::date as day, extract(hour from local)::integer as hour, extract(isodow from local) >= 6 as weekend
+    select distinct local::date as day, extract(hour from local)::integer as hour
     from generate_series(from_at, to_at - interval '15 minutes', interval '15 minutes') q, lateral (select q at time zone zone) l(local)
-    where not exists (select from city.profile p where p.day = local::date and p.hour = extract(hour from local)::integer and p.kind = of_kind)
+    where not exists (select from city.profile p
+      where p.day = local::date and p.hour = extract(hour from local)::integer and p.kind = of_kind and not p.of_one)
   ), quarters as (
-    select w.day, w.hour, before.day as of_day, (before.day + make_interval(hours => w.hour, mins => minutes)) at time zone zone as window_start
-    from wanted w cross join generate_series(1, days_before) back cross join lateral (select w.day - back) before(day) cross join unnest(array[0, 15, 30, 45]) minutes
-    where (extract(isodow from before.day) >= 6) = w.weekend
+    select * from wanted w cross join lateral city.quarters_before(w.day, w.hour, days_before, zone)
   ), history as (
     select q.day, q.hour, q.of_day, a.id, a.measure, a.value
     from quarters q join city.aggregate_15m a on a.window_start = q.window_start and a.scope = 'device' and a.kind = of_kind
@@ -245,7 +252,44 @@ begin
     from history group by day, hour, id, measure having count(distinct of_day) >= days_least
   )
   select id, of_kind, measure, day, hour, median, 1.4826 * city.median((select array_agg(abs(v - median)) from unnest(of) v)), days
-  from kept cross join lateral (select city.median(of)) m(median);
+  from kept cross join lateral (select city.median(of)) m(median)
+  on conflict do nothing;
+end $$;
+
+-- The same of a device that a reading came from for a quarter of an hour that computing had passed by without any.
+create or replace function city.make_late_profiles(of_kind text, from_at timestamptz) returns void
+language plpgsql as $$
+declare
+  zone text := (select value from city.setting where name = 'time_zone');
+  days_before integer := city.threshold_of('profile.days');
+  days_least integer := city.threshold_of('profile.days_least');
+  earliest timestamptz;
+  latest timestamptz;
+begin
+  select min(window_start) - make_interval(days => days_before + 1), max(window_start) into earliest, latest
+  from work_changed where width = '15m' and scope = 'device' and window_start < from_at;
+  if earliest is null then
+    return;
+  end if;
+  insert into city.profile (device, kind, measure, day, hour, median, spread, days, of_one)
+  with wanted as (
+    select distinct id as device, local::date as day, extract(hour from local)::integer as hour
+    from work_changed, lateral (select window_start at time zone zone) l(local)
+    where width = '15m' and scope = 'device' and window_start < from_at and not exists (select from city.profile p
+      where p.day = local::date and p.hour = extract(hour from local)::integer and p.kind = of_kind and p.device = id)
+  ), history as (
+    select w.device, w.day, w.hour, q.of_day, a.measure, a.value
+    from wanted w cross join lateral city.quarters_before(w.day, w.hour, days_before, zone) q
+    join city.aggregate_15m a on a.window_start = q.window_start and a.scope = 'device' and a.kind = of_kind and a.id = w.device
+    join city.threshold t on t.name = 'profile.' || of_kind || '.' || a.measure
+    where a.value is not null and a.window_start >= earliest and a.window_start < latest
+  ), kept as (
+    select device, day, hour, measure, array_agg(value) as of, count(distinct of_day) as days
+    from history group by device, day, hour, measure having count(distinct of_day) >= days_least
+  )
+  select device, of_kind, measure, day, hour, median, 1.4826 * city.median((select array_agg(abs(v - median)) from unnest(of) v)), days, true
+  from kept cross join lateral (select city.median(of)) m(median)
+  on conflict do nothing;
 end $$;
 
 -- Quarters of an hour that were computed in this run, against the profile. Their points are at the end of the quarter.
@@ -261,6 +305,7 @@ begin
   if to_at > from_at then
     perform city.make_profiles(of_kind, from_at, to_at);
   end if;
+  perform city.make_late_profiles(of_kind, from_at);
   insert into work_point
   select a.id, of_kind, 'profile', a.measure, a.window_start + interval '15 minutes', a.window_start, a.value, p.median,
     abs(a.value - p.median) / greatest(p.spread, t.value, share * abs(p.median), 1e-9) / greatest(score_least, 1e-9),
@@ -370,7 +415,9 @@ begin
   select 'city.anomalies', id, to_jsonb(c) from (select * from differs order by observed_from, id) c;
 end $$;
 
-create or replace function city.find_anomalies(of_kind text, from_at timestamptz, to_at timestamptz) returns void
+-- `until`: where computing goes on; from to_at up to there are no readings.
+drop function if exists city.find_anomalies(text, timestamptz, timestamptz);
+create or replace function city.find_anomalies(of_kind text, from_at timestamptz, to_at timestamptz, until timestamptz) returns void
 language plpgsql as $$
 begin
   perform city.find_sentinels(of_kind);
@@ -382,7 +429,7 @@ begin
     else null;
   end case;
   perform city.find_silences(of_kind);
-  perform city.find_silent_now(of_kind, to_at);
+  perform city.find_silent_now(of_kind, until);
   perform city.find_unusual(of_kind, city.floor_quarter(from_at), city.floor_quarter(to_at));
   perform city.replace_points(of_kind);
   perform city.replace_anomalies(of_kind);

@@ -26,6 +26,41 @@ begin
   return city.floor_minute(first);
 end $$;
 
+-- The minute of the first reading of a kind between two times, or the later of them. In steps, as there is no index by time alone.
+create or replace function city.next_minute(of_kind text, from_at timestamptz, until timestamptz) returns timestamptz
+language plpgsql set enable_seqscan to off as $$
+declare
+  step interval := interval '15 minutes';
+  first timestamptz;
+begin
+  while from_at < until loop
+    execute format('select min(observed_at) from city.%I where observed_at >= $1 and observed_at < $2 and not is_late', of_kind)
+      into first using from_at, least(from_at + step, until);
+    exit when first is not null;
+    from_at := from_at + step;
+    step := least(2 * step, interval '6 hours');
+  end loop;
+  return least(city.floor_minute(first), until);
+end $$;
+
+-- Where computing goes on that found nothing up to from_at: at the next reading, however far that is, as in between there is nothing to compute
+-- (devices that are silent are so from their last reading on, and conditions end when later windows are known). But no more than a chunk ahead of
+-- the readings of other kinds that catch up: those would be taken for kinds that stand still, and be judged as if nothing had come.
+create or replace function city.skip_empty(of_kind text, from_at timestamptz, closed timestamptz) returns timestamptz
+language plpgsql as $$
+declare
+  found_at timestamptz := city.next_minute(of_kind, from_at, closed);
+  other record;
+begin
+  for other in
+    select c.kind, c.computed_until, p.closed_until from city.computed c join city.window_progress p using (kind)
+    where c.kind <> of_kind and c.computed_until < p.closed_until and c.computed_until >= city.computed_until() and to_regclass('city.' || quote_ident(c.kind)) is not null
+  loop
+    found_at := least(found_at, city.next_minute(other.kind, other.computed_until, other.closed_until) + city.seconds_of('compute.chunk'));
+  end loop;
+  return greatest(found_at, from_at);
+end $$;
+
 -- Computes what of a kind was closed since, and what is to be computed again; false if that was nothing.
 create or replace function city.compute_kind(of_kind text) returns boolean
 language plpgsql set timezone to 'UTC' as $$
@@ -33,6 +68,8 @@ declare
   closed timestamptz;
   from_at timestamptz;
   to_at timestamptz;
+  until timestamptz;
+  is_empty boolean;
   chunk interval := city.seconds_of('compute.chunk');
 begin
   select closed_until into closed from city.window_progress where kind = of_kind;
@@ -58,6 +95,13 @@ begin
   perform city.make_aggregate_partitions(least(from_at, (select min(window_start) from taken_due)), to_at);
 
   perform city.load_readings(of_kind, from_at, to_at);
+  until := to_at;
+  execute format('select not exists (select from %I where is_target and observed_at >= $1)', 'work_' || of_kind) into is_empty using from_at;
+  if is_empty and to_at < closed then
+    until := city.skip_empty(of_kind, to_at, closed);
+    -- The quarter that had begun is over, if it is.
+    to_at := least(until, greatest(to_at, city.floor_quarter(from_at) + interval '15 minutes'));
+  end if;
   perform city.fill(of_kind);
   perform city.find_doubtful(of_kind);
   if exists (select from work_doubtful) then
@@ -79,9 +123,9 @@ begin
   perform city.merge_fresh(of_kind, '15m', city.floor_quarter(from_at));
   perform city.publish_aggregates(of_kind);
 
-  perform city.find_anomalies(of_kind, from_at, to_at);
+  perform city.find_anomalies(of_kind, from_at, to_at, until);
   perform city.note_changes(of_kind);
-  insert into city.computed values (of_kind, to_at) on conflict (kind) do update set computed_until = excluded.computed_until;
+  insert into city.computed values (of_kind, until) on conflict (kind) do update set computed_until = excluded.computed_until;
   return true;
 end $$;
 

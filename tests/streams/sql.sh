@@ -4,7 +4,8 @@
 # Aggregates are compared row by row with an independent computation, anomalies by precision and recall with what was injected,
 # insights and alerts with what happened; all of it once more in another order, and computed twice; every panel of the dashboards
 # of the city is asked. Then the labels of a road authority on real loops, where real payloads are at hand (TEST_CORPUS), and
-# conditions and outages as cases, readings that correct one another in any order, numbers at the ends of what can be held, and what fails.
+# conditions and outages as cases, readings that correct one another in any order, numbers at the ends of what can be held, what fails, and
+# stretches without a reading.
 # All of it as the user, and with the settings, of deploy/postgres/setup/roles.sql, in a session far from UTC. PYTHON has psycopg and fastavro; apt: postgresql.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -49,3 +50,4 @@ echo "ok     $asked"
 "$python" tests/streams/corrections.py "$url"
 "$python" tests/streams/extremes.py "$url"
 "$python" tests/streams/failures.py "$url"
+"$python" tests/streams/stretches.py "$url"
