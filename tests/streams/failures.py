@@ -151,6 +151,16 @@ def thresholds(url):
     must("a measure", database.one("select over_places from city.measure where measure = 'speed_kmh'"), "harmonic")
 
 
+def of_nothing(url, seed):
+    """Thresholds that a city set to 0: all is computed, of connections of 0 W too."""
+    names = [name for (name,) in Database(url, [START.date()]).rows("select name from city.threshold where name !~ 'windows_(on|off)$' and name <> 'compute.chunk'")]
+    for zeros in (names, ["register.least"], ["feeder_overload.coincidence"]):
+        database = filled(url, seed)
+        database.execute("update city.threshold set value = 0 where name = any(%s)", zeros)
+        database.execute("update city.device set capacity_w = 0 where device = 'meter-1'")
+        must(f"jobs, where {', '.join(zeros[:3])} are 0", run_jobs(database), {})
+
+
 def of_earlier(url):
     """A count of windows from before there was a limit: the alert is raised, if later."""
     database = conditions.fresh(url)
@@ -188,6 +198,7 @@ def main(url, seed):
     one_kind_stands_still(url)
     other_schema(url)
     thresholds(url)
+    of_nothing(url, seed)
     of_earlier(url)
     comes_back(url)
     print("ok     failures: one kind, conditions, outages, each leaves the others; a kind that stands still, other schemas, thresholds, a device that comes back")
