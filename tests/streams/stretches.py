@@ -58,11 +58,11 @@ def batches(chance):
     yield ended(4, 300, of(4, 0, 60, weather) + of(4, 200, 300))
 
 
-def fresh(url, days, chunk, walks=False):
+def fresh(url, days, chunk, hourly=False):
     database = Database(url, days)
     database.insert_devices(DEVICES)
     database.execute("update city.threshold set value = %s where name = 'compute.chunk'", chunk)
-    if walks:
+    if hourly:
         database.execute("create or replace function city.next_minute(of_kind text, from_at timestamptz, until timestamptz) returns timestamptz language sql as 'select from_at'")
     return database
 
@@ -74,21 +74,21 @@ def store(database, readings, until):
 
 def check(url, seed):
     """How many results there are: as where all is computed quarter by quarter, and at once."""
-    story = list(batches(random.Random(seed)))
+    course = list(batches(random.Random(seed)))
     found = {}
-    for way in ("walks", "skips", "at once"):
-        database = fresh(url, [at(day, 0).date() for day in range(5)], 3600, way == "walks")
+    for way in ("hourly", "skipping", "at once"):
+        database = fresh(url, [at(day, 0).date() for day in range(5)], 3600, way == "hourly")
         begun = time.monotonic()
         if way == "at once":
-            store(database, [row for _, readings in story for row in readings], story[-1][0])
+            store(database, [row for _, readings in course for row in readings], course[-1][0])
         else:
-            for until, readings in story:
+            for until, readings in course:
                 store(database, readings, until)
                 database.run_jobs()
         database.run_jobs()
         found[way] = database.results(), time.monotonic() - begun
-    must = found["walks"][0]
-    for way in ("skips", "at once"):
+    must = found["hourly"][0]
+    for way in ("skipping", "at once"):
         for table, rows in must.items():
             is_ = found[way][0][table]
             if is_ != rows:
@@ -98,8 +98,8 @@ def check(url, seed):
     ended = [row for row in must["alert"] if "nothing was measured" in row[4]]
     silent = [row for row in must["alert"] if "silent" in row[4]]
     if not (late and len(unusual) > len(late) and ended and silent):
-        raise SystemExit(f"FAILED the story says nothing of profiles {unusual}, conditions {ended} or outages {silent}")
-    return sum(map(len, must.values())), len(unusual), len(ended), len(silent), found["walks"][1], found["skips"][1]
+        raise SystemExit(f"FAILED the course says nothing of profiles {unusual}, conditions {ended} or outages {silent}")
+    return sum(map(len, must.values())), len(unusual), len(ended), len(silent), found["hourly"][1], found["skipping"][1]
 
 
 def far(url, of_kinds, chunk):
@@ -153,10 +153,10 @@ def together(url):
 
 def main(url, seed):
     together(url)
-    count, unusual, ended, silent, walks, skips = check(url, seed)
+    count, unusual, ended, silent, hourly, skipping = check(url, seed)
     steps = [far(url, *case) for case in ((("traffic",), 60), (KINDS, 900))]
     print(f"ok     stretches: {count} results ({unusual} unusual, {ended} conditions over for want of windows, {silent} outages) the same where each hour without a "
-          f"reading is computed ({walks:.0f} s), and is not ({skips:.0f} s); {FAR_DAYS} empty days in {max(most for most, _ in steps)} steps of a kind, "
+          f"reading is computed ({hourly:.0f} s), and is not ({skipping:.0f} s); {FAR_DAYS} empty days in {max(most for most, _ in steps)} steps of a kind, "
           f"{max(seconds for _, seconds in steps):.1f} s (seed {seed})")
 
 
