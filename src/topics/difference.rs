@@ -72,6 +72,18 @@ fn name_of<S: serde::Serializer>(topic: &Topic, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(&topic.name)
 }
 
+// === impl Difference ===
+
+impl Difference {
+    /// How many replicas the topic has, if they are not as many as listed.
+    pub fn replicas(&self) -> Option<i32> {
+        match self {
+            Difference::Replication { found, .. } => Some(*found),
+            _ => None,
+        }
+    }
+}
+
 // === impl Found ===
 
 impl Found {

@@ -46,6 +46,7 @@ pub(super) fn changes(comparison: &Comparison, allowed: Allowed) -> (Vec<Change>
     for compared in &comparison.topics {
         let topic = &compared.topic;
         let mut settings = BTreeMap::new();
+        let replicas = compared.differences.iter().find_map(Difference::replicas);
         for difference in &compared.differences {
             match difference {
                 Difference::Missing { .. } => changes.push(Change::Create(Box::new(topic.clone()))),
@@ -53,6 +54,10 @@ pub(super) fn changes(comparison: &Comparison, allowed: Allowed) -> (Vec<Change>
                     let topic = Box::new(topic.clone());
                     changes.push(Change::AddPartitions { topic, found: *found });
                 }
+                Difference::Setting { key, listed, .. } if asks_for_more(key, listed, replicas) => left.push(Left {
+                    topic: topic.name.clone(),
+                    why: format!("stays without {key}={listed}: with fewer replicas Kafka would accept no record"),
+                }),
                 Difference::Setting { key, listed, .. } => drop(settings.insert(key.clone(), listed.clone())),
                 other => left.push(Left {
                     topic: topic.name.clone(),
@@ -76,6 +81,12 @@ pub(super) fn changes(comparison: &Comparison, allowed: Allowed) -> (Vec<Change>
         }
     }
     (changes, left)
+}
+
+/// Whether a setting asks for more replicas in sync than the topic has.
+fn asks_for_more(key: &str, listed: &str, replicas: Option<i32>) -> bool {
+    let least = listed.parse::<i32>().ok();
+    key == "min.insync.replicas" && least.zip(replicas).is_some_and(|(least, replicas)| least > replicas)
 }
 
 fn why_left(difference: &Difference) -> String {
@@ -179,9 +190,16 @@ mod tests {
             ("city.many", found(9, "1")),
             ("city.old", found(3, "2")),
             ("city.same", found(6, "2")),
+            (
+                "city.thin",
+                Found {
+                    replication: 1,
+                    ..found(6, "1")
+                },
+            ),
         ];
         let there = there.map(|(name, found)| (name.to_owned(), found)).into();
-        let planned = ["city.few", "city.many", "city.new", "city.same"]
+        let planned = ["city.few", "city.many", "city.new", "city.same", "city.thin"]
             .map(|name| listed(name, 6))
             .into();
         let (changes, left) = changes(&Comparison::new(planned, &there, "city."), allowed);
@@ -199,18 +217,22 @@ mod tests {
             "created city.new: 6 partitions and 3 replicas: min.insync.replicas=2",
         ];
         let many = "left city.many has 9 partitions, and 6 in the list: Kafka removes none, so list 9";
+        let thin = [
+            "left city.thin has 1 replica, and 3 in the list: move them with kafka-reassign-partitions.sh",
+            "left city.thin stays without min.insync.replicas=2: with fewer replicas Kafka would accept no record",
+        ];
         let few = "left city.few has 3 partitions, and 6 in the list: add them with --add-partitions, whose help says what that \
                    means for keys";
         let added = "changed city.few: 6 partitions instead of 3";
         let check = |allowed: Allowed, expected: &[&str]| assert_eq!(lines(allowed), expected, "{allowed:?}");
-        check(NOTHING, &[always[0], always[1], few, many]);
+        check(NOTHING, &[always[0], always[1], few, many, thin[0], thin[1]]);
         let add_partitions = true;
         check(
             Allowed {
                 add_partitions,
                 ..NOTHING
             },
-            &[added, always[0], always[1], many],
+            &[added, always[0], always[1], many, thin[0], thin[1]],
         );
         let delete_unlisted = true;
         let asked = "left city.old is not listed, and would be deleted with its records: say --yes as well";
@@ -219,18 +241,21 @@ mod tests {
                 delete_unlisted,
                 ..NOTHING
             },
-            &[always[0], always[1], few, many, asked],
+            &[always[0], always[1], few, many, thin[0], thin[1], asked],
         );
         let yes = true;
         let deleted = "deleted city.old: with its records";
-        check(Allowed { yes, ..NOTHING }, &[always[0], always[1], few, many]);
+        check(
+            Allowed { yes, ..NOTHING },
+            &[always[0], always[1], few, many, thin[0], thin[1]],
+        );
         check(
             Allowed {
                 delete_unlisted,
                 yes,
                 ..NOTHING
             },
-            &[always[0], always[1], deleted, few, many],
+            &[always[0], always[1], deleted, few, many, thin[0], thin[1]],
         );
     }
 }
