@@ -46,9 +46,6 @@ pub enum Error {
     /// Its offsets begin anew: what is known of the old ones is forgotten.
     #[error("{topic}, partition {partition}: the topic was made anew, and is read from its beginning")]
     MadeAnew { topic: String, partition: i32 },
-    /// A client of a topic that was deleted does not always notice that there is one again.
-    #[error("{topic}, partition {partition}: there are records, and Kafka sends none; the group is joined anew")]
-    Stalled { topic: String, partition: i32 },
     /// The partition of a day was dropped by another instance.
     #[error("a table's partition was dropped")]
     NoPartition,
@@ -77,7 +74,7 @@ impl Error {
             Error::Fenced => "fenced",
             Error::NoPartition => "partition",
             Error::Clocks(_) => "clocks",
-            Error::MadeAnew { .. } | Error::Stalled { .. } => "topic",
+            Error::MadeAnew { .. } => "topic",
             Error::Registry(_) | Error::RegistryClient(_) => "registry",
             Error::Kafka(_) => "kafka",
             _ => "unavailable",
@@ -93,7 +90,7 @@ impl Error {
     pub fn part(&self) -> Part {
         match self {
             Error::Registry(_) | Error::RegistryClient(_) => Part::Registry,
-            Error::Kafka(_) | Error::MadeAnew { .. } | Error::Stalled { .. } => Part::Kafka,
+            Error::Kafka(_) | Error::MadeAnew { .. } => Part::Kafka,
             _ => Part::Database,
         }
     }

@@ -41,8 +41,8 @@ metrics! {
         /// Seconds from the first record of a batch to its commit (batch), and of these in the database (transaction).
         store_batch_seconds: HistogramVec["part"] in SECONDS,
         /// Transactions that failed and were or will be tried again, by reason: unavailable, refused, fenced (another instance has the
-        /// partition), partition (one was dropped meanwhile), clocks, topic (made anew, or
-        /// not read), registry, kafka.
+        /// partition), partition (one was dropped meanwhile), clocks, topic (made anew),
+        /// registry, kafka.
         store_failures_total: IntCounterVec["reason"],
         /// 1 while PostgreSQL accepts readings.
         store_database_up: IntGauge,

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 #[cfg(test)]
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tracing::error;
 
@@ -23,8 +22,8 @@ pub struct Assignment {
     pub stored: BTreeMap<Place, i64>,
     /// Where each began, until its first record came.
     pub begun: BTreeMap<Place, Begun>,
-    /// Those that were not as they should be when it was looked last, and how often in a row.
-    pub doubtful: BTreeMap<Place, Doubt>,
+    /// Those that ended before what is stored of them when it was looked last, and how often in a row.
+    pub shorter: BTreeMap<Place, u32>,
 }
 
 /// Where a partition began.
@@ -34,14 +33,6 @@ pub struct Begun {
     pub next: i64,
     /// When the record before it was written, in milliseconds since 1970, if that is known: then that one is read first.
     pub written_ms: Option<i64>,
-}
-
-/// What is strange about a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Doubt {
-    pub stored: i64,
-    pub looks: u32,
-    pub since: Instant,
 }
 
 /// What a record says of its partition; but for the first one it is the next.
@@ -88,21 +79,6 @@ impl Assignment {
             );
         }
         first
-    }
-
-    /// Whether a partition has been in this state in each of the last looks, and for this long.
-    pub fn is_doubtful(&mut self, place: &Place, stored: i64, looks: u32, time: Duration) -> bool {
-        let new = Doubt {
-            stored,
-            looks: 0,
-            since: Instant::now(),
-        };
-        let doubt = self.doubtful.entry(place.clone()).or_insert(new);
-        if doubt.stored != stored {
-            *doubt = new;
-        }
-        doubt.looks += 1;
-        doubt.looks >= looks && doubt.since.elapsed() >= time
     }
 }
 

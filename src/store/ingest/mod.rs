@@ -130,7 +130,7 @@ impl Ingest {
                 Err(wrong @ Error::Tables(_)) => return Err(wrong),
                 Err(failure) => {
                     self.note(&failure);
-                    if matches!(failure, Error::MadeAnew { .. } | Error::Stalled { .. }) {
+                    if matches!(failure, Error::MadeAnew { .. }) {
                         self.join_anew()?;
                     }
                 }

@@ -24,8 +24,6 @@ const LOOK_AGAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// So many looks in a row must find that a topic ends before what is stored of it.
 const LOOKS_MAX: u32 = 3;
-/// For so long no record of a partition may come that has some.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 const MADE_ANEW: &str = "the topic is not the one that is stored: it was made anew, and is read from its beginning";
 
@@ -142,7 +140,7 @@ impl Ingest {
     /// being noted: their windows wait for it.
     ///
     /// # Errors
-    /// The database is unavailable; a partition is another one than what is stored is of, or is not sent.
+    /// The database is unavailable; a partition is another one than what is stored is of.
     pub(super) async fn look(&mut self, client: &Client) -> Result<(), Error> {
         let mut caught_up = Vec::new();
         let mut failed = None;
@@ -165,25 +163,15 @@ impl Ingest {
                 .with_label_values(&labels)
                 .set((end - stored).max(0));
             if *stored == end {
-                self.memory.assignment.doubtful.remove(place);
+                self.memory.assignment.shorter.remove(place);
             } else if *stored > end {
                 // A leader that has just become one may not know yet how far its followers are.
-                if self
-                    .memory
-                    .assignment
-                    .is_doubtful(place, *stored, LOOKS_MAX, Duration::ZERO)
-                {
+                let looks = self.memory.assignment.shorter.entry(place.clone()).or_default();
+                *looks += 1;
+                if *looks >= LOOKS_MAX {
                     return Err(self.made_anew(client, place, *stored).await);
                 }
             } else {
-                if self
-                    .memory
-                    .assignment
-                    .is_doubtful(place, *stored, LOOKS_MAX, STALLED_AFTER)
-                {
-                    let (topic, partition) = (topic.to_string(), *partition);
-                    return Err(Error::Stalled { topic, partition });
-                }
                 continue;
             }
             self.show_stored(topic, *partition, now);
